@@ -1,0 +1,133 @@
+"""Model shapes: width and depth, the heads that follow from them, and the search of feasible ones.
+
+Source: Gemstones (arXiv 2502.06857), section 3.1 and appendix A: head size 128, as many heads as the width holds,
+two query heads to a key-value head, and an MLP four times the width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from shapelaw.errors import UserError
+
+HEAD_SIZE = 128
+"""Head size of the Gemstones."""
+EXPAND = 4
+"""Width of the MLP in units of the model's width."""
+
+
+@dataclass(frozen=True, order=True)
+class Shape:
+    """One transformer shape.
+
+    Args:
+        width: model width (embedding size), a multiple of head_size.
+        depth: number of blocks.
+        head_size: features of one attention head.
+
+    Raises:
+        UserError: if the heads do not divide the width or a size is not positive.
+    """
+
+    width: int
+    depth: int
+    head_size: int = HEAD_SIZE
+
+    def __post_init__(self) -> None:
+        if self.depth < 1:
+            raise UserError(f"shape.depth={self.depth}: allowed are whole numbers from 1; give shape.depth=1 or more")
+        if self.head_size < 2 or self.head_size % 2:
+            raise UserError(
+                f"head_size={self.head_size}: rotary positions need an even head size of at least 2; give an even one"
+            )
+        if self.width < self.head_size or self.width % self.head_size:
+            below = max(self.width // self.head_size, 1) * self.head_size
+            raise UserError(
+                f"shape.width={self.width}: allowed are multiples of head_size={self.head_size}; "
+                f"the nearest are {below} and {below + self.head_size}"
+            )
+
+    @property
+    def n_head(self) -> int:
+        """Query heads: width / head_size."""
+        return self.width // self.head_size
+
+    @property
+    def n_kv_head(self) -> int:
+        """Key-value heads: half the query heads, rounded down, at least one (width 384 of the paper: 3 and 1)."""
+        return max(self.n_head // 2, 1)
+
+    @property
+    def intermediate(self) -> int:
+        """Width of the MLP's hidden layer."""
+        return EXPAND * self.width
+
+    @property
+    def aspect_ratio(self) -> float:
+        """Width over depth."""
+        return self.width / self.depth
+
+    @property
+    def name(self) -> str:
+        """`WIDTHxDEPTH`, as the published models are called."""
+        return f"{self.width}x{self.depth}"
+
+
+@dataclass(frozen=True)
+class ShapeRules:
+    """What makes a shape feasible in a suite.
+
+    Args:
+        head_size: features of one attention head; widths are multiples of it.
+        even_heads: whether the number of query heads must be even, so that two share a key-value head.
+        width_min, width_max: range of the width, inclusive.
+        depth_min, depth_max: range of the depth, inclusive.
+    """
+
+    head_size: int = HEAD_SIZE
+    even_heads: bool = True
+    width_min: int = 256
+    width_max: int = 8192
+    depth_min: int = 2
+    depth_max: int = 255
+
+    def widths(self) -> range:
+        """Every allowed width."""
+        step = self.head_size * (2 if self.even_heads else 1)
+        return range(math.ceil(self.width_min / step) * step, self.width_max + 1, step)
+
+    def shapes(self) -> list[Shape]:
+        """Every allowed shape, by width then depth."""
+        depths = range(self.depth_min, self.depth_max + 1)
+        return [Shape(width, depth, self.head_size) for width in self.widths() for depth in depths]
+
+
+def feasible_shapes(
+    rules: ShapeRules, vocab_size: int, params_targets: Sequence[float], tolerance: float = 0.05
+) -> list[Shape]:
+    """Shapes whose parameter count lies within `tolerance` (relative) of one of the targets.
+
+    With the paper's rules, vocabulary 50,304 and targets 50M, 100M, 500M, 1B, 2B, 4B and 7B: 386 shapes, 182 of them
+    up to 2B (Gemstones, Fig 22).
+
+    Raises:
+        UserError: if no shape meets the constraints.
+    """
+    from shapelaw.counting import params_total
+
+    def near(count: float, targets: Iterable[float]) -> bool:
+        return any(abs(count - target) <= tolerance * target for target in targets)
+
+    found = [
+        shape
+        for shape in rules.shapes()
+        if near(float(params_total(shape.width, shape.depth, vocab_size, shape.head_size)), params_targets)
+    ]
+    if not found:
+        raise UserError(
+            f"no shape has a parameter count within {tolerance:.0%} of {list(params_targets)} under {rules}; "
+            "widen the ranges or the tolerance"
+        )
+    return found
