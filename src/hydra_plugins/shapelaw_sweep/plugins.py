@@ -1,0 +1,90 @@
+"""Hydra plugins of shapelaw: the `cells` sweeper and the `local` launcher. They only adapt shapelaw.sweep to Hydra."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ValueType
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+
+@dataclass
+class CellsConfig:
+    """The default sweeper: every cell is composed and checked before the first job."""
+
+    _target_: str = "hydra_plugins.shapelaw_sweep.plugins.CellsSweeper"
+    params: dict[str, Any] = field(default_factory=dict)
+    """Overrides of a named sweep (sweeps/NAME.yaml); those of the command line come after them and win."""
+    pair: list[list[str]] = field(default_factory=list)
+    """Groups of swept keys that advance together instead of forming a product."""
+
+
+@dataclass
+class LocalConfig:
+    """Jobs on this machine, several at once, each in a process of its own."""
+
+    _target_: str = "hydra_plugins.shapelaw_sweep.plugins.LocalLauncher"
+    workers: int = 0
+    """Jobs at once; 0 is one per core."""
+    stop_on_failure: bool = False
+    """Whether the first failed job stops the sweep."""
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="cells", node=CellsConfig, provider="shapelaw")
+ConfigStore.instance().store(group="hydra/launcher", name="local", node=LocalConfig, provider="shapelaw")
+
+
+class CellsSweeper(Sweeper):
+    """Expands the overrides of a sweep and hands all cells to the launcher at once."""
+
+    def __init__(self, params: dict[str, Any], pair: list[list[str]]) -> None:
+        self.params, self.pair = params, pair
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from hydra.core.plugins import Plugins
+
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        from shapelaw.sweep.cells import expand
+
+        assert self.hydra_context is not None
+        assert self.launcher is not None
+        loader = self.hydra_context.config_loader
+        lines = [f"{key}={value}" for key, value in self.params.items()]
+        overrides = OverridesParser.create(config_loader=loader).parse_overrides([*lines, *arguments])
+        globbed = [o.key_or_group for o in overrides if o.value_type is ValueType.GLOB_CHOICE_SWEEP]
+        options = {group: loader.get_group_options(group, results_filter=ObjectType.CONFIG) for group in globbed}
+        return [self.launcher.launch(expand(overrides, self.pair, options), initial_job_idx=0)]
+
+
+class LocalLauncher(Launcher):
+    """Runs the jobs of a sweep on this machine (shapelaw.sweep.local)."""
+
+    def __init__(self, workers: int, stop_on_failure: bool) -> None:
+        self.workers, self.stop_on_failure = workers, stop_on_failure
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.task, self.config = hydra_context, task_function, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from shapelaw.sweep.local import launch
+
+        configs = [self._compose(index, list(line)) for index, line in enumerate(job_overrides, initial_job_idx)]
+        return launch(self.hydra_context, self.task, configs, self.workers, self.stop_on_failure)  # type: ignore[arg-type]
+
+    def _compose(self, index: int, overrides: list[str]) -> DictConfig:
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+        with open_dict(config):
+            config.hydra.job.id, config.hydra.job.num = str(index), index
+        return config

@@ -1,0 +1,310 @@
+"""A cell: one run of a sweep. Its identity is the hash of its scientific configuration; everything keys on it.
+
+Two configurations that differ only in machine, launcher, logging or paths are the same cell: the same folder, the same
+MLflow run, trained once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from shapelaw.config import Keep, Rounding, TrainConfig, corpus_dir, positive, whole
+from shapelaw.errors import UserError
+from shapelaw.files import read_json, write_json
+from shapelaw.shapes import Shape
+
+IDENTITY_VERSION = 1
+"""Raised when the meaning of a scientific configuration changes, so that old runs are not taken for new ones."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep, with every derived number whole and checked.
+
+    Args:
+        suite: name of the suite.
+        shape: the model's shape.
+        vocab_size: rows of the embedding and of the head.
+        seq_len: context in tokens.
+        batch_sequences: sequences of one optimiser step over all devices.
+        first_step: steps done where this cell starts: 0, or the checkpoint a cooldown branches from.
+        last_step: steps done where it ends.
+        validate_every_steps, checkpoint_every_steps: cadences.
+        science: the scientific configuration, as hashed.
+        folder: where its state, checkpoints and log lie.
+        parent: identity of the cell that a cooldown continues.
+    """
+
+    suite: str
+    shape: Shape
+    vocab_size: int
+    seq_len: int
+    batch_sequences: int
+    first_step: int
+    last_step: int
+    validate_every_steps: int
+    checkpoint_every_steps: int
+    science: dict[str, Any]
+    folder: Path
+    parent: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """Twelve hexadecimal digits of the SHA-256 of the scientific configuration."""
+        return identity_of(self.science)
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of one optimiser step."""
+        return self.batch_sequences * self.seq_len
+
+    @property
+    def tokens(self) -> int:
+        """Tokens seen where the cell ends."""
+        return self.last_step * self.batch_tokens
+
+    @property
+    def label(self) -> str:
+        """Short name for people: shape, rate, branch."""
+        cooldown = f" cooldown@{self.first_step * self.batch_tokens:.3g}" if self.parent else ""
+        return f"{self.shape.name} lr_base={self.science['rate']['lr_base']:g}{cooldown}"
+
+    def validates_at(self, step: int) -> bool:
+        """Whether the held-out loss is measured after `step`; a branch also measures where it starts."""
+        return step % self.validate_every_steps == 0 or step == self.last_step or step == self.first_step > 0
+
+    def checkpoints_at(self, step: int) -> bool:
+        """Whether a checkpoint is written after `step`."""
+        return step % self.checkpoint_every_steps == 0 or step == self.last_step
+
+
+def identity_of(science: dict[str, Any]) -> str:
+    """Hash of a scientific configuration: canonical JSON, SHA-256, twelve hexadecimal digits."""
+    text = json.dumps({"version": IDENTITY_VERSION, **science}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def cooldown_steps(first_step: int, fraction: float) -> int:
+    """Steps of a cooldown branch: round(fraction * k) - 1 from step k, as all ten published points have it."""
+    return max(round(fraction * first_step) - 1, 1)
+
+
+def cell_of(config: TrainConfig, corpus_hash: str) -> Cell:
+    """The cell of a configuration on a corpus.
+
+    Raises:
+        UserError: for a value that is out of range or does not fit the others.
+    """
+    shape = Shape(config.shape.width, config.shape.depth, config.suite.head_size)
+    _check_values(config)
+    batch = whole("batch_tokens", config.batch_tokens)
+    if batch % config.seq_len:
+        raise UserError(
+            f"batch_tokens={batch}: allowed are multiples of seq_len={config.seq_len}; "
+            f"the nearest are {_multiples_around(batch, config.seq_len)}"
+        )
+    steps = _steps(config, batch)
+    hot = Cell(
+        suite=config.suite.name,
+        shape=shape,
+        vocab_size=config.tokenizer.vocab_size,
+        seq_len=config.seq_len,
+        batch_sequences=batch // config.seq_len,
+        first_step=0,
+        last_step=steps,
+        validate_every_steps=_cadence("validation.every_tokens", config.validation.every_tokens, batch),
+        checkpoint_every_steps=_cadence("checkpoint.every_tokens", config.checkpoint.every_tokens, batch),
+        science=_science(config, corpus_hash, batch, steps),
+        folder=Path(),
+    )
+    cell = hot if config.cooldown.fraction == 0 else _branch(config, hot)
+    root = Path(config.outputs_dir) / "runs" / config.suite.name
+    return replace(cell, folder=root / f"{cell.shape.name}-{cell.identity}")
+
+
+def parent_folder(cell: Cell) -> Path:
+    """Folder of the cell that a cooldown continues."""
+    return cell.folder.parent / f"{cell.shape.name}-{cell.parent}"
+
+
+def corpus_folder(config: TrainConfig) -> Path:
+    """Folder of the corpus that a configuration trains on."""
+    return corpus_dir(config.data_dir, config.data, config.tokenizer)
+
+
+def _branch(config: TrainConfig, hot: Cell) -> Cell:
+    """The cooldown branch of a hot cell: from the checkpoint nearest to cooldown.from_tokens."""
+    wanted = config.cooldown.from_tokens / hot.batch_tokens
+    every = hot.checkpoint_every_steps
+    first = min(round(wanted / every) * every, hot.last_step)
+    if first < 1 or abs(wanted - first) > every / 2:
+        have = ", ".join(f"{step * hot.batch_tokens:,}" for step in range(every, hot.last_step + 1, every))
+        raise UserError(
+            f"cooldown.from_tokens={config.cooldown.from_tokens:g}: no checkpoint is made near there; "
+            f"the run has them at {have} tokens"
+        )
+    cooldown = {"from_step": first, "fraction": config.cooldown.fraction, "parent": hot.identity}
+    last = first + cooldown_steps(first, config.cooldown.fraction)
+    science = {**hot.science, "cooldown": cooldown}
+    return replace(hot, first_step=first, last_step=last, science=science, parent=hot.identity)
+
+
+def _science(config: TrainConfig, corpus_hash: str, batch_tokens: int, steps: int) -> dict[str, Any]:
+    """What decides the result of a run, and nothing else."""
+    rule = asdict(config.lr_rule)
+    return {
+        "shape": {"width": config.shape.width, "depth": config.shape.depth, "head_size": config.suite.head_size},
+        "vocab_size": config.tokenizer.vocab_size,
+        "seq_len": config.seq_len,
+        "corpus": corpus_hash,
+        "batch_tokens": batch_tokens,
+        "steps": steps,
+        "rate": {"lr_base": config.lr_base, "width_unit": config.suite.width_unit, **rule, "name": rule["name"].value},
+        "schedule": {**asdict(config.schedule), "kind": config.schedule.kind.value},
+        "cooldown": None,
+        "optim": asdict(config.optim),
+        "precision": config.precision.value,
+        "seed": config.seed,
+        "order_seed": config.order_seed,
+        "validation_tokens": config.validation.tokens,
+    }
+
+
+def _check_values(config: TrainConfig) -> None:
+    whole("seq_len", config.seq_len, 2)
+    whole("tokenizer.vocab_size", config.tokenizer.vocab_size, 2)
+    whole("micro_batch_sequences", config.micro_batch_sequences, 0)
+    whole("devices", config.devices)
+    whole("num_nodes", config.num_nodes)
+    whole("threads", config.threads, 0)
+    whole("tracker.log_every_steps", config.tracker.log_every_steps)
+    positive("lr_base", config.lr_base)
+    positive("suite.width_unit", config.suite.width_unit)
+    positive("data.max_epochs", config.data.max_epochs)
+    if config.checkpoint.keep is Keep.newest:
+        whole("checkpoint.newest", config.checkpoint.newest)
+    _in_range("optim.beta1", config.optim.beta1, 0, 1)
+    _in_range("optim.beta2", config.optim.beta2, 0, 1)
+    _in_range("optim.weight_decay", config.optim.weight_decay, 0, math.inf)
+    _in_range("optim.clip_norm", config.optim.clip_norm, 0, math.inf)
+    _in_range("schedule.warmup_tokens", config.schedule.warmup_tokens, 0, math.inf)
+    _in_range("schedule.decay_fraction", config.schedule.decay_fraction, 0, 1)
+    _in_range("schedule.final_factor", config.schedule.final_factor, 0, 1)
+    _in_range("cooldown.fraction", config.cooldown.fraction, 0, math.inf)
+
+
+def _in_range(key: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high or math.isinf(value):
+        raise UserError(f"{key}={value:g}: allowed are finite numbers from {low:g} to {high:g}; give one")
+
+
+def _steps(config: TrainConfig, batch_tokens: int) -> int:
+    tokens = whole("tokens", config.tokens)
+    rounding = config.tokens_rounding
+    if tokens % batch_tokens == 0:
+        return tokens // batch_tokens
+    if rounding is Rounding.refuse or tokens < batch_tokens and rounding is Rounding.down:
+        raise UserError(
+            f"tokens={tokens}: allowed are multiples of batch_tokens={batch_tokens}; "
+            f"give {_multiples_around(tokens, batch_tokens)}, or tokens_rounding=up or =down to have it rounded so"
+        )
+    return math.ceil(tokens / batch_tokens) if rounding is Rounding.up else tokens // batch_tokens
+
+
+def _cadence(key: str, every_tokens: float, batch_tokens: int) -> int:
+    """Steps between two events: the cadence in tokens, rounded up to whole steps."""
+    return math.ceil(positive(key, every_tokens) / batch_tokens)
+
+
+def _multiples_around(value: int, unit: int) -> str:
+    below = value // unit * unit
+    return f"{below} or {below + unit}" if below else str(unit)
+
+
+class Status(Enum):
+    """State of a cell on disk."""
+
+    new = "new"
+    running = "running"
+    interrupted = "interrupted"
+    failed = "failed"
+    finished = "finished"
+
+
+@dataclass(frozen=True)
+class State:
+    """What a cell's folder says of it (state.json), refreshed about once a second while it runs."""
+
+    status: Status = Status.new
+    step: int = 0
+    steps: int = 0
+    tokens: int = 0
+    train_loss: float | None = None
+    val_loss: float | None = None
+    tokens_per_second: float | None = None
+    attempts: int = 0
+    reason: str = ""
+    host: str = ""
+    pid: int = 0
+    mlflow_run_id: str | None = None
+    updated: float = 0.0
+
+
+def read_state(folder: Path) -> State:
+    """The state in a cell's folder; a cell without one is new, and a running one whose process is gone interrupted."""
+    path = folder / "state.json"
+    if not path.exists():
+        return State()
+    values = read_json(path)
+    state = State(**{**values, "status": Status(values["status"])})
+    if state.status is Status.running and not is_locked(folder):
+        return replace(state, status=Status.interrupted, reason="its process ended without a word")
+    return state
+
+
+def write_state(folder: Path, state: State) -> None:
+    """Write state.json aside, then rename."""
+    values = asdict(replace(state, updated=time.time()))
+    write_json(folder / "state.json", {**values, "status": state.status.value})
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold a cell's folder: one process trains a cell, a second refuses.
+
+    Raises:
+        UserError: if another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder.name} is being trained by another process; wait for it or stop it") from None
+        yield
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds the cell's folder."""
+    path = folder / "lock"
+    if not path.exists():
+        return False
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

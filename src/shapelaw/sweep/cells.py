@@ -1,0 +1,61 @@
+"""From a sweep's overrides to the override list of every cell: products, and pairs that advance together."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from hydra.core.override_parser.types import Override, ValueType
+
+from shapelaw.errors import UserError
+
+
+def expand(overrides: Sequence[Override], pairs: Sequence[Sequence[str]], options: dict[str, list[str]]) -> list[list[str]]:
+    """Override lists of every cell.
+
+    Args:
+        overrides: parsed overrides; the last one of a key counts.
+        pairs: groups of keys whose values advance together instead of forming a product.
+        options: allowed values of the groups that are swept by glob, for the message.
+
+    Raises:
+        UserError: if a sweep has no values, a pair names a key that is not swept, or its members differ in length.
+    """
+    axes = {override.get_key_element().lstrip("+~"): _values(override, options) for override in overrides}
+    blocks = [_zip(pair, axes) for pair in pairs]
+    paired = {key for pair in pairs for key in pair}
+    blocks += [[[value] for value in values] for key, values in axes.items() if key not in paired]
+    return [list(itertools.chain(*choice)) for choice in itertools.product(*blocks)]
+
+
+def _values(override: Override, options: dict[str, list[str]]) -> list[str]:
+    key = override.get_key_element()
+    if not override.is_sweep_override():
+        return [f"{key}={override.get_value_element_as_str()}"] if not override.is_delete() else [key]
+    if not override.is_discrete_sweep():
+        raise UserError(
+            f"{override.input_line}: an interval needs a search; give a list of values, or hydra/sweeper=optuna to search it"
+        )
+    values = [f"{key}={value}" for value in override.sweep_string_iterator()]
+    if not values:
+        raise UserError(f"{override.input_line}: matches nothing; {_allowed(override, options)}")
+    return values
+
+
+def _allowed(override: Override, options: dict[str, list[str]]) -> str:
+    if override.value_type is not ValueType.GLOB_CHOICE_SWEEP:
+        return "give at least one value"
+    names = options.get(override.key_or_group, [])
+    if not names:
+        return f"there is no group {override.key_or_group}"
+    return f"allowed for {override.key_or_group} are {', '.join(names)}"
+
+
+def _zip(pair: Sequence[str], axes: dict[str, list[str]]) -> list[list[str]]:
+    missing = [key for key in pair if key not in axes]
+    if missing:
+        raise UserError(f"hydra.sweeper.pair: {', '.join(missing)} is not swept; pairs name swept keys: {', '.join(axes)}")
+    lengths = {key: len(axes[key]) for key in pair}
+    if len(set(lengths.values())) > 1:
+        raise UserError(f"hydra.sweeper.pair: {lengths} differ in length; paired keys need equally many values")
+    return [list(values) for values in zip(*(axes[key] for key in pair), strict=True)]

@@ -1,0 +1,243 @@
+"""Jobs on this machine: several at once, each in a process of its own, with one progress view.
+
+Processes are forked from a server that has imported the heavy modules once, so a job starts in milliseconds and one that
+crashes takes nothing with it. When the launcher dies, however it dies, its jobs are told to checkpoint and stop.
+"""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from shapelaw.errors import UserError
+from shapelaw.sweep.task import Job, Task
+from shapelaw.sweep.view import View
+
+POLL_SECONDS = 0.5
+STOP_SECONDS = 20.0
+
+
+class JobFailed(RuntimeError):
+    """A job of a sweep ended with an error; the message is its reason."""
+
+
+class SweepFailed(RuntimeError):
+    """Some jobs of a sweep failed; the others are finished."""
+
+
+@dataclass(frozen=True)
+class _Running:
+    index: int
+    process: ForkServerProcess
+    connection: Connection
+
+
+def launch(
+    context: HydraContext, task: Task, configs: Sequence[DictConfig], workers: int, stop_on_failure: bool
+) -> list[JobReturn]:
+    """Check every cell, then run those that are not done; returns one result per configuration, in their order.
+
+    Raises:
+        UserError: before the first job, for the first configuration that is wrong.
+        SweepFailed: after the last job, if some failed.
+    """
+    task_configs = [_task_config(config) for config in configs]
+    jobs = task.plan(task_configs)
+    shared = task.begin(task_configs, jobs)
+    for config in configs:
+        _set(config, shared)
+    pool = _Pool(context, task, configs, jobs, workers or os.cpu_count() or 1, stop_on_failure)
+    with View(task.noun, jobs) as view:
+        results = pool.run(view)
+    failed = [job.identity for job, result in zip(jobs, results, strict=True) if result.status is JobStatus.FAILED]
+    task.end(task_configs, jobs, failed)
+    if failed:
+        raise SweepFailed(f"{len(failed)} of {len(jobs)} {task.noun}s failed; run the same command again to retry them")
+    return results
+
+
+def _task_config(config: DictConfig) -> DictConfig:
+    config = copy.deepcopy(config)
+    with open_dict(config):
+        del config["hydra"]
+    return config
+
+
+def _set(config: DictConfig, values: Any) -> None:
+    for key, value in values.items():
+        OmegaConf.update(config, key, value)
+
+
+class _Pool:
+    """Runs jobs, dearest first, each after the one it continues."""
+
+    def __init__(
+        self,
+        context: HydraContext,
+        task: Task,
+        configs: Sequence[DictConfig],
+        jobs: Sequence[Job],
+        workers: int,
+        stop_on_failure: bool,
+    ) -> None:
+        self.context, self.task, self.configs, self.jobs = context, task, configs, jobs
+        self.workers, self.stop_on_failure = workers, stop_on_failure
+        self.first = {job.identity: index for index, job in reversed(list(enumerate(jobs)))}
+        self.results: dict[int, JobReturn] = {}
+        self.running: list[_Running] = []
+        self.processes: ForkServerContext = multiprocessing.get_context("forkserver")
+        self.processes.set_forkserver_preload(list(task.preload))
+
+    def run(self, view: View) -> list[JobReturn]:
+        order = sorted(self.first.values(), key=lambda index: -self.jobs[index].cost)
+        waiting = [index for index in order if not self.jobs[index].done]
+        try:
+            while waiting or self.running:
+                for index in list(self._ready(waiting)):
+                    waiting.remove(index)
+                    self._start(index)
+                    view.started(self.jobs[index])
+                for index in self._finished():
+                    view.ended(self.jobs[index], self._reason(index))
+                    if self.stop_on_failure and self._reason(index):
+                        waiting.clear()
+                view.refresh()
+        finally:
+            self._stop()
+        return [self._result(index) for index in range(len(self.jobs))]
+
+    def _ready(self, waiting: list[int]) -> Iterator[int]:
+        """Jobs to start now: those whose predecessor, if it is in this sweep, has ended; the unfit fail at once."""
+        for index in list(waiting):
+            after = self.first.get(self.jobs[index].after or "")
+            if after is not None and not self.jobs[after].done:
+                if after not in self.results:
+                    continue
+                if self.results[after].status is JobStatus.FAILED:
+                    waiting.remove(index)
+                    self.results[index] = _failure(f"{self.jobs[after].label}, which it continues, failed")
+                    continue
+            if len(self.running) >= self.workers:
+                return
+            yield index
+
+    def _start(self, index: int) -> None:
+        ours, theirs = self.processes.Pipe(duplex=False)
+        arguments = (theirs, self.jobs[index].folder, self.context, self.task, self.configs[index])
+        process = self.processes.Process(target=_work, args=arguments, name=self.jobs[index].label)
+        process.start()
+        theirs.close()
+        self.running.append(_Running(index, process, ours))
+
+    def _finished(self) -> list[int]:
+        """Jobs that ended; waits a little for the first."""
+        wait([running.connection for running in self.running], timeout=POLL_SECONDS)
+        ended = [running for running in self.running if running.connection.poll() or not running.process.is_alive()]
+        for running in ended:
+            self.results[running.index] = _receive(running)
+            self.running.remove(running)
+        return [running.index for running in ended]
+
+    def _reason(self, index: int) -> str:
+        result = self.results[index]
+        return str(result._return_value) if result.status is JobStatus.FAILED else ""
+
+    def _result(self, index: int) -> JobReturn:
+        """A job's result; those done before, and doubles, share what is on disk."""
+        first = self.first[self.jobs[index].identity]
+        if first in self.results:
+            return self.results[first]
+        if self.jobs[first].done:
+            return JobReturn(cfg=self.configs[index], status=JobStatus.COMPLETED)
+        return _failure("the sweep was stopped before it")
+
+    def _stop(self) -> None:
+        """Tell what still runs to checkpoint and stop."""
+        for running in self.running:
+            running.process.terminate()
+        deadline = time.monotonic() + STOP_SECONDS
+        for running in self.running:
+            running.process.join(max(deadline - time.monotonic(), 0.1))
+            if running.process.is_alive():
+                running.process.kill()
+        self.running.clear()
+
+
+def _failure(reason: str) -> JobReturn:
+    result = JobReturn(status=JobStatus.FAILED)
+    result.return_value = JobFailed(reason)
+    return result
+
+
+def _receive(running: _Running) -> JobReturn:
+    try:
+        ok, value = running.connection.recv()
+    except EOFError:
+        running.process.join()
+        return _failure(f"its process ended with code {running.process.exitcode} and no word")
+    running.process.join()
+    if not ok:
+        return _failure(value)
+    result = JobReturn(status=JobStatus.COMPLETED)
+    result.return_value = value
+    return result
+
+
+def _work(connection: Connection, folder: Path, context: HydraContext, task: Task, config: DictConfig) -> None:
+    """Body of a job's process: its output goes to its own log, its result to the launcher."""
+    _stop_with_parent()
+    _log_to(folder)
+    setup_globals()
+    try:
+        run: Callable[..., JobReturn] = run_job
+        result = run(task, config, "hydra.sweep.dir", None, context, configure_logging=False)
+        value = result.return_value
+    except KeyboardInterrupt:
+        connection.send((False, "interrupted"))
+    except UserError as error:
+        print(error, file=sys.stderr)  # noqa: T201 -- into the job's log
+        connection.send((False, str(error)))
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        connection.send((False, f"{type(error).__name__}: {error}".splitlines()[0]))
+    else:
+        connection.send((True, value))
+
+
+def _stop_with_parent() -> None:
+    """When the launcher's process goes away, stop as if asked to: checkpoint and end."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher passes a Ctrl-C on as a request to stop
+
+    def watch() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _log_to(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        os.dup2(descriptor, stream.fileno())
+    os.close(descriptor)

@@ -1,0 +1,91 @@
+"""One progress view of a sweep, read from the state files of its jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as Remaining
+
+from shapelaw.cell import read_state
+from shapelaw.errors import UserError
+from shapelaw.sweep.task import Job
+
+
+class View:
+    """Progress bars on a terminal; elsewhere a line for every job that ends."""
+
+    def __init__(self, noun: str, jobs: Sequence[Job]) -> None:
+        unique = {job.identity: job for job in jobs}
+        self.todo = [job for job in unique.values() if not job.done]
+        self.noun, self.done_before = noun, len(unique) - len(self.todo)
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            Remaining(),
+            console=self.console,
+        )
+        self.live = Live(self.progress, console=self.console, refresh_per_second=2)
+        self.rows: dict[str, TaskID] = {}
+        self.ended_count = self.failed_count = 0
+
+    def __enter__(self) -> View:
+        skipped = f"; {self.done_before} already finished, skipped" if self.done_before else ""
+        self.console.print(f"{len(self.todo)} {self.noun}{'s' if len(self.todo) != 1 else ''} to run{skipped}")
+        self.cost = sum(job.cost for job in self.todo) or 1.0
+        self.total = self.progress.add_task(f"all {self.noun}s", total=len(self.todo), note="")
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.console.is_terminal:
+            self.live.stop()
+
+    def started(self, job: Job) -> None:
+        """A job's process was started."""
+        self.rows[job.identity] = self.progress.add_task(job.label, total=None, note="")
+
+    def ended(self, job: Job, reason: str) -> None:
+        """A job ended, with the reason if it failed."""
+        self.ended_count += 1
+        self.failed_count += bool(reason)
+        self.progress.remove_task(self.rows.pop(job.identity))
+        self.progress.update(self.total, completed=self.ended_count)
+        if reason:
+            self.console.print(f"[red]failed[/red] {job.label}: {reason}\n  its log: {job.folder / 'log.txt'}")
+        elif not self.console.is_terminal:
+            self.console.print(f"[{self.ended_count}/{len(self.todo)}] {job.label} {self._outcome(job)}")
+
+    def refresh(self) -> None:
+        """Read the running jobs' states and draw them."""
+        if not self.console.is_terminal:
+            return
+        for job in self.todo:
+            if job.identity in self.rows:
+                self._draw(job)
+
+    def _draw(self, job: Job) -> None:
+        try:
+            state = read_state(job.folder)
+        except (UserError, OSError):
+            return
+        rate = f"{state.tokens_per_second:,.0f} tok/s" if state.tokens_per_second else ""
+        loss = f"loss {state.train_loss:.3f}" if state.train_loss is not None else ""
+        self.progress.update(
+            self.rows[job.identity], total=state.steps or None, completed=state.step, note=f"{loss} {rate}".strip()
+        )
+
+    def _outcome(self, job: Job) -> str:
+        try:
+            state = read_state(job.folder)
+        except (UserError, OSError):
+            return "done"
+        return f"loss {state.val_loss:.4f}" if state.val_loss is not None else "done"
