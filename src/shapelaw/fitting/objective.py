@@ -1,0 +1,140 @@
+"""The objective of every parametric fit and the checks of its input.
+
+    f(theta) = sum_i w_i * Huber_delta(log L_i - log L_hat(x_i; theta)),   Huber_delta(r) = r^2/2 for |r| <= delta,
+                                                                           delta * (|r| - delta/2) beyond
+
+Source: Hoffmann et al. 2022 (arXiv 2203.15556), section 3.3; Gemstones (arXiv 2502.06857), section 4. It is a sum, not
+a mean, so objectives of data sets of different sizes do not compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from shapelaw.errors import UserError
+from shapelaw.laws import Columns, Law
+
+Array = NDArray[np.float64]
+
+
+def huber(residual: ArrayLike, delta: float) -> Array:
+    """Huber's function of a residual in units of log loss: quadratic up to delta, linear beyond."""
+    size = np.abs(np.asarray(residual, dtype=np.float64))
+    return np.asarray(np.where(size <= delta, 0.5 * size**2, delta * (size - 0.5 * delta)))
+
+
+def objective(
+    law: Law, theta: ArrayLike, columns: Columns, loss: ArrayLike, delta: float = 1e-4, weights: ArrayLike | None = None
+) -> float:
+    """Sum of Huber_delta(log L - log L_hat) over the points, optionally weighted.
+
+    Args:
+        theta: the law's vector (`law.theta(parameters)`).
+        columns: canonical column name -> values, shape (n,).
+        loss: measured loss in nats per token, shape (n,).
+        delta: where Huber's function turns linear, in units of log loss.
+        weights: multiplicity of each point, shape (n,).
+    """
+    residual = np.log(np.asarray(loss, dtype=np.float64)) - law.log_prediction(np.asarray(theta, np.float64), columns)
+    each = huber(residual, delta)
+    return float(np.sum(each if weights is None else each * np.asarray(weights, dtype=np.float64)))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A checked fit: a law, its data and the objective's constants."""
+
+    law: Law
+    columns: Mapping[str, Array]
+    """The law's predictors, each (n,)."""
+    log_loss: Array
+    delta: float
+    weights: Array
+    """Multiplicity of each point, (n,)."""
+
+    @classmethod
+    def of(
+        cls, law: Law, columns: Columns, loss: ArrayLike, delta: float = 1e-4, weights: ArrayLike | None = None
+    ) -> Problem:
+        """Check everything that would otherwise fail, or mislead, during the fit.
+
+        Raises:
+            UserError: on delta <= 0, missing columns, values that are not positive and finite, fewer points than
+                parameters, or a predictor with a single distinct value.
+        """
+        if not (np.isfinite(delta) and delta > 0):
+            raise UserError(
+                f"delta={delta}: allowed are finite values above 0, in units of log loss; the paper's is 1e-4"
+            )
+        missing = [name for name in law.predictors if name not in columns]
+        if missing:
+            raise UserError(f"law {law.name} reads the columns {', '.join(law.predictors)}; missing: {missing}")
+        losses = _positive("loss", loss)
+        kept = {name: _positive(name, columns[name]) for name in law.predictors}
+        lengths = {name: len(values) for name, values in kept.items()} | {"loss": len(losses)}
+        if len(set(lengths.values())) > 1:
+            raise UserError(f"columns of different lengths: {lengths}; give one value per point in each")
+        problem = cls(law, kept, np.log(losses), float(delta), _weights(weights, len(losses)))
+        problem._check_size()
+        return problem
+
+    def _check_size(self) -> None:
+        used = self.weights > 0
+        points, needed = int(used.sum()), len(self.law.parameters)
+        if points < needed:
+            raise UserError(
+                f"{points} points for the {needed} parameters of law {self.law.name}; give at least {needed} points, "
+                "or choose a law with fewer parameters"
+            )
+        for name, values in self.columns.items():
+            if len(np.unique(values[used])) < 2:
+                raise UserError(
+                    f"column {name} has the single value {values[0]:g}, so law {self.law.name} cannot be told from its "
+                    f"constant; add points of another {name} or choose a law without it"
+                )
+
+    @property
+    def loss(self) -> Array:
+        """Measured loss in nats per token."""
+        return np.exp(self.log_loss)
+
+    def with_weights(self, weights: Array) -> Problem:
+        """The same data, weighted otherwise (not checked again)."""
+        return replace(self, weights=weights)
+
+    def residuals(self, theta: ArrayLike) -> Array:
+        """log L - log L_hat, shape (n,)."""
+        return self.log_loss - self.law.log_prediction(np.asarray(theta, dtype=np.float64), self.columns)
+
+    def value(self, theta: ArrayLike) -> float:
+        """The objective at theta."""
+        return float(np.sum(huber(self.residuals(theta), self.delta) * self.weights))
+
+
+def _positive(name: str, values: ArrayLike) -> Array:
+    try:
+        array = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"column {name} holds something that is no number ({error}); give positive numbers") from error
+    if array.ndim != 1:
+        raise UserError(f"column {name} has shape {array.shape}; give one value per point")
+    bad = np.flatnonzero(~(np.isfinite(array) & (array > 0)))
+    if len(bad):
+        raise UserError(
+            f"column {name} has {len(bad)} values that are not positive and finite (first: {array[bad[0]]} at row "
+            f"{bad[0]}); exclude or correct these rows"
+        )
+    return array
+
+
+def _weights(weights: ArrayLike | None, n: int) -> Array:
+    if weights is None:
+        return np.ones(n)
+    array = np.asarray(weights, dtype=np.float64)
+    if array.shape != (n,) or not np.all(np.isfinite(array) & (array >= 0)) or array.sum() <= 0:
+        raise UserError(f"weights must be {n} finite values from 0, not all of them 0; got an array of {array.shape}")
+    return array

@@ -1,0 +1,165 @@
+"""What a law is: the interface that the solvers, the bootstrap, the profile and the prescriptions rely on."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from shapelaw.errors import UserError
+
+Array = NDArray[np.float64]
+Columns = Mapping[str, ArrayLike]
+
+LOG_FLOOR = -60.0
+"""Logarithm at which a coefficient or E counts as zero: e^-60 is far below one rounding error of any loss."""
+LOG_CEILING = 700.0
+"""Largest logarithm whose exponential is still a float64."""
+UNITS = {
+    "width": "features",
+    "depth": "blocks",
+    "params": "parameters",
+    "tokens": "tokens",
+    "flops": "FLOPs",
+    "loss": "nats per token",
+}
+"""Units of the canonical columns."""
+
+
+class Law(ABC):
+    """A form of the loss as a function of a run's size.
+
+    A subclass names its parts and gives `log_prediction`; the rest has defaults that serve every law whose parameters
+    are either fitted as they are or through their logarithm (`log_parameters`). The solver's vector theta has one entry
+    per name in `parameters`, in that order.
+    """
+
+    name: str
+    """Key in the registry and in conf/law."""
+    formula: str
+    """The law as text."""
+    source: str
+    """Paper and section."""
+    predictors: tuple[str, ...]
+    """Canonical columns that the law reads, among width, depth, params, tokens and flops."""
+    parameters: tuple[str, ...]
+    """Names in natural units: coefficients are no logarithms, E is in units of the loss."""
+    log_parameters: frozenset[str] = frozenset()
+    """Parameters whose entry of theta is a logarithm."""
+    exponents: tuple[str, ...] = ()
+    """Parameters that are exponents of a predictor."""
+    irreducible: str | None = None
+    """The parameter that is the irreducible loss, if the law has one."""
+    default_counting: str = "total"
+    """Convention by which the column params is best counted for this law (see shapelaw.counting)."""
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Unit of every parameter and of the loss."""
+        named = {name: "1" for name in self.parameters}
+        if self.irreducible is not None:
+            named[self.irreducible] = UNITS["loss"]
+        return named | {"loss": UNITS["loss"]}
+
+    def natural(self, theta: ArrayLike) -> dict[str, float]:
+        """Parameters in natural units from the solver's vector; a logarithm at the floor becomes an exact zero."""
+        values = np.asarray(theta, dtype=np.float64)
+        return {
+            name: _exp(value) if name in self.log_parameters else float(value)
+            for name, value in zip(self.parameters, values, strict=True)
+        }
+
+    def theta(self, parameters: Mapping[str, float]) -> Array:
+        """The solver's vector from parameters in natural units; a zero becomes the floor.
+
+        Raises:
+            UserError: if a parameter is missing, or negative where its logarithm is needed.
+        """
+        values = self._ordered(parameters)
+        for name, value in zip(self.parameters, values, strict=True):
+            if name in self.log_parameters and not value >= 0:
+                raise UserError(f"{name}={value} in law {self.name}: allowed are values from 0")
+        return np.array(
+            [
+                _log(value) if name in self.log_parameters else value
+                for name, value in zip(self.parameters, values, strict=True)
+            ]
+        )
+
+    def _ordered(self, parameters: Mapping[str, float]) -> list[float]:
+        missing = [name for name in self.parameters if name not in parameters]
+        if missing:
+            raise UserError(f"law {self.name} needs the parameters {', '.join(self.parameters)}; missing: {missing}")
+        return [float(parameters[name]) for name in self.parameters]
+
+    @abstractmethod
+    def log_prediction(self, theta: Array, columns: Columns) -> Array:
+        """Log of the predicted loss, shape (n,)."""
+
+    def jacobian(self, theta: Array, columns: Columns) -> Array:
+        """Derivative of the log prediction by theta, shape (n, p).
+
+        This default takes central differences of fourth order, good to about 1e-10; a law of your own may leave it.
+        """
+        theta = np.asarray(theta, dtype=np.float64)
+        slopes = []
+        for i in range(len(theta)):
+            step = np.zeros_like(theta)
+            step[i] = 1e-3 * max(1.0, abs(theta[i]))
+            near = self.log_prediction(theta + step, columns) - self.log_prediction(theta - step, columns)
+            far = self.log_prediction(theta + 2 * step, columns) - self.log_prediction(theta - 2 * step, columns)
+            slopes.append((8 * near - far) / (12 * step[i]))
+        return np.stack(slopes, axis=1)
+
+    def predict(self, parameters: Mapping[str, float], columns: Mapping[str, Any]) -> Array:
+        """Predicted loss in nats per token, from parameters in natural units, shape (n,)."""
+        return np.asarray(np.exp(self.log_prediction(self.theta(parameters), columns)))
+
+    def compute_optimal_exponent(self, parameters: Mapping[str, float]) -> float | None:
+        """Exponent a of the compute-optimal parameters N ~ C^a when FLOPs are proportional to params x tokens.
+
+        None where the law defines none in closed form.
+        """
+        return None
+
+    def slope_constraint(self, slope: float) -> tuple[Array, float] | None:
+        """(row, value) such that row @ theta == value exactly when the compute-optimal exponent equals `slope`."""
+        return None
+
+    def start_levels(self, spread: int | None = None) -> tuple[Array, ...]:
+        """Levels of each entry of theta from which starts are drawn; `spread` sets their number.
+
+        The default suits log coefficients of up to e^25 and exponents of up to 2.
+        """
+        return tuple(
+            level_range("irreducible" if name == self.irreducible else self._kind(name), spread)
+            for name in self.parameters
+        )
+
+    def _kind(self, name: str) -> str:
+        return "coefficient" if name in self.log_parameters else "exponent"
+
+
+LEVELS = {
+    "exponent": (0.0, 2.0, 5, 2.5),
+    "coefficient": (0.0, 25.0, 6, 30.0),
+    "irreducible": (-1.0, 1.0, 5, 1.5),
+}
+"""First level, last level and their number in the authors' grid; last level in their study of grid sizes (Fig 20)."""
+
+
+def level_range(kind: str, spread: int | None = None) -> Array:
+    """Levels of the authors' grid, or `spread` levels over the wider box of their study of grid sizes."""
+    low, high, count, high_wide = LEVELS[kind]
+    return np.linspace(low, high, count) if spread is None else np.linspace(low, high_wide, spread)
+
+
+def _exp(log_value: float) -> float:
+    return 0.0 if log_value <= LOG_FLOOR else float(np.exp(min(log_value, LOG_CEILING)))
+
+
+def _log(value: float) -> float:
+    return max(float(np.log(value)), LOG_FLOOR) if value > 0 else LOG_FLOOR

@@ -1,0 +1,223 @@
+"""Laws that are sums of power laws, as one declarative class: the form that the compiled solver knows.
+
+With x the logs of the predictors, terms t_j = exp(c_j + o_j - sum_m a_m x_m) (exponents a_m, log coefficients c_j):
+
+    L = E + (sum_j t_j)^rho * (1 + kappa^2 (ln(width/depth) - mu)^2)
+
+where rho is 1 unless the law has a `power` and the last factor is 1 unless it has an `aspect`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import logsumexp
+
+from shapelaw.errors import UserError
+from shapelaw.laws.base import Array, Columns, Law, level_range
+
+
+@dataclass(frozen=True)
+class Term:
+    """One product of powers, `coefficient * prod grows^exponent / prod falls^exponent`.
+
+    Args:
+        coefficient: name of the coefficient.
+        falls: predictor -> name of the exponent it is divided by.
+        grows: predictor -> name of the exponent it is multiplied by.
+        fixed: predictor -> exponent that is not fitted (positive: the term grows).
+    """
+
+    coefficient: str
+    falls: Mapping[str, str] = field(default_factory=dict)
+    grows: Mapping[str, str] = field(default_factory=dict)
+    fixed: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def exponents(self) -> tuple[tuple[str, str, float], ...]:
+        """(name, predictor, sign) of every fitted exponent: sign +1 where the term grows with the predictor."""
+        falling = tuple((name, predictor, -1.0) for predictor, name in self.falls.items())
+        return falling + tuple((name, predictor, 1.0) for predictor, name in self.grows.items())
+
+    @property
+    def predictors(self) -> tuple[str, ...]:
+        """Columns the term reads."""
+        return (*self.falls, *self.grows, *self.fixed)
+
+
+@dataclass(frozen=True)
+class Design:
+    """Everything about the data that a sum law needs: log t_j = c_j + offset_j + sum over m of theta_m features_m."""
+
+    features: Array
+    """(M, n): signed log predictor of each exponent."""
+    owner: tuple[int, ...]
+    """(M,): term that each exponent belongs to."""
+    offset: Array
+    """(K, n): log of each term's fixed part."""
+    log_aspect: Array | None
+    """(n,): ln(width/depth), or None for a law without an aspect factor."""
+
+
+@dataclass(frozen=True)
+class SumLaw(Law):
+    """A sum of power laws with an irreducible loss, and optionally a power or a price on the aspect ratio.
+
+    theta = (log coefficients, exponents, power or (log kappa, mu), log E).
+
+    Args:
+        terms: the summands.
+        irreducible: name of the irreducible loss, or None for a law that falls to zero.
+        power: name of the exponent rho of the whole sum, or None.
+        aspect: names of kappa and mu, or None.
+        optimum: (numerator, denominator names): the compute-optimal exponent of params is numerator / sum(denominator).
+    """
+
+    name: str
+    formula: str
+    source: str
+    terms: tuple[Term, ...]
+    irreducible: str | None = "E"
+    power: str | None = None
+    aspect: tuple[str, str] | None = None
+    optimum: tuple[str, tuple[str, ...]] | None = None
+    default_counting: str = "total"
+
+    @property
+    def predictors(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Columns the law reads, each once."""
+        read = [p for term in self.terms for p in term.predictors] + (["width", "depth"] if self.aspect else [])
+        return tuple(dict.fromkeys(read))
+
+    @property
+    def coefficients(self) -> tuple[str, ...]:
+        """Names of the terms' coefficients."""
+        return tuple(term.coefficient for term in self.terms)
+
+    @property
+    def exponents(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Names of the terms' exponents."""
+        return tuple(name for term in self.terms for name, _, _ in term.exponents)
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """Names of what acts on the whole sum: the power, or kappa and mu."""
+        return ((self.power,) if self.power else ()) + (self.aspect or ())
+
+    @property
+    def parameters(self) -> tuple[str, ...]:  # type: ignore[override]
+        """All names in the order of theta."""
+        return self.coefficients + self.exponents + self.extras + ((self.irreducible,) if self.irreducible else ())
+
+    @property
+    def log_parameters(self) -> frozenset[str]:  # type: ignore[override]
+        """Coefficients, kappa and E are fitted through their logarithm."""
+        return frozenset(
+            self.coefficients + (self.aspect or ())[:1] + ((self.irreducible,) if self.irreducible else ())
+        )
+
+    def design(self, columns: Columns) -> Design:
+        """The data as this law sees it (natural logs of the predictors).
+
+        Raises:
+            UserError: if a column is missing.
+        """
+        missing = [name for name in self.predictors if name not in columns]
+        if missing:
+            raise UserError(f"law {self.name} reads the columns {', '.join(self.predictors)}; missing: {missing}")
+        logs = {name: np.log(np.asarray(columns[name], dtype=np.float64)) for name in self.predictors}
+        n = max(np.size(values) for values in logs.values())
+        exponents = [(j, p, sign) for j, term in enumerate(self.terms) for _, p, sign in term.exponents]
+        features = np.array([np.broadcast_to(sign * logs[p], n) for _, p, sign in exponents]).reshape(-1, n)
+        offset = np.zeros((len(self.terms), n))
+        for j, term in enumerate(self.terms):
+            for predictor, power in term.fixed.items():
+                offset[j] += power * logs[predictor]
+        log_aspect = np.broadcast_to(logs["width"] - logs["depth"], n) if self.aspect else None
+        return Design(features, tuple(j for j, _, _ in exponents), offset, log_aspect)
+
+    def log_prediction(self, theta: ArrayLike, columns: Columns) -> Array:
+        """Log of the predicted loss, shape (n,)."""
+        parts = _Parts.of(self, np.asarray(theta, dtype=np.float64), self.design(columns))
+        return parts.log_loss
+
+    def jacobian(self, theta: ArrayLike, columns: Columns) -> Array:
+        """Derivative of the log prediction by theta, shape (n, p)."""
+        design = self.design(columns)
+        parts = _Parts.of(self, np.asarray(theta, dtype=np.float64), design)
+        weights = parts.rho * parts.shares
+        rows = [*weights, *(weights[j] * x for j, x in zip(design.owner, design.features, strict=True))]
+        if self.power:
+            rows.append(parts.log_sum)
+        if self.aspect:
+            bend = 2 * (1 - np.exp(-parts.log_factor))  # 2 kappa^2 h^2 / (1 + kappa^2 h^2)
+            slope = -2 * parts.kappa**2 * parts.distance * np.exp(-parts.log_factor)
+            rows += [bend, slope]
+        reducible = [parts.reducible * row for row in rows]
+        return np.stack(reducible + ([1 - parts.reducible] if self.irreducible else []), axis=1)
+
+    def compute_optimal_exponent(self, parameters: Mapping[str, float]) -> float | None:
+        """Exponent of the compute-optimal params in FLOPs ~ params x tokens, at the best aspect ratio.
+
+        None for a law whose terms are not one in params and one in tokens (the optimum over width, depth and tokens has
+        no closed form then), or whose exponents admit no interior optimum.
+        """
+        if self.optimum is None:
+            return None
+        numerator, denominator = self.optimum
+        total = sum(parameters[name] for name in denominator)
+        return float(parameters[numerator] / total) if total > 0 else None
+
+    def slope_constraint(self, slope: float) -> tuple[Array, float] | None:
+        """slope * sum(denominator) - numerator == 0, linear in theta."""
+        if self.optimum is None:
+            return None
+        numerator, denominator = self.optimum
+        row = np.array([slope * (name in denominator) - (name == numerator) for name in self.parameters])
+        return row, 0.0
+
+    def start_levels(self, spread: int | None = None) -> tuple[Array, ...]:
+        """The authors' levels for coefficients, exponents and E; our own for what acts on the whole sum."""
+        own = {}
+        if self.power:
+            own[self.power] = np.linspace(0.1, 1.0, spread or 4)
+        if self.aspect:
+            own[self.aspect[0]] = np.log(np.geomspace(0.03, 0.3, spread or 3))
+            own[self.aspect[1]] = np.linspace(2.0, 6.0, spread or 5)
+        named = dict(zip(self.parameters, super().start_levels(spread), strict=True)) | own
+        named |= {name: level_range("exponent", spread) / 4 for term in self.terms for name in term.grows.values()}
+        return tuple(named.values())
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """A sum law's intermediate values at one theta."""
+
+    rho: float
+    kappa: float
+    log_sum: Array
+    shares: Array
+    distance: Array
+    log_factor: Array
+    log_loss: Array
+    reducible: Array
+
+    @classmethod
+    def of(cls, law: SumLaw, theta: Array, design: Design) -> _Parts:
+        k, m = len(law.terms), len(design.owner)
+        log_terms = theta[:k, None] + design.offset
+        for i, (j, x) in enumerate(zip(design.owner, design.features, strict=True)):
+            log_terms[j] += theta[k + i] * x
+        log_sum = logsumexp(log_terms, axis=0)
+        rho = theta[k + m] if law.power else 1.0
+        kappa, distance = 0.0, np.zeros(log_sum.shape)
+        if design.log_aspect is not None:
+            kappa, distance = float(np.exp(theta[k + m])), design.log_aspect - theta[k + m + 1]
+        log_factor = np.log1p((kappa * distance) ** 2)
+        log_reducible = rho * log_sum + log_factor
+        log_loss = np.logaddexp(log_reducible, theta[-1]) if law.irreducible else log_reducible
+        shares, reducible = np.exp(log_terms - log_sum), np.exp(log_reducible - log_loss)
+        return cls(float(rho), kappa, log_sum, shares, distance, log_factor, log_loss, reducible)
