@@ -21,10 +21,10 @@ CHUNK = 4096
 def grid_levels(law: Law, grid_size: int | None = None) -> tuple[Array, ...]:
     """Levels of each entry of theta for a full product grid.
 
-    None, or the authors' own count, gives the authors' levels (exponents 0..2 by 0.5, log coefficients 0..25 by 5, log E
-    -1..1 by 0.5: 4,500 / 4,050,000 / 135,000 starts for eq 1 / 2 / 3). Any other size gives the regular grid whose
-    product of level counts, one count for exponents, one for coefficients and one for the rest, comes nearest to it, over
-    the wider box of the study of grid sizes (exponents 0..2.5, log coefficients 0..30, log E -1..1.5).
+    None, or the authors' own count, gives the authors' levels (exponents 0..2 by 0.5, log coefficients 0..25 by 5,
+    log E -1..1 by 0.5: 4,500 / 4,050,000 / 135,000 starts for eq 1 / 2 / 3). Any other size gives the regular grid
+    whose product of level counts, one count for exponents, one for coefficients and one for the rest, comes nearest to
+    it, over the wider box of the study of grid sizes (exponents 0..2.5, log coefficients 0..30, log E -1..1.5).
 
     Source: Gemstones (arXiv 2502.06857), section 4 and Fig 20.
     """

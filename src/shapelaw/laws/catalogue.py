@@ -100,9 +100,9 @@ class KaplanLaw(SumLaw):
 
     def start_levels(self, spread: int | None = None) -> tuple[Array, ...]:
         """Levels of the solver's own coordinates."""
-        own = (np.linspace(5.0, 40.0, spread or 5), np.linspace(20.0, 45.0, spread or 4))
-        own += (np.linspace(0.5, 2.0, spread or 4), np.linspace(0.05, 0.6, spread or 4))
-        return own + super().start_levels(spread)[4:]
+        logs = np.linspace(5.0, 40.0, spread or 5), np.linspace(20.0, 45.0, spread or 4)
+        exponents = np.linspace(0.5, 2.0, spread or 4), np.linspace(0.05, 0.6, spread or 4)
+        return (*logs, *exponents, *super().start_levels(spread)[4:])
 
 
 PARAMS = Term("A", falls={"params": "alpha"})
