@@ -1,0 +1,156 @@
+"""Canonical columns of a runs table: names, units, and what makes a value valid."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from shapelaw.errors import UserError
+
+
+@dataclass(frozen=True)
+class Column:
+    """One canonical column.
+
+    Args:
+        meaning: what it holds, with its unit.
+        required: whether every table has it.
+        whole: whether its values are whole numbers.
+        zero: whether 0 is a valid value.
+        text: whether it holds text.
+    """
+
+    meaning: str
+    required: bool = False
+    whole: bool = False
+    zero: bool = False
+    text: bool = False
+
+
+CANONICAL: dict[str, Column] = {
+    "run": Column("name of the training run that the row was measured on", required=True, text=True),
+    "width": Column("model width (embedding size)", whole=True),
+    "depth": Column("number of blocks", whole=True),
+    "params": Column("parameters, embedding and head included", required=True),
+    "tokens": Column("training tokens seen", required=True),
+    "loss": Column("validation loss, nats per token", required=True),
+    "vocab_size": Column("vocabulary size, padding included", whole=True),
+    "flops": Column("training FLOPs up to this row"),
+    "device_hours": Column("device hours of training up to this row"),
+    "step": Column("optimiser steps taken", whole=True, zero=True),
+    "lr_base": Column("base learning rate, before it is scaled to the shape"),
+    "batch_tokens": Column("tokens of one optimiser step"),
+    "seconds_per_step": Column("seconds of one optimiser step"),
+    "num_devices": Column("devices the run was trained on", whole=True),
+    "cooldown": Column("tokens of the cooldown over the tokens before it; 0 at a constant rate", zero=True),
+    "seq_len": Column("tokens of one sequence; 2048 where it is not named", whole=True),
+    "head_size": Column("features of one attention head; 128 where it is not named", whole=True),
+    "suite": Column("named world of shapes and scale", text=True),
+    "status": Column("how the run stands in its tracker", text=True),
+    "mlflow_run_id": Column("the run in its tracker", text=True),
+    "excluded": Column("reason why the row is left out; empty where it is kept", text=True),
+}
+"""Canonical name -> meaning; beside these, `loss_NAME` holds further losses in nats per token."""
+
+REQUIRED = tuple(name for name, column in CANONICAL.items() if column.required)
+FURTHER_LOSS = re.compile(r"loss_[A-Za-z0-9_]+")
+LOSS_OVER_UNIFORM = 1.5
+"""A loss above this multiple of log(vocabulary), the loss of a uniform guess, is taken for another unit."""
+VOCAB_SIZE_LARGEST = 1_000_000
+"""Vocabulary assumed by the check of units where a table does not name its own; none in use is larger."""
+
+
+def is_canonical(name: str) -> bool:
+    """Whether a table may hold a column of this name."""
+    return name in CANONICAL or FURTHER_LOSS.fullmatch(name) is not None
+
+
+def rules_of(name: str) -> Column:
+    """Rules of a canonical column or a further loss."""
+    return CANONICAL.get(name) or Column("further loss, nats per token")
+
+
+def tidy(frame: pd.DataFrame) -> pd.DataFrame:
+    """Canonical columns of a frame in canonical order, as text, whole numbers or 64-bit floats.
+
+    A missing `excluded` is filled with kept rows; optional columns without any value are left out.
+
+    Raises:
+        UserError: if a required column is missing, or a value is not a number.
+    """
+    missing = [name for name in REQUIRED if name not in frame.columns]
+    if missing:
+        raise UserError(
+            f"runs table: no column {', '.join(missing)}; it has {', '.join(map(str, frame.columns)) or 'none'}; "
+            "name them by columns={canonical: source}, " + "; ".join(f"{m} = {CANONICAL[m].meaning}" for m in missing)
+        )
+    further = sorted(name for name in map(str, frame.columns) if FURTHER_LOSS.fullmatch(name))
+    out = {name: _typed(name, frame[name]) for name in [*CANONICAL, *further] if name in frame.columns}
+    out.setdefault("excluded", pd.Series([""] * len(frame), dtype=object))
+    empty = [name for name, values in out.items() if not rules_of(name).required and values.isna().all()]
+    return pd.DataFrame({name: values for name, values in out.items() if name not in empty or name == "excluded"})
+
+
+def _typed(name: str, values: pd.Series) -> pd.Series:
+    """The column as text, int64 (whole numbers only) or float64, with a fresh index."""
+    if rules_of(name).text:
+        return pd.Series(["" if pd.isna(v) else str(v) for v in values], dtype=object)
+    try:
+        numbers = np.asarray(pd.to_numeric(values).to_numpy(dtype=np.float64, na_value=np.nan))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"runs table: column {name} holds something that is not a number ({error})") from None
+    if rules_of(name).whole and np.isfinite(numbers).all() and (np.abs(numbers) < 2**53).all():
+        whole = np.rint(numbers)
+        if np.array_equal(whole, numbers):
+            return pd.Series(whole.astype(np.int64))
+    return pd.Series(numbers)
+
+
+def faults(frame: pd.DataFrame) -> pd.Series:
+    """Reason why each row of a tidy frame is invalid, empty where it is valid."""
+    reasons = pd.Series([""] * len(frame), index=frame.index, dtype=object)
+    for name in frame.columns:
+        for reason, bad in _column_faults(name, frame[name]):
+            reasons[bad & (reasons == "")] = reason
+    too_high = frame["loss"] > LOSS_OVER_UNIFORM * np.log(_vocabulary(frame))
+    text = "loss far above log(vocab_size), the loss of a uniform guess: not in nats per token, or diverged"
+    reasons[too_high & (reasons == "")] = text
+    return reasons
+
+
+def _column_faults(name: str, values: pd.Series) -> list[tuple[str, pd.Series]]:
+    """(reason, mask of the rows) of a column's invalid values; optional numbers may be missing."""
+    column = rules_of(name)
+    if column.text:
+        return [(f"{name} is empty", values == "")] if column.required else []
+    numbers = values.astype(np.float64)
+    missing = numbers.isna()
+    found: list[tuple[str, pd.Series]] = [(f"{name} is infinite", pd.Series(np.isinf(numbers), index=values.index))]
+    if column.required:
+        found.append((f"{name} is missing or not a number", missing))
+    if column.zero:
+        found.append((f"{name} is negative", numbers < 0))
+    else:
+        found.append((f"{name} is zero or negative", numbers <= 0))
+    if column.whole:
+        found.append((f"{name} is not a whole number", ~missing & (numbers != np.floor(numbers))))
+    return found
+
+
+def _vocabulary(frame: pd.DataFrame) -> pd.Series:
+    """Vocabulary of each row for the check of units."""
+    if "vocab_size" not in frame:
+        return pd.Series(float(VOCAB_SIZE_LARGEST), index=frame.index)
+    known = frame["vocab_size"].astype(np.float64)
+    return known.where(known > math.e, float(VOCAB_SIZE_LARGEST))
+
+
+def duplicates(frame: pd.DataFrame) -> pd.Series:
+    """Mask of the rows whose key (run, tokens) repeats an earlier kept row's."""
+    kept = frame["excluded"] == ""
+    repeated = frame[kept].duplicated(["run", "tokens"])
+    return repeated.reindex(frame.index, fill_value=False)

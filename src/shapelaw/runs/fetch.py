@@ -1,0 +1,64 @@
+"""Published files on this machine: from the folder in SHAPELAW_DATA_DIR, or fetched once and checked."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from shapelaw.errors import UserError
+from shapelaw.runs.registry import PublishedFile, Repository
+
+DATA_DIR_VARIABLE = "SHAPELAW_DATA_DIR"
+
+
+def local_folder() -> Path | None:
+    """Folder with a copy of the published data, if one is named.
+
+    Raises:
+        UserError: if SHAPELAW_DATA_DIR names no folder.
+    """
+    named = os.environ.get(DATA_DIR_VARIABLE)
+    if not named:
+        return None
+    folder = Path(named)
+    if not folder.is_dir():
+        raise UserError(f"{DATA_DIR_VARIABLE}={named}: no such folder; name one with gemstones/ and chinchilla/")
+    return folder
+
+
+def fetch(file: PublishedFile, repository: Repository) -> Path:
+    """Path of a published file.
+
+    A folder in SHAPELAW_DATA_DIR is taken as it is; else the file is fetched from the pinned commit into the user's
+    cache and its SHA-256 is checked, now and each time it is read.
+
+    Raises:
+        UserError: if the file is not in that folder, cannot be fetched, or is not the pinned one.
+    """
+    folder = local_folder()
+    if folder is not None:
+        return _in_folder(folder, file)
+    import pooch
+
+    pooch.get_logger().setLevel("WARNING")
+    url = repository.url(file.remote)
+    cache = pooch.os_cache("shapelaw") / repository.commit
+    try:
+        found = pooch.retrieve(
+            url,
+            f"sha256:{file.sha256}",
+            fname=Path(file.local).name,
+            path=cache,
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{url}: cannot be fetched ({error}); go online, or name a folder with the data in {DATA_DIR_VARIABLE}"
+        ) from None
+    return Path(found)
+
+
+def _in_folder(folder: Path, file: PublishedFile) -> Path:
+    path = folder / file.local
+    if not path.is_file():
+        raise UserError(f"{DATA_DIR_VARIABLE}={folder}: no file {file.local}; add it, or unset the variable")
+    return path

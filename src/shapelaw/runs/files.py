@@ -1,0 +1,117 @@
+"""A user's own table: CSV, Parquet or JSON lines, with a mapping of columns and units."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from shapelaw.counting import params_total
+from shapelaw.errors import UserError
+from shapelaw.runs.columns import CANONICAL, is_canonical, rules_of
+from shapelaw.runs.table import RunsTable
+
+UNITS: dict[str, float] = {
+    "K": 1e3,
+    "M": 1e6,
+    "B": 1e9,
+    "T": 1e12,
+    "nats": 1.0,
+    "bits": math.log(2.0),
+    "seconds": 1.0 / 3600.0,
+    "minutes": 1.0 / 60.0,
+    "hours": 1.0,
+    "PF-days": 1e15 * 86_400.0,
+}
+"""Named units -> factor to the canonical one (counts, nats per token, device hours, FLOPs)."""
+
+_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
+    ".csv": pd.read_csv,
+    ".parquet": pd.read_parquet,
+    ".jsonl": lambda path: pd.read_json(path, lines=True),
+}
+
+
+def from_file(
+    path: str | os.PathLike[str] | None,
+    columns: Mapping[str, str] | None = None,
+    units: Mapping[str, str | float] | None = None,
+    *,
+    exclude_faults: bool = False,
+) -> RunsTable:
+    """Read a table of runs.
+
+    Args:
+        path: a .csv, .parquet or .jsonl file (.gz and the like are read too).
+        columns: canonical name -> name in the file; a canonical name that the file holds needs no entry.
+        units: canonical name -> factor, or one of `UNITS`, that its values are multiplied by.
+        exclude_faults: exclude invalid and repeated rows with a reason instead of raising.
+
+    Without `params`, parameters are counted from width, depth and vocab_size. Without `run`, each row counts as a run
+    of its own, which `about` says: intervals from the table are then those of independent rows.
+
+    Raises:
+        UserError: if the file, a column or a unit cannot be found, or a value is invalid.
+    """
+    if path is None:
+        raise UserError("path: none given; name a .csv, .parquet or .jsonl file")
+    raw = _read(Path(path))
+    about = {"source": str(path), "loss_unit": "nats per token"}
+    frame = _scale(_rename(raw, columns or {}), units or {})
+    if "run" not in frame:
+        frame = frame.assign(run=[f"row-{i:05d}" for i in range(len(frame))])
+        about["runs"] = "the file names no runs: each row counts as a run of its own"
+    if "params" not in frame and {"width", "depth", "vocab_size"} <= set(frame):
+        frame = frame.assign(params=params_total(frame["width"], frame["depth"], frame["vocab_size"]))
+        about["params_counting"] = "total: counted from width, depth and vocab_size"
+    return RunsTable.excluding_faults(frame, about) if exclude_faults else RunsTable(frame, about)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """The raw file."""
+    kind = next((suffix for suffix in path.suffixes[::-1] if suffix in _READERS), None)
+    if kind is None:
+        raise UserError(f"path={path}: allowed are files ending {', '.join(_READERS)}")
+    try:
+        return _READERS[kind](path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"path={path}: cannot be read ({error})") from None
+
+
+def _rename(raw: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
+    """Mapped columns under their canonical names, and those that bear one already."""
+    for ours, theirs in columns.items():
+        if not is_canonical(str(ours)):
+            allowed = ", ".join([*CANONICAL, "loss_NAME"])
+            raise UserError(f"columns: {ours} is not canonical (a mapping is canonical: source); allowed are {allowed}")
+        if theirs not in raw:
+            raise UserError(f"columns: {ours}={theirs}, but the file has {', '.join(map(str, raw.columns))}")
+    own = {str(name): name for name in raw.columns if is_canonical(str(name))}
+    return pd.DataFrame({ours: raw[theirs] for ours, theirs in {**own, **columns}.items()})
+
+
+def _scale(frame: pd.DataFrame, units: Mapping[str, str | float]) -> pd.DataFrame:
+    """Columns times the factor of their unit."""
+    out = frame.copy()
+    for name, unit in units.items():
+        if name not in out or rules_of(name).text:
+            raise UserError(f"units: {name} is no numeric column; the table has {', '.join(map(str, out.columns))}")
+        try:
+            out[name] = pd.to_numeric(out[name]) * _factor(name, unit)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"units: {name} cannot be scaled ({error})") from None
+    return out
+
+
+def _factor(name: str, unit: str | float) -> float:
+    """Factor of a named unit or a positive number."""
+    if isinstance(unit, str):
+        if unit not in UNITS:
+            raise UserError(f"units: {name}={unit}; allowed are numbers and {', '.join(UNITS)}")
+        return UNITS[unit]
+    if not (math.isfinite(unit) and unit > 0):
+        raise UserError(f"units: {name}={unit}; allowed are positive numbers and {', '.join(UNITS)}")
+    return float(unit)

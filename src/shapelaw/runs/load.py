@@ -1,0 +1,88 @@
+"""One door to every table of runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from shapelaw.errors import UserError
+from shapelaw.runs.files import from_file
+from shapelaw.runs.published import chinchilla, gemstones
+from shapelaw.runs.table import RunsTable
+
+SOURCES = ("gemstones", "chinchilla", "csv", "mlflow")
+BAD_ROWS = ("raise", "exclude")
+
+
+def load_runs(
+    source: str,
+    *,
+    subset: str | None = None,
+    where: str | None = None,
+    path: str | os.PathLike[str] | None = None,
+    columns: Mapping[str, str] | None = None,
+    units: Mapping[str, str | float] | None = None,
+    bad_rows: str = "raise",
+    **options: Any,
+) -> RunsTable:
+    """Load a table of runs.
+
+    Args:
+        source: `gemstones`, `chinchilla`, `csv` (also .parquet and .jsonl) or `mlflow`.
+        subset: gemstones only: suffix of the published file, such as `hot_100b+` (the default) or `cool_end`.
+        where: keep the rows that meet a condition, such as `width == 512 and tokens <= 1e11`; the others are excluded.
+        path: csv only: the file.
+        columns: csv only: canonical name -> name in the file, such as {"tokens": "D", "loss": "final_loss"}.
+        units: csv only: canonical name -> factor or named unit, such as {"tokens": "B"}.
+        bad_rows: csv and mlflow: `raise` on invalid or repeated rows, or `exclude` them with a reason.
+        options: mlflow only: passed to `shapelaw.tracking.read_runs` (uri and experiment).
+
+    Returns:
+        a validated table; excluded rows are part of it, with their reasons.
+
+    Raises:
+        UserError: for an unknown source, data set, column or option, an invalid table, or a selection of nothing.
+    """
+    if bad_rows not in BAD_ROWS:
+        raise UserError(f"bad_rows={bad_rows}: allowed are {', '.join(BAD_ROWS)}")
+    _refuse_foreign(source, {"subset": subset, "path": path, "columns": columns, "units": units, **options})
+    if source == "gemstones":
+        table = gemstones(subset)
+    elif source == "chinchilla":
+        table = chinchilla()
+    elif source == "csv":
+        table = from_file(path, columns, units, exclude_faults=bad_rows == "exclude")
+    else:
+        table = _from_tracker(options, bad_rows == "exclude")
+    if not len(table):
+        raise UserError(f"runs={source}: holds no rows to fit; excluded are {table.exclusions or 'none'}")
+    return table.select(where) if where else table
+
+
+def _refuse_foreign(source: str, given: Mapping[str, Any]) -> None:
+    """Refuse unknown sources and options of another source."""
+    allowed = {"gemstones": {"subset"}, "chinchilla": set(), "csv": {"path", "columns", "units"}}
+    if source not in SOURCES:
+        raise UserError(f"runs={source}: allowed are {', '.join(SOURCES)}")
+    if source == "mlflow":
+        foreign = [name for name in ("subset", "path", "columns", "units") if given.get(name) is not None]
+    else:
+        foreign = [name for name, value in given.items() if value is not None and name not in allowed[source]]
+    if foreign:
+        meant = ", ".join(sorted(allowed.get(source, {"uri", "experiment"}))) or "none of its own"
+        raise UserError(f"runs={source}: does not take {', '.join(foreign)}; it takes {meant}, where and bad_rows")
+
+
+def _from_tracker(options: Mapping[str, Any], exclude_faults: bool) -> RunsTable:
+    """Validations of tracked runs; the tracker's libraries are imported only now."""
+    from shapelaw.tracking import read_runs
+
+    frame: pd.DataFrame = read_runs(**options)
+    about = {
+        "source": "mlflow " + ", ".join(f"{k}={v}" for k, v in sorted(options.items())),
+        "loss_unit": "nats per token",
+    }
+    return RunsTable.excluding_faults(frame, about) if exclude_faults else RunsTable(frame, about)

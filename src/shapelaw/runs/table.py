@@ -1,0 +1,311 @@
+"""The runs table: one row per validation of a run, validated, with exclusions kept as rows with a reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from shapelaw.counting import FLOPS_CONVENTIONS, PARAMS_CONVENTIONS, SEQ_LEN_GEMSTONES, flops_per_token, recount
+from shapelaw.errors import UserError
+from shapelaw.runs.columns import CANONICAL, duplicates, faults, tidy
+from shapelaw.runs.query import matches
+from shapelaw.shapes import HEAD_SIZE
+
+if TYPE_CHECKING:
+    from shapelaw.laws import Law
+
+Floats = NDArray[np.float64]
+
+FLOPS_SOURCES = ("recorded", *FLOPS_CONVENTIONS)
+_METADATA = "shapelaw"
+_SHOWN = 3
+
+
+@dataclass(frozen=True, eq=False)
+class RunsTable:
+    """A validated table of runs; two tables are equal when their hashes are.
+
+    Args:
+        frame: one row per validation of a run; canonical columns (`shapelaw.runs.CANONICAL`) are kept, typed and
+            ordered, others are left out. Rows with a text in `excluded` are kept in the table and left out of fits.
+        about: facts of the whole table that a report names (source, evaluation set, unit and smoothing of the loss,
+            counting, cut of early tokens, schedule).
+
+    Raises:
+        UserError: if a required column is missing, a kept row holds an invalid value, or two kept rows share their key
+            (run, tokens).
+    """
+
+    frame: pd.DataFrame
+    about: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        frame = tidy(self.frame)
+        _refuse_faults(frame)
+        object.__setattr__(self, "frame", frame)
+        object.__setattr__(self, "about", dict(self.about))
+
+    @classmethod
+    def excluding_faults(cls, frame: pd.DataFrame, about: Mapping[str, str]) -> RunsTable:
+        """A table in which invalid rows and repeated keys are excluded, each with its reason, instead of refused."""
+        tidied = tidy(frame)
+        reasons = faults(tidied)
+        tidied["excluded"] = tidied["excluded"].where(tidied["excluded"] != "", reasons)
+        repeated = duplicates(tidied)
+        tidied.loc[repeated, "excluded"] = "repeats the run and tokens of an earlier row"
+        return cls(tidied, about)
+
+    @property
+    def kept(self) -> pd.DataFrame:
+        """Rows that count, in the table's order, without the `excluded` column."""
+        return self.frame[self.frame["excluded"] == ""].drop(columns="excluded").reset_index(drop=True)
+
+    @property
+    def exclusions(self) -> dict[str, int]:
+        """Reason -> number of rows left out for it, most frequent first."""
+        reasons = self.frame.loc[self.frame["excluded"] != "", "excluded"]
+        return {str(reason): int(count) for reason, count in reasons.value_counts().items()}
+
+    @property
+    def has_shapes(self) -> bool:
+        """Whether every kept row names its width and depth."""
+        kept = self.kept
+        return {"width", "depth"} <= set(kept) and not kept[["width", "depth"]].isna().to_numpy().any()
+
+    def __len__(self) -> int:
+        """Number of kept rows."""
+        return int((self.frame["excluded"] == "").sum())
+
+    def __iter__(self) -> Iterator[str]:
+        """Column names."""
+        return iter(map(str, self.frame.columns))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RunsTable) and self.hash == other.hash
+
+    def __hash__(self) -> int:
+        return int(self.hash[:15], 16)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the content: names, values and exclusions, independent of the order of rows and of `about`."""
+        columns = sorted(self)
+        digests = sorted(_row_bytes(row) for row in self.frame[columns].itertuples(index=False, name=None))
+        content = hashlib.sha256(json.dumps(columns).encode())
+        for digest in digests:
+            content.update(digest)
+        return content.hexdigest()
+
+    def select(self, where: str) -> RunsTable:
+        """The table with every row that does not meet the condition excluded, the condition being the reason.
+
+        Args:
+            where: comparisons of columns, such as `width == 512 and tokens <= 1e11`.
+
+        Raises:
+            UserError: for an unknown column, anything but comparisons and arithmetic, or a selection of nothing.
+        """
+        table = self.exclude(~matches(self.frame, where), f"outside the selection {where.strip()}")
+        if not len(table):
+            ranges = ", ".join(f"{n} {lo:.6g} to {hi:.6g}" for n, (lo, hi) in self.ranges().items())
+            raise UserError(f"where={where!r}: selects none of the {len(self)} rows; the table holds {ranges}")
+        return table
+
+    def exclude(self, mask: ArrayLike, reason: str) -> RunsTable:
+        """The table with the masked rows (a boolean per row of `frame`) excluded; earlier reasons stay.
+
+        Raises:
+            UserError: if the reason is empty or the mask does not fit the table.
+        """
+        flags = np.asarray(mask, dtype=bool)
+        if not reason.strip():
+            raise UserError("exclude: the reason is empty; name why these rows are left out")
+        if flags.shape != (len(self.frame),):
+            raise UserError(f"exclude: a mask of shape {flags.shape} does not fit a table of {len(self.frame)} rows")
+        frame = self.frame.copy()
+        frame.loc[flags & (frame["excluded"] == "").to_numpy(), "excluded"] = reason
+        return dataclasses.replace(self, frame=frame)
+
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Smallest and largest kept value of every numeric column."""
+        kept = self.kept
+        if kept.empty:
+            return {}
+        numeric = [name for name in kept if name in CANONICAL and not CANONICAL[name].text]
+        return {name: (float(kept[name].min()), float(kept[name].max())) for name in numeric}
+
+    def params(self, counting: str = "total") -> Floats:
+        """Parameters of the kept rows by a counting convention of `shapelaw.counting`.
+
+        Raises:
+            UserError: if the convention is unknown, or leaves out matrices and the table lacks width or vocab_size.
+        """
+        if counting == "total":
+            return self.column("params", "counting=total")
+        if counting not in PARAMS_CONVENTIONS:
+            raise UserError(f"counting={counting}: allowed are {', '.join(PARAMS_CONVENTIONS)}")
+        purpose = f"counting={counting}"
+        sizes = [self.column(name, purpose) for name in ("params", "width", "vocab_size")]
+        counted = np.asarray(recount(sizes[0], sizes[1], sizes[2], counting), dtype=np.float64)
+        if (counted <= 0).any():
+            raise UserError(
+                f"{purpose}: leaves {int((counted <= 0).sum())} rows without parameters; params must count the "
+                "embedding and the head, and vocab_size must be the padded vocabulary"
+            )
+        return counted
+
+    def counts(self, counting: str) -> bool:
+        """Whether the table has what a counting convention needs."""
+        try:
+            self.params(counting)
+        except UserError:
+            return False
+        return True
+
+    def flops(self, convention: str | None = None) -> Floats:
+        """Training FLOPs of the kept rows.
+
+        Args:
+            convention: `recorded` (the column), `exact`, `6n` or `kaplan` (`shapelaw.counting`); None takes the column
+                where there is one, else `exact` where there are shapes, else `6n`.
+
+        Raises:
+            UserError: if the convention is unknown or needs columns that the table lacks.
+        """
+        convention = convention or self._flops_convention()
+        purpose = f"flops={convention}"
+        if convention == "recorded":
+            return self.column("flops", purpose)
+        tokens = self.column("tokens", purpose)
+        if convention == "6n":
+            return 6.0 * self.column("params", purpose) * tokens
+        if convention not in FLOPS_CONVENTIONS:
+            raise UserError(f"{purpose}: allowed are {', '.join(FLOPS_SOURCES)}")
+        width, depth, vocab = (self.column(name, purpose) for name in ("width", "depth", "vocab_size"))
+        out = np.empty_like(tokens)
+        for seq_len, head_size in (sizes := self._attention_sizes()).drop_duplicates().itertuples(index=False):
+            rows = ((sizes["seq_len"] == seq_len) & (sizes["head_size"] == head_size)).to_numpy()
+            each = flops_per_token(width[rows], depth[rows], vocab[rows], int(seq_len), int(head_size), convention)
+            out[rows] = each * tokens[rows]
+        return out
+
+    def _attention_sizes(self) -> pd.DataFrame:
+        """Sequence length and head size of the kept rows, the paper's where the table names none."""
+        kept = self.kept
+        defaults = {"seq_len": SEQ_LEN_GEMSTONES, "head_size": HEAD_SIZE}
+        return pd.DataFrame(
+            {name: kept[name].fillna(value) if name in kept else value for name, value in defaults.items()},
+            index=kept.index,
+        )
+
+    def _flops_convention(self) -> str:
+        """The convention that the table serves best."""
+        kept = self.kept
+        if "flops" in kept and bool(kept["flops"].notna().all()):
+            return "recorded"
+        return "exact" if self.has_shapes and "vocab_size" in kept else "6n"
+
+    def column(self, name: str, purpose: str) -> Floats:
+        """Kept values of one column as floats.
+
+        Raises:
+            UserError: if the table lacks the column or some of its values.
+        """
+        kept = self.kept
+        if name not in kept:
+            known = ", ".join(n for n in self if n != "excluded")
+            raise UserError(f"{purpose}: needs the column {name}, which the table lacks; it has {known}")
+        values = kept[name].to_numpy(dtype=np.float64)
+        missing = int(np.isnan(values).sum())
+        if missing:
+            raise UserError(f"{purpose}: needs the column {name}, which {missing} of {len(values)} rows lack")
+        return values
+
+    def columns_for(self, law: Law, counting: str | None = None, flops: str | None = None) -> dict[str, Floats]:
+        """Predictors of a law for the kept rows.
+
+        Args:
+            law: names its predictors and its own counting.
+            counting: how `params` are counted; None takes the law's own.
+            flops: how `flops` are counted (see `flops`).
+
+        Returns:
+            predictor -> values, each of shape (kept rows,).
+
+        Raises:
+            UserError: if the table lacks a predictor.
+        """
+        convention = counting or law.default_counting
+        special = {"params": lambda: self.params(convention), "flops": lambda: self.flops(flops)}
+        return {
+            name: special[name]() if name in special else self.column(name, f"law={law.name}")
+            for name in law.predictors
+        }
+
+    def to_parquet(self, path: str | os.PathLike[str]) -> Path:
+        """Write the whole table, exclusions and `about` included; written aside, then renamed."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_name(f".{target.name}.{os.getpid()}")
+        frame = self.frame.copy()
+        frame.attrs = {_METADATA: dict(self.about)}
+        frame.to_parquet(aside, index=False)
+        aside.replace(target)
+        return target
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> RunsTable:
+        """Read a table written by `to_parquet`.
+
+        Raises:
+            UserError: if the file is missing or no runs table.
+        """
+        try:
+            frame = pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise UserError(f"path={path}: cannot be read as a Parquet runs table ({error})") from None
+        about: Any = frame.attrs.get(_METADATA, {})
+        return cls(frame, about)
+
+
+def _row_bytes(row: tuple[Any, ...]) -> bytes:
+    """Digest of one row, numbers as hexadecimal 64-bit floats so that whole and real spellings agree."""
+    cells = [cell if isinstance(cell, str) else float(cell).hex() for cell in row]
+    return hashlib.sha256(json.dumps(cells).encode()).digest()
+
+
+def _refuse_faults(frame: pd.DataFrame) -> None:
+    """Raise the first kinds of invalid kept rows, with how many and which."""
+    kept = frame[frame["excluded"] == ""]
+    reasons = faults(kept)
+    bad = reasons[reasons != ""]
+    if len(bad):
+        kinds = ", ".join(f"{reason} ({count} rows)" for reason, count in bad.value_counts().items())
+        raise UserError(
+            f"runs table: {kinds}; first at {_places(kept.loc[bad.index])}; correct them, or leave them out with a "
+            "reason in the column excluded (bad_rows=exclude does both)"
+        )
+    repeated = duplicates(frame)
+    if repeated.any():
+        raise UserError(
+            f"runs table: {int(repeated.sum())} rows repeat a run and token count, first at "
+            f"{_places(frame[repeated])}; give each run its own name, or exclude them (bad_rows=exclude)"
+        )
+
+
+def _places(rows: pd.DataFrame) -> str:
+    """The first few rows by number, run and tokens."""
+    shown = rows.head(_SHOWN)
+    return "; ".join(
+        f"row {i} (run {r}, tokens {t:.6g})" for i, r, t in zip(shown.index, shown.run, shown.tokens, strict=True)
+    )

@@ -1,0 +1,306 @@
+"""Runs tables: loaders, validation, selections, exclusions, hash and export."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shapelaw.counting import flops_exact, params_total
+from shapelaw.errors import UserError
+from shapelaw.runs import ALIASES, SUBSETS, RunsTable, load_runs
+from shapelaw.runs.registry import CHINCHILLA, CHINCHILLA_POINTS, GEMSTONES, INDUSTRY_MODELS, RATE_STUDY
+
+
+def frame(**changes: object) -> pd.DataFrame:
+    """A small valid table: two runs of three validations."""
+    base = {
+        "run": ["a", "a", "a", "b", "b", "b"],
+        "width": [256, 256, 256, 512, 512, 512],
+        "depth": [4, 4, 4, 8, 8, 8],
+        "params": [5e7] * 3 + [1e8] * 3,
+        "tokens": [1e9, 2e9, 3e9] * 2,
+        "loss": [4.0, 3.8, 3.7, 3.6, 3.4, 3.3],
+        "vocab_size": [50_304] * 6,
+    }
+    return pd.DataFrame(base | changes)
+
+
+@pytest.mark.parametrize("name", [*SUBSETS, *ALIASES])
+def test_every_published_set_loads(data_dir: Path, name: str) -> None:
+    path = data_dir / SUBSETS[ALIASES.get(name, name)].local
+    table = load_runs("gemstones", subset=name)
+    raw = pd.read_json(path, lines=True)
+    assert len(table) == len(raw)
+    assert table.kept["loss"].sum() == pytest.approx(raw["final_loss"].sum(), rel=1e-14)
+    assert table.exclusions == {}
+
+
+def test_registry_holds_the_digest_of_every_file(data_dir: Path) -> None:
+    for file in [*SUBSETS.values(), CHINCHILLA_POINTS, INDUSTRY_MODELS, RATE_STUDY]:
+        assert hashlib.sha256((data_dir / file.local).read_bytes()).hexdigest() == file.sha256
+
+
+def test_addresses_are_pinned_and_escape_plus() -> None:
+    url = GEMSTONES.url(SUBSETS["hot_100b+"].remote)
+    assert url.endswith("/5f420478f6057b0cbb4d13405fb10ca64675bccb/wandb_dfs/wandb_df_for_fitting_hot_100b%2B.jsonl")
+    assert re.fullmatch(r"[0-9a-f]{40}", CHINCHILLA.commit)
+
+
+def test_gemstones_facts(data_dir: Path) -> None:
+    kept = load_runs("gemstones", subset="hot_100b+").kept
+    assert kept["run"].nunique() == 22
+    assert (kept["params"] == params_total(kept["width"], kept["depth"], kept["vocab_size"])).all()
+    first = kept.iloc[0]
+    assert first["device_hours"] == pytest.approx(1.3941352542 * 2385 * 32 * 8 / 3600)
+    assert (kept["tokens"] / kept["step"]).between(0.999 * kept["batch_tokens"], 1.001 * kept["batch_tokens"]).all()
+
+
+def test_chinchilla_excludes_the_five_highest_losses(data_dir: Path) -> None:
+    table = load_runs("chinchilla")
+    left_out = table.frame[table.frame["excluded"] != ""]
+    assert (len(table), len(table.frame), len(left_out)) == (240, 245, 5)
+    assert left_out["loss"].min() > table.kept["loss"].max() - 1e-12
+    assert np.allclose(table.kept["flops"], 6 * table.kept["params"] * table.kept["tokens"])
+
+
+def test_without_the_folder_a_missing_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHAPELAW_DATA_DIR", str(tmp_path))
+    with pytest.raises(UserError, match="no file gemstones/runs"):
+        load_runs("gemstones")
+    monkeypatch.setenv("SHAPELAW_DATA_DIR", str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="no such folder"):
+        load_runs("chinchilla")
+
+
+def test_a_fetched_file_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pooch is given the pinned digest; a file of another content never becomes a table."""
+    pooch = pytest.importorskip("pooch")
+    asked: list[str] = []
+
+    def retrieve(url: str, known_hash: str, **_: object) -> str:
+        asked.extend([url, known_hash])
+        raise ValueError("SHA256 hash of downloaded file does not match")
+
+    monkeypatch.delenv("SHAPELAW_DATA_DIR", raising=False)
+    monkeypatch.setattr(pooch, "retrieve", retrieve)
+    with pytest.raises(UserError, match="cannot be fetched"):
+        load_runs("chinchilla")
+    assert asked == [CHINCHILLA.url(CHINCHILLA_POINTS.remote), f"sha256:{CHINCHILLA_POINTS.sha256}"]
+
+
+def test_csv_with_mapping_and_units(tmp_path: Path) -> None:
+    source = frame()
+    source = source.assign(D=source["tokens"] / 1e9, final_loss=source["loss"] / math.log(2))
+    path = tmp_path / "mine.csv"
+    source.drop(columns=["tokens", "loss"]).to_csv(path, index=False)
+    table = load_runs(
+        "csv", path=path, columns={"tokens": "D", "loss": "final_loss"}, units={"tokens": "B", "loss": "bits"}
+    )
+    pd.testing.assert_frame_equal(table.kept, RunsTable(frame()).kept, rtol=1e-12)
+
+
+def test_csv_counts_params_and_runs_where_it_names_none(tmp_path: Path) -> None:
+    path = tmp_path / "mine.parquet"
+    frame().drop(columns=["params", "run"]).to_parquet(path)
+    table = load_runs("csv", path=path)
+    assert table.kept["params"].iloc[0] == params_total(256, 4, 50_304)
+    assert table.kept["run"].nunique() == 6
+    assert "each row counts as a run" in table.about["runs"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"columns": {"tokens": "X"}}, "tokens=X, but the file has run, width"),
+        ({"columns": {"tokes": "tokens"}}, "tokes is not canonical"),
+        ({"units": {"loss": "perplexity"}}, "loss=perplexity; allowed are"),
+        ({"units": {"loss": -1.0}}, "allowed are positive numbers"),
+        ({"units": {"flops": "PF-days"}}, "flops is no numeric column"),
+        ({"subset": "hot"}, "does not take subset"),
+        ({"bad_rows": "drop"}, "allowed are raise, exclude"),
+        ({"where": "width == 513"}, "selects none of the 6 rows"),
+    ],
+)
+def test_bad_options_are_named(tmp_path: Path, options: dict[str, object], message: str) -> None:
+    path = tmp_path / "mine.csv"
+    frame().to_csv(path, index=False)
+    with pytest.raises(UserError, match=message):
+        load_runs("csv", path=path, **options)  # type: ignore[arg-type]
+
+
+def test_unknown_sources_subsets_and_files_are_named(data_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="allowed are gemstones, chinchilla, csv, mlflow"):
+        load_runs("wandb")
+    with pytest.raises(UserError, match="subset=cold: allowed are cool_begin"):
+        load_runs("gemstones", subset="cold")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_runs("csv", path=tmp_path / "none.csv")
+    with pytest.raises(UserError, match="allowed are files ending"):
+        load_runs("csv", path=tmp_path / "none.xlsx")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("loss", float("nan"), "loss is missing"),
+        ("loss", -3.0, "loss is zero or negative"),
+        ("loss", 35.0, "loss far above log"),
+        ("tokens", 0.0, "tokens is zero"),
+        ("params", float("inf"), "params is infinite"),
+        ("width", 256.5, "width is not a whole number"),
+        ("run", "", "run is empty"),
+        ("tokens", 1e9, "repeat a run and token count"),
+    ],
+)
+def test_invalid_rows_raise_or_stay_with_a_reason(column: str, value: object, message: str) -> None:
+    bad = frame()
+    bad[column] = bad[column].astype(object)
+    bad.loc[1, column] = value
+    with pytest.raises(UserError, match=message):
+        RunsTable(bad)
+    table = RunsTable.excluding_faults(bad, {})
+    assert (len(table), len(table.frame)) == (5, 6)
+    assert sum(table.exclusions.values()) == 1
+
+
+def test_a_bad_row_marked_as_excluded_is_accepted() -> None:
+    marked = frame(loss=[4.0, np.nan, 3.7, 3.6, 3.4, 3.3], excluded=["", "diverged", "", "", "", ""])
+    assert RunsTable(marked).exclusions == {"diverged": 1}
+
+
+def test_missing_columns_are_listed() -> None:
+    with pytest.raises(UserError, match="no column tokens, loss"):
+        RunsTable(frame().drop(columns=["tokens", "loss"]))
+    with pytest.raises(UserError, match="not a number"):
+        RunsTable(frame(loss=["a"] * 6))
+
+
+def test_selection_keeps_the_others_as_exclusions(data_dir: Path) -> None:
+    table = load_runs("gemstones", subset="hot_100b+")
+    chosen = table.select("width == 512 and tokens <= 1e11")
+    raw = table.frame
+    assert len(chosen) == int(((raw["width"] == 512) & (raw["tokens"] <= 1e11)).sum()) > 0
+    assert len(chosen.frame) == len(raw)
+    assert chosen.exclusions == {"outside the selection width == 512 and tokens <= 1e11": len(raw) - len(chosen)}
+    assert set(load_runs("gemstones", subset="512x").kept["run"]) == set(table.select("width == 512").kept["run"])
+
+
+@pytest.mark.parametrize(
+    ("where", "count"),
+    [
+        ("width in [512, 1024]", 3),
+        ("not width == 512", 3),
+        ("tokens / params > 25 and run != 'b'", 2),
+        ("(width == 256) | (loss < 3.35)", 4),
+        ("2e9 <= tokens < 3e9", 2),
+    ],
+)
+def test_conditions(where: str, count: int) -> None:
+    assert len(RunsTable(frame()).select(where)) == count
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "__import__('os').system('true')",
+        "@pd.eval('1')",
+        "loss.sum() > 1",
+        "run.str.len() > 0",
+        "[x for x in run]",
+        "9 ** 9 ** 9 > width",
+        "'a' * 1000000000 == run",
+        "width = 512",
+        "width",
+        "True",
+        "heads == 4",
+        "run + 1 == 3",
+        "width ==",
+        "",
+        "lambda: 1",
+        "width[0] == 1",
+        "(" * 300 + "width" + ")" * 300,
+        "width == 512 and " * 200 + "depth == 3",
+    ],
+)
+def test_everything_but_comparisons_is_refused(where: str) -> None:
+    with pytest.raises(UserError, match="where"):
+        RunsTable(frame()).select(where)
+
+
+def test_exclusions_keep_the_first_reason() -> None:
+    table = RunsTable(frame()).exclude([True] + [False] * 5, "spike").exclude([True, True] + [False] * 4, "early")
+    assert table.exclusions == {"spike": 1, "early": 1}
+    with pytest.raises(UserError, match="reason is empty"):
+        table.exclude([False] * 6, " ")
+    with pytest.raises(UserError, match="does not fit"):
+        table.exclude([True], "why")
+
+
+def test_hash_ignores_order_and_number_types_but_no_value() -> None:
+    table = RunsTable(frame())
+    shuffled = RunsTable(frame().sample(frac=1.0, random_state=1)[list(reversed(frame().columns))])
+    assert table.hash == shuffled.hash == RunsTable(frame().astype({"width": float})).hash
+    assert table == shuffled
+    assert table != RunsTable(frame(loss=[4.0, 3.8, 3.7, 3.6, 3.4, 3.3 + 1e-12]))
+    assert table != table.exclude([True] + [False] * 5, "spike")
+
+
+def test_parquet_round_trip(tmp_path: Path) -> None:
+    table = RunsTable(frame(), {"source": "here"}).exclude([True] + [False] * 5, "spike")
+    path = table.to_parquet(tmp_path / "runs.parquet")
+    back = RunsTable.read(path)
+    assert back == table
+    assert back.about == {"source": "here"}
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(UserError, match="cannot be read"):
+        RunsTable.read(tmp_path / "none.parquet")
+
+
+def test_counting_and_flops() -> None:
+    table = RunsTable(frame())
+    assert table.params("no_embedding")[0] == 5e7 - 256 * 50_304
+    assert table.params("no_embedding_and_head")[0] == 5e7 - 2 * 256 * 50_304
+    assert table.flops("6n")[0] == 6 * 5e7 * 1e9
+    assert table.flops()[0] == pytest.approx(float(flops_exact(256, 4).total) * 1e9)
+    shorter = RunsTable(frame(seq_len=[1024] * 3 + [2048] * 3))
+    assert shorter.flops()[0] == pytest.approx(float(flops_exact(256, 4, seq_len=1024).total) * 1e9)
+    assert shorter.flops()[5] == table.flops()[5]
+    with pytest.raises(UserError, match="needs the column flops"):
+        table.flops("recorded")
+    with pytest.raises(UserError, match="allowed are total"):
+        table.params("some")
+    with pytest.raises(UserError, match="needs the column vocab_size"):
+        RunsTable(frame().drop(columns="vocab_size")).params("no_embedding")
+    with pytest.raises(UserError, match="without parameters"):
+        RunsTable(frame(params=[1e6] * 6)).params("no_embedding_and_head")
+
+
+numbers = st.floats(allow_nan=True, allow_infinity=True, width=64)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.fixed_dictionaries({"run": st.sampled_from("abc"), "params": numbers, "tokens": numbers, "loss": numbers}),
+        max_size=6,
+    )
+)
+def test_random_tables_are_valid_or_refused(rows: list[dict[str, object]]) -> None:
+    raw = pd.DataFrame(rows, columns=["run", "params", "tokens", "loss"])
+    try:
+        table = RunsTable(raw)
+    except UserError:
+        table = RunsTable.excluding_faults(raw, {})
+    values = table.kept[["params", "tokens", "loss"]].to_numpy(dtype=float)
+    assert np.isfinite(values).all()
+    assert (values > 0).all()
+    assert not table.kept.duplicated(["run", "tokens"]).any()
+    assert len(table.frame) == len(rows)
