@@ -1,0 +1,198 @@
+"""What a prepared folder says of itself: `manifest.json` when it is whole, `progress.json` while it is being made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from shapelaw.errors import UserError
+from shapelaw.files import read_json
+
+VERSION = 1
+"""Version of the format: shards of little-endian ids, `SPLIT-NUMBER.bin`, all but a split's last of shard_tokens
+ids."""
+MANIFEST_FILE = "manifest.json"
+PROGRESS_FILE = "progress.json"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of token ids.
+
+    Args:
+        file: its name in the folder.
+        tokens: ids in it.
+        sha256: hash of its bytes.
+    """
+
+    file: str
+    tokens: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """One side of the corpus.
+
+    Args:
+        documents: documents on this side.
+        tokens: ids, separators included.
+        shards: its files, in order.
+    """
+
+    documents: int = 0
+    tokens: int = 0
+    shards: tuple[Shard, ...] = ()
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for; a folder answers one request for good.
+
+    Args:
+        source: spec of the source.
+        tokenizer: spec of the tokenizer choice.
+        val_fraction: share of documents held out.
+        shard_tokens: ids in a full shard.
+    """
+
+    source: dict[str, Any]
+    tokenizer: dict[str, Any]
+    val_fraction: float
+    shard_tokens: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a preparation has come, at the end of a batch of documents.
+
+    Args:
+        request: what was asked for.
+        documents: documents done, counted from the source's first.
+        text_bytes: UTF-8 bytes of these documents.
+        content: content hash of these documents (hexadecimal).
+        splits: what lies in the shards; the tokens beyond the full shards are in the open one.
+    """
+
+    request: Request
+    documents: int
+    text_bytes: int
+    content: str
+    splits: dict[str, Split]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A whole corpus.
+
+    Args:
+        request: what was asked for.
+        corpus_hash: hash of content, tokenizer and split rule: what decides the tokens of both splits.
+        content: hash of the documents' texts in order.
+        documents, text_bytes: documents and UTF-8 bytes of text read.
+        tokenizer: identity of the tokenizer.
+        vocab_size: ids lie below it.
+        separator: id after every document, or None.
+        dtype: numpy's name of the stored type (`<u2` or `<u4`).
+        split_rule: in words.
+        splits: `train` and `val`.
+        version: of the format.
+    """
+
+    request: Request
+    corpus_hash: str
+    content: str
+    documents: int
+    text_bytes: int
+    tokenizer: str
+    vocab_size: int
+    separator: int | None
+    dtype: str
+    split_rule: str
+    splits: dict[str, Split]
+    version: int = VERSION
+
+
+def corpus_hash(content: str, tokenizer: str, separator: int | None, split_rule: str) -> str:
+    """Hash of what decides the tokens of both splits; shard sizes and where the text came from are no part of it."""
+    parts = {"content": content, "tokenizer": tokenizer, "separator": separator, "split": split_rule, "v": VERSION}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The folder's manifest, or None where there is none.
+
+    Raises:
+        UserError: if it is damaged or of another version.
+    """
+    fields = _read(folder / MANIFEST_FILE)
+    if fields is None:
+        return None
+    version = fields.get("version")
+    if version != VERSION:
+        raise UserError(
+            f"{folder / MANIFEST_FILE} has version {version}, this program reads version {VERSION}; "
+            "prepare the corpus again in another folder"
+        )
+    try:
+        return Manifest(**{**fields, **_nested(fields)})
+    except (KeyError, TypeError) as error:
+        raise _damaged(folder / MANIFEST_FILE, error) from error
+
+
+def read_progress(folder: Path) -> Progress | None:
+    """The folder's progress, or None where there is none.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    fields = _read(folder / PROGRESS_FILE)
+    if fields is None:
+        return None
+    try:
+        return Progress(**{**fields, **_nested(fields)})
+    except (KeyError, TypeError) as error:
+        raise _damaged(folder / PROGRESS_FILE, error) from error
+
+
+def differences(asked: Request, found: Request) -> list[str]:
+    """What two requests differ in, one phrase each, such as `tokenizer.kind=bytes (there: bpe)`."""
+    flat_asked, flat_found = _flat(asdict(asked)), _flat(asdict(found))
+    keys = [*flat_asked, *(key for key in flat_found if key not in flat_asked)]
+    return [
+        f"{key}={flat_asked.get(key, 'none')} (there: {flat_found.get(key, 'none')})"
+        for key in keys
+        if flat_asked.get(key) != flat_found.get(key)
+    ]
+
+
+def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in fields.items():
+        found.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return found
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        fields = read_json(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not isinstance(fields, dict):
+        raise _damaged(path, TypeError("no JSON object"))
+    return fields
+
+
+def _nested(fields: dict[str, Any]) -> dict[str, Any]:
+    splits = {
+        name: Split(**{**split, "shards": tuple(Shard(**shard) for shard in split["shards"])})
+        for name, split in fields["splits"].items()
+    }
+    return {"request": Request(**fields["request"]), "splits": splits}
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path} is damaged ({error}); remove its folder and prepare the corpus again")

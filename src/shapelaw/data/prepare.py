@@ -1,0 +1,308 @@
+"""Text to token shards: streaming, on all cores, interruptible."""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from shapelaw.data import documents as docs
+from shapelaw.data.corpus import check_sizes
+from shapelaw.data.documents import SPLITS, VAL, Document, batched
+from shapelaw.data.encode import EncodedBatch, encode_all
+from shapelaw.data.manifest import (
+    MANIFEST_FILE,
+    PROGRESS_FILE,
+    Manifest,
+    Progress,
+    Request,
+    Split,
+    corpus_hash,
+    differences,
+    read_manifest,
+    read_progress,
+)
+from shapelaw.data.progress import PrepareStatus, ProgressCallback
+from shapelaw.data.shards import ShardWriter, full_disk_as_user_error
+from shapelaw.data.sources import Source
+from shapelaw.data.tokenizers import TOKENIZER_FILE, Tokenizer, TokenizerChoice, load_tokenizer, token_dtype
+from shapelaw.errors import UserError
+from shapelaw.files import write_json
+
+VAL_FRACTION = 0.02
+SHARD_TOKENS = 2**26
+BATCH_BYTES = 2**20
+CHECKPOINT_SECONDS = 2.0
+LOCK_FILE = ".lock"
+
+_CHECK_DOCUMENTS = 1024
+
+
+def prepare(
+    source: Source,
+    tokenizer: TokenizerChoice,
+    out_dir: Path,
+    *,
+    val_fraction: float = VAL_FRACTION,
+    shard_tokens: int = SHARD_TOKENS,
+    workers: int | None = None,
+    progress: ProgressCallback | None = None,
+    batch_bytes: int = BATCH_BYTES,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> Manifest:
+    """Turn a source into shards of token ids in `out_dir`, or continue an interrupted call, or return what is there.
+
+    The result depends on source, tokenizer, val_fraction and shard_tokens alone: not on workers, batches or
+    interruptions. Memory holds a few batches, not the corpus.
+
+    Args:
+        source: where documents come from.
+        tokenizer: which tokenizer.
+        out_dir: folder of the corpus; made if missing.
+        val_fraction: share of documents held out, by a hash of their text (`documents.is_val`).
+        shard_tokens: ids in a full shard.
+        workers: processes that tokenise; None for one a core.
+        progress: called after every batch.
+        batch_bytes: text handed to a worker at a time.
+        checkpoint_seconds: how often the place to continue from is noted.
+
+    Returns:
+        The manifest, as written to the folder last.
+
+    Raises:
+        UserError: for settings out of range, an empty source or split, a folder that holds something else or is in use,
+            a full disk. Nothing finished is overwritten.
+    """
+    request = _request(source, tokenizer, val_fraction, shard_tokens)
+    workers = _checked_workers(workers)
+    if (found := _finished(out_dir, request)) is not None:
+        return found
+    _check_claimable(out_dir, request, source)
+    with full_disk_as_user_error(out_dir), _claimed(out_dir):
+        if (found := _finished(out_dir, request)) is not None:
+            return found
+        job = _Job(source, out_dir, request, progress, checkpoint_seconds)
+        return job.run(tokenizer, workers, batch_bytes)
+
+
+class _Job:
+    """One preparation under way in a folder that is ours."""
+
+    def __init__(
+        self, source: Source, folder: Path, request: Request, report: ProgressCallback | None, checkpoint_seconds: float
+    ) -> None:
+        self._source, self._folder, self._request = source, folder, request
+        self._report, self._checkpoint_seconds = report, checkpoint_seconds
+        start = Progress(request, 0, 0, docs.EMPTY_CONTENT.hex(), {split: Split() for split in SPLITS})
+        self._at = read_progress(folder) or start
+        self._total_bytes = source.text_bytes()
+
+    def run(self, choice: TokenizerChoice, workers: int, batch_bytes: int) -> Manifest:
+        write_json(self._folder / PROGRESS_FILE, asdict(self._at))
+        tokenizer = self._tokenizer(choice)
+        writers = self._writers(tokenizer)
+        try:
+            texts = batched(self._remaining(), batch_bytes)
+            with closing(encode_all(texts, tokenizer, self._request.val_fraction, workers)) as encoded:
+                self._write(encoded, writers)
+            for writer in writers.values():
+                writer.finish()
+            self._at = replace(self._at, splits=self._splits(writers))
+            self._note(writers)
+        finally:
+            for writer in writers.values():
+                writer.close()
+        return self._conclude(tokenizer)
+
+    def _tokenizer(self, choice: TokenizerChoice) -> Tokenizer:
+        built = load_tokenizer(self._folder, self._request.tokenizer)
+        if built is None:
+            self._show("training the tokenizer")
+            built = choice.build(self._training_texts())
+            built.save(self._folder)
+        return built
+
+    def _training_texts(self) -> Iterator[str]:
+        for document in self._source.documents():
+            if not docs.is_val(docs.digest(docs.utf8(document.text)), self._request.val_fraction):
+                yield document.text
+
+    def _writers(self, tokenizer: Tokenizer) -> dict[str, ShardWriter]:
+        dtype, size = token_dtype(tokenizer.vocab_size), self._request.shard_tokens
+        return {split: ShardWriter(self._folder, split, dtype, size, self._at.splits[split]) for split in SPLITS}
+
+    def _remaining(self) -> Iterator[Document]:
+        """Documents not yet done, once those that are done have been found unchanged."""
+        everything = (document for document in self._source.documents() if document.text)
+        content, seen, size = docs.EMPTY_CONTENT, 0, 0
+        for document in itertools.islice(everything, self._at.documents):
+            data = docs.utf8(document.text)
+            content = docs.chain(content, [docs.digest(data)])
+            seen, size = seen + 1, size + len(data)
+            if self._report and seen % _CHECK_DOCUMENTS == 0:
+                self._report(PrepareStatus("checking", seen, size, self._tokens(), self._total_bytes))
+        if content.hex() != self._at.content:
+            raise UserError(
+                f"out_dir={self._folder}: the source's first {self._at.documents} documents are not those of the "
+                "interrupted call any more; remove the folder to start anew, or give another"
+            )
+        yield from everything
+
+    def _write(self, encoded: Iterable[EncodedBatch], writers: dict[str, ShardWriter]) -> None:
+        noted, full = time.monotonic(), self._full_shards()
+        for batch in encoded:
+            for split, writer in writers.items():
+                writer.append(batch.tokens[split])
+            self._at = self._after(batch, writers)
+            if self._full_shards() > full or time.monotonic() - noted >= self._checkpoint_seconds:
+                self._note(writers)
+                noted, full = time.monotonic(), self._full_shards()
+            self._show("tokenising")
+
+    def _after(self, batch: EncodedBatch, writers: dict[str, ShardWriter]) -> Progress:
+        was = self._at
+        content = docs.chain(bytes.fromhex(was.content), batch.digests).hex()
+        documents, text_bytes = was.documents + len(batch.digests), was.text_bytes + batch.text_bytes
+        splits = self._splits(writers, batch)
+        return Progress(self._request, documents, text_bytes, content, splits)
+
+    def _splits(self, writers: dict[str, ShardWriter], batch: EncodedBatch | None = None) -> dict[str, Split]:
+        more = batch.documents if batch else dict.fromkeys(SPLITS, 0)
+        was = self._at.splits
+        return {
+            split: Split(was[split].documents + more[split], writer.tokens, writer.shards)
+            for split, writer in writers.items()
+        }
+
+    def _note(self, writers: dict[str, ShardWriter]) -> None:
+        """Write down where to continue: first the ids onto the disk, then the note, then the shards' final names."""
+        for writer in writers.values():
+            writer.sync()
+        write_json(self._folder / PROGRESS_FILE, asdict(self._at))
+        for writer in writers.values():
+            writer.publish()
+
+    def _conclude(self, tokenizer: Tokenizer) -> Manifest:
+        at, rule = self._at, docs.split_rule(self._request.val_fraction)
+        self._check_splits()
+        manifest = Manifest(
+            request=self._request,
+            corpus_hash=corpus_hash(at.content, tokenizer.identity, tokenizer.separator, rule),
+            content=at.content,
+            documents=at.documents,
+            text_bytes=at.text_bytes,
+            tokenizer=tokenizer.identity,
+            vocab_size=tokenizer.vocab_size,
+            separator=tokenizer.separator,
+            dtype=token_dtype(tokenizer.vocab_size).str,
+            split_rule=rule,
+            splits=at.splits,
+        )
+        write_json(self._folder / MANIFEST_FILE, asdict(manifest))
+        for path in (self._folder / PROGRESS_FILE, *self._folder.glob(".*.tmp")):  # what a killed call wrote aside
+            path.unlink()
+        return manifest
+
+    def _check_splits(self) -> None:
+        """An empty side makes the folder useless, so it is cleared for another try."""
+        empty = [split for split in SPLITS if not self._at.splits[split].documents]
+        if not empty:
+            return
+        for path in [*self._folder.glob("*.bin"), self._folder / TOKENIZER_FILE, self._folder / PROGRESS_FILE]:
+            path.unlink(missing_ok=True)
+        remedy = "raise it" if empty == [VAL] else "change it"
+        raise UserError(
+            f"val_fraction={self._request.val_fraction}: none of the {self._at.documents} documents fell on the side "
+            f"{' and '.join(empty)}; {remedy}, or give more or smaller documents (document_chars of text files)"
+        )
+
+    def _full_shards(self) -> int:
+        return sum(len(split.shards) for split in self._at.splits.values())
+
+    def _tokens(self) -> int:
+        return sum(split.tokens for split in self._at.splits.values())
+
+    def _show(self, phase: str) -> None:
+        if self._report:
+            at = self._at
+            self._report(PrepareStatus(phase, at.documents, at.text_bytes, self._tokens(), self._total_bytes))
+
+
+def _request(source: Source, tokenizer: TokenizerChoice, val_fraction: float, shard_tokens: int) -> Request:
+    docs.check_val_fraction(val_fraction)
+    if shard_tokens < 1:
+        raise UserError(f"shard_tokens={shard_tokens}: allowed are whole numbers from 1; try {SHARD_TOKENS}")
+    return Request(source.spec(), tokenizer.spec(), val_fraction, shard_tokens)
+
+
+def _checked_workers(workers: int | None) -> int:
+    if workers is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if workers < 1:
+        raise UserError(f"workers={workers}: allowed are whole numbers from 1, or null for one a core")
+    return workers
+
+
+def _finished(folder: Path, request: Request) -> Manifest | None:
+    """The manifest of a whole corpus that answers this request."""
+    found = read_manifest(folder)
+    if found is not None:
+        _check_same(folder, request, found.request, "already holds a corpus made from something else")
+        check_sizes(folder, found)
+    return found
+
+
+def _check_claimable(folder: Path, request: Request, source: Source) -> None:
+    """The folder must be missing, empty, or hold this very preparation, interrupted."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"out_dir={folder}: this is a file; give a folder")
+    at = read_progress(folder)
+    if at is not None:
+        _check_same(folder, request, at.request, "holds an interrupted preparation of something else")
+    elif folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise UserError(f"out_dir={folder}: holds files that are no corpus; give an empty or a new folder")
+    else:
+        _check_space(folder, source)
+
+
+def _check_same(folder: Path, asked: Request, found: Request, what: str) -> None:
+    if different := differences(asked, found):
+        raise UserError(
+            f"out_dir={folder} {what}: asked for {'; '.join(different)}; give another folder, or remove this one"
+        )
+
+
+def _check_space(folder: Path, source: Source) -> None:
+    """Refuse early where even four bytes of text a token (two bytes stored) would not fit."""
+    size = source.text_bytes()
+    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    if size is not None and size / 2 > free:
+        raise UserError(
+            f"out_dir={folder}: {size / 1e9:.1f} GB of text need at least {size / 2e9:.1f} GB on disk, "
+            f"{free / 1e9:.1f} GB are free; free some space or give a folder on another disk"
+        )
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """Holds the folder for this process; the hold ends with it, even when it is killed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / LOCK_FILE, "w")  # noqa: SIM115  (the next statement closes it)
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        raise UserError(f"out_dir={folder}: no folder can be written there ({error.strerror}); give another") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"out_dir={folder}: another process is preparing this corpus; wait for it, or give another folder"
+            ) from error
+        yield

@@ -1,0 +1,375 @@
+"""Sources of text: each yields its documents one by one, in an order that never changes."""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import hashlib
+import json
+import os
+import platform
+import sysconfig
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from shapelaw.data.documents import Document
+from shapelaw.errors import UserError
+
+DOCUMENT_CHARS = 2**20
+"""Text files longer than this many characters are cut, so that memory does not grow with a file."""
+
+_TEXT_SUFFIXES = (".txt", ".md")
+_JSON_SUFFIXES = tuple(
+    stem + packed for stem in (".jsonl", ".json", ".ndjson") for packed in ("", ".gz", ".zst", ".zstd")
+)
+_PARQUET_SUFFIXES = (".parquet",)
+_NOT_STDLIB = {"site-packages", "dist-packages", "__pycache__"}
+
+
+class Source(Protocol):
+    """Where documents come from."""
+
+    def spec(self) -> dict[str, Any]:
+        """What identifies the source (kind, settings, names and sizes of files), as JSON values.
+
+        Raises:
+            UserError: if there is nothing to read.
+        """
+
+    def documents(self) -> Iterator[Document]:
+        """Every document, one by one, in an order that depends on nothing but the source.
+
+        Raises:
+            UserError: if a file cannot be read as what it should be.
+        """
+
+    def text_bytes(self) -> int | None:
+        """About how many bytes of text there are, or None where only reading would tell."""
+
+
+@dataclass(frozen=True)
+class StdlibSource:
+    """The Python standard library's own source text: real text that is present everywhere.
+
+    Every .py file below the running Python's library folder, by name, each one a document; installed packages and files
+    that are not UTF-8 (some tests of Python's own) are left out. The text depends on the Python version.
+    """
+
+    folder: Path | None = None
+
+    def _root(self) -> Path:
+        return self.folder or Path(sysconfig.get_path("stdlib"))
+
+    def _files(self) -> list[Path]:
+        root = self._root()
+        files = []
+        for folder, subfolders, names in os.walk(root):
+            subfolders[:] = [name for name in subfolders if name not in _NOT_STDLIB]
+            files += [Path(folder, name) for name in names if name.endswith(".py")]
+        if not files:
+            raise UserError(
+                f"data=stdlib: no .py file below {root}; this Python comes without its library's source, "
+                "choose another source, such as text files"
+            )
+        return sorted(files, key=lambda path: path.relative_to(root).as_posix())
+
+    def spec(self) -> dict[str, Any]:
+        """Kind, Python version, names and sizes of the files."""
+        return {"kind": "stdlib", "python": platform.python_version(), **_fingerprint(self._files(), self._root())}
+
+    def documents(self) -> Iterator[Document]:
+        """Each file is a document."""
+        root = self._root()
+        for path in self._files():
+            try:
+                text = path.read_bytes().decode("utf-8")
+            except UnicodeDecodeError:
+                continue
+            yield Document(path.relative_to(root).as_posix(), text)
+
+    def text_bytes(self) -> int | None:
+        """Sum of the files' sizes."""
+        return _total_size(self._files())
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """Text files.
+
+    Args:
+        paths: files, glob patterns (`**` for any depth) or folders (all .txt and .md files below).
+        document_chars: a file is one document; a longer file is cut at line ends into pieces of about this many
+            characters, each a document of its own. A corpus of few files needs small pieces for a held-out split.
+        encoding: encoding of the files.
+    """
+
+    paths: tuple[str, ...]
+    document_chars: int = DOCUMENT_CHARS
+    encoding: str = "utf-8"
+
+    def __post_init__(self) -> None:
+        if self.document_chars < 1:
+            raise UserError(f"document_chars={self.document_chars}: allowed are whole numbers from 1; try {2**14}")
+
+    def _files(self) -> list[Path]:
+        return find_files(self.paths, _TEXT_SUFFIXES)
+
+    def spec(self) -> dict[str, Any]:
+        """Kind, settings, names and sizes of the files."""
+        settings = {"document_chars": self.document_chars, "encoding": self.encoding}
+        return {"kind": "text", **settings, **_fingerprint(self._files())}
+
+    def documents(self) -> Iterator[Document]:
+        """Files in order of their paths, the pieces of a long file one after the other."""
+        for path in self._files():
+            with _readable(path), open(path, encoding=self.encoding, newline="") as file:
+                for number, text in enumerate(cut(file, self.document_chars)):
+                    yield Document(f"{path}#{number}", text)
+
+    def text_bytes(self) -> int | None:
+        """Sum of the files' sizes."""
+        return _total_size(self._files())
+
+
+@dataclass(frozen=True)
+class JsonSource:
+    """One JSON object a line: .jsonl and, compressed, Dolma's .json.gz and .jsonl.zst.
+
+    Args:
+        paths: files, glob patterns or folders (all .jsonl, .json and .ndjson files below, compressed or not).
+        text_key: key of the text.
+    """
+
+    paths: tuple[str, ...]
+    text_key: str = "text"
+
+    def _files(self) -> list[Path]:
+        return find_files(self.paths, _JSON_SUFFIXES)
+
+    def spec(self) -> dict[str, Any]:
+        """Kind, key, names and sizes of the files."""
+        return {"kind": "json", "text_key": self.text_key, **_fingerprint(self._files())}
+
+    def documents(self) -> Iterator[Document]:
+        """Files in order of their paths, lines in order."""
+        for path in self._files():
+            with _readable(path), open_text(path) as file:
+                for number, line in enumerate(file, start=1):
+                    if line.strip():
+                        yield Document(f"{path}:{number}", _text_of(line, self.text_key, f"{path}:{number}"))
+
+    def text_bytes(self) -> int | None:
+        """Unknown: the lines hold more than the text, and may be compressed."""
+        return None
+
+
+@dataclass(frozen=True)
+class ParquetSource:
+    """A text column of Parquet files, read a few rows at a time.
+
+    Args:
+        paths: files, glob patterns or folders (all .parquet files below).
+        text_key: the column.
+        batch_rows: rows held in memory at a time.
+    """
+
+    paths: tuple[str, ...]
+    text_key: str = "text"
+    batch_rows: int = 256
+
+    def _files(self) -> list[Path]:
+        return find_files(self.paths, _PARQUET_SUFFIXES)
+
+    def spec(self) -> dict[str, Any]:
+        """Kind, column, names and sizes of the files."""
+        return {"kind": "parquet", "text_key": self.text_key, **_fingerprint(self._files())}
+
+    def documents(self) -> Iterator[Document]:
+        """Files in order of their paths, rows in order; rows without text are left out."""
+        for path in self._files():
+            for number, text in enumerate(self._texts(path)):
+                if text is not None:
+                    yield Document(f"{path}:{number}", text)
+
+    def _texts(self, path: Path) -> Iterator[str | None]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            with pq.ParquetFile(path) as table:
+                self._check_column(path, table.schema_arrow)
+                for rows in table.iter_batches(batch_size=self.batch_rows, columns=[self.text_key]):
+                    yield from rows.column(0).to_pylist()
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UserError(f"{path} cannot be read as Parquet ({error}); remove it or fetch it again") from error
+
+    def _check_column(self, path: Path, schema: Any) -> None:
+        import pyarrow as pa
+
+        if self.text_key not in schema.names:
+            raise UserError(f"text_key={self.text_key}: {path} has the columns {', '.join(schema.names)}; name one")
+        kind = schema.field(self.text_key).type
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            raise UserError(f"text_key={self.text_key}: this column of {path} holds {kind}; name a column of strings")
+
+    def text_bytes(self) -> int | None:
+        """Unknown: the files are compressed."""
+        return None
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A dataset of the Hugging Face hub by name, streamed (needs the extra `datasets` and a network).
+
+    Args:
+        name: name on the hub, or a local folder that `datasets` can load.
+        config: name of the configuration, where there are several.
+        split: split of the dataset to read; ours is made from its documents.
+        revision: commit or tag; give one, as a dataset may change under its name.
+        text_key: the column.
+    """
+
+    name: str
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    text_key: str = "text"
+
+    def spec(self) -> dict[str, Any]:
+        """Kind and all settings; what lies under the name is not looked at."""
+        settings = {"name": self.name, "config": self.config, "split": self.split, "revision": self.revision}
+        return {"kind": "hub", **settings, "text_key": self.text_key}
+
+    def documents(self) -> Iterator[Document]:
+        """Rows in the dataset's order."""
+        load = _hub_loader()
+        try:
+            rows = load(self.name, self.config, split=self.split, revision=self.revision, streaming=True)
+        except Exception as error:  # the library raises its own, pyarrow's, and several HTTP clients' errors
+            message = str(error).strip().partition("\n")[0]
+            raise UserError(
+                f"dataset {self.name!r} (config={self.config}, split={self.split}) cannot be loaded: {message}; "
+                "check its name, configuration and split, and the network"
+            ) from error
+        for number, row in enumerate(rows):
+            yield Document(f"{self.name}:{number}", _text_in(row, self.text_key, f"{self.name}:{number}"))
+
+    def text_bytes(self) -> int | None:
+        """Unknown before it is read."""
+        return None
+
+
+def _hub_loader() -> Callable[..., Any]:
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        raise UserError(
+            "data from the Hugging Face hub needs the package 'datasets', which is not installed; "
+            "run: pip install 'shapelaw[datasets]'"
+        ) from error
+    loader: Callable[..., Any] = load_dataset
+    return loader
+
+
+def find_files(paths: Sequence[str], suffixes: tuple[str, ...]) -> list[Path]:
+    """Files named by paths, glob patterns and folders, each once, sorted by path.
+
+    Args:
+        paths: files, patterns (`**` for any depth), or folders.
+        suffixes: what files in a folder end in to be taken.
+
+    Raises:
+        UserError: if one of the paths matches no file.
+    """
+    found = {path for given in paths for path in _matches(given, suffixes)}
+    if not found:
+        raise UserError(f"paths={list(paths)}: no path given; name files, folders or glob patterns")
+    return sorted(found, key=lambda path: path.as_posix())
+
+
+def _matches(given: str, suffixes: tuple[str, ...]) -> list[Path]:
+    path = Path(given).expanduser()
+    if path.is_dir():
+        found = [file for file in path.rglob("*") if file.name.endswith(suffixes) and file.is_file()]
+    else:
+        found = [Path(match) for match in glob.glob(str(path), recursive=True) if os.path.isfile(match)]
+    if not found:
+        wanted = f"a folder with files that end in {', '.join(suffixes)}" if path.is_dir() else "a file or a pattern"
+        raise UserError(f"paths={given}: matches no file (working folder {os.getcwd()}); give {wanted}")
+    return found
+
+
+def cut(file: TextIO, chars: int) -> Iterator[str]:
+    """Pieces of a text of about `chars` characters (never twice as many), cut after a line end where there is one."""
+    rest = ""
+    while block := file.read(chars):
+        text = rest + block
+        end = text.rfind("\n") + 1 or len(text)
+        if len(block) < chars:
+            end = len(text)
+        yield text[:end]
+        rest = text[end:]
+    if rest:
+        yield rest
+
+
+def open_text(path: Path) -> TextIO:
+    """A file as UTF-8 text, decompressed as its name says (.gz, .zst, .zstd)."""
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8")
+    if path.suffix in (".zst", ".zstd"):
+        import zstandard
+
+        file: TextIO = zstandard.open(path, "rt", encoding="utf-8")
+        return file
+    return open(path, encoding="utf-8")
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turns what a damaged file raises into one line that names it."""
+    import zstandard
+
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is no {error.encoding} text (byte {error.start}: {error.reason}); leave it out or convert it"
+        ) from error
+    except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as error:
+        raise UserError(f"{path} is damaged or cut short ({error}); fetch it again") from error
+    except LookupError as error:
+        raise UserError(f"encoding: {error}; name one that Python knows, such as utf-8") from error
+
+
+def _text_of(line: str, key: str, where: str) -> str:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where} is no JSON ({error}); the file must hold one JSON object a line") from error
+    return _text_in(row, key, where)
+
+
+def _text_in(row: Any, key: str, where: str) -> str:
+    text = row.get(key) if isinstance(row, dict) else None
+    if isinstance(text, str):
+        return text
+    found = f"keys {', '.join(map(str, row))}" if isinstance(row, dict) else type(row).__name__
+    raise UserError(f"text_key={key}: {where} has no text under it (found: {found}); name the key of the text")
+
+
+def _total_size(files: Sequence[Path]) -> int:
+    return sum(path.stat().st_size for path in files)
+
+
+def _fingerprint(files: Sequence[Path], root: Path | None = None) -> dict[str, Any]:
+    """Number, total size and a hash of names (below what the files share) and sizes."""
+    base = root or Path(os.path.commonpath([path.parent.absolute() for path in files]))
+    sizes = [path.stat().st_size for path in files]
+    names = [path.absolute().relative_to(base.absolute()).as_posix() for path in files]
+    listing = json.dumps(list(zip(names, sizes, strict=True)))
+    return {"files": len(files), "bytes": sum(sizes), "listing": hashlib.sha256(listing.encode()).hexdigest()}

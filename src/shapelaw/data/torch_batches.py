@@ -1,0 +1,85 @@
+"""The loader as torch sees it: iterable datasets of int64 tensors. The only module here that imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from shapelaw.data.loader import Loader, ValidationSample, rank_rows
+from shapelaw.errors import UserError
+
+
+class TokenBatches(IterableDataset[torch.Tensor]):
+    """Micro-batches of one device, from a given optimiser step on.
+
+    Give it to a DataLoader with batch_size=None. The sequences of a step are the same however many devices and
+    micro-batches share them: device r takes the r-th equal part of the world batch, and its micro-batches follow each
+    other in it. With several loader workers, each makes every n-th micro-batch, and DataLoader puts them back in
+    order.
+
+    Args:
+        loader: sequences in the one order.
+        batch_sequences: sequences of a world batch (one optimiser step on all devices).
+        start_step: first step, counted from 0 from the beginning of the run.
+        steps: steps to give; the iterator ends after them.
+        rank, world: this device and how many there are.
+        micro_sequences: sequences of a micro-batch; None for the whole share of the device.
+
+    Raises:
+        UserError: if the devices or micro-batches do not divide the batch.
+    """
+
+    def __init__(
+        self,
+        loader: Loader,
+        batch_sequences: int,
+        start_step: int,
+        steps: int,
+        rank: int = 0,
+        world: int = 1,
+        micro_sequences: int | None = None,
+    ) -> None:
+        self._rows = rank_rows(batch_sequences, rank, world)
+        share = len(self._rows)
+        self._micro = share if micro_sequences is None else micro_sequences
+        if self._micro < 1 or share % self._micro:
+            raise UserError(
+                f"micro_batch={self._micro}: it must divide the {share} sequences of each device "
+                f"(batch of {batch_sequences} over {world}); allowed are divisors of {share}"
+            )
+        self._loader, self._batch_sequences = loader, batch_sequences
+        self._steps = range(start_step, start_step + steps)
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches a step has on this device (Lightning's accumulate_grad_batches)."""
+        return len(self._rows) // self._micro
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        """Tensors micro_sequences x (seq_len + 1), int64, each with memory of its own."""
+        worker = get_worker_info()
+        first, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        for number in range(first, len(self._steps) * self.micro_batches, stride):
+            step, micro = divmod(number, self.micro_batches)
+            start = self._steps[step] * self._batch_sequences + self._rows.start + micro * self._micro
+            yield torch.from_numpy(self._loader.rows(start, self._micro))
+
+
+class ValidationBatches(IterableDataset[torch.Tensor]):
+    """The fixed held-out sample of one device; give it to a DataLoader with batch_size=None and no workers.
+
+    Args:
+        sample: the held-out sequences.
+        batch_sequences: sequences of a batch, at most.
+        rank, world: this device and how many there are.
+    """
+
+    def __init__(self, sample: ValidationSample, batch_sequences: int, rank: int = 0, world: int = 1) -> None:
+        self._sample, self._batch_sequences, self._rank, self._world = sample, batch_sequences, rank, world
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        """Tensors of at most batch_sequences x (seq_len + 1), int64."""
+        for rows in self._sample.batches(self._batch_sequences, self._rank, self._world):
+            yield torch.from_numpy(rows)
