@@ -1,0 +1,105 @@
+"""Power laws of the compute-optimal size, straight lines in log space: what approaches 1 and 2 end in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from shapelaw.errors import UserError
+from shapelaw.runs.table import RunsTable
+
+Array = NDArray[np.float64]
+Rows = NDArray[np.intp]
+
+COSTS = ("flops", "device_hours")
+TARGETS = ("params", "tokens", "tokens_per_param")
+"""What is regressed on the cost."""
+
+
+@dataclass(frozen=True)
+class PowerLine:
+    """log target = slope * log cost + intercept, natural logs."""
+
+    slope: float
+    intercept: float
+
+    def at(self, cost: ArrayLike) -> Array:
+        """The target at a cost: exp(intercept) * cost^slope."""
+        return np.asarray(np.exp(self.intercept + self.slope * np.log(np.asarray(cost, dtype=np.float64))))
+
+
+@dataclass(frozen=True)
+class LineData:
+    """Points of a table as approaches 1 and 2 see them, all natural logs, each of shape (n,)."""
+
+    log_cost: Array
+    log_loss: Array
+    log_params: Array
+    log_tokens: Array
+    runs: NDArray[np.str_]
+
+    def log_target(self, target: str) -> Array:
+        """Log of params, tokens or tokens_per_param."""
+        values = {
+            "params": self.log_params,
+            "tokens": self.log_tokens,
+            "tokens_per_param": self.log_tokens - self.log_params,
+        }
+        return values[target]
+
+    def line(self, rows: Rows, target: str) -> PowerLine:
+        """Least squares of a target on the cost over some rows.
+
+        Raises:
+            UserError: if the rows do not span two costs.
+        """
+        return regress(self.log_cost[rows], self.log_target(target)[rows])
+
+
+def regress(log_cost: Array, log_target: Array) -> PowerLine:
+    """Least-squares line, about the mean for accuracy.
+
+    Raises:
+        UserError: if there are not two different costs.
+    """
+    if len(log_cost) < 2 or np.ptp(log_cost) <= 0:
+        raise UserError(
+            f"{len(log_cost)} optimal points do not span two costs, so there is no line; give more runs or validations"
+        )
+    centre = log_cost.mean()
+    x = log_cost - centre
+    slope = float(x @ log_target / (x @ x))
+    return PowerLine(slope, float(log_target.mean() - slope * centre))
+
+
+def line_data(
+    table: RunsTable, counting: str = "total", cost: str = "flops", flops: str | None = None
+) -> tuple[LineData, Rows]:
+    """Logs of the kept rows past the first step, and which kept rows they are.
+
+    Args:
+        counting: how params are counted; FLOPs always keep the vocabulary.
+        cost: `flops` or `device_hours`.
+        flops: convention of the FLOPs (see `RunsTable.flops`).
+
+    Raises:
+        UserError: for another cost, a missing column, or no row past step 0.
+    """
+    if cost not in COSTS:
+        raise UserError(f"cost={cost}: allowed are {', '.join(COSTS)}")
+    kept = table.kept
+    steps = kept["step"].to_numpy(dtype=np.float64) if "step" in kept else np.ones(len(kept))
+    rows = np.flatnonzero(~(steps <= 0))
+    if not len(rows):
+        raise UserError("no row lies past step 0; give validations of trained models")
+    costs = table.flops(flops) if cost == "flops" else table.column("device_hours", "cost=device_hours")
+    data = LineData(
+        np.log(costs[rows]),
+        np.log(kept["loss"].to_numpy(dtype=np.float64)[rows]),
+        np.log(table.params(counting)[rows]),
+        np.log(kept["tokens"].to_numpy(dtype=np.float64)[rows]),
+        kept["run"].to_numpy(dtype=str)[rows],
+    )
+    return data, rows
