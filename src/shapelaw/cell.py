@@ -19,9 +19,30 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from shapelaw.config import Keep, Rounding, TrainConfig, corpus_dir, positive, whole
+from shapelaw.config import (
+    Keep,
+    LrRuleConfig,
+    Rounding,
+    ScheduleConfig,
+    ScheduleKind,
+    TrainConfig,
+    corpus_dir,
+    positive,
+    whole,
+)
 from shapelaw.errors import UserError
 from shapelaw.files import read_json, write_json
+from shapelaw.lr_rules import DepthPatch, lr_eff
+from shapelaw.schedule import (
+    Constant,
+    Cooldown,
+    Cosine,
+    Linear,
+    Schedule,
+    WarmupStableDecay,
+    cooldown_end_step,
+    lr_factor,
+)
 from shapelaw.shapes import Shape
 
 IDENTITY_VERSION = 1
@@ -41,6 +62,8 @@ class Cell:
         first_step: steps done where this cell starts: 0, or the checkpoint a cooldown branches from.
         last_step: steps done where it ends.
         validate_every_steps, checkpoint_every_steps: cadences.
+        lr_eff: peak rate.
+        schedule: course of the rate over the tokens of the hot run.
         science: the scientific configuration, as hashed.
         folder: where its state, checkpoints and log lie.
         parent: identity of the cell that a cooldown continues.
@@ -55,6 +78,8 @@ class Cell:
     last_step: int
     validate_every_steps: int
     checkpoint_every_steps: int
+    lr_eff: float
+    schedule: Schedule
     science: dict[str, Any]
     folder: Path
     parent: str | None = None
@@ -80,6 +105,18 @@ class Cell:
         cooldown = f" cooldown@{self.first_step * self.batch_tokens:.3g}" if self.parent else ""
         return f"{self.shape.name} lr_base={self.science['rate']['lr_base']:g}{cooldown}"
 
+    @property
+    def cooldown(self) -> Cooldown | None:
+        """The branch's own course of the rate: linearly to 0 where the branch ends."""
+        if self.parent is None:
+            return None
+        fraction = (self.last_step - self.first_step) / self.first_step
+        return Cooldown(self.first_step * self.batch_tokens, fraction)
+
+    def lr_at(self, step: int) -> float:
+        """Rate of the step that follows `step` done steps."""
+        return self.lr_eff * lr_factor(step * self.batch_tokens, self.schedule, self.cooldown)
+
     def validates_at(self, step: int) -> bool:
         """Whether the held-out loss is measured after `step`; a branch also measures where it starts."""
         return step % self.validate_every_steps == 0 or step == self.last_step or step == self.first_step > 0
@@ -93,11 +130,6 @@ def identity_of(science: dict[str, Any]) -> str:
     """Hash of a scientific configuration: canonical JSON, SHA-256, twelve hexadecimal digits."""
     text = json.dumps({"version": IDENTITY_VERSION, **science}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def cooldown_steps(first_step: int, fraction: float) -> int:
-    """Steps of a cooldown branch: round(fraction * k) - 1 from step k, as all ten published points have it."""
-    return max(round(fraction * first_step) - 1, 1)
 
 
 def cell_of(config: TrainConfig, corpus_hash: str) -> Cell:
@@ -125,12 +157,34 @@ def cell_of(config: TrainConfig, corpus_hash: str) -> Cell:
         last_step=steps,
         validate_every_steps=_cadence("validation.every_tokens", config.validation.every_tokens, batch),
         checkpoint_every_steps=_cadence("checkpoint.every_tokens", config.checkpoint.every_tokens, batch),
+        lr_eff=lr_eff(
+            config.lr_base, shape, config.lr_rule.name.value, config.suite.width_unit, depth_patch(config.lr_rule)
+        ),
+        schedule=_schedule(config.schedule, steps * batch),
         science=_science(config, corpus_hash, batch, steps),
         folder=Path(),
     )
     cell = hot if config.cooldown.fraction == 0 else _branch(config, hot)
     root = Path(config.outputs_dir) / "runs" / config.suite.name
     return replace(cell, folder=root / f"{cell.shape.name}-{cell.identity}")
+
+
+def depth_patch(rule: LrRuleConfig) -> DepthPatch:
+    """The patch for extreme shapes, in the rate and in the initial weights."""
+    return DepthPatch(rule.patch_ratio, rule.patch_strict, rule.patch_divisor)
+
+
+def _schedule(config: ScheduleConfig, tokens: int) -> Schedule:
+    warmup = config.warmup_tokens
+    match config.kind:
+        case ScheduleKind.constant:
+            return Constant(warmup)
+        case ScheduleKind.cosine:
+            return Cosine(tokens, warmup, config.final_factor)
+        case ScheduleKind.linear:
+            return Linear(tokens, warmup, config.final_factor)
+        case ScheduleKind.wsd:
+            return WarmupStableDecay(tokens, warmup, config.decay_fraction, config.final_factor)
 
 
 def parent_folder(cell: Cell) -> Path:
@@ -155,7 +209,12 @@ def _branch(config: TrainConfig, hot: Cell) -> Cell:
             f"the run has them at {have} tokens"
         )
     cooldown = {"from_step": first, "fraction": config.cooldown.fraction, "parent": hot.identity}
-    last = first + cooldown_steps(first, config.cooldown.fraction)
+    last = cooldown_end_step(first, config.cooldown.fraction)
+    if last <= first:
+        raise UserError(
+            f"cooldown.from_tokens={config.cooldown.from_tokens:g}: a branch of {config.cooldown.fraction:g} of {first} "
+            "steps has no step; branch later or give a larger cooldown.fraction"
+        )
     science = {**hot.science, "cooldown": cooldown}
     return replace(hot, first_step=first, last_step=last, science=science, parent=hot.identity)
 
@@ -189,8 +248,6 @@ def _check_values(config: TrainConfig) -> None:
     whole("num_nodes", config.num_nodes)
     whole("threads", config.threads, 0)
     whole("tracker.log_every_steps", config.tracker.log_every_steps)
-    positive("lr_base", config.lr_base)
-    positive("suite.width_unit", config.suite.width_unit)
     positive("data.max_epochs", config.data.max_epochs)
     if config.checkpoint.keep is Keep.newest:
         whole("checkpoint.newest", config.checkpoint.newest)
@@ -198,9 +255,6 @@ def _check_values(config: TrainConfig) -> None:
     _in_range("optim.beta2", config.optim.beta2, 0, 1)
     _in_range("optim.weight_decay", config.optim.weight_decay, 0, math.inf)
     _in_range("optim.clip_norm", config.optim.clip_norm, 0, math.inf)
-    _in_range("schedule.warmup_tokens", config.schedule.warmup_tokens, 0, math.inf)
-    _in_range("schedule.decay_fraction", config.schedule.decay_fraction, 0, 1)
-    _in_range("schedule.final_factor", config.schedule.final_factor, 0, 1)
     _in_range("cooldown.fraction", config.cooldown.fraction, 0, math.inf)
 
 
@@ -214,7 +268,7 @@ def _steps(config: TrainConfig, batch_tokens: int) -> int:
     rounding = config.tokens_rounding
     if tokens % batch_tokens == 0:
         return tokens // batch_tokens
-    if rounding is Rounding.refuse or tokens < batch_tokens and rounding is Rounding.down:
+    if rounding is Rounding.refuse or (tokens < batch_tokens and rounding is Rounding.down):
         raise UserError(
             f"tokens={tokens}: allowed are multiples of batch_tokens={batch_tokens}; "
             f"give {_multiples_around(tokens, batch_tokens)}, or tokens_rounding=up or =down to have it rounded so"

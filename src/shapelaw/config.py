@@ -6,7 +6,7 @@ Token counts are floats here so that `tokens=2e9` can be typed; `whole` turns th
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -334,14 +334,29 @@ def to_dataclass(config: DictConfig) -> Any:
     """The composed configuration as its schema's dataclass.
 
     Raises:
-        UserError: for missing values and values of the wrong type.
+        UserError: for missing values, values of the wrong type, and keys that `+KEY=VALUE` put where there are none.
     """
+    unknown = _unknown_keys(config)
+    if unknown:
+        raise UserError(f"+{unknown[0]}: there is no such key; see them all with --help")
     try:
         return OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", "") or ""
         reason = str(error).splitlines()[0]
         raise UserError(f"{key}: {reason}; give it on the command line as {key}=VALUE") from error
+
+
+def _unknown_keys(config: DictConfig, prefix: str = "") -> list[str]:
+    """Keys that the schema does not have."""
+    schema = OmegaConf.get_type(config)
+    known = {field.name for field in fields(schema)} if is_dataclass(schema) else set()
+    unknown = [f"{prefix}{key}" for key in config if known and key not in known]
+    for key in known:
+        child = config._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none():
+            unknown += _unknown_keys(child, f"{prefix}{key}.")
+    return unknown
 
 
 def corpus_dir(data_dir: str, data: DataConfig, tokenizer: TokenizerConfig) -> Path:

@@ -38,4 +38,6 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not the JSON that was written there ({error}); remove it to start it anew") from error
+        raise UserError(
+            f"{path} is not the JSON that was written there ({error}); remove it to start it anew"
+        ) from error

@@ -1,0 +1,54 @@
+# make help lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV ?= .venv
+# Which torch to install: auto (a GPU's own build where there is a GPU, else without CUDA), cpu, cu128, rocm6.3, ...
+TORCH ?= auto
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo test test-all check format ui bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY) ## make the environment in .venv (TORCH=auto|cpu|cu128|rocm6.3 chooses torch's build)
+
+$(READY): pyproject.toml scripts/setup.sh
+	PYTHON=$(PYTHON) VENV=$(VENV) TORCH=$(TORCH) bash scripts/setup.sh
+	@touch $@
+
+demo: $(READY) ## corpus, a sweep of 12 shapes x 2 rates, cooldowns, fits, a picture: about 8 minutes on 2 cores
+	@start=$$SECONDS; set -e; \
+	$(BIN)/python prepare.py; \
+	$(BIN)/python train.py -m 'shape=glob(*)' lr_base=5,2.5; \
+	$(BIN)/python train.py -m sweeps=cooldown_nano; \
+	$(BIN)/python fit.py -m sweeps=demo; \
+	echo "demo took $$((SECONDS - start)) s; the runs and fits: make ui"
+
+test: $(READY) ## the whole test suite
+	$(BIN)/python -m pytest -n auto -m "not slow"
+
+test-all: $(READY) ## the suite with the long forms of its tests
+	$(BIN)/python -m pytest -n auto
+
+check: $(READY) ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## put the code in style
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+ui: $(READY) ## MLflow on the loopback address with all runs (PORT=5000)
+	$(BIN)/mlflow server --host 127.0.0.1 --port $(or $(PORT),5000) \
+		--backend-store-uri sqlite:///$${SHAPELAW_OUTPUTS:-$(CURDIR)/outputs}/mlflow.db \
+		--default-artifact-root $${SHAPELAW_OUTPUTS:-$(CURDIR)/outputs}/mlflow
+
+bench: $(READY) ## the benchmarks: ratios measured in one run
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+clean: ## remove the environment and caches (never outputs/)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,161 @@
+"""What the scripts share: find the suite, hand over to Hydra, and say errors in one line."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from shapelaw.config import store_schemas
+from shapelaw.errors import UserError
+
+BAD_INPUT = 2
+FAILED = 1
+INTERRUPTED = 130
+
+
+def main(root: Path, config_name: str, task: Any) -> NoReturn:
+    """Run a script: compose conf/CONFIG_NAME.yaml with the command line's overrides and do the task.
+
+    Args:
+        root: the project's folder, which holds conf/.
+        config_name: name of the top-level configuration.
+        task: called with a composed configuration; `task.single`, if there is one, when it is not a sweep.
+
+    Exit codes: 0; 1 if some work failed; 2 for bad input, said in one line; 130 when interrupted.
+    """
+    try:
+        _environment(root)
+        store_schemas()
+        hydra.main(config_path=str(root / "conf"), config_name=config_name)(_Entry(task))()
+    except KeyboardInterrupt:
+        _say("interrupted; run the same command again to continue")
+        sys.exit(INTERRUPTED)
+    except (Exception, _Failed) as caught:
+        error = caught.error if isinstance(caught, _Failed) else caught
+        message = explain(error)
+        if message is None:
+            raise error
+        _say(message)
+        sys.exit(FAILED if type(error).__name__ in ("SweepFailed", "Interrupted") else BAD_INPUT)
+    sys.exit(0)
+
+
+class _Failed(BaseException):
+    """Carries an error of a single run past Hydra, which would print lines of its own."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class _Entry:
+    """The task function that Hydra sees; in jobs of a sweep the task itself is called."""
+
+    def __init__(self, task: Any) -> None:
+        self.task = task
+        self.__name__ = "main"
+
+    def __call__(self, config: DictConfig) -> Any:
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            return self.task(config)
+        work: Callable[[DictConfig], Any] = getattr(self.task, "single", self.task)
+        try:
+            return work(config)
+        except Exception as error:
+            raise _Failed(error) from error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["task"], name)
+
+
+def _environment(root: Path) -> None:
+    """Set what conf/ refers to.
+
+    Raises:
+        UserError: if SHAPELAW_SUITE names no suite.
+    """
+    suites = root / "conf" / "suite"
+    name = os.environ.get("SHAPELAW_SUITE", "nano")
+    folder = Path(name).absolute() if os.sep in name else suites / name
+    if not (folder / "suite.yaml").exists():
+        have = ", ".join(sorted(path.parent.name for path in suites.glob("*/suite.yaml")))
+        raise UserError(f"SHAPELAW_SUITE={name}: allowed are {have}, or a folder with a suite.yaml and shape/*.yaml")
+    os.environ["SHAPELAW_SUITE_DIR"] = str(folder)
+    os.environ["SHAPELAW_ROOT"] = str(root)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, to be said in one line
+
+
+def explain(error: BaseException) -> str | None:
+    """One line for the user, or None if the error is not theirs."""
+    if isinstance(error, UserError) or type(error).__name__ in ("SweepFailed", "Interrupted"):
+        return str(error)
+    if isinstance(error, MissingConfigException):
+        return _missing(error)
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: not an override ({_line(error)}); write KEY=VALUE, quoted for the shell"
+    if isinstance(error, ConfigCompositionException | OmegaConfBaseException | HydraException):
+        return _composition(error)
+    return None
+
+
+def _composition(error: BaseException) -> str:
+    """What was wrong with an override, with the nearest right key."""
+    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    key = str(getattr(cause, "full_key", None) or "") or _quoted(str(error))
+    text = _line(cause)
+    if key and ("not in" in text or "not in" in str(error) or "Could not override" in str(error) and "struct" in text):
+        return f"{key}: there is no such key{_nearest(key)}; see them all with --help"
+    if "Could not override" in str(error):
+        return f"{_line(error)} {text}" if text not in _line(error) else _line(error)
+    return f"{key + ': ' if key and key not in text else ''}{text}; give a value of that type"
+
+
+def _missing(error: MissingConfigException) -> str:
+    name = error.missing_cfg_file or ""
+    options = ", ".join(error.options or [])
+    group, _, choice = name.rpartition("/")
+    return f"{group}={choice}: there is no such choice; allowed are {options}" if group else _line(error)
+
+
+def _nearest(key: str) -> str:
+    from shapelaw.config import PrepareConfig, TrainConfig
+
+    known = {name for schema in (TrainConfig, PrepareConfig) for name in _keys(OmegaConf.structured(schema))}
+    near = difflib.get_close_matches(key.lstrip("+"), sorted(known), n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def _keys(config: DictConfig, prefix: str = "") -> list[str]:
+    keys = []
+    for key in config:
+        name = f"{prefix}{key}"
+        keys.append(name)
+        if OmegaConf.is_dict(config._get_node(key)) and not OmegaConf.is_missing(config, key):
+            keys += _keys(config[key], f"{name}.")
+    return keys
+
+
+def _quoted(text: str) -> str:
+    found = re.search(r"[\"']([\w.@+/-]+)[\"']", text)
+    return found.group(1) if found else ""
+
+
+def _line(error: BaseException) -> str:
+    """First line of an error's message."""
+    return (str(error).splitlines() or [type(error).__name__])[0].strip()
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"shapelaw: {' '.join(message.split())}\n")

@@ -1,0 +1,189 @@
+"""What happens between steps, in this order: validate, record, checkpoint, report, stop if asked."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as pl
+
+from shapelaw.cell import Cell, State, Status, write_state
+from shapelaw.config import CheckpointConfig, Keep
+from shapelaw.data import ValidationSample
+from shapelaw.errors import UserError
+from shapelaw.tracking import VAL_LOSS, Tracker
+from shapelaw.training import checkpoint
+from shapelaw.training.module import CellModule, mean_loss
+
+REPORT_SECONDS = 1.0
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; its newest checkpoint is whole and the same command continues it."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a step of the cell costs.
+
+    Args:
+        flops_per_token: by the exact count.
+        devices: over all nodes.
+    """
+
+    flops_per_token: float
+    devices: int
+
+
+class Between(pl.Callback):
+    """Everything that is not the step itself. Its clock stands still meanwhile, so that seconds are seconds of steps.
+
+    Args:
+        cell: what is trained.
+        sample: the held-out sequences.
+        tracker: where metrics go.
+        costs: of a step.
+        state: the cell's state on disk, refreshed about once a second.
+        keep: which checkpoints stay.
+        log_every: steps between training metrics.
+        micro_batch: sequences of one forward pass.
+        show: called with every refreshed state.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        sample: ValidationSample,
+        tracker: Tracker,
+        costs: Costs,
+        state: State,
+        keep: CheckpointConfig,
+        log_every: int,
+        micro_batch: int,
+        show: Callable[[State], None],
+    ) -> None:
+        self.cell, self.sample, self.tracker, self.costs, self.state = cell, sample, tracker, costs, state
+        self.keep, self.log_every, self.micro_batch, self.show = keep, log_every, micro_batch, show
+        self.asked_to_stop: int | None = None
+        self.mark = self.reported = 0.0
+        self.since_log = (0, 0.0)
+
+    def on_train_start(self, trainer: pl.Trainer, module: CellModule) -> None:
+        """Take the signals (Lightning has set its own by now) and measure a branch where it starts."""
+        for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._ask)
+        self.since_log = (module.progress.step, module.progress.seconds)
+        if module.progress.step == self.cell.first_step > 0:
+            self._validate(module)
+        self._report(module, force=True)
+        self.mark = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: CellModule, outputs: Any, batch: Any, batch_index: int
+    ) -> None:
+        """Between two steps."""
+        step = module.progress.step
+        validates, checkpoints = self.cell.validates_at(step), self.cell.checkpoints_at(step)
+        logs = validates or step % self.log_every == 0
+        if not (logs or checkpoints or self.asked_to_stop or time.perf_counter() - self.reported > REPORT_SECONDS):
+            return
+        train_loss = self._take(module) if logs else None
+        self._stop_clock(module)
+        if validates:
+            self._validate(module)
+        if train_loss is not None:
+            self._record(module, train_loss)
+        if (checkpoints or self.asked_to_stop) and trainer.is_global_zero:
+            self._checkpoint(module)
+        self._report(module, force=validates)
+        if self.asked_to_stop:
+            raise Interrupted(f"stopped by {signal.Signals(self.asked_to_stop).name} after step {step}")
+        self.mark = time.perf_counter()
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked_to_stop = number
+
+    def _stop_clock(self, module: CellModule) -> None:
+        now = time.perf_counter()
+        module.progress.seconds += now - self.mark
+        self.mark = now
+
+    def _take(self, module: CellModule) -> float:
+        loss = module.take_train_loss()
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the training loss is {loss} at step {module.progress.step}: the run diverged; try a smaller lr_base than "
+                f"{self.cell.science['rate']['lr_base']:g}"
+            )
+        return loss
+
+    def _validate(self, module: CellModule) -> None:
+        module.model.eval()
+        loss = mean_loss(module, self.sample, self.micro_batch)
+        module.model.train()
+        self.state = replace(self.state, val_loss=loss)
+        self.tracker.log({VAL_LOSS: loss, **self._cost(module)}, module.progress.step * self.cell.batch_tokens)
+
+    def _cost(self, module: CellModule) -> dict[str, float]:
+        tokens = module.progress.step * self.cell.batch_tokens
+        return {
+            "cost/flops": tokens * self.costs.flops_per_token,
+            "cost/device_hours": module.progress.seconds * self.costs.devices / 3600,
+        }
+
+    def _record(self, module: CellModule, train_loss: float) -> None:
+        progress = module.progress
+        steps, seconds = progress.step - self.since_log[0], progress.seconds - self.since_log[1]
+        self.since_log = (progress.step, progress.seconds)
+        per_step = seconds / max(steps, 1)
+        speed = self.cell.batch_tokens / per_step if per_step else None
+        self.state = replace(self.state, train_loss=train_loss, tokens_per_second=speed)
+        metrics = {
+            "train/loss": train_loss,
+            "train/lr": self.cell.lr_at(progress.step - 1),
+            "train/grad_norm": float(module.grad_norm),
+            "speed/seconds_per_step": per_step,
+        }
+        if speed:
+            metrics["speed/tokens_per_second"] = speed
+        self.tracker.log(metrics, progress.step * self.cell.batch_tokens)
+
+    def _checkpoint(self, module: CellModule) -> None:
+        checkpoint.save(self.cell.folder, module.model, module.optimizer, module.counted())
+        if self.keep.keep is Keep.newest:
+            checkpoint.prune(self.cell.folder, self.keep.newest)
+        else:  # only what an interruption left between the cadence's steps
+            every = [step for step in checkpoint.steps_in(self.cell.folder) if self.cell.checkpoints_at(step)]
+            checkpoint.prune(self.cell.folder, 1, keep=every)
+
+    def _report(self, module: CellModule, force: bool = False) -> None:
+        if not force and time.perf_counter() - self.reported < REPORT_SECONDS:
+            return
+        self.reported = time.perf_counter()
+        if module.trainer.is_global_zero:
+            step = module.progress.step
+            self.state = replace(self.state, step=step, tokens=step * self.cell.batch_tokens)
+            write_state(self.cell.folder, self.state)
+            self.show(self.state)
+
+
+def running(state: State, cell: Cell, run_id: str | None) -> State:
+    """The state of a cell that a process has just taken up."""
+    return replace(
+        state,
+        status=Status.running,
+        steps=cell.last_step,
+        attempts=state.attempts + 1,
+        reason="",
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        mlflow_run_id=run_id,
+    )

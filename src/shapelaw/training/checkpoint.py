@@ -1,0 +1,154 @@
+"""Checkpoints: a folder of safetensors and a JSON file, written aside and renamed, with checksums; no pickle anywhere.
+
+    checkpoints/step-00000120/model.safetensors      weights by parameter name
+                              optimizer.safetensors  AdamW's state, PARAMETER.NAME
+                              state.json             counters, and the SHA-256 of the two files
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from shapelaw.errors import UserError
+from shapelaw.files import read_json, write_json
+
+log = logging.getLogger(__name__)
+FORMAT_VERSION = 1
+MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
+
+
+@dataclass
+class Progress:
+    """How far a run has come; what a checkpoint counts beside the tensors.
+
+    Args:
+        step: optimiser steps done.
+        seconds: seconds spent in steps (not in validations, checkpoints or start-up).
+        loss_sum, loss_steps: training loss summed since it was last recorded, and over how many steps.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    loss_sum: float = 0.0
+    loss_steps: int = 0
+
+
+def path_at(folder: Path, step: int) -> Path:
+    """Folder of the checkpoint after `step` steps."""
+    return folder / "checkpoints" / f"step-{step:08d}"
+
+
+def steps_in(folder: Path) -> list[int]:
+    """Steps at which a cell's folder holds a checkpoint, in order; half-written ones do not count."""
+    return sorted(int(path.name.removeprefix("step-")) for path in (folder / "checkpoints").glob("step-*"))
+
+
+def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> Path:
+    """Write a checkpoint aside, flush it, and rename it into place; an existing one of this step stays.
+
+    Raises:
+        UserError: if the disk is full; what was there stays.
+    """
+    final = path_at(folder, progress.step)
+    if final.exists():
+        return final
+    aside = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    aside.mkdir(parents=True)
+    try:
+        save_file(dict(model.named_parameters()), aside / MODEL)
+        save_file(_optimizer_tensors(model, optimizer), aside / OPTIMIZER)
+        sums = {name: _flush(aside / name) for name in (MODEL, OPTIMIZER)}
+        write_json(aside / "state.json", {"version": FORMAT_VERSION, "sha256": sums, **asdict(progress)})
+        aside.rename(final)
+    except OSError as error:
+        raise UserError(
+            f"checkpoint after step {progress.step} could not be written to {folder} ({error}); the ones before it are "
+            "whole; free some space and run the same command again"
+        ) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return final
+
+
+def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+    """Load a checkpoint into model and optimiser.
+
+    Raises:
+        UserError: if a file is missing, damaged, of another version, or of another model.
+    """
+    state = _verified_state(path)
+    device = next(model.parameters()).device
+    try:
+        model.load_state_dict(load_file(path / MODEL, device=str(device)))
+    except RuntimeError as error:
+        raise UserError(f"{path} is of another model: {str(error).splitlines()[-1].strip()}") from error
+    _load_optimizer(load_file(path / OPTIMIZER, device=str(device)), model, optimizer)
+    fields = {key: value for key, value in state.items() if key not in ("version", "sha256")}
+    return Progress(**fields)
+
+
+def load_newest(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+    """Load the newest whole checkpoint of a cell; damaged ones are passed over with a warning. Nothing there: step 0."""
+    for step in reversed(steps_in(folder)):
+        try:
+            return load(path_at(folder, step), model, optimizer)
+        except UserError as error:
+            log.warning("passing over a damaged checkpoint: %s", error)
+            shutil.rmtree(path_at(folder, step))  # it would stand in the way of the one to be written at this step
+    return Progress()
+
+
+def prune(folder: Path, newest: int, keep: Iterable[int] = ()) -> None:
+    """Remove all but the newest checkpoints and those of the steps to keep; and what a killed writer left."""
+    doomed = set(steps_in(folder)[:-newest]) - set(keep)
+    for path in (*(path_at(folder, step) for step in doomed), *(folder / "checkpoints").glob(".step-*.tmp")):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    return {
+        f"{name}.{key}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state[parameter].items()
+    }
+
+
+def _load_optimizer(tensors: Mapping[str, torch.Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    parameters = dict(model.named_parameters())
+    for full_name, value in tensors.items():
+        name, key = full_name.rsplit(".", 1)
+        optimizer.state[parameters[name]][key] = value
+
+
+def _flush(path: Path) -> str:
+    """Push a file to the disk; its SHA-256."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _verified_state(path: Path) -> dict[str, Any]:
+    if not (path / "state.json").exists():
+        raise UserError(f"{path} has no state.json")
+    state: dict[str, Any] = read_json(path / "state.json")
+    if state.get("version") != FORMAT_VERSION:
+        raise UserError(f"{path} is of format {state.get('version')}; this version reads {FORMAT_VERSION}")
+    for name, expected in state["sha256"].items():
+        if not (path / name).exists():
+            raise UserError(f"{path / name} is missing")
+        with (path / name).open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != expected:
+            raise UserError(f"{path / name} is damaged: its SHA-256 is {found[:12]}..., written was {expected[:12]}...")
+    return state

@@ -1,0 +1,200 @@
+"""Train one cell from wherever it stands: new, interrupted, or branching from another cell's checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from omegaconf import OmegaConf
+
+from shapelaw.cell import Cell, State, Status, corpus_folder, lock, parent_folder, read_state, write_state
+from shapelaw.config import Precision, TrainConfig
+from shapelaw.counting import params_total
+from shapelaw.data import Corpus, Loader, load_corpus, validation
+from shapelaw.data.torch_batches import TokenBatches
+from shapelaw.errors import UserError
+from shapelaw.files import write_text
+from shapelaw.model import ModelSpec, Transformer, initialise
+from shapelaw.optim import AdamWSettings, adamw
+from shapelaw.tracking import MlflowTracker, NoTracker, RunInfo, Tracker
+from shapelaw.training import checkpoint
+from shapelaw.training.callbacks import Between, Costs, Interrupted, running
+from shapelaw.training.checkpoint import Progress
+from shapelaw.training.cost import flops_per_token
+from shapelaw.training.module import CellModule
+
+log = logging.getLogger(__name__)
+
+
+def run(config: TrainConfig, cell: Cell, tags: dict[str, str], show: Callable[[State], None]) -> float:
+    """Train the cell to its end; the last held-out loss, nats per token. A finished cell is left as it is.
+
+    Raises:
+        UserError: for bad input, or when the run diverged.
+        Interrupted: when it was asked to stop; its checkpoint is whole.
+    """
+    with lock(cell.folder):
+        state = read_state(cell.folder)
+        if state.status is Status.finished:
+            assert state.val_loss is not None
+            return state.val_loss
+        write_text(cell.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
+        corpus = load_corpus(corpus_folder(config))
+        tracker = _tracker(config, cell, tags)
+        tracker.artifact(cell.folder / "config.yaml")
+        state = running(state, cell, tracker.run_id)
+        return _train(config, cell, corpus, tracker, state, show)
+
+
+def _train(
+    config: TrainConfig,
+    cell: Cell,
+    corpus: Corpus,
+    tracker: Tracker,
+    state: State,
+    show: Callable[[State], None],
+) -> float:
+    """The run itself; whatever ends it is written into its state and its tracked run."""
+    between: Between | None = None
+    try:
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        module = _module(config, cell)
+        costs = Costs(flops_per_token(cell), config.devices * config.num_nodes)
+        sample = validation(corpus, cell.seq_len, int(config.validation.tokens))
+        between = Between(
+            cell,
+            sample,
+            tracker,
+            costs,
+            state,
+            config.checkpoint,
+            config.tracker.log_every_steps,
+            config.micro_batch_sequences,
+            show,
+        )
+        _fit(config, cell, corpus, module, between)
+        final = between.state
+        assert final.val_loss is not None
+    except BaseException as error:
+        interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
+        last = between.state if between else state
+        status = Status.interrupted if interrupted else Status.failed
+        write_state(cell.folder, replace(last, status=status, reason=str(error).splitlines()[0] if str(error) else ""))
+        tracker.finish("KILLED" if interrupted else "FAILED")
+        raise
+    write_state(cell.folder, replace(final, status=Status.finished))
+    tracker.finish("FINISHED")
+    return final.val_loss
+
+
+def _module(config: TrainConfig, cell: Cell) -> CellModule:
+    """Model and optimiser, at the newest checkpoint of the cell, of its parent, or at the start."""
+    from shapelaw.cell import depth_patch
+
+    spec = ModelSpec(cell.shape, cell.vocab_size, cell.seq_len, attention=config.attention.name)
+    model = Transformer(spec)
+    optim = config.optim
+    settings = AdamWSettings((optim.beta1, optim.beta2), optim.eps, optim.weight_decay)
+    optimizer = adamw(model, settings)
+    progress = checkpoint.load_newest(cell.folder, model, optimizer)
+    if progress.step == 0 and cell.parent:
+        progress = _branch(cell, model, optimizer)
+    elif progress.step == 0:
+        initialise(model, config.seed, depth_patch(config.lr_rule), config.suite.width_unit)
+    return CellModule(cell, model, optimizer, progress, config.micro_batch_sequences, optim.clip_norm)
+
+
+def _branch(cell: Cell, model: Transformer, optimizer: torch.optim.Optimizer) -> Progress:
+    """The parent's checkpoint where the branch starts.
+
+    Raises:
+        UserError: if it is not there, naming those that are.
+    """
+    folder = parent_folder(cell)
+    path = checkpoint.path_at(folder, cell.first_step)
+    if not path.exists():
+        have = ", ".join(f"{step * cell.batch_tokens:,}" for step in checkpoint.steps_in(folder)) or "none"
+        raise UserError(
+            f"cooldown.from_tokens={cell.first_step * cell.batch_tokens:,}: the run it continues ({folder.name}) has no "
+            f"checkpoint there; it has: {have}. Train it first: the same command with cooldown=none"
+        )
+    return replace(checkpoint.load(path, model, optimizer), seconds=0.0, loss_sum=0.0, loss_steps=0)
+
+
+def _fit(config: TrainConfig, cell: Cell, corpus: Corpus, module: CellModule, between: Between) -> None:
+    """Lightning's loop over the steps that are left."""
+    trainer = pl.Trainer(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        num_nodes=config.num_nodes,
+        precision=_precision(config.precision),  # type: ignore[arg-type]
+        max_epochs=1,
+        callbacks=[between],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    batches = TokenBatches(
+        Loader.of(corpus, cell.seq_len, config.order_seed),
+        batch_sequences=cell.batch_sequences,
+        start_step=module.progress.step,
+        steps=cell.last_step - module.progress.step,
+        rank=trainer.global_rank,
+        world=trainer.world_size,
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        trainer.fit(module, train_dataloaders=batches)
+
+
+def _precision(precision: Precision) -> str:
+    bf16 = precision is Precision.bf16 or (
+        precision is Precision.auto and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    )
+    return "bf16-mixed" if bf16 else "32-true"
+
+
+def _tracker(config: TrainConfig, cell: Cell, tags: dict[str, str]) -> Tracker:
+    settings = config.tracker
+    if settings.name == "none":
+        return NoTracker()
+    assert settings.experiment_id is not None, "the launching process opens the store"
+    return MlflowTracker(settings.uri, settings.experiment_id, _info(config, cell, tags))
+
+
+def _info(config: TrainConfig, cell: Cell, tags: dict[str, str]) -> RunInfo:
+    shape = cell.shape
+    params: dict[str, Any] = {
+        "suite": cell.suite,
+        "width": shape.width,
+        "depth": shape.depth,
+        "head_size": shape.head_size,
+        "params": int(params_total(shape.width, shape.depth, cell.vocab_size, shape.head_size)),
+        "vocab_size": cell.vocab_size,
+        "seq_len": cell.seq_len,
+        "batch_tokens": cell.batch_tokens,
+        "tokens": cell.tokens,
+        "lr_base": config.lr_base,
+        "lr_eff": cell.lr_eff,
+        "lr_rule": config.lr_rule.name.value,
+        "schedule": config.schedule.kind.value,
+        "cooldown": cell.parent is not None,
+        "cooldown_from_tokens": cell.first_step * cell.batch_tokens,
+        "seed": config.seed,
+        "flops_per_token": flops_per_token(cell),
+        "num_devices": config.devices * config.num_nodes,
+    }
+    branch = {"shapelaw.continues": cell.parent, "shapelaw.from_step": str(cell.first_step)} if cell.parent else {}
+    tags = {"shapelaw.suite": cell.suite, "shapelaw.folder": str(Path(cell.folder).absolute()), **tags, **branch}
+    return RunInfo(cell.identity, "train", cell.label, params, tags, config.tracker.parent_run_id)
+
+

@@ -1,0 +1,144 @@
+"""Training as the work of a sweep. Imports no torch until a cell is trained."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from shapelaw.cell import Cell, State, Status, cell_of, corpus_folder, read_state
+from shapelaw.config import TrainConfig, to_dataclass
+from shapelaw.data import Corpus, check_repeats, load_corpus
+from shapelaw.errors import UserError
+from shapelaw.sweep.task import Job
+from shapelaw.training.cost import check_machine, cost_of
+
+UNPREPARED = "unprepared"
+"""Stands for the corpus hash while only costs are asked."""
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """The work of train.py."""
+
+    preload: tuple[str, ...] = ("shapelaw.training.run", "mlflow")
+    noun: str = "cell"
+
+    def __call__(self, config: DictConfig) -> float:
+        """Train one cell; its last held-out loss, nats per token."""
+        train: TrainConfig = to_dataclass(config)
+        cell = cell_of(train, _corpus(train).manifest.corpus_hash)
+        from shapelaw.training.run import run
+
+        return run(train, cell, _tags(train), _quiet)
+
+    def single(self, config: DictConfig) -> float:
+        """Check, then train one cell in this process, with a progress bar."""
+        jobs = self.plan([config])
+        from omegaconf import OmegaConf
+
+        for key, value in self.begin([config], jobs).items():
+            OmegaConf.update(config, key, value)
+        train: TrainConfig = to_dataclass(config)
+        cell = cell_of(train, _corpus(train).manifest.corpus_hash)
+        from shapelaw.training.progress import bar
+        from shapelaw.training.run import run
+
+        with bar(cell, train.progress) as show:
+            return run(train, cell, _tags(train), show)
+
+    def plan(self, configs: Sequence[DictConfig]) -> list[Job]:
+        """Check every cell: values, cost on this machine, corpus."""
+        trains: list[TrainConfig] = [to_dataclass(config) for config in configs]
+        priced = [cell_of(train, UNPREPARED) for train in trains]
+        check_machine([(cell, cost_of(cell, train)) for cell, train in zip(priced, trains, strict=True)], trains[0])
+        corpora = {folder: load_corpus(folder) for folder in {corpus_folder(train) for train in trains}}
+        cells = [cell_of(train, corpora[corpus_folder(train)].manifest.corpus_hash) for train in trains]
+        for train, cell in zip(trains, cells, strict=True):
+            _check_corpus(train, cell, corpora[corpus_folder(train)])
+            _check_attention(train)
+        return [_job(cell, train) for cell, train in zip(cells, trains, strict=True)]
+
+    def begin(self, configs: Sequence[DictConfig], jobs: Sequence[Job]) -> Mapping[str, Any]:
+        """Open the tracking store; for a sweep, its parent run."""
+        tracker = configs[0].tracker
+        if tracker.name == "none":
+            return {}
+        from shapelaw.tracking import open_parent, open_store
+
+        experiment_id = open_store(tracker.uri, tracker.artifacts, configs[0].suite.name)
+        shared = {"tracker.experiment_id": experiment_id}
+        if len(jobs) > 1:
+            names = {job.identity: job.label for job in jobs}
+            shared["tracker.parent_run_id"] = open_parent(tracker.uri, experiment_id, sweep_identity(jobs), names)
+        return shared
+
+    def end(self, configs: Sequence[DictConfig], jobs: Sequence[Job], failed: Sequence[str]) -> None:
+        """Close the sweep's parent run."""
+        tracker = configs[0].tracker
+        if tracker.name == "none" or len(jobs) < 2:
+            return
+        from shapelaw.tracking import close_parent
+
+        close_parent(tracker.uri, configs[0].suite.name, sweep_identity(jobs), len(jobs), len(failed))
+
+
+def sweep_identity(jobs: Sequence[Job]) -> str:
+    """Hash of the set of its jobs: the same sweep, started again, is the same."""
+    return hashlib.sha256(" ".join(sorted({job.identity for job in jobs})).encode()).hexdigest()[:12]
+
+
+def _job(cell: Cell, train: TrainConfig) -> Job:
+    done = read_state(cell.folder).status is Status.finished
+    return Job(cell.identity, cell.label, cell.folder, cost_of(cell, train).flops, done, cell.parent)
+
+
+def _corpus(train: TrainConfig) -> Corpus:
+    return load_corpus(corpus_folder(train))
+
+
+def _check_corpus(train: TrainConfig, cell: Cell, corpus: Corpus) -> None:
+    """The vocabulary fits the shards, and the corpus is not repeated more often than allowed."""
+    corpus.check_vocab(cell.vocab_size)
+    check_repeats(corpus, cell.seq_len, cell.tokens, train.data.max_epochs)
+
+
+def _check_attention(train: TrainConfig) -> None:
+    if train.attention.name not in ("sdpa", "flash"):
+        raise UserError(f"attention={train.attention.name}: allowed are sdpa, flash")
+
+
+def _tags(train: TrainConfig) -> dict[str, str]:
+    return {
+        "shapelaw.corpus": _corpus(train).manifest.corpus_hash[:12],
+        "shapelaw.git_commit": git_commit(),
+        "shapelaw.host": socket.gethostname(),
+    }
+
+
+def git_commit() -> str:
+    """Commit of the code that runs, with a + if it was changed since; unknown outside a repository."""
+    root = os.environ.get("SHAPELAW_ROOT", str(Path(__file__).parent))
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", root, *words], capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        commit = git("rev-parse", "--short=12", "HEAD")
+        return commit + ("+" if commit and git("status", "--porcelain", "--untracked-files=no") else "") or "unknown"
+    except OSError:
+        return "unknown"
+
+
+def _quiet(state: State) -> None:
+    """Nothing: the launcher reads the state file."""
+
+
