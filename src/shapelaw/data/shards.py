@@ -30,7 +30,7 @@ class ShardWriter:
 
     Shards hold shard_tokens ids each, the last one the rest. After `sync`, the caller notes tokens and shards on
     disk and calls `publish`, which renames the full shards; so a shard under its final name is whole and noted, and
-    never changes again. A writer that is given an earlier state continues from there: what was written after it is cut off.
+    never changes again. A writer that is given an earlier state continues from there: what came after it is cut off.
 
     Args:
         folder: where the shards lie.

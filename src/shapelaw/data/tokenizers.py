@@ -304,10 +304,10 @@ def _clean(text: str) -> str:
 def _first_bytes(texts: Iterable[str], size: int) -> Iterator[str]:
     """Texts until `size` characters have been given, the last one cut."""
     for text in texts:
-        if size <= 0:
-            return
         yield text[:size]
         size -= len(text)
+        if size <= 0:
+            return
 
 
 def _hash(parts: dict[str, Any]) -> str:

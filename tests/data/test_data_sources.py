@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shapelaw.data import HubSource, JsonSource, ParquetSource, Source, StdlibSource, TextSource
+from shapelaw.data.sources import cut
+from shapelaw.errors import UserError
+
+TEXTS = ["first\nline", "zwei ÄÖ 漢字 🙂", 'quotes "and" \\ slashes', "last"]
+
+
+def texts_of(source: Source) -> list[str]:
+    return [document.text for document in source.documents()]
+
+
+def json_lines(texts: list[str], key: str = "text") -> str:
+    return "".join(json.dumps({"id": i, key: text, "meta": {"a": 1}}) + "\n" for i, text in enumerate(texts))
+
+
+def write_plain(path: Path, data: str) -> None:
+    path.write_text(data, encoding="utf-8")
+
+
+def write_gzip(path: Path, data: str) -> None:
+    path.write_bytes(gzip.compress(data.encode()))
+
+
+def write_zstd(path: Path, data: str) -> None:
+    path.write_bytes(zstandard.compress(data.encode()))
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [("a.jsonl", write_plain), ("a.json.gz", write_gzip), ("a.jsonl.gz", write_gzip), ("a.jsonl.zst", write_zstd)],
+)
+def test_json_lines_are_read_back(tmp_path: Path, name: str, write: Callable[[Path, str], None]) -> None:
+    write(tmp_path / name, json_lines(TEXTS))
+    for where in (str(tmp_path), str(tmp_path / name), str(tmp_path / "*")):
+        assert texts_of(JsonSource((where,))) == TEXTS
+
+
+def test_json_key_and_several_files(tmp_path: Path) -> None:
+    write_plain(tmp_path / "b.jsonl", json_lines(TEXTS[2:], "content"))
+    write_gzip(tmp_path / "a.json.gz", json_lines(TEXTS[:2], "content"))
+    assert texts_of(JsonSource((str(tmp_path / "b.jsonl"), str(tmp_path)), text_key="content")) == TEXTS
+
+
+def test_parquet_is_read_back(tmp_path: Path) -> None:
+    texts = [f"row {i}" for i in range(50)]
+    pq.write_table(pa.table({"text": [*texts, None], "n": range(51)}), tmp_path / "x.parquet", row_group_size=7)
+    assert texts_of(ParquetSource((str(tmp_path),), batch_rows=4)) == texts
+
+
+def test_text_files_by_folder_pattern_and_name(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    for name, text in zip(("a.txt", "b.md", "sub/c.txt", "sub/d.txt"), TEXTS, strict=True):
+        (tmp_path / name).write_bytes(text.encode())
+    (tmp_path / "skipped.bin").write_bytes(b"\xff")
+    assert texts_of(TextSource((str(tmp_path),))) == TEXTS
+    assert texts_of(TextSource((str(tmp_path / "**/*.txt"),))) == [TEXTS[0], *TEXTS[2:]]
+    assert texts_of(TextSource((str(tmp_path / "b.md"), str(tmp_path / "a.txt")))) == TEXTS[:2]
+
+
+@given(text=st.text(alphabet="ab\n\r漢", max_size=80), chars=st.integers(1, 9))
+@settings(deadline=None)
+def test_cut_keeps_every_character_and_ends_at_lines(text: str, chars: int) -> None:
+    pieces = list(cut(io.StringIO(text, newline=""), chars))
+    assert "".join(pieces) == text
+    assert all(0 < len(piece) < 2 * chars for piece in pieces)
+    for piece in pieces[:-1]:
+        assert piece.endswith("\n") or "\n" not in piece
+
+
+def test_long_text_file_is_cut(tmp_path: Path) -> None:
+    text = "".join(f"line {i}\r\n" for i in range(1000))
+    (tmp_path / "long.txt").write_bytes(text.encode())
+    pieces = texts_of(TextSource((str(tmp_path),), document_chars=500))
+    assert "".join(pieces) == text
+    assert len(pieces) > 15
+
+
+def test_stdlib_is_this_pythons_source() -> None:
+    source = StdlibSource()
+    found = {document.id: document.text for document in source.documents()}
+    assert found["json/__init__.py"] == Path(json.__file__).read_text(encoding="utf-8")
+    assert list(found) == sorted(found)
+    assert not [name for name in found if "site-packages" in name]
+    size = source.text_bytes()
+    assert size is not None
+    assert 0.98 * size < sum(len(text.encode()) for text in found.values()) <= size
+
+
+def test_stdlib_leaves_out_what_is_no_utf8(tmp_path: Path) -> None:
+    (tmp_path / "good.py").write_text("x = 1")
+    (tmp_path / "latin.py").write_bytes(b"# -*- coding: latin-1 -*-\n# \xe4")
+    assert texts_of(StdlibSource(tmp_path)) == ["x = 1"]
+    (tmp_path / "good.py").unlink()
+    (tmp_path / "latin.py").unlink()
+    with pytest.raises(UserError, match="data=stdlib"):
+        StdlibSource(tmp_path).spec()
+
+
+def test_spec_knows_renamed_and_changed_files_but_not_where_they_lie(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.txt").write_text("text")
+    spec = TextSource((str(tmp_path / "one"),)).spec()
+    assert TextSource((str(tmp_path / "two"),)).spec() == spec
+    (tmp_path / "two" / "a.txt").write_text("texts")
+    assert TextSource((str(tmp_path / "two"),)).spec() != spec
+    (tmp_path / "one" / "a.txt").rename(tmp_path / "one" / "b.txt")
+    assert TextSource((str(tmp_path / "one"),)).spec() != spec
+
+
+BAD_FILES: list[tuple[str, bytes, type[Any], str]] = [
+    ("x.jsonl", b'{"text": "a"}\n{"tex', JsonSource, "x.jsonl:2 is no JSON"),
+    ("x.jsonl", b'{"body": "a"}\n', JsonSource, "text_key=text: .*x.jsonl:1 .*keys body"),
+    ("x.jsonl", b'{"text": null}\n', JsonSource, "text_key=text"),
+    ("x.jsonl", b"[1, 2]\n", JsonSource, "found: list"),
+    ("x.jsonl", b'{"text": "\xff"}\n', JsonSource, "is no utf-8 text"),
+    ("x.json.gz", gzip.compress(b'{"text": "a"}\n' * 99)[:-9], JsonSource, "damaged or cut short"),
+    ("x.json.gz", b'{"text": "a"}\n', JsonSource, "damaged or cut short"),
+    ("x.jsonl.zst", b'{"text": "a"}\n', JsonSource, "damaged or cut short"),
+    ("x.txt", b"\xff\xfe", TextSource, "is no utf-8 text"),
+    ("x.parquet", b"PAR1 no", ParquetSource, "cannot be read as Parquet"),
+]
+
+
+@pytest.mark.parametrize(("name", "data", "kind", "message"), BAD_FILES)
+def test_damaged_files_are_named(tmp_path: Path, name: str, data: bytes, kind: type[Any], message: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(UserError, match=message) as caught:
+        texts_of(kind((str(tmp_path / name),)))
+    assert name in str(caught.value)
+
+
+def test_parquet_columns_are_checked(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"n": [1], "t": ["a"]}), tmp_path / "x.parquet")
+    with pytest.raises(UserError, match="columns n, t"):
+        texts_of(ParquetSource((str(tmp_path),)))
+    with pytest.raises(UserError, match="holds int64"):
+        texts_of(ParquetSource((str(tmp_path),), text_key="n"))
+
+
+@pytest.mark.parametrize("source", [TextSource(("no/*.txt",)), JsonSource(("no",)), ParquetSource(())])
+def test_nothing_to_read_is_an_error(source: Source) -> None:
+    with pytest.raises(UserError, match="paths="):
+        source.spec()
+
+
+def test_bad_settings(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="document_chars=0"):
+        TextSource(("a",), document_chars=0)
+    (tmp_path / "a.txt").write_text("a")
+    with pytest.raises(UserError, match="encoding"):
+        texts_of(TextSource((str(tmp_path),), encoding="nonesuch"))
+
+
+def fake_datasets(monkeypatch: pytest.MonkeyPatch, load: Callable[..., Any]) -> None:
+    module = types.ModuleType("datasets")
+    module.load_dataset = load  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "datasets", module)
+
+
+def test_hub_rows_are_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+
+    def load(*names: Any, **settings: Any) -> Any:
+        calls.append((names, settings))
+        return ({"content": text} for text in TEXTS)
+
+    fake_datasets(monkeypatch, load)
+    source = HubSource("owner/name", "en", "test", "v1", text_key="content")
+    assert texts_of(source) == TEXTS
+    assert calls == [(("owner/name", "en"), {"split": "test", "revision": "v1", "streaming": True})]
+
+
+def test_hub_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*names: Any, **settings: Any) -> Any:
+        raise ConnectionError("no network")
+
+    fake_datasets(monkeypatch, load)
+    with pytest.raises(UserError, match=r"'owner/name'.*no network"):
+        texts_of(HubSource("owner/name"))
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(UserError, match=r"pip install 'shapelaw\[datasets\]'"):
+        texts_of(HubSource("owner/name"))
