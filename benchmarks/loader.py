@@ -2,8 +2,8 @@
 
     python benchmarks/loader.py [corpus folder]
 
-Without a folder a corpus of 64M random tokens is written to a temporary one. A batch is one copy from the memory map into a
-fresh int64 array; `into a given array` saves the allocation; `views` are the map itself, without a copy.
+Without a folder 64M random tokens are written to a temporary one. `fresh` is one copy from the memory map into a new
+int64 array for each batch, `given` into the same array again and again, `views` the map itself, without a copy.
 """
 
 from __future__ import annotations

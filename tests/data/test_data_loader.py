@@ -92,7 +92,7 @@ def test_validation_takes_all_and_says_so_where_there_are_fewer(small_corpus: Co
     assert sample.windows.tolist() == list(range(available))
     assert sample.note is not None
     assert f"all {available * SEQ_LEN:,} held-out tokens" in sample.note
-    with pytest.raises(UserError, match="val_tokens=0"):
+    with pytest.raises(UserError, match=r"validation\.tokens=0"):
         validation(small_corpus, SEQ_LEN, 0)
 
 

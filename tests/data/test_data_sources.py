@@ -110,7 +110,7 @@ def test_stdlib_leaves_out_what_is_no_utf8(tmp_path: Path) -> None:
     assert texts_of(StdlibSource(tmp_path)) == ["x = 1"]
     (tmp_path / "good.py").unlink()
     (tmp_path / "latin.py").unlink()
-    with pytest.raises(UserError, match="data=stdlib"):
+    with pytest.raises(UserError, match="source=stdlib"):
         StdlibSource(tmp_path).spec()
 
 
@@ -128,7 +128,7 @@ def test_spec_knows_renamed_and_changed_files_but_not_where_they_lie(tmp_path: P
 
 BAD_FILES: list[tuple[str, bytes, type[Any], str]] = [
     ("x.jsonl", b'{"text": "a"}\n{"tex', JsonSource, "x.jsonl:2 is no JSON"),
-    ("x.jsonl", b'{"body": "a"}\n', JsonSource, "text_key=text: .*x.jsonl:1 .*keys body"),
+    ("x.jsonl", b'{"body": "a"}\n', JsonSource, "data.text_key=text: .*x.jsonl:1 .*keys body"),
     ("x.jsonl", b'{"text": null}\n', JsonSource, "text_key=text"),
     ("x.jsonl", b"[1, 2]\n", JsonSource, "found: list"),
     ("x.jsonl", b'{"text": "\xff"}\n', JsonSource, "is no utf-8 text"),
@@ -158,7 +158,7 @@ def test_parquet_columns_are_checked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", [TextSource(("no/*.txt",)), JsonSource(("no",)), ParquetSource(())])
 def test_nothing_to_read_is_an_error(source: Source) -> None:
-    with pytest.raises(UserError, match="paths="):
+    with pytest.raises(UserError, match=r"data\.path="):
         source.spec()
 
 
@@ -194,7 +194,7 @@ def test_hub_errors(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ConnectionError("no network")
 
     fake_datasets(monkeypatch, load)
-    with pytest.raises(UserError, match=r"'owner/name'.*no network"):
+    with pytest.raises(UserError, match=r"data\.dataset=owner/name.*no network"):
         texts_of(HubSource("owner/name"))
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match=r"pip install 'shapelaw\[datasets\]'"):

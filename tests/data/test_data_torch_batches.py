@@ -53,7 +53,7 @@ def test_tensors(small_corpus: Corpus) -> None:
 
 @pytest.mark.parametrize("micro", [0, 5, 25])
 def test_micro_batches_must_divide(small_corpus: Corpus, micro: int) -> None:
-    with pytest.raises(UserError, match=f"micro_batch={micro}"):
+    with pytest.raises(UserError, match=f"micro_batch_sequences={micro}"):
         TokenBatches(Loader.of(small_corpus, SEQ_LEN, 3), BATCH, 0, STEPS, micro_sequences=micro)
 
 

@@ -161,7 +161,9 @@ def load_corpus(folder: Path, *, verify_hashes: bool = False) -> Corpus:
     if manifest is None:
         begun = (folder / PROGRESS_FILE).exists()
         state = "its preparation was interrupted" if begun else "there is no prepared corpus"
-        raise UserError(f"data={folder}: {state}; run: python prepare.py (with the same data and tokenizer settings)")
+        raise UserError(
+            f"corpus folder {folder}: {state}; run: python prepare.py (with the same data and tokenizer settings)"
+        )
     check_sizes(folder, manifest)
     if verify_hashes:
         for split in manifest.splits.values():

@@ -71,7 +71,7 @@ def split_rule(val_fraction: float) -> str:
 def check_val_fraction(val_fraction: float) -> None:
     """Raises UserError unless 0 < val_fraction < 1."""
     if not 0.0 < val_fraction < 1.0:
-        raise UserError(f"val_fraction={val_fraction}: allowed are numbers between 0 and 1, exclusive; try 0.02")
+        raise UserError(f"data.val_fraction={val_fraction}: allowed are numbers between 0 and 1, exclusive; try 0.02")
 
 
 def batched(documents: Iterable[Document], batch_bytes: int) -> Iterator[list[str]]:

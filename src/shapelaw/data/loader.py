@@ -122,8 +122,8 @@ class ValidationSample:
         if self.tokens_asked <= self.tokens:
             return None
         return (
-            f"validation on all {self.tokens:,} held-out tokens: val_tokens={self.tokens_asked:,} were asked for, "
-            "the corpus has no more (a larger corpus or val_fraction gives more)"
+            f"validation on all {self.tokens:,} held-out tokens, validation.tokens={self.tokens_asked:,} asked for; "
+            "the corpus has no more (a larger corpus or data.val_fraction gives more)"
         )
 
     def batches(self, batch_sequences: int, rank: int = 0, world: int = 1) -> Iterator[Int64s]:
@@ -149,12 +149,12 @@ def validation(corpus: Corpus, seq_len: int, tokens: int) -> ValidationSample:
         UserError: if tokens is not positive or the split is shorter than one sequence.
     """
     if tokens < 1:
-        raise UserError(f"val_tokens={tokens}: allowed are whole numbers from 1")
+        raise UserError(f"validation.tokens={tokens}: allowed are whole numbers from 1")
     available = corpus.val.windows(seq_len)
     if available == 0:
         raise UserError(
             f"seq_len={seq_len}: the validation split of {corpus.folder} has only {corpus.val.tokens} tokens, one "
-            "sequence needs seq_len + 1; prepare with a larger val_fraction or a larger corpus, or shorten seq_len"
+            "sequence needs seq_len + 1; prepare with a larger data.val_fraction or a larger corpus, or shorten seq_len"
         )
     count = min(-(-tokens // seq_len), available)
     return ValidationSample(corpus.val, seq_len, np.arange(count, dtype=np.int64) * available // count, tokens)

@@ -149,8 +149,8 @@ class _Job:
                 self._report(PrepareStatus("checking", seen, size, self._tokens(), self._total_bytes))
         if content.hex() != self._at.content:
             raise UserError(
-                f"out_dir={self._folder}: the source's first {self._at.documents} documents are not those of the "
-                "interrupted call any more; remove the folder to start anew, or give another"
+                f"corpus folder {self._folder}: the source's first {self._at.documents} documents are not those of the "
+                "interrupted call any more; remove the folder to start anew, or give another data.name"
             )
         yield from everything
 
@@ -218,8 +218,8 @@ class _Job:
             path.unlink(missing_ok=True)
         remedy = "raise it" if empty == [VAL] else "change it"
         raise UserError(
-            f"val_fraction={self._request.val_fraction}: none of the {self._at.documents} documents fell on the side "
-            f"{' and '.join(empty)}; {remedy}, or give more or smaller documents (document_chars of text files)"
+            f"data.val_fraction={self._request.val_fraction}: none of the {self._at.documents} documents fell on the "
+            f"side {' and '.join(empty)}; {remedy}, or give more or smaller documents (text files: data.document_chars)"
         )
 
     def _full_shards(self) -> int:
@@ -237,7 +237,7 @@ class _Job:
 def _request(source: Source, tokenizer: TokenizerChoice, val_fraction: float, shard_tokens: int) -> Request:
     docs.check_val_fraction(val_fraction)
     if shard_tokens < 1:
-        raise UserError(f"shard_tokens={shard_tokens}: allowed are whole numbers from 1; try {SHARD_TOKENS}")
+        raise UserError(f"data.shard_tokens={shard_tokens}: allowed are whole numbers from 1; try {SHARD_TOKENS}")
     return Request(source.spec(), tokenizer.spec(), val_fraction, shard_tokens)
 
 
@@ -261,12 +261,12 @@ def _finished(folder: Path, request: Request) -> Manifest | None:
 def _check_claimable(folder: Path, request: Request, source: Source) -> None:
     """The folder must be missing, empty, or hold this very preparation, interrupted."""
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"out_dir={folder}: this is a file; give a folder")
+        raise UserError(f"corpus folder {folder}: this is a file; give another data.name or data_dir")
     at = read_progress(folder)
     if at is not None:
         _check_same(folder, request, at.request, "holds an interrupted preparation of something else")
     elif folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
-        raise UserError(f"out_dir={folder}: holds files that are no corpus; give an empty or a new folder")
+        raise UserError(f"corpus folder {folder}: holds files that are no corpus; give another data.name or data_dir")
     else:
         _check_space(folder, source)
 
@@ -274,7 +274,8 @@ def _check_claimable(folder: Path, request: Request, source: Source) -> None:
 def _check_same(folder: Path, asked: Request, found: Request, what: str) -> None:
     if different := differences(asked, found):
         raise UserError(
-            f"out_dir={folder} {what}: asked for {'; '.join(different)}; give another folder, or remove this one"
+            f"corpus folder {folder} {what}: asked for {'; '.join(different)}; "
+            "give another data.name, or remove the folder"
         )
 
 
@@ -285,8 +286,8 @@ def _check_space(folder: Path, source: Source) -> None:
     free = shutil.disk_usage(place).free
     if size is not None and size / 2 > free:
         raise UserError(
-            f"out_dir={folder}: {size / 1e9:.1f} GB of text need at least {size / 2e9:.1f} GB on disk, "
-            f"{free / 1e9:.1f} GB are free; free some space or give a folder on another disk"
+            f"corpus folder {folder}: {size / 1e9:.1f} GB of text need at least {size / 2e9:.1f} GB on disk, "
+            f"{free / 1e9:.1f} GB are free; free some space or give a data_dir on another disk"
         )
 
 
@@ -297,12 +298,15 @@ def _claimed(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = open(folder / LOCK_FILE, "w")  # noqa: SIM115  (the next statement closes it)
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
-        raise UserError(f"out_dir={folder}: no folder can be written there ({error.strerror}); give another") from error
+        raise UserError(
+            f"corpus folder {folder}: no folder can be written there ({error.strerror}); give another data_dir"
+        ) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
-                f"out_dir={folder}: another process is preparing this corpus; wait for it, or give another folder"
+                f"corpus folder {folder}: another process is preparing this corpus; wait for it, "
+                "or give another data.name"
             ) from error
         yield

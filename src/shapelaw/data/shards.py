@@ -154,6 +154,6 @@ def full_disk_as_user_error(folder: Path) -> Iterator[None]:
         if error.errno not in _FULL_DISK:
             raise
         raise UserError(
-            f"out_dir={folder}: the disk is full ({os.strerror(error.errno)}); finished shards are kept: "
+            f"corpus folder {folder}: the disk is full ({os.strerror(error.errno)}); finished shards are kept: "
             "free some space and run the same command again to continue"
         ) from error

@@ -72,7 +72,7 @@ class StdlibSource:
             files += [Path(folder, name) for name in names if name.endswith(".py")]
         if not files:
             raise UserError(
-                f"data=stdlib: no .py file below {root}; this Python comes without its library's source, "
+                f"data.source=stdlib: no .py file below {root}; this Python comes without its library's source, "
                 "choose another source, such as text files"
             )
         return sorted(files, key=lambda path: path.relative_to(root).as_posix())
@@ -113,7 +113,7 @@ class TextSource:
 
     def __post_init__(self) -> None:
         if self.document_chars < 1:
-            raise UserError(f"document_chars={self.document_chars}: allowed are whole numbers from 1; try {2**14}")
+            raise UserError(f"data.document_chars={self.document_chars}: allowed are whole numbers from 1; try {2**14}")
 
     def _files(self) -> list[Path]:
         return find_files(self.paths, _TEXT_SUFFIXES)
@@ -211,10 +211,14 @@ class ParquetSource:
         import pyarrow as pa
 
         if self.text_key not in schema.names:
-            raise UserError(f"text_key={self.text_key}: {path} has the columns {', '.join(schema.names)}; name one")
+            raise UserError(
+                f"data.text_key={self.text_key}: {path} has the columns {', '.join(schema.names)}; name one"
+            )
         kind = schema.field(self.text_key).type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-            raise UserError(f"text_key={self.text_key}: this column of {path} holds {kind}; name a column of strings")
+            raise UserError(
+                f"data.text_key={self.text_key}: this column of {path} holds {kind}; name a column of strings"
+            )
 
     def text_bytes(self) -> int | None:
         """Unknown: the files are compressed."""
@@ -252,8 +256,8 @@ class HubSource:
         except Exception as error:  # the library raises its own, pyarrow's, and several HTTP clients' errors
             message = str(error).strip().partition("\n")[0]
             raise UserError(
-                f"dataset {self.name!r} (config={self.config}, split={self.split}) cannot be loaded: {message}; "
-                "check its name, configuration and split, and the network"
+                f"data.dataset={self.name} (data.subset={self.config}, data.split={self.split}) cannot be loaded: "
+                f"{message}; check its name, configuration and split, and the network"
             ) from error
         for number, row in enumerate(rows):
             yield Document(f"{self.name}:{number}", _text_in(row, self.text_key, f"{self.name}:{number}"))
@@ -287,7 +291,7 @@ def find_files(paths: Sequence[str], suffixes: tuple[str, ...]) -> list[Path]:
     """
     found = {path for given in paths for path in _matches(given, suffixes)}
     if not found:
-        raise UserError(f"paths={list(paths)}: no path given; name files, folders or glob patterns")
+        raise UserError(f"data.path={list(paths)}: no path given; name files, folders or glob patterns")
     return sorted(found, key=lambda path: path.as_posix())
 
 
@@ -299,7 +303,7 @@ def _matches(given: str, suffixes: tuple[str, ...]) -> list[Path]:
         found = [Path(match) for match in glob.glob(str(path), recursive=True) if os.path.isfile(match)]
     if not found:
         wanted = f"a folder with files that end in {', '.join(suffixes)}" if path.is_dir() else "a file or a pattern"
-        raise UserError(f"paths={given}: matches no file (working folder {os.getcwd()}); give {wanted}")
+        raise UserError(f"data.path={given}: matches no file (working folder {os.getcwd()}); give {wanted}")
     return found
 
 
@@ -343,7 +347,7 @@ def _readable(path: Path) -> Iterator[None]:
     except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as error:
         raise UserError(f"{path} is damaged or cut short ({error}); fetch it again") from error
     except LookupError as error:
-        raise UserError(f"encoding: {error}; name one that Python knows, such as utf-8") from error
+        raise UserError(f"encoding of the text files: {error}; name one that Python knows, such as utf-8") from error
 
 
 def _text_of(line: str, key: str, where: str) -> str:
@@ -359,7 +363,7 @@ def _text_in(row: Any, key: str, where: str) -> str:
     if isinstance(text, str):
         return text
     found = f"keys {', '.join(map(str, row))}" if isinstance(row, dict) else type(row).__name__
-    raise UserError(f"text_key={key}: {where} has no text under it (found: {found}); name the key of the text")
+    raise UserError(f"data.text_key={key}: {where} has no text under it (found: {found}); name the key of the text")
 
 
 def _total_size(files: Sequence[Path]) -> int:

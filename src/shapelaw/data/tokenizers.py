@@ -133,11 +133,13 @@ class JsonTokenizer:
         size, token = self.real_size, self.separator_token
         if self.padded_size is not None and self.padded_size < size:
             raise UserError(
-                f"vocab_size={self.padded_size}: the tokenizer has {size} tokens; allowed are whole numbers from {size}"
+                f"tokenizer.vocab_size={self.padded_size}: the tokenizer has {size} tokens; "
+                f"allowed are whole numbers from {size}"
             )
         if token is not None and self.separator is None:
             raise UserError(
-                f"separator={token}: no such token among the tokenizer's {size}; name one that ends a document, or null"
+                f"tokenizer.separator={token}: no such token among the tokenizer's {size}; "
+                "name one that ends a document, or null"
             )
 
     def __reduce__(self) -> tuple[Any, ...]:

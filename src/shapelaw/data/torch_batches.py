@@ -46,7 +46,7 @@ class TokenBatches(IterableDataset[torch.Tensor]):
         self._micro = share if micro_sequences is None else micro_sequences
         if self._micro < 1 or share % self._micro:
             raise UserError(
-                f"micro_batch={self._micro}: it must divide the {share} sequences of each device "
+                f"micro_batch_sequences={self._micro}: it must divide the {share} sequences of each device "
                 f"(batch of {batch_sequences} over {world}); allowed are divisors of {share}"
             )
         self._loader, self._batch_sequences = loader, batch_sequences
