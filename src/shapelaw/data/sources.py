@@ -250,17 +250,19 @@ class HubSource:
 
     def documents(self) -> Iterator[Document]:
         """Rows in the dataset's order."""
+        for number, row in enumerate(self._rows()):
+            yield Document(f"{self.name}:{number}", _text_in(row, self.text_key, f"{self.name}:{number}"))
+
+    def _rows(self) -> Iterator[Any]:
         load = _hub_loader()
         try:
-            rows = load(self.name, self.config, split=self.split, revision=self.revision, streaming=True)
+            yield from load(self.name, self.config, split=self.split, revision=self.revision, streaming=True)
         except Exception as error:  # the library raises its own, pyarrow's, and several HTTP clients' errors
             message = str(error).strip().partition("\n")[0]
             raise UserError(
-                f"data.dataset={self.name} (data.subset={self.config}, data.split={self.split}) cannot be loaded: "
+                f"data.dataset={self.name} (data.subset={self.config}, data.split={self.split}) cannot be read: "
                 f"{message}; check its name, configuration and split, and the network"
             ) from error
-        for number, row in enumerate(rows):
-            yield Document(f"{self.name}:{number}", _text_in(row, self.text_key, f"{self.name}:{number}"))
 
     def text_bytes(self) -> int | None:
         """Unknown before it is read."""
