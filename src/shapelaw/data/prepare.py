@@ -37,7 +37,7 @@ from shapelaw.files import write_json
 
 VAL_FRACTION = 0.02
 SHARD_TOKENS = 2**26
-BATCH_BYTES = 2**20
+BATCH_BYTES = 2**18
 CHECKPOINT_SECONDS = 2.0
 LOCK_FILE = ".lock"
 
