@@ -9,29 +9,45 @@ Source: described in Gemstones (arXiv 2502.06857), section 4; written from that 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from scipy.special import huber, logsumexp
 
+from shapelaw.fitting.descent import CONVERGED, MAX_ITER
 from shapelaw.fitting.objective import Problem
+from shapelaw.fitting.tally import Ends
+from shapelaw.laws import SumLaw
 
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class ReferenceRun:
-    """One start of the reference solver."""
+class Reference:
+    """L-BFGS-B from every start; nothing is polished, and only ends that report success count."""
 
-    theta: Array
-    objective: float
-    success: bool
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
 
+    def value(self, theta: Array) -> float:
+        """The objective, computed from the raw columns at every call as the authors do (additive laws)."""
+        law, problem = self.problem.law, self.problem
+        if not isinstance(law, SumLaw) or law.power or law.aspect or any(len(t.exponents) != 1 for t in law.terms):
+            return problem.value(theta)
+        k = len(law.terms)
+        data = np.stack([problem.columns[name] for name in law.predictors], axis=1)
+        parts = theta[:k] - theta[k : 2 * k] * np.log(data)
+        if law.irreducible:
+            parts = np.concatenate([parts, np.full((len(parts), 1), theta[-1])], axis=1)
+        residual = problem.log_loss - logsumexp(parts, axis=-1)
+        return float(np.sum(huber(problem.delta, residual) * problem.weights))
 
-def reference_minimise(problem: Problem, start: Array) -> ReferenceRun:
-    """L-BFGS-B from one start, gradient by forward differences, scipy's default tolerances."""
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # overflow far from the data is part of what is shown
-        found = minimize(problem.value, start, method="L-BFGS-B")
-    return ReferenceRun(np.asarray(found.x), float(found.fun), bool(found.success))
+    def follow(self, thetas: Array) -> Ends:
+        """One search per row; an end without success gets an infinite objective, as the authors leave it out."""
+        found = []
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")  # overflow far from the data is part of what is shown
+            found = [minimize(self.value, theta, method="L-BFGS-B") for theta in thetas]
+        ends = np.array([run.x for run in found]).reshape(len(thetas), -1)
+        values = np.array([float(run.fun) if run.success else np.inf for run in found])
+        return Ends(ends, values, np.array([CONVERGED if run.success else MAX_ITER for run in found], dtype=np.int64))

@@ -1,0 +1,397 @@
+"""Compiled evaluation of the Huber objective of sum laws: value, gradient, Hessian and the damping matrix.
+
+With s = L_hat, r = log y - log s, psi = clip(r, -delta, delta) and J = d log s / d phi (one row per point):
+
+    g = -sum w psi J
+    H =  sum w (1[|r| <= delta] + psi) J J' - sum w psi s''/s
+    M =  sum w min(1, delta/|r|) J J'
+
+phi = (centred log coefficients c', exponents a, power or (log kappa, mu), log E). Points are handled in blocks so that
+every loop runs over contiguous memory that fits the first-level cache; exponentials are taken once per distinct value.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+BLOCK = 256
+"""Most points per block: the rows of a block stay within the first- and second-level caches."""
+WORK_ROWS = 10
+"""Rows of scratch space of a kernel beyond one per coordinate."""
+LOG_CLIP = 300.0
+"""Terms are kept within e^+-300, so that squares stay finite."""
+ADDITIVE, POWER, ASPECT = 0, 1, 2
+FAST = {"reassoc", "contract", "arcp", "nsz"}
+"""Sums may be reordered (that lets them be vectorised); infinities and NaNs keep their meaning."""
+
+
+class Data(NamedTuple):
+    """A sum law's data as the kernels read it (K terms, M exponents, n points, P entries of phi)."""
+
+    kind: int
+    """ADDITIVE, POWER or ASPECT."""
+    owner: NDArray[np.int64]
+    """(M,): term of each exponent."""
+    features: Array
+    """(M, n): centred signed log predictors."""
+    tables: Array
+    """(M, U): the same at each term's distinct points."""
+    offsets: Array
+    """(K, U): the terms' fixed parts at their distinct points, centred."""
+    sizes: NDArray[np.int64]
+    """(K,): number of distinct points of each term."""
+    places: NDArray[np.int32]
+    """(K, n): distinct point that each point is."""
+    log_aspect: Array
+    """(n,) ln(width/depth), or (1,) unused."""
+    log_loss: Array
+    """(n,)"""
+    weights: Array
+    """(n,)"""
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def block_size(points: int) -> int:
+    """Size of nearly equal blocks, a multiple of 8."""
+    blocks = (points + BLOCK - 1) // BLOCK
+    return (((points + blocks - 1) // blocks + 7) // 8) * 8
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+def log_block(x: Array, out: Array, count: int) -> None:
+    """Natural log of `count` positive normal numbers to one unit in the last place, as a loop that is vectorised.
+
+    x = 2^k m with m in [sqrt(1/2), sqrt(2)); log m = f - f^2/2 + s (f^2/2 + R(s^2)) with f = m - 1, s = f/(2 + f) and
+    the minimax polynomial R of FreeBSD's e_log.c.
+    """
+    bits = x.view(np.int64)
+    mantissa = out.view(np.int64)
+    root_half = np.int64(0x3FE6A09E667F3BCD)
+    for i in range(count):
+        mantissa[i] = bits[i] - (((bits[i] - root_half) >> 52) << 52)
+    for i in range(count):
+        k = np.float64((bits[i] - root_half) >> 52)
+        f = out[i] - 1.0
+        s = f / (2.0 + f)
+        z = s * s
+        poly = 0.1479819860511658591 * z + 0.1531383769920937332
+        poly = poly * z + 0.1818357216161805012
+        poly = poly * z + 0.2222219843214978396
+        poly = poly * z + 0.2857142874366239149
+        poly = poly * z + 0.3999999999940941908
+        poly = (poly * z + 0.6666666666666735130) * z
+        half = 0.5 * f * f
+        low = s * (half + poly) + k * 1.90821492927058770002e-10
+        out[i] = k * 6.93147180369123816490e-01 - ((half - low) - f)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def fill_tables(phi: Array, data: Data, table: Array) -> None:
+    """table[j, u] = t_j at its u-th distinct point."""
+    for j in range(len(data.sizes)):
+        for u in range(data.sizes[j]):
+            table[j, u] = phi[j] + data.offsets[j, u]
+    for m in range(len(data.owner)):
+        j = data.owner[m]
+        slope = phi[len(data.sizes) + m]
+        for u in range(data.sizes[j]):
+            table[j, u] += slope * data.tables[m, u]
+    for j in range(len(data.sizes)):
+        for u in range(data.sizes[j]):
+            table[j, u] = math.exp(min(max(table[j, u], -LOG_CLIP), LOG_CLIP))
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+def huber_block(r: Array, w: Array, delta: float, psi: Array, curve: Array, damp: Array) -> float:
+    """Objective of one block; fills psi, 1[|r| <= delta] + psi and min(1, delta/|r|), all times w."""
+    total = 0.0
+    for i in range(len(r)):
+        size = abs(r[i])
+        inside = size <= delta
+        clipped = min(max(r[i], -delta), delta)
+        part = min(size, delta)
+        total += w[i] * part * (size - 0.5 * part)
+        psi[i] = w[i] * clipped
+        curve[i] = w[i] * ((1.0 if inside else 0.0) + clipped)
+        damp[i] = w[i] * (1.0 if inside else delta / size)
+    return total
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+def add_outer(rows: Array, count: int, curve: Array, damp: Array, hessian: Array, gauss: Array) -> None:
+    """Lower triangles of hessian += sum curve J J' and gauss += sum damp J J' over one block."""
+    for k in range(len(rows)):
+        row = rows[k]
+        for m in range(k + 1):
+            other = rows[m]
+            first = 0.0
+            second = 0.0
+            for i in range(count):
+                product = row[i] * other[i]
+                first += curve[i] * product
+                second += damp[i] * product
+            hessian[k, m] += first
+            gauss[k, m] += second
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+def weighted_sum(weights: Array, values: Array, count: int) -> float:
+    """sum of weights * values over one block."""
+    total = 0.0
+    for i in range(count):
+        total += weights[i] * values[i]
+    return total
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+def add_term_curvature(data: Data, low: int, pull: Array, rows: Array, count: int, hessian: Array) -> None:
+    """hessian -= sum pull * (second derivatives of the exponents within each term), rows holding share_j * feature."""
+    terms = len(data.sizes)
+    for m in range(len(data.owner)):
+        row = rows[terms + m]
+        for other in range(m + 1):
+            if data.owner[other] == data.owner[m]:
+                feature = data.features[other, low : low + count]
+                total = 0.0
+                for i in range(count):
+                    total += pull[i] * row[i] * feature[i]
+                hessian[terms + m, terms + other] -= total
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+def gather_terms(data: Data, table: Array, low: int, rows: Array, total: Array, count: int) -> None:
+    """rows[j] = t_j and total += sum_j t_j over one block."""
+    for j in range(len(data.sizes)):
+        place = data.places[j, low : low + count]
+        values = table[j]
+        row = rows[j]
+        for i in range(count):
+            row[i] = values[place[i]]
+        for i in range(count):
+            total[i] += row[i]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+def spread_shares(data: Data, low: int, rows: Array, total: Array, count: int) -> None:
+    """rows[j] = t_j / total, and the exponents' rows = that times their feature."""
+    terms = len(data.sizes)
+    for i in range(count):
+        total[i] = 1.0 / total[i]
+    for j in range(terms):
+        row = rows[j]
+        for i in range(count):
+            row[i] *= total[i]
+    for m in range(len(data.owner)):
+        share = rows[data.owner[m]]
+        feature = data.features[m, low : low + count]
+        row = rows[terms + m]
+        for i in range(count):
+            row[i] = share[i] * feature[i]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def clear(g: Array, hessian: Array, gauss: Array) -> None:
+    """Zeros (loops, as slice assignments take seconds to compile)."""
+    for k in range(len(g)):
+        g[k] = 0.0
+        for m in range(len(g)):
+            hessian[k, m] = 0.0
+            gauss[k, m] = 0.0
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def mirror(matrix: Array) -> None:
+    """Copy the lower triangle to the upper."""
+    for k in range(len(matrix)):
+        for m in range(k):
+            matrix[m, k] = matrix[k, m]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+def evaluate_additive(
+    phi: Array, data: Data, delta: float, table: Array, work: Array, g: Array, hessian: Array, gauss: Array
+) -> float:
+    """Objective of an additive law; fills g, the Hessian in phi and M."""
+    size, terms, n = len(phi), len(data.sizes), len(data.log_loss)
+    rows, total, r, psi, curve, damp = (
+        work[:size],
+        work[size],
+        work[size + 1],
+        work[size + 2],
+        work[size + 3],
+        work[size + 4],
+    )
+    irreducible = math.exp(phi[-1])
+    clear(g, hessian, gauss)
+    fill_tables(phi, data, table)
+    value = 0.0
+    block = block_size(n)
+    for low in range(0, n, block):
+        count = min(block, n - low)
+        for i in range(count):
+            total[i] = irreducible
+        gather_terms(data, table, low, rows, total, count)
+        log_block(total, r, count)
+        y = data.log_loss[low : low + count]
+        for i in range(count):
+            r[i] = y[i] - r[i]
+        value += huber_block(r[:count], data.weights[low : low + count], delta, psi, curve, damp)
+        spread_shares(data, low, rows, total, count)
+        for i in range(count):
+            rows[size - 1, i] = irreducible * total[i]
+        for k in range(size):
+            g[k] -= weighted_sum(psi, rows[k], count)
+        add_outer(rows, count, curve, damp, hessian, gauss)
+        add_term_curvature(data, low, psi, rows, count, hessian)
+    for j in range(terms):
+        hessian[j, j] += g[j]
+    for m in range(len(data.owner)):
+        hessian[terms + m, data.owner[m]] += g[terms + m]
+    hessian[size - 1, size - 1] += g[size - 1]
+    mirror(hessian)
+    mirror(gauss)
+    return value
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+def evaluate_whole(
+    phi: Array, data: Data, delta: float, table: Array, work: Array, g: Array, hessian: Array, gauss: Array
+) -> float:
+    """The same for L = E + u^rho q, u the sum of the terms: log G = rho log u + log q, p = G/L, J = (p D, 1 - p).
+
+    s''/s = p (D D' + D2) for the reducible part, where D = d log G and D2 its second derivative.
+    """
+    size, terms, n = len(phi), len(data.sizes), len(data.log_loss)
+    inner = terms + len(data.owner)
+    rows, total, r, psi, curve, damp = (
+        work[:size],
+        work[size],
+        work[size + 1],
+        work[size + 2],
+        work[size + 3],
+        work[size + 4],
+    )
+    share, log_sum, aux, second = work[size + 5], work[size + 6], work[size + 7], work[size + 8]
+    pull = work[size + 9]
+    rho = phi[inner] if data.kind == POWER else 1.0
+    irreducible = math.exp(phi[-1])
+    clear(g, hessian, gauss)
+    fill_tables(phi, data, table)
+    value = 0.0
+    block = block_size(n)
+    for low in range(0, n, block):
+        count = min(block, n - low)
+        for i in range(count):
+            total[i] = 0.0
+        gather_terms(data, table, low, rows, total, count)
+        log_block(total, log_sum, count)
+        if data.kind == POWER:
+            for i in range(count):
+                rows[inner, i] = log_sum[i]
+                share[i] = math.exp(min(max(rho * log_sum[i], -LOG_CLIP), LOG_CLIP))
+        else:
+            squared = math.exp(2.0 * phi[inner])
+            for i in range(count):
+                distance = data.log_aspect[low + i] - phi[inner + 1]
+                factor = 1.0 + squared * distance * distance
+                share[i] = total[i] * factor
+                aux[i] = factor
+                rows[inner, i] = 2.0 * (factor - 1.0) / factor
+                rows[inner + 1, i] = -2.0 * squared * distance / factor
+        for i in range(count):
+            second[i] = share[i] + irreducible
+        log_block(second, r, count)
+        for i in range(count):
+            r[i] = data.log_loss[low + i] - r[i]
+            share[i] = share[i] / second[i]
+            second[i] = irreducible / second[i]
+        value += huber_block(r[:count], data.weights[low : low + count], delta, psi, curve, damp)
+        spread_shares(data, low, rows, total, count)
+        for i in range(count):
+            pull[i] = psi[i] * share[i]
+        add_inner_curvature(data, phi, low, inner, rho, pull, rows, aux, count, hessian)
+        for k in range(size - 1):
+            scale = rho if k < inner else 1.0
+            for i in range(count):
+                rows[k, i] *= scale * share[i]
+        for i in range(count):
+            rows[size - 1, i] = second[i]
+        for k in range(size):
+            g[k] -= weighted_sum(psi, rows[k], count)
+        add_outer(rows, count, curve, damp, hessian, gauss)
+        # - psi p D D': J J' / p for the reducible rows (p > 0 as terms are kept above e^-300)
+        for i in range(count):
+            pull[i] = psi[i] / share[i]
+        for k in range(size - 1):
+            for m in range(k + 1):
+                sum_ = 0.0
+                for i in range(count):
+                    sum_ += pull[i] * rows[k, i] * rows[m, i]
+                hessian[k, m] -= sum_
+    hessian[size - 1, size - 1] += g[size - 1]
+    mirror(hessian)
+    mirror(gauss)
+    return value
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+def add_inner_curvature(
+    data: Data,
+    phi: Array,
+    low: int,
+    inner: int,
+    rho: float,
+    pull: Array,
+    rows: Array,
+    factor: Array,
+    count: int,
+    hessian: Array,
+) -> None:
+    """hessian -= sum psi p D2: second derivatives of rho log u + log q, rows holding d log u and d log q."""
+    terms = len(data.sizes)
+    for k in range(inner):
+        for m in range(k + 1):
+            total = 0.0
+            for i in range(count):
+                total += pull[i] * rows[k, i] * rows[m, i]
+            hessian[k, m] += rho * total
+    for j in range(terms):
+        hessian[j, j] -= rho * weighted_sum(pull, rows[j], count)
+    for m in range(len(data.owner)):
+        hessian[terms + m, data.owner[m]] -= rho * weighted_sum(pull, rows[terms + m], count)
+        for other in range(m + 1):
+            if data.owner[other] == data.owner[m]:
+                total = 0.0
+                for i in range(count):
+                    total += pull[i] * rows[terms + m, i] * data.features[other, low + i]
+                hessian[terms + m, terms + other] -= rho * total
+    if data.kind == POWER:
+        for k in range(inner):
+            hessian[inner, k] -= weighted_sum(pull, rows[k], count)
+        return
+    squared = math.exp(2.0 * phi[inner])
+    both, cross, twice = 0.0, 0.0, 0.0
+    for i in range(count):
+        both += pull[i] * 2.0 * rows[inner, i] / factor[i]
+        cross += pull[i] * 2.0 * rows[inner + 1, i] / factor[i]
+        twice += pull[i] * (2.0 * squared / factor[i] - rows[inner + 1, i] * rows[inner + 1, i])
+    hessian[inner, inner] -= both
+    hessian[inner + 1, inner] -= cross
+    hessian[inner + 1, inner + 1] -= twice
+
+
+def evaluate(phi: Array, data: Data, delta: float) -> tuple[float, Array, Array, Array]:
+    """(objective, gradient, Hessian in phi, M) at phi."""
+    size = len(phi)
+    g, hessian, gauss = np.empty(size), np.empty((size, size)), np.empty((size, size))
+    table, work = np.empty(data.offsets.shape), np.empty((size + WORK_ROWS, BLOCK))
+    kernel = evaluate_additive if data.kind == ADDITIVE else evaluate_whole
+    value = kernel(phi, data, delta, table, work, g, hessian, gauss)
+    return float(value), g, hessian, gauss

@@ -1,0 +1,199 @@
+"""The compiled solver for sum laws: from a problem to the kernels' coordinates and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shapelaw.fitting.descent import BOUND_HIT, CONVERGED, ROUNDING, Geometry, descend_all, scratch
+from shapelaw.fitting.kernels import ADDITIVE, ASPECT, POWER, Data
+from shapelaw.fitting.objective import Problem
+from shapelaw.fitting.tally import Ends
+from shapelaw.laws import LOG_FLOOR, SumLaw
+
+Array = NDArray[np.float64]
+
+UP_COEFFICIENT, DOWN_COEFFICIENT, STEP_EXPONENT = 1e3, 0.9, 0.1
+"""Largest steps: a coefficient up to 1001 times and down to a tenth, an exponent by 0.1."""
+EXPONENT_BOUND = 30.0
+"""Largest size of an exponent; one that reaches it is not identified."""
+SAMPLE = 256
+"""Points of the sample on which a table of at least twice as many takes its first stage."""
+LEAST_SQUARES = 1e9
+"""The first delta: far above every residual."""
+LOOSE, TIGHT, POLISHED = 1e-3, 1e-9, 1e-14
+"""Relative decrease at which a stage before the last, a start, and a polished optimum count as converged."""
+ITERATIONS_STAGE, ITERATIONS = 60, 300
+"""Most iterations of a stage before the last, and at the target delta."""
+LOG_BOUND = 600.0
+"""Largest size of exponent x log predictor: coefficients in natural units stay finite."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A sum law's problem in the kernels' coordinates: phi = to_phi @ theta + shift (log E at the floor if it has none)."""
+
+    problem: Problem
+    law: SumLaw
+    data: Data
+    sample: Data | None
+    """A random sample of a long table."""
+    to_phi: Array
+    shift: Array
+    geometry: Geometry
+
+    @classmethod
+    def of(cls, problem: Problem) -> Compiled:
+        """Centre the predictors, find each term's distinct points and set bounds and limits.
+
+        Raises:
+            TypeError: if the law is no SumLaw.
+        """
+        law = problem.law
+        if not isinstance(law, SumLaw):
+            raise TypeError(f"law {law.name} is no sum law")
+        used = problem.weights > 0
+        design = law.design({name: values[used] for name, values in problem.columns.items()})
+        mean, offset_mean = design.features.mean(axis=1), design.offset.mean(axis=1)
+        owner = np.array(design.owner, dtype=np.int64)
+        features = np.array(design.features - mean[:, None], order="C")
+        tables, offsets, sizes, places = _distinct(owner, features, design.offset - offset_mean[:, None])
+        kind = POWER if law.power else ASPECT if law.aspect else ADDITIVE
+        log_aspect = np.zeros(1) if design.log_aspect is None else np.array(design.log_aspect)
+        data = Data(
+            kind, owner, features, tables, offsets, sizes, places, log_aspect,
+            problem.log_loss[used], problem.weights[used],
+        )  # fmt: skip
+        k, p = len(law.terms), len(law.parameters)
+        to_phi = np.eye(p + (law.irreducible is None), p)
+        to_phi[owner, k + np.arange(len(owner))] = mean
+        shift = np.zeros(len(to_phi))
+        shift[:k] = offset_mean
+        if law.irreducible is None:
+            shift[-1] = LOG_FLOOR
+        return cls(problem, law, data, _sampled(data), to_phi, shift, _geometry(law, design.features, shift))
+
+    def phi(self, thetas: Array) -> Array:
+        """Kernel coordinates of each row of thetas."""
+        return np.array(thetas @ self.to_phi.T + self.shift, order="C")
+
+    def theta(self, phis: Array) -> Array:
+        """The law's vectors of each row of phis."""
+        p = self.to_phi.shape[1]
+        # to_phi is unit upper triangular (its last row is zero for a law without E)
+        return np.asarray(np.linalg.solve(self.to_phi[:p], (phis - self.shift)[:, :p].T).T, dtype=np.float64)
+
+    def at_bound(self, phis: Array) -> NDArray[np.bool_]:
+        """Whether an exponent, the power or mu of each row sits at its bound; (S,)."""
+        free = ~self.geometry.linear
+        return np.asarray(((phis <= self.geometry.low) | (phis >= self.geometry.high))[:, free].any(axis=1))
+
+
+def _sampled(data: Data) -> Data | None:
+    points = len(data.log_loss)
+    if points < 2 * SAMPLE:
+        return None
+    chosen = np.sort(np.random.default_rng(0).choice(points, SAMPLE, replace=False))
+    return data._replace(
+        features=np.ascontiguousarray(data.features[:, chosen]),
+        places=np.ascontiguousarray(data.places[:, chosen]),
+        log_aspect=data.log_aspect[chosen] if data.kind == ASPECT else data.log_aspect,
+        log_loss=data.log_loss[chosen],
+        weights=data.weights[chosen],
+    )
+
+
+def _distinct(
+    owner: NDArray[np.int64], features: Array, offset: Array
+) -> tuple[Array, Array, NDArray[np.int64], NDArray[np.int32]]:
+    """Distinct points of each term: (tables (M, U), offsets (K, U), sizes (K,), places (K, n))."""
+    found, places = [], []
+    for j in range(len(offset)):
+        rows = np.vstack([features[owner == j], offset[j : j + 1]])
+        distinct, place = np.unique(rows, axis=1, return_inverse=True)
+        found.append(distinct)
+        places.append(place.ravel())
+    widest = max(rows.shape[1] for rows in found)
+    tables, offsets = np.zeros((len(owner), widest)), np.zeros((len(offset), widest))
+    for j, rows in enumerate(found):
+        tables[np.flatnonzero(owner == j), : rows.shape[1]] = rows[:-1]
+        offsets[j, : rows.shape[1]] = rows[-1]
+    sizes = np.array([rows.shape[1] for rows in found], dtype=np.int64)
+    return tables, offsets, sizes, np.array(places, dtype=np.int32)
+
+
+def _geometry(law: SumLaw, raw_features: Array, shift: Array) -> Geometry:
+    """Free coordinates, bounds and step limits of a law."""
+    k, m, size = len(law.terms), len(raw_features), len(shift)
+    linear = np.zeros(size, dtype=np.bool_)
+    linear[:k] = True
+    linear[-1] = True
+    low, high = np.full(size, -EXPONENT_BOUND), np.full(size, EXPONENT_BOUND)
+    reach = np.minimum(EXPONENT_BOUND, LOG_BOUND / np.abs(raw_features).max(axis=1))
+    low[k : k + m], high[k : k + m] = -reach, reach
+    low[:k], high[:k] = LOG_FLOOR, -LOG_FLOOR
+    low[-1], high[-1] = LOG_FLOOR, -LOG_FLOOR
+    up, down = np.full(size, STEP_EXPONENT), np.full(size, STEP_EXPONENT)
+    up[linear], down[linear] = UP_COEFFICIENT, DOWN_COEFFICIENT
+    if law.aspect:
+        up[k + m], down[k + m] = 1.0, 1.0
+        low[k + m], high[k + m] = -20.0, 5.0
+        up[k + m + 1], down[k + m + 1] = 0.3, 0.3
+    if law.power:
+        low[k + m] = 1e-3
+    free = np.arange(size - (law.irreducible is None), dtype=np.int64)
+    basis = np.eye(size)[:, free]
+    origin = np.zeros(size)
+    if law.irreducible is None:
+        origin[-1] = LOG_FLOOR
+    return Geometry(np.array(basis, order="C"), origin, free, len(free) == size, linear, low, high, up, down)
+
+
+def schedule(delta: float) -> Array:
+    """Rows (delta, tolerance, iterations): least squares, powers of ten from 1e-2 down to above delta, then delta."""
+    falling = [LEAST_SQUARES] + [10.0**-i for i in range(2, 300) if 10.0**-i > delta * (1 + 1e-9)]
+    before = [(value, LOOSE, ITERATIONS_STAGE) for value in falling if value > delta]
+    return np.array([*before, (delta, TIGHT, ITERATIONS)])
+
+
+class Newton:
+    """Compiled minimiser of a sum law's problem."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.compiled = Compiled.of(problem)
+        self.stages = schedule(problem.delta)
+
+    def follow(self, thetas: Array) -> Ends:
+        """Continuation in delta from every row; the first, least-squares stage on a sample of a long table."""
+        phis = self._phis(thetas)
+        stages = self.stages
+        if self.compiled.sample is not None and len(stages) > 1:
+            self._descend(phis, self.compiled.sample, stages[:1])
+            stages = stages[1:]
+        return self._finish(phis, stages)
+
+    def polish(self, thetas: Array) -> Ends:
+        """Newton at the target delta alone, to rounding."""
+        return self._finish(self._phis(thetas), np.array([[self.stages[-1, 0], POLISHED, ITERATIONS]]))
+
+    def hop(self, theta: Array, sigma: float, count: int, rng: np.random.Generator) -> Array:
+        """`count` random neighbours of theta, sigma away in every centred coordinate."""
+        phi = self._phis(theta[None])
+        return self.compiled.theta(phi + sigma * rng.standard_normal((count, phi.shape[1])))
+
+    def _phis(self, thetas: Array) -> Array:
+        geometry = self.compiled.geometry
+        return np.clip(self.compiled.phi(thetas), geometry.low, geometry.high)
+
+    def _descend(self, phis: Array, data: Data, stages: Array) -> tuple[Array, NDArray[np.int64]]:
+        values, statuses = np.full(len(phis), np.inf), np.zeros(len(phis), dtype=np.int64)
+        geometry, floor = self.compiled.geometry, ROUNDING * float(data.weights.sum())
+        descend_all(phis, data, geometry, np.array(stages), scratch(data, geometry), floor, values, statuses)
+        return values, statuses
+
+    def _finish(self, phis: Array, stages: Array) -> Ends:
+        values, statuses = self._descend(phis, self.compiled.data, stages)
+        statuses[(statuses == CONVERGED) & self.compiled.at_bound(phis)] = BOUND_HIT
+        return Ends(self.compiled.theta(phis), values, statuses)

@@ -1,0 +1,134 @@
+"""Starts by variable projection: exponents on a grid, coefficients by non-negative least squares given them.
+
+For fixed exponents (and fixed kappa, mu, or power and E) a sum law is linear in its coefficients, so each grid point
+costs one small non-negative least-squares problem on relative residuals; the best ones are starts close to the optimum.
+
+Source: Golub and Pereyra 1973 (variable projection).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+
+from shapelaw.fitting.objective import Problem
+from shapelaw.laws import Design, SumLaw
+
+Array = NDArray[np.float64]
+
+FALLING = (0.1, 0.25, 0.5, 0.9, 1.5)
+GROWING = (0.0, 0.1, 0.2, 0.35, 0.6)
+POWERS = (0.1, 0.2, 0.4, 0.8)
+IRREDUCIBLE_SHARES = (0.0, 0.3, 0.6)
+KAPPAS = (0.05, 0.15)
+ASPECT_QUANTILES = (0.25, 0.5, 0.75)
+REVIVED = 1e-3
+"""Share of the loss that a coefficient of zero starts with, so that it can still grow."""
+
+
+@dataclass(frozen=True)
+class _Outer:
+    """One choice of what acts on the whole sum: the fitted target and the factor on every term."""
+
+    extras: tuple[float, ...]
+    target: Array
+    factor: Array
+    irreducible: float | None
+    """E where it is fixed by the choice (a law with a power), else fitted as a column."""
+
+
+def projected_starts(problem: Problem, count: int) -> Array:
+    """The `count` best grid points as rows of theta, (<= count, p).
+
+    Raises:
+        TypeError: if the law is no SumLaw.
+    """
+    law = problem.law
+    if not isinstance(law, SumLaw):
+        raise TypeError(f"law {law.name} is no sum law")
+    used = problem.weights > 0
+    design = law.design({name: values[used] for name, values in problem.columns.items()})
+    loss, weights = problem.loss[used], problem.weights[used]
+    found: list[tuple[float, Array]] = []
+    for outer in _outers(law, design, loss):
+        found += _project(law, design, outer, weights)
+        found = sorted(found, key=lambda pair: pair[0])[:count]
+    return np.array([theta for _, theta in found]).reshape(-1, len(law.parameters))
+
+
+def _outers(law: SumLaw, design: Design, loss: Array) -> Iterator[_Outer]:
+    ones = np.ones(len(loss))
+    if law.power:
+        shares = IRREDUCIBLE_SHARES if law.irreducible else (0.0,)
+        for power, share in itertools.product(POWERS, shares):
+            fixed = share * float(loss.min())
+            yield _Outer((power,), (loss - fixed) ** (1 / power), ones, fixed)
+    elif design.log_aspect is not None:
+        for kappa, quantile in itertools.product(KAPPAS, ASPECT_QUANTILES):
+            mu = float(np.quantile(design.log_aspect, quantile))
+            yield _Outer((np.log(kappa), mu), loss, 1 + (kappa * (design.log_aspect - mu)) ** 2, None)
+    else:
+        yield _Outer((), loss, ones, None)
+
+
+def _project(law: SumLaw, design: Design, outer: _Outer, weights: Array) -> list[tuple[float, Array]]:
+    """Every grid point of the exponents under one outer choice: (squared error, theta)."""
+    columns, choices = _term_columns(law, design)
+    scale = np.sqrt(weights) / outer.target
+    matrix = np.concatenate(columns, axis=1) * (outer.factor * scale)[:, None]
+    with_constant = law.irreducible is not None and outer.irreducible is None
+    if with_constant:
+        matrix = np.concatenate([matrix, scale[:, None]], axis=1)
+    gram, moment = matrix.T @ matrix, matrix.T @ np.sqrt(weights)
+    offsets = np.cumsum([0] + [len(options) for options in choices])
+    constant = [matrix.shape[1] - 1] if with_constant else []
+    found = []
+    for picks in itertools.product(*(range(len(options)) for options in choices)):
+        place = [int(offsets[j]) + pick for j, pick in enumerate(picks)] + constant
+        error, coefficients = _nnls_gram(gram[np.ix_(place, place)], moment[place])
+        exponents = [options[pick] for options, pick in zip(choices, picks, strict=True)]
+        found.append((error, _theta(law, design, outer, exponents, coefficients)))
+    return found
+
+
+def _term_columns(law: SumLaw, design: Design) -> tuple[list[Array], list[list[tuple[float, ...]]]]:
+    """For every term the values of its centred power at every choice of its exponents, and the choices."""
+    columns, choices = [], []
+    centred = design.features - design.features.mean(axis=1, keepdims=True)
+    for j, term in enumerate(law.terms):
+        own = centred[[m for m, owner in enumerate(design.owner) if owner == j]]
+        options = list(itertools.product(*[FALLING] * len(term.falls), *[GROWING] * len(term.grows)))
+        offset = design.offset[j] - design.offset[j].mean()
+        columns.append(np.stack([np.exp(np.array(o) @ own + offset) for o in options], axis=1))
+        choices.append(options)
+    return columns, choices
+
+
+def _nnls_gram(gram: Array, moment: Array) -> tuple[float, Array]:
+    """min |X c - y|^2 over c >= 0 from X'X and X'y, up to the constant |y|^2."""
+    ridge = 1e-12 * np.diag(np.diag(gram))
+    factor = np.linalg.cholesky(gram + ridge)
+    coefficients, _ = nnls(factor.T, np.linalg.solve(factor, moment))
+    return float(coefficients @ gram @ coefficients - 2 * coefficients @ moment), coefficients
+
+
+def _theta(
+    law: SumLaw, design: Design, outer: _Outer, exponents: list[tuple[float, ...]], coefficients: Array
+) -> Array:
+    """The law's vector at one grid point."""
+    k = len(law.terms)
+    flat = np.array([a for own in exponents for a in own])
+    level = float(np.median(outer.target))
+    logs = np.log(np.maximum(coefficients[:k], REVIVED * level)) - design.offset.mean(axis=1)
+    for m, owner in enumerate(design.owner):
+        logs[owner] -= flat[m] * design.features[m].mean()
+    tail = []
+    if law.irreducible is not None:
+        fixed = coefficients[k] if outer.irreducible is None else outer.irreducible
+        tail = [np.log(max(fixed, REVIVED * level if outer.irreducible is None else REVIVED))]
+    return np.concatenate([logs, flat, outer.extras, tail])
