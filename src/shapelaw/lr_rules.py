@@ -1,0 +1,90 @@
+"""How a base learning rate becomes the rate of a shape, and the patch for extreme shapes. Imports no torch.
+
+Source: Gemstones (arXiv 2502.06857), section 3.2 (rate rule) and appendix F.2 (patch).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from shapelaw.errors import UserError
+from shapelaw.shapes import Shape
+
+
+@dataclass(frozen=True)
+class DepthPatch:
+    """Treats a very wide and shallow shape as if it were deeper, in its learning rate and its initial variances.
+
+    A shape is patched when width / depth >= threshold (> threshold if strict). Its depth then counts as
+    depth' = ceil(width / width_per_depth).
+
+    Args:
+        threshold: aspect ratio from which the patch applies; infinity switches it off.
+        strict: whether a shape at exactly the threshold is left alone. The paper writes "greater than" yet names 1792x7
+            and 3072x12, whose ratio is exactly 256, as patched: hence not strict by default. 768x3 has that ratio too,
+            and so is patched here, though the paper does not name it.
+        width_per_depth: width that one layer of the counted depth stands for.
+    """
+
+    threshold: float = 256.0
+    strict: bool = False
+    width_per_depth: float = 100.0
+
+    def applies(self, width: float, depth: float) -> bool:
+        """Whether a shape of this width and depth is patched."""
+        ratio = width / depth
+        return ratio > self.threshold if self.strict else ratio >= self.threshold
+
+    def depth(self, width: float, depth: float) -> float:
+        """The depth that counts: depth' for a patched shape, the shape's own otherwise."""
+        return float(math.ceil(width / self.width_per_depth)) if self.applies(width, depth) else float(depth)
+
+
+DEFAULT_PATCH = DepthPatch()
+"""The paper's."""
+NO_PATCH = DepthPatch(threshold=math.inf)
+"""Leaves every shape as it is."""
+
+_DIVISORS: dict[str, Callable[[float, float], float]] = {
+    "width_sqrt_depth": lambda width, depth: width * math.sqrt(depth),
+    "width": lambda width, depth: width,
+    "sqrt_depth": lambda width, depth: math.sqrt(depth),
+    "none": lambda width, depth: 1.0,
+}
+LR_RULES = tuple(_DIVISORS)
+
+
+def lr_eff(
+    lr_base: float,
+    shape: Shape,
+    rule: str = "width_sqrt_depth",
+    width_unit: float = 1.0,
+    patch: DepthPatch = DEFAULT_PATCH,
+) -> float:
+    """Peak learning rate of a shape.
+
+    With w = width * width_unit and d the depth that counts (see DepthPatch, which is asked about w too):
+    `width_sqrt_depth` lr_base / (w sqrt(d)), `width` lr_base / w, `sqrt_depth` lr_base / sqrt(d), `none` lr_base.
+
+    Args:
+        lr_base: base rate; the Gemstones used 5, and 2.5 in an ablation.
+        shape: the shape.
+        rule: name of the rule.
+        width_unit: widths of the paper's models that one feature of this suite stands for: 1 for the Gemstones,
+            128 / head_size for a suite of smaller heads (so that one head counts as one head of theirs).
+        patch: for extreme shapes.
+
+    Raises:
+        UserError: for an unknown rule, or a base rate or unit that is not positive and finite.
+
+    Source: Gemstones, section 3.2; the patched rates of appendix F.2 come out as published.
+    """
+    if rule not in _DIVISORS:
+        raise UserError(f"lr_rule={rule}: allowed are {', '.join(LR_RULES)}")
+    for name, value in (("lr_base", lr_base), ("width_unit", width_unit)):
+        if not (math.isfinite(value) and value > 0):
+            raise UserError(f"{name}={value}: allowed are positive finite numbers; give {name}=1 or another")
+    width = shape.width * width_unit
+    return lr_base / _DIVISORS[rule](width, patch.depth(width, shape.depth))

@@ -1,0 +1,90 @@
+"""Attention back ends behind one name: causal attention with grouped queries.
+
+Each takes queries (B, T, H, D) and keys and values (B, T, K, D) with K dividing H, and returns (B, T, H, D); scores are
+scaled by 1 / sqrt(D). B batch, T time, H query heads, K key-value heads, D head size.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from shapelaw.errors import UserError
+
+Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+HEAD_SIZE_MAX_FLASH = 256
+"""Largest head the flash-attn kernels (CUDA and ROCm) take."""
+
+
+def attend_sdpa(q_BTHD: torch.Tensor, k_BTKD: torch.Tensor, v_BTKD: torch.Tensor) -> torch.Tensor:
+    """torch's scaled_dot_product_attention, which itself dispatches to a flash kernel on CPU, CUDA and ROCm."""
+    grouped = q_BTHD.shape[2] != k_BTKD.shape[2]
+    q, k, v = (x.transpose(1, 2) for x in (q_BTHD, k_BTKD, v_BTKD))
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped).transpose(1, 2)
+
+
+def attend_flash(q_BTHD: torch.Tensor, k_BTKD: torch.Tensor, v_BTKD: torch.Tensor) -> torch.Tensor:
+    """The flash-attn package's kernel; float32 inputs outside autocast go through it as bfloat16.
+
+    Raises:
+        UserError: on a CPU, for a head above 256, or when flash-attn is not installed.
+    """
+    check_attention("flash", q_BTHD.device.type, q_BTHD.shape[-1])
+    half = q_BTHD.dtype if q_BTHD.dtype in (torch.float16, torch.bfloat16) else torch.bfloat16
+    attended = _flash_attn_func()(q_BTHD.to(half), k_BTKD.to(half), v_BTKD.to(half), causal=True)
+    return torch.as_tensor(attended).to(q_BTHD.dtype)
+
+
+_BACKENDS: dict[str, Attend] = {"sdpa": attend_sdpa, "flash": attend_flash}
+ATTENTIONS = tuple(_BACKENDS)
+
+
+def attention_backend(name: str) -> Attend:
+    """The back end of this name.
+
+    Raises:
+        UserError: for an unknown name.
+    """
+    if name not in _BACKENDS:
+        raise UserError(f"attention={name}: allowed are {', '.join(ATTENTIONS)}")
+    return _BACKENDS[name]
+
+
+def check_attention(name: str, device_type: str, head_size: int) -> None:
+    """Refuses a back end that cannot run, before anything is built.
+
+    Args:
+        name: the back end.
+        device_type: torch's name of the device: cpu, cuda (ROCm too), mps.
+        head_size: features of a head.
+
+    Raises:
+        UserError: for an unknown name; for flash without a GPU, with a head above 256 or without the package.
+    """
+    attention_backend(name)
+    if name != "flash":
+        return
+    if device_type != "cuda":
+        raise UserError(f"attention=flash: runs on CUDA and ROCm devices, not on {device_type}; give attention=sdpa")
+    if head_size > HEAD_SIZE_MAX_FLASH:
+        raise UserError(
+            f"attention=flash with head_size={head_size}: heads up to {HEAD_SIZE_MAX_FLASH} are allowed; "
+            "give attention=sdpa or smaller heads"
+        )
+    _flash_attn_func()
+
+
+def _flash_attn_func() -> Callable[..., Any]:
+    try:
+        function: Callable[..., Any] = importlib.import_module("flash_attn").flash_attn_func
+    except ImportError as error:
+        raise UserError(
+            f"attention=flash: the flash-attn package cannot be imported ({error}); "
+            "install shapelaw[flash] on a machine with a GPU tool chain, or give attention=sdpa"
+        ) from error
+    return function

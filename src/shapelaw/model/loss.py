@@ -1,0 +1,119 @@
+"""Cross entropy of the next token straight from the features that the head reads, in nats per token.
+
+The logits of a batch are the largest array of a training step (rows x vocabulary, 412 MB in float32 for 2048 tokens of
+50,304). They are made for a chunk of rows at a time, turned into their own gradient in place, and multiplied into the
+gradients of features and head at once: nothing is recomputed, the full array never exists, and a chunk stays in the
+cache of a CPU. The price is one float32 gradient of the head held from the forward pass on. One chunk that holds all
+rows is the plain form.
+
+N rows (tokens), C width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from shapelaw.model.kernels import fast_path
+
+CHUNK_BYTES_CPU = 32 * 2**20
+CHUNK_BYTES_GPU = 512 * 2**20
+"""Largest chunk of float32 logits; on a CPU about the size of its last cache, on a GPU enough rows to fill it."""
+
+
+def chunk_rows(rows: int, vocab_size: int, device_type: str) -> int:
+    """Rows of a chunk: as many as CHUNK_BYTES allow, evened out over the chunks; all of them for a small vocabulary."""
+    limit = CHUNK_BYTES_CPU if device_type == "cpu" else CHUNK_BYTES_GPU
+    chunks = -(-rows * vocab_size * 4 // limit)
+    return -(-rows // chunks)
+
+
+def cross_entropy(
+    hidden_NC: torch.Tensor, head_VC: torch.Tensor, targets_N: torch.Tensor, rows_per_chunk: int | None = None
+) -> torch.Tensor:
+    """mean over rows of -log softmax(hidden @ head^T)[target], in nats, as a float32 scalar.
+
+    Under autocast the products run in its precision, softmax and sums in float32.
+
+    Args:
+        hidden_NC: features.
+        head_VC: the head's weight.
+        targets_N: token ids, int64.
+        rows_per_chunk: rows of logits that exist at a time; by default `chunk_rows` chooses.
+    """
+    device_type = hidden_NC.device.type
+    if torch.is_autocast_enabled(device_type):
+        dtype = torch.get_autocast_dtype(device_type)
+        hidden_NC, head_VC = hidden_NC.to(dtype), head_VC.to(dtype)
+    if rows_per_chunk is None:
+        rows_per_chunk = chunk_rows(hidden_NC.shape[0], head_VC.shape[0], device_type)
+    return _ChunkedCrossEntropy.apply(hidden_NC, head_VC, targets_N, rows_per_chunk)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_NC: torch.Tensor, head_VC: torch.Tensor, targets_N: torch.Tensor, rows_per_chunk: int
+    ) -> torch.Tensor:
+        with torch.autocast(hidden_NC.device.type, enabled=False):
+            return _forward(ctx, hidden_NC, head_VC, targets_N, rows_per_chunk)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
+        grad_hidden, grad_head = ctx.saved_tensors
+        # The factor is 1 unless the loss is scaled; to look is free on a CPU and would make a GPU wait.
+        if grad.device.type != "cpu" or grad.item() != 1.0:
+            grad_hidden, grad_head = grad_hidden * grad, grad_head * grad
+        return grad_hidden, grad_head, None, None
+
+
+def _forward(
+    ctx: Any, hidden_NC: torch.Tensor, head_VC: torch.Tensor, targets_N: torch.Tensor, rows_per_chunk: int
+) -> torch.Tensor:
+    """Losses, and where a gradient is asked for both gradients, for a loss that is the mean over all rows."""
+    wants_grad = any(ctx.needs_input_grad[:2])
+    rows = hidden_NC.shape[0]
+    losses = torch.empty(rows, dtype=torch.float32, device=hidden_NC.device)
+    grad_hidden = torch.empty_like(hidden_NC) if wants_grad else None
+    grad_head: torch.Tensor | None = None
+    for start in range(0, rows, rows_per_chunk):
+        part = slice(start, start + rows_per_chunk)
+        logits = torch.mm(hidden_NC[part], head_VC.t())
+        grad_logits = _losses_and_gradient(logits, targets_N[part], losses[part], 1.0 / rows if wants_grad else 0.0)
+        if grad_hidden is not None:
+            torch.mm(grad_logits, head_VC, out=grad_hidden[part])
+            grad_head = _accumulate(grad_head, grad_logits, hidden_NC[part])
+    if wants_grad:
+        assert grad_head is not None
+        ctx.save_for_backward(grad_hidden, grad_head.to(head_VC.dtype))
+    return losses.mean()
+
+
+def _losses_and_gradient(
+    logits: torch.Tensor, targets: torch.Tensor, losses_out: torch.Tensor, grad_scale: float
+) -> torch.Tensor:
+    """Writes the rows' losses; returns grad_scale * (softmax - onehot) in the logits' precision, in place if it can."""
+    if fast_path(logits):
+        from shapelaw.model import cpu_kernels
+
+        cpu_kernels.softmax_cross_entropy(logits.numpy(), targets.contiguous().numpy(), grad_scale, losses_out.numpy())
+        return logits
+    exact = logits.float()
+    log_norm = torch.logsumexp(exact, dim=-1, keepdim=True)
+    at_target = exact.gather(-1, targets[:, None])
+    losses_out.copy_((log_norm - at_target).squeeze(-1))
+    probabilities = exact.sub_(log_norm).exp_()
+    probabilities.scatter_add_(-1, targets[:, None], torch.full_like(at_target, -1.0))
+    return probabilities.mul_(grad_scale).to(logits.dtype)
+
+
+def _accumulate(total_VC: torch.Tensor | None, grad_logits: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """Adds a chunk's gradient of the head, in float32."""
+    if total_VC is None:
+        return torch.mm(grad_logits.t(), hidden).float()
+    if hidden.dtype == torch.float32:
+        return total_VC.addmm_(grad_logits.t(), hidden)
+    return total_VC.add_(torch.mm(grad_logits.t(), hidden))

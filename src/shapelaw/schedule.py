@@ -1,0 +1,162 @@
+"""Learning-rate schedules as pure functions of tokens. Imports no torch.
+
+A factor multiplies the peak rate of a run (`lr_rules.lr_eff`). It is asked about the tokens seen BEFORE a step, so
+step s (from 0) of world batch b tokens runs at the factor of s * b tokens. Nothing is rounded to steps: a warm-up of
+80M tokens at 4,194,304 tokens a step (19.07 steps) ramps over the steps 0 (factor 0: only the moments fill) to 19
+(factor 0.996) and is over at step 20. A step whose tokens straddle the end of a phase takes the factor at its
+beginning.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from shapelaw.errors import UserError
+
+COOLDOWN_FRACTION = 0.1
+"""Tokens of the published cooldowns, as a fraction of those seen before (Gemstones, section 3.2)."""
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Linear warm-up from 0 over `warmup_tokens`, then 1 (the Gemstones: 80M tokens)."""
+
+    warmup_tokens: float = 80e6
+
+    def __post_init__(self) -> None:
+        _check_warmup(self.warmup_tokens)
+
+    def factor(self, tokens_seen: float) -> float:
+        """Factor of the step before which `tokens_seen` tokens were seen."""
+        return _warmup(tokens_seen, self.warmup_tokens)
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Linear warm-up, then half a cosine from 1 to `final_factor` at `total_tokens`; constant after that."""
+
+    total_tokens: float
+    warmup_tokens: float = 0.0
+    final_factor: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_span(self.warmup_tokens, self.total_tokens, self.final_factor)
+
+    def factor(self, tokens_seen: float) -> float:
+        """Factor of the step before which `tokens_seen` tokens were seen."""
+        done = _progress(tokens_seen, self.warmup_tokens, self.total_tokens)
+        cosine = 0.5 * (1.0 + math.cos(math.pi * done))
+        return _warmup(tokens_seen, self.warmup_tokens) * (self.final_factor + (1.0 - self.final_factor) * cosine)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Linear warm-up, then a straight line from 1 to `final_factor` at `total_tokens`; constant after that."""
+
+    total_tokens: float
+    warmup_tokens: float = 0.0
+    final_factor: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_span(self.warmup_tokens, self.total_tokens, self.final_factor)
+
+    def factor(self, tokens_seen: float) -> float:
+        """Factor of the step before which `tokens_seen` tokens were seen."""
+        done = _progress(tokens_seen, self.warmup_tokens, self.total_tokens)
+        return _warmup(tokens_seen, self.warmup_tokens) * (1.0 - (1.0 - self.final_factor) * done)
+
+
+@dataclass(frozen=True)
+class WarmupStableDecay:
+    """Linear warm-up, then 1, then a line to `final_factor` over the last `decay_fraction` of `total_tokens`."""
+
+    total_tokens: float
+    warmup_tokens: float = 0.0
+    decay_fraction: float = 0.1
+    final_factor: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_span(self.warmup_tokens, self.total_tokens, self.final_factor)
+        if not 0.0 < self.decay_fraction <= 1.0:
+            raise UserError(
+                f"schedule.decay_fraction={self.decay_fraction}: allowed are fractions above 0 up to 1; give e.g. 0.1"
+            )
+
+    def factor(self, tokens_seen: float) -> float:
+        """Factor of the step before which `tokens_seen` tokens were seen."""
+        decay_start = self.total_tokens * (1.0 - self.decay_fraction)
+        done = _progress(tokens_seen, decay_start, self.total_tokens)
+        return _warmup(tokens_seen, self.warmup_tokens) * (1.0 - (1.0 - self.final_factor) * done)
+
+
+@dataclass(frozen=True)
+class Cooldown:
+    """A straight line from 1 at `start_tokens` to 0 after a further `fraction` of them.
+
+    It multiplies the factor of the schedule it continues. The last step before the end still moves the weights: of n
+    steps, number i (from 0) runs at 1 - i / n.
+
+    Source: Gemstones, section 3.2 (cooldown ablation, from every 10B tokens up to 100B).
+    """
+
+    start_tokens: float
+    fraction: float = COOLDOWN_FRACTION
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.start_tokens) and self.start_tokens > 0):
+            raise UserError(f"cooldown.start_tokens={self.start_tokens}: allowed are positive numbers of tokens")
+        if not (math.isfinite(self.fraction) and self.fraction > 0):
+            raise UserError(f"cooldown.fraction={self.fraction}: allowed are positive fractions; give e.g. 0.1")
+
+    @property
+    def end_tokens(self) -> float:
+        """Tokens seen when the rate reaches 0."""
+        return self.start_tokens * (1.0 + self.fraction)
+
+    def factor(self, tokens_seen: float) -> float:
+        """Factor of the step before which `tokens_seen` tokens were seen."""
+        return 1.0 - _progress(tokens_seen, self.start_tokens, self.end_tokens)
+
+
+Schedule = Constant | Cosine | Linear | WarmupStableDecay
+
+
+def lr_factor(tokens_seen: float, schedule: Schedule, cooldown: Cooldown | None = None) -> float:
+    """Factor on the peak rate for the step before which `tokens_seen` tokens were seen, between 0 and 1."""
+    factor = schedule.factor(tokens_seen)
+    return factor if cooldown is None else factor * cooldown.factor(tokens_seen)
+
+
+def cooldown_end_step(start_step: int, fraction: float = COOLDOWN_FRACTION) -> int:
+    """Steps done at the end of a cooldown from `start_step` on: start_step + round(fraction * start_step) - 1.
+
+    All ten published points end there, one step short of the fraction (a half rounds to the even number).
+    """
+    return start_step + round(fraction * start_step) - 1
+
+
+def _warmup(tokens_seen: float, warmup_tokens: float) -> float:
+    return 1.0 if tokens_seen >= warmup_tokens else tokens_seen / warmup_tokens
+
+
+def _progress(tokens_seen: float, start: float, end: float) -> float:
+    """Fraction of the way from start to end, kept within 0 and 1."""
+    if tokens_seen >= end:
+        return 1.0
+    return max(tokens_seen - start, 0.0) / (end - start)
+
+
+def _check_warmup(warmup_tokens: float) -> None:
+    if not (math.isfinite(warmup_tokens) and warmup_tokens >= 0):
+        raise UserError(f"schedule.warmup_tokens={warmup_tokens}: allowed are numbers of tokens from 0")
+
+
+def _check_span(warmup_tokens: float, total_tokens: float, final_factor: float) -> None:
+    _check_warmup(warmup_tokens)
+    if not (math.isfinite(total_tokens) and total_tokens > warmup_tokens):
+        raise UserError(
+            f"schedule.total_tokens={total_tokens}: allowed are numbers above schedule.warmup_tokens={warmup_tokens}"
+        )
+    if not 0.0 <= final_factor <= 1.0:
+        raise UserError(f"schedule.final_factor={final_factor}: allowed are fractions from 0 to 1")
