@@ -1,1 +1,58 @@
-"""shapelaw: from small training runs to the shape, rate and token count of a large one."""
+"""shapelaw: from small training runs to the shape, rate and token count of a large one.
+
+    from shapelaw import fit, load_runs
+
+    result = fit(load_runs("gemstones", subset="hot_100b+"), law="interaction", bootstrap=dict(n=1000))
+    result.parameters, result.intervals, result.flags
+
+These names are loaded when they are first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from shapelaw.errors import UserError
+    from shapelaw.fitting.compare import Comparison, compare
+    from shapelaw.fitting.fit import fit
+    from shapelaw.fitting.holdout import Holdout
+    from shapelaw.fitting.result import FitResult, load_fit
+    from shapelaw.runs import RunsTable, load_runs
+
+_HOMES = {
+    "UserError": "shapelaw.errors",
+    "Comparison": "shapelaw.fitting.compare",
+    "compare": "shapelaw.fitting.compare",
+    "fit": "shapelaw.fitting.fit",
+    "Holdout": "shapelaw.fitting.holdout",
+    "FitResult": "shapelaw.fitting.result",
+    "load_fit": "shapelaw.fitting.result",
+    "RunsTable": "shapelaw.runs",
+    "load_runs": "shapelaw.runs",
+}
+
+__all__ = [
+    "Comparison",
+    "FitResult",
+    "Holdout",
+    "RunsTable",
+    "UserError",
+    "compare",
+    "fit",
+    "load_fit",
+    "load_runs",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'shapelaw' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,152 @@
+"""What a report of a fit must contain, filled as far as the program can know it.
+
+The twelve points are merged from "(Mis)Fitting" (arXiv 2502.18969) and Choshen et al. (arXiv 2410.11840).
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from shapelaw.fitting.options import BootstrapOptions
+from shapelaw.fitting.residuals import ResidualStructure
+from shapelaw.laws import Law
+from shapelaw.runs.table import RunsTable
+
+UNKNOWN = "not recorded"
+"""Where neither the table nor the fit knows."""
+POINTS = (
+    "data",
+    "counting",
+    "ranges",
+    "form",
+    "objective",
+    "search",
+    "parameters",
+    "residuals",
+    "held_out",
+    "sensitivity",
+    "prescriptions",
+    "provenance",
+)
+_PACKAGES = ("shapelaw", "numpy", "scipy", "pandas", "numba")
+_ABSENT = "not asked for in this fit"
+
+
+def data(table: RunsTable) -> dict[str, Any]:
+    """Point 1: hash, exclusions with count and reason, runs, shapes, seeds, points per run."""
+    kept = table.kept
+    per_run = kept.groupby("run").size()
+    shapes = len(kept[["width", "depth"]].drop_duplicates()) if table.has_shapes else UNKNOWN
+    return {
+        "hash": table.hash,
+        "source": table.about.get("source", UNKNOWN),
+        "rows": len(table.frame),
+        "rows_kept": len(kept),
+        "exclusions": table.exclusions,
+        "runs": len(per_run),
+        "runs_named": table.about.get("runs", "by the table"),
+        "shapes": shapes,
+        "seeds": UNKNOWN,
+        "points_per_run": {"min": int(per_run.min()), "median": float(per_run.median()), "max": int(per_run.max())},
+    }
+
+
+def counting(table: RunsTable, params: str, flops: str | None) -> dict[str, Any]:
+    """Point 2: how params, FLOPs and tokens are counted; unit, evaluation set and smoothing of the loss."""
+    return {
+        "params": params,
+        "params_of_the_table": table.about.get("params_counting", UNKNOWN),
+        "flops": flops or "recorded column, else exact, else 6n",
+        "tokens": "training tokens seen, repeats included",
+        "loss_unit": table.about.get("loss_unit", UNKNOWN),
+        "evaluation_set": table.about.get("evaluation_set", UNKNOWN),
+        "smoothing": table.about.get("smoothing", UNKNOWN),
+    }
+
+
+def ranges(table: RunsTable) -> dict[str, Any]:
+    """Point 3: ranges of sizes and costs; rates, batches, schedule and cooldown; cut of early tokens."""
+    kept, flops = table.kept, table.flops()
+    ratio = kept["tokens"] / kept["params"]
+    own: dict[str, Any] = {name: list(ends) for name, ends in table.ranges().items()}
+    own["tokens_per_param"] = [float(ratio.min()), float(ratio.max())]
+    own["flops"] = [float(flops.min()), float(flops.max())]
+    for name in ("lr_base", "batch_tokens", "cooldown"):
+        own[name] = sorted(map(float, kept[name].dropna().unique())) if name in kept else UNKNOWN
+    own["schedule"] = table.about.get("schedule", UNKNOWN)
+    own["early_tokens"] = table.about.get("early_tokens", UNKNOWN)
+    return own
+
+
+def form(law: Law) -> dict[str, Any]:
+    """Point 4: form and parametrisation of the law; what is free, fixed and bounded."""
+    return {
+        "formula": law.formula,
+        "source": law.source,
+        "free": list(law.parameters),
+        "fitted_as_logarithms": sorted(law.log_parameters),
+        "fixed": [],
+        "bounds": {name: "from e^-60, which counts as 0" for name in law.parameters if name in law.log_parameters},
+    }
+
+
+def residual_points(structure: ResidualStructure) -> dict[str, Any]:
+    """Point 8: residuals by run, shape and token range; variance between and within runs (log loss)."""
+    return {
+        "between_run_share": structure.between_run_share,
+        "between_run_sd": structure.between_run_sd,
+        "within_run_sd": structure.within_run_sd,
+        "by_run": structure.by_run,
+        "by_shape": structure.by_shape,
+        "by_tokens": structure.by_tokens,
+    }
+
+
+def covariance(replicates: Mapping[str, Sequence[float]]) -> dict[str, Any] | str:
+    """Covariance of the refits' parameters, names and matrix."""
+    if not replicates:
+        return _ABSENT
+    frame = pd.DataFrame(dict(replicates))
+    return {"names": list(frame), "matrix": frame.cov().to_numpy()}
+
+
+def provenance(seed: int, table: RunsTable) -> dict[str, Any]:
+    """Point 12: versions, seed, command, links to runs."""
+    kept = table.kept
+    return {
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "seed": seed,
+        "command": " ".join(sys.argv) or UNKNOWN,
+        "mlflow_runs": sorted(set(kept["mlflow_run_id"])) if "mlflow_run_id" in kept else UNKNOWN,
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return UNKNOWN
+
+
+def assemble(**points: Any) -> dict[str, Any]:
+    """All twelve points in order; what was not asked for says so."""
+    unknown = set(points) - set(POINTS)
+    assert not unknown, unknown
+    return {name: points.get(name) or _ABSENT for name in POINTS}
+
+
+def table_flags(runs: RunsTable, bootstrap: BootstrapOptions | None) -> tuple[str, ...]:
+    """What the table and the kind of resampling ask a reader to know."""
+    flags = []
+    repeated = bool(runs.kept.duplicated("run").any())
+    if "runs" in runs.about:
+        flags.append(f"runs: {runs.about['runs']}; intervals are too narrow if rows share runs")
+    if bootstrap and bootstrap.by == "rows" and repeated:
+        flags.append("bootstrap by rows: rows of one run are not independent, so intervals are too narrow; use by=runs")
+    return tuple(flags)

@@ -1,0 +1,134 @@
+"""One door to every fit: `fit(runs, law=..., method=...)`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from shapelaw.errors import UserError
+from shapelaw.fitting import checklist
+from shapelaw.fitting.holdout import Holdout
+from shapelaw.fitting.hull import BINS_PER_DECADE
+from shapelaw.fitting.isoflop import TOLERANCE
+from shapelaw.fitting.line_fit import LINE_METHODS, LineFit, LineOptions, fit_lines
+from shapelaw.fitting.options import BootstrapOptions, FitOptions
+from shapelaw.fitting.parametric import Extras, fit_parametric
+from shapelaw.fitting.result import FitResult, plain
+from shapelaw.laws import Law, get_law
+from shapelaw.runs.table import RunsTable
+
+METHODS = ("parametric", *LINE_METHODS)
+
+
+def fit(
+    runs: RunsTable,
+    law: str | Law = "params_tokens",
+    delta: float = 1e-4,
+    counting: str | None = None,
+    method: str = "parametric",
+    solver: str = "newton",
+    bootstrap: BootstrapOptions | Mapping[str, Any] | None = None,
+    seed: int = 0,
+    *,
+    starts: str = "varpro",
+    grid_size: int | None = None,
+    flops: str | None = None,
+    cost: str = "flops",
+    bins_per_decade: int = BINS_PER_DECADE,
+    bins: int | None = None,
+    tolerance: float = TOLERANCE,
+    holdouts: Sequence[Holdout | str] = (),
+    sensitivity: bool = False,
+    profile: bool = False,
+) -> FitResult:
+    """Fit a scaling law, or the lines of approaches 1 and 2, to a table of runs.
+
+    Args:
+        runs: the table; its kept rows are fitted.
+        law: name of a law (parametric only).
+        delta: where Huber's function of the log residual turns linear.
+        counting: how params are counted: `total`, `no_embedding` or `no_embedding_and_head`; None takes the law's own
+            (`total` for params_tokens, for lines, and for tables that cannot count the law's own).
+        method: `parametric` (approach 3), `hull` (approach 1), `binning` (its baseline) or `isoflop` (approach 2).
+        solver: `newton`, `newton_torch` or `reference` (the authors', which stops early).
+        bootstrap: None, or options such as dict(n=1000, by="runs", kind="percentile", level=0.9).
+        seed: of random starts and of resampling.
+        starts, grid_size: `varpro` or `grid`, and the number of starts.
+        flops: convention of FLOPs: `recorded`, `exact`, `6n` or `kaplan`; None takes the first that the table serves.
+        cost: `flops` or `device_hours` (hull and binning).
+        bins_per_decade, bins: of binning. tolerance: of isoflop.
+        holdouts: hold-outs, or their kinds, whose errors the checklist is to hold (parametric).
+        sensitivity: whether the checklist is to hold the fit at other deltas and countings (parametric).
+        profile: whether profile intervals of the parameters and the exponent are computed (parametric).
+
+    Raises:
+        UserError: before the first start, for input that cannot be fitted.
+    """
+    if method not in METHODS:
+        raise UserError(f"method={method}: allowed are {', '.join(METHODS)}")
+    if not len(runs):
+        raise UserError(f"runs: the table has no kept rows; excluded are {runs.exclusions or 'none'}")
+    resampling = BootstrapOptions.of(bootstrap)
+    if method == "parametric":
+        options = FitOptions(delta, counting, flops, solver, starts, grid_size, seed)
+        chosen = law if isinstance(law, Law) else get_law(law)
+        return fit_parametric(runs, chosen, options, Extras(resampling, holdouts, sensitivity, profile))
+    lines = LineOptions(method, cost, counting or "total", flops, bins_per_decade, bins, tolerance)
+    return _line_result(runs, lines, fit_lines(runs, lines, resampling, seed), resampling, seed)
+
+
+def _line_result(
+    runs: RunsTable, options: LineOptions, found: LineFit, bootstrap: BootstrapOptions | None, seed: int
+) -> FitResult:
+    """Lines as a fit's result: target = coefficient * cost^exponent."""
+    parameters: dict[str, float] = {}
+    for target, line in found.lines.items():
+        parameters[f"{target}_exponent"] = line.slope
+        parameters[f"{target}_log_coefficient"] = line.intercept
+    ends = {f"{target}_exponent": interval for target, interval in found.ends.items()}
+    on_flops = options.cost == "flops"
+    if on_flops and "params" in found.ends:
+        ends["compute_optimal_exponent"] = found.ends["params"]
+    replicates = {f"{target}_exponent": tuple(map(float, drawn)) for target, drawn in found.slopes.items()}
+    settings = dataclasses.asdict(options) | {"bootstrap": bootstrap and dataclasses.asdict(bootstrap), "seed": seed}
+    return FitResult(
+        method=options.method,
+        law=None,
+        parameters=parameters,
+        units={name: "log of params or tokens" if "log" in name else "1" for name in parameters},
+        objective=found.squares,
+        compute_optimal_exponent=found.lines["params"].slope if on_flops else None,
+        intervals=ends,
+        flags=_line_flags(runs, found, bootstrap),
+        settings=settings,
+        search={"points": len(found.points) or "minima of parabolas", "n_starts": 1, "status": "converged"},
+        replicates=replicates,
+        checklist=plain(_line_checklist(runs, options, found, seed)),
+    )
+
+
+def _line_flags(runs: RunsTable, found: LineFit, bootstrap: BootstrapOptions | None) -> tuple[str, ...]:
+    flags = list(checklist.table_flags(runs, bootstrap))
+    failed = int(np.isnan(found.slopes["params"]).sum()) if found.slopes else 0
+    if failed:
+        flags.append(
+            f"{failed} of {len(found.slopes['params'])} refits of resampled data gave no line and are left out"
+        )
+    return tuple(flags)
+
+
+def _line_checklist(runs: RunsTable, options: LineOptions, found: LineFit, seed: int) -> dict[str, Any]:
+    return checklist.assemble(
+        data=checklist.data(runs),
+        counting=checklist.counting(runs, options.counting, options.flops),
+        ranges=checklist.ranges(runs),
+        form={"formula": f"log target = exponent * log {options.cost} + log_coefficient", "targets": list(found.lines)},
+        objective={"kind": "least squares of log target", "weights": "one per optimal point"},
+        search={"solver": "closed form", "points": runs.kept.iloc[found.points][["run", "tokens", "loss"]]},
+        parameters={target: dataclasses.asdict(line) for target, line in found.lines.items()},
+        prescriptions={"compute_optimal_exponents": {t: line.slope for t, line in found.lines.items()}},
+        provenance=checklist.provenance(seed, runs),
+    )

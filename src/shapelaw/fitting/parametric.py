@@ -1,0 +1,220 @@
+"""Approach 3: a law of the loss fitted to every row, with its intervals, flags and checklist."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shapelaw.errors import UserError
+from shapelaw.fitting import checklist
+from shapelaw.fitting.holdout import Holdout, evaluate
+from shapelaw.fitting.options import BootstrapOptions, FitData, FitOptions
+from shapelaw.fitting.residuals import residual_structure
+from shapelaw.fitting.result import FitResult, plain
+from shapelaw.fitting.solve import Solution
+from shapelaw.laws import Law
+from shapelaw.runs.table import RunsTable
+
+Array = NDArray[np.float64]
+
+EXPONENT = "compute_optimal_exponent"
+SENSITIVITY_DELTAS = (1e-3, 1e-4, 1e-5)
+SENSITIVITY_COUNTINGS = ("total", "no_embedding", "no_embedding_and_head")
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a fit is asked for beside the optimum.
+
+    Args:
+        bootstrap: refits of resampled data.
+        holdouts: hold-outs, or their kinds, for the checklist.
+        sensitivity: other deltas and countings, for the checklist.
+        profile: profile intervals.
+    """
+
+    bootstrap: BootstrapOptions | None = None
+    holdouts: Sequence[Holdout | str] = ()
+    sensitivity: bool = False
+    profile: bool = False
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """Intervals and the refits that they rest on."""
+
+    intervals: Mapping[str, tuple[float, float]]
+    replicates: Mapping[str, Array]
+
+
+def fit_parametric(runs: RunsTable, law: Law, options: FitOptions, extras: Extras) -> FitResult:
+    """Fit a law to the kept rows (see `shapelaw.fitting.fit.fit`)."""
+    data = FitData.of(runs, law, options)
+    solution = data.solve(options)
+    parameters = law.natural(solution.theta)
+    spread = resample(data, solution, options, extras.bootstrap) if extras.bootstrap else Uncertainty({}, {})
+    nothing = tuple(name for name in law.parameters if name in law.log_parameters and parameters[name] == 0)
+    result = FitResult(
+        method="parametric",
+        law=law.name,
+        parameters=parameters,
+        units=law.units,
+        objective=solution.objective,
+        compute_optimal_exponent=law.compute_optimal_exponent(parameters),
+        intervals={name: ends for name, ends in spread.intervals.items() if name not in nothing},
+        flags=_flags(runs, data, solution, options, extras, nothing),
+        not_identified=nothing,
+        settings=_settings(data, options, extras.bootstrap),
+        search=_search(solution, options),
+        replicates={name: tuple(map(float, values)) for name, values in spread.replicates.items()},
+    )
+    return dataclasses.replace(result, checklist=plain(_checklist(runs, data, result, options, extras)))
+
+
+def resample(data: FitData, solution: Solution, options: FitOptions, wanted: BootstrapOptions) -> Uncertainty:
+    """Refit resampled runs or rows: intervals of every parameter and of the compute-optimal exponent."""
+    from shapelaw.fitting.bootstrap import bootstrap
+
+    law = data.law
+    drawn = bootstrap(
+        law,
+        data.columns,
+        data.loss,
+        data.runs,
+        solution,
+        n=wanted.n,
+        by=wanted.by,
+        delta=options.delta,
+        seed=options.seed,
+    )
+
+    def exponent(parameters: Mapping[str, float]) -> float:
+        value = law.compute_optimal_exponent(parameters)
+        return np.nan if value is None else value
+
+    refits = [law.natural(theta) for theta in drawn.thetas]
+    replicates = {name: np.array([one[name] for one in refits]) for name in law.parameters}
+    ends = {}
+    for name in law.parameters:
+        ends[name] = drawn.interval(lambda parameters, name=name: parameters[name], wanted.level, wanted.kind)
+    if exponent(law.natural(solution.theta)) == exponent(law.natural(solution.theta)):
+        ends[EXPONENT] = drawn.interval(exponent, wanted.level, wanted.kind)
+        replicates[EXPONENT] = np.array([exponent(one) for one in refits])
+    return Uncertainty(ends, replicates)
+
+
+def _flags(
+    runs: RunsTable,
+    data: FitData,
+    solution: Solution,
+    options: FitOptions,
+    extras: Extras,
+    nothing: Sequence[str],
+) -> tuple[str, ...]:
+    """Sentences that a reader must know."""
+    found = [f"{name} is at 0: the data do not identify it" for name in nothing]
+    if options.counting is None and data.counting != data.law.default_counting and "params" in data.columns:
+        own = data.law.default_counting
+        found.append(
+            f"params are counted as {data.counting}: the table lacks what the law's own counting, {own}, needs"
+        )
+    return (*found, *checklist.table_flags(runs, extras.bootstrap))
+
+
+def _settings(data: FitData, options: FitOptions, bootstrap: BootstrapOptions | None) -> dict[str, Any]:
+    """Every value of the fit, the counting as resolved."""
+    values = dataclasses.asdict(options) | {"counting": data.counting}
+    return values | {"bootstrap": bootstrap and dataclasses.asdict(bootstrap)}
+
+
+def _search(solution: Solution, options: FitOptions) -> dict[str, Any]:
+    """How the optimum was found."""
+    return {
+        "solver": options.solver,
+        "gradient": "forward differences" if options.solver == "reference" else "analytic, with the Hessian",
+        "status": solution.status.value,
+        "n_starts": solution.n_starts,
+        "share_at_best": solution.share_at_best,
+        "next_basin": solution.next_basin,
+    }
+
+
+def _checklist(
+    runs: RunsTable, data: FitData, result: FitResult, options: FitOptions, extras: Extras
+) -> dict[str, Any]:
+    residuals = np.log(data.loss) - np.log(data.law.predict(result.parameters, data.columns))
+    return checklist.assemble(
+        data=checklist.data(runs),
+        counting=checklist.counting(runs, data.counting, options.flops),
+        ranges=checklist.ranges(runs),
+        form=checklist.form(data.law),
+        objective={
+            "kind": "sum over points of Huber_delta(log measured - log predicted)",
+            "value": result.objective,
+            "delta": options.delta,
+            "delta_unit": "log loss",
+            "weights": "one per point",
+        },
+        search=result.search,
+        parameters={
+            "values": result.parameters,
+            "units": result.units,
+            "intervals": result.intervals,
+            "interval_settings": result.settings["bootstrap"],
+            "covariance": checklist.covariance(result.replicates),
+            "not_identified": result.not_identified,
+            "flags": result.flags,
+        },
+        residuals=checklist.residual_points(residual_structure(runs.kept, residuals)),
+        held_out=[_held_out(runs, data.law, one, options) for one in extras.holdouts],
+        sensitivity=_sensitivity(runs, data.law, options) if extras.sensitivity else None,
+        prescriptions={
+            "compute_optimal_exponent": result.compute_optimal_exponent,
+            "interval": result.intervals.get(EXPONENT),
+            "shapes": "by prescribe, from this fit",
+        },
+        provenance=checklist.provenance(options.seed, runs),
+    )
+
+
+def _held_out(runs: RunsTable, law: Law, holdout: Holdout | str, options: FitOptions) -> dict[str, Any]:
+    """Point 9: errors on what is held out, and how far it lies beyond what was fitted."""
+    found = evaluate(runs, law, holdout if isinstance(holdout, Holdout) else Holdout(holdout), options)
+    return {
+        "holdout": found.holdout,
+        "mean_absolute": found.mean_absolute,
+        "mean_signed": found.mean_signed,
+        "by_shape": found.by_shape,
+        "distance": found.distance,
+    }
+
+
+def _sensitivity(runs: RunsTable, law: Law, options: FitOptions) -> list[dict[str, Any]]:
+    """Point 10: the fit at other deltas, and at other countings."""
+    own = FitData.of(runs, law, options).counting
+    others = [dataclasses.replace(options, delta=delta, counting=own) for delta in SENSITIVITY_DELTAS]
+    if "params" in law.predictors:
+        countings = [name for name in SENSITIVITY_COUNTINGS if name != own and runs.counts(name)]
+        others += [dataclasses.replace(options, counting=name) for name in countings]
+    return [_one_setting(runs, law, one) for one in others]
+
+
+def _one_setting(runs: RunsTable, law: Law, options: FitOptions) -> dict[str, Any]:
+    data = FitData.of(runs, law, options)
+    try:
+        solution = data.solve(options)
+    except UserError as error:
+        return {"delta": options.delta, "counting": data.counting, "failed": str(error)}
+    parameters = law.natural(solution.theta)
+    return {
+        "delta": options.delta,
+        "counting": data.counting,
+        "objective": solution.objective,
+        "parameters": parameters,
+        "compute_optimal_exponent": law.compute_optimal_exponent(parameters),
+    }

@@ -1,0 +1,82 @@
+"""The rainbow: the compute-optimal size by every data set, counting and approach, each with its run-level interval.
+
+Source: Gemstones (arXiv 2502.06857), Fig 6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from shapelaw.fitting.fit import fit
+from shapelaw.fitting.options import BootstrapOptions
+from shapelaw.fitting.result import FitResult
+from shapelaw.runs import load_runs
+
+
+@dataclass(frozen=True)
+class RainbowLine:
+    """One line: a data set, a method and a counting of params."""
+
+    subset: str
+    method: str
+    counting: str = "total"
+
+
+def _both(subset: str, method: str, without: str) -> list[RainbowLine]:
+    """With and without embeddings."""
+    return [RainbowLine(subset, method), RainbowLine(subset, method, without)]
+
+
+PARAMETRIC_BOTH = ("hot", "hot_100b+", "hot_120b+_only", "lr_ablation_hot", "cool_end")
+PARAMETRIC_TOTAL = (
+    "hot_100b+_512x",
+    "hot_sampled_like_chinchilla",
+    "lr_ablation_hot_sampled_like_chinchilla",
+    "slim_chinchilla",
+)
+HULL = ("hot_477", "hot_100b+_477", "hot_120b+_only_477", "lr_ablation_hot_477", "cool_end")
+
+LINES: tuple[RainbowLine, ...] = (
+    *(line for subset in PARAMETRIC_BOTH for line in _both(subset, "parametric", "no_embedding")),
+    *(RainbowLine(subset, "parametric") for subset in PARAMETRIC_TOTAL),
+    *(line for subset in HULL for line in _both(subset, "hull", "no_embedding_and_head")),
+)
+"""The 14 lines of approach 3 and the 10 of approach 1. The paper's "no embeds" is minus one matrix in its approach 3
+and minus both in its approach 1."""
+
+
+def rainbow(
+    lines: Sequence[RainbowLine] = LINES, bootstrap: BootstrapOptions | None = None, delta: float = 1e-4, seed: int = 0
+) -> pd.DataFrame:
+    """A row per line: subset, method, counting, points, runs, exponent of N ~ C^a, its interval, and flags.
+
+    Args:
+        bootstrap: refits of each line; None takes 1,000 by runs.
+        delta: of the parametric lines.
+    """
+    wanted = bootstrap or BootstrapOptions()
+    return pd.DataFrame([_row(line, wanted, delta, seed) for line in lines])
+
+
+def _row(line: RainbowLine, bootstrap: BootstrapOptions, delta: float, seed: int) -> dict[str, object]:
+    table = load_runs("gemstones", subset=line.subset)
+    result = fit(table, delta=delta, counting=line.counting, method=line.method, bootstrap=bootstrap, seed=seed)
+    low, high = _interval(result)
+    return {
+        "subset": line.subset,
+        "method": line.method,
+        "counting": line.counting,
+        "points": len(table),
+        "runs": table.kept["run"].nunique(),
+        "exponent": result.compute_optimal_exponent,
+        "low": low,
+        "high": high,
+        "flags": "; ".join(result.flags),
+    }
+
+
+def _interval(result: FitResult) -> tuple[float | None, float | None]:
+    return result.intervals.get("compute_optimal_exponent", (None, None))

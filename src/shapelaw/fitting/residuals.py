@@ -1,0 +1,106 @@
+"""What a law leaves unexplained: residuals by run, shape and token range, and the likelihood behind the objective.
+
+Residual: log measured - log predicted; positive where the measured loss is higher.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+
+from shapelaw.fitting.objective import huber
+
+Array = NDArray[np.float64]
+
+TOKEN_RANGES = 4
+
+
+@dataclass(frozen=True)
+class ResidualStructure:
+    """Summary of the residuals of a fit, in log loss.
+
+    Args:
+        between_run_share: share of the sum of squares that lies between the means of runs; None where no run has two
+            points.
+        between_run_sd, within_run_sd: standard deviations of the runs' means, and about them.
+        by_run, by_shape, by_tokens: rows of mean, sd and number of points; by_shape is empty without shapes, and
+            by_tokens has equally many points in each of its ranges.
+    """
+
+    between_run_share: float | None
+    between_run_sd: float
+    within_run_sd: float
+    by_run: pd.DataFrame
+    by_shape: pd.DataFrame
+    by_tokens: pd.DataFrame
+
+
+def residual_structure(kept: pd.DataFrame, residuals: Array) -> ResidualStructure:
+    """Summarise residuals of the kept rows."""
+    frame = kept.assign(residual=residuals)
+    means = frame.groupby("run")["residual"].transform("mean")
+    between = float(((means - residuals.mean()) ** 2).sum())
+    within = float(((frame["residual"] - means) ** 2).sum())
+    repeated = bool(frame.duplicated("run").any())
+    share = between / (between + within) if repeated and between + within > 0 else None
+    shapes = ["width", "depth"] if {"width", "depth"} <= set(kept) else []
+    ranges = pd.qcut(frame["tokens"], TOKEN_RANGES, duplicates="drop").astype(str).rename("tokens_range")
+    return ResidualStructure(
+        share,
+        math.sqrt(between / len(frame)),
+        math.sqrt(within / len(frame)),
+        _summary(frame, ["run"]),
+        _summary(frame, shapes) if shapes else pd.DataFrame(),
+        _summary(frame.assign(tokens_range=ranges), ["tokens_range"]),
+    )
+
+
+def _summary(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Mean, standard deviation and number of the residuals of each group, in the table's order."""
+    grouped = frame.assign(square=frame["residual"] ** 2).groupby(keys, sort=False)
+    out = grouped.agg(mean=("residual", "mean"), square=("square", "mean"), points=("residual", "size")).reset_index()
+    sd = np.sqrt(np.maximum(out["square"] - out["mean"] ** 2, 0.0))
+    return out.assign(sd=sd)[[*keys, "mean", "sd", "points"]]
+
+
+def huber_log_likelihood(residuals: Array, delta: float) -> float:
+    """Largest log likelihood of independent errors whose density falls as Huber's function, over their scale s.
+
+    f(r) = exp(-Huber_delta(r) / s) / Z,  Z = sqrt(2 pi s) erf(delta / sqrt(2 s)) + (2 s / delta) exp(-delta^2 / (2 s))
+
+    The fit that minimises the summed Huber function maximises this likelihood whatever s is; it lies between Gaussian
+    (delta large) and Laplace errors (delta small). Errors are in log loss. Points of one run are in truth dependent, so
+    differences between laws are overstated where runs have many points.
+    """
+    total, n = float(np.sum(huber(residuals, delta))), len(residuals)
+    if total <= 0:
+        return math.inf
+
+    def negative(log_scale: float) -> float:
+        return total * math.exp(-log_scale) + n * _log_normaliser(log_scale, delta)
+
+    guess = math.log(total / n)
+    best = minimize_scalar(negative, bounds=(guess - 8.0, guess + 8.0), method="bounded", options={"xatol": 1e-10})
+    return -float(best.fun)
+
+
+def _log_normaliser(log_scale: float, delta: float) -> float:
+    """Log of Z, its two parts added as logs so that neither underflows."""
+    scale = math.exp(log_scale)
+    tail = math.log(2.0 * scale / delta) - 0.5 * delta**2 / scale
+    inside = 0.5 * math.log(2.0 * math.pi * scale) + math.log(math.erf(delta / math.sqrt(2.0 * scale)))
+    return float(np.logaddexp(tail, inside))
+
+
+def information_criteria(residuals: Array, delta: float, n_parameters: int) -> tuple[float, float]:
+    """(AIC, BIC) by `huber_log_likelihood`, its scale counted as one more parameter.
+
+    AIC = 2 k - 2 log likelihood, BIC = k log n - 2 log likelihood.
+    """
+    likelihood, k = huber_log_likelihood(residuals, delta), n_parameters + 1
+    return 2 * k - 2 * likelihood, k * math.log(len(residuals)) - 2 * likelihood

@@ -1,0 +1,167 @@
+"""The result of a fit, and fit.json: what is written, and what reads it back."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from shapelaw.errors import UserError
+from shapelaw.files import read_json, write_json
+from shapelaw.laws import get_law
+from shapelaw.runs.table import RunsTable
+
+Array = NDArray[np.float64]
+
+SCHEMA = "shapelaw.fit"
+SCHEMA_VERSION = 1
+"""Of fit.json; documented in docs/fit_json.md, and raised by every change that an older reader would misread."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """One fit.
+
+    Args:
+        method: `parametric`, `hull`, `binning` or `isoflop`.
+        law: name of the law; None for the lines of approaches 1 and 2.
+        parameters: in natural units: coefficients are no logarithms, E is in nats per token; 0 where the fit drove a
+            coefficient or E to nothing (named in `not_identified`).
+        units: unit of every parameter.
+        objective: the summed Huber function (parametric), or the sum of squared residuals of log params (lines).
+        compute_optimal_exponent: a of N ~ C^a for the compute-optimal params; None where the law defines none.
+        intervals: name -> (low, high) of parameters and of `compute_optimal_exponent`; empty without resampling.
+        flags: what a reader must know before using the numbers, one sentence each.
+        not_identified: parameters that the data do not fix.
+        settings: every value the fit was made with.
+        search: how the optimum was found: status, n_starts, share_at_best, next_basin.
+        replicates: parameter -> its value in each refit; empty without resampling.
+        checklist: what a report of a fit must contain (see docs/fit_json.md), as far as the program can know it.
+    """
+
+    method: str
+    law: str | None
+    parameters: Mapping[str, float]
+    units: Mapping[str, str]
+    objective: float
+    compute_optimal_exponent: float | None
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+    not_identified: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    search: Mapping[str, Any] = field(default_factory=dict)
+    replicates: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    checklist: Mapping[str, Any] = field(default_factory=dict)
+
+    def predict(self, table: RunsTable | pd.DataFrame | Mapping[str, Any]) -> Array:
+        """Predicted loss of each (kept) row, nats per token, shape (n,).
+
+        Args:
+            table: a runs table, or canonical columns; params are total and counted as the fit counted them.
+
+        Raises:
+            UserError: if the fit is no law of the loss, or a predictor is missing or invalid.
+        """
+        if self.law is None:
+            raise UserError(
+                f"method={self.method}: gives lines of the optimal size, no law of the loss; use parametric"
+            )
+        law = get_law(self.law)
+        runs = table if isinstance(table, RunsTable) else _as_runs(pd.DataFrame(table))
+        columns = runs.columns_for(law, self.settings["counting"], self.settings["flops"])
+        return law.predict(self.parameters, columns)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write fit.json (aside, then renamed); a folder gets a file of that name."""
+        target = Path(path)
+        target = target / "fit.json" if target.is_dir() else target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        content = {"schema": SCHEMA, "version": SCHEMA_VERSION} | dataclasses.asdict(self)
+        write_json(target, plain(content))
+        return target
+
+    def summary(self) -> str:
+        """A few lines for people; a parameter at nothing is said to be so and not printed as a number."""
+        head = f"{self.law or self.method}: objective {self.objective:.8g}"
+        rows = [f"  {name} = {self._shown(name, value)}" for name, value in self.parameters.items()]
+        if self.compute_optimal_exponent is not None:
+            rows.append("  " + f"N ~ C^{self.compute_optimal_exponent:.4f}{self._range('compute_optimal_exponent')}")
+        return "\n".join([head, *rows, *(f"  note: {flag}" for flag in self.flags)])
+
+    def _shown(self, name: str, value: float) -> str:
+        if value == 0:
+            return "0 (not identified)"
+        return f"{value:.6g}{self._range(name)} {self.units.get(name, '')}".rstrip()
+
+    def _range(self, name: str) -> str:
+        if name not in self.intervals:
+            return ""
+        low, high = self.intervals[name]
+        return f" ({low:.4g} to {high:.4g})"
+
+
+def load_fit(path: str | os.PathLike[str]) -> FitResult:
+    """Read fit.json.
+
+    Raises:
+        UserError: if there is no such file, or it is of another schema or version.
+    """
+    source = Path(path)
+    source = source / "fit.json" if source.is_dir() else source
+    if not source.is_file():
+        raise UserError(f"path={path}: no such fit; write one by fit(...).save(path) or fit.py")
+    content = read_json(source)
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise UserError(f"path={path}: is no fit (schema {SCHEMA} is missing)")
+    if content.get("version") != SCHEMA_VERSION:
+        raise UserError(
+            f"path={path}: version {content.get('version')} of the schema; this program reads {SCHEMA_VERSION}; "
+            "fit again, or read it with the version of shapelaw named in its checklist"
+        )
+    return _from_plain(content, path)
+
+
+def _from_plain(content: Mapping[str, Any], path: str | os.PathLike[str]) -> FitResult:
+    values = {one.name: content[one.name] for one in dataclasses.fields(FitResult) if one.name in content}
+    try:
+        values["intervals"] = {name: (ends[0], ends[1]) for name, ends in values["intervals"].items()}
+        values["replicates"] = {
+            name: tuple(math.nan if value is None else value for value in drawn)
+            for name, drawn in values["replicates"].items()
+        }
+        values["flags"], values["not_identified"] = tuple(values["flags"]), tuple(values["not_identified"])
+        return FitResult(**values)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise UserError(f"path={path}: is not a whole fit ({error!r}); fit again") from None
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON types; numbers that JSON lacks (NaN, infinity) become null."""
+    if isinstance(value, pd.DataFrame):
+        return plain(value.to_dict("records"))
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [plain(one) for one in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def _as_runs(frame: pd.DataFrame) -> RunsTable:
+    """A table of sizes without measurements, made whole so that they are checked and counted as a runs table."""
+    whole = frame.assign(run=[str(i) for i in range(len(frame))], loss=1.0)
+    for name in ("params", "tokens"):
+        if name not in whole:
+            whole[name] = 1.0
+    return RunsTable(whole)
