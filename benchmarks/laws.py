@@ -41,8 +41,8 @@ class Block:
 
 BLOCKS = (
     Block("gemstones", "hot_100b+", (*LAWS, "params_tokens:no_embedding_and_head", "params_tokens_interaction"), MAIN),
-    Block("gemstones", "cool_end", ("params_tokens:no_embedding", *LAWS[1:]), (LARGEST,)),
-    Block("gemstones", "lr_ablation_hot", ("params_tokens:no_embedding", *LAWS[1:]), (LARGEST,)),
+    Block("gemstones", "cool_end", ("params_tokens:no_embedding_and_head", *LAWS[1:]), (LARGEST,)),
+    Block("gemstones", "lr_ablation_hot", ("params_tokens:no_embedding_and_head", *LAWS[1:]), (LARGEST,)),
     Block("chinchilla", None, ("params_tokens", "params_tokens_interaction", "kaplan_e"), (COSTLIEST,)),
 )
 
@@ -59,7 +59,7 @@ def main() -> None:
             block.laws,
             block.holdouts,
             options=FitOptions(delta=1e-3),
-            bootstrap=n,
+            refits=n,
         ).table
         print(f"\n### {block.subset or block.source}\n")
         print(errors(table, block.holdouts))

@@ -352,3 +352,34 @@ def test_names_of_the_package() -> None:
     with pytest.raises(AttributeError, match="no attribute 'fits'"):
         shapelaw.fits  # noqa: B018
     assert isinstance(fit(RunsTable(frame())), FitResult)
+
+
+@pytest.mark.parametrize("kind", ["percentile", "expanded", "bca"])
+def test_run_level_intervals(small: RunsTable, tmp_path: Path, kind: str) -> None:
+    options = {"n": 60, "kind": kind, "level": 0.8}
+    result = fit(small, bootstrap=options)
+    assert set(result.intervals) == {*result.parameters, "compute_optimal_exponent"}
+    for name, values in result.replicates.items():
+        assert len(values) == 60
+        low, high = result.intervals[name]
+        assert min(values) <= low <= high <= max(values)
+    if kind == "percentile":
+        expected = np.quantile(result.replicates["alpha"], [0.1, 0.9])
+        assert np.allclose(result.intervals["alpha"], expected)
+    assert result.settings["bootstrap"]["kind"] == kind
+    assert load_fit(result.save(tmp_path)) == result
+    assert fit(small, bootstrap=options).intervals == result.intervals
+
+
+def test_rows_make_intervals_too_narrow_and_say_so(small: RunsTable) -> None:
+    runs, rows = (fit(small, bootstrap={"n": 60, "by": by}) for by in ("runs", "rows"))
+    widths = [result.intervals["alpha"][1] - result.intervals["alpha"][0] for result in (runs, rows)]
+    assert widths[0] > 1.5 * widths[1]
+    assert any("by rows" in flag for flag in rows.flags)
+    assert not any("by rows" in flag for flag in runs.flags)
+
+
+def test_no_interval_is_given_for_what_is_not_identified(data_dir: Path) -> None:
+    result = fit(load_runs("gemstones", subset="hot"), law="width_depth_tokens", bootstrap={"n": 20})
+    assert result.not_identified == tuple(name for name, value in result.parameters.items() if value == 0)
+    assert not set(result.not_identified) & set(result.intervals)

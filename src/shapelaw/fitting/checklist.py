@@ -35,6 +35,8 @@ POINTS = (
     "provenance",
 )
 _PACKAGES = ("shapelaw", "numpy", "scipy", "pandas", "numba")
+FEW_RUNS = 10
+"""Below this many, resampling runs says little."""
 _ABSENT = "not asked for in this fit"
 
 
@@ -147,6 +149,9 @@ def table_flags(runs: RunsTable, bootstrap: BootstrapOptions | None) -> tuple[st
     repeated = bool(runs.kept.duplicated("run").any())
     if "runs" in runs.about:
         flags.append(f"runs: {runs.about['runs']}; intervals are too narrow if rows share runs")
+    runs_kept = runs.kept["run"].nunique()
+    if bootstrap and bootstrap.by == "runs" and runs_kept < FEW_RUNS:
+        flags.append(f"{runs_kept} runs are few to resample: intervals are rough; kind=expanded widens them")
     if bootstrap and bootstrap.by == "rows" and repeated:
         flags.append("bootstrap by rows: rows of one run are not independent, so intervals are too narrow; use by=runs")
     return tuple(flags)

@@ -39,7 +39,7 @@ def compare(
     holdouts: Sequence[Holdout | str] = (),
     *,
     options: FitOptions | None = None,
-    bootstrap: int = 0,
+    refits: int = 0,
 ) -> Comparison:
     """Fit laws to the same rows and put what speaks for and against them in one table.
 
@@ -47,7 +47,7 @@ def compare(
         laws: names, or `NAME:COUNTING` for another counting of params than the law's own.
         holdouts: hold-outs or their kinds.
         options: of every fit; a counting given there holds for every law without one of its own.
-        bootstrap: refits of resampled runs for 90% intervals of the exponents and held-out errors; 0 gives none.
+        refits: of resampled runs, for 90% intervals of the exponents and held-out errors; 0 gives none.
 
     Returns:
         a comparison whose table has a row per law and the columns law, counting, n_parameters, objective (the sum),
@@ -66,8 +66,8 @@ def compare(
     rows = []
     for label in laws:
         own = _options_of(label, options or FitOptions())
-        fits[label] = _fit(runs, label, own, bootstrap)
-        found = [evaluate(runs, get_law(_name(label)), one, own, bootstrap) for one in wanted]
+        fits[label] = _fit(runs, label, own, refits)
+        found = [evaluate(runs, get_law(_name(label)), one, own, refits) for one in wanted]
         errors |= {(label, result.holdout): result for result in found}
         rows.append(_row(runs, label, own, fits[label], found))
     return Comparison(pd.DataFrame(rows), fits, errors)
@@ -82,14 +82,14 @@ def _options_of(label: str, options: FitOptions) -> FitOptions:
     return replace(options, counting=label.split(":", 1)[1]) if ":" in label else options
 
 
-def _fit(runs: RunsTable, label: str, options: FitOptions, bootstrap: int) -> FitResult:
+def _fit(runs: RunsTable, label: str, options: FitOptions, refits: int) -> FitResult:
     return fit(
         runs,
         _name(label),
         options.delta,
         options.counting,
         solver=options.solver,
-        bootstrap=BootstrapOptions(n=bootstrap) if bootstrap else None,
+        bootstrap=BootstrapOptions(n=refits) if refits else None,
         seed=options.seed,
         starts=options.starts,
         grid_size=options.grid_size,

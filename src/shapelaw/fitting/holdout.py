@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from shapelaw.errors import UserError
+from shapelaw.fitting.bootstrap import bootstrap
 from shapelaw.fitting.options import FitData, FitOptions
 from shapelaw.laws import Law
 from shapelaw.runs.query import matches
@@ -183,12 +184,12 @@ class HoldoutResult:
 
 
 def evaluate(
-    table: RunsTable, law: Law, holdout: Holdout, options: FitOptions | None = None, bootstrap: int = 0
+    table: RunsTable, law: Law, holdout: Holdout, options: FitOptions | None = None, refits: int = 0
 ) -> HoldoutResult:
     """Fit a law on the rows that are not held out, and predict those that are.
 
     Args:
-        bootstrap: refits of resampled runs for the interval of the mean absolute error (90%); 0 gives none.
+        refits: of resampled runs, for the interval of the mean absolute error (90%); 0 gives none.
 
     Raises:
         UserError: if a fold cannot be made or fitted.
@@ -197,7 +198,7 @@ def evaluate(
     data, kept = FitData.of(table, law, options), table.kept
     folds = holdout.folds(table)
     points = pd.concat([_predicted(data, kept, fold, options) for fold in folds], ignore_index=True)
-    interval = _interval(data, folds, options, bootstrap) if bootstrap else None
+    interval = _interval(data, folds, options, refits) if refits else None
     return HoldoutResult(holdout.label, law.name, points, _distance(kept, folds), interval)
 
 
@@ -221,8 +222,6 @@ def _distance(kept: pd.DataFrame, folds: Sequence[Fold]) -> dict[str, float]:
 
 def _interval(data: FitData, folds: Sequence[Fold], options: FitOptions, n: int) -> tuple[float, float]:
     """90% interval of the mean absolute error when the fitted runs are resampled, the folds' replicates in step."""
-    from shapelaw.fitting.bootstrap import bootstrap
-
     totals, count = np.zeros(n), 0
     for fold in folds:
         train, test = data.rows(fold.train), data.rows(fold.test)

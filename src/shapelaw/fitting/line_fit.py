@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from shapelaw.errors import UserError
 from shapelaw.fitting import intervals
+from shapelaw.fitting.bootstrap import expanded_level
 from shapelaw.fitting.hull import BINS_PER_DECADE, bin_minima, frontier, lower_hull
 from shapelaw.fitting.isoflop import TOLERANCE, isoflop_bins, isoflop_lines
 from shapelaw.fitting.lines import TARGETS, Array, LineData, PowerLine, Rows, line_data
@@ -152,14 +153,16 @@ def _intervals(
 ) -> dict[str, tuple[float, float]]:
     """Interval of each slope; none where fewer than half of the refits could be made."""
     left_out = _jackknife(data, options, bootstrap.by) if bootstrap.kind == "bca" else {}
+    groups = len(np.unique(data.runs)) if bootstrap.by == "runs" else len(data.runs)
+    level = expanded_level(bootstrap.level, groups) if bootstrap.kind == "expanded" else bootstrap.level
     ends = {}
     for target, drawn in slopes.items():
         if np.isfinite(drawn).mean() < 0.5:
             continue
         if bootstrap.kind == "bca":
-            ends[target] = intervals.bca(drawn, bootstrap.level, lines[target].slope, left_out[target])
+            ends[target] = intervals.bca(drawn, level, lines[target].slope, left_out[target])
         else:
-            ends[target] = intervals.percentile(drawn, bootstrap.level)
+            ends[target] = intervals.percentile(drawn, level)
     return ends
 
 

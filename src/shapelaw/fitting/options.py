@@ -17,7 +17,7 @@ from shapelaw.runs.table import RunsTable
 Array = NDArray[np.float64]
 
 RESAMPLED = ("runs", "rows")
-INTERVALS = ("percentile", "bca")
+INTERVALS = ("percentile", "expanded", "bca")
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,10 @@ class BootstrapOptions:
     Args:
         n: number of refits.
         by: `runs` (whole runs are drawn: most residual variance lies between runs) or `rows`.
-        kind: `percentile` or `bca` (bias-corrected and accelerated).
+        kind: `percentile`, `expanded` (percentile, its level raised for few runs) or `bca` (bias-corrected and
+            accelerated).
         level: share of refits inside the interval.
+        workers: threads.
 
     Raises:
         UserError: for values outside these.
@@ -61,6 +63,7 @@ class BootstrapOptions:
     by: str = "runs"
     kind: str = "percentile"
     level: float = 0.9
+    workers: int = 1
 
     def __post_init__(self) -> None:
         if self.n < 2:
@@ -69,6 +72,8 @@ class BootstrapOptions:
             raise UserError(f"bootstrap.by={self.by}: allowed are {', '.join(RESAMPLED)}")
         if self.kind not in INTERVALS:
             raise UserError(f"bootstrap.kind={self.kind}: allowed are {', '.join(INTERVALS)}")
+        if self.workers < 1:
+            raise UserError(f"bootstrap.workers={self.workers}: allowed are whole numbers from 1")
         if not 0 < self.level < 1:
             raise UserError(f"bootstrap.level={self.level}: allowed are values between 0 and 1, such as 0.9")
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from shapelaw.errors import UserError
 from shapelaw.fitting import checklist
+from shapelaw.fitting.bootstrap import bootstrap
 from shapelaw.fitting.holdout import Holdout, evaluate
 from shapelaw.fitting.options import BootstrapOptions, FitData, FitOptions
 from shapelaw.fitting.residuals import residual_structure
@@ -78,8 +79,6 @@ def fit_parametric(runs: RunsTable, law: Law, options: FitOptions, extras: Extra
 
 def resample(data: FitData, solution: Solution, options: FitOptions, wanted: BootstrapOptions) -> Uncertainty:
     """Refit resampled runs or rows: intervals of every parameter and of the compute-optimal exponent."""
-    from shapelaw.fitting.bootstrap import bootstrap
-
     law = data.law
     drawn = bootstrap(
         law,
@@ -91,20 +90,15 @@ def resample(data: FitData, solution: Solution, options: FitOptions, wanted: Boo
         by=wanted.by,
         delta=options.delta,
         seed=options.seed,
+        workers=wanted.workers,
     )
 
-    def exponent(parameters: Mapping[str, float]) -> float:
-        value = law.compute_optimal_exponent(parameters)
-        return np.nan if value is None else value
-
-    refits = [law.natural(theta) for theta in drawn.thetas]
-    replicates = {name: np.array([one[name] for one in refits]) for name in law.parameters}
-    ends = {}
-    for name in law.parameters:
-        ends[name] = drawn.interval(lambda parameters, name=name: parameters[name], wanted.level, wanted.kind)
-    if exponent(law.natural(solution.theta)) == exponent(law.natural(solution.theta)):
-        ends[EXPONENT] = drawn.interval(exponent, wanted.level, wanted.kind)
-        replicates[EXPONENT] = np.array([exponent(one) for one in refits])
+    ends = {name: drawn.interval(name, wanted.level, wanted.kind) for name in law.parameters}
+    replicates = dict(drawn.draws)
+    if law.compute_optimal_exponent(law.natural(solution.theta)) is not None:
+        exponent = law.compute_optimal_exponent
+        ends[EXPONENT] = drawn.interval(exponent, wanted.level, wanted.kind)  # type: ignore[arg-type]
+        replicates[EXPONENT] = drawn.values(exponent)  # type: ignore[arg-type]
     return Uncertainty(ends, replicates)
 
 
