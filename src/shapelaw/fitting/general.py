@@ -49,6 +49,12 @@ class GeneralNewton:
         """Newton at the target delta alone, to rounding."""
         return self._run(thetas, np.array([[self.problem.delta, POLISHED, ITERATIONS]]))
 
+    def refit(self, thetas: Array, weights: Array) -> tuple[Array, float]:
+        """Best optimum at other multiplicities of the points, from every row of thetas: (theta, objective)."""
+        ends = GeneralNewton(self.problem.with_weights(np.asarray(weights, dtype=np.float64))).polish(thetas)
+        best = int(np.argmin(ends.objectives))
+        return ends.thetas[best], float(ends.objectives[best])
+
     def hop(self, theta: Array, sigma: float, count: int, rng: np.random.Generator) -> Array:
         """`count` random neighbours of theta: the size of a move along each direction of the Jacobian is sigma in log
         loss at most, so that correlated coordinates move together."""

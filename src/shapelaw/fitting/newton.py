@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ EXPONENT_BOUND = 30.0
 """Largest size of an exponent; one that reaches it is not identified."""
 SAMPLE = 256
 """Points of the sample on which a table of at least twice as many takes its first stage."""
+REVIVED = -7.0
+"""Log of the (centred) coefficients that a refit at least starts with."""
 LEAST_SQUARES = 1e9
 """The first delta: far above every residual."""
 LOOSE, TIGHT, POLISHED = 1e-3, 1e-9, 1e-14
@@ -33,7 +35,7 @@ LOG_BOUND = 600.0
 
 @dataclass(frozen=True)
 class Compiled:
-    """A sum law's problem in the kernels' coordinates: phi = to_phi @ theta + shift (log E at the floor if it has none)."""
+    """A sum law's problem in the kernels' coordinates: phi = to_phi @ theta + shift (log E at the floor if none)."""
 
     problem: Problem
     law: SumLaw
@@ -84,6 +86,19 @@ class Compiled:
         p = self.to_phi.shape[1]
         # to_phi is unit upper triangular (its last row is zero for a law without E)
         return np.asarray(np.linalg.solve(self.to_phi[:p], (phis - self.shift)[:, :p].T).T, dtype=np.float64)
+
+    def constrained(self, row: Array, target: float) -> Compiled:
+        """With the coordinate on which row @ theta depends most made a function of the others."""
+        p = self.to_phi.shape[1]
+        slope = np.linalg.solve(self.to_phi[:p].T, row)
+        level = target + float(slope @ self.shift[:p])
+        pivot = int(np.argmax(np.abs(slope)))
+        free = np.array([k for k in self.geometry.free if k != pivot], dtype=np.int64)
+        basis, origin = np.eye(len(self.to_phi))[:, free], self.geometry.origin.copy()
+        basis[pivot] = -np.append(slope, 0.0)[free] / slope[pivot]
+        origin[pivot] = level / slope[pivot]
+        changed = self.geometry._replace(basis=np.ascontiguousarray(basis), origin=origin, free=free, plain=False)
+        return replace(self, geometry=changed)
 
     def at_bound(self, phis: Array) -> NDArray[np.bool_]:
         """Whether an exponent, the power or mu of each row sits at its bound; (S,)."""
@@ -165,6 +180,12 @@ class Newton:
         self.compiled = Compiled.of(problem)
         self.stages = schedule(problem.delta)
 
+    def constrained(self, row: Array, target: float) -> Newton:
+        """The same problem on the hyperplane row @ theta == target."""
+        other = object.__new__(Newton)
+        other.compiled, other.stages = self.compiled.constrained(row, target), self.stages
+        return other
+
     def follow(self, thetas: Array) -> Ends:
         """Continuation in delta from every row; the first, least-squares stage on a sample of a long table."""
         phis = self._phis(thetas)
@@ -178,6 +199,23 @@ class Newton:
         """Newton at the target delta alone, to rounding."""
         return self._finish(self._phis(thetas), np.array([[self.stages[-1, 0], POLISHED, ITERATIONS]]))
 
+    def refit(self, thetas: Array, weights: Array) -> tuple[Array, float]:
+        """Best optimum at other multiplicities of the (used) points, from every row of thetas: (theta, objective).
+
+        Continues from ten times delta; coefficients that were zero start alive, as a multiplicative step cannot wake them.
+        """
+        data = self.compiled.data._replace(weights=np.array(weights, dtype=np.float64))
+        phis = self._phis(thetas)
+        geometry = self.compiled.geometry
+        alive = geometry.free[geometry.linear[geometry.free]]
+        phis[:, alive] = np.maximum(phis[:, alive], REVIVED)
+        phis = np.ascontiguousarray(geometry.origin + phis[:, geometry.free] @ geometry.basis.T)
+        delta = self.stages[-1, 0]
+        stages = np.array([(10 * delta, LOOSE, ITERATIONS_STAGE), (delta, TIGHT, ITERATIONS)])
+        values, _ = self._descend(phis, data, stages)
+        best = int(np.argmin(values))
+        return self.compiled.theta(phis[best : best + 1])[0], float(values[best])
+
     def hop(self, theta: Array, sigma: float, count: int, rng: np.random.Generator) -> Array:
         """`count` random neighbours of theta, sigma away in every centred coordinate."""
         phi = self._phis(theta[None])
@@ -185,7 +223,12 @@ class Newton:
 
     def _phis(self, thetas: Array) -> Array:
         geometry = self.compiled.geometry
-        return np.clip(self.compiled.phi(thetas), geometry.low, geometry.high)
+        phis = np.clip(self.compiled.phi(thetas), geometry.low, geometry.high)
+        return (
+            phis
+            if geometry.plain
+            else np.ascontiguousarray(geometry.origin + phis[:, geometry.free] @ geometry.basis.T)
+        )
 
     def _descend(self, phis: Array, data: Data, stages: Array) -> tuple[Array, NDArray[np.int64]]:
         values, statuses = np.full(len(phis), np.inf), np.zeros(len(phis), dtype=np.int64)

@@ -18,6 +18,8 @@ LOG_FLOOR = -60.0
 """Logarithm at which a coefficient or E counts as zero: e^-60 is far below one rounding error of any loss."""
 LOG_CEILING = 700.0
 """Largest logarithm whose exponential is still a float64."""
+EXPONENT = "compute_optimal_exponent"
+"""Name of the statistic beside the parameters: the exponent of compute-optimal params in FLOPs."""
 UNITS = {
     "width": "features",
     "depth": "blocks",
@@ -128,6 +130,25 @@ class Law(ABC):
     def slope_constraint(self, slope: float) -> tuple[Array, float] | None:
         """(row, value) such that row @ theta == value exactly when the compute-optimal exponent equals `slope`."""
         return None
+
+    def constraint(self, statistic: str, value: float) -> tuple[Array, float]:
+        """(row, target) such that row @ theta == target exactly when the statistic has this value.
+
+        Args:
+            statistic: name of a parameter, or `compute_optimal_exponent`.
+
+        Raises:
+            UserError: if the statistic is no linear constraint on theta under this law.
+        """
+        if statistic == EXPONENT:
+            found = self.slope_constraint(value)
+            if found is None:
+                raise UserError(f"law {self.name} defines no {EXPONENT} in closed form; allowed: {self.parameters}")
+            return found
+        if statistic not in self.parameters:
+            raise UserError(f"statistic={statistic}: allowed are {', '.join(self.parameters)} and {EXPONENT}")
+        row = np.array([float(name == statistic) for name in self.parameters])
+        return row, _log(value) if statistic in self.log_parameters else float(value)
 
     def start_levels(self, spread: int | None = None) -> tuple[Array, ...]:
         """Levels of each entry of theta from which starts are drawn; `spread` sets their number.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from shapelaw.errors import UserError
-from shapelaw.laws.base import LOG_CEILING, Array, Law
+from shapelaw.laws.base import EXPONENT, LOG_CEILING, Array, Law
 from shapelaw.laws.sums import SumLaw, Term
 
 LAWS: dict[str, Law] = {}
@@ -97,6 +97,19 @@ class KaplanLaw(SumLaw):
     def slope_constraint(self, slope: float) -> tuple[Array, float] | None:
         """The ratio alpha_N/alpha_D equals 1/slope - 1."""
         return np.array([float(i == 2) for i in range(len(self.parameters))]), 1.0 / slope - 1.0
+
+    def constraint(self, statistic: str, value: float) -> tuple[Array, float]:
+        """As for every law; N_c fixes the ratio of its first two coordinates, alpha_N is a product and has none.
+
+        Raises:
+            UserError: for alpha_N, or a name that is no parameter.
+        """
+        if statistic == "alpha_N":
+            raise UserError(f"alpha_N is a product in law {self.name}: profile alpha_D or {EXPONENT} instead")
+        row, target = super().constraint(statistic, value)
+        if statistic == "N_c":
+            row[2], target = -np.log(value), 0.0
+        return row, target
 
     def start_levels(self, spread: int | None = None) -> tuple[Array, ...]:
         """Levels of the solver's own coordinates."""

@@ -1,0 +1,229 @@
+"""Profiles: how little the objective rises when one statistic is held away from its optimum and all else is refitted.
+
+A fit whose slope may be anything between .57 and .82 within 0.1% of the minimum does not know its slope; the profile says
+so where a standard error, which looks at the curvature in one point, would not.
+
+Source: Venzon and Moolgavkar 1988 (profile likelihood); the scale is ours and documented in `likelihood_rise`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import chdtri
+
+from shapelaw.errors import UserError
+from shapelaw.fitting.general import GeneralNewton
+from shapelaw.fitting.newton import Newton
+from shapelaw.fitting.objective import Problem
+from shapelaw.fitting.restricted import RestrictedLaw
+from shapelaw.fitting.solve import Solution
+from shapelaw.laws import EXPONENT, LOG_FLOOR, Columns, Law, SumLaw
+
+Array = NDArray[np.float64]
+
+RISE = 1e-3
+"""Share of the minimum by which the objective may rise."""
+FIRST_STEP, GROWTH, MOST_STEPS = 0.01, 1.5, 40
+"""First step away from the optimum (of an exponent, or relative), its growth, and the most steps a side."""
+HALVINGS = 30
+"""Most steps of the search for where the profile crosses a cut."""
+EXPONENT_RANGE = 20.0
+"""Largest exponent that is tried."""
+CONTAINED = 1e-6
+"""Precision of an end, as a share of the bracket's own scale."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The profile of one statistic and two intervals read off it."""
+
+    statistic: str
+    estimate: float
+    values: Array
+    """Values at which the rest was refitted, ascending, (m,)."""
+    objectives: Array
+    """Lowest objective at each of them, (m,)."""
+    interval: tuple[float, float]
+    """Values whose objective is within `rise` (relative) of the minimum."""
+    rise: float
+    likelihood_interval: tuple[float, float]
+    """Values whose objective is within `likelihood_rise` of the minimum."""
+    likelihood_rise: float
+    level: float
+    open_ends: tuple[bool, bool]
+    """Whether an end of `interval` is only the end of the tried range (0 for coefficients and E)."""
+
+
+def profile(
+    law: Law,
+    columns: Columns,
+    loss: ArrayLike,
+    solution: Solution,
+    statistic: str = EXPONENT,
+    *,
+    delta: float = 1e-4,
+    rise: float = RISE,
+    level: float = 0.9,
+    effective: float | None = None,
+    weights: ArrayLike | None = None,
+) -> Profile:
+    """Profile a parameter or the compute-optimal exponent.
+
+    Args:
+        columns, loss, delta, weights: as in `solve`.
+        solution: the fit.
+        statistic: name of a parameter (natural units), or `compute_optimal_exponent`.
+        rise: relative rise of the objective that bounds `interval`.
+        level: of the likelihood interval.
+        effective: number of independent points behind the likelihood interval; the number of runs is the honest choice
+            where runs share noise. None counts every point.
+
+    Raises:
+        UserError: on input that cannot be fitted, rise <= 0, level outside (0, 1), or a statistic without a profile.
+    """
+    problem = Problem.of(law, columns, loss, delta, weights)
+    if not rise > 0 or not 0 < level < 1:
+        raise UserError(f"rise={rise}, level={level}: allowed are a rise above 0 and a level between 0 and 1")
+    estimate = _estimate(law, solution, statistic)
+    trace = _Trace(problem, solution, statistic)
+    likely = likelihood_rise(problem, solution, level, effective)
+    cuts = sorted({rise, likely})
+    sides = {direction: trace.side(estimate, direction, cuts) for direction in (-1, 1)}
+    values, objectives = trace.curve()
+
+    def ends(cut: float) -> tuple[float, float]:
+        return sides[-1][cut][0], sides[1][cut][0]
+
+    return Profile(
+        statistic, estimate, values, objectives, ends(rise), rise, ends(likely), likely, level,
+        (sides[-1][rise][1], sides[1][rise][1]),
+    )  # fmt: skip
+
+
+def likelihood_rise(problem: Problem, solution: Solution, level: float, effective: float | None = None) -> float:
+    """Relative rise of the objective that a likelihood-ratio test at `level` would accept.
+
+    Reading exp(-Huber(r)/s) as a density of unknown scale and profiling the scale out leaves a log likelihood of
+    -(n/k) log f, where k = sum r psi(r) / f is 2 for residuals below delta (normal) and 1 far above (Laplace). So
+    2 (n/k) log(f/f0) is compared with the chi-squared quantile of one degree of freedom.
+    """
+    residual = problem.residuals(solution.theta)
+    points = float(problem.weights.sum()) if effective is None else float(effective)
+    if solution.objective <= 0:
+        return RISE
+    clipped = np.clip(residual, -problem.delta, problem.delta)
+    shape = float(np.sum(problem.weights * residual * clipped)) / solution.objective
+    return float(np.expm1(chdtri(1, 1 - level) * shape / (2 * points)))
+
+
+def _estimate(law: Law, solution: Solution, statistic: str) -> float:
+    parameters = law.natural(solution.theta)
+    value = law.compute_optimal_exponent(parameters) if statistic == EXPONENT else parameters.get(statistic)
+    if value is None:
+        law.constraint(statistic, 0.5)  # says what is allowed, if that is the reason
+        raise UserError(f"the fit of law {law.name} has no interior compute-optimal exponent; nothing to profile")
+    law.constraint(statistic, value)
+    return float(value)
+
+
+def constrained_minimum(problem: Problem, solution: Solution, statistic: str, value: float) -> float:
+    """Lowest objective with the statistic held at `value`.
+
+    Raises:
+        UserError: if the statistic is no linear constraint on theta under the law.
+    """
+    seeds = np.array([solution.theta, *solution.basins[1:3]])
+    return _Search(problem).at(statistic, value, seeds)[0]
+
+
+class _Search:
+    """Refits of one problem on hyperplanes of its parameters."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.newton = Newton(problem) if isinstance(problem.law, SumLaw) else None
+
+    def at(self, statistic: str, value: float, starts: Array) -> tuple[float, Array]:
+        """(lowest objective, theta) with the statistic held at `value`, from every row of starts."""
+        row, target = self.problem.law.constraint(statistic, value)
+        if self.newton is not None:
+            theta, objective = self.newton.constrained(row, target).refit(starts, self.newton.compiled.data.weights)
+            return objective, theta
+        law = RestrictedLaw(self.problem.law, row, target)
+        reduced, objective = GeneralNewton(replace(self.problem, law=law)).refit(
+            law.reduce(starts), self.problem.weights
+        )
+        return objective, law.expand(reduced)
+
+
+class _Trace:
+    """Profiled objectives, found by walking away from the optimum with warm starts."""
+
+    def __init__(self, problem: Problem, solution: Solution, statistic: str) -> None:
+        self.problem, self.statistic, self.minimum = problem, statistic, solution.objective
+        self.seeds = np.array([solution.theta, *solution.basins[1:3]])
+        self.search = _Search(problem)
+        self.known: list[tuple[float, float]] = []
+        coordinate = statistic in problem.law.log_parameters
+        self.to_natural: Callable[[float], float] = _from_log if coordinate else float
+        self.from_natural: Callable[[float], float] = _to_log if coordinate else float
+        low, high = (0.0, 1.0) if statistic == EXPONENT else (-EXPONENT_RANGE, EXPONENT_RANGE)
+        self.range = (LOG_FLOOR, -2 * LOG_FLOOR) if coordinate else (low + 1e-6, high - 1e-6)
+
+    def curve(self) -> tuple[Array, Array]:
+        """All points so far, ascending."""
+        known = np.array(sorted(self.known))
+        return known[:, 0], known[:, 1]
+
+    def _refit(self, coordinate: float, near: Array) -> tuple[float, Array]:
+        value = self.to_natural(coordinate)
+        objective, theta = self.search.at(self.statistic, value, np.concatenate([near[None], self.seeds]))
+        self.known.append((value, objective))
+        return objective, theta
+
+    def side(self, estimate: float, direction: int, cuts: list[float]) -> dict[float, tuple[float, bool]]:
+        """For each cut the value at which the profile crosses it on one side, and whether it never does."""
+        bound = self.range[0] if direction < 0 else self.range[1]
+        inside, theta, step = self.from_natural(estimate), self.seeds[0], FIRST_STEP
+        if self.statistic not in self.problem.law.log_parameters:
+            step *= max(abs(estimate), 0.1)
+        found: dict[float, tuple[float, bool]] = {}
+        for _ in range(MOST_STEPS):
+            if len(found) == len(cuts):
+                return found
+            outside = inside + direction * step
+            outside = max(outside, bound) if direction < 0 else min(outside, bound)
+            objective, moved = self._refit(outside, theta)
+            for cut in cuts:
+                if cut not in found and objective > self.minimum * (1 + cut):
+                    found[cut] = self._cross(inside, outside, theta, cut), False
+            inside, theta, step = outside, moved, step * GROWTH
+            if outside == bound:
+                break
+        return {cut: found.get(cut, (self.to_natural(inside), True)) for cut in cuts}
+
+    def _cross(self, inside: float, outside: float, theta: Array, cut: float) -> float:
+        """Bisection for where the profile rises above the cut."""
+        scale = max(abs(outside - inside), abs(inside), 1e-3)
+        for _ in range(HALVINGS):
+            middle = 0.5 * (inside + outside)
+            objective, moved = self._refit(middle, theta)
+            if objective > self.minimum * (1 + cut):
+                outside = middle
+            else:
+                inside, theta = middle, moved
+            if abs(outside - inside) <= CONTAINED * scale:
+                break
+        return self.to_natural(inside)
+
+
+def _from_log(value: float) -> float:
+    return 0.0 if value <= LOG_FLOOR else float(np.exp(value))
+
+
+def _to_log(value: float) -> float:
+    return max(float(np.log(value)), LOG_FLOOR) if value > 0 else LOG_FLOOR
