@@ -3,17 +3,81 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from shapelaw.cli import set_environment
+from shapelaw.config import store_schemas
+from shapelaw.data import BytesChoice, TextSource, prepare
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = ROOT / "tests" / "suites" / "tiny"
+Script = Callable[..., subprocess.CompletedProcess[str]]
+Compose = Callable[..., DictConfig]
 
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """Folder with the published runs and fits; without it (offline, no SHAPELAW_DATA_DIR) the test is skipped with a reason."""
+    """Folder with the published runs and fits; without it the test is skipped with a reason."""
     folder = os.environ.get("SHAPELAW_DATA_DIR")
     if not folder:
         pytest.skip("published data not at hand: set SHAPELAW_DATA_DIR or go online")
     path = Path(folder).resolve()
     assert path.is_dir(), f"SHAPELAW_DATA_DIR={folder} is no folder"
     return path
+
+
+@pytest.fixture(scope="session")
+def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of prepared corpora: `text-bytes`, 40 documents of numbers in words' order."""
+    texts = tmp_path_factory.mktemp("texts")
+    for number in range(40):
+        words = (f"{number * 7919 + k * k} is followed by {number * 7919 + (k + 1) ** 2}.\n" for k in range(60))
+        (texts / f"{number}.txt").write_text("".join(words))
+    folder = tmp_path_factory.mktemp("corpora")
+    prepare(
+        TextSource((str(texts),)), BytesChoice(), folder / "text-bytes", val_fraction=0.2, shard_tokens=2**15, workers=1
+    )
+    return folder
+
+
+@pytest.fixture
+def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh outputs folder that the scripts and compositions of this test use, and the tiny suite."""
+    folder = tmp_path / "outputs"
+    monkeypatch.setenv("SHAPELAW_OUTPUTS", str(folder))
+    monkeypatch.setenv("SHAPELAW_SUITE", str(TINY))
+    return folder
+
+
+@pytest.fixture
+def composed(outputs: Path, corpora: Path, monkeypatch: pytest.MonkeyPatch) -> Compose:
+    """Composes a script's configuration from overrides, on the tiny suite and its corpus, without tracking."""
+    monkeypatch.setenv("SHAPELAW_ROOT", str(ROOT))
+    set_environment(ROOT)
+    store_schemas()
+
+    def composer(*overrides: str, name: str = "train") -> DictConfig:
+        with initialize_config_dir(str(ROOT / "conf")):
+            return compose(name, [f"data_dir={corpora}", "tracker=none", *overrides])
+
+    return composer
+
+
+@pytest.fixture
+def script(outputs: Path, corpora: Path) -> Script:
+    """Runs a script of the project in a process of its own on the tiny suite."""
+
+    def run(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(ROOT / name), *arguments, f"data_dir={corpora}"]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=300, env={**os.environ, **environment}
+        )
+
+    return run

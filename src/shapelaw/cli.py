@@ -36,7 +36,7 @@ def main(root: Path, config_name: str, task: Any) -> NoReturn:
     Exit codes: 0; 1 if some work failed; 2 for bad input, said in one line; 130 when interrupted.
     """
     try:
-        _environment(root)
+        set_environment(root)
         store_schemas()
         hydra.main(config_path=str(root / "conf"), config_name=config_name)(_Entry(task))()
     except KeyboardInterrupt:
@@ -46,7 +46,7 @@ def main(root: Path, config_name: str, task: Any) -> NoReturn:
         error = caught.error if isinstance(caught, _Failed) else caught
         message = explain(error)
         if message is None:
-            raise error
+            raise error from None
         _say(message)
         sys.exit(FAILED if type(error).__name__ in ("SweepFailed", "Interrupted") else BAD_INPUT)
     sys.exit(0)
@@ -61,7 +61,7 @@ class _Failed(BaseException):
 
 
 class _Entry:
-    """The task function that Hydra sees; in jobs of a sweep the task itself is called."""
+    """The task function that Hydra sees; launchers take the task itself from it."""
 
     def __init__(self, task: Any) -> None:
         self.task = task
@@ -76,11 +76,8 @@ class _Entry:
         except Exception as error:
             raise _Failed(error) from error
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["task"], name)
 
-
-def _environment(root: Path) -> None:
+def set_environment(root: Path) -> None:
     """Set what conf/ refers to.
 
     Raises:
@@ -115,7 +112,7 @@ def _composition(error: BaseException) -> str:
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
     key = str(getattr(cause, "full_key", None) or "") or _quoted(str(error))
     text = _line(cause)
-    if key and ("not in" in text or "not in" in str(error) or "Could not override" in str(error) and "struct" in text):
+    if key and ("not in" in text or "not in" in str(error) or ("Could not override" in str(error) and "struct" in text)):
         return f"{key}: there is no such key{_nearest(key)}; see them all with --help"
     if "Could not override" in str(error):
         return f"{_line(error)} {text}" if text not in _line(error) else _line(error)
@@ -139,7 +136,7 @@ def _nearest(key: str) -> str:
 
 def _keys(config: DictConfig, prefix: str = "") -> list[str]:
     keys = []
-    for key in config:
+    for key in map(str, config):
         name = f"{prefix}{key}"
         keys.append(name)
         if OmegaConf.is_dict(config._get_node(key)) and not OmegaConf.is_missing(config, key):

@@ -176,12 +176,16 @@ class DataConfig:
     """text, jsonl, parquet: a file, a folder or a glob."""
     text_key: str = "text"
     """jsonl, parquet, huggingface: field that holds the text."""
+    document_chars: int = 1048576
+    """text: a file is one document; a longer one is cut at line ends into pieces of about so many characters."""
     dataset: str | None = None
     """huggingface: name of the dataset."""
     subset: str | None = None
     """huggingface: name of its configuration."""
     split: str = "train"
     """huggingface: split to read."""
+    revision: str | None = None
+    """huggingface: commit or tag; give one, as a data set may change under its name."""
     val_fraction: float = MISSING
     """Share of documents held out for validation, chosen by hash."""
     shard_tokens: float = MISSING
@@ -200,6 +204,8 @@ class TokenizerConfig:
     """Rows of the embedding; for a tokenizer file it may be padded above the file's vocabulary."""
     path: str | None = None
     """file: a tokenizer.json."""
+    separator: str | None = "<|endoftext|>"
+    """file: token that follows every document; null for none."""
 
 
 @dataclass
@@ -326,8 +332,8 @@ class PrepareConfig:
 def store_schemas() -> None:
     """Register the schemas that conf/train.yaml, conf/prepare.yaml start from."""
     store = ConfigStore.instance()
-    store.store(name="train_schema", node=TrainConfig)
-    store.store(name="prepare_schema", node=PrepareConfig)
+    store.store(name="train_schema", node=TrainConfig, replace=True)
+    store.store(name="prepare_schema", node=PrepareConfig, replace=True)
 
 
 def to_dataclass(config: DictConfig) -> Any:
@@ -351,7 +357,7 @@ def _unknown_keys(config: DictConfig, prefix: str = "") -> list[str]:
     """Keys that the schema does not have."""
     schema = OmegaConf.get_type(config)
     known = {field.name for field in fields(schema)} if is_dataclass(schema) else set()
-    unknown = [f"{prefix}{key}" for key in config if known and key not in known]
+    unknown = [f"{prefix}{key}" for key in map(str, config) if known and key not in known]
     for key in known:
         child = config._get_node(key)
         if isinstance(child, DictConfig) and not child._is_none():

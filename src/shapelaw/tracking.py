@@ -223,7 +223,9 @@ def unreachable(uri: str) -> Iterator[None]:
 
 def _root_cause(error: BaseException) -> str:
     """The innermost reason, in a line: an MLflow error wraps several that say the same."""
-    found = re.findall(r"(Connection refused|timed out|Name or service not known|unable to open database file)", str(error))
+    found = re.findall(
+        r"(Connection refused|timed out|Name or service not known|unable to open database file)", str(error)
+    )
     return found[-1] if found else str(error).splitlines()[0][:200]
 
 

@@ -49,9 +49,10 @@ def source_of(data: DataConfig) -> Source:
         case SourceKind.stdlib:
             return StdlibSource()
         case SourceKind.huggingface:
-            return HubSource(_given("data.dataset", data.dataset), data.subset, data.split, text_key=data.text_key)
+            name = _given("data.dataset", data.dataset)
+            return HubSource(name, data.subset, data.split, data.revision, data.text_key)
         case SourceKind.text:
-            return TextSource((_given("data.path", data.path),))
+            return TextSource((_given("data.path", data.path),), data.document_chars)
         case SourceKind.jsonl:
             return JsonSource((_given("data.path", data.path),), data.text_key)
         case SourceKind.parquet:
@@ -66,7 +67,7 @@ def tokenizer_of(tokenizer: TokenizerConfig) -> TokenizerChoice:
         case TokenizerKind.bpe:
             return BpeChoice(tokenizer.vocab_size)
         case TokenizerKind.file:
-            return FileChoice(Path(_given("tokenizer.path", tokenizer.path)), tokenizer.vocab_size)
+            return FileChoice(Path(_given("tokenizer.path", tokenizer.path)), tokenizer.vocab_size, tokenizer.separator)
 
 
 def _given(key: str, value: str | None) -> str:

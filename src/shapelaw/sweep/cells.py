@@ -10,7 +10,9 @@ from hydra.core.override_parser.types import Override, ValueType
 from shapelaw.errors import UserError
 
 
-def expand(overrides: Sequence[Override], pairs: Sequence[Sequence[str]], options: dict[str, list[str]]) -> list[list[str]]:
+def expand(
+    overrides: Sequence[Override], pairs: Sequence[Sequence[str]], options: dict[str, list[str]]
+) -> list[list[str]]:
     """Override lists of every cell.
 
     Args:
@@ -54,7 +56,9 @@ def _allowed(override: Override, options: dict[str, list[str]]) -> str:
 def _zip(pair: Sequence[str], axes: dict[str, list[str]]) -> list[list[str]]:
     missing = [key for key in pair if key not in axes]
     if missing:
-        raise UserError(f"hydra.sweeper.pair: {', '.join(missing)} is not swept; pairs name swept keys: {', '.join(axes)}")
+        raise UserError(
+            f"hydra.sweeper.pair: {', '.join(missing)} is not swept; pairs name swept keys: {', '.join(axes)}"
+        )
     lengths = {key: len(axes[key]) for key in pair}
     if len(set(lengths.values())) > 1:
         raise UserError(f"hydra.sweeper.pair: {lengths} differ in length; paired keys need equally many values")

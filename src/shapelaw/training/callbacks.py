@@ -75,8 +75,9 @@ class Between(pl.Callback):
         self.mark = self.reported = 0.0
         self.since_log = (0, 0.0)
 
-    def on_train_start(self, trainer: pl.Trainer, module: CellModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Take the signals (Lightning has set its own by now) and measure a branch where it starts."""
+        assert isinstance(module, CellModule)
         for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._ask)
@@ -87,9 +88,10 @@ class Between(pl.Callback):
         self.mark = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, module: CellModule, outputs: Any, batch: Any, batch_index: int
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_index: int
     ) -> None:
         """Between two steps."""
+        assert isinstance(module, CellModule)
         step = module.progress.step
         validates, checkpoints = self.cell.validates_at(step), self.cell.checkpoints_at(step)
         logs = validates or step % self.log_every == 0

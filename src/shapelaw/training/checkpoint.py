@@ -1,8 +1,8 @@
 """Checkpoints: a folder of safetensors and a JSON file, written aside and renamed, with checksums; no pickle anywhere.
 
-    checkpoints/step-00000120/model.safetensors      weights by parameter name
-                              optimizer.safetensors  AdamW's state, PARAMETER.NAME
-                              state.json             counters, and the SHA-256 of the two files
+checkpoints/step-00000120/model.safetensors      weights by parameter name
+                          optimizer.safetensors  AdamW's state, PARAMETER.NAME
+                          state.json             counters, and the SHA-256 of the two files
 """
 
 from __future__ import annotations

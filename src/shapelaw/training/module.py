@@ -12,7 +12,7 @@ import torch
 from shapelaw.cell import Cell
 from shapelaw.data import ValidationSample
 from shapelaw.model import Transformer
-from shapelaw.optim import clip_gradients
+from shapelaw.optim import clip_gradients, set_lr
 from shapelaw.training.checkpoint import Progress
 
 VALIDATION_SEQUENCES = 32
@@ -54,9 +54,7 @@ class CellModule(pl.LightningModule):
 
     def training_step(self, batch: torch.Tensor, batch_index: int) -> None:
         """One optimiser step: gradients of the mean loss over the batch, clipped, at the rate of this step."""
-        lr = self.cell.lr_at(self.progress.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        set_lr(self.optimizer, self.cell.lr_at(self.progress.step))
         loss = self._accumulate(batch)
         if self.clip_norm:
             self.grad_norm = clip_gradients(self.model.parameters(), self.clip_norm)
@@ -68,7 +66,7 @@ class CellModule(pl.LightningModule):
 
     def _accumulate(self, batch: torch.Tensor) -> torch.Tensor:
         """Backward over the micro-batches, gradients weighted to the batch's mean; the mean loss, on the device."""
-        micros = batch.split(self.micro_batch or len(batch))
+        micros = torch.split(batch, self.micro_batch or len(batch))
         total = torch.zeros((), device=batch.device)
         for index, micro in enumerate(micros):
             with self._synced(last=index == len(micros) - 1):

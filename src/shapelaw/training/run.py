@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,15 +13,15 @@ import lightning.pytorch as pl
 import torch
 from omegaconf import OmegaConf
 
-from shapelaw.cell import Cell, State, Status, corpus_folder, lock, parent_folder, read_state, write_state
+from shapelaw.cell import Cell, State, Status, corpus_folder, depth_patch, lock, parent_folder, read_state, write_state
 from shapelaw.config import Precision, TrainConfig
 from shapelaw.counting import params_total
 from shapelaw.data import Corpus, Loader, load_corpus, validation
 from shapelaw.data.torch_batches import TokenBatches
 from shapelaw.errors import UserError
 from shapelaw.files import write_text
-from shapelaw.model import ModelSpec, Transformer, initialise
-from shapelaw.optim import AdamWSettings, adamw
+from shapelaw.model import InitSpec, ModelSpec, Transformer, initialise
+from shapelaw.optim import AdamWSpec, build_adamw
 from shapelaw.tracking import MlflowTracker, NoTracker, RunInfo, Tracker
 from shapelaw.training import checkpoint
 from shapelaw.training.callbacks import Between, Costs, Interrupted, running
@@ -97,18 +96,16 @@ def _train(
 
 def _module(config: TrainConfig, cell: Cell) -> CellModule:
     """Model and optimiser, at the newest checkpoint of the cell, of its parent, or at the start."""
-    from shapelaw.cell import depth_patch
-
     spec = ModelSpec(cell.shape, cell.vocab_size, cell.seq_len, attention=config.attention.name)
     model = Transformer(spec)
     optim = config.optim
-    settings = AdamWSettings((optim.beta1, optim.beta2), optim.eps, optim.weight_decay)
-    optimizer = adamw(model, settings)
+    adamw = AdamWSpec(optim.beta1, optim.beta2, optim.eps, optim.weight_decay)
+    optimizer = build_adamw(model, cell.lr_at(cell.first_step), adamw)
     progress = checkpoint.load_newest(cell.folder, model, optimizer)
     if progress.step == 0 and cell.parent:
         progress = _branch(cell, model, optimizer)
     elif progress.step == 0:
-        initialise(model, config.seed, depth_patch(config.lr_rule), config.suite.width_unit)
+        initialise(model, config.seed, InitSpec(depth_patch(config.lr_rule), config.suite.width_unit))
     return CellModule(cell, model, optimizer, progress, config.micro_batch_sequences, optim.clip_norm)
 
 
@@ -131,6 +128,7 @@ def _branch(cell: Cell, model: Transformer, optimizer: torch.optim.Optimizer) ->
 
 def _fit(config: TrainConfig, cell: Cell, corpus: Corpus, module: CellModule, between: Between) -> None:
     """Lightning's loop over the steps that are left."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # devices and tips are not news in a sweep
     trainer = pl.Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
@@ -152,7 +150,8 @@ def _fit(config: TrainConfig, cell: Cell, corpus: Corpus, module: CellModule, be
         world=trainer.world_size,
     )
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        # lightning's own use of a torch name that is on its way out
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         trainer.fit(module, train_dataloaders=batches)
 
 
@@ -196,5 +195,3 @@ def _info(config: TrainConfig, cell: Cell, tags: dict[str, str]) -> RunInfo:
     branch = {"shapelaw.continues": cell.parent, "shapelaw.from_step": str(cell.first_step)} if cell.parent else {}
     tags = {"shapelaw.suite": cell.suite, "shapelaw.folder": str(Path(cell.folder).absolute()), **tags, **branch}
     return RunInfo(cell.identity, "train", cell.label, params, tags, config.tracker.parent_run_id)
-
-

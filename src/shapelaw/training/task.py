@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
 
 from shapelaw.cell import Cell, State, Status, cell_of, corpus_folder, read_state
 from shapelaw.config import TrainConfig, to_dataclass
 from shapelaw.data import Corpus, check_repeats, load_corpus
-from shapelaw.errors import UserError
 from shapelaw.sweep.task import Job
 from shapelaw.training.cost import check_machine, cost_of
 
@@ -42,8 +42,8 @@ class TrainTask:
     def single(self, config: DictConfig) -> float:
         """Check, then train one cell in this process, with a progress bar."""
         jobs = self.plan([config])
-        from omegaconf import OmegaConf
-
+        if jobs[0].done:
+            return _finished(jobs[0])
         for key, value in self.begin([config], jobs).items():
             OmegaConf.update(config, key, value)
         train: TrainConfig = to_dataclass(config)
@@ -63,7 +63,7 @@ class TrainTask:
         cells = [cell_of(train, corpora[corpus_folder(train)].manifest.corpus_hash) for train in trains]
         for train, cell in zip(trains, cells, strict=True):
             _check_corpus(train, cell, corpora[corpus_folder(train)])
-            _check_attention(train)
+            _check_attention(train, cell)
         return [_job(cell, train) for cell, train in zip(cells, trains, strict=True)]
 
     def begin(self, configs: Sequence[DictConfig], jobs: Sequence[Job]) -> Mapping[str, Any]:
@@ -90,6 +90,14 @@ class TrainTask:
         close_parent(tracker.uri, configs[0].suite.name, sweep_identity(jobs), len(jobs), len(failed))
 
 
+def _finished(job: Job) -> float:
+    loss = read_state(job.folder).val_loss
+    assert loss is not None
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(f"{job.label} is already finished: loss {loss:.4f} in {job.folder}")
+    return loss
+
+
 def sweep_identity(jobs: Sequence[Job]) -> str:
     """Hash of the set of its jobs: the same sweep, started again, is the same."""
     return hashlib.sha256(" ".join(sorted({job.identity for job in jobs})).encode()).hexdigest()[:12]
@@ -110,9 +118,16 @@ def _check_corpus(train: TrainConfig, cell: Cell, corpus: Corpus) -> None:
     check_repeats(corpus, cell.seq_len, cell.tokens, train.data.max_epochs)
 
 
-def _check_attention(train: TrainConfig) -> None:
-    if train.attention.name not in ("sdpa", "flash"):
-        raise UserError(f"attention={train.attention.name}: allowed are sdpa, flash")
+def _check_attention(train: TrainConfig, cell: Cell) -> None:
+    """Every back end but the default is asked whether it can run here."""
+    if train.attention.name == "sdpa":
+        return
+    import torch
+
+    from shapelaw.model import check_attention
+
+    gpu = train.accelerator != "cpu" and torch.cuda.is_available()
+    check_attention(train.attention.name, "cuda" if gpu else "cpu", cell.shape.head_size)
 
 
 def _tags(train: TrainConfig) -> dict[str, str]:
@@ -140,5 +155,3 @@ def git_commit() -> str:
 
 def _quiet(state: State) -> None:
     """Nothing: the launcher reads the state file."""
-
-

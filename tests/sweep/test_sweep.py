@@ -1,0 +1,120 @@
+"""Real sweeps of the tiny suite: real processes, a real MLflow database, a launcher really killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from conftest import ROOT, Script
+from shapelaw.cell import State, Status, read_state
+from shapelaw.tracking import client, read_runs
+
+SWEEP = ("-m", "shape=glob(*)", "lr_base=5,2.5")
+
+
+def states(outputs: Path) -> dict[str, State]:
+    return {folder.name: read_state(folder) for folder in (outputs / "runs" / "tiny").iterdir()}
+
+
+def table(outputs: Path) -> pd.DataFrame:
+    return read_runs(f"sqlite:///{outputs}/mlflow.db", "tiny")
+
+
+def test_a_sweep_trains_every_cell_once_and_nests_it(script: Script, outputs: Path) -> None:
+    done = script("train.py", *SWEEP)
+    assert done.returncode == 0, done.stderr
+    assert "6 cells to run" in done.stderr
+    assert [state.status for state in states(outputs).values()] == [Status.finished] * 6
+    rows = table(outputs)
+    assert rows.groupby("run").size().tolist() == [5] * 6
+    assert sorted(zip(rows.width, rows.depth, rows.lr_base, strict=True))[:2] == [(16, 1, 2.5)] * 2
+    assert set(zip(rows.width, rows.depth, rows.lr_base, strict=True)) == {
+        (w, d, lr) for w, d in ((16, 1), (16, 2), (32, 1)) for lr in (5.0, 2.5)
+    }
+    store = client(f"sqlite:///{outputs}/mlflow.db")
+    runs = store.search_runs([store.get_experiment_by_name("tiny").experiment_id])
+    parents = {run.info.run_id for run in runs if run.data.tags["shapelaw.kind"] == "sweep"}
+    assert len(runs) == 7
+    assert {run.data.tags.get("mlflow.parentRunId") for run in runs} == {*parents, None}
+    trained = next(run for run in runs if run.data.tags["shapelaw.kind"] == "train")
+    assert {"shapelaw.corpus", "shapelaw.git_commit", "shapelaw.host", "shapelaw.identity"} <= set(trained.data.tags)
+    assert {"train/loss", "train/lr", "val/loss", "speed/tokens_per_second", "cost/flops"} <= set(trained.data.metrics)
+    assert [file.path for file in store.list_artifacts(trained.info.run_id)] == ["config.yaml"]
+
+    again = script("train.py", *SWEEP)
+    assert again.returncode == 0, again.stderr
+    assert "0 cells to run; 6 already finished, skipped" in again.stderr
+    assert [state.attempts for state in states(outputs).values()] == [1] * 6
+
+
+def test_a_killed_sweep_is_finished_by_the_same_command(outputs: Path, corpora: Path) -> None:
+    """SIGKILL to the launcher: its cells notice, checkpoint and stop; the rerun trains only what is missing."""
+    command = [sys.executable, str(ROOT / "train.py"), *SWEEP, f"data_dir={corpora}", "tokens=51200"]
+    launcher = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    runs = outputs / "runs" / "tiny"
+    _wait_for(lambda: runs.exists() and Status.finished in {state.status for state in states(outputs).values()})
+    launcher.send_signal(signal.SIGKILL)
+    launcher.wait()
+    _wait_for(lambda: Status.running not in {state.status for state in states(outputs).values()})
+    finished = {name: state for name, state in states(outputs).items() if state.status is Status.finished}
+    assert 0 < len(finished) < 6
+
+    rerun = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert rerun.returncode == 0, rerun.stderr
+    assert f"{len(finished)} already finished, skipped" in rerun.stderr
+    after = states(outputs)
+    assert [state.status for state in after.values()] == [Status.finished] * 6
+    assert all(after[name] == state for name, state in finished.items())
+    rows = table(outputs)
+    assert rows.groupby("run").size().tolist() == [100] * 6  # 400 steps, a validation every 4: none lost, none doubled
+    assert rows.groupby("run")["mlflow_run_id"].nunique().tolist() == [1] * 6
+
+
+def test_one_failing_cell_does_not_stop_the_others(script: Script, outputs: Path) -> None:
+    done = script("train.py", "-m", "shape=16x1", "lr_base=5,1e30,2.5", "optim.clip_norm=0")
+    assert done.returncode == 1
+    assert "diverged" in done.stderr
+    assert "log.txt" in done.stderr
+    assert "1 of 3 cells failed" in done.stderr
+    assert sorted(state.status.value for state in states(outputs).values()) == ["failed", "finished", "finished"]
+
+
+def test_branches_wait_for_the_run_they_continue(script: Script, outputs: Path) -> None:
+    done = script("train.py", "-m", "shape=16x1", "tokens=12800", "cooldown=linear10,none")
+    assert done.returncode == 0, done.stderr
+    rows = table(outputs)
+    assert rows.groupby("cooldown")["tokens"].max().to_dict() == {False: 12800, True: 109 * 128}
+
+
+def test_paired_values_advance_together(script: Script, outputs: Path) -> None:
+    done = script("train.py", "-m", "shape=16x1,32x1", "lr_base=5,2.5", "hydra.sweeper.pair=[[shape,lr_base]]")
+    assert done.returncode == 0, done.stderr
+    rows = table(outputs)
+    assert set(zip(rows.width, rows.lr_base, strict=True)) == {(16, 5.0), (32, 2.5)}
+
+
+def _wait_for(condition: object, seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_ctrl_c_ends_a_sweep_with_130(outputs: Path, corpora: Path) -> None:
+    command = [sys.executable, str(ROOT / "train.py"), *SWEEP, f"data_dir={corpora}", "tokens=51200"]
+    launcher = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    runs = outputs / "runs" / "tiny"
+    _wait_for(lambda: runs.exists() and Status.running in {state.status for state in states(outputs).values()})
+    launcher.send_signal(signal.SIGINT)
+    _, said = launcher.communicate(timeout=60)
+    assert launcher.returncode == 130
+    assert "run the same command again" in said
+    assert Status.running not in {state.status for state in states(outputs).values()}

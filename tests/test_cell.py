@@ -1,0 +1,178 @@
+"""Identity, derived numbers and state of a cell."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import Compose
+from shapelaw.cell import Cell, State, Status, cell_of, is_locked, lock, read_state, write_state
+from shapelaw.config import to_dataclass
+from shapelaw.errors import UserError
+
+
+def cell(composed: Compose, *overrides: str, corpus: str = "c") -> Cell:
+    return cell_of(to_dataclass(composed(*overrides)), corpus)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "outputs_dir=/tmp/elsewhere",
+        "tracker.log_every_steps=3",
+        "threads=2",
+        "progress=false",
+        "micro_batch_sequences=2",
+    ],
+)
+def test_identity_is_not_of_machine_logging_or_paths(composed: Compose, override: str) -> None:
+    assert cell(composed, override).identity == cell(composed).identity
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "shape=16x2",
+        "lr_base=2.5",
+        "tokens=2688",
+        "seed=1",
+        "order_seed=1",
+        "schedule=cosine",
+        "optim.weight_decay=0",
+        "lr_rule=width",
+        "batch_tokens=256",
+        "seq_len=32",
+        "precision=bf16",
+        "cooldown=linear10",
+    ],
+)
+def test_identity_is_of_all_that_decides_the_result(composed: Compose, override: str) -> None:
+    assert cell(composed, override).identity != cell(composed).identity
+
+
+def test_identity_is_of_the_corpus(composed: Compose) -> None:
+    assert cell(composed, corpus="other").identity != cell(composed).identity
+
+
+def test_identity_does_not_change_between_versions_unnoticed(composed: Compose) -> None:
+    """A golden value: when this fails, old runs would be trained again; raise IDENTITY_VERSION if that is meant."""
+    assert cell(composed).identity == "bc03120b197b"
+
+
+def test_steps_and_tokens(composed: Compose) -> None:
+    hot = cell(composed)
+    assert (hot.first_step, hot.last_step, hot.tokens, hot.batch_sequences) == (0, 20, 2560, 8)
+    assert [step for step in range(21) if step and hot.validates_at(step)] == [4, 8, 12, 16, 20]
+
+
+def test_cadences_round_up_to_whole_steps(composed: Compose) -> None:
+    """2B tokens at 4,194,304 a step are 476.8 steps; the paper's checkpoints lie 477 apart."""
+    gemstones = ["seq_len=2048", "batch_tokens=4194304", "tokens=350119526400", "checkpoint.every_tokens=2e9"]
+    assert cell(composed, *gemstones, "warmup_tokens=8e7").checkpoint_every_steps == 477
+
+
+@pytest.mark.parametrize(
+    ("from_tokens", "first", "last"),
+    [(10e9, 2385, 2622), (20e9, 4770, 5246), (30e9, 7155, 7870), (40e9, 9540, 10493), (100e9, 23850, 26234)],
+)
+def test_cooldown_branches_are_the_published_ones(composed: Compose, from_tokens: float, first: int, last: int) -> None:
+    paper = ["seq_len=2048", "batch_tokens=4194304", "tokens=350119526400", "checkpoint.every_tokens=2e9"]
+    branch = cell(composed, *paper, "warmup_tokens=8e7", "cooldown=linear10", f"cooldown.from_tokens={from_tokens}")
+    assert (branch.first_step, branch.last_step) == (first, last)
+
+
+def test_cooldown_continues_its_parent_and_ends_near_zero(composed: Compose) -> None:
+    branch = cell(composed, "cooldown=linear10", "tokens=25600")
+    assert branch.parent == cell(composed, "tokens=25600").identity
+    rates = [branch.lr_at(step) / branch.lr_eff for step in range(branch.first_step, branch.last_step)]
+    n = len(rates)
+    assert rates == pytest.approx([1 - i / n for i in range(n)])
+
+
+def test_the_nano_unit_gives_the_stated_rate(composed: Compose) -> None:
+    """head_size 16, so that 32x2 gets 5 / (32 * 8 * sqrt(2))."""
+    overrides = ["suite.head_size=16", "suite.width_unit=8", "shape.width=32", "shape.depth=2"]
+    assert cell(composed, *overrides).lr_eff == pytest.approx(0.013811, rel=1e-4)
+
+
+@pytest.mark.parametrize(("rounding", "steps"), [("up", 21), ("down", 20)])
+def test_tokens_are_rounded_as_asked(composed: Compose, rounding: str, steps: int) -> None:
+    assert cell(composed, "tokens=2600", f"tokens_rounding={rounding}").last_step == steps
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("tokens=2600", ["tokens=2600", "2560 or 2688", "tokens_rounding=up"]),
+        ("tokens=0", ["tokens=0", "whole numbers from 1"]),
+        ("tokens=2.5", ["tokens=2.5"]),
+        ("batch_tokens=100", ["batch_tokens=100", "seq_len=16", "96 or 112"]),
+        ("shape.width=20", ["shape.width=20", "head_size=8", "16 and 24"]),
+        ("shape.depth=0", ["shape.depth=0"]),
+        ("lr_base=0", ["lr_base=0"]),
+        ("lr_base=nan", ["lr_base=nan"]),
+        ("optim.beta1=2", ["optim.beta1=2"]),
+        ("schedule.warmup_tokens=-1", ["schedule.warmup_tokens"]),
+        ("validation.every_tokens=0", ["validation.every_tokens=0"]),
+        ("cooldown=linear10 cooldown.from_tokens=1e9", ["cooldown.from_tokens=1e+09", "2,560"]),
+    ],
+)
+def test_bad_values_are_refused_in_one_line(composed: Compose, override: str, words: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        cell(composed, *override.split())
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_state_round_trips(tmp_path: Path) -> None:
+    assert read_state(tmp_path).status is Status.new
+    state = State(Status.failed, step=3, steps=9, val_loss=1.5, reason="why")
+    write_state(tmp_path, state)
+    assert dataclasses.replace(read_state(tmp_path), updated=0.0) == state
+
+
+def test_a_running_state_without_its_process_is_interrupted(tmp_path: Path) -> None:
+    write_state(tmp_path, State(Status.running, step=3))
+    assert read_state(tmp_path).status is Status.interrupted
+    with lock(tmp_path):
+        assert read_state(tmp_path).status is Status.running
+
+
+def _hold(folder: Path, held: object, release: object) -> None:
+    with lock(folder):
+        held.set()  # type: ignore[attr-defined]
+        release.wait(30)  # type: ignore[attr-defined]
+
+
+def test_a_second_process_refuses_the_cell(tmp_path: Path) -> None:
+    processes = multiprocessing.get_context("spawn")
+    held, release = processes.Event(), processes.Event()
+    process = processes.Process(target=_hold, args=(tmp_path, held, release))
+    process.start()
+    assert held.wait(30)
+    assert is_locked(tmp_path)
+    with pytest.raises(UserError, match="another process"), lock(tmp_path):
+        pass
+    release.set()
+    process.join()
+    assert not is_locked(tmp_path)
+
+
+@given(st.text(max_size=30))
+def test_a_damaged_state_file_is_said(text: str) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "state.json"
+        path.write_text(text)
+        try:
+            json.loads(text)
+        except json.JSONDecodeError:
+            with pytest.raises(UserError, match="not the JSON"):
+                read_state(Path(name))

@@ -1,0 +1,83 @@
+"""Bad input gets one line that names the key, exit code 2, and nothing is created."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, Script
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["lr_bas=3"], ["lr_bas", "did you mean lr_base"]),
+        (["suite.nam=x"], ["suite.nam", "suite.name"]),
+        (["+colour=3"], ["+colour", "no such key"]),
+        (["+shape.height=3"], ["+shape.height", "no such key"]),
+        (["lr_base=abc"], ["lr_base", "abc", "Float"]),
+        (["shape=9x9"], ["shape=9x9", "16x1, 16x2, 32x1"]),
+        (["schedule=stairs"], ["schedule=stairs", "constant, cosine, linear, wsd"]),
+        (["-m", "shape=glob(z*)"], ["shape=glob(z*)", "matches nothing", "16x1, 16x2, 32x1"]),
+        (["-m", "shape=glob(*)", "lr_base=interval(1,2)"], ["interval", "hydra/sweeper=optuna"]),
+        (["-m", "shape=glob(*)", "lr_base=1,2", "hydra.sweeper.pair=[[shape,lr_base]]"], ["differ in length"]),
+        (["lr_base=[1"], ["lr_base=[1", "KEY=VALUE"]),
+        (["shape.width=20"], ["shape.width=20", "head_size=8"]),
+        (["-m", "shape=16x1,16x2", "shape.width=20"], ["shape.width=20", "head_size=8"]),
+        (["tokens=1000"], ["tokens=1000", "batch_tokens=128", "896 or 1024"]),
+        (["data=jsonl"], ["no prepared corpus", "prepare.py"]),
+        (["tokens=1e9", "tokens_rounding=up", "force=true"], ["tokens=1,000,000,000", "data.max_epochs=4"]),
+        (["tokenizer.vocab_size=300"], ["vocab_size=300", "256"]),
+        (["attention=flash"], ["flash"]),
+        (["tracker.uri=http://127.0.0.1:9"], ["tracker.uri=http://127.0.0.1:9", "Connection refused", "tracker=none"]),
+        (["tracker.uri=file:///tmp/x"], ["tracker.uri=file:///tmp/x", "sqlite"]),
+        (["tokens=1e15", "tokens_rounding=up"], ["hours on this machine", "force=true"]),
+    ],
+)
+def test_bad_input(script: Script, outputs: Path, arguments: list[str], words: list[str]) -> None:
+    done = script("train.py", *arguments)
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("shapelaw: ")
+    assert all(word in done.stderr for word in words), done.stderr
+    assert not outputs.exists()
+
+
+def test_an_unknown_suite_is_named(script: Script) -> None:
+    done = script("train.py", SHAPELAW_SUITE="micro-nano")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "SHAPELAW_SUITE=micro-nano" in done.stderr
+    assert "gemstones, nano" in done.stderr
+
+
+def test_the_paper_s_sweep_is_refused_here_with_its_cost(script: Script, outputs: Path) -> None:
+    done = script("train.py", "-m", "shape=glob(*)", "lr_base=5,2.5", SHAPELAW_SUITE="gemstones")
+    assert done.returncode == 2
+    assert all(
+        word in done.stderr for word in ("44 cells", "FLOPs", "hours", "GiB", "SHAPELAW_SUITE=nano", "force=true")
+    )
+    assert not outputs.exists()
+
+
+def test_help_imports_no_torch(tmp_path: Path) -> None:
+    """The composition and its help do without torch, lightning, mlflow and matplotlib."""
+    code = (
+        "import sys, runpy; sys.argv = ['train.py', '--help']\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "heavy = {'torch', 'lightning', 'mlflow', 'matplotlib', 'numba'} & set(sys.modules)\n"
+        "sys.stderr.write(f'heavy: {sorted(heavy)}')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "heavy: []" in done.stderr, done.stderr
+    assert "lr_base" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["train", "prepare"])
+def test_scripts_are_thin(name: str) -> None:
+    tree = ast.parse((ROOT / f"{name}.py").read_text())
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)]

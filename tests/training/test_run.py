@@ -1,0 +1,163 @@
+"""A run of the tiny suite, in this process: its record, its resumption, its branches, its failures."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from conftest import Compose
+from shapelaw.cell import Cell, State, Status, cell_of, corpus_folder, read_state
+from shapelaw.config import TrainConfig, to_dataclass
+from shapelaw.data import load_corpus
+from shapelaw.errors import UserError
+from shapelaw.training import callbacks, checkpoint
+from shapelaw.training.callbacks import Interrupted
+from shapelaw.training.run import run
+
+
+def prepared(composed: Compose, *overrides: str) -> tuple[TrainConfig, Cell]:
+    config: TrainConfig = to_dataclass(composed("accelerator=cpu", *overrides))
+    return config, cell_of(config, load_corpus(corpus_folder(config)).manifest.corpus_hash)
+
+
+def train(composed: Compose, *overrides: str, show: Callable[[State], None] = lambda state: None) -> Cell:
+    config, cell = prepared(composed, *overrides)
+    run(config, cell, {}, show)
+    return cell
+
+
+def stop_at(step: int, number: int = signal.SIGTERM) -> Callable[[State], None]:
+    def show(state: State) -> None:
+        if state.step == step and state.status is Status.running:
+            os.kill(os.getpid(), number)
+
+    return show
+
+
+def test_a_run_learns_and_leaves_its_record(composed: Compose) -> None:
+    cell = train(composed)
+    state = read_state(cell.folder)
+    assert (state.status, state.step, state.tokens, state.attempts) == (Status.finished, 20, 2560, 1)
+    assert state.val_loss is not None
+    assert 1.0 < state.val_loss < 3.0  # log(256) = 5.5 at the start
+    assert checkpoint.steps_in(cell.folder) == [4, 8, 12, 16, 20]
+    assert (cell.folder / "config.yaml").exists()
+
+
+def test_a_finished_run_is_left_alone(composed: Compose) -> None:
+    cell = train(composed)
+    before = {
+        path: path.stat().st_mtime_ns for path in cell.folder.rglob("*") if path.is_file() and path.name != "lock"
+    }
+    train(composed)
+    after = {path: path.stat().st_mtime_ns for path in cell.folder.rglob("*") if path.is_file() and path.name != "lock"}
+    assert before == after
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])
+def test_a_stopped_run_keeps_a_checkpoint(composed: Compose, number: int) -> None:
+    with pytest.raises(Interrupted, match=f"{signal.Signals(number).name} after step"):
+        train(composed, show=stop_at(8, number))
+    _, cell = prepared(composed)
+    assert read_state(cell.folder).status is Status.interrupted
+    assert checkpoint.steps_in(cell.folder)[:2] == [4, 8]
+
+
+@pytest.mark.parametrize("stop", [1, 5, 8, 14])
+def test_resuming_is_exact(composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int) -> None:
+    """Stopped after any step and continued: weights, optimiser and losses equal an uninterrupted run's to the last bit."""
+    monkeypatch.setattr(callbacks, "REPORT_SECONDS", 0.0)  # so that every step is shown
+    whole = train(composed)
+    other = (f"outputs_dir={tmp_path}/other",)
+    with pytest.raises(Interrupted):
+        train(composed, *other, show=stop_at(stop))
+    cell = train(composed, *other)
+    assert read_state(cell.folder).attempts == 2
+    for file in (checkpoint.MODEL, checkpoint.OPTIMIZER):
+        ours, theirs = (load_file(checkpoint.path_at(c.folder, 20) / file) for c in (cell, whole))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert read_state(cell.folder).val_loss == read_state(whole.folder).val_loss
+    assert checkpoint.steps_in(cell.folder) == [4, 8, 12, 16, 20]  # what was for continuing only is gone
+
+
+def test_micro_batches_change_the_summation_order_only(composed: Compose, tmp_path: Path) -> None:
+    """Float32 sums in another order: the losses agree to 1e-5, where one update moves them by 1e-1."""
+    losses = []
+    for micro in (0, 4, 1):
+        cell = train(composed, f"micro_batch_sequences={micro}", f"outputs_dir={tmp_path}/{micro}")
+        losses.append(read_state(cell.folder).val_loss)
+    assert losses[1:] == pytest.approx([losses[0]] * 2, abs=1e-5)
+
+
+def test_a_branch_starts_where_its_parent_was(composed: Compose) -> None:
+    longer = "tokens=12800"  # 100 steps; the branch is the last tenth
+    hot = train(composed, longer)
+    seen: list[State] = []
+    branch = train(composed, longer, "cooldown=linear10", show=seen.append)
+    assert (branch.first_step, branch.last_step) == (100, 109)
+    assert seen[0].val_loss == pytest.approx(read_state(hot.folder).val_loss, rel=1e-6)
+    assert read_state(branch.folder).val_loss < read_state(hot.folder).val_loss  # type: ignore[operator]
+
+
+def test_a_branch_without_its_parent_says_what_is_there(composed: Compose) -> None:
+    with pytest.raises(UserError, match=r"it has: none.*cooldown=none"):
+        train(composed, "tokens=12800", "cooldown=linear10")
+
+
+def test_a_damaged_checkpoint_is_passed_over(
+    composed: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = train(composed)
+    other = f"outputs_dir={tmp_path}/other"
+    with pytest.raises(Interrupted):
+        train(composed, other, show=stop_at(12))
+    _, cell = prepared(composed, other)
+    newest = checkpoint.path_at(cell.folder, checkpoint.steps_in(cell.folder)[-1]) / checkpoint.OPTIMIZER
+    content = bytearray(newest.read_bytes())
+    content[-1] ^= 1
+    newest.write_bytes(content)
+    train(composed, other)
+    assert "damaged" in caplog.text
+    assert read_state(cell.folder).val_loss == read_state(whole.folder).val_loss
+
+
+def test_a_diverged_run_fails_with_its_step(composed: Compose) -> None:
+    with pytest.raises(UserError, match="diverged"):
+        train(composed, "lr_base=1e30", "optim.clip_norm=0")
+    _, cell = prepared(composed, "lr_base=1e30", "optim.clip_norm=0")
+    assert read_state(cell.folder).status is Status.failed
+    assert "step" in read_state(cell.folder).reason
+
+
+def test_a_full_disk_leaves_the_older_checkpoints(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes = 0
+    real = checkpoint.save_file
+
+    def full(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        nonlocal writes
+        writes += 1
+        if writes > 3:
+            Path(path).write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(UserError, match="No space left"):
+        train(composed)
+    _, cell = prepared(composed)
+    assert checkpoint.steps_in(cell.folder) == [4]
+    assert not list((cell.folder / "checkpoints").glob(".*"))
+    monkeypatch.undo()
+
+
+def test_keep_rules_bound_the_disk(composed: Compose) -> None:
+    cell = train(composed, "checkpoint.keep=newest", "checkpoint.newest=2")
+    assert checkpoint.steps_in(cell.folder) == [16, 20]
