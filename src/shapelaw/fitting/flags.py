@@ -1,4 +1,4 @@
-"""What a reader must know before trusting a fit: parameters at zero, out of range, hardly identified; doubtful searches."""
+"""What a reader must know before trusting a fit: parameters at zero, out of range or hardly identified, weak searches."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from shapelaw.errors import UserError
 from shapelaw.fitting.objective import Problem
-from shapelaw.fitting.profile import EXPONENT, constrained_minimum
+from shapelaw.fitting.profile import constrained_minimum
 from shapelaw.fitting.solve import Solution, Status
-from shapelaw.laws import Columns, Law
+from shapelaw.laws import EXPONENT, Columns, Law
 from shapelaw.laws.base import LEVELS
 
 Array = NDArray[np.float64]
@@ -78,8 +78,8 @@ def _search(solution: Solution) -> Iterator[Flag]:
         yield Flag(
             "low_share",
             None,
-            f"only {solution.share_at_best:.0%} of {solution.n_starts} starts reached the best optimum: a better one may "
-            "exist; use more starts",
+            f"only {solution.share_at_best:.0%} of {solution.n_starts} starts reached the best optimum: a better one "
+            "may exist; use more starts",
         )
     following = solution.next_basin
     if following is not None and following <= NEXT_BASIN * solution.objective:

@@ -202,7 +202,7 @@ class Newton:
     def refit(self, thetas: Array, weights: Array) -> tuple[Array, float]:
         """Best optimum at other multiplicities of the (used) points, from every row of thetas: (theta, objective).
 
-        Continues from ten times delta; coefficients that were zero start alive, as a multiplicative step cannot wake them.
+        Continues from ten times delta; coefficients that were zero start alive, as no multiplicative step wakes them.
         """
         data = self.compiled.data._replace(weights=np.array(weights, dtype=np.float64))
         phis = self._phis(thetas)
