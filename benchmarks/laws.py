@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from shapelaw import compare, load_runs
+from shapelaw import FitResult, compare, load_runs
 from shapelaw.fitting.holdout import Holdout
 from shapelaw.fitting.options import FitOptions
 
@@ -37,13 +37,23 @@ class Block:
     subset: str | None
     laws: Sequence[str]
     holdouts: Sequence[Holdout]
+    shown: str = "interaction"
+    """Law whose parameters are printed."""
 
 
 BLOCKS = (
     Block("gemstones", "hot_100b+", (*LAWS, "params_tokens:no_embedding_and_head", "params_tokens_interaction"), MAIN),
     Block("gemstones", "cool_end", ("params_tokens:no_embedding_and_head", *LAWS[1:]), (LARGEST,)),
     Block("gemstones", "lr_ablation_hot", ("params_tokens:no_embedding_and_head", *LAWS[1:]), (LARGEST,)),
-    Block("chinchilla", None, ("params_tokens", "params_tokens_interaction", "kaplan_e"), (COSTLIEST,)),
+    Block("gemstones", "hot_120b+_only", LAWS, (LARGEST,)),
+    Block("gemstones", "hot_100b+_512x", ("params_tokens", "interaction"), (MAIN[1], MAIN[3])),
+    Block(
+        "chinchilla",
+        None,
+        ("params_tokens", "params_tokens_interaction", "kaplan_e"),
+        (COSTLIEST,),
+        "params_tokens_interaction",
+    ),
 )
 
 
@@ -54,16 +64,12 @@ def main() -> None:
     n = parser.parse_args().n
     for block in BLOCKS:
         started = time.perf_counter()
-        table = compare(
-            load_runs(block.source, subset=block.subset),
-            block.laws,
-            block.holdouts,
-            options=FitOptions(delta=1e-3),
-            refits=n,
-        ).table
+        runs = load_runs(block.source, subset=block.subset)
+        found = compare(runs, block.laws, block.holdouts, options=FitOptions(delta=1e-3), refits=n)
         print(f"\n### {block.subset or block.source}\n")
-        print(errors(table, block.holdouts))
-        print(criteria(table))
+        print(errors(found.table, block.holdouts))
+        print(criteria(found.table))
+        print(parameters(found.fits[block.shown]))
         print(f"({time.perf_counter() - started:.1f} s)")
 
 
@@ -91,6 +97,11 @@ def criteria(table: pd.DataFrame) -> str:
         cells = [row["law"], row["counting"], row["n_parameters"], f"{row['aic']:.0f}", f"{row['bic']:.0f}", share]
         lines.append("| " + " | ".join(map(str, [*cells, _exponent(row)])) + " |")
     return "\n".join(lines) + "\n"
+
+
+def parameters(result: FitResult) -> str:
+    """Parameters of one fit with their intervals."""
+    return f"```\n{result.summary()}\n```\n"
 
 
 def _exponent(row: pd.Series) -> str:

@@ -383,3 +383,13 @@ def test_no_interval_is_given_for_what_is_not_identified(data_dir: Path) -> None
     result = fit(load_runs("gemstones", subset="hot"), law="width_depth_tokens", bootstrap={"n": 20})
     assert result.not_identified == tuple(name for name, value in result.parameters.items() if value == 0)
     assert not set(result.not_identified) & set(result.intervals)
+
+
+def test_profiles_bracket_the_estimate(small: RunsTable, tmp_path: Path) -> None:
+    result = fit(small, profile=True)
+    assert set(result.profiles) == {*result.parameters, "compute_optimal_exponent"}
+    for name, one in result.profiles.items():
+        low, high = one["interval"]
+        assert low <= one["estimate"] <= high, name
+        assert min(one["objectives"]) >= result.objective * (1 - 1e-9)
+    assert load_fit(result.save(tmp_path)) == result

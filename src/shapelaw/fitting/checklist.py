@@ -148,10 +148,12 @@ def table_flags(runs: RunsTable, bootstrap: BootstrapOptions | None) -> tuple[st
     flags = []
     repeated = bool(runs.kept.duplicated("run").any())
     if "runs" in runs.about:
-        flags.append(f"runs: {runs.about['runs']}; intervals are too narrow if rows share runs")
+        flags.append(f"unnamed_runs: {runs.about['runs']}; intervals are too narrow if rows share runs")
     runs_kept = runs.kept["run"].nunique()
     if bootstrap and bootstrap.by == "runs" and runs_kept < FEW_RUNS:
-        flags.append(f"{runs_kept} runs are few to resample: intervals are rough; kind=expanded widens them")
+        flags.append(f"few_runs: {runs_kept} runs are few to resample: intervals are rough; kind=expanded widens them")
     if bootstrap and bootstrap.by == "rows" and repeated:
-        flags.append("bootstrap by rows: rows of one run are not independent, so intervals are too narrow; use by=runs")
+        flags.append(
+            "resampled_rows: bootstrap by rows: rows of one run are not independent, so intervals are too narrow; use by=runs"
+        )
     return tuple(flags)

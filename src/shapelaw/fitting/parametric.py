@@ -13,17 +13,20 @@ from numpy.typing import NDArray
 from shapelaw.errors import UserError
 from shapelaw.fitting import checklist
 from shapelaw.fitting.bootstrap import bootstrap
+from shapelaw.fitting.flags import flags
 from shapelaw.fitting.holdout import Holdout, evaluate
 from shapelaw.fitting.options import BootstrapOptions, FitData, FitOptions
+from shapelaw.fitting.profile import profile
 from shapelaw.fitting.residuals import residual_structure
 from shapelaw.fitting.result import FitResult, plain
 from shapelaw.fitting.solve import Solution
-from shapelaw.laws import Law
+from shapelaw.laws import EXPONENT, Law
 from shapelaw.runs.table import RunsTable
 
 Array = NDArray[np.float64]
 
-EXPONENT = "compute_optimal_exponent"
+DEAD = ("irreducible_zero", "dead_term")
+"""Flags of parameters that the data do not identify."""
 SENSITIVITY_DELTAS = (1e-3, 1e-4, 1e-5)
 SENSITIVITY_COUNTINGS = ("total", "no_embedding", "no_embedding_and_head")
 
@@ -57,9 +60,10 @@ def fit_parametric(runs: RunsTable, law: Law, options: FitOptions, extras: Extra
     """Fit a law to the kept rows (see `shapelaw.fitting.fit.fit`)."""
     data = FitData.of(runs, law, options)
     solution = data.solve(options)
-    parameters = law.natural(solution.theta)
+    warnings = flags(law, data.columns, data.loss, solution, delta=options.delta)
+    nothing = tuple(flag.parameter for flag in warnings if flag.code in DEAD and flag.parameter)
+    parameters = law.natural(solution.theta) | {name: 0.0 for name in nothing if name == law.irreducible}
     spread = resample(data, solution, options, extras.bootstrap) if extras.bootstrap else Uncertainty({}, {})
-    nothing = tuple(name for name in law.parameters if name in law.log_parameters and parameters[name] == 0)
     result = FitResult(
         method="parametric",
         law=law.name,
@@ -68,11 +72,12 @@ def fit_parametric(runs: RunsTable, law: Law, options: FitOptions, extras: Extra
         objective=solution.objective,
         compute_optimal_exponent=law.compute_optimal_exponent(parameters),
         intervals={name: ends for name, ends in spread.intervals.items() if name not in nothing},
-        flags=_flags(runs, data, solution, options, extras, nothing),
+        flags=(*(f"{flag.code}: {flag.message}" for flag in warnings), *_table_flags(runs, data, options, extras)),
         not_identified=nothing,
         settings=_settings(data, options, extras.bootstrap),
         search=_search(solution, options),
         replicates={name: tuple(map(float, values)) for name, values in spread.replicates.items()},
+        profiles=plain(_profiles(data, solution, options, nothing)) if extras.profile else {},
     )
     return dataclasses.replace(result, checklist=plain(_checklist(runs, data, result, options, extras)))
 
@@ -102,22 +107,35 @@ def resample(data: FitData, solution: Solution, options: FitOptions, wanted: Boo
     return Uncertainty(ends, replicates)
 
 
-def _flags(
-    runs: RunsTable,
-    data: FitData,
-    solution: Solution,
-    options: FitOptions,
-    extras: Extras,
-    nothing: Sequence[str],
-) -> tuple[str, ...]:
-    """Sentences that a reader must know."""
-    found = [f"{name} is at 0: the data do not identify it" for name in nothing]
-    if options.counting is None and data.counting != data.law.default_counting and "params" in data.columns:
-        own = data.law.default_counting
-        found.append(
-            f"params are counted as {data.counting}: the table lacks what the law's own counting, {own}, needs"
-        )
+def _table_flags(runs: RunsTable, data: FitData, options: FitOptions, extras: Extras) -> tuple[str, ...]:
+    """What the table and the settings ask a reader to know."""
+    found = []
+    own = data.law.default_counting
+    if options.counting is None and data.counting != own and "params" in data.columns:
+        found.append(f"counting: params are counted as {data.counting}, as the table lacks what the law's {own} needs")
     return (*found, *checklist.table_flags(runs, extras.bootstrap))
+
+
+def _profiles(data: FitData, solution: Solution, options: FitOptions, nothing: Sequence[str]) -> dict[str, Any]:
+    """Profile of every parameter that has one, and of the compute-optimal exponent; runs count as independent points."""
+    found: dict[str, Any] = {}
+    for name in (*data.law.parameters, EXPONENT):
+        if name in nothing:
+            continue
+        try:
+            one = profile(
+                data.law,
+                data.columns,
+                data.loss,
+                solution,
+                name,
+                delta=options.delta,
+                effective=len(np.unique(data.runs)),
+            )
+        except UserError:  # the law holds this one in no linear constraint, or has no such exponent
+            continue
+        found[name] = dataclasses.asdict(one)
+    return found
 
 
 def _settings(data: FitData, options: FitOptions, bootstrap: BootstrapOptions | None) -> dict[str, Any]:
@@ -161,6 +179,7 @@ def _checklist(
             "intervals": result.intervals,
             "interval_settings": result.settings["bootstrap"],
             "covariance": checklist.covariance(result.replicates),
+            "profiles": result.profiles or None,
             "not_identified": result.not_identified,
             "flags": result.flags,
         },

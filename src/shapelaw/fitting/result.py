@@ -33,17 +33,18 @@ class FitResult:
     Args:
         method: `parametric`, `hull`, `binning` or `isoflop`.
         law: name of the law; None for the lines of approaches 1 and 2.
-        parameters: in natural units: coefficients are no logarithms, E is in nats per token; 0 where the fit drove a
-            coefficient or E to nothing (named in `not_identified`).
+        parameters: in natural units: coefficients are no logarithms, E is in nats per token, and 0 where the fit drove
+            it to nothing.
         units: unit of every parameter.
         objective: the summed Huber function (parametric), or the sum of squared residuals of log params (lines).
         compute_optimal_exponent: a of N ~ C^a for the compute-optimal params; None where the law defines none.
         intervals: name -> (low, high) of parameters and of `compute_optimal_exponent`; empty without resampling.
-        flags: what a reader must know before using the numbers, one sentence each.
-        not_identified: parameters that the data do not fix.
+        flags: what a reader must know before using the numbers, each `code: sentence`.
+        not_identified: E or coefficients of terms that are nowhere a noticeable part of the loss.
         settings: every value the fit was made with.
         search: how the optimum was found: status, n_starts, share_at_best, next_basin.
         replicates: parameter -> its value in each refit; empty without resampling.
+        profiles: name -> profile of a parameter or the exponent (`fitting.profile.Profile`), where asked for.
         checklist: what a report of a fit must contain (see docs/fit_json.md), as far as the program can know it.
     """
 
@@ -59,6 +60,7 @@ class FitResult:
     settings: Mapping[str, Any] = field(default_factory=dict)
     search: Mapping[str, Any] = field(default_factory=dict)
     replicates: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    profiles: Mapping[str, Any] = field(default_factory=dict)
     checklist: Mapping[str, Any] = field(default_factory=dict)
 
     def predict(self, table: RunsTable | pd.DataFrame | Mapping[str, Any]) -> Array:
@@ -97,9 +99,10 @@ class FitResult:
         return "\n".join([head, *rows, *(f"  note: {flag}" for flag in self.flags)])
 
     def _shown(self, name: str, value: float) -> str:
-        if value == 0:
+        if name in self.not_identified:
             return "0 (not identified)"
-        return f"{value:.6g}{self._range(name)} {self.units.get(name, '')}".rstrip()
+        unit = self.units.get(name, "1")
+        return f"{value:.6g}{self._range(name)}" + (f" {unit}" if unit != "1" else "")
 
     def _range(self, name: str) -> str:
         if name not in self.intervals:
