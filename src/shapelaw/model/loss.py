@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from shapelaw.model.kernels import fast_path
 
-CHUNK_BYTES_CPU = 32 * 2**20
+CHUNK_BYTES_CPU = 64 * 2**20
 CHUNK_BYTES_GPU = 512 * 2**20
 """Largest chunk of float32 logits; on a CPU about the size of its last cache, on a GPU enough rows to fill it."""
 
@@ -79,9 +79,11 @@ def _forward(
     losses = torch.empty(rows, dtype=torch.float32, device=hidden_NC.device)
     grad_hidden = torch.empty_like(hidden_NC) if wants_grad else None
     grad_head: torch.Tensor | None = None
+    # One buffer for all chunks: fresh memory would cost a page fault every 4 KiB.
+    buffer = hidden_NC.new_empty(min(rows_per_chunk, rows), head_VC.shape[0])
     for start in range(0, rows, rows_per_chunk):
         part = slice(start, start + rows_per_chunk)
-        logits = torch.mm(hidden_NC[part], head_VC.t())
+        logits = torch.mm(hidden_NC[part], head_VC.t(), out=buffer[: rows - start])
         grad_logits = _losses_and_gradient(logits, targets_N[part], losses[part], 1.0 / rows if wants_grad else 0.0)
         if grad_hidden is not None:
             torch.mm(grad_logits, head_VC, out=grad_hidden[part])
