@@ -21,7 +21,8 @@ PARAMS = {
     "seq_len": 16,
     "batch_tokens": 128,
     "lr_base": 5.0,
-    "cooldown": False,
+    "tokens": 2560,
+    "cooldown": 0.0,
     "flops_per_token": 3e4,
     "num_devices": 1,
 }

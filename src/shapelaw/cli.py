@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from shapelaw.config import store_schemas
+from shapelaw.config import FitConfig, PrepareConfig, TrainConfig, store_schemas
 from shapelaw.errors import UserError
 
 BAD_INPUT = 2
@@ -90,6 +90,7 @@ def set_environment(root: Path) -> None:
         have = ", ".join(sorted(path.parent.name for path in suites.glob("*/suite.yaml")))
         raise UserError(f"SHAPELAW_SUITE={name}: allowed are {have}, or a folder with a suite.yaml and shape/*.yaml")
     os.environ["SHAPELAW_SUITE_DIR"] = str(folder)
+    os.environ["SHAPELAW_SUITE_NAME"] = folder.name
     os.environ["SHAPELAW_ROOT"] = str(root)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, to be said in one line
 
@@ -127,9 +128,7 @@ def _missing(error: MissingConfigException) -> str:
 
 
 def _nearest(key: str) -> str:
-    from shapelaw.config import PrepareConfig, TrainConfig
-
-    known = {name for schema in (TrainConfig, PrepareConfig) for name in _keys(OmegaConf.structured(schema))}
+    known = {name for schema in (TrainConfig, FitConfig, PrepareConfig) for name in _keys(OmegaConf.structured(schema))}
     near = difflib.get_close_matches(key.lstrip("+"), sorted(known), n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 

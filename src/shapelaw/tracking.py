@@ -254,13 +254,13 @@ def open_parent(uri: str, experiment_id: str, identity: str, names: Mapping[str,
     return tracker.run_id
 
 
-def close_parent(uri: str, experiment: str, identity: str, jobs: int, failed: int) -> None:
+def close_parent(uri: str, experiment: str, identity: str, failed: Sequence[str]) -> None:
     """Record the outcome of a sweep."""
     store = client(uri)
     found = store.get_experiment_by_name(experiment)
     run = find_run(store, found.experiment_id, identity) if found else None
     if run:
-        store.set_tag(run.info.run_id, "shapelaw.failed", str(failed))
+        store.set_tag(run.info.run_id, "shapelaw.failed", str(len(failed)))
         store.set_terminated(run.info.run_id, "FAILED" if failed else "FINISHED")
 
 
@@ -268,7 +268,8 @@ def read_runs(uri: str, experiment: str) -> pd.DataFrame:
     """The runs table of an experiment: one row per validation of every training run.
 
     Columns: run, width, depth, params, tokens, loss, vocab_size, flops, device_hours, step, lr_base, batch_tokens,
-    seconds_per_step, num_devices, cooldown, seq_len, head_size, suite, status, mlflow_run_id.
+    seconds_per_step, num_devices, cooldown (its tokens over those before; 0 at a constant rate), seq_len, head_size,
+    suite, status, mlflow_run_id, excluded (a reason, or nothing).
 
     Raises:
         UserError: if there is no such store or experiment, or it holds no validations.
@@ -311,6 +312,7 @@ def _search(store: MlflowClient, experiment_id: str, kind: str) -> Sequence[Run]
 
 
 WHOLE = ("width", "depth", "params", "vocab_size", "batch_tokens", "num_devices", "seq_len", "head_size")
+REAL = ("lr_base", "cooldown")
 
 
 def _rows(store: MlflowClient, run: Run) -> list[dict[str, Any]]:
@@ -318,22 +320,22 @@ def _rows(store: MlflowClient, run: Run) -> list[dict[str, Any]]:
     params = run.data.params
     if VAL_LOSS not in run.data.metrics:
         return []
-    fixed: dict[str, Any] = {key: int(params[key]) for key in WHOLE}
-    fixed |= {
-        "run": run.data.tags[IDENTITY_TAG],
-        "lr_base": float(params["lr_base"]),
-        "cooldown": params["cooldown"] == "True",
-    }
-    fixed |= {"suite": params["suite"], "status": run.info.status, "mlflow_run_id": run.info.run_id}
+    fixed: dict[str, Any] = {key: int(params[key]) for key in WHOLE} | {key: float(params[key]) for key in REAL}
+    fixed |= {"run": run.data.tags[IDENTITY_TAG], "suite": params["suite"]}
+    fixed |= {"status": run.info.status, "mlflow_run_id": run.info.run_id}
     hours = {m.step: m.value for m in store.get_metric_history(run.info.run_id, "cost/device_hours")}
     seconds = run.data.metrics.get("speed/seconds_per_step")
-    rows = []
-    for metric in store.get_metric_history(run.info.run_id, VAL_LOSS):
-        tokens = metric.step
-        rows.append(
-            fixed
-            | {"tokens": tokens, "loss": metric.value, "step": tokens // fixed["batch_tokens"]}
-            | {"flops": tokens * float(params["flops_per_token"]), "device_hours": hours.get(tokens)}
-            | {"seconds_per_step": seconds}
-        )
-    return rows
+    return [
+        fixed
+        | {"tokens": metric.step, "loss": metric.value, "step": metric.step // fixed["batch_tokens"]}
+        | {"flops": metric.step * float(params["flops_per_token"]), "device_hours": hours.get(metric.step)}
+        | {"seconds_per_step": seconds, "excluded": _excluded(metric, params)}
+        for metric in store.get_metric_history(run.info.run_id, VAL_LOSS)
+    ]
+
+
+def _excluded(metric: Metric, params: Mapping[str, str]) -> str:
+    """Why a validation is no point for a fit: a rate that is neither the run's own nor annealed to the end."""
+    if float(params["cooldown"]) and metric.step < int(params["tokens"]):
+        return "midway through a cooldown"
+    return ""

@@ -90,7 +90,9 @@ def test_branches_wait_for_the_run_they_continue(script: Script, outputs: Path) 
     done = script("train.py", "-m", "shape=16x1", "tokens=12800", "cooldown=linear10,none")
     assert done.returncode == 0, done.stderr
     rows = table(outputs)
-    assert rows.groupby("cooldown")["tokens"].max().to_dict() == {False: 12800, True: 109 * 128}
+    assert rows.groupby("cooldown")["tokens"].max().to_dict() == {0.0: 12800, 0.1: 109 * 128}
+    cooled = rows[rows.cooldown > 0]
+    assert cooled[cooled.excluded == ""]["tokens"].tolist() == [109 * 128]
 
 
 def test_paired_values_advance_together(script: Script, outputs: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,11 @@ class Job:
     cost: float = 1.0
     done: bool = False
     after: str | None = None
+
+
+def sweep_identity(jobs: Sequence[Job]) -> str:
+    """Hash of the set of its jobs: the same sweep, started again, is the same."""
+    return hashlib.sha256(" ".join(sorted({job.identity for job in jobs})).encode()).hexdigest()[:12]
 
 
 class Task(Protocol):

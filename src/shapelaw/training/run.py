@@ -186,7 +186,7 @@ def _info(config: TrainConfig, cell: Cell, tags: dict[str, str]) -> RunInfo:
         "lr_eff": cell.lr_eff,
         "lr_rule": config.lr_rule.name.value,
         "schedule": config.schedule.kind.value,
-        "cooldown": cell.parent is not None,
+        "cooldown": config.cooldown.fraction,
         "cooldown_from_tokens": cell.first_step * cell.batch_tokens,
         "seed": config.seed,
         "flops_per_token": flops_per_token(cell),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
 import subprocess
@@ -17,7 +16,7 @@ from rich.console import Console
 from shapelaw.cell import Cell, State, Status, cell_of, corpus_folder, read_state
 from shapelaw.config import TrainConfig, to_dataclass
 from shapelaw.data import Corpus, check_repeats, load_corpus
-from shapelaw.sweep.task import Job
+from shapelaw.sweep.task import Job, sweep_identity
 from shapelaw.training.cost import check_machine, cost_of
 
 UNPREPARED = "unprepared"
@@ -69,7 +68,7 @@ class TrainTask:
     def begin(self, configs: Sequence[DictConfig], jobs: Sequence[Job]) -> Mapping[str, Any]:
         """Open the tracking store; for a sweep, its parent run."""
         tracker = configs[0].tracker
-        if tracker.name == "none":
+        if tracker.name == "none" or all(job.done for job in jobs):
             return {}
         from shapelaw.tracking import open_parent, open_store
 
@@ -83,11 +82,11 @@ class TrainTask:
     def end(self, configs: Sequence[DictConfig], jobs: Sequence[Job], failed: Sequence[str]) -> None:
         """Close the sweep's parent run."""
         tracker = configs[0].tracker
-        if tracker.name == "none" or len(jobs) < 2:
+        if tracker.name == "none" or len(jobs) < 2 or all(job.done for job in jobs):
             return
         from shapelaw.tracking import close_parent
 
-        close_parent(tracker.uri, configs[0].suite.name, sweep_identity(jobs), len(jobs), len(failed))
+        close_parent(tracker.uri, configs[0].suite.name, sweep_identity(jobs), failed)
 
 
 def _finished(job: Job) -> float:
@@ -96,11 +95,6 @@ def _finished(job: Job) -> float:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(f"{job.label} is already finished: loss {loss:.4f} in {job.folder}")
     return loss
-
-
-def sweep_identity(jobs: Sequence[Job]) -> str:
-    """Hash of the set of its jobs: the same sweep, started again, is the same."""
-    return hashlib.sha256(" ".join(sorted({job.identity for job in jobs})).encode()).hexdigest()[:12]
 
 
 def _job(cell: Cell, train: TrainConfig) -> Job:

@@ -1,0 +1,9 @@
+"""A runs table to a fitted law: `python fit.py`, `python fit.py -m delta=1e-3,1e-4,1e-5`."""
+
+from pathlib import Path
+
+from shapelaw.cli import main
+from shapelaw.fitting.task import FitTask
+
+if __name__ == "__main__":
+    main(Path(__file__).resolve().parent, "fit", FitTask())

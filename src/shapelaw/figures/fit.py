@@ -1,0 +1,99 @@
+"""Figures of one fit: loss against FLOPs with the law, and what the law leaves unexplained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.ticker import NullFormatter, ScalarFormatter
+from numpy.typing import NDArray
+
+from shapelaw.figures import style
+from shapelaw.fitting.result import FitResult
+from shapelaw.runs import RunsTable
+
+Array = NDArray[np.float64]
+FLOPS_POINTS = 80
+
+
+def draw(runs: RunsTable, result: FitResult, folder: Path) -> list[Path]:
+    """Draw every figure of a fitted law into a folder; the paths of the files."""
+    paths: list[Path] = []
+    for name, plot in (("loss_flops", loss_against_flops), ("residuals", residuals)):
+        figure, axes = style.canvas()
+        plot(axes, runs, result)
+        paths += style.save(figure, folder, name)
+    return paths
+
+
+def loss_against_flops(axes: Axes, runs: RunsTable, result: FitResult) -> None:
+    """Every run's losses, the law along each run, and the lowest loss the law gives for a budget over the table's shapes."""
+    kept = runs.kept.assign(flops=runs.flops(), predicted=result.predict(runs), params=runs.params())
+    norm = style.log_norm(kept["params"].tolist())
+    colours = colormaps[style.SEQUENTIAL]
+    for _, run in kept.sort_values("flops").groupby("run", sort=False):
+        colour = colours(norm(float(run["params"].iloc[0])))
+        axes.plot(run["flops"], run["predicted"], color=colour, linewidth=0.9, zorder=2)
+        axes.plot(run["flops"], run["loss"], ".", color=colour, markersize=4, zorder=3)
+    flops, lowest = envelope(kept, result)
+    axes.plot(flops, lowest, "--", color=style.ENVELOPE, linewidth=1.6, zorder=4, label=_envelope_label(result))
+    axes.plot([], [], ".", color=style.NEUTRAL, label="measured")
+    axes.plot([], [], "-", color=style.NEUTRAL, linewidth=0.9, label=f"law: {result.law}")
+    axes.set(xscale="log", yscale="log", xlabel="training FLOPs", ylabel="held-out loss (nats per token)")
+    _plain_losses(axes)
+    axes.legend(frameon=False, fontsize=8)
+    bar = axes.figure.colorbar(ScalarMappable(norm, style.SEQUENTIAL), ax=axes, pad=0.02)
+    bar.set_label("parameters")
+
+
+def envelope(kept: pd.DataFrame, result: FitResult) -> tuple[Array, Array]:
+    """Lowest predicted loss at each budget over the table's shapes, each trained on what tokens the budget buys.
+
+    Args:
+        kept: rows with run, params, tokens and flops, and the columns that the law needs.
+
+    Returns:
+        FLOPs and loss, each (n,); within the table's range of FLOPs.
+    """
+    sizes = kept.drop_duplicates("width" if "width" in kept and kept["width"].nunique() == 1 else ["params"])
+    flops = np.geomspace(kept["flops"].min(), kept["flops"].max(), FLOPS_POINTS)
+    per_token = (sizes["flops"] / sizes["tokens"]).to_numpy()
+    lowest = np.full(len(flops), np.inf)
+    for row, cost in zip(sizes.itertuples(index=False), per_token, strict=True):
+        along = pd.DataFrame([row._asdict()] * len(flops)).assign(tokens=flops / cost, flops=flops)
+        lowest = np.minimum(
+            lowest, result.predict(along.drop(columns=["run", "loss", "predicted", "step"], errors="ignore"))
+        )
+    return flops, lowest
+
+
+def residuals(axes: Axes, runs: RunsTable, result: FitResult) -> None:
+    """Relative error of the law at every point against tokens, a line per run: what lies between runs shows as offsets."""
+    kept = runs.kept.assign(error=runs.kept["loss"].to_numpy() / result.predict(runs) - 1, params=runs.params())
+    norm = style.log_norm(kept["params"].tolist())
+    colours = colormaps[style.SEQUENTIAL]
+    for _, run in kept.sort_values("tokens").groupby("run", sort=False):
+        colour = colours(norm(float(run["params"].iloc[0])))
+        axes.plot(run["tokens"], 100 * run["error"], ".-", color=colour, linewidth=0.8, markersize=4)
+    axes.axhline(0, color=style.NEUTRAL, linewidth=0.8)
+    axes.set(xscale="log", xlabel="training tokens", ylabel="measured over predicted loss, minus 1 (%)")
+    bar = axes.figure.colorbar(ScalarMappable(norm, style.SEQUENTIAL), ax=axes, pad=0.02)
+    bar.set_label("parameters")
+
+
+def _envelope_label(result: FitResult) -> str:
+    exponent = result.compute_optimal_exponent
+    return "lowest over the shapes" + (f", N ~ C^{exponent:.2f}" if exponent is not None else "")
+
+
+def _plain_losses(axes: Axes) -> None:
+    """Losses as plain numbers on their logarithmic axis."""
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    low, high = axes.get_ylim()
+    few = high / low < 4
+    axes.yaxis.set_minor_formatter(ScalarFormatter() if few else NullFormatter())
+    axes.tick_params(axis="y", which="minor", labelsize=7)

@@ -1,0 +1,254 @@
+"""Fitting as the work of a sweep: every fit leaves fit.json, its figures and an MLflow run."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from shapelaw.config import FitConfig, RunsConfig, positive, to_dataclass
+from shapelaw.errors import UserError
+from shapelaw.fitting.fit import fit
+from shapelaw.fitting.result import SCHEMA_VERSION, FitResult, load_fit
+from shapelaw.laws import get_law
+from shapelaw.laws.base import EXPONENT
+from shapelaw.runs import RunsTable, load_runs
+from shapelaw.sweep.task import Job, sweep_identity
+
+EXPERIMENT = "fits"
+"""MLflow experiment of all fits."""
+SHOWN = 12
+"""Fits of a sweep whose parameters are printed in full."""
+
+
+@dataclass(frozen=True)
+class FitTask:
+    """The work of fit.py."""
+
+    preload: tuple[str, ...] = ("shapelaw.fitting.fit", "shapelaw.figures.fit", "mlflow")
+    noun: str = "fit"
+
+    def __call__(self, config: DictConfig) -> float:
+        """Make one fit; its objective."""
+        asked: FitConfig = to_dataclass(config)
+        runs = table_of(asked)
+        return _record(asked, runs, make_fit(asked, runs), folder_of(asked, runs)).objective
+
+    def single(self, config: DictConfig) -> float:
+        """Make one fit in this process and print it."""
+        jobs = self.plan([config])
+        for key, value in self.begin([config], jobs).items():
+            OmegaConf.update(config, key, value)
+        objective = self(config)
+        self.end([config], jobs, [])
+        return objective
+
+    def plan(self, configs: Sequence[DictConfig]) -> list[Job]:
+        """Check every fit's values and load every table."""
+        fits: list[FitConfig] = [to_dataclass(config) for config in configs]
+        loaded: dict[str, RunsTable] = {}
+        return [_job(asked, _cached(asked, loaded)) for asked in fits]
+
+    def begin(self, configs: Sequence[DictConfig], jobs: Sequence[Job]) -> Mapping[str, Any]:
+        """Open the tracking store; for a sweep, its parent run."""
+        tracker = configs[0].tracker
+        if tracker.name == "none" or all(job.done for job in jobs):
+            return {}
+        from shapelaw.tracking import open_parent, open_store
+
+        experiment_id = open_store(tracker.uri, tracker.artifacts, EXPERIMENT)
+        shared = {"tracker.experiment_id": experiment_id}
+        if len(jobs) > 1:
+            names = {job.identity: job.label for job in jobs}
+            shared["tracker.parent_run_id"] = open_parent(tracker.uri, experiment_id, sweep_identity(jobs), names)
+        return shared
+
+    def end(self, configs: Sequence[DictConfig], jobs: Sequence[Job], failed: Sequence[str]) -> None:
+        """Close the sweep's parent run and print the fits."""
+        tracker = configs[0].tracker
+        if len(jobs) > 1 and tracker.name != "none":
+            from shapelaw.tracking import close_parent
+
+            close_parent(tracker.uri, EXPERIMENT, sweep_identity(jobs), failed)
+        _print([job for job in jobs if job.identity not in failed])
+
+
+def table_of(asked: FitConfig) -> RunsTable:
+    """The rows that a fit is asked to use; the others are excluded with their reasons.
+
+    Raises:
+        UserError: if there are none.
+    """
+    return _subset(asked, _load(asked.runs, _published(asked)))
+
+
+def make_fit(asked: FitConfig, runs: RunsTable) -> FitResult:
+    """The fit that a configuration describes."""
+    return fit(
+        runs,
+        law=asked.law.name or "params_tokens",
+        delta=asked.delta,
+        counting=asked.counting.name,
+        method=asked.method.name,
+        solver=asked.solver.name or "newton",
+        bootstrap=dataclasses.asdict(asked.bootstrap) if asked.bootstrap.n else None,
+        seed=asked.seed,
+        starts=asked.starts,
+        grid_size=asked.grid_size,
+        flops=asked.flops.name,
+        cost=asked.method.cost,
+        bins_per_decade=asked.method.bins_per_decade,
+        holdouts=asked.holdout.kinds,
+        sensitivity=asked.sensitivity,
+        profile=asked.profile,
+    )
+
+
+def science_of(asked: FitConfig, runs: RunsTable) -> dict[str, Any]:
+    """What decides a fit: its choices and the content of its table."""
+    chosen = dataclasses.asdict(asked)
+    for key in ("tracker", "outputs_dir", "data_dir", "runs", "subset", "plots"):
+        del chosen[key]
+    del chosen["bootstrap"]["workers"]
+    return {**chosen, "runs": runs.hash, "schema": SCHEMA_VERSION}
+
+
+def folder_of(asked: FitConfig, runs: RunsTable) -> Path:
+    """Folder of a fit: outputs/fits/WHAT-HASH."""
+    text = json.dumps(science_of(asked, runs), sort_keys=True)
+    what = asked.law.name if asked.method.name == "parametric" else asked.method.name
+    return Path(asked.outputs_dir) / "fits" / f"{what}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _published(asked: FitConfig) -> str | None:
+    """Name of the published data set, for the Gemstones."""
+    if asked.runs.source != "gemstones":
+        return None
+    return "hot" if asked.subset.name == "auto" else asked.subset.name
+
+
+def _load(runs: RunsConfig, published: str | None) -> RunsTable:
+    options: dict[str, Any] = {"bad_rows": runs.bad_rows}
+    if runs.source == "gemstones":
+        options["subset"] = published
+    elif runs.source == "csv":
+        options |= {"path": runs.path, "columns": runs.columns, "units": runs.units}
+    elif runs.source == "mlflow":
+        options |= {"uri": runs.uri, "experiment": runs.experiment}
+    return load_runs(runs.source, **options)
+
+
+def _subset(asked: FitConfig, table: RunsTable) -> RunsTable:
+    subset = asked.subset
+    if asked.runs.source == "mlflow":
+        if subset.tracked is None:
+            raise UserError(
+                f"subset={subset.name}: is a published data set; give runs=gemstones, or subset=all, hot, cool_end"
+            )
+        table = table.select(subset.tracked)
+    elif asked.runs.source != "gemstones" and subset.name not in ("auto", "all"):
+        raise UserError(f"subset={subset.name}: is a published data set; give runs=gemstones, or subset=all")
+    return table.select(subset.where) if subset.where else table
+
+
+def _cached(asked: FitConfig, loaded: dict[str, RunsTable]) -> RunsTable:
+    """The rows of a fit, from a table that is loaded once however many fits use it."""
+    key = json.dumps([dataclasses.asdict(asked.runs), _published(asked)], sort_keys=True)
+    if key not in loaded:
+        loaded[key] = _load(asked.runs, _published(asked))
+    return _subset(asked, loaded[key])
+
+
+def _job(asked: FitConfig, runs: RunsTable) -> Job:
+    positive("delta", asked.delta)
+    get_law(asked.law.name or "params_tokens")
+    folder = folder_of(asked, runs)
+    solver = "" if asked.solver.name == "newton" else f" {asked.solver.name}"
+    label = f"{folder.name.rsplit('-', 1)[0]}{solver} delta={asked.delta:g} {asked.subset.name}"
+    identity = folder.name.rsplit("-", 1)[1]
+    return Job(identity, label, folder, done=(folder / "fit.json").exists())
+
+
+def _record(asked: FitConfig, runs: RunsTable, result: FitResult, folder: Path) -> FitResult:
+    """Write the fit, its table and its figures, then track them; fit.json comes last, so that it marks a whole fit."""
+    folder.mkdir(parents=True, exist_ok=True)
+    runs.to_parquet(folder / "runs.parquet")
+    figures = []
+    if asked.plots and result.law is not None:
+        from shapelaw.figures.fit import draw
+
+        figures = draw(runs, result, folder)
+    result.save(folder)
+    if asked.tracker.name != "none":
+        _track(asked, runs, result, folder, figures)
+    return result
+
+
+def _track(asked: FitConfig, runs: RunsTable, result: FitResult, folder: Path, figures: Sequence[Path]) -> None:
+    from shapelaw.tracking import MlflowTracker, RunInfo
+
+    assert asked.tracker.experiment_id is not None, "the launching process opens the store"
+    params = {
+        "law": result.law or result.method,
+        "method": asked.method.name,
+        "solver": asked.solver.name,
+        "delta": asked.delta,
+        "grid_size": asked.grid_size,
+        "starts": asked.starts,
+        "counting": result.settings.get("counting"),
+        "subset": asked.subset.name,
+        "where": asked.subset.where,
+        "runs": asked.runs.source if asked.runs.source != "mlflow" else asked.runs.experiment,
+        "runs_hash": runs.hash[:12],
+        "bootstrap": f"{asked.bootstrap.n} by {asked.bootstrap.by}" if asked.bootstrap.n else "none",
+    }
+    identity = folder.name.rsplit("-", 1)[1]
+    name = f"{params['law']} delta={asked.delta:g} {asked.subset.name}"
+    tags = {"shapelaw.folder": str(folder.absolute())}
+    info = RunInfo(identity, "fit", name, params, tags, asked.tracker.parent_run_id)
+    tracker = MlflowTracker(asked.tracker.uri, asked.tracker.experiment_id, info)
+    tracker.log(_metrics(result), 0)
+    for path in (folder / "fit.json", folder / "runs.parquet", *figures):
+        tracker.artifact(path)
+    tracker.finish("FINISHED")
+
+
+def _metrics(result: FitResult) -> dict[str, float]:
+    """Numbers of a fit worth comparing: objective, slope, parameters, ends of their intervals."""
+    metrics = {"objective": result.objective, **{f"parameter/{k}": v for k, v in result.parameters.items()}}
+    if result.compute_optimal_exponent is not None:
+        metrics[EXPONENT] = result.compute_optimal_exponent
+    for name, (low, high) in result.intervals.items():
+        metrics |= {f"low/{name}": low, f"high/{name}": high}
+    return {key: float(value) for key, value in metrics.items() if math.isfinite(value)}
+
+
+def _print(jobs: Sequence[Job]) -> None:
+    """Print a sweep's fits: a table, and each law's parameters."""
+    console = Console(highlight=False, soft_wrap=True)
+    results = {job.label: load_fit(job.folder) for job in jobs}
+    if len(results) > 1:
+        table = Table("fit", "objective", "N ~ C^a", "interval", "folder")
+        for job in jobs:
+            table.add_row(job.label, *_row(results[job.label]), str(job.folder.name))
+        console.print(table)
+    for result in list({job.identity: results[job.label] for job in jobs}.values())[:SHOWN]:
+        console.print(result.summary(), markup=False)
+    if jobs:
+        console.print(f"fits, figures and their tables lie in {jobs[0].folder.parent}")
+
+
+def _row(result: FitResult) -> tuple[str, str, str]:
+    exponent = result.compute_optimal_exponent
+    low, high = result.intervals.get(EXPONENT, (math.nan, math.nan))
+    interval = f"{low:.3f} to {high:.3f}" if math.isfinite(low) else ""
+    return f"{result.objective:.6g}", f"{exponent:.4f}" if exponent is not None else "", interval
