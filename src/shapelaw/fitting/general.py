@@ -1,7 +1,7 @@
 """The same damped Newton for any law that gives its log prediction and its Jacobian.
 
 The second derivatives of the log prediction enter only through sum psi_i d2 log L_hat_i, which is the derivative of
-J' psi at fixed psi: two Jacobians per coordinate and iteration.
+J' psi at fixed psi: one more Jacobian per coordinate and iteration.
 """
 
 from __future__ import annotations
@@ -91,8 +91,7 @@ class GeneralNewton:
         for k in range(len(theta)):
             step = np.zeros_like(theta)
             step[k] = DIFFERENCE
-            change = law.jacobian(theta + step, columns) - law.jacobian(theta - step, columns)
-            hessian[k] -= change.T @ psi / (2 * DIFFERENCE)
+            hessian[k] -= (law.jacobian(theta + step, columns) - jacobian).T @ psi / DIFFERENCE
         hessian = (hessian + hessian.T) / 2 - np.diag(np.where(self.linear, g, 0.0))
         gauss = (jacobian * (weights * np.minimum(1.0, delta / size))[:, None]).T @ jacobian
         return g, hessian, gauss
