@@ -19,6 +19,8 @@ from shapelaw.fitting.holdout import Holdout
 from shapelaw.fitting.options import FitOptions
 
 LAWS = ("params_tokens", "width_depth_params_tokens", "interaction")
+WITHOUT = "params_tokens_interaction"
+"""The interaction law for data without shapes, or with one width."""
 LARGEST = Holdout("largest", params_from=1.5e9, name="N < 1.5e9 -> the 2B models")
 MAIN = (
     LARGEST,
@@ -42,17 +44,17 @@ class Block:
 
 
 BLOCKS = (
-    Block("gemstones", "hot_100b+", (*LAWS, "params_tokens:no_embedding_and_head", "params_tokens_interaction"), MAIN),
+    Block("gemstones", "hot_100b+", (*LAWS, "params_tokens:no_embedding_and_head", WITHOUT), MAIN),
     Block("gemstones", "cool_end", ("params_tokens:no_embedding_and_head", *LAWS[1:]), (LARGEST,)),
     Block("gemstones", "lr_ablation_hot", ("params_tokens:no_embedding_and_head", *LAWS[1:]), (LARGEST,)),
     Block("gemstones", "hot_120b+_only", LAWS, (LARGEST,)),
-    Block("gemstones", "hot_100b+_512x", ("params_tokens", "interaction"), (MAIN[1], MAIN[3])),
+    Block("gemstones", "hot_100b+_512x", ("params_tokens", WITHOUT), (MAIN[1], MAIN[3]), WITHOUT),
     Block(
         "chinchilla",
         None,
-        ("params_tokens", "params_tokens_interaction", "kaplan_e"),
+        ("params_tokens", WITHOUT, "kaplan_e"),
         (COSTLIEST,),
-        "params_tokens_interaction",
+        WITHOUT,
     ),
 )
 

@@ -264,6 +264,26 @@ def test_parquet_round_trip(tmp_path: Path) -> None:
         RunsTable.read(tmp_path / "none.parquet")
 
 
+def test_tracked_runs_are_read_lazily(monkeypatch: pytest.MonkeyPatch) -> None:
+    from shapelaw import tracking
+
+    asked: dict[str, str] = {}
+
+    def read_runs(uri: str, experiment: str) -> pd.DataFrame:
+        asked.update(uri=uri, experiment=experiment)
+        return frame(status="FINISHED", loss=[4.0, 3.8, 3.7, 3.6, 3.4, np.nan])
+
+    monkeypatch.setattr(tracking, "read_runs", read_runs)
+    with pytest.raises(UserError, match="loss is missing"):
+        load_runs("mlflow", uri="sqlite:///x.db", experiment="nano")
+    table = load_runs(
+        "mlflow", uri="sqlite:///x.db", experiment="nano", bad_rows="exclude", where="status == 'FINISHED'"
+    )
+    assert asked == {"uri": "sqlite:///x.db", "experiment": "nano"}
+    assert (len(table), len(table.frame)) == (5, 6)
+    assert "experiment=nano" in table.about["source"]
+
+
 def test_counting_and_flops() -> None:
     table = RunsTable(frame())
     assert table.params("no_embedding")[0] == 5e7 - 256 * 50_304

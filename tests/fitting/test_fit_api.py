@@ -254,6 +254,12 @@ def test_a_synthetic_law_is_recovered() -> None:
         assert result.parameters[name] == pytest.approx(value, rel=1e-6)
 
 
+def test_a_frame_is_made_a_table() -> None:
+    assert fit(frame(36)).objective == fit(RunsTable(frame(36))).objective
+    with pytest.raises(UserError, match="loss is zero or negative"):
+        fit(frame(loss=[-1.0] * 12))
+
+
 def test_row_order_changes_nothing() -> None:
     table = frame(36).assign(loss=frame(36)["loss"] * np.exp(0.01 * np.random.default_rng(1).normal(size=36)))
     shuffled = table.sample(frac=1.0, random_state=2)

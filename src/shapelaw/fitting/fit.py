@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from shapelaw.errors import UserError
 from shapelaw.fitting import checklist
@@ -24,7 +25,7 @@ METHODS = ("parametric", *LINE_METHODS)
 
 
 def fit(
-    runs: RunsTable,
+    runs: RunsTable | pd.DataFrame,
     law: str | Law = "params_tokens",
     delta: float = 1e-4,
     counting: str | None = None,
@@ -47,7 +48,7 @@ def fit(
     """Fit a scaling law, or the lines of approaches 1 and 2, to a table of runs.
 
     Args:
-        runs: the table; its kept rows are fitted.
+        runs: the table, whose kept rows are fitted; a frame of canonical columns is made one.
         law: name of a law (parametric only).
         delta: where Huber's function of the log residual turns linear.
         counting: how params are counted: `total`, `no_embedding` or `no_embedding_and_head`; None takes the law's own
@@ -69,6 +70,7 @@ def fit(
     """
     if method not in METHODS:
         raise UserError(f"method={method}: allowed are {', '.join(METHODS)}")
+    runs = RunsTable(runs) if isinstance(runs, pd.DataFrame) else runs
     if not len(runs):
         raise UserError(f"runs: the table has no kept rows; excluded are {runs.exclusions or 'none'}")
     resampling = BootstrapOptions.of(bootstrap)

@@ -110,7 +110,10 @@ def _resample(data: LineData, options: LineOptions, bootstrap: BootstrapOptions,
     """Slopes of every refit."""
     rng = np.random.default_rng(seed)
     draw = _drawer(_groups(data, options, bootstrap.by), rng)
-    found = [_slopes(_take(data, *draw()), options) for _ in range(bootstrap.n)]
+    found = []
+    for _ in range(bootstrap.n):
+        rows, draws = draw()
+        found.append(_slopes(data.take(rows, draws.astype(str)), options))  # each draw is a run of its own
     return {target: np.array([one[target] for one in found]) for target in TARGETS}
 
 
@@ -135,13 +138,6 @@ def _drawer(groups: list[Rows], rng: np.random.Generator) -> Callable[[], tuple[
         return np.concatenate(chosen), np.repeat(np.arange(len(chosen)), [len(rows) for rows in chosen])
 
     return draw
-
-
-def _take(data: LineData, rows: Rows, draws: Rows) -> LineData:
-    """Some rows, each draw a run of its own."""
-    logs = (data.log_cost, data.log_loss, data.log_params, data.log_tokens)
-    cost, loss, params, tokens = (values[rows] for values in logs)
-    return LineData(cost, loss, params, tokens, draws.astype(str))
 
 
 def _intervals(
@@ -169,10 +165,5 @@ def _intervals(
 def _jackknife(data: LineData, options: LineOptions, by: str) -> dict[str, Array]:
     """Slopes without each run (or row) in turn."""
     keys: NDArray[np.generic] = data.runs if by == "runs" else np.arange(len(data.runs))
-    found = []
-    for key in np.unique(keys):
-        rows = np.flatnonzero(keys != key)
-        logs = (data.log_cost, data.log_loss, data.log_params, data.log_tokens)
-        cost, loss, params, tokens = (values[rows] for values in logs)
-        found.append(_slopes(LineData(cost, loss, params, tokens, data.runs[rows]), options))
+    found = [_slopes(data.take(np.flatnonzero(keys != key)), options) for key in np.unique(keys)]
     return {target: np.array([one[target] for one in found]) for target in TARGETS}

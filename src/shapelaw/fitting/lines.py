@@ -49,6 +49,12 @@ class LineData:
         }
         return values[target]
 
+    def take(self, rows: Rows, runs: NDArray[np.str_] | None = None) -> LineData:
+        """Some rows, under other names of their runs if given."""
+        logs = (self.log_cost, self.log_loss, self.log_params, self.log_tokens)
+        cost, loss, params, tokens = (values[rows] for values in logs)
+        return LineData(cost, loss, params, tokens, self.runs[rows] if runs is None else runs)
+
     def line(self, rows: Rows, target: str) -> PowerLine:
         """Least squares of a target on the cost over some rows.
 
