@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import shapelaw
 from shapelaw import FitResult, RunsTable, UserError, fit, load_fit, load_runs
 from shapelaw.fitting.checklist import POINTS
+from shapelaw.fitting.line_fit import LINE_METHODS
 from shapelaw.fitting.objective import objective
 from shapelaw.laws import get_law
 
@@ -325,20 +326,26 @@ def test_missing_and_broken_files_are_refused(tmp_path: Path) -> None:
 positive = st.floats(min_value=1e-3, max_value=1e15)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.tuples(st.sampled_from("abcd"), positive, positive, st.floats(0.01, 20.0)), max_size=9),
-    st.sampled_from(["params_tokens", "power_flops"]),
+    st.sampled_from(["params_tokens", "power_flops", "kaplan_e", "hull", "binning", "isoflop"]),
+    st.sampled_from([None, {"n": 4}, {"n": 4, "kind": "bca"}, {"n": 4, "by": "rows", "kind": "expanded"}]),
 )
-def test_random_tables_give_finite_fits_or_messages(rows: list[tuple[str, float, float, float]], law: str) -> None:
+def test_random_tables_give_finite_fits_or_messages(
+    rows: list[tuple[str, float, float, float]], choice: str, bootstrap: dict[str, Any] | None
+) -> None:
+    how = {"method": choice} if choice in LINE_METHODS else {"law": choice}
     try:
         table = RunsTable(pd.DataFrame(rows, columns=["run", "params", "tokens", "loss"]))
-        result = fit(table, law=law)
+        result = fit(table, bootstrap=bootstrap, **how)
     except UserError:
         return
     assert math.isfinite(result.objective)
     assert all(math.isfinite(value) for value in result.parameters.values())
-    assert np.isfinite(result.predict(table)).all()
+    assert all(math.isfinite(low) and low <= high for low, high in result.intervals.values())
+    if choice not in LINE_METHODS:
+        assert np.isfinite(result.predict(table)).all()
 
 
 def test_importing_is_light_and_brings_no_torch() -> None:

@@ -66,11 +66,13 @@ def bin_minima(
     Raises:
         UserError: unless the number of bins is at least 1.
     """
-    low, high = float(log_cost.min()), float(log_cost.max())
+    low, high = float(np.min(log_cost, initial=np.inf)), float(np.max(log_cost, initial=-np.inf))
+    if high <= low:
+        raise UserError("binning: the points do not span two costs; give more runs or validations")
     count = bins if bins is not None else math.ceil((bins_per_decade or 0) * (high - low) / _LN10)
     if count < 1:
-        raise UserError(f"bins={bins}, bins_per_decade={bins_per_decade}: give at least one bin, and two costs")
-    place = np.minimum(((log_cost - low) / max(high - low, 1e-300) * count).astype(np.int64), count - 1)
+        raise UserError(f"bins={bins}, bins_per_decade={bins_per_decade}: give at least one bin")
+    place = np.minimum(((log_cost - low) / (high - low) * count).astype(np.int64), count - 1)
     order = np.lexsort((log_loss, place))
     first = np.concatenate(([True], np.diff(place[order]) > 0))
     return order[first]

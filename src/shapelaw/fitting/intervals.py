@@ -5,6 +5,8 @@ Source: Efron 1987, "Better bootstrap confidence intervals", J. Am. Stat. Assoc.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
@@ -29,10 +31,23 @@ def bca(replicates: Array, level: float, estimate: float, jackknife: Array) -> t
     known = replicates[np.isfinite(replicates)]
     below = (np.sum(known < estimate) + 0.5 * np.sum(known == estimate)) / len(known)
     bias = ndtri(np.clip(below, 0.5 / len(known), 1 - 0.5 / len(known)))
-    spread = np.nanmean(jackknife) - jackknife[np.isfinite(jackknife)]
-    scale = float(np.sum(spread**2)) ** 1.5
-    skew = float(np.sum(spread**3)) / (6 * scale) if scale > 0 else 0.0
+    skew = _acceleration(jackknife[np.isfinite(jackknife)])
     normal = bias + ndtri(np.array([(1 - level) / 2, (1 + level) / 2]))
-    shifted = ndtr(bias + normal / (1 - skew * normal))
+    shifted = ndtr(bias + normal / np.maximum(1 - skew * normal, 1e-6))
     low, high = np.quantile(known, shifted)
     return float(low), float(high)
+
+
+def _acceleration(jackknife: Array) -> float:
+    """Skew of the statistic: sum of cubes over 6 (sum of squares)^1.5 of the jackknife's deviations."""
+    largest = float(np.max(np.abs(jackknife), initial=0.0))
+    if largest == 0:
+        return 0.0
+    scaled = jackknife / largest  # the ratio has no scale; coefficients may lie near the largest float
+    spread = scaled.mean() - scaled
+    reach = float(np.max(np.abs(spread)))
+    if reach < 1e-12:
+        return 0.0
+    spread = spread / reach
+    squares: float = float(np.sum(spread**2))
+    return float(np.sum(spread**3)) / (6 * math.pow(squares, 1.5))

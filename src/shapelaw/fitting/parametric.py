@@ -100,10 +100,10 @@ def resample(data: FitData, solution: Solution, options: FitOptions, wanted: Boo
 
     ends = {name: drawn.interval(name, wanted.level, wanted.kind) for name in law.parameters}
     replicates = dict(drawn.draws)
-    if law.compute_optimal_exponent(law.natural(solution.theta)) is not None:
-        exponent = law.compute_optimal_exponent
-        ends[EXPONENT] = drawn.interval(exponent, wanted.level, wanted.kind)  # type: ignore[arg-type]
-        replicates[EXPONENT] = drawn.values(exponent)  # type: ignore[arg-type]
+    exponents = drawn.values(law.compute_optimal_exponent)  # type: ignore[arg-type]
+    if law.compute_optimal_exponent(law.natural(solution.theta)) is not None and np.isfinite(exponents).any():
+        replicates[EXPONENT] = exponents
+        ends[EXPONENT] = drawn.interval(law.compute_optimal_exponent, wanted.level, wanted.kind)  # type: ignore[arg-type]
     return Uncertainty(ends, replicates)
 
 
