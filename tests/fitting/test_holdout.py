@@ -45,6 +45,7 @@ def test_defaults_are_the_same_splits(gemstones: RunsTable) -> None:
         assert (ours.test == theirs.test).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("law", "mean", "worst"), [*zip(LAWS, (1.00, 0.47, 0.24), (5.5, 0.8, 1.1), strict=True)])
 def test_leaving_one_shape_out(gemstones: RunsTable, law: str, mean: float, worst: float) -> None:
     found = evaluate(gemstones, get_law(law), Holdout("leave_one_shape_out"), OPTIONS)
