@@ -79,7 +79,7 @@ def best(law: str, subset: str, counting: str = "total", delta: float = 1e-4, se
 
 def published(data_dir: Path, file: str) -> tuple[np.ndarray, float]:
     """(theta, objective) of a published file."""
-    name, subset, counting = split(file)
+    _, subset, counting = split(file)
     ending = subset + ("_no_embeds" if counting == "no_embedding" else "")
     form = file.removesuffix("_" + ending)
     path = data_dir / f"gemstones/published/delta_1e-4/approach_3_{form}_grid_search_0_{ending}.json"
@@ -343,7 +343,9 @@ def test_random_tables_give_a_number_or_a_message(rows: list[tuple[float, ...]],
     try:
         found = solve(law, columns, loss, delta=delta, grid_size=4)
     except UserError as error:
-        assert len(str(error)) > 20
+        message = str(error)
+        if len(message) < 20:
+            raise
         return
     assert np.isfinite(found.objective)
     assert found.objective >= 0
