@@ -62,6 +62,17 @@ def test_autocast_runs_products_in_bfloat16() -> None:
         assert float((gradient - right).norm() / right.norm()) < 2e-2  # bfloat16 keeps 8 bits
 
 
+def test_float64_stays_exact() -> None:
+    hidden, head, targets = _case(rows=30, width=8, vocab=50)
+    hidden, head = hidden.detach().double().requires_grad_(), head.detach().double().requires_grad_()
+    exact = F.cross_entropy(hidden @ head.t(), targets)
+    ours = cross_entropy(hidden, head, targets, rows_per_chunk=7)
+    torch.testing.assert_close(ours, exact, rtol=1e-14, atol=0)
+    expected = torch.autograd.grad(exact, (hidden, head))
+    for gradient, right in zip(torch.autograd.grad(ours, (hidden, head)), expected, strict=True):
+        torch.testing.assert_close(gradient, right, rtol=1e-12, atol=1e-15)
+
+
 def test_chunks_hold_at_most_the_limit() -> None:
     assert chunk_rows(2048, 256, "cpu") == 2048  # 2 MiB: one chunk
     rows = chunk_rows(2048, 50_304, "cpu")

@@ -46,7 +46,8 @@ _float_of_bits: Any = intrinsic(_bitcast)
 
 @numba.njit(inline="always")
 def _exp(x):  # type: ignore[no-untyped-def]  # numba infers float32
-    """e^x to 2 units in the last place, in lanes: 2^n e^r, |r| <= ln(2)/2, by the polynomial of Cephes' expf."""
+    """e^x to 3 units in the last place, 0 below -87, in lanes: 2^n e^r, |r| <= ln(2)/2, by Cephes' polynomial for expf."""
+    given = x
     x = min(max(x, np.float32(-87.0)), np.float32(88.0))
     n = np.floor(x * _LOG2_E + np.float32(0.5))
     r = x - n * _LN_2_HIGH - n * _LN_2_LOW
@@ -56,7 +57,8 @@ def _exp(x):  # type: ignore[no-untyped-def]  # numba infers float32
     p = p * r + np.float32(4.1665795894e-2)
     p = p * r + np.float32(1.6666665459e-1)
     p = p * r + np.float32(5.0000001201e-1)
-    return (p * r * r + r + _ONE) * _float_of_bits((np.int32(n) + np.int32(127)) << np.int32(23))
+    power = (p * r * r + r + _ONE) * _float_of_bits((np.int32(n) + np.int32(127)) << np.int32(23))
+    return np.float32(0.0) if given < np.float32(-87.0) else power
 
 
 @numba.njit(inline="always")

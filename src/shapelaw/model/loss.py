@@ -20,7 +20,7 @@ from shapelaw.model.kernels import fast_path
 
 CHUNK_BYTES_CPU = 64 * 2**20
 CHUNK_BYTES_GPU = 512 * 2**20
-"""Largest chunk of float32 logits; on a CPU about the size of its last cache, on a GPU enough rows to fill it."""
+"""Largest chunk of float32 logits: the fastest on a CPU (`train_step.py --parts`), enough rows to fill a GPU."""
 
 
 def chunk_rows(rows: int, vocab_size: int, device_type: str) -> int:
@@ -33,9 +33,9 @@ def chunk_rows(rows: int, vocab_size: int, device_type: str) -> int:
 def cross_entropy(
     hidden_NC: torch.Tensor, head_VC: torch.Tensor, targets_N: torch.Tensor, rows_per_chunk: int | None = None
 ) -> torch.Tensor:
-    """mean over rows of -log softmax(hidden @ head^T)[target], in nats, as a float32 scalar.
+    """mean over rows of -log softmax(hidden @ head^T)[target], in nats, a scalar in float32 or better.
 
-    Under autocast the products run in its precision, softmax and sums in float32.
+    Under autocast the products run in its precision, softmax and sums in float32; float64 stays float64.
 
     Args:
         hidden_NC: features.
@@ -49,7 +49,8 @@ def cross_entropy(
         hidden_NC, head_VC = hidden_NC.to(dtype), head_VC.to(dtype)
     if rows_per_chunk is None:
         rows_per_chunk = chunk_rows(hidden_NC.shape[0], head_VC.shape[0], device_type)
-    return _ChunkedCrossEntropy.apply(hidden_NC, head_VC, targets_N, rows_per_chunk)  # type: ignore[no-any-return, no-untyped-call]
+    loss = _ChunkedCrossEntropy.apply(hidden_NC, head_VC, targets_N, rows_per_chunk)  # type: ignore[no-untyped-call]
+    return torch.as_tensor(loss)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -76,7 +77,7 @@ def _forward(
     """Losses, and where a gradient is asked for both gradients, for a loss that is the mean over all rows."""
     wants_grad = any(ctx.needs_input_grad[:2])
     rows = hidden_NC.shape[0]
-    losses = torch.empty(rows, dtype=torch.float32, device=hidden_NC.device)
+    losses = torch.empty(rows, dtype=_exact_dtype(hidden_NC), device=hidden_NC.device)
     grad_hidden = torch.empty_like(hidden_NC) if wants_grad else None
     grad_head: torch.Tensor | None = None
     # One buffer for all chunks: fresh memory would cost a page fault every 4 KiB.
@@ -103,7 +104,7 @@ def _losses_and_gradient(
 
         cpu_kernels.softmax_cross_entropy(logits.numpy(), targets.contiguous().numpy(), grad_scale, losses_out.numpy())
         return logits
-    exact = logits.float()
+    exact = logits.to(losses_out.dtype)
     log_norm = torch.logsumexp(exact, dim=-1, keepdim=True)
     at_target = exact.gather(-1, targets[:, None])
     losses_out.copy_((log_norm - at_target).squeeze(-1))
@@ -113,9 +114,14 @@ def _losses_and_gradient(
 
 
 def _accumulate(total_VC: torch.Tensor | None, grad_logits: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-    """Adds a chunk's gradient of the head, in float32."""
+    """Adds a chunk's gradient of the head, in float32 or better."""
     if total_VC is None:
-        return torch.mm(grad_logits.t(), hidden).float()
-    if hidden.dtype == torch.float32:
+        return torch.mm(grad_logits.t(), hidden).to(_exact_dtype(hidden))
+    if hidden.dtype == total_VC.dtype:
         return total_VC.addmm_(grad_logits.t(), hidden)
     return total_VC.add_(torch.mm(grad_logits.t(), hidden))
+
+
+def _exact_dtype(x: torch.Tensor) -> torch.dtype:
+    """Precision of sums over `x`: float32, or float64 for float64."""
+    return torch.promote_types(x.dtype, torch.float32)
