@@ -192,6 +192,11 @@ def parent_folder(cell: Cell) -> Path:
     return cell.folder.parent / f"{cell.shape.name}-{cell.parent}"
 
 
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Folder of a cell's checkpoint after `step` steps."""
+    return folder / "checkpoints" / f"step-{step:08d}"
+
+
 def corpus_folder(config: TrainConfig) -> Path:
     """Folder of the corpus that a configuration trains on."""
     return corpus_dir(config.data_dir, config.data, config.tokenizer)

@@ -106,6 +106,12 @@ class SuiteConfig:
     width_unit: float = MISSING
     """The rate rule counts width in units of the paper's models: width * width_unit (1 for gemstones, 128 / head_size for
     suites with smaller heads)."""
+    branches: str = ""
+    """Token counts at which its cooldowns branch off, as a sweep's values: 10e9,20e9."""
+    extremes: str = ""
+    """Its extreme shapes, for a study of the rate, as a sweep's values."""
+    prestudy_tokens: float = 0.0
+    """Tokens of the runs of that study."""
 
 
 @dataclass
@@ -114,6 +120,23 @@ class ShapeConfig:
 
     width: int = MISSING
     depth: int = MISSING
+    nodes: int = 1
+    """Nodes that a run of it takes on a cluster; resources.nodes refers to it."""
+
+
+@dataclass
+class ResourcesConfig:
+    """What a cell asks of a cluster; null is the launcher's own default. Never part of a cell's identity."""
+
+    nodes: int = 1
+    gpus_per_node: int | None = None
+    tasks_per_node: int | None = None
+    """Processes a node, one per device."""
+    cpus_per_task: int | None = None
+    mem_gb: float | None = None
+    """Memory a node; 0 is all of it."""
+    timeout_min: int | None = None
+    """Time limit of one job; a cell that needs longer is requeued and continues."""
 
 
 @dataclass
@@ -307,9 +330,10 @@ class TrainConfig:
     accelerator: str = "auto"
     """Lightning's accelerator: auto, cpu, gpu."""
     devices: int = 1
-    """Devices of one run."""
+    """Devices of one run on each node."""
     num_nodes: int = 1
     """Nodes of one run."""
+    resources: ResourcesConfig = field(default_factory=ResourcesConfig)
     threads: int = 1
     """CPU threads of one run; 0 leaves torch's own choice."""
     progress: bool = True

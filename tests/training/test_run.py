@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import Compose
-from shapelaw.cell import Cell, State, Status, cell_of, corpus_folder, read_state
+from shapelaw.cell import Cell, State, Status, cell_of, checkpoint_path, corpus_folder, read_state
 from shapelaw.config import TrainConfig, to_dataclass
 from shapelaw.data import load_corpus
 from shapelaw.errors import UserError
@@ -81,7 +81,7 @@ def test_resuming_is_exact(composed: Compose, tmp_path: Path, monkeypatch: pytes
     cell = train(composed, *other)
     assert read_state(cell.folder).attempts == 2
     for file in (checkpoint.MODEL, checkpoint.OPTIMIZER):
-        ours, theirs = (load_file(checkpoint.path_at(c.folder, 20) / file) for c in (cell, whole))
+        ours, theirs = (load_file(checkpoint_path(c.folder, 20) / file) for c in (cell, whole))
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert read_state(cell.folder).val_loss == read_state(whole.folder).val_loss
@@ -120,7 +120,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     with pytest.raises(Interrupted):
         train(composed, other, show=stop_at(12))
     _, cell = prepared(composed, other)
-    newest = checkpoint.path_at(cell.folder, checkpoint.steps_in(cell.folder)[-1]) / checkpoint.OPTIMIZER
+    newest = checkpoint_path(cell.folder, checkpoint.steps_in(cell.folder)[-1]) / checkpoint.OPTIMIZER
     content = bytearray(newest.read_bytes())
     content[-1] ^= 1
     newest.write_bytes(content)

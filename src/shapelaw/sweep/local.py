@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -25,7 +25,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from shapelaw.errors import UserError
-from shapelaw.sweep.task import Job, Task
+from shapelaw.sweep.task import ChecksMachine, Job, Task
 from shapelaw.sweep.view import View
 
 POLL_SECONDS = 0.5
@@ -56,11 +56,13 @@ def launch(
         UserError: before the first job, for the first configuration that is wrong.
         SweepFailed: after the last job, if some failed.
     """
-    task_configs = [_task_config(config) for config in configs]
+    task_configs = [task_config(config) for config in configs]
+    if isinstance(task, ChecksMachine):
+        task.check_machine(task_configs)
     jobs = task.plan(task_configs)
     shared = task.begin(task_configs, jobs)
     for config in configs:
-        _set(config, shared)
+        set_values(config, shared)
     pool = _Pool(context, task, configs, jobs, workers or os.cpu_count() or 1, stop_on_failure)
     with View(task.noun, jobs) as view:
         results = pool.run(view)
@@ -71,14 +73,16 @@ def launch(
     return results
 
 
-def _task_config(config: DictConfig) -> DictConfig:
+def task_config(config: DictConfig) -> DictConfig:
+    """The configuration without Hydra's own part."""
     config = copy.deepcopy(config)
     with open_dict(config):
         del config["hydra"]
     return config
 
 
-def _set(config: DictConfig, values: Any) -> None:
+def set_values(config: DictConfig, values: Mapping[str, Any]) -> None:
+    """Set values by their dotted keys."""
     for key, value in values.items():
         OmegaConf.update(config, key, value)
 
@@ -108,11 +112,11 @@ class _Pool:
         waiting = [index for index in order if not self.jobs[index].done]
         try:
             while waiting or self.running:
-                for index in list(self._ready(waiting)):
+                for index in self._ready(waiting):
                     waiting.remove(index)
                     self._start(index)
                     view.started(self.jobs[index])
-                for index in self._finished():
+                for index in [*self._orphans(waiting), *self._finished()]:
                     view.ended(self.jobs[index], self._reason(index))
                     if self.stop_on_failure and self._reason(index):
                         waiting.clear()
@@ -122,19 +126,27 @@ class _Pool:
         return [self._result(index) for index in range(len(self.jobs))]
 
     def _ready(self, waiting: list[int]) -> Iterator[int]:
-        """Jobs to start now: those whose predecessor, if it is in this sweep, has ended; the unfit fail at once."""
+        """Jobs to start now, one by one: those whose predecessor, if it is in this sweep, has ended."""
         for index in list(waiting):
-            after = self.first.get(self.jobs[index].after or "")
-            if after is not None and not self.jobs[after].done:
-                if after not in self.results:
-                    continue
-                if self.results[after].status is JobStatus.FAILED:
-                    waiting.remove(index)
-                    self.results[index] = _failure(f"{self.jobs[after].label}, which it continues, failed")
-                    continue
             if len(self.running) >= self.workers:
                 return
-            yield index
+            after = self._predecessor(index)
+            if after is None or after in self.results:
+                yield index
+
+    def _orphans(self, waiting: list[int]) -> list[int]:
+        """Jobs that cannot run because the one they continue failed; they fail with it."""
+        failed = {index for index, result in self.results.items() if result.status is JobStatus.FAILED}
+        orphans = [index for index in waiting if self._predecessor(index) in failed]
+        for index in orphans:
+            waiting.remove(index)
+            self.results[index] = _failure(f"the run it continues ({self.jobs[index].after}) failed")
+        return orphans
+
+    def _predecessor(self, index: int) -> int | None:
+        """The job of this sweep that a job continues, if it is still to be run."""
+        after = self.first.get(self.jobs[index].after or "")
+        return None if after is None or self.jobs[after].done else after
 
     def _start(self, index: int) -> None:
         ours, theirs = self.processes.Pipe(duplex=False)
@@ -201,7 +213,7 @@ def _receive(running: _Running) -> JobReturn:
 def _work(connection: Connection, folder: Path, context: HydraContext, task: Task, config: DictConfig) -> None:
     """Body of a job's process: its output goes to its own log, its result to the launcher."""
     _stop_with_parent()
-    _log_to(folder)
+    log_to(folder)
     setup_globals()
     try:
         run: Callable[..., JobReturn] = run_job
@@ -234,7 +246,8 @@ def _stop_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _log_to(folder: Path) -> None:
+def log_to(folder: Path) -> None:
+    """Send this process's output, and its children's, to the log of a job."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (sys.stdout, sys.stderr):

@@ -6,9 +6,21 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from omegaconf import DictConfig
+
+
+@dataclass(frozen=True)
+class Wants:
+    """What a job asks of a cluster; None is left to the launcher. Fields as in config.ResourcesConfig."""
+
+    nodes: int = 1
+    gpus_per_node: int | None = None
+    tasks_per_node: int | None = None
+    cpus_per_task: int | None = None
+    mem_gb: float | None = None
+    timeout_min: int | None = None
 
 
 @dataclass(frozen=True)
@@ -22,6 +34,10 @@ class Job:
         cost: relative cost; the dearest start first.
         done: whether its result is already there.
         after: identity of the job whose result it continues, if any.
+        after_ready: whether what it continues is there already.
+        params, tokens, flops: of a training run, for the plan; flops of the tokens that it trains itself.
+        splits: the number that its tasks must divide (sequences of a batch); 0 if it cannot be split at all.
+        wants: what it asks of a cluster.
     """
 
     identity: str
@@ -30,6 +46,12 @@ class Job:
     cost: float = 1.0
     done: bool = False
     after: str | None = None
+    after_ready: bool = True
+    params: int = 0
+    tokens: int = 0
+    flops: float = 0.0
+    splits: int = 0
+    wants: Wants = Wants()
 
 
 def sweep_identity(jobs: Sequence[Job]) -> str:
@@ -59,4 +81,26 @@ class Task(Protocol):
 
     def end(self, configs: Sequence[DictConfig], jobs: Sequence[Job], failed: Sequence[str]) -> None:
         """Close what the jobs shared."""
+        ...
+
+
+@runtime_checkable
+class ChecksMachine(Protocol):
+    """A task that can tell what this machine cannot do; asked before jobs run here, and not for a cluster."""
+
+    def check_machine(self, configs: Sequence[DictConfig]) -> None:
+        """Refuse, by a UserError, what would take too long or too much memory here."""
+        ...
+
+
+@runtime_checkable
+class Prices(Protocol):
+    """A task that knows what its jobs cost."""
+
+    def estimate(self, configs: Sequence[DictConfig]) -> list[Job]:
+        """The jobs as far as they are known before what they need is prepared; raises UserError as plan does."""
+        ...
+
+    def device_hours(self, job: Job, device: str) -> float:
+        """Estimated hours of one device; `device` names one, or `this` for this machine's."""
         ...

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 
 from shapelaw.cell import Cell, State, Status, write_state
 from shapelaw.config import CheckpointConfig, Keep
@@ -95,6 +96,7 @@ class Between(pl.Callback):
         step = module.progress.step
         validates, checkpoints = self.cell.validates_at(step), self.cell.checkpoints_at(step)
         logs = validates or step % self.log_every == 0
+        self._agree(trainer)
         if not (logs or checkpoints or self.asked_to_stop or time.perf_counter() - self.reported > REPORT_SECONDS):
             return
         train_loss = self._take(module) if logs else None
@@ -113,6 +115,12 @@ class Between(pl.Callback):
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked_to_stop = number
 
+    def _agree(self, trainer: pl.Trainer) -> None:
+        """Processes of one cell stop after the same step: as soon as one of them was asked to."""
+        if trainer.world_size > 1:
+            asked = trainer.strategy.reduce_boolean_decision(self.asked_to_stop is not None, all=False)
+            self.asked_to_stop = (self.asked_to_stop or signal.SIGUSR2) if asked else None
+
     def _stop_clock(self, module: CellModule) -> None:
         now = time.perf_counter()
         module.progress.seconds += now - self.mark
@@ -120,6 +128,8 @@ class Between(pl.Callback):
 
     def _take(self, module: CellModule) -> float:
         loss = module.take_train_loss()
+        if module.trainer.world_size > 1:
+            loss = float(module.trainer.strategy.reduce(torch.tensor(loss, device=module.device), reduce_op="mean"))
         if not math.isfinite(loss):
             raise UserError(
                 f"the training loss is {loss} at step {module.progress.step}: the run diverged; try a smaller lr_base than "

@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from shapelaw.cell import checkpoint_path
 from shapelaw.errors import UserError
 from shapelaw.files import read_json, write_json
 
@@ -44,11 +45,6 @@ class Progress:
     loss_steps: int = 0
 
 
-def path_at(folder: Path, step: int) -> Path:
-    """Folder of the checkpoint after `step` steps."""
-    return folder / "checkpoints" / f"step-{step:08d}"
-
-
 def steps_in(folder: Path) -> list[int]:
     """Steps at which a cell's folder holds a checkpoint, in order; half-written ones do not count."""
     return sorted(int(path.name.removeprefix("step-")) for path in (folder / "checkpoints").glob("step-*"))
@@ -60,7 +56,7 @@ def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progr
     Raises:
         UserError: if the disk is full; what was there stays.
     """
-    final = path_at(folder, progress.step)
+    final = checkpoint_path(folder, progress.step)
     if final.exists():
         return final
     aside = final.with_name(f".{final.name}.{os.getpid()}.tmp")
@@ -102,17 +98,19 @@ def load_newest(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer
     """Load the newest whole checkpoint of a cell; damaged ones are passed over with a warning. Nothing there: step 0."""
     for step in reversed(steps_in(folder)):
         try:
-            return load(path_at(folder, step), model, optimizer)
+            return load(checkpoint_path(folder, step), model, optimizer)
         except UserError as error:
             log.warning("passing over a damaged checkpoint: %s", error)
-            shutil.rmtree(path_at(folder, step))  # it would stand in the way of the one to be written at this step
+            shutil.rmtree(
+                checkpoint_path(folder, step)
+            )  # it would stand in the way of the one to be written at this step
     return Progress()
 
 
 def prune(folder: Path, newest: int, keep: Iterable[int] = ()) -> None:
     """Remove all but the newest checkpoints and those of the steps to keep; and what a killed writer left."""
     doomed = set(steps_in(folder)[:-newest]) - set(keep)
-    for path in (*(path_at(folder, step) for step in doomed), *(folder / "checkpoints").glob(".step-*.tmp")):
+    for path in (*(checkpoint_path(folder, step) for step in doomed), *(folder / "checkpoints").glob(".step-*.tmp")):
         shutil.rmtree(path, ignore_errors=True)
 
 

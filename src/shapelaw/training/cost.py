@@ -71,6 +71,22 @@ def this_machine() -> Machine:
     return _gpu() or _cpu()
 
 
+def device_hours(flops: float, device: str) -> float:
+    """Hours that one device takes for a training run, at its usual share of its rate.
+
+    Args:
+        flops: of the run.
+        device: name of a rated device, or `this` for this machine's.
+
+    Raises:
+        UserError: for a device that is not rated.
+    """
+    if device != "this" and device not in GPU_FLOPS:
+        raise UserError(f"hydra.launcher.device={device}: allowed are this, {', '.join(GPU_FLOPS)}")
+    rate = this_machine().flops_per_second if device == "this" else GPU_FLOPS[device]
+    return flops / (rate * USABLE_SHARE) / 3600
+
+
 def check_machine(cells: Sequence[tuple[Cell, Cost]], config: TrainConfig) -> None:
     """Refuse what this machine cannot train in the allowed hours and memory.
 
@@ -81,7 +97,7 @@ def check_machine(cells: Sequence[tuple[Cell, Cost]], config: TrainConfig) -> No
         return
     machine = this_machine()
     flops = sum(cost.flops for _, cost in cells)
-    hours = flops / (machine.flops_per_second * USABLE_SHARE) / 3600
+    hours = device_hours(flops, "this")
     cell, largest = max(cells, key=lambda pair: pair[1].memory_bytes)
     too_long = hours > config.limits.hours
     too_big = largest.memory_bytes > config.limits.memory_share * machine.memory_bytes

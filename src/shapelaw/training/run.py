@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,9 +13,23 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from omegaconf import OmegaConf
 
-from shapelaw.cell import Cell, State, Status, corpus_folder, depth_patch, lock, parent_folder, read_state, write_state
+from shapelaw.cell import (
+    Cell,
+    State,
+    Status,
+    checkpoint_path,
+    corpus_folder,
+    depth_patch,
+    lock,
+    parent_folder,
+    read_state,
+    write_state,
+)
 from shapelaw.config import Precision, TrainConfig
 from shapelaw.counting import params_total
 from shapelaw.data import Corpus, Loader, load_corpus, validation
@@ -39,17 +55,24 @@ def run(config: TrainConfig, cell: Cell, tags: dict[str, str], show: Callable[[S
         UserError: for bad input, or when the run diverged.
         Interrupted: when it was asked to stop; its checkpoint is whole.
     """
-    with lock(cell.folder):
+    with lock(cell.folder) if rank() == 0 else contextlib.nullcontext():
         state = read_state(cell.folder)
         if state.status is Status.finished:
             assert state.val_loss is not None
             return state.val_loss
-        write_text(cell.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
         corpus = load_corpus(corpus_folder(config))
+        if rank() == 0:
+            write_text(cell.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
         tracker = _tracker(config, cell, tags)
         tracker.artifact(cell.folder / "config.yaml")
         state = running(state, cell, tracker.run_id)
         return _train(config, cell, corpus, tracker, state, show)
+
+
+def rank() -> int:
+    """This process's number among those that train the cell; the first alone writes."""
+    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # torchrun's, Lightning's own, srun's
+    return next((int(os.environ[name]) for name in names if name in os.environ), 0)
 
 
 def _train(
@@ -86,12 +109,18 @@ def _train(
         interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
         last = between.state if between else state
         status = Status.interrupted if interrupted else Status.failed
-        write_state(cell.folder, replace(last, status=status, reason=str(error).splitlines()[0] if str(error) else ""))
+        reason = (str(error).splitlines() or [""])[0]
+        _write_state(cell.folder, replace(last, status=status, reason=reason))
         tracker.finish("KILLED" if interrupted else "FAILED")
         raise
-    write_state(cell.folder, replace(final, status=Status.finished))
+    _write_state(cell.folder, replace(final, status=Status.finished))
     tracker.finish("FINISHED")
     return final.val_loss
+
+
+def _write_state(folder: Path, state: State) -> None:
+    if rank() == 0:
+        write_state(folder, state)
 
 
 def _module(config: TrainConfig, cell: Cell) -> CellModule:
@@ -116,7 +145,7 @@ def _branch(cell: Cell, model: Transformer, optimizer: torch.optim.Optimizer) ->
         UserError: if it is not there, naming those that are.
     """
     folder = parent_folder(cell)
-    path = checkpoint.path_at(folder, cell.first_step)
+    path = checkpoint_path(folder, cell.first_step)
     if not path.exists():
         have = ", ".join(f"{step * cell.batch_tokens:,}" for step in checkpoint.steps_in(folder)) or "none"
         raise UserError(
@@ -129,18 +158,7 @@ def _branch(cell: Cell, model: Transformer, optimizer: torch.optim.Optimizer) ->
 def _fit(config: TrainConfig, cell: Cell, corpus: Corpus, module: CellModule, between: Between) -> None:
     """Lightning's loop over the steps that are left."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # devices and tips are not news in a sweep
-    trainer = pl.Trainer(
-        accelerator=config.accelerator,
-        devices=config.devices,
-        num_nodes=config.num_nodes,
-        precision=_precision(config.precision),  # type: ignore[arg-type]
-        max_epochs=1,
-        callbacks=[between],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = _trainer(config, between)
     batches = TokenBatches(
         Loader.of(corpus, cell.seq_len, config.order_seed),
         batch_sequences=cell.batch_sequences,
@@ -152,7 +170,34 @@ def _fit(config: TrainConfig, cell: Cell, corpus: Corpus, module: CellModule, be
     with warnings.catch_warnings():
         # lightning's own use of a torch name that is on its way out
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+        # a machine that has SLURM's tools need not use them
+        warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
         trainer.fit(module, train_dataloaders=batches)
+
+
+def _trainer(config: TrainConfig, between: Between) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        num_nodes=config.num_nodes,
+        precision=_precision(config.precision),  # type: ignore[arg-type]
+        max_epochs=1,
+        callbacks=[between],
+        plugins=[*_environment(config)],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def _environment(config: TrainConfig) -> list[ClusterEnvironment]:
+    """How the processes of the cell find each other; the signals stay ours, and one process asks no scheduler."""
+    if config.devices * config.num_nodes == 1:
+        return [LightningEnvironment()]
+    if "RANK" not in os.environ and SLURMEnvironment.detect():
+        return [SLURMEnvironment(auto_requeue=False)]
+    return []
 
 
 def _precision(precision: Precision) -> str:
@@ -164,7 +209,7 @@ def _precision(precision: Precision) -> str:
 
 def _tracker(config: TrainConfig, cell: Cell, tags: dict[str, str]) -> Tracker:
     settings = config.tracker
-    if settings.name == "none":
+    if settings.name == "none" or rank():
         return NoTracker()
     assert settings.experiment_id is not None, "the launching process opens the store"
     return MlflowTracker(settings.uri, settings.experiment_id, _info(config, cell, tags))

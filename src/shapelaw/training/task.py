@@ -6,18 +6,18 @@ import os
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from shapelaw.cell import Cell, State, Status, cell_of, corpus_folder, read_state
-from shapelaw.config import TrainConfig, to_dataclass
+from shapelaw.cell import Cell, State, Status, cell_of, checkpoint_path, corpus_folder, parent_folder, read_state
+from shapelaw.config import ResourcesConfig, TrainConfig, positive, to_dataclass, whole
 from shapelaw.data import Corpus, check_repeats, load_corpus
-from shapelaw.sweep.task import Job, sweep_identity
-from shapelaw.training.cost import check_machine, cost_of
+from shapelaw.sweep.task import Job, Wants, sweep_identity
+from shapelaw.training.cost import check_machine, cost_of, device_hours
 
 UNPREPARED = "unprepared"
 """Stands for the corpus hash while only costs are asked."""
@@ -40,6 +40,7 @@ class TrainTask:
 
     def single(self, config: DictConfig) -> float:
         """Check, then train one cell in this process, with a progress bar."""
+        self.check_machine([config])
         jobs = self.plan([config])
         if jobs[0].done:
             return _finished(jobs[0])
@@ -54,16 +55,29 @@ class TrainTask:
             return run(train, cell, _tags(train), show)
 
     def plan(self, configs: Sequence[DictConfig]) -> list[Job]:
-        """Check every cell: values, cost on this machine, corpus."""
+        """Check every cell: values, corpus."""
         trains: list[TrainConfig] = [to_dataclass(config) for config in configs]
-        priced = [cell_of(train, UNPREPARED) for train in trains]
-        check_machine([(cell, cost_of(cell, train)) for cell, train in zip(priced, trains, strict=True)], trains[0])
         corpora = {folder: load_corpus(folder) for folder in {corpus_folder(train) for train in trains}}
         cells = [cell_of(train, corpora[corpus_folder(train)].manifest.corpus_hash) for train in trains]
         for train, cell in zip(trains, cells, strict=True):
             _check_corpus(train, cell, corpora[corpus_folder(train)])
             _check_attention(train, cell)
         return [_job(cell, train) for cell, train in zip(cells, trains, strict=True)]
+
+    def check_machine(self, configs: Sequence[DictConfig]) -> None:
+        """Refuse what takes this machine too long or too much memory; needs no corpus."""
+        trains: list[TrainConfig] = [to_dataclass(config) for config in configs]
+        priced = [(cell_of(train, UNPREPARED), train) for train in trains]
+        check_machine([(cell, cost_of(cell, train)) for cell, train in priced], trains[0])
+
+    def estimate(self, configs: Sequence[DictConfig]) -> list[Job]:
+        """The jobs as far as they are known without a corpus: everything but their identities and states."""
+        trains: list[TrainConfig] = [to_dataclass(config) for config in configs]
+        return [_job(cell_of(train, UNPREPARED), train) for train in trains]
+
+    def device_hours(self, job: Job, device: str) -> float:
+        """Hours of one device at its usual share of its rate."""
+        return device_hours(job.flops, device)
 
     def begin(self, configs: Sequence[DictConfig], jobs: Sequence[Job]) -> Mapping[str, Any]:
         """Open the tracking store; for a sweep, its parent run."""
@@ -99,7 +113,34 @@ def _finished(job: Job) -> float:
 
 def _job(cell: Cell, train: TrainConfig) -> Job:
     done = read_state(cell.folder).status is Status.finished
-    return Job(cell.identity, cell.label, cell.folder, cost_of(cell, train).flops, done, cell.parent)
+    cost = cost_of(cell, train)
+    ready = cell.parent is None or checkpoint_path(parent_folder(cell), cell.first_step).exists()
+    return Job(
+        identity=cell.identity,
+        label=cell.label,
+        folder=cell.folder,
+        cost=cost.flops,
+        done=done,
+        after=cell.parent,
+        after_ready=ready,
+        params=cost.params,
+        tokens=cell.tokens,
+        flops=cost.flops,
+        splits=cell.batch_sequences,
+        wants=_wants(train.resources),
+    )
+
+
+def _wants(resources: ResourcesConfig) -> Wants:
+    """The resources, checked."""
+    values = asdict(resources)
+    minimum = {"gpus_per_node": 0}
+    for key, value in values.items():
+        if value is not None and key != "mem_gb":
+            whole(f"resources.{key}", value, minimum.get(key, 1))
+    if resources.mem_gb:
+        positive("resources.mem_gb", resources.mem_gb)
+    return Wants(**values)
 
 
 def _corpus(train: TrainConfig) -> Corpus:
