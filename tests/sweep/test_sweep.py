@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -93,6 +94,24 @@ def test_branches_wait_for_the_run_they_continue(script: Script, outputs: Path) 
     assert rows.groupby("cooldown")["tokens"].max().to_dict() == {0.0: 12800, 0.1: 109 * 128}
     cooled = rows[rows.cooldown > 0]
     assert cooled[cooled.excluded == ""]["tokens"].tolist() == [109 * 128]
+
+
+def test_a_branch_of_a_failed_run_fails_with_it(script: Script, outputs: Path) -> None:
+    failing = ("shape=16x1", "tokens=12800", "lr_base=1e30", "optim.clip_norm=0")
+    done = script("train.py", "-m", *failing, "cooldown=linear10,none")
+    assert done.returncode == 1
+    assert "diverged" in done.stderr
+    assert "the run it continues" in done.stderr
+    assert "2 of 2 cells failed" in done.stderr
+
+
+def test_no_more_cells_run_at_once_than_workers(script: Script, outputs: Path) -> None:
+    done = script("train.py", *SWEEP, "hydra.launcher.workers=1", "tracker=none")
+    assert done.returncode == 0, done.stderr
+    folders = list((outputs / "runs" / "tiny").iterdir())
+    spans = sorted(((f / "config.yaml").stat().st_mtime, (f / "state.json").stat().st_mtime) for f in folders)
+    assert len(spans) == 6
+    assert all(ended <= begun for (_, ended), (begun, _) in itertools.pairwise(spans))
 
 
 def test_paired_values_advance_together(script: Script, outputs: Path) -> None:

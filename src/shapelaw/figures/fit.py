@@ -59,16 +59,13 @@ def envelope(kept: pd.DataFrame, result: FitResult) -> tuple[Array, Array]:
     Returns:
         FLOPs and loss, each (n,); within the table's range of FLOPs.
     """
-    sizes = kept.drop_duplicates("width" if "width" in kept and kept["width"].nunique() == 1 else ["params"])
+    sizes = kept.drop_duplicates("run").drop(columns=["run", "loss", "predicted", "step"], errors="ignore")
     flops = np.geomspace(kept["flops"].min(), kept["flops"].max(), FLOPS_POINTS)
     per_token = (sizes["flops"] / sizes["tokens"]).to_numpy()
-    lowest = np.full(len(flops), np.inf)
-    for row, cost in zip(sizes.itertuples(index=False), per_token, strict=True):
-        along = pd.DataFrame([row._asdict()] * len(flops)).assign(tokens=flops / cost, flops=flops)
-        lowest = np.minimum(
-            lowest, result.predict(along.drop(columns=["run", "loss", "predicted", "step"], errors="ignore"))
-        )
-    return flops, lowest
+    every = sizes.loc[sizes.index.repeat(len(flops))].reset_index(drop=True)
+    budgets = np.tile(flops, len(sizes))
+    losses = result.predict(every.assign(flops=budgets, tokens=budgets / np.repeat(per_token, len(flops))))
+    return flops, losses.reshape(len(sizes), len(flops)).min(axis=0)
 
 
 def residuals(axes: Axes, runs: RunsTable, result: FitResult) -> None:

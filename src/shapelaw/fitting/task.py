@@ -29,6 +29,9 @@ EXPERIMENT = "fits"
 SHOWN = 12
 """Fits of a sweep whose parameters are printed in full."""
 
+WIDE = 160
+"""Columns of what is printed into a file or a pipe."""
+
 
 @dataclass(frozen=True)
 class FitTask:
@@ -235,6 +238,7 @@ def _metrics(result: FitResult) -> dict[str, float]:
 def _print(jobs: Sequence[Job]) -> None:
     """Print a sweep's fits: a table, and each law's parameters."""
     console = Console(highlight=False, soft_wrap=True)
+    console = console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDE)
     results = {job.label: load_fit(job.folder) for job in jobs}
     if len(results) > 1:
         table = Table("fit", "objective", "N ~ C^a", "interval", "folder")

@@ -59,7 +59,8 @@ class View:
         """A job ended, with the reason if it failed."""
         self.ended_count += 1
         self.failed_count += bool(reason)
-        self.progress.remove_task(self.rows.pop(job.identity))
+        if job.identity in self.rows:
+            self.progress.remove_task(self.rows.pop(job.identity))
         self.progress.update(self.total, completed=self.ended_count)
         if reason:
             self.console.print(f"[red]failed[/red] {job.label}: {reason}\n  its log: {job.folder / 'log.txt'}")
