@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 from scipy.stats import chi2
+from test_solvers import OwnLaw
 
 from shapelaw.errors import UserError
+from shapelaw.fitting.bootstrap import bootstrap
 from shapelaw.fitting.objective import Problem
 from shapelaw.fitting.profile import constrained_minimum, likelihood_rise, profile
 from shapelaw.fitting.solve import solve
@@ -128,3 +130,17 @@ def test_bad_input_is_named() -> None:
     power = get_law("power_flops")
     with pytest.raises(UserError, match="no compute_optimal_exponent"):
         profile(power, columns, loss, solve(power, columns, loss), EXPONENT)
+
+
+def test_a_law_of_ones_own_is_profiled_and_resampled(data_dir: object) -> None:
+    """The general solver on the hyperplane, and its refits, against the compiled one."""
+    columns, loss = published("slim_chinchilla")
+    found = solve(LAW, columns, loss, delta=1e-3)
+    value = 0.95 * LAW.natural(found.theta)["alpha"]
+    ends = []
+    for law in (LAW, OwnLaw()):
+        ends.append(constrained_minimum(Problem.of(law, columns, loss, 1e-3), found, "alpha", value))
+    assert ends[1] == pytest.approx(ends[0], rel=1e-7)
+    runs = np.arange(len(loss)) % 7
+    drawn = [bootstrap(law, columns, loss, runs, found, n=4, delta=1e-3).objectives for law in (LAW, OwnLaw())]
+    np.testing.assert_allclose(drawn[1], drawn[0], rtol=1e-6)

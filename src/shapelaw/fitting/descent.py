@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from shapelaw.fitting.kernels import ADDITIVE, BLOCK, WORK_ROWS, Data, evaluate_additive, evaluate_whole
+from shapelaw.fitting.compiling import callable_kernel, inner
+from shapelaw.fitting.kernels import BLOCK, WORK_ROWS, Data, evaluate_additive, evaluate_whole
 
 Array = NDArray[np.float64]
 
@@ -47,7 +47,7 @@ class Geometry(NamedTuple):
     """(P,): largest step downwards."""
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@inner
 def factor_solve(a: Array, fallback: Array, factor: Array, pivots: Array, rhs: Array, out: Array) -> bool:
     """Solve a out = rhs by LDL'; a pivot that is not clearly positive becomes max(|pivot|, fallback of its coordinate).
 
@@ -82,7 +82,7 @@ def factor_solve(a: Array, fallback: Array, factor: Array, pivots: Array, rhs: A
     return modified
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@inner
 def pin(a: Array, rhs: Array, i: int, value: float) -> None:
     """Turn row i of the system into step[i] = value, moving its column to the right-hand side."""
     for j in range(len(rhs)):
@@ -93,7 +93,7 @@ def pin(a: Array, rhs: Array, i: int, value: float) -> None:
     rhs[i] = value
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@callable_kernel
 def propose(
     g: Array, hessian: Array, gauss: Array, lam: float, up: Array, down: Array, scratch: Array, step: Array
 ) -> tuple[bool, bool]:
@@ -133,7 +133,7 @@ def propose(
     return clipped, modified
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@inner
 def room(phi: Array, geometry: Geometry, up: Array, down: Array) -> None:
     """Step limits of the free coordinates; none is left towards a bound that has been reached."""
     for q in range(len(up)):
@@ -142,14 +142,14 @@ def room(phi: Array, geometry: Geometry, up: Array, down: Array) -> None:
         down[q] = geometry.limit_down[k] if phi[k] > geometry.low[k] else 0.0
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@inner
 def copy(source: Array, target: Array) -> None:
     """target = source."""
     for k in range(len(source)):
         target[k] = source[k]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@inner
 def restrict(full: Array, basis: Array, out: Array) -> None:
     """out = basis' full basis (written out: linking BLAS costs seconds of compilation)."""
     for q in range(basis.shape[1]):
@@ -164,7 +164,7 @@ def restrict(full: Array, basis: Array, out: Array) -> None:
             out[r, q] = total
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@inner
 def reduce_derivatives(
     g: Array, hessian: Array, gauss: Array, geometry: Geometry, g_u: Array, hessian_u: Array, gauss_u: Array
 ) -> None:
@@ -188,7 +188,7 @@ def reduce_derivatives(
             hessian_u[q, q] -= g_u[q]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@inner
 def move(phi: Array, step: Array, geometry: Geometry, u: Array, moved: Array) -> None:
     """moved = phi after the step, within the bounds."""
     for q in range(len(step)):
@@ -204,7 +204,7 @@ def move(phi: Array, step: Array, geometry: Geometry, u: Array, moved: Array) ->
                 moved[k] += geometry.basis[k, q] * u[q]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@inner
 def model_decrease(g: Array, hessian: Array, step: Array) -> float:
     """-(g's + s'Hs/2)."""
     total = 0.0
@@ -216,7 +216,7 @@ def model_decrease(g: Array, hessian: Array, step: Array) -> float:
     return total
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@inner
 def inner_product(a: Array, b: Array) -> float:
     """a'b."""
     total = 0.0
@@ -256,7 +256,7 @@ def scratch(data: Data, geometry: Geometry) -> Scratch:
     )  # fmt: skip
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@callable_kernel
 def descend_all(
     phis: Array,
     data: Data,
@@ -266,12 +266,14 @@ def descend_all(
     floor: float,
     values: Array,
     statuses: NDArray[np.int64],
+    whole: bool | None,
 ) -> None:
     """Minimise from every row of phis, in place, through the rows (delta, tolerance, iterations) of `stages`.
 
     A stage is over after a relative decrease of at most the tolerance with little damping, an unclipped step and no
     replaced pivot; after three such small decreases; after a rejected step that promised no more than a rounding error;
-    or below the objective `floor`.
+    or below the objective `floor`. `whole` is None for an additive law (known when this is
+    compiled, so that the other objective is left out) and True for one with a power or an aspect factor.
     """
     g, hessian, gauss = scratch.g, scratch.hessian, scratch.gauss
     g_u, hessian_u, gauss_u = scratch.g_u, scratch.hessian_u, scratch.gauss_u
@@ -292,7 +294,7 @@ def descend_all(
                         g_u, hessian_u, gauss_u, lam, scratch.up, scratch.down, scratch.system, step
                     )
                     move(phi, step, geometry, scratch.u, moved)
-                if data.kind == ADDITIVE:
+                if whole is None:
                     trial = evaluate_additive(moved, data, delta, scratch.table, scratch.work, g, hessian, gauss)
                 else:
                     trial = evaluate_whole(moved, data, delta, scratch.table, scratch.work, g, hessian, gauss)

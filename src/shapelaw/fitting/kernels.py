@@ -15,21 +15,20 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from shapelaw.fitting.compiling import inner, outer, reordered
 
 Array = NDArray[np.float64]
 
 BLOCK = 256
-"""Most points per block: the rows of a block stay within the first- and second-level caches."""
+"""Most points per block: its rows stay within the first two levels of cache."""
 WORK_ROWS = 10
 """Rows of scratch space of a kernel beyond one per coordinate."""
 LOG_CLIP = 300.0
 """Terms are kept within e^+-300, so that squares stay finite."""
 ADDITIVE, POWER, ASPECT = 0, 1, 2
-FAST = {"reassoc", "contract", "arcp", "nsz"}
-"""Sums may be reordered (that lets them be vectorised); infinities and NaNs keep their meaning."""
 
 
 class Data(NamedTuple):
@@ -57,14 +56,14 @@ class Data(NamedTuple):
     """(n,)"""
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@inner
 def block_size(points: int) -> int:
     """Size of nearly equal blocks, a multiple of 8."""
     blocks = (points + BLOCK - 1) // BLOCK
     return (((points + blocks - 1) // blocks + 7) // 8) * 8
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@outer
 def log_block(x: Array, out: Array, count: int) -> None:
     """Natural log of `count` positive normal numbers to one unit in the last place, as a loop that is vectorised.
 
@@ -92,7 +91,7 @@ def log_block(x: Array, out: Array, count: int) -> None:
         out[i] = k * 6.93147180369123816490e-01 - ((half - low) - f)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@inner
 def fill_tables(phi: Array, data: Data, table: Array) -> None:
     """table[j, u] = t_j at its u-th distinct point."""
     for j in range(len(data.sizes)):
@@ -108,7 +107,7 @@ def fill_tables(phi: Array, data: Data, table: Array) -> None:
             table[j, u] = math.exp(min(max(table[j, u], -LOG_CLIP), LOG_CLIP))
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@reordered
 def huber_block(r: Array, w: Array, delta: float, psi: Array, curve: Array, damp: Array) -> float:
     """Objective of one block; fills psi, 1[|r| <= delta] + psi and min(1, delta/|r|), all times w."""
     total = 0.0
@@ -124,7 +123,7 @@ def huber_block(r: Array, w: Array, delta: float, psi: Array, curve: Array, damp
     return total
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@reordered
 def add_outer(rows: Array, count: int, curve: Array, damp: Array, hessian: Array, gauss: Array) -> None:
     """Lower triangles of hessian += sum curve J J' and gauss += sum damp J J' over one block."""
     for k in range(len(rows)):
@@ -141,7 +140,7 @@ def add_outer(rows: Array, count: int, curve: Array, damp: Array, hessian: Array
             gauss[k, m] += second
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@reordered
 def weighted_sum(weights: Array, values: Array, count: int) -> float:
     """sum of weights * values over one block."""
     total = 0.0
@@ -150,7 +149,7 @@ def weighted_sum(weights: Array, values: Array, count: int) -> float:
     return total
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@reordered
 def add_term_curvature(data: Data, low: int, pull: Array, rows: Array, count: int, hessian: Array) -> None:
     """hessian -= sum pull * (second derivatives of the exponents within each term), rows holding share_j * feature."""
     terms = len(data.sizes)
@@ -165,7 +164,7 @@ def add_term_curvature(data: Data, low: int, pull: Array, rows: Array, count: in
                 hessian[terms + m, terms + other] -= total
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@reordered
 def gather_terms(data: Data, table: Array, low: int, rows: Array, total: Array, count: int) -> None:
     """rows[j] = t_j and total += sum_j t_j over one block."""
     for j in range(len(data.sizes)):
@@ -178,7 +177,7 @@ def gather_terms(data: Data, table: Array, low: int, rows: Array, total: Array, 
             total[i] += row[i]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@reordered
 def spread_shares(data: Data, low: int, rows: Array, total: Array, count: int) -> None:
     """rows[j] = t_j / total, and the exponents' rows = that times their feature."""
     terms = len(data.sizes)
@@ -196,7 +195,7 @@ def spread_shares(data: Data, low: int, rows: Array, total: Array, count: int) -
             row[i] = share[i] * feature[i]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@inner
 def clear(g: Array, hessian: Array, gauss: Array) -> None:
     """Zeros (loops, as slice assignments take seconds to compile)."""
     for k in range(len(g)):
@@ -206,7 +205,7 @@ def clear(g: Array, hessian: Array, gauss: Array) -> None:
             gauss[k, m] = 0.0
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@inner
 def mirror(matrix: Array) -> None:
     """Copy the lower triangle to the upper."""
     for k in range(len(matrix)):
@@ -214,7 +213,7 @@ def mirror(matrix: Array) -> None:
             matrix[m, k] = matrix[k, m]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@outer
 def evaluate_additive(
     phi: Array, data: Data, delta: float, table: Array, work: Array, g: Array, hessian: Array, gauss: Array
 ) -> float:
@@ -260,7 +259,7 @@ def evaluate_additive(
     return value
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@outer
 def evaluate_whole(
     phi: Array, data: Data, delta: float, table: Array, work: Array, g: Array, hessian: Array, gauss: Array
 ) -> float:
@@ -326,7 +325,7 @@ def evaluate_whole(
         for k in range(size):
             g[k] -= weighted_sum(psi, rows[k], count)
         add_outer(rows, count, curve, damp, hessian, gauss)
-        # - psi p D D': J J' / p for the reducible rows (p > 0 as terms are kept above e^-300)
+        # - psi p D D' as J J' / p (p > 0, as terms are kept above e^-300)
         for i in range(count):
             pull[i] = psi[i] / share[i]
         for k in range(size - 1):
@@ -341,7 +340,7 @@ def evaluate_whole(
     return value
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@reordered
 def add_inner_curvature(
     data: Data,
     phi: Array,

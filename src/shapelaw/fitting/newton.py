@@ -233,7 +233,8 @@ class Newton:
     def _descend(self, phis: Array, data: Data, stages: Array) -> tuple[Array, NDArray[np.int64]]:
         values, statuses = np.full(len(phis), np.inf), np.zeros(len(phis), dtype=np.int64)
         geometry, floor = self.compiled.geometry, ROUNDING * float(data.weights.sum())
-        descend_all(phis, data, geometry, np.array(stages), scratch(data, geometry), floor, values, statuses)
+        whole = None if data.kind == ADDITIVE else True
+        descend_all(phis, data, geometry, np.array(stages), scratch(data, geometry), floor, values, statuses, whole)
         return values, statuses
 
     def _finish(self, phis: Array, stages: Array) -> Ends:
