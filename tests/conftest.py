@@ -5,20 +5,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from shapelaw.cli import set_environment
+from shapelaw.cli import main, set_environment
 from shapelaw.config import store_schemas
 from shapelaw.data import BytesChoice, TextSource, prepare
+from shapelaw.training.task import TrainTask
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "tests" / "suites" / "tiny"
 Script = Callable[..., subprocess.CompletedProcess[str]]
+Sweep = Callable[..., subprocess.CompletedProcess[str]]
 Compose = Callable[..., DictConfig]
 
 
@@ -81,3 +83,23 @@ def script(outputs: Path, corpora: Path) -> Script:
         )
 
     return run
+
+
+@pytest.fixture
+def sweep(
+    outputs: Path, corpora: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Sweep]:
+    """Runs train.py in this process, so that all sweeps of a test session share one server of prepared processes."""
+    kept = dict(os.environ)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments, f"data_dir={corpora}"])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(ROOT, "train", TrainTask())
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(sys.argv, int(ended.value.code or 0), said.out, said.err)
+
+    yield run
+    os.environ.clear()
+    os.environ.update(kept)

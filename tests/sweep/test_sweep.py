@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from conftest import ROOT, Script
+from conftest import ROOT, Sweep
 from shapelaw.cell import State, Status, read_state
 from shapelaw.tracking import client, read_runs
 
@@ -28,8 +28,8 @@ def table(outputs: Path) -> pd.DataFrame:
     return read_runs(f"sqlite:///{outputs}/mlflow.db", "tiny")
 
 
-def test_a_sweep_trains_every_cell_once_and_nests_it(script: Script, outputs: Path) -> None:
-    done = script("train.py", *SWEEP)
+def test_a_sweep_trains_every_cell_once_and_nests_it(sweep: Sweep, outputs: Path) -> None:
+    done = sweep(*SWEEP)
     assert done.returncode == 0, done.stderr
     assert "6 cells to run" in done.stderr
     assert [state.status for state in states(outputs).values()] == [Status.finished] * 6
@@ -49,7 +49,7 @@ def test_a_sweep_trains_every_cell_once_and_nests_it(script: Script, outputs: Pa
     assert {"train/loss", "train/lr", "val/loss", "speed/tokens_per_second", "cost/flops"} <= set(trained.data.metrics)
     assert [file.path for file in store.list_artifacts(trained.info.run_id)] == ["config.yaml"]
 
-    again = script("train.py", *SWEEP)
+    again = sweep(*SWEEP)
     assert again.returncode == 0, again.stderr
     assert "0 cells to run; 6 already finished, skipped" in again.stderr
     assert [state.attempts for state in states(outputs).values()] == [1] * 6
@@ -57,7 +57,7 @@ def test_a_sweep_trains_every_cell_once_and_nests_it(script: Script, outputs: Pa
 
 def test_a_killed_sweep_is_finished_by_the_same_command(outputs: Path, corpora: Path) -> None:
     """SIGKILL to the launcher: its cells notice, checkpoint and stop; the rerun trains only what is missing."""
-    command = [sys.executable, str(ROOT / "train.py"), *SWEEP, f"data_dir={corpora}", "tokens=51200"]
+    command = [sys.executable, str(ROOT / "train.py"), *SWEEP, f"data_dir={corpora}", "tokens=12800"]
     launcher = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     runs = outputs / "runs" / "tiny"
     _wait_for(lambda: runs.exists() and Status.finished in {state.status for state in states(outputs).values()})
@@ -74,12 +74,12 @@ def test_a_killed_sweep_is_finished_by_the_same_command(outputs: Path, corpora: 
     assert [state.status for state in after.values()] == [Status.finished] * 6
     assert all(after[name] == state for name, state in finished.items())
     rows = table(outputs)
-    assert rows.groupby("run").size().tolist() == [100] * 6  # 400 steps, a validation every 4: none lost, none doubled
+    assert rows.groupby("run").size().tolist() == [25] * 6  # 100 steps, a validation every 4: none lost, none doubled
     assert rows.groupby("run")["mlflow_run_id"].nunique().tolist() == [1] * 6
 
 
-def test_one_failing_cell_does_not_stop_the_others(script: Script, outputs: Path) -> None:
-    done = script("train.py", "-m", "shape=16x1", "lr_base=5,1e30,2.5", "optim.clip_norm=0")
+def test_one_failing_cell_does_not_stop_the_others(sweep: Sweep, outputs: Path) -> None:
+    done = sweep("-m", "shape=16x1", "lr_base=5,1e30,2.5", "optim.clip_norm=0")
     assert done.returncode == 1
     assert "diverged" in done.stderr
     assert "log.txt" in done.stderr
@@ -87,8 +87,8 @@ def test_one_failing_cell_does_not_stop_the_others(script: Script, outputs: Path
     assert sorted(state.status.value for state in states(outputs).values()) == ["failed", "finished", "finished"]
 
 
-def test_branches_wait_for_the_run_they_continue(script: Script, outputs: Path) -> None:
-    done = script("train.py", "-m", "shape=16x1", "tokens=12800", "cooldown=linear10,none")
+def test_branches_wait_for_the_run_they_continue(sweep: Sweep, outputs: Path) -> None:
+    done = sweep("-m", "shape=16x1", "tokens=12800", "cooldown=linear10,none")
     assert done.returncode == 0, done.stderr
     rows = table(outputs)
     assert rows.groupby("cooldown")["tokens"].max().to_dict() == {0.0: 12800, 0.1: 109 * 128}
@@ -96,17 +96,17 @@ def test_branches_wait_for_the_run_they_continue(script: Script, outputs: Path) 
     assert cooled[cooled.excluded == ""]["tokens"].tolist() == [109 * 128]
 
 
-def test_a_branch_of_a_failed_run_fails_with_it(script: Script, outputs: Path) -> None:
+def test_a_branch_of_a_failed_run_fails_with_it(sweep: Sweep, outputs: Path) -> None:
     failing = ("shape=16x1", "tokens=12800", "lr_base=1e30", "optim.clip_norm=0")
-    done = script("train.py", "-m", *failing, "cooldown=linear10,none")
+    done = sweep("-m", *failing, "cooldown=linear10,none")
     assert done.returncode == 1
     assert "diverged" in done.stderr
     assert "the run it continues" in done.stderr
     assert "2 of 2 cells failed" in done.stderr
 
 
-def test_no_more_cells_run_at_once_than_workers(script: Script, outputs: Path) -> None:
-    done = script("train.py", *SWEEP, "hydra.launcher.workers=1", "tracker=none")
+def test_no_more_cells_run_at_once_than_workers(sweep: Sweep, outputs: Path) -> None:
+    done = sweep(*SWEEP, "hydra.launcher.workers=1", "tracker=none")
     assert done.returncode == 0, done.stderr
     folders = list((outputs / "runs" / "tiny").iterdir())
     spans = sorted(((f / "config.yaml").stat().st_mtime, (f / "state.json").stat().st_mtime) for f in folders)
@@ -114,8 +114,8 @@ def test_no_more_cells_run_at_once_than_workers(script: Script, outputs: Path) -
     assert all(ended <= begun for (_, ended), (begun, _) in itertools.pairwise(spans))
 
 
-def test_paired_values_advance_together(script: Script, outputs: Path) -> None:
-    done = script("train.py", "-m", "shape=16x1,32x1", "lr_base=5,2.5", "hydra.sweeper.pair=[[shape,lr_base]]")
+def test_paired_values_advance_together(sweep: Sweep, outputs: Path) -> None:
+    done = sweep("-m", "shape=16x1,32x1", "lr_base=5,2.5", "hydra.sweeper.pair=[[shape,lr_base]]")
     assert done.returncode == 0, done.stderr
     rows = table(outputs)
     assert set(zip(rows.width, rows.lr_base, strict=True)) == {(16, 5.0), (32, 2.5)}
