@@ -28,10 +28,10 @@ demo: $(READY) ## corpus, a sweep of 12 shapes x 2 rates, cooldowns, fits, a pic
 	echo "demo took $$((SECONDS - start)) s; the runs and fits: make ui"
 
 test: $(READY) ## the whole test suite
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
 
 test-all: $(READY) ## the suite with the long forms of its tests
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 check: $(READY) ## style and types
 	$(BIN)/ruff check .

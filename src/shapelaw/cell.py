@@ -197,6 +197,29 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / "checkpoints" / f"step-{step:08d}"
 
 
+def checkpoint_steps(folder: Path) -> list[int]:
+    """Steps at which a cell's folder holds a checkpoint, in order; half-written ones do not count."""
+    return sorted(int(path.name.removeprefix("step-")) for path in (folder / "checkpoints").glob("step-*"))
+
+
+def parent_checkpoint(cell: Cell) -> Path:
+    """The checkpoint that a cooldown continues.
+
+    Raises:
+        UserError: if it is not there, naming those that are.
+    """
+    folder = parent_folder(cell)
+    path = checkpoint_path(folder, cell.first_step)
+    if not path.exists():
+        have = ", ".join(f"{step * cell.batch_tokens:,}" for step in checkpoint_steps(folder)) or "none"
+        raise UserError(
+            f"cooldown.from_tokens={cell.first_step * cell.batch_tokens:,}: the run it continues ({folder.name}) has no "
+            f"checkpoint there; it has: {have}. Train it first: the same command with cooldown=none, or both in one sweep "
+            "with cooldown=none,linear10"
+        )
+    return path
+
+
 def corpus_folder(config: TrainConfig) -> Path:
     """Folder of the corpus that a configuration trains on."""
     return corpus_dir(config.data_dir, config.data, config.tokenizer)

@@ -110,10 +110,15 @@ def explain(error: BaseException) -> str | None:
 
 def _composition(error: BaseException) -> str:
     """What was wrong with an override, with the nearest right key."""
+    site = re.match(r"In '(hydra/launcher/[^']+)': \w+ raised while composing config:\n(.+)", str(error))
+    if site:
+        return f"{site[1]}.yaml: {site[2]}"
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
     key = str(getattr(cause, "full_key", None) or "") or _quoted(str(error))
     text = _line(cause)
-    if key and ("not in" in text or "not in" in str(error) or ("Could not override" in str(error) and "struct" in text)):
+    if key and (
+        "not in" in text or "not in" in str(error) or ("Could not override" in str(error) and "struct" in text)
+    ):
         return f"{key}: there is no such key{_nearest(key)}; see them all with --help"
     if "Could not override" in str(error):
         return f"{_line(error)} {text}" if text not in _line(error) else _line(error)
@@ -138,7 +143,11 @@ def _keys(config: DictConfig, prefix: str = "") -> list[str]:
     for key in map(str, config):
         name = f"{prefix}{key}"
         keys.append(name)
-        if OmegaConf.is_dict(config._get_node(key)) and not OmegaConf.is_missing(config, key):
+        if (
+            OmegaConf.is_dict(config._get_node(key))
+            and not OmegaConf.is_missing(config, key)
+            and config[key] is not None
+        ):
             keys += _keys(config[key], f"{name}.")
     return keys
 

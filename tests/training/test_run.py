@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import Compose
-from shapelaw.cell import Cell, State, Status, cell_of, checkpoint_path, corpus_folder, read_state
+from shapelaw.cell import Cell, State, Status, cell_of, checkpoint_path, checkpoint_steps, corpus_folder, read_state
 from shapelaw.config import TrainConfig, to_dataclass
 from shapelaw.data import load_corpus
 from shapelaw.errors import UserError
@@ -47,7 +47,7 @@ def test_a_run_learns_and_leaves_its_record(composed: Compose) -> None:
     assert (state.status, state.step, state.tokens, state.attempts) == (Status.finished, 20, 2560, 1)
     assert state.val_loss is not None
     assert 1.0 < state.val_loss < 3.0  # log(256) = 5.5 at the start
-    assert checkpoint.steps_in(cell.folder) == [4, 8, 12, 16, 20]
+    assert checkpoint_steps(cell.folder) == [4, 8, 12, 16, 20]
     assert (cell.folder / "config.yaml").exists()
 
 
@@ -67,7 +67,7 @@ def test_a_stopped_run_keeps_a_checkpoint(composed: Compose, number: int) -> Non
         train(composed, show=stop_at(8, number))
     _, cell = prepared(composed)
     assert read_state(cell.folder).status is Status.interrupted
-    assert checkpoint.steps_in(cell.folder)[:2] == [4, 8]
+    assert checkpoint_steps(cell.folder)[:2] == [4, 8]
 
 
 @pytest.mark.parametrize("stop", [1, 5, 8, 14])
@@ -85,7 +85,7 @@ def test_resuming_is_exact(composed: Compose, tmp_path: Path, monkeypatch: pytes
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert read_state(cell.folder).val_loss == read_state(whole.folder).val_loss
-    assert checkpoint.steps_in(cell.folder) == [4, 8, 12, 16, 20]  # what was for continuing only is gone
+    assert checkpoint_steps(cell.folder) == [4, 8, 12, 16, 20]  # what was for continuing only is gone
 
 
 def test_micro_batches_change_the_summation_order_only(composed: Compose, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     with pytest.raises(Interrupted):
         train(composed, other, show=stop_at(12))
     _, cell = prepared(composed, other)
-    newest = checkpoint_path(cell.folder, checkpoint.steps_in(cell.folder)[-1]) / checkpoint.OPTIMIZER
+    newest = checkpoint_path(cell.folder, checkpoint_steps(cell.folder)[-1]) / checkpoint.OPTIMIZER
     content = bytearray(newest.read_bytes())
     content[-1] ^= 1
     newest.write_bytes(content)
@@ -153,11 +153,11 @@ def test_a_full_disk_leaves_the_older_checkpoints(composed: Compose, monkeypatch
     with pytest.raises(UserError, match="No space left"):
         train(composed)
     _, cell = prepared(composed)
-    assert checkpoint.steps_in(cell.folder) == [4]
+    assert checkpoint_steps(cell.folder) == [4]
     assert not list((cell.folder / "checkpoints").glob(".*"))
     monkeypatch.undo()
 
 
 def test_keep_rules_bound_the_disk(composed: Compose) -> None:
     cell = train(composed, "checkpoint.keep=newest", "checkpoint.newest=2")
-    assert checkpoint.steps_in(cell.folder) == [16, 20]
+    assert checkpoint_steps(cell.folder) == [16, 20]

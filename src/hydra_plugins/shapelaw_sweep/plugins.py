@@ -1,4 +1,4 @@
-"""Hydra plugins of shapelaw: the `cells` sweeper and the `local` launcher. They only adapt shapelaw.sweep to Hydra."""
+"""Hydra plugins of shapelaw: the `cells` sweeper, the `local`, `slurm` and `plan` launchers. They only adapt shapelaw.sweep."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,9 @@ from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from shapelaw.sweep.settings import PlanSettings, SlurmSettings
 
 
 @dataclass
@@ -38,7 +40,24 @@ class LocalConfig:
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="cells", node=CellsConfig, provider="shapelaw")
-ConfigStore.instance().store(group="hydra/launcher", name="local", node=LocalConfig, provider="shapelaw")
+
+
+@dataclass
+class SlurmConfig(SlurmSettings):
+    """Jobs on a SLURM cluster. Sites are files that start from it: conf/hydra/launcher/frontier.yaml."""
+
+    _target_: str = "hydra_plugins.shapelaw_sweep.plugins.SlurmLauncher"
+
+
+@dataclass
+class PlanConfig(PlanSettings):
+    """A dry run: every cell checked, and a table of what it would take."""
+
+    _target_: str = "hydra_plugins.shapelaw_sweep.plugins.PlanLauncher"
+
+
+for _name, _node in (("local", LocalConfig), ("slurm", SlurmConfig), ("plan", PlanConfig)):
+    ConfigStore.instance().store(group="hydra/launcher", name=_name, node=_node, provider="shapelaw")
 
 
 class CellsSweeper(Sweeper):
@@ -68,24 +87,61 @@ class CellsSweeper(Sweeper):
         return [self.launcher.launch(expand(overrides, self.pair, options), initial_job_idx=0)]
 
 
-class LocalLauncher(Launcher):
-    """Runs the jobs of a sweep on this machine (shapelaw.sweep.local)."""
-
-    def __init__(self, workers: int, stop_on_failure: bool) -> None:
-        self.workers, self.stop_on_failure = workers, stop_on_failure
+class _TaskLauncher(Launcher):
+    """A launcher that composes all configurations and hands them over together with the task."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
         self.task: Any = task_function.task  # type: ignore[attr-defined]  # shapelaw.cli's entry carries it
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from shapelaw.sweep.local import launch
+        return self.start([self._compose(i, list(line)) for i, line in enumerate(job_overrides, initial_job_idx)])
 
-        configs = [self._compose(index, list(line)) for index, line in enumerate(job_overrides, initial_job_idx)]
-        return launch(self.hydra_context, self.task, configs, self.workers, self.stop_on_failure)
+    def start(self, configs: list[DictConfig]) -> list[JobReturn]:
+        raise NotImplementedError
 
     def _compose(self, index: int, overrides: list[str]) -> DictConfig:
         config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
         with open_dict(config):
             config.hydra.job.id, config.hydra.job.num = str(index), index
         return config
+
+
+class LocalLauncher(_TaskLauncher):
+    """Runs the jobs of a sweep on this machine (shapelaw.sweep.local)."""
+
+    def __init__(self, workers: int, stop_on_failure: bool) -> None:
+        self.workers, self.stop_on_failure = workers, stop_on_failure
+
+    def start(self, configs: list[DictConfig]) -> list[JobReturn]:
+        from shapelaw.sweep.local import launch
+
+        return launch(self.hydra_context, self.task, configs, self.workers, self.stop_on_failure)
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+class SlurmLauncher(_TaskLauncher):
+    """Submits the jobs of a sweep to SLURM (shapelaw.sweep.slurm)."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = SlurmSettings(**{key: _plain(value) for key, value in settings.items()})
+
+    def start(self, configs: list[DictConfig]) -> list[JobReturn]:
+        from shapelaw.sweep.slurm import launch
+
+        return launch(self.task, configs, self.settings)
+
+
+class PlanLauncher(_TaskLauncher):
+    """Prints what a sweep would take (shapelaw.sweep.plan)."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+
+    def start(self, configs: list[DictConfig]) -> list[JobReturn]:
+        from shapelaw.sweep.plan import show
+
+        return show(self.task, configs, self.device)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as Remaining
 
@@ -55,17 +57,25 @@ class View:
         """A job's process was started."""
         self.rows[job.identity] = self.progress.add_task(job.label, total=None, note="")
 
-    def ended(self, job: Job, reason: str) -> None:
-        """A job ended, with the reason if it failed."""
+    def ended(self, job: Job, reason: str, log: Path | None = None) -> None:
+        """A job ended, with the reason if it failed; `log` is where it wrote, if not its folder's log.txt."""
         self.ended_count += 1
         self.failed_count += bool(reason)
         if job.identity in self.rows:
             self.progress.remove_task(self.rows.pop(job.identity))
         self.progress.update(self.total, completed=self.ended_count)
         if reason:
-            self.console.print(f"[red]failed[/red] {job.label}: {reason}\n  its log: {job.folder / 'log.txt'}")
+            self.failed(job, reason, log or job.folder / "log.txt")
         elif not self.console.is_terminal:
             self.console.print(f"[{self.ended_count}/{len(self.todo)}] {job.label} {self._outcome(job)}")
+
+    def failed(self, job: Job, reason: str, log: Path) -> None:
+        """Say why a job failed, and the end of its log."""
+        self.console.print(f"[red]failed[/red] {job.label}: {escape(reason)}")
+        for line in tail(log):
+            if line not in reason:
+                self.console.print(f"    {line}", markup=False)
+        self.console.print(f"  its log: {log}", markup=False)
 
     def refresh(self) -> None:
         """Read the running jobs' states and draw them."""
@@ -92,3 +102,12 @@ class View:
         except (UserError, OSError):
             return "done"
         return f"loss {state.val_loss:.4f}" if state.val_loss is not None else "done"
+
+
+def tail(log: Path, lines: int = 5) -> list[str]:
+    """The last lines of a log, if there is one."""
+    if not log.exists():
+        return []
+    with log.open("rb") as file:
+        file.seek(max(log.stat().st_size - 10_000, 0))
+        return file.read().decode(errors="replace").splitlines()[-lines:]

@@ -15,7 +15,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from shapelaw.cell import Cell, State, Status, write_state
+from shapelaw.cell import Cell, State, Status, checkpoint_steps, write_state
 from shapelaw.config import CheckpointConfig, Keep
 from shapelaw.data import ValidationSample
 from shapelaw.errors import UserError
@@ -173,7 +173,7 @@ class Between(pl.Callback):
         if self.keep.keep is Keep.newest:
             checkpoint.prune(self.cell.folder, self.keep.newest)
         else:  # only what an interruption left between the cadence's steps
-            every = [step for step in checkpoint.steps_in(self.cell.folder) if self.cell.checkpoints_at(step)]
+            every = [step for step in checkpoint_steps(self.cell.folder) if self.cell.checkpoints_at(step)]
             checkpoint.prune(self.cell.folder, 1, keep=every)
 
     def _report(self, module: CellModule, force: bool = False) -> None:

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from shapelaw.cell import checkpoint_path
+from shapelaw.cell import checkpoint_path, checkpoint_steps
 from shapelaw.errors import UserError
 from shapelaw.files import read_json, write_json
 
@@ -43,11 +43,6 @@ class Progress:
     seconds: float = 0.0
     loss_sum: float = 0.0
     loss_steps: int = 0
-
-
-def steps_in(folder: Path) -> list[int]:
-    """Steps at which a cell's folder holds a checkpoint, in order; half-written ones do not count."""
-    return sorted(int(path.name.removeprefix("step-")) for path in (folder / "checkpoints").glob("step-*"))
 
 
 def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> Path:
@@ -96,7 +91,7 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Prog
 
 def load_newest(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
     """Load the newest whole checkpoint of a cell; damaged ones are passed over with a warning. Nothing there: step 0."""
-    for step in reversed(steps_in(folder)):
+    for step in reversed(checkpoint_steps(folder)):
         try:
             return load(checkpoint_path(folder, step), model, optimizer)
         except UserError as error:
@@ -109,7 +104,7 @@ def load_newest(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer
 
 def prune(folder: Path, newest: int, keep: Iterable[int] = ()) -> None:
     """Remove all but the newest checkpoints and those of the steps to keep; and what a killed writer left."""
-    doomed = set(steps_in(folder)[:-newest]) - set(keep)
+    doomed = set(checkpoint_steps(folder)[:-newest]) - set(keep)
     for path in (*(checkpoint_path(folder, step) for step in doomed), *(folder / "checkpoints").glob(".step-*.tmp")):
         shutil.rmtree(path, ignore_errors=True)
 

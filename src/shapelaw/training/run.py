@@ -22,11 +22,10 @@ from shapelaw.cell import (
     Cell,
     State,
     Status,
-    checkpoint_path,
     corpus_folder,
     depth_patch,
     lock,
-    parent_folder,
+    parent_checkpoint,
     read_state,
     write_state,
 )
@@ -34,9 +33,9 @@ from shapelaw.config import Precision, TrainConfig
 from shapelaw.counting import params_total
 from shapelaw.data import Corpus, Loader, load_corpus, validation
 from shapelaw.data.torch_batches import TokenBatches
-from shapelaw.errors import UserError
 from shapelaw.files import write_text
 from shapelaw.model import InitSpec, ModelSpec, Transformer, initialise
+from shapelaw.model.cpu_memory import keep_freed_memory
 from shapelaw.optim import AdamWSpec, build_adamw
 from shapelaw.tracking import MlflowTracker, NoTracker, RunInfo, Tracker
 from shapelaw.training import checkpoint
@@ -88,6 +87,7 @@ def _train(
     try:
         if config.threads:
             torch.set_num_threads(config.threads)
+        keep_freed_memory()
         module = _module(config, cell)
         costs = Costs(flops_per_token(cell), config.devices * config.num_nodes)
         sample = validation(corpus, cell.seq_len, int(config.validation.tokens))
@@ -139,19 +139,8 @@ def _module(config: TrainConfig, cell: Cell) -> CellModule:
 
 
 def _branch(cell: Cell, model: Transformer, optimizer: torch.optim.Optimizer) -> Progress:
-    """The parent's checkpoint where the branch starts.
-
-    Raises:
-        UserError: if it is not there, naming those that are.
-    """
-    folder = parent_folder(cell)
-    path = checkpoint_path(folder, cell.first_step)
-    if not path.exists():
-        have = ", ".join(f"{step * cell.batch_tokens:,}" for step in checkpoint.steps_in(folder)) or "none"
-        raise UserError(
-            f"cooldown.from_tokens={cell.first_step * cell.batch_tokens:,}: the run it continues ({folder.name}) has no "
-            f"checkpoint there; it has: {have}. Train it first: the same command with cooldown=none"
-        )
+    """Model and optimiser as its parent left them where the branch starts."""
+    path = parent_checkpoint(cell)
     return replace(checkpoint.load(path, model, optimizer), seconds=0.0, loss_sum=0.0, loss_steps=0)
 
 

@@ -13,7 +13,17 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from shapelaw.cell import Cell, State, Status, cell_of, checkpoint_path, corpus_folder, parent_folder, read_state
+from shapelaw.cell import (
+    Cell,
+    State,
+    Status,
+    cell_of,
+    checkpoint_path,
+    corpus_folder,
+    parent_checkpoint,
+    parent_folder,
+    read_state,
+)
 from shapelaw.config import ResourcesConfig, TrainConfig, positive, to_dataclass, whole
 from shapelaw.data import Corpus, check_repeats, load_corpus
 from shapelaw.sweep.task import Job, Wants, sweep_identity
@@ -62,7 +72,12 @@ class TrainTask:
         for train, cell in zip(trains, cells, strict=True):
             _check_corpus(train, cell, corpora[corpus_folder(train)])
             _check_attention(train, cell)
-        return [_job(cell, train) for cell, train in zip(cells, trains, strict=True)]
+        jobs = [_job(cell, train) for cell, train in zip(cells, trains, strict=True)]
+        to_come = {job.identity for job in jobs if not job.done}
+        for cell in cells:
+            if cell.parent not in (None, *to_come) and cell.identity in to_come:
+                parent_checkpoint(cell)
+        return jobs
 
     def check_machine(self, configs: Sequence[DictConfig]) -> None:
         """Refuse what takes this machine too long or too much memory; needs no corpus."""

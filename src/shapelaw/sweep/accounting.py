@@ -1,0 +1,192 @@
+"""What SLURM says of jobs, by few calls, and whether it agrees with the cells' own records."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from shapelaw.cell import State, Status, read_state
+from shapelaw.errors import UserError
+from shapelaw.sweep import records
+from shapelaw.sweep.records import Submission
+from shapelaw.sweep.task import Job
+
+CALL_SECONDS = 60.0
+WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
+ACTIVE = {"RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "STOPPED", "STAGE_OUT", "SIGNALING", "RESIZING"}
+GRACE_SECONDS = 60.0
+"""So long after its submission a job may be unknown to the accounting."""
+
+
+class Standing(Enum):
+    """How a cell stands, by its own records and SLURM's."""
+
+    new = "new"
+    queued = "queued"
+    running = "running"
+    finished = "finished"
+    failed = "failed"
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a cell stands.
+
+    Args:
+        standing: in a word.
+        reason: why it failed.
+        note: where its own records and SLURM's do not agree.
+        job: id of its job in SLURM.
+        submission: where it was submitted.
+        step: optimiser steps done.
+    """
+
+    standing: Standing
+    reason: str = ""
+    note: str = ""
+    job: str | None = None
+    submission: Submission | None = None
+    step: int = 0
+
+
+def need(*programs: str) -> None:
+    """Refuse to go on without SLURM's programs.
+
+    Raises:
+        UserError: naming the one that is missing.
+    """
+    for program in programs:
+        if shutil.which(program) is None:
+            raise UserError(
+                f"hydra/launcher=slurm: {program} is not found on this machine; start from a login node of the cluster, "
+                "or take hydra/launcher=local"
+            )
+
+
+def call(*words: str) -> str:
+    """Output of one of SLURM's programs.
+
+    Raises:
+        UserError: with its own words, if it fails or does not answer.
+    """
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=CALL_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{words[0]} does not answer within {CALL_SECONDS:g} s; try again later") from None
+    if done.returncode:
+        raise UserError(f"{words[0]}: {own_words(done.stderr) or f'exit code {done.returncode}'}")
+    return done.stdout
+
+
+def own_words(stderr: str) -> str:
+    """What one of SLURM's programs said was wrong, in a line."""
+    found = re.findall(r"^\w+: (?:error|fatal): (.+)$", stderr, re.MULTILINE)
+    return "; ".join(found) or re.sub(r"^\w+: ", "", " ".join(stderr.split()))
+
+
+def max_array_size() -> int:
+    """The most jobs of one array on this site."""
+    for line in call("scontrol", "show", "config").splitlines():
+        key, _, value = line.partition("=")
+        if key.strip() == "MaxArraySize":
+            return max(int(value), 1)
+    return 1
+
+
+def words_of(job_ids: Iterable[str]) -> dict[str, str]:
+    """SLURM's word for the state of every job of these arrays, by one call to sacct: {"12_3": "RUNNING"}."""
+    ids = sorted(set(job_ids))
+    if not ids:
+        return {}
+    from submitit.slurm.slurm import SlurmInfoWatcher
+
+    text = call("sacct", "-X", "-P", "-o", "JobID,State", "-j", ",".join(ids))
+    states = SlurmInfoWatcher(delay_s=0).read_info(text)
+    return {job: (values["State"].split() or ["UNKNOWN"])[0] for job, values in states.items()}
+
+
+def find_array(name: str) -> str | None:
+    """Id of the array of a name, which a launcher could not note any more; None if it never came to SLURM."""
+    known = call("squeue", "-h", "-n", name, "-o", "%F").split()
+    if not known:
+        lines = call("sacct", "-X", "-n", "-P", "-S", "now-30days", "--name", name, "-o", "JobID").split()
+        known = [line.split("_")[0] for line in lines]
+    return known[0] if known else None
+
+
+def survey(jobs: Sequence[Job]) -> dict[str, Report]:
+    """How every job stands, with one call to sacct."""
+    submitted = {job.identity: records.submission_of(job.folder) for job in jobs}
+    arrays = {record.batch: _array_of(Path(record.batch)) for record in submitted.values() if record}
+    words = words_of(array for array in arrays.values() if array)
+    return {job.identity: _report(job, submitted[job.identity], arrays, words) for job in jobs}
+
+
+def _array_of(batch: Path) -> str | None:
+    """Id of a batch's array; where the launcher was killed before it noted it, SLURM is asked."""
+    noted = records.job_id_of(batch)
+    if noted or not batch.exists():
+        return noted
+    found = find_array(batch.name)
+    if found:
+        records.write_job_id(batch, found)
+    return found
+
+
+def _report(job: Job, record: Submission | None, arrays: Mapping[str, str | None], words: Mapping[str, str]) -> Report:
+    state = read_state(job.folder)
+    array = arrays[record.batch] if record else None
+    if record is None or array is None:
+        return Report(_own_standing(state), _reason(state), submission=record, step=state.step)
+    name = f"{array}_{record.task}"
+    word = words.get(name)
+    if word is None and _is_fresh(Path(record.batch)):
+        word = "PENDING"
+    standing, reason, note = judge(state, word)
+    return Report(standing, reason, note, name, record, state.step)
+
+
+def _is_fresh(batch: Path) -> bool:
+    return time.time() - (batch / "job_id").stat().st_mtime < GRACE_SECONDS
+
+
+def _own_standing(state: State) -> Standing:
+    match state.status:
+        case Status.new | Status.interrupted:
+            return Standing.new
+        case other:
+            return Standing[other.value]
+
+
+def _reason(state: State) -> str:
+    return state.reason if state.status is Status.failed else ""
+
+
+def judge(state: State, word: str | None) -> tuple[Standing, str, str]:
+    """Standing, reason and disagreement, from the cell's own state and SLURM's word for its job.
+
+    The cell's word counts where it says finished, as its result is on disk; SLURM's for everything else.
+    """
+    own = state.status
+    if own is Status.finished:
+        odd = word is not None and word not in ACTIVE | {"COMPLETED"}
+        return Standing.finished, "", f"SLURM says {word}, its own records say finished" if odd else ""
+    if word is None:
+        return _own_standing(state), _reason(state), ""
+    if word in WAITING:
+        return Standing.queued, "", ""
+    if word in ACTIVE:
+        return Standing.running, "", ""
+    if word == "COMPLETED":
+        note = f"SLURM says COMPLETED, its own records say {own.value} after step {state.step}"
+        return Standing.failed, note, note
+    own_words = state.reason or (
+        "it never started" if own is Status.new else f"it was {own.value} after step {state.step}"
+    )
+    return Standing.failed, f"{own_words} (SLURM: {word})", ""

@@ -1,0 +1,112 @@
+"""A dry run: every cell composed and checked, and a table of what it would take. Nothing is created or queued."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import DictConfig
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from shapelaw.cell import read_state
+from shapelaw.errors import UserError
+from shapelaw.sweep import records
+from shapelaw.sweep.accounting import Report, Standing, judge, survey
+from shapelaw.sweep.local import task_config
+from shapelaw.sweep.task import Job, Prices, Task
+
+WIDE = 160
+"""Columns of the table where the output is no terminal."""
+
+
+def show(task: Task, configs: Sequence[DictConfig], device: str) -> list[JobReturn]:
+    """Print the table of all cells; one empty result per configuration.
+
+    Raises:
+        UserError: for the first configuration that is wrong; after the table where something is still to be prepared.
+    """
+    task_configs = [task_config(config) for config in configs]
+    missing: UserError | None = None
+    estimated = task.estimate(task_configs) if isinstance(task, Prices) else None
+    try:
+        jobs = task.plan(task_configs)
+    except UserError as error:
+        if estimated is None:
+            raise
+        jobs, missing = estimated, error
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDE)
+    console.print(table(task, jobs, device))
+    if missing:
+        raise missing
+    return [_planned(config) for config in configs]
+
+
+def _planned(config: DictConfig) -> JobReturn:
+    result = JobReturn(cfg=config, status=JobStatus.COMPLETED)
+    result.return_value = None
+    return result
+
+
+def table(task: Task, jobs: Sequence[Job], device: str) -> Table:
+    """One row a cell, and a row of totals; equal cells are one."""
+    unique = list({job.identity: job for job in jobs}.values())
+    labels = {job.identity: job.label for job in unique}
+    reports = _reports(unique)
+    name = "this device" if device == "this" else device
+    what = f"{len(unique)} {task.noun}s; hours of {name} at its usual share of its rate"
+    result = Table(title=what, box=box.SIMPLE, title_justify="left")
+    result.add_column(task.noun, no_wrap=True)
+    result.add_column("state")
+    for name in ("parameters", "tokens", "FLOPs", "nodes", "device hours"):
+        result.add_column(name, justify="right", no_wrap=True)
+    result.add_column("after", no_wrap=True)
+    for job in unique:
+        hours = _hours(task, job, device)
+        after = labels.get(job.after or "", job.after or "")
+        result.add_row(job.label, _state(reports[job.identity]), *_numbers(job), _short(hours), after)
+    rest = [job for job in unique if reports[job.identity].standing is not Standing.finished]
+    result.add_section()
+    for name, cells in (("all", unique), ("to run", rest)):
+        hours = sum(_hours(task, job, device) for job in cells)
+        flops = f"{sum(job.flops for job in cells):.2e}"
+        tokens = f"{sum(job.tokens for job in cells):.4g}"
+        result.add_row(f"{name}: {len(cells)}", "", "", tokens, flops, "", _short(hours), "")
+    return result
+
+
+def _reports(jobs: Sequence[Job]) -> dict[str, Report]:
+    """How the cells stand; SLURM is asked only where one was submitted and it is at hand."""
+    if shutil.which("sacct") and any(records.submission_of(job.folder) for job in jobs):
+        return survey(jobs)
+    reports = {}
+    for job in jobs:
+        state = read_state(job.folder)
+        standing, reason, note = judge(state, None)
+        reports[job.identity] = Report(standing, reason, note, step=state.step)
+    return reports
+
+
+def _state(report: Report) -> str:
+    words = report.standing.value
+    if report.step and report.standing in (Standing.new, Standing.queued):
+        words += f", continues after step {report.step}"
+    detail = report.reason or report.note
+    return f"{words}: {detail}" if detail else words
+
+
+def _numbers(job: Job) -> tuple[str, str, str, str]:
+    flops = f"{job.flops:.2e}" if job.flops else ""
+    return f"{job.params:,}" if job.params else "", f"{job.tokens:,}" if job.tokens else "", flops, str(job.wants.nodes)
+
+
+def _hours(task: Task, job: Job, device: str) -> float:
+    return task.device_hours(job, device) if isinstance(task, Prices) else 0.0
+
+
+def _short(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"

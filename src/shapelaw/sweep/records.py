@@ -1,0 +1,135 @@
+"""What was submitted, on disk, so that a launcher can be killed at any time and another takes up where it was.
+
+outputs/slurm/lock              held while a launcher looks and submits
+outputs/slurm/BATCH/            one array of jobs; readable by its owner only
+    tasks.json                  task number -> identities of its cells
+    cells/IDENTITY.pkl          what each cell runs
+    job_id                      the array's id, written as soon as sbatch has said it
+outputs/runs/.../job.json       of a cell: its batch, task number, and how often it was submitted
+
+job.json is written before sbatch is called: a launcher killed in between leaves a batch without job_id, which is then
+asked for by its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import pickle
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from shapelaw.files import read_json, write_json, write_text
+from shapelaw.sweep.task import Job, Task
+
+LOCK_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Submission:
+    """Where a cell was last submitted.
+
+    Args:
+        batch: folder of the array.
+        task: its number in it.
+        attempt: how often the cell was submitted.
+    """
+
+    batch: str
+    task: int
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a cell's process is given: the work, its configuration, its folder."""
+
+    task: Task
+    config: DictConfig
+    folder: Path
+
+
+def submission_of(folder: Path) -> Submission | None:
+    """Where the cell of a folder was last submitted, if it was."""
+    path = folder / "job.json"
+    return Submission(**read_json(path)) if path.exists() else None
+
+
+def new_batch(root: Path, label: str) -> Path:
+    """A fresh folder for an array of jobs; its name is the array's name in SLURM."""
+    root.mkdir(parents=True, exist_ok=True)
+    batch = root / f"{label}-{uuid.uuid4().hex[:10]}"
+    batch.mkdir(mode=0o700)
+    (batch / "cells").mkdir(mode=0o700)
+    return batch
+
+
+def fill_batch(batch: Path, tasks: Mapping[int, Sequence[tuple[Job, Work]]]) -> None:
+    """Write what the jobs of an array run, then in every cell's folder that it was submitted."""
+    for cells in tasks.values():
+        for job, work in cells:
+            (batch / "cells" / f"{job.identity}.pkl").write_bytes(pickle.dumps(work))
+    write_json(batch / "tasks.json", {str(number): [job.identity for job, _ in tasks[number]] for number in tasks})
+    for number, cells in tasks.items():
+        for job, _ in cells:
+            before = submission_of(job.folder)
+            job.folder.mkdir(parents=True, exist_ok=True)
+            record = Submission(str(batch.absolute()), number, before.attempt + 1 if before else 1)
+            write_json(job.folder / "job.json", asdict(record))
+
+
+def withdraw(tasks: Mapping[int, Sequence[Job]]) -> None:
+    """Take back that these cells were submitted: sbatch refused them."""
+    for job in (job for cells in tasks.values() for job in cells):
+        record = submission_of(job.folder)
+        if record:
+            write_json(job.folder / "job.json", asdict(Submission(record.batch, record.task, record.attempt - 1)))
+
+
+def read_work(batch: Path, identity: str) -> Work:
+    """What a cell runs."""
+    work = pickle.loads((batch / "cells" / f"{identity}.pkl").read_bytes())
+    assert isinstance(work, Work)
+    return work
+
+
+def identities_of(batch: Path, task: int) -> list[str]:
+    """Cells of one job of an array."""
+    return list(read_json(batch / "tasks.json")[str(task)])
+
+
+def write_job_id(batch: Path, job_id: str) -> None:
+    """Remember the id that sbatch gave."""
+    write_text(batch / "job_id", job_id)
+
+
+def job_id_of(batch: Path) -> str | None:
+    """The id that sbatch gave, if it came to that."""
+    path = batch / "job_id"
+    return path.read_text() if path.exists() else None
+
+
+@contextlib.contextmanager
+def launcher_lock(root: Path) -> Iterator[None]:
+    """Held by one launcher at a time while it looks and submits; a second waits for it.
+
+    Raises:
+        TimeoutError: if the other takes too long.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + LOCK_SECONDS
+    with (root / "lock").open("a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"another launcher has held {root / 'lock'} for {LOCK_SECONDS:g} s") from None
+                time.sleep(0.2)
+        yield

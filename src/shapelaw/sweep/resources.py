@@ -1,0 +1,77 @@
+"""What a job takes of a cluster: its own wishes where it has some, else the site's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shapelaw.errors import UserError
+from shapelaw.sweep.settings import SlurmSettings
+from shapelaw.sweep.task import Job
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Resources of one job; those of equal resources go into one array.
+
+    Args:
+        nodes: how many.
+        gpus_per_node, tasks_per_node, cpus_per_task: on each node.
+        mem_gb: memory of each node; 0 is all of it, None the site's default.
+        timeout_min: time limit.
+    """
+
+    nodes: int
+    gpus_per_node: int
+    tasks_per_node: int
+    cpus_per_task: int
+    mem_gb: float | None
+    timeout_min: int
+
+    @property
+    def tasks(self) -> int:
+        """Processes over all nodes."""
+        return self.nodes * self.tasks_per_node
+
+    def packed(self, count: int) -> Resources:
+        """The job that holds `count` such cells side by side on the same GPUs."""
+        if count == 1:
+            return self
+        memory = self.mem_gb * count if self.mem_gb else self.mem_gb
+        cpus = self.cpus_per_task * count
+        return Resources(self.nodes, self.gpus_per_node, self.tasks_per_node, cpus, memory, self.timeout_min)
+
+
+def resources_of(job: Job, site: SlurmSettings) -> Resources:
+    """A job's resources on a site.
+
+    Raises:
+        UserError: if its batch cannot be split over its processes, or it cannot be packed.
+    """
+    wants = job.wants
+    gpus = site.gpus_per_node if wants.gpus_per_node is None else wants.gpus_per_node
+    resources = Resources(
+        nodes=wants.nodes,
+        gpus_per_node=gpus,
+        tasks_per_node=wants.tasks_per_node or site.tasks_per_node or max(gpus, 1),
+        cpus_per_task=wants.cpus_per_task or site.cpus_per_task,
+        mem_gb=site.mem_gb if wants.mem_gb is None else wants.mem_gb,
+        timeout_min=wants.timeout_min or _time_limit(wants.nodes, site),
+    )
+    tasks = resources.tasks
+    if tasks > 1 and (not job.splits or job.splits % tasks):
+        raise UserError(
+            f"{job.label}: resources.nodes={resources.nodes} with {resources.tasks_per_node} tasks a node are {tasks} "
+            f"processes, which do not divide its batch of {job.splits} sequences; give resources.nodes or "
+            "resources.tasks_per_node so that they do"
+        )
+    if site.pack > 1 and tasks > 1:
+        raise UserError(
+            f"hydra.launcher.pack={site.pack}: only cells of one node and one task can be packed; {job.label} takes {tasks} "
+            "processes; give pack=1, or resources.tasks_per_node=1"
+        )
+    return resources
+
+
+def _time_limit(nodes: int, site: SlurmSettings) -> int:
+    steps = [minutes for minimum, minutes in sorted(site.timeout_by_nodes.items()) if nodes >= minimum]
+    return steps[-1] if steps else site.timeout_min

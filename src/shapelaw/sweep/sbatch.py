@@ -1,0 +1,147 @@
+"""Arrays of jobs and how they are handed to sbatch; submitit writes the script and calls it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import submitit
+from submitit.core.utils import FailedJobError
+
+from shapelaw.errors import UserError
+from shapelaw.sweep.accounting import own_words
+from shapelaw.sweep.resources import Resources
+from shapelaw.sweep.settings import SlurmSettings
+from shapelaw.sweep.task import Job
+
+
+@dataclass(frozen=True)
+class Array:
+    """Jobs of equal resources that are submitted by one call.
+
+    Args:
+        resources: of each job, for one of its cells.
+        tasks: job number -> its cells; more than one where cells are packed.
+        after: id of an array whose job of the same number must end well before a job starts.
+    """
+
+    resources: Resources
+    tasks: Mapping[int, tuple[Job, ...]]
+    after: str | None = None
+
+    @property
+    def cells(self) -> list[Job]:
+        """All cells of all its jobs."""
+        return [job for cells in self.tasks.values() for job in cells]
+
+
+def arrays_of(jobs: Sequence[tuple[Job, Resources]], longest: int, pack: int) -> list[Array]:
+    """Jobs that depend on nothing, dearest first, as arrays of at most `longest` jobs of `pack` cells."""
+    groups: dict[Resources, list[Job]] = defaultdict(list)
+    for job, resources in sorted(jobs, key=lambda pair: -pair[0].cost):
+        groups[resources].append(job)
+    arrays = []
+    for resources, members in groups.items():
+        packs = [tuple(members[start : start + pack]) for start in range(0, len(members), pack)]
+        for start in range(0, len(packs), longest):
+            arrays.append(Array(resources, dict(enumerate(packs[start : start + longest]))))
+    return arrays
+
+
+def branches_of(jobs: Sequence[tuple[Job, Resources, str]], pack: int) -> list[Array]:
+    """Jobs that each continue a job already submitted, `ARRAY_NUMBER`: arrays that run number by number after those.
+
+    SLURM's aftercorr lets job i of an array start when job i of another has ended well. A job that is continued by several
+    gives each a place in an array of its own, so that the calls are as many as the branches of one run, not as the runs.
+    """
+    siblings: dict[tuple[str, int, Resources], list[Job]] = defaultdict(list)
+    for job, resources, parent in sorted(jobs, key=lambda triple: triple[0].tokens):
+        parent_array, place = parent.split("_")
+        siblings[parent_array, int(place), resources].append(job)
+    layers: dict[tuple[str, Resources, int], dict[int, tuple[Job, ...]]] = defaultdict(dict)
+    for (array, number, resources), members in siblings.items():
+        for layer, start in enumerate(range(0, len(members), pack)):
+            layers[array, resources, layer][number] = tuple(members[start : start + pack])
+    return [Array(resources, tasks, array) for (array, resources, _), tasks in layers.items()]
+
+
+def submit(array: Array, batch: Path, site: SlurmSettings, limit: int) -> str:
+    """Hand an array to sbatch; its id.
+
+    Args:
+        array: the jobs.
+        batch: folder with what they run; also holds the script and the jobs' own output.
+        site: the site's settings.
+        limit: jobs of it running at once; 0 is no limit.
+
+    Raises:
+        UserError: with sbatch's own words.
+    """
+    executor = _executor(array, batch, site, limit)
+    try:
+        return str(executor._submit_command(_command(batch, site)).job_id)
+    except FailedJobError as error:
+        raise UserError(f"sbatch: {own_words(str(error))}") from error
+
+
+def script_of(array: Array, batch: Path, site: SlurmSettings, limit: int) -> str:
+    """The script that `submit` hands to sbatch."""
+    return str(_executor(array, batch, site, limit)._make_submission_file_text(_command(batch, site), ""))
+
+
+def _command(batch: Path, site: SlurmSettings) -> str:
+    python = site.python or sys.executable
+    return f"{shlex.quote(python)} -u -m shapelaw.sweep.work {shlex.quote(str(batch.absolute()))}"
+
+
+def _executor(array: Array, batch: Path, site: SlurmSettings, limit: int) -> Any:
+    executor = submitit.SlurmExecutor(batch.absolute())
+    pack = max(len(cells) for cells in array.tasks.values())
+    resources = array.resources.packed(pack)
+    options: dict[str, Any] = {
+        "job_name": batch.name,
+        "time": resources.timeout_min,
+        "nodes": resources.nodes,
+        "ntasks_per_node": resources.tasks_per_node,
+        "cpus_per_task": resources.cpus_per_task,
+        "signal_delay_s": site.signal_seconds,
+        "stderr_to_stdout": True,
+        "setup": [*(f"export {key}={shlex.quote(value)}" for key, value in site.environment.items()), *site.setup],
+        # srun does not take cpus-per-task over from sbatch; one process that fails ends the others
+        "srun_args": [f"--cpus-per-task={resources.cpus_per_task}", "--kill-on-bad-exit=1", *site.srun],
+        "additional_parameters": _further(array, resources, site, limit),
+    }
+    named = {"partition": site.partition, "account": site.account, "qos": site.qos, "constraint": site.constraint}
+    options |= {key: value for key, value in named.items() if value is not None}
+    if resources.mem_gb is not None:
+        options["mem"] = "0" if resources.mem_gb == 0 else f"{round(resources.mem_gb * 1024)}M"
+    executor._internal_update_parameters(**options)
+    executor.parameters["map_count"] = len(array.tasks)  # names the jobs' output by array and number
+    return executor
+
+
+def _further(array: Array, resources: Resources, site: SlurmSettings, limit: int) -> dict[str, Any]:
+    numbers = _ranges(sorted(array.tasks))
+    further: dict[str, Any] = {"array": f"{numbers}%{limit}" if limit else numbers, "requeue": True}
+    if resources.gpus_per_node:
+        kind = f"{site.gpu_type}:" if site.gpu_type else ""
+        further["gres"] = f"gpu:{kind}{resources.gpus_per_node}"
+    if array.after:
+        further |= {"dependency": f"aftercorr:{array.after}", "kill-on-invalid-dep": "yes"}
+    return further | site.sbatch
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Whole numbers in order as SLURM writes them: 0-3,7."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(f"{first}-{last}" if last > first else str(first) for first, last in runs)

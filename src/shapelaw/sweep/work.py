@@ -1,0 +1,139 @@
+"""What runs in a job of the cluster: `python -m shapelaw.sweep.work BATCH` under srun.
+
+The work itself owns the signals from its first step to its last. Before, a signal just ends the process. Whoever was
+interrupted while SLURM still holds the job as running is requeued and continues from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from shapelaw.cell import is_locked, read_state
+from shapelaw.errors import UserError
+from shapelaw.files import read_json, write_json
+from shapelaw.sweep.local import log_to
+from shapelaw.sweep.records import Work, identities_of, read_work
+
+DONE, FAILED, INTERRUPTED = 0, 1, 75
+SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
+LOCK_SECONDS = 900.0
+"""How long a cell's former process, on a node that was lost, may keep the cell's lock."""
+STALLS = 4
+"""Interruptions in a row without a step between them, after which a cell counts as failed."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal before the work had taken the signals over."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the cells of this job; the exit code."""
+    batch = Path(arguments[0])
+    task = int(os.environ["SLURM_ARRAY_TASK_ID"])
+    identities = arguments[1:] or identities_of(batch, task)
+    code = run_cell(batch, identities[0]) if len(identities) == 1 else _side_by_side(batch, identities)
+    if code != INTERRUPTED or len(arguments) > 1:
+        return code
+    if int(os.environ.get("SLURM_PROCID", "0")):
+        return DONE  # the first process speaks for all; a bad exit here would end it before it has
+    return requeue(batch, identities)
+
+
+def run_cell(batch: Path, identity: str) -> int:
+    """Run one cell in this process; done, failed or interrupted."""
+    work = read_work(batch, identity)
+    first = int(os.environ.get("SLURM_PROCID", "0")) == 0
+    if first:
+        log_to(work.folder)
+    try:
+        for number in SIGNALS:
+            signal.signal(number, _stop)
+        if first:
+            _await_lock(work)
+        work.task(work.config)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except UserError as error:
+        _say(str(error))
+        return FAILED
+    except Exception as error:
+        if type(error).__name__ == "Interrupted":
+            _say(str(error))
+            return INTERRUPTED
+        traceback.print_exc()
+        return FAILED
+    return DONE
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Stopped(signal.Signals(number).name)
+
+
+def _await_lock(work: Work) -> None:
+    """A job that was requeued because its node was lost waits until the file system has noticed, too."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while is_locked(work.folder) and time.monotonic() < deadline:
+        time.sleep(1.0)
+
+
+def _side_by_side(batch: Path, identities: list[str]) -> int:
+    """Run several cells at once, each in a process of its own; signals are passed on."""
+    command = [sys.executable, "-u", "-m", "shapelaw.sweep.work", str(batch)]
+    cells = [subprocess.Popen([*command, identity]) for identity in identities]
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        for cell in cells:
+            cell.send_signal(number)
+
+    for number in SIGNALS:
+        signal.signal(number, pass_on)
+    codes = [cell.wait() for cell in cells]
+    if INTERRUPTED in codes:
+        return INTERRUPTED
+    return FAILED if any(codes) else DONE
+
+
+def requeue(batch: Path, identities: list[str]) -> int:
+    """Ask SLURM to start this job again, if it is not ending it for good; the exit code."""
+    folders = [read_work(batch, identity).folder for identity in identities]
+    if all([_stalls(folder) >= STALLS for folder in folders]):
+        _say(f"interrupted {STALLS} times without a step in between; give a longer resources.timeout_min")
+        return FAILED
+    job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    if _scontrol("show", "job", "-o", job).find("JobState=RUNNING") < 0:
+        return INTERRUPTED  # cancelled, or SLURM requeues it itself
+    _scontrol("requeue", job)
+    return INTERRUPTED
+
+
+def _stalls(folder: Path) -> int:
+    """Interruptions in a row of a cell without a step between them, this one counted."""
+    path, step = folder / "interruptions.json", read_state(folder).step
+    before: dict[str, Any] = read_json(path) if path.exists() else {"step": -1, "stalls": 0}
+    stalls = before["stalls"] + 1 if before["step"] == step else 0
+    write_json(path, {"step": step, "stalls": stalls})
+    return int(stalls)
+
+
+def _scontrol(*words: str) -> str:
+    done = subprocess.run(["scontrol", *words], capture_output=True, text=True, check=False, timeout=60)
+    if done.returncode:
+        _say(f"scontrol {' '.join(words)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,110 @@
+"""The dry run: a table and nothing else; costs beside the paper's own; the named sweeps on every suite."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from conftest import ROOT, Script
+from shapelaw.cell import State, Status, write_state
+from shapelaw.training.cost import device_hours
+
+PLAN = ("-m", "hydra/launcher=plan")
+
+
+def totals(said: str) -> int:
+    found = re.search(r"all: (\d+)", said)
+    assert found, said
+    return int(found.group(1))
+
+
+def test_the_plan_lists_every_cell_and_creates_nothing(script: Script, outputs: Path) -> None:
+    done = script("train.py", *PLAN, "shape=glob(*)", "lr_base=5,2.5", "cooldown=none,linear10")
+    assert done.returncode == 0, done.stderr
+    assert totals(done.stdout) == 12
+    rows = [line for line in done.stdout.splitlines() if "cooldown@" in line]
+    assert len(rows) == 6
+    assert all(line.split()[0] in line.rsplit(maxsplit=2)[1] for line in rows), "each names the cell it comes after"
+    assert not outputs.exists()
+
+
+def test_the_plan_knows_what_there_is(script: Script, outputs: Path) -> None:
+    first = script("train.py", *PLAN, "shape=16x1", "lr_base=5,2.5,1,7")
+    assert first.stdout.count(" new ") == 4
+    trained = script("train.py", "shape=16x1", "lr_base=5", "tracker=none")
+    assert trained.returncode == 0, trained.stderr
+    failed = script("train.py", "shape=16x1", "lr_base=1e30", "optim.clip_norm=0", "tracker=none")
+    assert failed.returncode != 0
+    done = script("train.py", *PLAN, "shape=16x1", "lr_base=5,2.5")
+    assert re.search(r"lr_base=5 +finished", done.stdout)
+    assert re.search(r"lr_base=2.5 +new", done.stdout)
+    assert re.search(r"to run: 1\b", done.stdout)
+    again = script("train.py", *PLAN, "shape=16x1", "lr_base=1e30", "optim.clip_norm=0")
+    assert re.search(r"failed: the training loss is", " ".join(again.stdout.split()))
+    folder = next(path for path in (outputs / "runs" / "tiny").iterdir() if (path / "state.json").exists())
+    write_state(folder, State(Status.interrupted, step=7))
+    assert "continues after step 7" in script("train.py", *PLAN, "shape=16x1", "lr_base=5,1e30").stdout
+
+
+@pytest.mark.parametrize(("sweep", "nano", "gemstones"), [("gemstones", 12, 22), ("lr_prestudy", 24, 24)])
+def test_named_sweeps_on_every_suite(script: Script, sweep: str, nano: int, gemstones: int) -> None:
+    """Without a corpus the table is shown all the same, and what is missing is said."""
+    for suite, cells in (("nano", nano), ("gemstones", gemstones)):
+        done = script("train.py", *PLAN, f"sweeps={sweep}", SHAPELAW_SUITE=suite)
+        assert done.returncode == 2
+        assert "prepare.py" in done.stderr
+        assert totals(done.stdout) == cells
+
+
+def test_the_published_cooldowns(script: Script, data_dir: Path) -> None:
+    """Every run and its ten branches; they end at the published steps, but for the last: the paper's started 10 steps before
+    the checkpoint that its own cadence of 477 steps gives."""
+    done = script("train.py", *PLAN, "sweeps=cooldown", "shape=1024x28", SHAPELAW_SUITE="gemstones")
+    assert totals(done.stdout) == 11
+    rows = [line.split() for line in done.stdout.splitlines() if "cooldown@" in line]
+    ends = sorted(int(row[5].replace(",", "")) for row in rows)
+    published = pd.read_json(data_dir / "gemstones" / "runs" / "wandb_df_for_fitting_cool_end.jsonl", lines=True)
+    theirs = sorted({step * 2048 * 2048 for step in published.step})
+    assert ends[:9] == theirs[:9]
+    assert ends[9] == theirs[9] + 11 * 2048 * 2048
+
+
+def test_the_papers_node_counts_and_hours(data_dir: Path) -> None:
+    """Every shape's file has the nodes of the published runs; estimated GCD hours are within a factor of 3 of theirs."""
+    from shapelaw.counting import flops_exact
+
+    runs = pd.read_json(data_dir / "gemstones" / "runs" / "wandb_df_for_fitting_hot.jsonl", lines=True)
+    for (width, depth), rows in runs.groupby(["width", "depth"]):
+        row = rows.iloc[0]
+        text = (ROOT / "conf" / "suite" / "gemstones" / "shape" / f"{width}x{depth}.yaml").read_text()
+        assert f"nodes: {row.num_nodes}\n" in text
+        step_flops = 2048 * 2048 * float(flops_exact(int(width), int(depth), 50304, 2048, 128).total)
+        theirs = row.seconds_per_step * 8 * row.num_nodes / 3600
+        assert 1 / 3 < device_hours(step_flops, "MI250") / theirs < 3
+
+
+def test_values_are_checked_before_the_first_job(script: Script, outputs: Path) -> None:
+    done = script("train.py", *PLAN, "shape=16x1", "lr_base=5", "tokens=2560,2561")
+    assert done.returncode == 2
+    assert "tokens=2561" in done.stderr
+    done = script("train.py", *PLAN, "shape=16x1", "lr_base=5,2", "hydra.launcher.device=abacus")
+    assert done.returncode == 2
+    assert "allowed are this, H200" in done.stderr
+
+
+def test_a_branch_without_its_checkpoint_is_refused(script: Script, outputs: Path) -> None:
+    done = script("train.py", "-m", "hydra/launcher=local", "shape=16x1", "cooldown=linear10", "lr_base=5,2.5")
+    assert done.returncode == 2
+    assert "it has: none" in done.stderr
+    assert not outputs.exists()
+    trained = script("train.py", "shape=16x1", "tracker=none")
+    assert trained.returncode == 0, trained.stderr
+    removed = next((outputs / "runs" / "tiny").glob("*/checkpoints/step-00000016"))
+    removed.rename(removed.with_name("elsewhere"))
+    done = script("train.py", *PLAN, "shape=16x1", "cooldown=linear10", "cooldown.from_tokens=2048,2560")
+    assert done.returncode == 2
+    assert "cooldown.from_tokens=2,048" in done.stderr
+    assert "it has: 512, 1,024, 1,536, 2,560" in done.stderr

@@ -1,0 +1,179 @@
+"""What sbatch is given: golden scripts, arrays, dependencies; and what is made of SLURM's words. No scheduler is needed."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from conftest import ROOT, Compose, Script
+from shapelaw.cell import State, Status
+from shapelaw.errors import UserError
+from shapelaw.sweep.accounting import Standing, judge, own_words
+from shapelaw.sweep.resources import Resources, resources_of
+from shapelaw.sweep.sbatch import Array, arrays_of, branches_of, script_of
+from shapelaw.sweep.settings import SlurmSettings
+from shapelaw.sweep.task import Job, Wants
+
+GOLDEN = ROOT / "tests" / "golden"
+ONE = Resources(1, 0, 1, 1, None, 120)
+
+
+@pytest.fixture
+def srun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """submitit refuses to write scripts where there is no srun."""
+    if shutil.which("srun") is None:
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "srun").write_text("#!/bin/sh\n")
+        (tmp_path / "bin" / "srun").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+
+
+def job(name: str, tokens: int = 1, after: str | None = None, splits: int = 2048, **wants: int) -> Job:
+    return Job(
+        name,
+        name,
+        Path("/nowhere") / name,
+        cost=tokens,
+        tokens=tokens,
+        after=after,
+        splits=splits,
+        wants=Wants(**wants),
+    )
+
+
+def site(name: str, *overrides: str) -> SlurmSettings:
+    """Settings of a launcher as Hydra composes them."""
+    with initialize_config_dir(str(ROOT / "conf")):
+        config = compose("train", [f"hydra/launcher={name}", *overrides], return_hydra_config=True)
+    settings = OmegaConf.to_container(config.hydra.launcher)
+    assert isinstance(settings, dict)
+    return SlurmSettings(**{str(key): value for key, value in settings.items() if key != "_target_"})
+
+
+@pytest.mark.parametrize(
+    ("golden", "launcher", "overrides", "nodes"),
+    [
+        ("slurm", "slurm", ("hydra.launcher.partition=batch", "hydra.launcher.max_jobs=4"), 1),
+        ("frontier_32", "frontier", ("hydra.launcher.account=ABC123",), 32),
+        ("frontier_128", "frontier", ("hydra.launcher.account=ABC123",), 128),
+    ],
+)
+def test_golden_scripts(
+    composed: Compose, srun: None, golden: str, launcher: str, overrides: tuple[str, ...], nodes: int
+) -> None:
+    settings = site(launcher, *overrides)
+    settings.python = "/opt/python"
+    cell = job("cell", nodes=nodes)
+    array = Array(resources_of(cell, settings), {0: (cell,), 1: (cell,), 2: (cell,), 7: (cell,)}, after="41")
+    text = script_of(array, Path("/sweep/batch"), settings, settings.max_jobs)
+    path = GOLDEN / f"{golden}.sbatch"
+    if os.environ.get("SHAPELAW_WRITE_GOLDEN"):
+        path.write_text(text)
+    assert text == path.read_text(), "if the change is meant: SHAPELAW_WRITE_GOLDEN=1 python -m pytest " + __file__
+    subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+
+
+def test_equal_resources_share_arrays_of_the_allowed_length() -> None:
+    big = Resources(2, 0, 1, 1, None, 120)
+    jobs = [(job(f"a{n}", n), ONE) for n in range(12)] + [(job("b", 99), big)]
+    arrays = arrays_of(jobs, longest=5, pack=1)
+    assert sorted(len(array.tasks) for array in arrays) == [1, 2, 5, 5]
+    assert [cells[0].identity for cells in arrays[1].tasks.values()] == ["a11", "a10", "a9", "a8", "a7"], (
+        "dearest first"
+    )
+    assert sum(len(array.cells) for array in arrays) == 13
+    packed = arrays_of(jobs[:12], longest=5, pack=8)
+    assert [len(cells) for cells in packed[0].tasks.values()] == [8, 4]
+    assert ONE.packed(3) == Resources(1, 0, 1, 3, None, 120)
+
+
+def test_branches_follow_their_parents_number_by_number() -> None:
+    parents = {"p0": "7_0", "p3": "7_3", "q1": "8_1"}
+    jobs = [(job(f"{p}@{t}", t, after=p), ONE, place) for p, place in parents.items() for t in (20, 10)]
+    arrays = branches_of(jobs, pack=1)
+    found = {(array.after, tuple((n, c[0].identity) for n, c in sorted(array.tasks.items()))) for array in arrays}
+    assert found == {
+        ("7", ((0, "p0@10"), (3, "p3@10"))),
+        ("7", ((0, "p0@20"), (3, "p3@20"))),
+        ("8", ((1, "q1@10"),)),
+        ("8", ((1, "q1@20"),)),
+    }
+
+
+def test_time_grows_with_the_nodes(composed: Compose) -> None:
+    frontier = site("frontier")
+    assert [resources_of(job("a", nodes=n), frontier).timeout_min for n in (1, 64, 128, 256)] == [120, 120, 360, 720]
+    assert resources_of(job("a", nodes=64), frontier) == Resources(64, 8, 8, 7, 0, 120)
+    assert resources_of(job("a", nodes=64, timeout_min=30, splits=512), frontier).timeout_min == 30
+
+
+def test_a_batch_that_cannot_be_split_is_refused() -> None:
+    with pytest.raises(UserError, match=r"resources.nodes=3.*do not divide its batch of 8 sequences"):
+        resources_of(job("a", splits=8, nodes=3), SlurmSettings())
+    with pytest.raises(UserError, match=r"hydra.launcher.pack=2: only cells of one node"):
+        resources_of(job("a", splits=8, nodes=2), SlurmSettings(pack=2))
+
+
+def test_the_two_records_agree_or_say_so() -> None:
+    done, running = State(Status.finished, 20), State(Status.running, 12)
+    assert judge(done, "COMPLETED") == (Standing.finished, "", "")
+    assert judge(done, "RUNNING") == (Standing.finished, "", "")
+    assert "SLURM says FAILED" in judge(done, "FAILED")[2]
+    assert judge(State(), "PENDING")[0] is Standing.queued
+    assert judge(State(Status.interrupted, 3), "REQUEUED")[0] is Standing.queued
+    assert judge(running, "RUNNING")[0] is Standing.running
+    standing, reason, note = judge(running, "COMPLETED")
+    assert standing is Standing.failed
+    assert note == reason == "SLURM says COMPLETED, its own records say running after step 12"
+    assert judge(State(Status.failed, 3, reason="diverged"), "FAILED")[1] == "diverged (SLURM: FAILED)"
+    assert judge(State(), "CANCELLED")[1] == "it never started (SLURM: CANCELLED)"
+    assert judge(State(), None) == (Standing.new, "", "")
+
+
+def test_slurms_own_words() -> None:
+    text = "sbatch: error: invalid partition specified: nope\nsbatch: error: Batch job submission failed: Invalid\n"
+    assert own_words(text) == "invalid partition specified: nope; Batch job submission failed: Invalid"
+    assert own_words("allocation failure: too many\n") == "allocation failure: too many"
+
+
+def test_without_slurm_it_says_so(script: Script, outputs: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = script("train.py", "-m", "shape=16x1", "lr_base=5,2", "hydra/launcher=slurm", PATH=str(tmp_path / "empty"))
+    assert done.returncode == 2
+    assert "sbatch is not found" in done.stderr
+    assert not outputs.exists()
+
+
+def test_a_site_with_an_unknown_key_is_refused(script: Script, tmp_path: Path) -> None:
+    folder = tmp_path / "conf" / "hydra" / "launcher"
+    folder.mkdir(parents=True)
+    (folder / "ours.yaml").write_text("defaults: [slurm, _self_]\npartitoin: batch\n")
+    search = f"hydra.searchpath=[file://{tmp_path / 'conf'},file://{ROOT / 'tests/suites/tiny'},file://{ROOT}]"
+    done = script("train.py", "-m", "shape=16x1", "lr_base=5,2", "hydra/launcher=ours", search)
+    assert done.returncode == 2
+    assert "partitoin" in done.stderr
+
+
+def test_odd_values_pass_through_intact(composed: Compose) -> None:
+    """No shell sees a configuration: it is pickled."""
+    odd = 'it\'s "$(touch pwned)" `x`; a=b, {c} \\\n second line %j'
+    config = composed()
+    config.data.path = odd
+    assert pickle.loads(pickle.dumps(config)).data.path == odd
+
+
+def test_odd_overrides_pass_through_intact(script: Script, outputs: Path) -> None:
+    odd = "a 'quoted' $(touch pwned) `id`; two\nlines"
+    override = "data.path='" + odd.replace("'", "\\'") + "'"
+    done = script("train.py", "-m", "shape=16x1", "lr_base=5,2", override, "hydra.launcher.workers=1", "tracker=none")
+    assert done.returncode == 0, done.stderr
+    config = next((outputs / "runs" / "tiny").glob("*/config.yaml"))
+    assert OmegaConf.load(config).data.path == odd
+    assert not Path("pwned").exists()
