@@ -358,7 +358,8 @@ def read_state(folder: Path) -> State:
 def write_state(folder: Path, state: State) -> None:
     """Write state.json aside, then rename."""
     values = asdict(replace(state, updated=time.time()))
-    write_json(folder / "state.json", {**values, "status": state.status.value})
+    lasting = state.status is not Status.running  # a running state is written anew every second
+    write_json(folder / "state.json", {**values, "status": state.status.value}, durable=lasting)
 
 
 @contextlib.contextmanager

@@ -10,23 +10,24 @@ from typing import Any
 from shapelaw.errors import UserError
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file aside, flush it to disk, then rename it into place."""
+def write_text(path: Path, text: str, durable: bool = True) -> None:
+    """Write a text file aside, flush it to disk (if it is to outlive a power cut), then rename it into place."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with aside.open("w", encoding="utf-8") as file:
             file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, durable: bool = True) -> None:
     """Write JSON by `write_text`; NaN and infinity are refused, as JSON has none."""
-    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n", durable)
 
 
 def read_json(path: Path) -> Any:

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.table import Table
 
 from shapelaw.config import FitConfig, RunsConfig, positive, to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.fitting.fit import fit
-from shapelaw.fitting.result import SCHEMA_VERSION, FitResult, load_fit
+from shapelaw.fitting.result import SCHEMA_VERSION, FitResult
+from shapelaw.fitting.summary import show
 from shapelaw.laws import get_law
 from shapelaw.laws.base import EXPONENT
 from shapelaw.runs import RunsTable, load_runs
@@ -26,11 +25,6 @@ from shapelaw.sweep.task import Job, sweep_identity
 
 EXPERIMENT = "fits"
 """MLflow experiment of all fits."""
-SHOWN = 12
-"""Fits of a sweep whose parameters are printed in full."""
-
-WIDE = 160
-"""Columns of what is printed into a file or a pipe."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +76,7 @@ class FitTask:
             from shapelaw.tracking import close_parent
 
             close_parent(tracker.uri, EXPERIMENT, sweep_identity(jobs), failed)
-        _print([job for job in jobs if job.identity not in failed])
+        show({job.label: job.folder for job in jobs if job.identity not in failed})
 
 
 def table_of(asked: FitConfig) -> RunsTable:
@@ -233,26 +227,3 @@ def _metrics(result: FitResult) -> dict[str, float]:
     for name, (low, high) in result.intervals.items():
         metrics |= {f"low/{name}": low, f"high/{name}": high}
     return {key: float(value) for key, value in metrics.items() if math.isfinite(value)}
-
-
-def _print(jobs: Sequence[Job]) -> None:
-    """Print a sweep's fits: a table, and each law's parameters."""
-    console = Console(highlight=False, soft_wrap=True)
-    console = console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDE)
-    results = {job.label: load_fit(job.folder) for job in jobs}
-    if len(results) > 1:
-        table = Table("fit", "objective", "N ~ C^a", "interval", "folder")
-        for job in jobs:
-            table.add_row(job.label, *_row(results[job.label]), str(job.folder.name))
-        console.print(table)
-    for result in list({job.identity: results[job.label] for job in jobs}.values())[:SHOWN]:
-        console.print(result.summary(), markup=False)
-    if jobs:
-        console.print(f"fits, figures and their tables lie in {jobs[0].folder.parent}")
-
-
-def _row(result: FitResult) -> tuple[str, str, str]:
-    exponent = result.compute_optimal_exponent
-    low, high = result.intervals.get(EXPONENT, (math.nan, math.nan))
-    interval = f"{low:.3f} to {high:.3f}" if math.isfinite(low) else ""
-    return f"{result.objective:.6g}", f"{exponent:.4f}" if exponent is not None else "", interval

@@ -105,7 +105,7 @@ class _Pool:
         self.results: dict[int, JobReturn] = {}
         self.running: list[_Running] = []
         self.processes: ForkServerContext = multiprocessing.get_context("forkserver")
-        self.processes.set_forkserver_preload(list(task.preload))
+        self.processes.set_forkserver_preload([*task.preload, type(task).__module__, "shapelaw.cli", __name__])
 
     def run(self, view: View) -> list[JobReturn]:
         order = sorted(self.first.values(), key=lambda index: -self.jobs[index].cost)
@@ -150,7 +150,7 @@ class _Pool:
 
     def _start(self, index: int) -> None:
         ours, theirs = self.processes.Pipe(duplex=False)
-        arguments = (theirs, self.jobs[index].folder, self.context, self.task, self.configs[index])
+        arguments = (theirs, dict(os.environ), self.jobs[index].folder, self.context, self.task, self.configs[index])
         process = self.processes.Process(target=_work, args=arguments, name=self.jobs[index].label)
         process.start()
         theirs.close()
@@ -210,8 +210,17 @@ def _receive(running: _Running) -> JobReturn:
     return result
 
 
-def _work(connection: Connection, folder: Path, context: HydraContext, task: Task, config: DictConfig) -> None:
-    """Body of a job's process: its output goes to its own log, its result to the launcher."""
+def _work(
+    connection: Connection,
+    environment: dict[str, str],
+    folder: Path,
+    context: HydraContext,
+    task: Task,
+    config: DictConfig,
+) -> None:
+    """Body of a job's process: the launcher's environment, its output to its own log, its result to the launcher."""
+    os.environ.clear()
+    os.environ.update(environment)  # the server it was forked from may be older
     _stop_with_parent()
     log_to(folder)
     setup_globals()

@@ -130,16 +130,19 @@ class Between(pl.Callback):
         loss = module.take_train_loss()
         if module.trainer.world_size > 1:
             loss = float(module.trainer.strategy.reduce(torch.tensor(loss, device=module.device), reduce_op="mean"))
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the training loss is {loss} at step {module.progress.step}: the run diverged; try a smaller lr_base than "
-                f"{self.cell.science['rate']['lr_base']:g}"
-            )
-        return loss
+        return self._finite("training", loss, module)
+
+    def _finite(self, kind: str, loss: float, module: CellModule) -> float:
+        if math.isfinite(loss):
+            return loss
+        raise UserError(
+            f"the {kind} loss is {loss} at step {module.progress.step}: the run diverged; try a smaller lr_base than "
+            f"{self.cell.science['rate']['lr_base']:g}"
+        )
 
     def _validate(self, module: CellModule) -> None:
         module.model.eval()
-        loss = mean_loss(module, self.sample, self.micro_batch)
+        loss = self._finite("held-out", mean_loss(module, self.sample, self.micro_batch), module)
         module.model.train()
         self.state = replace(self.state, val_loss=loss)
         self.tracker.log({VAL_LOSS: loss, **self._cost(module)}, module.progress.step * self.cell.batch_tokens)

@@ -1,0 +1,102 @@
+"""What the system adds to training and to the wait before it, printed as ratios and seconds of one run on one machine.
+
+    python benchmarks/overhead.py
+
+1. tracking and callbacks: share of a nano step's time (32x2, the cheapest, where it weighs most)
+2. `python train.py --help`, and the composition of the 44 cells of SHAPELAW_SUITE=gemstones, as wall-clock seconds
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+
+from shapelaw.cell import cell_of, corpus_folder
+from shapelaw.cli import set_environment
+from shapelaw.config import TrainConfig, store_schemas, to_dataclass
+from shapelaw.data import load_corpus
+from shapelaw.tracking import open_store
+from shapelaw.training import callbacks, run
+
+ROOT = Path(__file__).resolve().parents[1]
+ROUNDS = 3
+
+
+def seconds_of_steps(config: TrainConfig) -> tuple[float, float]:
+    """(seconds between steps, seconds inside steps) of one run."""
+    corpus = load_corpus(corpus_folder(config))
+    cell = cell_of(config, corpus.manifest.corpus_hash)
+    inside: list[float] = []
+    marks: list[float] = []
+    step = run.CellModule.training_step
+    between = callbacks.Between.on_train_batch_end
+
+    def timed(module: run.CellModule, batch: torch.Tensor, index: int) -> None:
+        start = time.perf_counter()
+        step(module, batch, index)
+        inside.append(time.perf_counter() - start)
+
+    def watched(self: callbacks.Between, *arguments: object) -> None:
+        start = time.perf_counter()
+        between(self, *arguments)  # type: ignore[arg-type]
+        marks.append(time.perf_counter() - start)
+
+    run.CellModule.training_step, callbacks.Between.on_train_batch_end = timed, watched  # type: ignore[method-assign]
+    try:
+        run.run(config, cell, {}, lambda state: None)
+    finally:
+        run.CellModule.training_step, callbacks.Between.on_train_batch_end = step, between  # type: ignore[method-assign]
+    return sum(marks[:-1]), sum(inside)  # the last step is followed by a validation and a checkpoint, whatever is asked
+
+
+def overhead() -> None:
+    """Time in tracking and callbacks, without the validations and checkpoints themselves, over the time in steps."""
+    shares = []
+    for number in range(ROUNDS):
+        with tempfile.TemporaryDirectory() as folder:
+            uri = f"sqlite:///{folder}/mlflow.db"
+            never = ["validation.every_tokens=1e12", "checkpoint.every_tokens=1e12", "shape=32x2", "accelerator=cpu"]
+            with initialize_config_dir(str(ROOT / "conf")):
+                composed = compose("train", [*never, f"outputs_dir={folder}", f"tracker.uri={uri}", f"seed={number}"])
+            composed.data_dir = str(ROOT / "outputs" / "corpora")
+            config: TrainConfig = to_dataclass(composed)
+            experiment = open_store(uri, folder, "overhead")
+            config.tracker = replace(config.tracker, experiment_id=experiment)
+            between, inside = seconds_of_steps(config)
+            shares.append(between / inside)
+            print(f"  run {number + 1}: {1e3 * inside / 260:.2f} ms a step, {1e3 * between / 260:.3f} ms between steps")
+    print(f"tracking and callbacks over steps, 32x2: median {statistics.median(shares):.2%} (asked: under 2%)")
+
+
+def waits() -> None:
+    """Wall-clock seconds of composition."""
+    for title, arguments, suite in (
+        ("train.py --help", ["--help"], "nano"),
+        ("44 cells composed, priced and refused", ["-m", "shape=glob(*)", "lr_base=5,2.5"], "gemstones"),
+    ):
+        start = time.perf_counter()
+        command = [sys.executable, str(ROOT / "train.py"), *arguments]
+        subprocess.run(command, capture_output=True, check=False, env={**os.environ, "SHAPELAW_SUITE": suite})
+        print(f"{title}: {time.perf_counter() - start:.2f} s")
+
+
+def main() -> None:
+    os.environ["SHAPELAW_ROOT"] = str(ROOT)
+    set_environment(ROOT)
+    store_schemas()
+    print(f"torch {torch.__version__}, {os.cpu_count()} cores")
+    waits()
+    overhead()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""fit.py as users type it, on published runs and on tracked ones."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from conftest import Script, Sweep
+from shapelaw import load_fit, load_runs
+from shapelaw.runs import RunsTable
+from shapelaw.tracking import client
+
+
+@pytest.fixture
+def published(data_dir: Path, script: Script) -> Script:
+    """fit.py on the published data."""
+
+    def run(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return script(name, *arguments, SHAPELAW_DATA_DIR=str(data_dir), **environment)
+
+    return run
+
+
+def test_a_sweep_of_deltas_leaves_fits_figures_and_runs(published: Script, outputs: Path, data_dir: Path) -> None:
+    done = published("fit.py", "-m", "runs=gemstones", "subset=hot", "delta=1e-3,1e-4", "bootstrap.n=50")
+    assert done.returncode == 0, done.stderr
+    folders = sorted((outputs / "fits").iterdir())
+    assert [{file.name for file in folder.iterdir()} for folder in folders] == [
+        {"fit.json", "runs.parquet", "log.txt", "loss_flops.png", "loss_flops.pdf", "residuals.png", "residuals.pdf"}
+    ] * 2
+    objectives = sorted(load_fit(folder).objective for folder in folders)
+    assert objectives[0] == pytest.approx(2.0750516e-4, rel=1e-7)  # the best known at delta 1e-4
+    assert all(f"{objective:.6g}" in done.stdout for objective in objectives)
+    assert RunsTable.read(folders[0] / "runs.parquet").hash == load_runs("gemstones", subset="hot").hash
+
+    store = client(f"sqlite:///{outputs}/mlflow.db")
+    runs = store.search_runs([store.get_experiment_by_name("fits").experiment_id])
+    fits = [run for run in runs if run.data.tags["shapelaw.kind"] == "fit"]
+    parents = [run.info.run_id for run in runs if run.data.tags["shapelaw.kind"] == "sweep"]
+    assert {run.data.params["delta"] for run in fits} == {"0.001", "0.0001"}
+    assert {run.data.tags["mlflow.parentRunId"] for run in fits} == set(parents)
+    assert len(parents) == 1
+    assert {"objective", "compute_optimal_exponent", "parameter/alpha", "low/alpha"} <= set(fits[0].data.metrics)
+    names = {file.path for file in store.list_artifacts(fits[0].info.run_id)}
+    assert {"fit.json", "loss_flops.png", "residuals.png", "runs.parquet"} <= names
+
+    again = published("fit.py", "-m", "runs=gemstones", "subset=hot", "delta=1e-3,1e-4", "bootstrap.n=50")
+    assert "0 fits to run; 2 already finished, skipped" in again.stderr
+    assert f"{objectives[0]:.6g}" in again.stdout
+
+
+def test_tracked_runs_are_fitted_without_their_cooldowns(sweep: Sweep, script: Script, outputs: Path) -> None:
+    assert sweep("-m", "shape=glob(*)", "tokens=12800", "cooldown=none,linear10").returncode == 0
+    done = script(
+        "fit.py", "law=params_tokens", "bootstrap=none", "tracker=none", f"runs.uri=sqlite:///{outputs}/mlflow.db"
+    )
+    assert done.returncode == 0, done.stderr
+    folder = next((outputs / "fits").iterdir())
+    table = RunsTable.read(folder / "runs.parquet")
+    assert (len(table), set(table.kept["cooldown"])) == (75, {0.0})
+    assert (
+        table.exclusions == {"midway through a cooldown": 9, "not (cooldown == 0 and lr_base == 5)": 3}
+        or table.exclusions
+    )
+    assert load_fit(folder).law == "params_tokens"
+    assert "E = " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["law=parabola"], ["law=parabola", "interaction", "params_tokens"]),
+        (["runs=gemstones", "delta=0"], ["delta=0", "above 0"]),
+        (["runs=gemstones", "delta=nan"], ["delta=nan"]),
+        (["runs=gemstones", 'subset.where="width > 1e9"'], ["width > 1e9"]),
+        (["runs=gemstones", 'subset.where="girth > 1"'], ["girth", "width"]),
+        (["runs=gemstones", "starts=everywhere"], ["starts=everywhere", "varpro, grid"]),
+        (["runs=gemstones", "solver=newtn"], ["solver=newtn", "newton_torch"]),
+        (["runs=gemstones", "law=interaction", 'subset.where="width == 512"'], ["width", "512"]),
+        (["runs=chinchilla", "law=interaction"], ["width"]),
+        (["runs=chinchilla", "subset=hot"], ["subset=hot", "runs=gemstones"]),
+        (["runs=csv", "runs.path=/no/such.csv"], ["/no/such.csv"]),
+        ([], ["no such database", "train.py"]),
+    ],
+)
+def test_bad_input(published: Script, arguments: list[str], words: list[str]) -> None:
+    done = published(
+        "fit.py", "tracker=none", *arguments, "runs.uri=sqlite:////nowhere/mlflow.db" if not arguments else "seed=0"
+    )
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert all(word in done.stderr for word in words), done.stderr

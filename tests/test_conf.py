@@ -1,0 +1,139 @@
+"""Every file in conf/ and sweeps/ composes; the suites are what they say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from conftest import ROOT, Compose, Script
+from shapelaw.cell import cell_of
+from shapelaw.cli import set_environment
+from shapelaw.config import FitConfig, PrepareConfig, TrainConfig, store_schemas, to_dataclass
+from shapelaw.counting import params_total
+from shapelaw.laws import LAWS
+
+CONF = ROOT / "conf"
+TRAIN_GROUPS = ("lr_rule", "schedule", "cooldown", "optim", "data", "tokenizer", "attention", "tracker")
+FIT_GROUPS = ("runs", "subset", "law", "method", "solver", "counting", "flops", "bootstrap", "holdout", "tracker")
+PUBLISHED = {  # arXiv 2502.06857: width, depth, parameters
+    (256, 23): 48_377_600,
+    (256, 27): 52_311_808,
+    (384, 13): 66_758_784,
+    (512, 11): 94_776_832,
+    (256, 71): 95_588_096,
+    (512, 12): 98_710_016,
+    (512, 13): 102_643_200,
+    (768, 3): 103_814_400,
+    (256, 80): 104_440_064,
+    (512, 14): 106_576_384,
+    (512, 16): 114_442_752,
+    (384, 36): 116_518_272,
+    (768, 45): 475_468_032,
+    (1280, 15): 497_457_920,
+    (1792, 7): 517_499_136,
+    (1024, 28): 543_482_880,
+    (1280, 36): 1_013_607_680,
+    (2560, 8): 1_044_032_000,
+    (1792, 18): 1_047_397_120,
+    (2048, 27): 1_904_850_944,
+    (1536, 50): 1_924_161_024,
+    (3072, 12): 2_007_837_696,
+}
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("choice", [f"{group}={name}" for group in TRAIN_GROUPS for name in options(group)])
+def test_every_choice_of_training_composes(composed: Compose, choice: str) -> None:
+    config: TrainConfig = to_dataclass(composed(choice))
+    assert cell_of(config, "corpus").identity
+
+
+@pytest.mark.parametrize("choice", [f"{group}={name}" for group in FIT_GROUPS for name in options(group)])
+def test_every_choice_of_fitting_composes(composed: Compose, choice: str) -> None:
+    given = [choice] if choice != "runs=csv" else [choice, "runs.path=x.csv"]
+    config: FitConfig = to_dataclass(composed(*given, name="fit"))
+    assert config.law.name in LAWS
+
+
+@pytest.mark.parametrize("choice", [f"{g}={name}" for g in ("data", "tokenizer") for name in options(g)])
+def test_every_choice_of_preparing_composes(composed: Compose, choice: str) -> None:
+    with initialize_config_dir(str(CONF)):
+        config: PrepareConfig = to_dataclass(compose("prepare", [choice]))
+    assert config.data.name
+
+
+def test_every_law_and_every_choice_has_a_file_of_its_own() -> None:
+    assert options("law") == sorted(LAWS)
+
+
+def test_every_choice_says_what_it_is() -> None:
+    files = [*CONF.rglob("*.yaml"), *(ROOT / "sweeps").glob("*.yaml")]
+    silent = [
+        str(file.relative_to(ROOT)) for file in files if "#" not in file.read_text() and file.parent.name != "shape"
+    ]
+    assert not silent
+
+
+def in_suite(name: str, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> DictConfig:
+    monkeypatch.setenv("SHAPELAW_SUITE", name)
+    monkeypatch.setenv("SHAPELAW_ROOT", str(ROOT))
+    set_environment(ROOT)
+    store_schemas()
+    with initialize_config_dir(str(CONF)):
+        return compose("train", list(overrides))
+
+
+def shapes(name: str) -> dict[str, tuple[int, int]]:
+    found = {path.stem: yaml.safe_load(path.read_text()) for path in (CONF / "suite" / name / "shape").glob("*.yaml")}
+    return {stem: (shape["width"], shape["depth"]) for stem, shape in found.items()}
+
+
+@pytest.mark.parametrize("suite", ["nano", "gemstones"])
+def test_every_shape_of_a_suite_is_a_cell(outputs: Path, monkeypatch: pytest.MonkeyPatch, suite: str) -> None:
+    for stem, (width, depth) in shapes(suite).items():
+        assert stem == f"{width}x{depth}"
+        config: TrainConfig = to_dataclass(in_suite(suite, monkeypatch, f"shape={stem}"))
+        assert cell_of(config, "corpus").shape.name == stem
+
+
+def test_gemstones_are_the_papers(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(shapes("gemstones").values()) == set(PUBLISHED)
+    for (width, depth), count in PUBLISHED.items():
+        config: TrainConfig = to_dataclass(in_suite("gemstones", monkeypatch, f"shape={width}x{depth}"))
+        cell = cell_of(config, "corpus")
+        assert params_total(width, depth, cell.vocab_size, cell.shape.head_size) == count
+        assert (cell.vocab_size, cell.seq_len, cell.batch_sequences, cell.last_step) == (50_304, 2048, 2048, 83_475)
+        assert (cell.validate_every_steps, cell.checkpoint_every_steps) == (477, 477)
+    assert config.schedule.warmup_tokens == 80e6
+
+
+def test_nano_spreads_shapes(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At least 12 shapes, width and depth over a factor of 8 or more, several aspect ratios at equal parameter counts."""
+    found = shapes("nano").values()
+    widths, depths = {width for width, _ in found}, {depth for _, depth in found}
+    assert len(found) >= 12
+    assert max(widths) >= 8 * min(widths)
+    assert max(depths) >= 8 * min(depths)
+    body = [width * width * depth for width, depth in found]  # what the blocks' parameters go with
+    assert sum(body.count(size) >= 2 for size in set(body)) >= 4
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml")))
+def test_every_named_sweep_opens_with_its_question(name: str) -> None:
+    lines = (ROOT / "sweeps" / f"{name}.yaml").read_text().splitlines()
+    assert lines[0] == "# @package _global_"
+    assert lines[1].startswith("# Question: ")
+
+
+def test_a_named_sweep_is_run_and_the_command_line_wins(script: Script, tmp_path: Path) -> None:
+    """The suite of the tests has none of nano's shapes; its own are given after the sweep's name."""
+    done = script("train.py", "-m", "sweeps=lr_nano", "shape=glob(16*)", "lr_base=5", "tracker=none")
+    assert done.returncode == 0, done.stderr
+    assert "2 cells to run" in done.stderr
