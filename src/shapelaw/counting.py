@@ -28,17 +28,23 @@ VOCAB_SIZE_GEMSTONES = 50_304
 SEQ_LEN_GEMSTONES = 2048
 
 
-def params_total(width: ArrayLike, depth: ArrayLike, vocab_size: ArrayLike, head_size: int = HEAD_SIZE) -> Array:
+def params_total(
+    width: ArrayLike, depth: ArrayLike, vocab_size: ArrayLike, head_size: int = HEAD_SIZE, *, relaxed: bool = False
+) -> Array:
     """All parameters of the shape, embedding and head included.
 
     depth * (width*(h + 2k)*s + s*h*width + 12*width^2 + 2*width) + width + 2*vocab*width, with head size s,
     h = width // s query heads and k = max(h // 2, 1) key-value heads. Whole inputs are counted in 64-bit integers, exactly.
 
+    Args:
+        relaxed: h = width / s and k = h / 2 without rounding: smooth in the width, for optimisation, and the same count
+            wherever the heads are whole and even.
+
     Source: checked against every published row of the Gemstones (GEMSTONES facts, section 1).
     """
     w, d, v = np.asarray(width), np.asarray(depth), np.asarray(vocab_size)
-    heads = w // head_size
-    kv_heads = np.maximum(heads // 2, 1)
+    heads = w / head_size if relaxed else w // head_size
+    kv_heads = heads / 2 if relaxed else np.maximum(heads // 2, 1)
     attention = w * (heads + 2 * kv_heads) * head_size + head_size * heads * w
     block = attention + 3 * EXPAND * w * w + 2 * w
     return np.asarray(d * block + w + 2 * v * w)
@@ -50,17 +56,20 @@ def params(
     vocab_size: ArrayLike,
     convention: str = "total",
     head_size: int = HEAD_SIZE,
+    *,
+    relaxed: bool = False,
 ) -> Array:
     """Parameters by a named convention.
 
     Args:
         convention: `total`; `no_embedding` leaves out the token embedding (approach 3 of the paper calls this "no
             embeds"); `no_embedding_and_head` leaves out the head too (approach 1's "no embeds").
+        relaxed: see `params_total`.
 
     Raises:
         UserError: for another convention.
     """
-    return recount(params_total(width, depth, vocab_size, head_size), width, vocab_size, convention)
+    return recount(params_total(width, depth, vocab_size, head_size, relaxed=relaxed), width, vocab_size, convention)
 
 
 def recount(total: ArrayLike, width: ArrayLike, vocab_size: ArrayLike, convention: str) -> Array:
@@ -123,8 +132,13 @@ def flops_per_token(
     seq_len: int = SEQ_LEN_GEMSTONES,
     head_size: int = HEAD_SIZE,
     convention: str = "exact",
+    *,
+    relaxed: bool = False,
 ) -> Array:
     """Training FLOPs per token by a named convention (see the module's text).
+
+    Args:
+        relaxed: whether `6n` and `kaplan` count parameters without rounding heads; `exact` never rounds them.
 
     Raises:
         UserError: for another convention.
@@ -132,9 +146,31 @@ def flops_per_token(
     if convention == "exact":
         return flops_exact(width, depth, vocab_size, seq_len, head_size).total
     if convention == "6n":
-        return np.asarray(6.0 * params_total(width, depth, vocab_size, head_size))
+        return np.asarray(6.0 * params_total(width, depth, vocab_size, head_size, relaxed=relaxed))
     if convention == "kaplan":
         w, d = np.asarray(width, dtype=np.float64), np.asarray(depth, dtype=np.float64)
-        counted = params(width, depth, vocab_size, "no_embedding_and_head", head_size)
+        counted = params(width, depth, vocab_size, "no_embedding_and_head", head_size, relaxed=relaxed)
         return np.asarray(6.0 * counted + 6.0 * d * seq_len * w)
     raise UserError(f"flops={convention}: allowed are {', '.join(FLOPS_CONVENTIONS)}")
+
+
+def flops_per_served_token(
+    width: ArrayLike,
+    depth: ArrayLike,
+    vocab_size: ArrayLike = VOCAB_SIZE_GEMSTONES,
+    seq_len: int = SEQ_LEN_GEMSTONES,
+    head_size: int = HEAD_SIZE,
+    convention: str = "exact",
+    *,
+    relaxed: bool = False,
+) -> Array:
+    """FLOPs of one token of inference: the forward pass at a full context, a third of the training FLOPs unless `exact`.
+
+    Source: Sardana et al. 2024 (arXiv 2401.00448), section 2, for 2N against 6N.
+
+    Raises:
+        UserError: for another convention.
+    """
+    if convention == "exact":
+        return flops_exact(width, depth, vocab_size, seq_len, head_size).forward
+    return flops_per_token(width, depth, vocab_size, seq_len, head_size, convention, relaxed=relaxed) / 3.0

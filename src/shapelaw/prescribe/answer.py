@@ -1,0 +1,230 @@
+"""What a prescription says: sizes, tokens, rate and loss with intervals, the fitted domain, and how to run it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shapelaw.lr_rules import lr_eff
+from shapelaw.prescribe.search import Found
+from shapelaw.prescribe.surface import LOG_TOKENS_MAX
+from shapelaw.prescribe.world import Points, World
+from shapelaw.shapes import Shape
+
+if TYPE_CHECKING:
+    from shapelaw.prescribe.problem import Problem
+
+Array = NDArray[np.float64]
+LEVEL = 0.9
+"""Level of the intervals where the fit names none."""
+AMONG = 0.05
+"""Share of failed refits from which it is said."""
+
+
+@dataclass(frozen=True)
+class Prescription:
+    """One answer.
+
+    Args:
+        question: what was asked, for people.
+        law: name of the law.
+        values: width, depth, aspect_ratio, params, tokens, tokens_per_param, lr_eff, loss, flops (of training), and
+            device_hours, dollars, inference_flops where asked for; shapes and rate are left out where there are none.
+        units: unit of each value.
+        intervals: name -> (low, high) at `level`, from the fit's refits on resampled runs; none for what all refits agree on
+            (a given budget), empty without refits.
+        level: share of refits inside an interval.
+        inside: whether every size lies in the fitted domain.
+        outside: name -> factor beyond the fitted range (above 1: over the largest; below 1: under the smallest).
+        overrides: `key=value` for train.py; empty without a shape.
+        notes: what a reader must know.
+    """
+
+    question: str
+    law: str
+    values: Mapping[str, float]
+    units: Mapping[str, str]
+    intervals: Mapping[str, tuple[float, float]]
+    level: float
+    inside: bool
+    outside: Mapping[str, float]
+    overrides: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def domain(self) -> str:
+        """`inside the fitted domain`, or what lies outside by how much."""
+        if self.inside:
+            return "inside the fitted domain"
+        far = [
+            f"{name} {factor:.3g} times the largest" if factor > 1 else f"{name} {factor:.3g} times the smallest"
+            for name, factor in self.outside.items()
+        ]
+        return "outside the fitted domain: " + ", ".join(far)
+
+    def plain(self) -> dict[str, Any]:
+        """As plain types, for YAML."""
+        return {
+            "question": self.question,
+            "law": self.law,
+            "values": {name: _plain(value) for name, value in self.values.items()},
+            "units": dict(self.units),
+            "intervals": {name: [_plain(end) for end in ends] for name, ends in self.intervals.items()},
+            "level": self.level,
+            "domain": "inside" if self.inside else "outside",
+            "outside": {name: float(factor) for name, factor in self.outside.items()},
+            "overrides": list(self.overrides),
+            "notes": list(self.notes),
+        }
+
+
+UNITS = {
+    "width": "features",
+    "depth": "blocks",
+    "aspect_ratio": "width/depth",
+    "params": "parameters",
+    "tokens": "tokens",
+    "tokens_per_param": "tokens/parameter",
+    "lr_eff": "peak rate",
+    "loss": "nats per token",
+    "flops": "FLOPs",
+    "inference_flops": "FLOPs",
+    "device_hours": "device hours",
+    "dollars": "dollars",
+}
+
+
+def collect(problem: Problem, found: Found, question: str) -> Prescription:
+    """The answer of a search: row 0 is the fit's own, the other rows give the intervals."""
+    table = quantities(problem, found)
+    values = {name: float(drawn[0]) for name, drawn in table.items()}
+    if problem.world.lr_base is not None and found.points.width is not None:
+        values["lr_eff"] = _rate(problem.world, values["width"], values["depth"])
+    level = float((problem.fit.settings.get("bootstrap") or {}).get("level", LEVEL))
+    usable = np.isfinite(found.value[1:])
+    varied = {name: drawn[1:][usable] for name, drawn in table.items() if not _same(drawn[1:][usable])}
+    intervals = {name: _interval(drawn, level) for name, drawn in varied.items() if usable.sum() > 1}
+    outside = beyond(problem.world, values)
+    return Prescription(
+        question=question,
+        law=str(problem.fit.law),
+        values=values,
+        units={name: UNITS[name] for name in values},
+        intervals=intervals,
+        level=level,
+        inside=not outside,
+        outside=outside,
+        overrides=overrides(problem.world, values) if problem.space == "feasible" else (),
+        notes=_notes(problem, found, usable),
+    )
+
+
+def quantities(problem: Problem, found: Found) -> dict[str, Array]:
+    """Every quantity under every parameter vector, each (vectors,)."""
+    points, tokens = found.points, np.exp(np.minimum(found.log_tokens, LOG_TOKENS_MAX))
+    out: dict[str, Array] = {}
+    if points.width is not None and points.depth is not None:
+        out |= {"width": points.width, "depth": points.depth, "aspect_ratio": points.width / points.depth}
+    out |= {"params": points.params, "tokens": tokens, "tokens_per_param": tokens / points.params}
+    out["loss"] = _diagonal_losses(problem, points, found.log_tokens)
+    out["flops"] = points.train_flops * tokens
+    if problem.cost.served_tokens:
+        out["inference_flops"] = points.serve_flops * problem.cost.served_tokens
+    if problem.cost.throughput is not None:
+        seconds = (out["flops"] + out.get("inference_flops", 0.0)) / _diagonal_rates(problem, points)
+        out["device_hours"] = seconds / 3600.0
+        if problem.cost.unit == "dollars":
+            out["dollars"] = out["device_hours"] * problem.cost.price
+    return out
+
+
+def _diagonal_losses(problem: Problem, points: Points, log_tokens: Array) -> Array:
+    """Loss of each parameter vector at its own point."""
+    own = _column(points)
+    return problem.surface.at(own).loss(log_tokens[:, None])[:, 0]
+
+
+def _diagonal_rates(problem: Problem, points: Points) -> Array:
+    assert problem.cost.throughput is not None
+    rates = problem.cost.throughput.rate(_column(points), problem.coefficients)
+    return np.asarray(np.broadcast_to(rates, (len(points.params), 1))[:, 0])
+
+
+def _column(points: Points) -> Points:
+    """Points (vectors,) as (vectors, 1)."""
+    return points.map(lambda values: values[:, None])
+
+
+def beyond(world: World, values: Mapping[str, float]) -> dict[str, float]:
+    """Quantities outside the fitted ranges, with their factor over the largest or the smallest."""
+    out = {}
+    for name, (low, high) in world.ranges.items():
+        if name in values and not low * (1 - 1e-9) <= values[name] <= high * (1 + 1e-9):
+            out[name] = values[name] / (high if values[name] > high else low)
+    return out
+
+
+def overrides(world: World, values: Mapping[str, float]) -> tuple[str, ...]:
+    """What train.py is given: the shape, tokens in whole batches (rounded down, so that the budget holds) and the rate."""
+    batch = world.batch_tokens or 1
+    tokens = max(int(values["tokens"] // batch), 1) * batch
+    out = [f"shape.width={values['width']:.0f}", f"shape.depth={values['depth']:.0f}", f"tokens={tokens}"]
+    return (*out, f"lr_base={world.lr_base:g}") if world.lr_base is not None else tuple(out)
+
+
+def _rate(world: World, width: float, depth: float) -> float:
+    """Peak rate; a relaxed shape gets that of the nearest whole one."""
+    head = world.rules.head_size
+    whole = Shape(max(round(width / head), 1) * head, max(round(depth), 1), head)
+    assert world.lr_base is not None
+    return lr_eff(world.lr_base, whole, world.lr_rule, world.width_unit, world.patch)
+
+
+def _interval(drawn: Array, level: float) -> tuple[float, float]:
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _same(drawn: Array) -> bool:
+    """Whether a quantity is what was given: it differs by rounding alone."""
+    return bool(drawn.size) and float(np.ptp(drawn)) <= 1e-9 * abs(float(drawn[0]))
+
+
+def _notes(problem: Problem, found: Found, usable: NDArray[np.bool_]) -> tuple[str, ...]:
+    notes = []
+    if len(problem.surface) == 1 and problem.intervals:
+        notes.append("no intervals: the fit holds no refits of resampled runs (bootstrap=runs makes them)")
+    failed = int((~usable).sum())
+    if failed > AMONG * max(len(usable), 1):
+        notes.append(f"{failed} of {len(usable)} refits reach it at no size and are left out of the intervals")
+    notes += _edges(problem, found)
+    throughput = problem.cost.throughput
+    if throughput is not None:
+        error = f"; a left-out shape's rate is off by {throughput.error:.1%}" if throughput.error else ""
+        notes.append(f"device hours by {throughput.source}{error}")
+    return tuple(notes)
+
+
+def _edges(problem: Problem, found: Found) -> list[str]:
+    """Which ends of the searched ranges the best shape lies at."""
+    points = problem.shapes if problem.space == "feasible" else None
+    if points is None or points.width is None or points.depth is None or len(points.width) == 1:
+        return []
+    assert found.points.width is not None
+    assert found.points.depth is not None
+    out = []
+    for name, own, every in (("width", found.points.width, points.width), ("depth", found.points.depth, points.depth)):
+        if own[0] in (every.min(), every.max()):
+            out.append(f"the best {name} is the {'smallest' if own[0] == every.min() else 'largest'} allowed")
+    return out
+
+
+def _plain(value: float) -> float | int | None:
+    if not math.isfinite(value):
+        return None
+    return int(value) if value == int(value) and abs(value) < 2**53 else float(value)

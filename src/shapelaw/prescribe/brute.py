@@ -1,0 +1,123 @@
+"""The paper's search over (width, depth, tokens) triples, done without forming them.
+
+The authors put every triple into a bin of FLOPs and take each bin's lowest predicted loss. As loss falls with tokens, the
+only triple of a shape that can win a bin is the one of most tokens that still lies in it; sorted by FLOPs per token, the
+shapes with the same such token count are neighbours. So every bin is a few hundred slices, and no triple is visited twice.
+
+Source: Gemstones (arXiv 2502.06857), section 4.2 (10^8 triples).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from shapelaw.prescribe.surface import Surface
+from shapelaw.prescribe.world import Points, World
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Triples:
+    """Every pair of a shape and a token count.
+
+    Args:
+        shapes: whole shapes, (n,).
+        tokens: token counts, ascending, (m,).
+    """
+
+    shapes: Points
+    tokens: Array
+
+    def __len__(self) -> int:
+        """Number of triples."""
+        return len(self.shapes.params) * len(self.tokens)
+
+
+def paper_edges() -> Array:
+    """Edges of the authors' 13 bins: 1e18 to 1e26 FLOPs, even in the logarithm.
+
+    A bin spans a factor of 4.12. Its winner lies at its right edge, yet the paper's figures draw it at the left one.
+    """
+    return np.logspace(18, 26, 14)
+
+
+def paper_shapes() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Widths and depths of the authors' search: 637,733 shapes.
+
+    1,025 widths from 2^8 to 2^17 and, for each, 800 depths from width/2048 (at least 1) to 16 widths, all even in their
+    logarithm, cut to whole numbers and each taken once. Powers are formed as theirs, as 10^3 may come out below 1000.
+    """
+    widths = np.unique(np.logspace(8, 17, 2**10 + 1, base=2).astype(np.int64))
+    pairs = []
+    for width in widths.tolist():
+        ends = np.log10([max(width // 2**11, 1), width * 2**4])
+        depths = np.unique(np.logspace(ends[0], ends[1], 800).astype(np.int64))
+        pairs.append(np.stack([np.full(len(depths), width), depths]))
+    both = np.concatenate(pairs, axis=1)
+    return both[0], both[1]
+
+
+def paper_triples(world: World, log10_tokens_from: float = 9.0) -> Triples:
+    """The authors' 318.9 million triples: their shapes and 500 token counts up to 10^13.5, even in the logarithm."""
+    width, depth = paper_shapes()
+    tokens = np.logspace(log10_tokens_from, 13.5, 500).astype(np.int64).astype(np.float64)
+    return Triples(world.points(width, depth), tokens)
+
+
+def bin_minima(surface: Surface, triples: Triples, edges: Array) -> pd.DataFrame:
+    """The triple of lowest predicted loss in every bin of FLOPs (left edge excluded, as by the authors, but the first).
+
+    Args:
+        surface: its first parameter vector counts; the law's loss must fall with tokens.
+        edges: of the bins, ascending, (bins + 1,).
+
+    Returns:
+        a row per bin that holds a triple: left, right, width, depth, params, tokens, flops, loss.
+    """
+    order = np.argsort(triples.shapes.train_flops, kind="stable")
+    shapes = triples.shapes.take(order)
+    bound = surface.rows(0, 1).at(shapes)
+    rows = []
+    for i, (left, right) in enumerate(pairwise(edges.tolist())):
+        log_tokens = _most_tokens(shapes.train_flops, triples.tokens, left, right, inclusive=i == 0)
+        served = np.flatnonzero(np.isfinite(log_tokens))
+        if not len(served):
+            continue
+        losses = bound.loss(np.where(np.isfinite(log_tokens), log_tokens, 0.0))[0]
+        best = served[np.argmin(losses[served])]
+        rows.append(
+            _row(shapes, int(best), float(np.exp(log_tokens[best])), left, right) | {"loss": float(losses[best])}
+        )
+    return pd.DataFrame(rows)
+
+
+def _most_tokens(costs: Array, tokens: Array, left: float, right: float, inclusive: bool) -> Array:
+    """Log of the most tokens with which each shape lies in a bin, NaN for none; costs ascend."""
+    stops = np.searchsorted(costs, right / tokens, side="right")  # shapes[:stop] can afford this token count
+    which = np.repeat(np.arange(len(tokens))[::-1], np.diff(stops[::-1], prepend=0))
+    counts = np.full(len(costs), np.nan)
+    counts[: len(which)] = tokens[which]
+    flops = counts * costs
+    with np.errstate(invalid="ignore"):
+        inside = flops >= left if inclusive else flops > left
+    return np.log(np.where(inside, counts, np.nan))
+
+
+def _row(shapes: Points, i: int, tokens: float, left: float, right: float) -> dict[str, float]:
+    assert shapes.width is not None
+    assert shapes.depth is not None
+    sizes = {"width": shapes.width[i], "depth": shapes.depth[i], "params": shapes.params[i]}
+    flops = shapes.train_flops[i] * tokens
+    return {
+        "left": left,
+        "right": right,
+        **{k: float(v) for k, v in sizes.items()},
+        "tokens": round(tokens),
+        "flops": flops,
+    }

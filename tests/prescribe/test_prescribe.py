@@ -1,0 +1,284 @@
+"""Prescriptions against brute force, closed forms and another optimiser."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+from worlds import NATURAL, fitted, table
+
+from shapelaw.counting import flops_exact, flops_per_token, params, params_total
+from shapelaw.errors import UserError
+from shapelaw.laws import get_law
+from shapelaw.prescribe.price import Cost, Throughput
+from shapelaw.prescribe.problem import Limits, Problem, measured_cost
+from shapelaw.prescribe.search import SpendBudget
+from shapelaw.prescribe.surface import Surface, _AnyBound
+from shapelaw.prescribe.world import World
+
+SHAPED = ["interaction", "width_depth_params_tokens", "width_depth_tokens"]
+VOCAB = 50_304
+
+
+def loss_by_hand(
+    law: str, width: np.ndarray, depth: np.ndarray, tokens: np.ndarray, counting: str = "total"
+) -> np.ndarray:
+    columns = {"width": width, "depth": depth, "params": params(width, depth, VOCAB, counting), "tokens": tokens}
+    return get_law(law).predict(NATURAL[law], columns)
+
+
+def every_shape(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
+    rules = problem.world.rules
+    w, d = np.meshgrid(rules.widths(), np.arange(rules.depth_min, rules.depth_max + 1), indexing="ij")
+    return w.ravel(), d.ravel()
+
+
+@pytest.mark.parametrize("law", SHAPED)
+@pytest.mark.parametrize("budget", [1e19, 1e21, 1e22])
+def test_the_best_of_all_whole_shapes(law: str, budget: float) -> None:
+    problem = Problem.of(fitted(law), table())
+    answer = problem.best(budget)
+    w, d = every_shape(problem)
+    tokens = budget / flops_exact(w, d).total
+    losses = loss_by_hand(law, w, d, tokens)
+    best = int(np.argmin(losses))
+    assert (answer.values["width"], answer.values["depth"]) == (w[best], d[best])
+    assert answer.values["loss"] == pytest.approx(losses[best], rel=1e-13)
+    assert answer.values["tokens"] == pytest.approx(tokens[best], rel=1e-13)
+    assert answer.values["flops"] == pytest.approx(budget, rel=1e-12)  # it spends its budget
+
+
+@pytest.mark.parametrize("law", SHAPED)
+def test_relaxed_is_where_another_optimiser_ends(law: str) -> None:
+    problem = Problem.of(fitted(law), table(), space="relaxed")
+    answer, whole = problem.best(1e21), Problem.of(fitted(law), table()).best(1e21)
+
+    def loss(logs: np.ndarray) -> float:
+        w, d = np.exp(logs)
+        count = params_total(w, d, VOCAB, relaxed=True)
+        columns = {"width": w, "depth": d, "params": count, "tokens": 1e21 / flops_exact(w, d).total}
+        return float(get_law(law).predict(NATURAL[law], columns)[0])
+
+    other = minimize(loss, np.log([1500.0, 30.0]), method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-15})
+    assert answer.values["loss"] == pytest.approx(other.fun, rel=1e-12)
+    assert [answer.values["width"], answer.values["depth"]] == pytest.approx(np.exp(other.x), rel=1e-5)
+    assert answer.values["loss"] <= whole.values["loss"]
+    assert answer.overrides == ()
+
+
+def test_size_alone_is_chinchillas_closed_form() -> None:
+    p = NATURAL["params_tokens"]
+    answer = Problem.of(fitted("params_tokens"), table(), space="params").best(5.76e23)
+    a = p["beta"] / (p["alpha"] + p["beta"])
+    g = (p["alpha"] * p["A"] / (p["beta"] * p["B"])) ** (1 / (p["alpha"] + p["beta"]))
+    n_opt = g * (5.76e23 / 6) ** a
+    assert answer.values["params"] == pytest.approx(n_opt, rel=1e-7)
+    assert answer.values["tokens"] == pytest.approx(5.76e23 / (6 * n_opt), rel=1e-7)
+    assert "width" not in answer.values
+
+
+@pytest.mark.parametrize("law", ["interaction", "width_depth_params_tokens", "kaplan_e", "params_tokens"])
+def test_surfaces_are_the_laws_and_their_inverses(law: str) -> None:
+    problem = Problem.of(fitted(law, refits=3), table(), limits=Limits(aspect_ratio=64.0))
+    assert problem.shapes is not None
+    surface, points = problem.surface, problem.shapes
+    log_tokens = np.full((4, 1), math.log(3e10))
+    fast, plain = surface.at(points), _AnyBound(surface, points)
+    losses = fast.loss(log_tokens)
+    assert np.allclose(losses, plain.loss(log_tokens), rtol=1e-13)
+    target = losses.mean(axis=1, keepdims=True)
+    found, searched = fast.log_tokens_for(target), plain.log_tokens_for(target)
+    assert np.array_equal(np.isfinite(found), np.isfinite(searched))
+    usable = np.isfinite(found) & (found > 0)
+    assert np.allclose(found[usable], searched[usable], atol=1e-9)
+    back = fast.loss(np.where(np.isfinite(found), found, 0.0))
+    assert np.allclose(back[usable], np.broadcast_to(target, back.shape)[usable], rtol=1e-12)
+
+
+@settings(deadline=None, max_examples=15)
+@given(exponent=st.floats(18.5, 24.0), serving=st.sampled_from([0.0, 1e11, 1e13]))
+def test_reaching_the_loss_of_a_budget_costs_that_budget(exponent: float, serving: float) -> None:
+    problem = Problem.of(fitted("interaction"), table(), Cost(served_tokens=serving), "relaxed")
+    budget = 10.0**exponent
+    try:
+        best = problem.best(budget)
+    except UserError:
+        return  # the budget does not pay for the serving
+    back = problem.reach(best.values["loss"])
+    spent = back.values["flops"] + back.values.get("inference_flops", 0.0)
+    assert spent == pytest.approx(budget, rel=1e-7)
+
+
+def test_serving_makes_models_smaller_and_longer_trained() -> None:
+    runs, fit = table(), fitted("interaction")
+    plain = Problem.of(fit, runs)
+    loss = plain.best(1e21).values["loss"]
+    cheap = Problem.of(fit, runs, Cost(served_tokens=1e12)).reach(loss)
+    assert cheap.values["params"] < plain.reach(loss).values["params"]
+    w, d = every_shape(plain)
+    counts = flops_exact(w, d)
+    tokens = np.exp(plain.surface.at(plain.world.points(w, d)).log_tokens_for(np.array(loss)))[0]
+    total = counts.total * tokens + counts.forward * 1e12
+    best = int(np.argmin(total))
+    assert (cheap.values["width"], cheap.values["depth"]) == (w[best], d[best])
+    assert cheap.values["flops"] + cheap.values["inference_flops"] == pytest.approx(total[best], rel=1e-12)
+
+
+def test_fewest_tokens_are_those_of_the_largest_allowed_model() -> None:
+    problem = Problem.of(fitted("params_tokens"), table(), limits=Limits(params_max=1e9, aspect_ratio=64.0))
+    answer = problem.reach(2.8, least="tokens")
+    assert problem.shapes is not None
+    assert answer.values["params"] == problem.shapes.params.max()
+    p = NATURAL["params_tokens"]
+    rest = 2.8 - p["E"] - p["A"] * answer.values["params"] ** -p["alpha"]
+    assert answer.values["tokens"] == pytest.approx((p["B"] / rest) ** (1 / p["beta"]), rel=1e-12)
+
+
+def test_loss_of_a_given_shape() -> None:
+    answer = Problem.of(fitted("interaction"), table()).at(1024, 28, 5e10)
+    by_hand = loss_by_hand("interaction", np.array([1024]), np.array([28]), np.array([5e10]))
+    assert answer.values["loss"] == pytest.approx(float(by_hand[0]), rel=1e-13)
+    assert answer.inside
+    assert answer.values["lr_eff"] == pytest.approx(5 / (1024 * math.sqrt(28)))
+    assert answer.overrides == (
+        "shape.width=1024",
+        "shape.depth=28",
+        f"tokens={int(5e10 // 2**22) * 2**22}",
+        "lr_base=5",
+    )
+
+
+def test_every_refit_is_prescribed_for() -> None:
+    fit = fitted("interaction", refits=40)
+    answer = Problem.of(fit, table()).best(1e21)
+    losses, widths = [], []
+    for i in range(40):
+        parameters = {name: values[i] for name, values in fit.replicates.items()}
+        one = Problem.of(dataclasses.replace(fit, parameters=parameters, replicates={}), table()).best(1e21)
+        losses.append(one.values["loss"])
+        widths.append(one.values["width"])
+    assert answer.intervals["loss"] == pytest.approx(np.quantile(losses, [0.05, 0.95]), rel=1e-12)
+    assert answer.intervals["width"] == pytest.approx(np.quantile(widths, [0.05, 0.95]))
+    assert "flops" not in answer.intervals  # given, not found
+    assert any("no refits" in note for note in Problem.of(fitted("interaction"), table()).best(1e21).notes)
+
+
+def test_failed_refits_are_left_out() -> None:
+    fit = fitted("interaction", refits=10)
+    drawn = {name: (*values[:9], math.nan) for name, values in fit.replicates.items()}
+    assert len(Surface.of(dataclasses.replace(fit, replicates=drawn))) == 10
+
+
+def test_domain() -> None:
+    problem = Problem.of(fitted("interaction"), table())
+    inside, outside = problem.at(1024, 28, 5e10), problem.at(4096, 40, 2e12)
+    assert inside.domain == "inside the fitted domain"
+    assert not outside.inside
+    assert outside.outside["width"] == 2.0
+    assert outside.outside["tokens"] == pytest.approx(20.0)
+    assert "tokens 20 times the largest" in outside.domain
+
+
+def test_device_hours_of_a_constant_rate() -> None:
+    runs, fit = table(rate=1e14), fitted("interaction")
+    world = World.of(fit, runs)
+    measured = measured_cost(runs, world)
+    assert measured.throughput is not None
+    assert measured.throughput.rate(world.points([3072], [40])) == pytest.approx(1e14, rel=1e-9)
+    by_flops = Problem.of(fit, runs).best(1e21)
+    hours = 1e21 / 1e14 / 3600
+    for cost in (measured, Cost("device_hours", Throughput.given(2.5e14, 0.4))):
+        answer = Problem.of(fit, runs, cost).best(hours)
+        assert answer.values["width"] == by_flops.values["width"]
+        assert answer.values["tokens"] == pytest.approx(by_flops.values["tokens"], rel=1e-9)
+        assert answer.values["device_hours"] == pytest.approx(hours)
+    dollars = Problem.of(fit, runs, dataclasses.replace(measured, unit="dollars", price=2.5)).best(2.5 * hours)
+    assert dollars.values["tokens"] == pytest.approx(by_flops.values["tokens"], rel=1e-9)
+    assert dollars.values["dollars"] == pytest.approx(2.5 * hours)
+
+
+def test_rates_are_interpolated_over_shape_with_their_error() -> None:
+    runs, fit = table(), fitted("interaction", refits=200)
+    kept = runs.kept
+    uneven = kept["seconds_per_step"] * (kept["width"] / 1024.0) ** -0.5
+    world = World.of(fit, runs)
+    smooth = Throughput.measured(table(seconds_per_step=uneven), world)
+    assert smooth.rate(world.points([1448], [20])) == pytest.approx(1e14 * math.sqrt(1448 / 1024), rel=1e-9)
+    assert smooth.error == pytest.approx(0.0, abs=1e-9)
+    noise = np.repeat(np.exp(0.1 * np.random.default_rng(1).standard_normal(6)), 3)
+    rough = Throughput.measured(table(seconds_per_step=kept["seconds_per_step"] * noise), world)
+    assert 0.03 < rough.error < 0.4
+    answer = Problem(fit, world, Cost("device_hours", rough)).best(3000.0)
+    low, high = answer.intervals["flops"]
+    assert low < answer.values["flops"] < high
+    assert any("left-out shape" in note for note in answer.notes)
+
+
+@pytest.mark.parametrize("convention", ["exact", "6n", "kaplan"])
+def test_depth_at_given_flops(convention: str) -> None:
+    world = World(VOCAB, flops=convention)
+    wanted = flops_per_token(1024, 28, VOCAB, convention=convention)
+    assert world.depth_at(np.array([1024.0]), wanted) == pytest.approx(28, rel=1e-12)
+
+
+def test_relaxed_counts_meet_whole_ones() -> None:
+    widths = np.array([256, 512, 1024, 2048])
+    assert np.array_equal(params_total(widths, 20, VOCAB), params_total(widths.astype(float), 20, VOCAB, relaxed=True))
+    ends = params_total(np.array([511.999, 512.001]), 20, VOCAB, relaxed=True)
+    assert np.ptp(ends) / ends[0] < 1e-5  # no step where a head begins
+
+
+def test_a_nano_suite_has_its_own_rules() -> None:
+    small = {"width": 64, "depth": 1, "head_size": 16, "vocab_size": 257, "seq_len": 128, "suite": "nano"}
+    runs = table().frame.iloc[:1].assign(**small, params=int(params_total(64, 1, 257, 16)))
+    world = World.of(fitted("interaction"), type(table())(runs))
+    assert (world.rules.width_min, world.rules.width_max, world.rules.depth_min) == (32, 1024, 1)
+    assert (world.vocab_size, world.seq_len, world.suite, world.width_unit) == (257, 128, "nano", 8.0)
+
+
+def test_what_is_refused() -> None:
+    runs, fit = table(), fitted("interaction")
+    problem = Problem.of(fit, runs)
+    with pytest.raises(UserError, match=r"smallest shape is 256x2 .* largest 8192x255"):
+        problem.best(1e30)
+    with pytest.raises(UserError, match="the best is the smallest"):
+        problem.best(1e14)
+    with pytest.raises(UserError, match=r"buys no training token.*smallest shape is 256x2"):
+        Problem.of(fit, runs, Cost(served_tokens=1e15)).best(1e18)
+    with pytest.raises(UserError, match=r"budget=-1"):
+        problem.best(-1.0)
+    with pytest.raises(UserError, match=r"no allowed size reaches it.*the lowest is"):
+        problem.reach(1.0)
+    with pytest.raises(UserError, match=r"prescribes no aspect ratio.*aspect_ratio=NUMBER"):
+        Problem.of(fitted("params_tokens"), runs)
+    with pytest.raises(UserError, match="no shape meets"):
+        Problem.of(fit, runs, limits=Limits(params_max=1e3))
+    with pytest.raises(UserError, match="reads width and depth"):
+        Problem.of(fit, runs, space="params")
+    with pytest.raises(UserError, match="lack seconds_per_step"):
+        measured_cost(type(runs)(runs.frame.drop(columns="seconds_per_step")), World.of(fit, runs))
+    with pytest.raises(UserError, match="vocabulary"):
+        Problem.of(fit, type(runs)(runs.frame.drop(columns="vocab_size")))
+    with pytest.raises(UserError, match="no law of the loss"):
+        Problem.of(dataclasses.replace(fit, law=None, method="hull"), runs)
+
+
+def test_a_limit_moves_the_answer_instead_of_refusing_it() -> None:
+    answer = Problem.of(fitted("interaction"), table(), limits=Limits(params_max=1e8)).best(1e22)
+    assert answer.values["params"] <= 1e8
+    lower = Problem.of(fitted("interaction"), table()).best(1e22)
+    assert lower.values["loss"] < answer.values["loss"]
+
+
+def test_memory_is_bounded_by_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = Problem.of(fitted("interaction", refits=20), table())
+    whole = problem.search(SpendBudget(1e21))
+    monkeypatch.setattr("shapelaw.prescribe.search.CHUNK", 20_000)
+    pieces = problem.search(SpendBudget(1e21))
+    assert np.array_equal(whole.value, pieces.value)
+    assert np.array_equal(whole.points.params, pieces.points.params)

@@ -1,0 +1,170 @@
+"""What other choices cost, against closed forms, synthetic truth and brute force."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.optimize import minimize_scalar
+from worlds import NATURAL, fitted, table
+
+from shapelaw import load_runs
+from shapelaw.counting import flops_exact, params_total
+from shapelaw.errors import UserError
+from shapelaw.prescribe.brute import Triples, bin_minima, paper_edges, paper_shapes
+from shapelaw.prescribe.price import Cost
+from shapelaw.prescribe.problem import Limits, Problem
+from shapelaw.prescribe.studies import aspect_ratio_cost, compare_laws, overspend, overspend_measured, overtraining
+from shapelaw.prescribe.surface import Surface
+from shapelaw.prescribe.world import World
+from shapelaw.runs.table import RunsTable
+
+VOCAB = 50_304
+
+
+def test_overtraining_by_eq_1_is_closed() -> None:
+    p, budget = NATURAL["params_tokens"], 1e21
+    found = overtraining(Problem.of(fitted("params_tokens"), table(), space="params"), budget)
+    a = p["beta"] / (p["alpha"] + p["beta"])
+    n_opt = (p["alpha"] * p["A"] / (p["beta"] * p["B"])) ** (1 / (p["alpha"] + p["beta"])) * (budget / 6) ** a
+    tokens = budget / (6 * n_opt) * found["factor"]
+    losses = p["E"] + p["A"] * (n_opt / found["factor"]) ** -p["alpha"] + p["B"] * tokens ** -p["beta"]
+    assert np.allclose(found["loss"], losses, rtol=1e-12)
+    assert np.allclose(found["tokens"], tokens, rtol=1e-7)
+    assert found["excess"].iloc[4] == pytest.approx(0.0, abs=1e-12)
+    assert (found["excess"] >= -1e-12).all()
+
+
+def test_overtraining_shapes_are_reoptimised_and_spend_the_budget() -> None:
+    found = overtraining(Problem.of(fitted("interaction", refits=20), table()), 1e21, (0.5, 1.0, 2.0))
+    for _, row in found.iterrows():
+        assert flops_exact(row["width"], row["depth"]).total * row["tokens"] == pytest.approx(1e21, rel=1e-12)
+        assert _least_at(row["tokens"], 1e21) == pytest.approx(row["loss"], rel=1e-12)
+    assert (found["low"] < found["loss"]).all()
+    assert (found["high"] > found["loss"]).all()
+    with pytest.raises(UserError, match="training FLOPs"):
+        overtraining(Problem.of(fitted("interaction"), table(), Cost(served_tokens=1e9)), 1e21)
+
+
+def _least_at(tokens: float, budget: float) -> float:
+    """Lowest interaction-law loss over shapes of budget / tokens FLOPs per token, by scipy."""
+    p, world = NATURAL["interaction"], World(VOCAB)
+
+    def loss(log_width: float) -> float:
+        w = math.exp(log_width)
+        d = float(world.depth_at(np.array(w), budget / tokens))
+        n = float(params_total(w, d, VOCAB, relaxed=True))
+        price = 1 + (p["kappa"] * (math.log(w / d) - p["mu"])) ** 2
+        return p["E"] + (p["A"] * n ** -p["alpha"] + p["B"] * n ** p["gamma"] * tokens ** -p["beta"]) * price
+
+    return float(
+        minimize_scalar(loss, bounds=(math.log(300), math.log(8000)), method="bounded", options={"xatol": 1e-10}).fun
+    )
+
+
+def test_a_wrong_aspect_ratio_costs_what_the_law_says() -> None:
+    """With 6N counted without a vocabulary, N and T do not care for the ratio, so the price is the law's factor."""
+    p = NATURAL["interaction"]
+    world = World(vocab_size=1, counting="no_embedding_and_head", flops="6n")
+    problem = Problem(fitted("interaction", refits=10), world, space="relaxed")
+    best_ratio = math.exp(p["mu"])
+    found = aspect_ratio_cost(problem, 1e21, [best_ratio / 4, best_ratio, best_ratio * 4])
+    reducible = found["loss"] - p["E"]
+    expected = 1 + (p["kappa"] * math.log(4)) ** 2
+    assert (reducible / reducible.iloc[1]).tolist() == pytest.approx([expected, 1.0, expected], rel=1e-3)
+    assert found["excess"].iloc[1] == pytest.approx(0.0, abs=1e-7)
+    exponent = p["alpha"] * p["beta"] / (p["alpha"] + p["beta"] + p["gamma"])  # L - E ~ C^-exponent
+    assert found["budget_factor"].iloc[0] == pytest.approx(expected ** (1 / exponent), rel=1e-2)
+    assert (found["budget_factor_low"] <= found["budget_factor_high"]).all()
+    with pytest.raises(UserError, match="no width and depth"):
+        aspect_ratio_cost(Problem.of(fitted("params_tokens"), table(), space="params"), 1e21, [50.0])
+
+
+def test_overspend_of_every_shape() -> None:
+    p = NATURAL["params_tokens"]
+    problem = Problem.of(fitted("params_tokens", flops="6n"), table(), limits=Limits(aspect_ratio=64.0))
+    found = overspend(problem, [2.6, 2.4])
+    assert problem.shapes is not None
+    assert len(found) == 2 * len(problem.shapes.params)
+    for loss, group in found.groupby("loss"):
+        rest = loss - p["E"] - p["A"] * group["params"] ** -p["alpha"]
+        tokens = np.where(rest > 0, (p["B"] / rest.where(rest > 0, 1.0)) ** (1 / p["beta"]), np.inf)
+        cost = 6 * group["params"] * tokens
+        assert np.allclose(group["overspend"], cost / cost.min(), rtol=1e-10)
+    with pytest.raises(UserError, match="no shape reaches"):
+        overspend(problem, [1.0])
+
+
+def test_measured_overspend_of_points_on_and_above_a_line() -> None:
+    """Losses on a power law of the cost, and one run that paid three times too much for its loss."""
+    cost = np.geomspace(1e18, 1e21, 7)
+    frame = pd.DataFrame({"run": [f"r{i}" for i in range(7)], "flops": cost, "loss": 3 * (cost / 1e18) ** -0.03})
+    worse = pd.DataFrame({"run": ["worse"], "flops": [3e19], "loss": [3 * (1e19 / 1e18) ** -0.03]})
+    whole = pd.concat([frame, worse]).assign(params=1e8, tokens=1e10)
+    found = overspend_measured(RunsTable(whole), tokens=1e10).set_index("run")
+    assert found.loc["worse", "overspend"] == pytest.approx(3.0, rel=1e-9)
+    assert np.allclose(found.drop(index="worse")["overspend"], 1.0)
+    with pytest.raises(UserError, match="no run was validated"):
+        overspend_measured(RunsTable(whole), tokens=5e10)
+
+
+def test_measured_overspend_of_the_gemstones(data_dir: Path) -> None:
+    runs = load_runs("gemstones", subset="hot_100b+")
+    flops, hours = overspend_measured(runs), overspend_measured(runs, cost="device_hours")
+    assert len(flops) == len(hours) == 22
+    assert flops["overspend"].min() >= 1 - 1e-9
+    assert hours["overspend"].min() >= 1 - 1e-9
+    assert hours["overspend"].max() > flops["overspend"].max()  # narrow, deep models are slow beside their FLOPs
+
+
+def test_laws_are_compared_by_what_following_them_costs() -> None:
+    fits = {"truth": fitted("interaction", refits=5), "twin": fitted("interaction"), "eq 1": fitted("params_tokens")}
+    found = compare_laws(fits, table(), 1e21)
+    pairs = found.regret.set_index(["followed", "true"])
+    assert len(pairs) == 6
+    assert pairs.loc[("truth", "twin"), "excess"] == 0.0
+    assert pairs.loc[("truth", "twin"), "wasted"] == pytest.approx(0.0, abs=1e-9)
+    assert pairs.loc[("eq 1", "truth"), "wasted"] > 0.01
+    sizes = found.prescriptions["eq 1"].values
+    point = Problem.of(fits["truth"], table()).at(int(sizes["width"]), int(sizes["depth"]), sizes["tokens"])
+    assert pairs.loc[("eq 1", "truth"), "loss"] == pytest.approx(point.values["loss"], rel=1e-12)
+    best = found.prescriptions["truth"].values["aspect_ratio"]
+    assert sizes["aspect_ratio"] / best == pytest.approx(1.0, abs=0.16)
+    with pytest.raises(UserError, match="at least two"):
+        compare_laws({"one": fits["truth"]}, table(), 1e21)
+
+
+def test_laws_without_shapes_are_compared_by_size() -> None:
+    found = compare_laws({"a": fitted("params_tokens"), "b": fitted("params_tokens", alpha=0.3)}, table(), 1e21)
+    assert "width" not in found.prescriptions["a"].values
+    assert (found.regret["wasted"] > 0).all()
+
+
+@pytest.mark.parametrize("law", ["interaction", "width_depth_params_tokens"])
+def test_bins_have_the_minimisers_of_brute_force(law: str) -> None:
+    world = World(VOCAB)
+    w, d = np.meshgrid(np.unique(np.geomspace(256, 9000, 40).astype(int)), np.arange(2, 60, 3), indexing="ij")
+    triples = Triples(world.points(w.ravel(), d.ravel()), np.geomspace(1e9, 1e13, 90).astype(int).astype(float))
+    edges = np.logspace(18, 24, 11)
+    surface = Surface.of(fitted(law))
+    found = bin_minima(surface, triples, edges)
+    losses = surface.at(triples.shapes)
+    every = np.array([losses.loss(np.array(math.log(t)))[0] for t in triples.tokens])
+    flops = triples.tokens[:, None] * triples.shapes.train_flops
+    assert len(found) == 10
+    for (_, row), left, right in zip(found.iterrows(), edges[:-1], edges[1:], strict=True):
+        inside = (flops > left) & (flops <= right)
+        t, s = np.unravel_index(np.argmin(np.where(inside, every, np.inf)), every.shape)
+        assert (row["width"], row["depth"]) == (w.ravel()[s], d.ravel()[s])
+        assert row["tokens"] == triples.tokens[t]
+        assert row["loss"] == pytest.approx(every[t, s], rel=1e-12)
+
+
+def test_the_papers_search() -> None:
+    width, depth = paper_shapes()
+    assert len(width) == 637_733
+    assert (width.min(), width.max(), depth.min()) == (256, 131072, 1)
+    assert paper_edges()[1] / paper_edges()[0] == pytest.approx(4.12, abs=0.01)
