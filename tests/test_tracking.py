@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -63,11 +72,9 @@ def test_the_runs_table_has_a_row_per_validation(uri: str, tmp_path: Path) -> No
     silent = MlflowTracker(uri, experiment, info("ccc"))  # no validation yet
     silent.flush()
     table = read_runs(uri, "tiny")
-    assert table[["run", "tokens", "loss", "device_hours"]].to_numpy().tolist() == [
-        [identity, tokens, loss, hours]
-        for identity in ("bbb", "aaa")
-        for tokens, loss, hours in ((1280, 3.0, 0.5), (2560, 2.5, 1.0))
-    ] or sorted(table["run"].unique()) == ["aaa", "bbb"]
+    rows = table[["run", "tokens", "loss", "device_hours"]].sort_values(["run", "tokens"]).to_numpy().tolist()
+    halves = [(1280, 3.0, 0.5), (2560, 2.5, 1.0)]
+    assert rows == [[identity, *half] for identity in ("aaa", "bbb") for half in halves]
     assert (table["flops"] == table["tokens"] * 3e4).all()
     assert (table["step"] == table["tokens"] // 128).all()
 
@@ -101,6 +108,65 @@ def test_four_processes_share_a_store(uri: str, tmp_path: Path) -> None:
     assert [writer.exitcode for writer in writers] == [0] * 4
     table = read_runs(uri, "tiny")
     assert table.groupby("run").size().to_dict() == {f"run{k}": 300 for k in range(4)}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """A real MLflow server on the loopback address, as `make ui` starts it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    store = [
+        "--backend-store-uri",
+        f"sqlite:///{tmp_path}/server.db",
+        "--artifacts-destination",
+        f"{tmp_path}/artifacts",
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        *store,
+    ]
+    log = (tmp_path / "server.log").open("w")
+    process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _wait_for_server(f"{address}/health", process)
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+        log.close()
+
+
+def _wait_for_server(address: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=5):
+            return
+        time.sleep(0.3)
+    pytest.fail("the MLflow server did not come up")
+
+
+def test_a_server_is_as_good_as_a_database(server: str, tmp_path: Path) -> None:
+    experiment = open_store(server, "", "tiny")
+    tracker = MlflowTracker(server, experiment, info("aaa"))
+    tracker.log({VAL_LOSS: 2.5, "cost/device_hours": 1.0}, 2560)
+    note = tmp_path / "note.txt"
+    note.write_text("kept")
+    tracker.artifact(note)
+    tracker.finish("FINISHED")
+    assert read_runs(server, "tiny")[["run", "tokens", "loss"]].to_numpy().tolist() == [["aaa", 2560, 2.5]]
+    kept = tracker.client.download_artifacts(tracker.run_id, "note.txt")
+    assert Path(kept).read_text() == "kept"
 
 
 def test_what_is_not_there_is_said(uri: str, tmp_path: Path) -> None:

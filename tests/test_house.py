@@ -1,0 +1,58 @@
+"""The house: links that lead somewhere, thin scripts, and what may import what."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_and_pictures_lead_somewhere(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text())
+    missing = [link for link in links if not link.startswith("http") and not (document.parent / link).exists()]
+    assert not missing
+
+
+def test_the_readme_s_tree_is_there() -> None:
+    tree = (ROOT / "README.md").read_text().split("## What is where", 1)[1]
+    names = [name for line in re.findall(r"^    (\S.*?)   ", tree, re.M) for name in line.split()]
+    assert len(names) >= 10
+    assert not [name for name in names if not (ROOT / name).exists()]
+
+
+def test_make_help_lists_every_target() -> None:
+    text = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z-]+):", text, re.M))
+    shown = subprocess.run(["make", "-C", str(ROOT), "help"], capture_output=True, text=True, check=True).stdout
+    assert targets <= set(shown.split())
+    asked = set(re.findall(r"`?make ([a-z-]+)", " ".join(path.read_text() for path in DOCUMENTS)))
+    assert asked - {"it", "a", "the"} <= targets
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        "shapelaw",
+        "shapelaw.runs, shapelaw.laws, shapelaw.fitting.fit, shapelaw.fitting.compare, shapelaw.figures.fit",
+        "shapelaw.config, shapelaw.cell, shapelaw.training.task, shapelaw.data",
+    ],
+)
+def test_what_runs_on_a_laptop_imports_no_torch(modules: str) -> None:
+    heavy = ("torch", "lightning", "mlflow")
+    code = f"import sys, {modules}; sys.exit(' '.join(set({heavy}) & set(sys.modules)) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_only_tracking_imports_mlflow() -> None:
+    """At any depth of the file: nothing else may know the tracker's name."""
+    files = [path for path in (ROOT / "src" / "shapelaw").rglob("*.py") if path.name != "tracking.py"]
+    assert not [str(path) for path in files if re.search(r"^\s*(import|from) mlflow", path.read_text(), re.M)]
