@@ -45,6 +45,10 @@ class Tracker(Protocol):
         """Record metrics after so many tokens."""
         ...
 
+    def flush(self) -> None:
+        """Record what is still held back."""
+        ...
+
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Keep a file with the run."""
         ...
@@ -85,6 +89,9 @@ class NoTracker:
     run_id: str | None = None
 
     def log(self, metrics: Mapping[str, float], tokens: int) -> None:
+        """Nothing."""
+
+    def flush(self) -> None:
         """Nothing."""
 
     def artifact(self, path: Path, folder: str | None = None) -> None:

@@ -172,6 +172,7 @@ class Between(pl.Callback):
         self.tracker.log(metrics, progress.step * self.cell.batch_tokens)
 
     def _checkpoint(self, module: CellModule) -> None:
+        self.tracker.flush()  # a run that continues from here does not measure again what lies before
         checkpoint.save(self.cell.folder, module.model, module.optimizer, module.counted())
         if self.keep.keep is Keep.newest:
             checkpoint.prune(self.cell.folder, self.keep.newest)
