@@ -517,8 +517,8 @@ class PrescribeConfig:
     limits: ShapeLimitsConfig = field(default_factory=ShapeLimitsConfig)
     vocab_size: int | None = None
     """Where the runs do not name it."""
-    flops: str | None = None
-    """exact, 6n or kaplan; null: as the fit counted, exact where it took a recorded column."""
+    flops: NamedConfig = field(default_factory=NamedConfig)
+    """exact, 6n or kaplan; auto (null) is as the fit counted, exact where it took a recorded column."""
     compare: list[str] = field(default_factory=list)
     """Further fits, for what each law prescribes for the budget and what following it costs if another is true."""
     studies: bool = MISSING

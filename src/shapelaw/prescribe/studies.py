@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ from shapelaw.fitting.hull import frontier
 from shapelaw.fitting.result import FitResult
 from shapelaw.prescribe.answer import LEVEL, Prescription
 from shapelaw.prescribe.price import Cost
-from shapelaw.prescribe.problem import Limits, Problem
+from shapelaw.prescribe.problem import FLOPS, UNLIMITED, Limits, Problem
 from shapelaw.prescribe.search import AtTokens, Found, Question, ReachLoss, SpendBudget, zoom
-from shapelaw.prescribe.world import Points, law_of, reads_shapes
+from shapelaw.prescribe.world import Points, World, law_of, reads_shapes
 from shapelaw.runs.table import RunsTable
 
 Array = NDArray[np.float64]
@@ -204,33 +205,43 @@ def compare_laws(
     fits: Mapping[str, FitResult],
     runs: RunsTable,
     budget: float,
-    cost: Cost | None = None,
-    limits: Limits | None = None,
+    cost: Cost = FLOPS,
+    limits: Limits = UNLIMITED,
+    world: World | None = None,
 ) -> LawComparison:
     """Prescribe by every law and price each answer under every other.
 
     Laws without width and depth hold the aspect ratio of the first law that has them; where none has, all are asked for
     params and tokens alone, in the counting of their own fits.
 
+    Args:
+        fits: label -> fit.
+        runs: the table of the suite; every fit is asked about this suite.
+        world: that suite with other rules than the runs'; its counting gives way to each fit's own.
+
     Raises:
         UserError: for a single law, or a budget that a law cannot serve.
     """
     if len(fits) < 2:
         raise UserError(f"laws: {', '.join(fits) or 'none'} given; comparing takes at least two fits")
-    cost, limits = cost or Cost(), limits or Limits()
+    worlds = {label: _world(fit, runs, world) for label, fit in fits.items()}
     shaped = [label for label, fit in fits.items() if reads_shapes(law_of(fit))]
-    problems = {label: Problem.of(fits[label], runs, cost, limits=limits) for label in shaped}
+    problems = {label: Problem(fits[label], worlds[label], cost, limits=limits) for label in shaped}
     ratio = problems[shaped[0]].best(budget).values["aspect_ratio"] if shaped else None
+    held = dataclasses.replace(limits, aspect_ratio=limits.aspect_ratio or ratio)
     for label in fits:
         if label not in problems:
-            own = Limits(limits.params_min, limits.params_max, aspect_ratio=limits.aspect_ratio or ratio)
-            space = "feasible" if shaped else "params"
-            problems[label] = Problem.of(fits[label], runs, cost, space, own if shaped else Limits())
-    problems = {label: problems[label] for label in fits}
+            space, own = ("feasible", held) if shaped else ("params", UNLIMITED)
+            problems[label] = Problem(fits[label], worlds[label], cost, space, own)
     found = {label: one.search(SpendBudget(budget)) for label, one in problems.items()}
     answers = {label: problems[label].best(budget) for label in fits}
     pairs = [_regret(a, found[a], b, problems[b], found[b], budget) for a in fits for b in fits if a != b]
     return LawComparison(answers, pd.DataFrame(pairs))
+
+
+def _world(fit: FitResult, runs: RunsTable, world: World | None) -> World:
+    own = World.of(fit, runs)
+    return own if world is None else dataclasses.replace(world, counting=own.counting)
 
 
 def _regret(followed: str, choice: Found, true: str, problem: Problem, own: Found, budget: float) -> dict[str, object]:

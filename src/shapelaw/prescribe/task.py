@@ -1,0 +1,304 @@
+"""Prescribing as the work of a script: a table in the terminal, a YAML, and the overrides that train what it says."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from shapelaw.config import PrescribeConfig, to_dataclass, whole
+from shapelaw.counting import FLOPS_CONVENTIONS
+from shapelaw.errors import UserError
+from shapelaw.files import write_text
+from shapelaw.fitting.result import FitResult, load_fit, plain
+from shapelaw.lr_rules import DEFAULT_PATCH, DepthPatch
+from shapelaw.prescribe.answer import Prescription
+from shapelaw.prescribe.price import Cost, Throughput
+from shapelaw.prescribe.problem import Limits, Problem
+from shapelaw.prescribe.studies import aspect_ratio_cost, compare_laws, overtraining
+from shapelaw.prescribe.world import World, law_of, reads_shapes
+from shapelaw.runs.table import RunsTable
+
+WIDE = 140
+"""Columns of what is printed into a file or a pipe."""
+RATIO_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""Of the best aspect ratio, for the price of a wrong one."""
+WHOLE = ("width", "depth")
+SHOWN = {
+    "overtraining": ("factor", "tokens", "params", "tokens_per_param", "loss", "low", "high", "excess"),
+    "aspect_ratio": (
+        *("aspect_ratio", "width", "depth", "loss", "excess", "excess_low", "excess_high"),
+        *("budget_factor", "budget_factor_low", "budget_factor_high"),
+    ),
+    "laws": ("law", "width", "depth", "params", "tokens", "tokens_per_param", "loss", "domain"),
+}
+"""Columns of further tables that are printed; the YAML holds all."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one call of the script found.
+
+    Args:
+        fit: where the fit lies.
+        main: the prescription.
+        command: what trains it; empty without a shape.
+        tables: title -> further tables.
+    """
+
+    fit: Path
+    main: Prescription
+    command: str
+    tables: Mapping[str, pd.DataFrame]
+
+    def plain(self) -> dict[str, Any]:
+        """As plain types, for YAML."""
+        tables = {title: plain(table) for title, table in self.tables.items()}
+        return {"fit": str(self.fit), **self.main.plain(), "command": self.command, **tables}
+
+
+def prescribe_size(config: DictConfig) -> float:
+    """Answer what the configuration asks, print it and write it; the predicted loss.
+
+    Raises:
+        UserError: for bad input.
+    """
+    asked: PrescribeConfig = to_dataclass(config)
+    answers = answer(asked)
+    path = _write(asked, answers)
+    show(answers, path)
+    return answers.main.values["loss"]
+
+
+def answer(asked: PrescribeConfig) -> Answers:
+    """Everything that a configuration asks for."""
+    path = Path(asked.fit) if asked.fit else newest_fit(Path(asked.outputs_dir) / "fits")
+    fit, runs = read(path)
+    problem = problem_of(asked, fit, runs)
+    main = _main(asked, problem)
+    tables: dict[str, pd.DataFrame] = {}
+    if asked.budget is not None:
+        tables |= _studies(asked, problem, main)
+        tables |= _comparison(asked, path, fit, runs, problem)
+    return Answers(path, main, command(problem.world, main), tables)
+
+
+def newest_fit(folder: Path) -> Path:
+    """The newest fit whose law has width and depth.
+
+    Raises:
+        UserError: if there is none; it says what was passed over.
+    """
+    passed = []
+    for path in sorted(folder.glob("*/fit.json"), key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            if reads_shapes(law_of(load_fit(path))):
+                return path.parent
+            passed.append(path.parent.name)
+        except UserError:  # an older version, or no law of the loss
+            passed.append(path.parent.name)
+    have = f"; it holds {', '.join(passed[:5])}, without one" if passed else ""
+    raise UserError(
+        f"fit=null: {folder} holds no fit of a law with width and depth{have}; make one by python fit.py "
+        "law=interaction, or name a fit by fit=FOLDER"
+    )
+
+
+def read(path: Path) -> tuple[FitResult, RunsTable]:
+    """A fit and the runs that it was made from, which lie beside it.
+
+    Raises:
+        UserError: if either is missing or unreadable.
+    """
+    fit = load_fit(path)
+    folder = path if path.is_dir() else path.parent
+    return fit, RunsTable.read(folder / "runs.parquet")
+
+
+def problem_of(asked: PrescribeConfig, fit: FitResult, runs: RunsTable) -> Problem:
+    """The problem that a configuration describes.
+
+    Raises:
+        UserError: for values out of range, or a law that cannot be asked so.
+    """
+    world = world_of(asked, fit, runs)
+    limits = {name: value for name, value in dataclasses.asdict(asked.limits).items() if value is not None}
+    return Problem(
+        fit, world, cost_of(asked, runs, world), asked.space, Limits(**limits, aspect_ratio=asked.aspect_ratio)
+    )
+
+
+def world_of(asked: PrescribeConfig, fit: FitResult, runs: RunsTable) -> World:
+    """The world of the runs, with what the configuration says otherwise."""
+    world = World.of(fit, runs)
+    rules = {name: value for name, value in dataclasses.asdict(asked.rules).items() if value is not None}
+    for name, value in rules.items():
+        if name != "even_heads":
+            whole(f"rules.{name}", value)
+    if asked.flops.name is not None and asked.flops.name not in FLOPS_CONVENTIONS:
+        raise UserError(
+            f"flops={asked.flops.name}: a new shape has none; allowed are auto, {', '.join(FLOPS_CONVENTIONS)}"
+        )
+    suite = world.suite or _published_suite(runs)
+    name, patch = _rate_rule(suite)
+    return dataclasses.replace(
+        world,
+        suite=suite,
+        vocab_size=world.vocab_size if asked.vocab_size is None else whole("vocab_size", asked.vocab_size),
+        flops=asked.flops.name or world.flops,
+        rules=dataclasses.replace(world.rules, **rules),
+        lr_rule=name,
+        patch=patch,
+    )
+
+
+def cost_of(asked: PrescribeConfig, runs: RunsTable, world: World) -> Cost:
+    """What the objective spends."""
+    objective = asked.objective
+    if objective.name not in ("device_hours", "dollars"):
+        return Cost(objective.name, served_tokens=objective.inference_tokens)
+    if (objective.mfu is None) != (objective.device_flops is None):
+        raise UserError(
+            f"objective.mfu={objective.mfu}, objective.device_flops={objective.device_flops}: give both, such as 0.4 "
+            "and 990e12, or neither to take the runs' measured steps"
+        )
+    if objective.mfu is not None and objective.device_flops is not None:
+        throughput = Throughput.given(objective.device_flops, objective.mfu)
+    else:
+        throughput = Throughput.measured(runs, world)
+    return Cost(objective.name, throughput, objective.price, objective.inference_tokens)
+
+
+def command(world: World, found: Prescription) -> str:
+    """What trains a prescription."""
+    suite = f"SHAPELAW_SUITE={world.suite} " if world.suite else ""
+    return f"{suite}python train.py {' '.join(found.overrides)}" if found.overrides else ""
+
+
+def show(answers: Answers, path: Path) -> None:
+    """Print the answer, its price tables and where it was written."""
+    console = Console(highlight=False, soft_wrap=True)
+    console = console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDE)
+    found = answers.main
+    console.print(f"{found.question}, by law {found.law} (fit {answers.fit})", markup=False)
+    table = Table("", "value", f"{found.level:.0%} interval", "unit")
+    for name, value in found.values.items():
+        low, high = found.intervals.get(name, (math.nan, math.nan))
+        ends = f"{_number(name, low)} to {_number(name, high)}" if math.isfinite(low) else ""
+        table.add_row(name, _number(name, value), ends, found.units[name])
+    console.print(table)
+    console.print(found.domain)
+    for note in found.notes:
+        console.print(f"note: {note}", markup=False)
+    for title, frame in answers.tables.items():
+        shown = [name for name in SHOWN.get(title, tuple(frame)) if name in frame]
+        console.print(_rich(title.replace("_", " "), frame[shown]))
+    if answers.command:
+        console.print(f"train it:  {answers.command}", markup=False)
+    console.print(f"written to {path}", markup=False)
+
+
+def _main(asked: PrescribeConfig, problem: Problem) -> Prescription:
+    given = [name for name in ("budget", "loss", "tokens") if getattr(asked, name) is not None]
+    if len(given) != 1:
+        raise UserError(
+            f"{', '.join(given) or 'budget, loss, tokens'}: give exactly one of budget=NUMBER (what is best for it), "
+            "loss=NUMBER (what reaches it at the least cost) and tokens=NUMBER (with width and depth: their loss)"
+        )
+    if asked.budget is not None:
+        return problem.best(asked.budget)
+    if asked.loss is not None:
+        return problem.reach(asked.loss, asked.least)
+    if asked.width is None or asked.depth is None or asked.tokens is None:
+        raise UserError(f"width={asked.width}, depth={asked.depth}: tokens asks for a shape's loss; give both")
+    return problem.at(asked.width, asked.depth, asked.tokens)
+
+
+def _studies(asked: PrescribeConfig, problem: Problem, main: Prescription) -> dict[str, pd.DataFrame]:
+    """What other choices cost at this budget."""
+    if not asked.studies or asked.budget is None:
+        return {}
+    tables = {}
+    if problem.cost.unit == "flops" and not problem.cost.served_tokens and asked.aspect_ratio is None:
+        tables["overtraining"] = overtraining(problem, asked.budget)
+    if reads_shapes(law_of(problem.fit)):
+        ratios = [main.values["aspect_ratio"] * factor for factor in RATIO_FACTORS]
+        tables["aspect_ratio"] = aspect_ratio_cost(problem, asked.budget, _possible(problem, ratios))
+    return tables
+
+
+def _possible(problem: Problem, ratios: list[float]) -> list[float]:
+    """Ratios that some shape of the suite's ranges has."""
+    rules = problem.world.rules
+    return [r for r in ratios if rules.width_min / rules.depth_max <= r <= rules.width_max / rules.depth_min]
+
+
+def _comparison(
+    asked: PrescribeConfig, path: Path, fit: FitResult, runs: RunsTable, problem: Problem
+) -> dict[str, pd.DataFrame]:
+    """What several laws prescribe, and what following one costs if another is true."""
+    if not asked.compare or asked.budget is None:
+        return {}
+    fits = {_label(path, fit): fit}
+    for other in map(Path, asked.compare):
+        one = load_fit(other)
+        fits[_label(other, one)] = one
+    found = compare_laws(fits, runs, asked.budget, problem.cost, problem.limits, problem.world)
+    rows = [{"law": label, **one.values, "domain": one.domain} for label, one in found.prescriptions.items()]
+    return {"laws": pd.DataFrame(rows), "if_another_law_is_true": found.regret}
+
+
+def _label(path: Path, fit: FitResult) -> str:
+    folder = path.parent if path.name == "fit.json" else path
+    return f"{fit.law} {folder.name[-6:]}"
+
+
+def _published_suite(runs: RunsTable) -> str:
+    """The suite of the published runs, which name it in their source alone."""
+    return "gemstones" if "gemstone" in runs.about.get("source", "") else ""
+
+
+def _rate_rule(suite: str) -> tuple[str, DepthPatch]:
+    """Rule and patch that train.py takes for a suite by default: the paper's, unless its suite.yaml says otherwise."""
+    root = os.environ.get("SHAPELAW_ROOT")
+    file = Path(root or "") / "conf" / "suite" / suite / "suite.yaml"
+    if not root or not suite or not file.is_file():
+        return "width_sqrt_depth", DEFAULT_PATCH
+    own = dict(OmegaConf.to_container(OmegaConf.load(file))).get("lr_rule", {})  # type: ignore[arg-type]
+    ratio, strict = own.get("patch_ratio", DEFAULT_PATCH.threshold), own.get("patch_strict", DEFAULT_PATCH.strict)
+    divisor = own.get("patch_divisor", DEFAULT_PATCH.width_per_depth)
+    return str(own.get("name", "width_sqrt_depth")), DepthPatch(float(ratio), bool(strict), float(divisor))
+
+
+def _write(asked: PrescribeConfig, answers: Answers) -> Path:
+    """Write the YAML under outputs/prescriptions, named by what was asked."""
+    question = {**dataclasses.asdict(asked), "fit": str(answers.fit.absolute())}
+    digest = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:12]
+    path = Path(asked.outputs_dir) / "prescriptions" / f"{answers.main.law}-{digest}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, OmegaConf.to_yaml(OmegaConf.create(plain(answers.plain()))))
+    return path
+
+
+def _number(name: str, value: float) -> str:
+    if name in WHOLE and value == int(value):
+        return f"{value:.0f}"
+    return f"{value:.5g}"
+
+
+def _rich(title: str, frame: pd.DataFrame) -> Table:
+    table = Table(*map(str, frame.columns), title=title, title_justify="left")
+    for row in frame.itertuples(index=False, name=None):
+        table.add_row(*("" if v != v else _number("", v) if isinstance(v, float) else str(v) for v in row))
+    return table

@@ -1,0 +1,142 @@
+"""prescribe.py as users type it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+from worlds import fitted, table
+
+from conftest import ROOT, Compose, Script
+from shapelaw.cell import cell_of
+from shapelaw.cli import main
+from shapelaw.config import to_dataclass
+from shapelaw.counting import params_total
+from shapelaw.prescribe.problem import Problem
+from shapelaw.prescribe.task import prescribe_size
+from shapelaw.runs.table import RunsTable
+
+Prescribe = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def fits(outputs: Path) -> Path:
+    """Three fits as fit.py leaves them; that of the interaction law is older than that of eq 1."""
+    folder = outputs / "fits"
+    for age, law in enumerate(("params_tokens", "interaction", "width_depth_params_tokens")):
+        one = folder / f"{law}-000000"
+        one.mkdir(parents=True)
+        fitted(law, refits=30).save(one)
+        table().to_parquet(one / "runs.parquet")
+        os.utime(one / "fit.json", (1e9 - age, 1e9 - age))
+    return folder
+
+
+@pytest.fixture
+def prescribe(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Prescribe]:
+    """Runs prescribe.py in this process: exit code, what it printed, what it said of errors."""
+    kept = dict(os.environ)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["prescribe.py", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(ROOT, "prescribe", prescribe_size)
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    yield run
+    os.environ.clear()
+    os.environ.update(kept)
+
+
+def test_a_budget_has_its_table_yaml_and_command(fits: Path, script: Script, outputs: Path) -> None:
+    others = ",".join(str(fits / f"{law}-000000") for law in ("params_tokens", "width_depth_params_tokens"))
+    done = script("prescribe.py", "budget=1e21", f"compare=[{others}]")
+    assert done.returncode == 0, done.stderr
+    assert f"fit {fits / 'interaction-000000'}" in done.stdout  # the newest with width and depth
+    answer = Problem.of(fitted("interaction", refits=30), table()).best(1e21)
+    assert f"train it:  python train.py {' '.join(answer.overrides)}" in done.stdout
+    assert answer.domain in done.stdout
+    written = OmegaConf.to_container(OmegaConf.load(next((outputs / "prescriptions").iterdir())))
+    assert isinstance(written, dict)
+    assert written["values"] == pytest.approx(dict(answer.values))
+    assert written["intervals"]["loss"] == pytest.approx(answer.intervals["loss"])
+    assert len(written["overtraining"]) == 9
+    assert len(written["if_another_law_is_true"]) == 6
+    assert [row["law"].split()[0] for row in written["laws"]] == [
+        "interaction",
+        "params_tokens",
+        "width_depth_params_tokens",
+    ]
+
+
+def test_other_questions(fits: Path, prescribe: Prescribe) -> None:
+    questions = {
+        "dollars": ("objective=dollars", "objective.price=3", "budget=1e4", f"fit={fits}/interaction-000000"),
+        "least device_hours for a loss of 2.5": (
+            *("loss=2.5", "objective=device_hours", "objective.mfu=0.4", "objective.device_flops=990e12"),
+        ),
+        "inside the fitted domain": ("width=1024", "depth=28", "tokens=5e10"),
+        "lowest loss": (f"fit={fits}/params_tokens-000000", "space=params", "budget=1e21"),
+    }
+    for answer, arguments in questions.items():
+        code, printed, said = prescribe(*arguments)
+        assert code == 0, said
+        assert answer in printed
+        assert ("train.py" in printed) == ("space=params" not in arguments)
+
+
+BAD = [
+    (["budget=1e30"], "smallest shape is 256x2"),
+    (["budget=1e21", "fit=FITS/params_tokens-000000"], "prescribes no aspect ratio"),
+    (["budget=1e21", "limits.params_max=1000"], "no shape meets"),
+    (["budget=1e21", "rules.width_max=128"], "no shape meets"),
+    (["budget=1e21", "fit=FITS/old-000000"], "version 0 of the schema"),
+    (["budget=1e21", "fit=FITS/none"], "no such fit"),
+    (["budget=1e21", "loss=2.5"], "give exactly one"),
+    ([], "give exactly one"),
+    (["tokens=1e10"], "give both"),
+    (["budget=1e3", "objective=device_hours", "objective.mfu=0.4"], "give both"),
+    (["budget=1e3", "objective=device_hours", "objective.mfu=4", "objective.device_flops=1e15"], "mfu=4"),
+    (["budget=1e21", "space=cubic"], "allowed are feasible, relaxed, params"),
+    (["budget=1e21", "flops=7n"], "allowed are 6n, auto, exact"),
+    (["budget=1e21", "flops=recorded"], "allowed are auto, exact, 6n"),
+    (["budgt=1e21"], "did you mean budget"),
+]
+
+
+def test_bad_input_is_said_in_one_line(fits: Path, prescribe: Prescribe) -> None:
+    old = fits / "old-000000"
+    old.mkdir()
+    content = json.loads((fits / "interaction-000000" / "fit.json").read_text()) | {"version": 0}
+    (old / "fit.json").write_text(json.dumps(content))
+    for arguments, message in BAD:
+        code, _, said = prescribe(*(one.replace("FITS", str(fits)) for one in arguments))
+        assert code == 2
+        assert message in said, (arguments, said)
+        assert said.count("\n") == 1, said
+
+
+def test_without_a_fit_it_says_how_to_make_one(prescribe: Prescribe) -> None:
+    code, _, said = prescribe("budget=1e21")
+    assert code == 2
+    assert "python fit.py law=interaction" in said
+
+
+def test_what_it_prescribes_is_what_train_would_run(composed: Compose) -> None:
+    """On the tiny suite: the overrides compose to a cell of that shape, those tokens and that rate."""
+    sizes = {"head_size": 8, "vocab_size": 256, "seq_len": 16, "batch_tokens": 128, "lr_base": 5.0}
+    frame = table().frame.iloc[:1].assign(width=64, depth=2, params=int(params_total(64, 2, 256, 8)), **sizes)
+    answer = Problem.of(fitted("interaction"), RunsTable(frame)).best(3e17)
+    cell = cell_of(to_dataclass(composed(*answer.overrides)), "corpus")
+    assert (cell.shape.width, cell.shape.depth) == (answer.values["width"], answer.values["depth"])
+    assert 0 <= answer.values["tokens"] - cell.tokens < 128
+    assert cell.lr_eff == pytest.approx(answer.values["lr_eff"])
