@@ -1,0 +1,140 @@
+"""Schema of every option: its name, type, unit and check. Values live in conf/; this file imports no torch.
+
+Token counts are floats here so that `tokens=2e9` can be typed; `whole` turns them into whole numbers and refuses fractions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from shapelaw.config.fitting import (
+    BootstrapConfig,
+    FitConfig,
+    HoldoutConfig,
+    MethodConfig,
+    NamedConfig,
+    RunsConfig,
+    SubsetConfig,
+)
+from shapelaw.config.prescribing import ObjectiveConfig, PrescribeConfig, RulesConfig, ShapeLimitsConfig
+from shapelaw.config.training import (
+    AttentionConfig,
+    CheckpointConfig,
+    CooldownConfig,
+    DataConfig,
+    LimitsConfig,
+    LrRuleConfig,
+    OptimConfig,
+    PrepareConfig,
+    ResourcesConfig,
+    ScheduleConfig,
+    ShapeConfig,
+    SuiteConfig,
+    TokenizerConfig,
+    TrackerConfig,
+    TrainConfig,
+    ValidationConfig,
+)
+from shapelaw.config.values import (
+    Keep,
+    LrRule,
+    Precision,
+    Rounding,
+    ScheduleKind,
+    Source,
+    TokenizerKind,
+    positive,
+    whole,
+)
+from shapelaw.errors import UserError
+
+__all__ = [
+    "AttentionConfig",
+    "BootstrapConfig",
+    "CheckpointConfig",
+    "CooldownConfig",
+    "DataConfig",
+    "FitConfig",
+    "HoldoutConfig",
+    "Keep",
+    "LimitsConfig",
+    "LrRule",
+    "LrRuleConfig",
+    "MethodConfig",
+    "NamedConfig",
+    "ObjectiveConfig",
+    "OptimConfig",
+    "Precision",
+    "PrepareConfig",
+    "PrescribeConfig",
+    "ResourcesConfig",
+    "Rounding",
+    "RulesConfig",
+    "RunsConfig",
+    "ScheduleConfig",
+    "ScheduleKind",
+    "ShapeConfig",
+    "ShapeLimitsConfig",
+    "Source",
+    "SubsetConfig",
+    "SuiteConfig",
+    "TokenizerConfig",
+    "TokenizerKind",
+    "TrackerConfig",
+    "TrainConfig",
+    "ValidationConfig",
+    "corpus_dir",
+    "positive",
+    "store_schemas",
+    "to_dataclass",
+    "whole",
+]
+
+
+def store_schemas() -> None:
+    """Register the schemas that conf/train.yaml, conf/prepare.yaml, conf/fit.yaml and conf/prescribe.yaml start from."""
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainConfig, replace=True)
+    store.store(name="prepare_schema", node=PrepareConfig, replace=True)
+    store.store(name="fit_schema", node=FitConfig, replace=True)
+    store.store(name="prescribe_schema", node=PrescribeConfig, replace=True)
+
+
+def to_dataclass(config: DictConfig) -> Any:
+    """The composed configuration as its schema's dataclass.
+
+    Raises:
+        UserError: for missing values, values of the wrong type, and keys that `+KEY=VALUE` put where there are none.
+    """
+    unknown = _unknown_keys(config)
+    if unknown:
+        raise UserError(f"+{unknown[0]}: there is no such key; see them all with --help")
+    try:
+        return OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", "") or ""
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{key}: {reason}; give it on the command line as {key}=VALUE") from error
+
+
+def _unknown_keys(config: DictConfig, prefix: str = "") -> list[str]:
+    """Keys that the schema does not have."""
+    schema = OmegaConf.get_type(config)
+    known = {field.name for field in fields(schema)} if is_dataclass(schema) else set()
+    unknown = [f"{prefix}{key}" for key in map(str, config) if known and key not in known]
+    for key in known:
+        child = config._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none():
+            unknown += _unknown_keys(child, f"{prefix}{key}.")
+    return unknown
+
+
+def corpus_dir(data_dir: str, data: DataConfig, tokenizer: TokenizerConfig) -> Path:
+    """Folder of the prepared corpus: data_dir/CORPUS-TOKENIZER."""
+    return Path(data_dir) / f"{data.name}-{tokenizer.name}"

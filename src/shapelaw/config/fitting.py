@@ -1,0 +1,111 @@
+"""Options of fit.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from shapelaw.config.training import TrackerConfig
+
+
+@dataclass
+class RunsConfig:
+    """Where the runs table comes from."""
+
+    source: str = MISSING
+    """mlflow, gemstones, chinchilla or csv."""
+    uri: str | None = None
+    """mlflow: tracking URI."""
+    experiment: str | None = None
+    """mlflow: name of the experiment (a suite's name)."""
+    path: str | None = None
+    """csv: a CSV, Parquet or JSON-lines file."""
+    columns: dict[str, str] | None = None
+    """csv: canonical name -> name in the file."""
+    units: dict[str, Any] | None = None
+    """csv: canonical name -> factor or named unit."""
+    bad_rows: str = "raise"
+    """csv, mlflow: raise on invalid rows, or exclude them with a reason."""
+
+
+@dataclass
+class SubsetConfig:
+    """Which rows of the table are fitted."""
+
+    name: str = MISSING
+    """A published data set (runs=gemstones), or auto: hot runs at the suite's main rate; everything elsewhere."""
+    tracked: str | None = None
+    """The condition that selects the same kind of rows from tracked runs; null: there are none of that kind."""
+    where: str | None = None
+    """A further condition on any table, such as `width == 512 and tokens <= 1e11`."""
+
+
+@dataclass
+class NamedConfig:
+    """A choice by name; null leaves it to the law and the table."""
+
+    name: str | None = None
+
+
+@dataclass
+class MethodConfig:
+    """How the fit is made."""
+
+    name: str = MISSING
+    """parametric (approach 3), hull (approach 1), binning (its baseline) or isoflop (approach 2)."""
+    cost: str = "flops"
+    """hull, binning: flops or device_hours."""
+    bins_per_decade: int = 250
+    """binning."""
+
+
+@dataclass
+class BootstrapConfig:
+    """Resampling for intervals; n=0 is none."""
+
+    n: int = 0
+    by: str = "runs"
+    kind: str = "percentile"
+    level: float = 0.9
+    workers: int = 1
+
+
+@dataclass
+class HoldoutConfig:
+    """Hold-outs whose errors the fit's checklist is to hold."""
+
+    kinds: list[str] = field(default_factory=list)
+
+
+@dataclass
+class FitConfig:
+    """One fit."""
+
+    runs: RunsConfig = field(default_factory=RunsConfig)
+    subset: SubsetConfig = field(default_factory=SubsetConfig)
+    law: NamedConfig = field(default_factory=NamedConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    solver: NamedConfig = field(default_factory=NamedConfig)
+    counting: NamedConfig = field(default_factory=NamedConfig)
+    flops: NamedConfig = field(default_factory=NamedConfig)
+    bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)
+    holdout: HoldoutConfig = field(default_factory=HoldoutConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    delta: float = MISSING
+    """Where Huber's function turns linear, in units of log loss."""
+    starts: str = MISSING
+    """varpro (variable projection and random starts) or grid (the authors' full grid)."""
+    grid_size: int | None = None
+    """Number of starts of another grid; null is the solver's own."""
+    seed: int = MISSING
+    """Of random starts and resampling."""
+    sensitivity: bool = False
+    """Whether the checklist holds the fit at other deltas and countings."""
+    profile: bool = False
+    """Whether profile intervals are computed."""
+    plots: bool = True
+    """Whether the fit's figures are drawn."""
+    outputs_dir: str = MISSING
+    data_dir: str = MISSING

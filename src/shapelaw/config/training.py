@@ -1,0 +1,267 @@
+"""Options of prepare.py and train.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from shapelaw.config.values import Keep, LrRule, Precision, Rounding, ScheduleKind, Source, TokenizerKind
+
+
+@dataclass
+class SuiteConfig:
+    """A named world of shapes and scale (conf/suite/NAME/suite.yaml)."""
+
+    name: str = MISSING
+    """Name of the suite; also of its MLflow experiment and its folder under outputs/."""
+    head_size: int = MISSING
+    """Features of one attention head; widths are multiples of it."""
+    width_unit: float = MISSING
+    """The rate rule counts width in units of the paper's models: width * width_unit (1 for gemstones, 128 / head_size for
+    suites with smaller heads)."""
+    branches: str = ""
+    """Token counts at which its cooldowns branch off, as a sweep's values: 10e9,20e9."""
+    extremes: str = ""
+    """Its extreme shapes, for a study of the rate, as a sweep's values."""
+    prestudy_tokens: float = 0.0
+    """Tokens of the runs of that study."""
+
+
+@dataclass
+class ShapeConfig:
+    """One shape of the suite (conf/suite/NAME/shape/WIDTHxDEPTH.yaml)."""
+
+    width: int = MISSING
+    depth: int = MISSING
+    nodes: int = 1
+    """Nodes that a run of it takes on a cluster; resources.nodes refers to it."""
+
+
+@dataclass
+class ResourcesConfig:
+    """What a cell asks of a cluster; null is the launcher's own default. Never part of a cell's identity."""
+
+    nodes: int = 1
+    gpus_per_node: int | None = None
+    tasks_per_node: int | None = None
+    """Processes a node, one per device."""
+    cpus_per_task: int | None = None
+    mem_gb: float | None = None
+    """Memory a node; 0 is all of it."""
+    timeout_min: int | None = None
+    """Time limit of one job; a cell that needs longer is requeued and continues."""
+
+
+@dataclass
+class LrRuleConfig:
+    """How lr_base becomes the rate of one shape."""
+
+    name: LrRule = MISSING
+    patch_ratio: float = MISSING
+    """Width / depth from which a shape counts as extreme and is treated as if it were deeper; inf switches that off."""
+    patch_strict: bool = MISSING
+    """Whether a shape at exactly patch_ratio is spared."""
+    patch_divisor: float = MISSING
+    """The depth it is treated as having: ceil(width / patch_divisor)."""
+
+
+@dataclass
+class ScheduleConfig:
+    """The rate's course over the run."""
+
+    kind: ScheduleKind = MISSING
+    warmup_tokens: float = MISSING
+    """Linear warm-up from 0 over so many tokens."""
+    decay_fraction: float = 0.0
+    """wsd: share of the run, at its end, over which the rate falls linearly to final_factor."""
+    final_factor: float = 0.0
+    """wsd, cosine, linear: the rate at the end, as a share of the peak."""
+
+
+@dataclass
+class CooldownConfig:
+    """A branch that continues a run's checkpoint and anneals its rate linearly to 0."""
+
+    fraction: float = 0.0
+    """Tokens of the branch as a share of those seen at its start; 0 is no cooldown."""
+    from_tokens: float = 0.0
+    """Tokens seen where it branches off; the nearest checkpoint's."""
+
+
+@dataclass
+class OptimConfig:
+    """AdamW."""
+
+    beta1: float = MISSING
+    beta2: float = MISSING
+    eps: float = MISSING
+    weight_decay: float = MISSING
+    """Applied to matrices, not to norms."""
+    clip_norm: float = MISSING
+    """Global norm to which gradients are clipped; 0 is no clipping."""
+
+
+@dataclass
+class DataConfig:
+    """A corpus: its source (prepare.py) and its use (train.py)."""
+
+    name: str = MISSING
+    """Name of the corpus; its folder is data_dir/NAME-TOKENIZER."""
+    source: Source = MISSING
+    path: str | None = None
+    """text, jsonl, parquet: a file, a folder or a glob."""
+    text_key: str = "text"
+    """jsonl, parquet, huggingface: field that holds the text."""
+    document_chars: int = 1048576
+    """text: a file is one document; a longer one is cut at line ends into pieces of about so many characters."""
+    dataset: str | None = None
+    """huggingface: name of the dataset."""
+    subset: str | None = None
+    """huggingface: name of its configuration."""
+    split: str = "train"
+    """huggingface: split to read."""
+    revision: str | None = None
+    """huggingface: commit or tag; give one, as a data set may change under its name."""
+    val_fraction: float = MISSING
+    """Share of documents held out for validation, chosen by hash."""
+    shard_tokens: float = MISSING
+    """Tokens of one shard file."""
+    max_epochs: float = MISSING
+    """How often a run may repeat the corpus before it is refused."""
+
+
+@dataclass
+class TokenizerConfig:
+    """A tokenizer."""
+
+    name: str = MISSING
+    kind: TokenizerKind = MISSING
+    vocab_size: int = MISSING
+    """Rows of the embedding; for a tokenizer file it may be padded above the file's vocabulary."""
+    path: str | None = None
+    """file: a tokenizer.json."""
+    separator: str | None = "<|endoftext|>"
+    """file: token that follows every document; null for none."""
+
+
+@dataclass
+class AttentionConfig:
+    """Attention back end."""
+
+    name: str = MISSING
+
+
+@dataclass
+class ValidationConfig:
+    """Held-out loss, in nats per token."""
+
+    every_tokens: float = MISSING
+    """Cadence, rounded up to whole steps; also at the end of the run."""
+    tokens: float = MISSING
+    """Size of the fixed held-out sample."""
+
+
+@dataclass
+class CheckpointConfig:
+    """Checkpoints."""
+
+    every_tokens: float = MISSING
+    """Cadence, rounded up to whole steps; also at the end of the run."""
+    keep: Keep = MISSING
+    newest: int = 2
+    """How many stay with keep=newest."""
+
+
+@dataclass
+class TrackerConfig:
+    """Where runs are recorded."""
+
+    name: str = MISSING
+    """mlflow or none."""
+    uri: str = ""
+    """Tracking URI: a database or a server."""
+    artifacts: str = ""
+    """Artifact root of new experiments in a database store (a server has its own)."""
+    log_every_steps: int = 10
+    """Cadence of the training metrics."""
+    experiment_id: str | None = None
+    """Set by the launching process for its jobs."""
+    parent_run_id: str | None = None
+    """Set by the launching process for its jobs: the MLflow run of the sweep."""
+
+
+@dataclass
+class LimitsConfig:
+    """What may be started on this machine without `force=true`."""
+
+    hours: float = MISSING
+    """Estimated hours of the whole sweep here."""
+    memory_share: float = MISSING
+    """Estimated memory of the largest cell, as a share of this machine's."""
+
+
+@dataclass
+class TrainConfig:
+    """One cell of a sweep."""
+
+    suite: SuiteConfig = field(default_factory=SuiteConfig)
+    shape: ShapeConfig = field(default_factory=ShapeConfig)
+    lr_base: float = MISSING
+    """Rate before the lr_rule divides it by the shape."""
+    lr_rule: LrRuleConfig = field(default_factory=LrRuleConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    cooldown: CooldownConfig = field(default_factory=CooldownConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
+    tokens: float = MISSING
+    """Training tokens of the run: a whole number of batches."""
+    tokens_rounding: Rounding = MISSING
+    """What to do with tokens that are no whole number of batches."""
+    batch_tokens: float = MISSING
+    """Tokens of one optimiser step over all devices: a whole number of sequences."""
+    seq_len: int = MISSING
+    """Context, in tokens."""
+    warmup_tokens: float = MISSING
+    """Warm-up of this suite; the schedules refer to it."""
+    micro_batch_sequences: int = MISSING
+    """Sequences of one forward pass on a device; the rest of the batch is accumulated. 0: all that the device gets."""
+    seed: int = MISSING
+    """Of the initial weights."""
+    order_seed: int = MISSING
+    """Of the order of sequences."""
+    precision: Precision = MISSING
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    force: bool = False
+    """Start even what exceeds `limits`."""
+    outputs_dir: str = MISSING
+    data_dir: str = MISSING
+    accelerator: str = "auto"
+    """Lightning's accelerator: auto, cpu, gpu."""
+    devices: int = 1
+    """Devices of one run on each node."""
+    num_nodes: int = 1
+    """Nodes of one run."""
+    resources: ResourcesConfig = field(default_factory=ResourcesConfig)
+    threads: int = 1
+    """CPU threads of one run; 0 leaves torch's own choice."""
+    progress: bool = True
+    """Whether a single run draws a progress bar."""
+
+
+@dataclass
+class PrepareConfig:
+    """Text to token shards."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    data_dir: str = MISSING
+    outputs_dir: str = MISSING
+    workers: int = 0
+    """Processes; 0 is one per core."""
+    progress: bool = True

@@ -1,0 +1,85 @@
+"""Checks of single values, and the choices that are enumerations."""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+
+from shapelaw.errors import UserError
+
+
+def whole(key: str, value: float, minimum: int = 1) -> int:
+    """`value` as a whole number of at least `minimum`.
+
+    Raises:
+        UserError: naming the key, for fractions, infinities and smaller numbers.
+    """
+    if not math.isfinite(value) or value != int(value) or value < minimum:
+        raise UserError(f"{key}={value:g}: allowed are whole numbers from {minimum:,}; give one")
+    return int(value)
+
+
+def positive(key: str, value: float) -> float:
+    """`value` if it is finite and above zero; raises UserError otherwise."""
+    if not (math.isfinite(value) and value > 0):
+        raise UserError(f"{key}={value:g}: allowed are finite numbers above 0; give one")
+    return value
+
+
+class Rounding(Enum):
+    """What to do with tokens that are no whole number of batches."""
+
+    refuse = "refuse"
+    up = "up"
+    down = "down"
+
+
+class LrRule(Enum):
+    """How lr_base becomes lr_eff."""
+
+    width_sqrt_depth = "width_sqrt_depth"
+    width = "width"
+    sqrt_depth = "sqrt_depth"
+    none = "none"
+
+
+class ScheduleKind(Enum):
+    """The rate as a function of tokens seen."""
+
+    constant = "constant"
+    wsd = "wsd"
+    cosine = "cosine"
+    linear = "linear"
+
+
+class Precision(Enum):
+    """Arithmetic of the training step; auto is bf16 mixed where the device has it and fp32 elsewhere."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+class Source(Enum):
+    """Where text comes from."""
+
+    stdlib = "stdlib"
+    text = "text"
+    jsonl = "jsonl"
+    parquet = "parquet"
+    huggingface = "huggingface"
+
+
+class TokenizerKind(Enum):
+    """How text becomes token ids."""
+
+    bytes = "bytes"
+    bpe = "bpe"
+    file = "file"
+
+
+class Keep(Enum):
+    """Which checkpoints stay on disk."""
+
+    all = "all"
+    newest = "newest"
