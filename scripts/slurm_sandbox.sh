@@ -14,7 +14,7 @@ CONF=/etc/slurm
 MARK="# written by slurm_sandbox.sh"
 DATA=/var/lib/slurm_sandbox   # state of controller, nodes and database; removed by `down`
 LOG=/var/log/slurm
-SOCKET=/run/mysqld/mysqld.sock
+SOCKET=$DATA/mysql/mysql.sock
 NAMES=$(seq -f 'c%g' -s ' ' "$NODES")
 
 die() { echo "slurm_sandbox: $*" >&2; exit 1; }
@@ -103,7 +103,8 @@ DbdHost=localhost
 DbdPort=6819
 SlurmUser=root
 StorageType=accounting_storage/mysql
-StorageHost=localhost
+StorageHost=127.0.0.1
+StoragePort=33306
 StorageUser=slurm
 StoragePass=slurm
 StorageLoc=slurm_acct_db
@@ -131,15 +132,14 @@ start_munge() {
 start_database() {
     running $DATA/mysql/mariadb.pid || {
         [ -d $DATA/mysql/mysql ] || mariadb-install-db --user=mysql --datadir=$DATA/mysql --skip-test-db >$LOG/mariadb-install.log 2>&1
-        rm -rf /run/mysqld && mkdir -p /run/mysqld && chown mysql: /run/mysqld
         setsid mariadbd --no-defaults --user=mysql --datadir=$DATA/mysql --socket=$SOCKET \
-            --pid-file=$DATA/mysql/mariadb.pid --skip-networking --innodb-buffer-pool-size=64M \
+            --pid-file=$DATA/mysql/mariadb.pid --bind-address=127.0.0.1 --port=33306 --skip-name-resolve --innodb-buffer-pool-size=64M \
             --innodb-flush-log-at-trx-commit=0 </dev/null >$LOG/mariadb.log 2>&1 &
     }
     await 60 mariadbd mariadb --socket=$SOCKET -e 'select 1'
     timeout 20 mariadb --socket=$SOCKET -e "create database if not exists slurm_acct_db;
-        create user if not exists slurm@localhost identified by 'slurm';
-        grant all on slurm_acct_db.* to slurm@localhost"
+        create user if not exists slurm@127.0.0.1 identified by 'slurm';
+        grant all on slurm_acct_db.* to slurm@127.0.0.1"
 }
 
 start_slurm() {
