@@ -26,6 +26,7 @@ Array = NDArray[np.float64]
 OVERTRAINING = tuple(2.0 ** (k / 2) for k in range(-4, 5))
 """Factors of tokens in Fig 8. The authors' factor 2^k multiplies tokens by 2^(k/2): at a fixed budget params fall by about
 as much, so that tokens per param change by about 2^k."""
+ENDS = ("low", "high")
 MEASURED = 0.01
 """How far (relative) a validation may lie from the asked tokens."""
 
@@ -280,3 +281,26 @@ def _ends(problem: Problem, values: Array) -> dict[str, float]:
 
 def _first(coefficients: Array | None) -> Array | None:
     return None if coefficients is None else coefficients[:1]
+
+
+def prescriptions_by_budget(problem: Problem, budgets: Sequence[float]) -> pd.DataFrame:
+    """The best size at each of several budgets, with its interval.
+
+    Returns:
+        a row per budget: budget, every value of its prescription, and NAME_low and NAME_high where there are intervals.
+
+    Raises:
+        UserError: as `Problem.best`.
+
+    Source: Gemstones, Figs 5, 12-19 and 21.
+    """
+    rows = []
+    for budget in budgets:
+        found = problem.best(budget)
+        ends = {
+            f"{name}_{end}": value
+            for name, pair in found.intervals.items()
+            for end, value in zip(ENDS, pair, strict=True)
+        }
+        rows.append({"budget": budget, **found.values, **ends, "inside": found.inside})
+    return pd.DataFrame(rows)
