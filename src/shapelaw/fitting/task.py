@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from shapelaw.config import FitConfig, RunsConfig, positive, to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.fitting.fit import fit
-from shapelaw.fitting.result import SCHEMA_VERSION, FitResult
+from shapelaw.fitting.result import SCHEMA_VERSION, FitResult, load_fit
 from shapelaw.fitting.summary import show
 from shapelaw.laws import get_law
 from shapelaw.laws.base import EXPONENT
@@ -76,7 +76,13 @@ class FitTask:
             from shapelaw.tracking import close_parent
 
             close_parent(tracker.uri, EXPERIMENT, sweep_identity(jobs), failed)
-        show({job.label: job.folder for job in jobs if job.identity not in failed})
+        whole = [job for job in jobs if job.identity not in failed]
+        show({job.label: job.folder for job in whole})
+        if len(whole) > 1:
+            from shapelaw.figures import delta_grid
+
+            name = f"delta_grid-{sweep_identity(jobs)}"
+            delta_grid.draw([load_fit(job.folder) for job in whole], whole[0].folder.parent, name)
 
 
 def table_of(asked: FitConfig) -> RunsTable:
@@ -170,7 +176,8 @@ def _job(asked: FitConfig, runs: RunsTable) -> Job:
     get_law(asked.law.name or "params_tokens")
     folder = folder_of(asked, runs)
     solver = "" if asked.solver.name == "newton" else f" {asked.solver.name}"
-    label = f"{folder.name.rsplit('-', 1)[0]}{solver} delta={asked.delta:g} {asked.subset.name}"
+    grid = f" grid={asked.grid_size}" if asked.grid_size else ""
+    label = f"{folder.name.rsplit('-', 1)[0]}{solver} delta={asked.delta:g}{grid} {asked.subset.name}"
     identity = folder.name.rsplit("-", 1)[1]
     return Job(identity, label, folder, done=(folder / "fit.json").exists())
 
