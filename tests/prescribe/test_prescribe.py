@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -282,3 +284,17 @@ def test_memory_is_bounded_by_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     pieces = problem.search(SpendBudget(1e21))
     assert np.array_equal(whole.value, pieces.value)
     assert np.array_equal(whole.points.params, pieces.points.params)
+
+
+def test_another_architecture_is_noticed() -> None:
+    other = table()
+    runs = type(other)(other.frame.assign(params=other.frame["params"] * 0.8))
+    answer = Problem.of(fitted("interaction"), runs).best(1e21)
+    assert any("differ by up to 20%" in note for note in answer.notes)
+    assert Problem.of(fitted("interaction", refits=3), other).best(1e21).notes == ()
+
+
+def test_it_needs_no_training_libraries() -> None:
+    code = "import sys, shapelaw.prescribe; print({'torch', 'lightning', 'mlflow', 'hydra'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -196,7 +196,7 @@ def _same(drawn: Array) -> bool:
 
 
 def _notes(problem: Problem, found: Found, usable: NDArray[np.bool_]) -> tuple[str, ...]:
-    notes = []
+    notes = list(problem.world.notes) if problem.space != "params" else []
     if len(problem.surface) == 1 and problem.intervals:
         notes.append("no intervals: the fit holds no refits of resampled runs (bootstrap=runs makes them)")
     failed = int((~usable).sum())

@@ -150,8 +150,8 @@ class Problem:
 
         Args:
             loss: nats per token.
-            least: `cost` (in the cost's unit) or `tokens`, which a limit on the size should accompany: the fewest tokens
-                are those of the largest model.
+            least: `cost` (in the cost's unit) or `tokens`, which a limit on the size should accompany: by a law whose terms
+                add up, the fewest tokens are those of the largest model.
 
         Raises:
             UserError: if no allowed size reaches the loss under the law, or the best is the smallest or largest of all.

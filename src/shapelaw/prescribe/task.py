@@ -34,6 +34,8 @@ WIDE = 140
 """Columns of what is printed into a file or a pipe."""
 RATIO_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Of the best aspect ratio, for the price of a wrong one."""
+ROUNDING = 1e-12
+"""What is printed as 0."""
 WHOLE = ("width", "depth")
 SHOWN = {
     "overtraining": ("factor", "tokens", "params", "tokens_per_param", "loss", "low", "high", "excess"),
@@ -294,7 +296,7 @@ def _write(asked: PrescribeConfig, answers: Answers) -> Path:
 def _number(name: str, value: float) -> str:
     if name in WHOLE and value == int(value):
         return f"{value:.0f}"
-    return f"{value:.5g}"
+    return f"{value:.5g}" if abs(value) > ROUNDING else "0"
 
 
 def _rich(title: str, frame: pd.DataFrame) -> Table:

@@ -28,6 +28,8 @@ Array = NDArray[np.float64]
 
 
 PAPER_RULES = ShapeRules()
+ARCHITECTURE_TOLERANCE = 0.01
+"""Relative difference of params up to which the runs count as models of this program's architecture."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class World:
         lr_rule, patch: how it becomes the rate of a shape.
         batch_tokens: tokens of one optimiser step; None if the runs do not say.
         ranges: smallest and largest fitted value of each quantity: the fitted domain.
+        notes: what a reader of its prescriptions must know.
     """
 
     vocab_size: int
@@ -93,6 +96,7 @@ class World:
     patch: DepthPatch = DEFAULT_PATCH
     batch_tokens: int | None = None
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, fit: FitResult, runs: RunsTable) -> World:
@@ -108,7 +112,7 @@ class World:
         flops = fit.settings.get("flops")
         head_size = int(_usual(runs, "head_size") or HEAD_SIZE)
         batch = _usual(runs, "batch_tokens")
-        return cls(
+        world = cls(
             vocab_size=int(_usual(runs, "vocab_size") or 0),
             seq_len=int(_usual(runs, "seq_len") or SEQ_LEN_GEMSTONES),
             counting=str(fit.settings.get("counting") or "total"),
@@ -118,6 +122,21 @@ class World:
             lr_base=_usual(runs, "lr_base"),
             batch_tokens=int(batch) if batch else None,
             ranges=ranges_of(runs),
+        )
+        return dataclasses.replace(world, notes=world._architecture(runs))
+
+    def _architecture(self, runs: RunsTable) -> tuple[str, ...]:
+        """Says so if the runs' params are not those of this architecture."""
+        if not runs.has_shapes or self.vocab_size < 1:
+            return ()
+        kept = runs.kept
+        ours = self.points(kept["width"], kept["depth"]).params
+        off = float(np.max(np.abs(kept["params"].to_numpy() / ours - 1)))
+        if off <= ARCHITECTURE_TOLERANCE:
+            return ()
+        return (
+            f"the runs' params differ by up to {off:.0%} from those of their shapes here: another architecture; new shapes "
+            "and their FLOPs are counted as this program builds them",
         )
 
     def points(self, width: ArrayLike, depth: ArrayLike, *, relaxed: bool = False) -> Points:
