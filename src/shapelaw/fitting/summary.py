@@ -68,6 +68,7 @@ def _row(label: str, result: FitResult, folder: Path) -> dict[str, str]:
     row |= {"AIC": f"{aic:.0f}", "BIC": f"{bic:.0f}"}
     share = result.checklist["residuals"]["between_run_share"]
     row["between runs"] = f"{share:.0%}" if share is not None and math.isfinite(share) else ""
-    for held_out in result.checklist["held_out"]:
+    found = result.checklist["held_out"]
+    for held_out in found if isinstance(found, list) else []:  # else: a word on why there is none
         row[f"{held_out['holdout']} held out"] = f"{held_out['mean_absolute']:.2%} ({held_out['mean_signed']:+.2%})"
     return row | {"folder": folder.name}
