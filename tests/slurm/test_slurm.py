@@ -21,13 +21,14 @@ import pandas as pd
 import pytest
 
 from conftest import ROOT, TINY
-from shapelaw.cell import State, Status, read_state
+from shapelaw.cell import State, Status, checkpoint_steps, read_state
 from shapelaw.tracking import read_runs
 
 REQUIRED = os.environ.get("SHAPELAW_REQUIRE_SLURM") == "1"
 """Where this is set a missing scheduler fails the tests instead of skipping them."""
 LAUNCH = ("-m", "hydra/launcher=slurm")
 LONG = 300.0
+SANDBOX = Path("/var/lib/slurm_sandbox")
 Done = subprocess.CompletedProcess[str]
 
 
@@ -108,8 +109,11 @@ class Bench:
         return ready
 
 
+PENDING_SINCE: dict[str, float] = {}
+
+
 def hurry(arrays: list[str]) -> None:
-    """After a requeue SLURM holds a job back for two minutes; not here."""
+    """After a requeue SLURM holds a job back for two minutes; here ten seconds, in which its former processes are gone."""
     if arrays:
         done = subprocess.run(
             ["squeue", "-h", "-r", "-t", "PENDING", "-j", ",".join(arrays), "-o", "%i %r"],
@@ -117,7 +121,10 @@ def hurry(arrays: list[str]) -> None:
         )  # fmt: skip
         for line in done.stdout.splitlines():
             job, reason = line.split(maxsplit=1)
-            if reason == "BeginTime":
+            if reason != "BeginTime":
+                PENDING_SINCE.pop(job, None)
+            elif time.monotonic() - PENDING_SINCE.setdefault(job, time.monotonic()) > 10:
+                PENDING_SINCE.pop(job)
                 subprocess.run(["scontrol", "update", f"jobid={job}", "starttime=now"], check=False, timeout=60)
 
 
@@ -141,22 +148,26 @@ def bench(tmp_path: Path, corpora: Path) -> Iterator[Bench]:
 def short_of_time(tmp_path_factory: pytest.TempPathFactory, corpora: Path) -> Iterator[Bench]:
     """A run that needs several jobs of one minute each; it goes on while the other tests run."""
     bench = Bench(tmp_path_factory.mktemp("short") / "outputs", corpora)
-    done = bench.run("shape=16x1", "lr_base=5", *SHORT)
+    slow = [sys.executable, "-c", "import slow_task; slow_task.main()"]
+    environment = bench.environment | {"PYTHONPATH": str(Path(__file__).parent)}
+    command = slow + bench.command(*SHORT, *LIMIT)[1:]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LONG, env=environment)
     assert done.returncode == 0, done.stderr
     yield bench
     for array in bench.arrays():
         subprocess.run(["scancel", array], check=False, timeout=60)
 
 
+STEPS = 6400  # at least 160 s of training, by the slow task, in jobs of less than 60
 SHORT = (
-    "tokens=10240000",
-    "checkpoint.every_tokens=1280000",
-    "validation.every_tokens=1280000",
-    "tracker.log_every_steps=1000",
+    "shape=16x1",
+    "lr_base=5",
+    f"tokens={STEPS * 128}",
+    f"validation.every_tokens={160 * 128}",
+    f"checkpoint.every_tokens={1000 * 128}",
     "data.max_epochs=1000",
-    "hydra.launcher.timeout_min=1",
-    "hydra.launcher.signal_seconds=1",
 )
+LIMIT = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_seconds=1")
 
 
 @pytest.mark.usefixtures("short_of_time")
@@ -232,9 +243,8 @@ def test_a_failing_cell_says_why(bench: Bench) -> None:
     assert sorted(status.value for status in bench.statuses()) == ["failed", "finished"]
 
 
-def test_preempted_and_lost_nodes(bench: Bench) -> None:
-    """A job of a higher partition takes the node: checkpoint, requeue, continue. Then its node's daemon and processes are
-    killed without a signal: at most what came after the last checkpoint is lost."""
+def test_a_preempted_cell_continues(bench: Bench) -> None:
+    """A job of a higher partition takes the node: checkpoint, requeue, continue."""
     sweep = (
         "shape=16x1", "lr_base=5", "tokens=2560000", "checkpoint.every_tokens=25600", "data.max_epochs=1000",
         "tracker=none", "hydra.launcher.partition=batch", "+hydra.launcher.sbatch.nodelist=c4", "resources.cpus_per_task=4",
@@ -253,6 +263,51 @@ def test_preempted_and_lost_nodes(bench: Bench) -> None:
 
     await_(continued)
     assert bench.states[cell].attempts == 2
+
+
+@pytest.mark.skipif(not SANDBOX.exists(), reason="kills a node's processes, so only a node of the sandbox")
+def test_a_lost_node_costs_at_most_one_interval(bench: Bench) -> None:
+    """A node's daemon and a job's processes are killed without a signal: SLURM notices, the job starts on another node from
+    its newest checkpoint."""
+    every = 200
+    sweep = (
+        "shape=16x1",
+        "lr_base=5",
+        "tokens=2560000",
+        f"checkpoint.every_tokens={every * 128}",
+        "data.max_epochs=1000",
+    )
+    assert bench.run(*sweep, "tracker=none").returncode == 0
+    await_(lambda: any(state.step > 2 * every for state in bench.states.values()))
+    (array,) = bench.arrays()
+    node = slurm("squeue", "-h", "-j", array, "-o", "%N").strip()
+    try:
+        kill_node(node, f"slurmstepd: \\[{array}\\.", str(bench.outputs / "slurm"))
+        await_(lambda: next(iter(bench.states.values())).status is Status.interrupted, 10)
+        (name,), (lost,) = bench.states, bench.states.values()
+        newest = checkpoint_steps(bench.outputs / "runs" / "tiny" / name)[-1]
+        assert lost.step - newest <= every
+
+        def continued() -> bool:
+            hurry([array])
+            return bench.states[name].status is Status.running
+
+        await_(continued, what=lambda: slurm("sinfo"))
+        assert bench.states[name].attempts == 2
+        assert bench.states[name].step >= newest
+        assert slurm("squeue", "-h", "-j", array, "-o", "%N").strip() != node
+    finally:
+        subprocess.run([str(ROOT / "scripts" / "slurm_sandbox.sh"), "up"], check=True, timeout=180, capture_output=True)
+
+
+def kill_node(node: str, *patterns: str) -> None:
+    """Kill a node's daemon, then what its job runs."""
+    os.kill(int((SANDBOX / "run" / f"slurmd-{node}.pid").read_text()), signal.SIGKILL)
+    for pattern in patterns:
+        found = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=False)
+        for pid in map(int, found.stdout.split()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def test_two_nodes_train_one_cell(bench: Bench) -> None:
@@ -303,11 +358,11 @@ def test_what_the_site_refuses_is_said_before_anything_is_queued(bench: Bench, o
 def test_time_limits_chain_until_the_tokens_are_done(short_of_time: Bench) -> None:
     """Three and more requeues by a real limit of one minute; the curve equals that of a run that was never stopped."""
     bench = short_of_time
-    await_(bench.all_finished(1), what=lambda: bench.states)
+    await_(bench.all_finished(1), 2 * LONG, what=lambda: bench.states)
     (state,) = bench.states.values()
     assert state.attempts >= 4
     curve = bench.table().set_index("tokens").loss
     local = replace(bench, outputs=bench.outputs.parent / "local")
-    done = local.run("shape=16x1", "lr_base=5", *SHORT[:5], "hydra/launcher=local")
+    done = local.run(*SHORT, "hydra/launcher=local")
     assert done.returncode == 0, done.stderr
     pd.testing.assert_series_equal(curve, local.table().set_index("tokens").loss, check_exact=True)
