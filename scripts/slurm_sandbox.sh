@@ -94,8 +94,8 @@ NodeName=c[1-$NODES] NodeAddr=127.0.0.1 NodeHostname=$HOST Port=[17001-$((17000 
 PartitionName=batch Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=20
 PartitionName=urgent Nodes=ALL Default=NO MaxTime=INFINITE State=UP PriorityTier=10
 CONFIG
-    # any eight device files serve; nodes with a bare count stay invalid
-    echo "NodeName=c[1-$NODES] Name=gpu Type=mi250x File=/dev/tty[0-7]" > $CONF/gres.conf
+    # nodes with a bare count stay invalid
+    echo "NodeName=c[1-$NODES] Name=gpu Type=mi250x File=$GPU_FILES" > $CONF/gres.conf
     cat > $CONF/slurmdbd.conf <<CONFIG
 $MARK
 AuthType=auth/munge
@@ -114,9 +114,11 @@ CONFIG
     chmod 600 $CONF/slurmdbd.conf
 }
 
-devices() { # a container may have no terminals; the GPUs' stand-ins only need to exist
+devices() { # stand-ins of the GPUs: device files that are there, else plain files; SLURM only wants them to exist
+    GPU_FILES=/dev/tty[0-7]
     for number in 0 1 2 3 4 5 6 7; do
-        [ -e "/dev/tty$number" ] || mknod "/dev/tty$number" c 4 "$number" || die "/dev/tty$number cannot be made"
+        [ -c "/dev/tty$number" ] || GPU_FILES=$DATA/gpu[0-7]
+        touch "$DATA/gpu$number"
     done
 }
 
