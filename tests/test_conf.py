@@ -92,6 +92,7 @@ def in_suite(name: str, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> Dic
 
 def shapes(name: str) -> dict[str, tuple[int, int]]:
     found = {path.stem: yaml.safe_load(path.read_text()) for path in (CONF / "suite" / name / "shape").glob("*.yaml")}
+    found = {stem: shape.get("shape", shape) for stem, shape in found.items()}
     return {stem: (shape["width"], shape["depth"]) for stem, shape in found.items()}
 
 

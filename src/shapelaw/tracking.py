@@ -345,4 +345,6 @@ def _excluded(metric: Metric, params: Mapping[str, str]) -> str:
     """Why a validation is no point for a fit: a rate that is neither the run's own nor annealed to the end."""
     if float(params["cooldown"]) and metric.step < int(params["tokens"]):
         return "midway through a cooldown"
+    if metric.step <= float(params.get("warmup_tokens", 0)):
+        return "during the warm-up"
     return ""

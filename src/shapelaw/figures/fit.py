@@ -57,15 +57,19 @@ def envelope(kept: pd.DataFrame, result: FitResult) -> tuple[Array, Array]:
         kept: rows with run, params, tokens and flops, and the columns that the law needs.
 
     Returns:
-        FLOPs and loss, each (n,); within the table's range of FLOPs.
+        FLOPs and loss, each (n,); within the table's ranges of FLOPs and tokens.
     """
     sizes = kept.drop_duplicates("run").drop(columns=["run", "loss", "predicted", "step"], errors="ignore")
     flops = np.geomspace(kept["flops"].min(), kept["flops"].max(), FLOPS_POINTS)
     per_token = (sizes["flops"] / sizes["tokens"]).to_numpy()
     every = sizes.loc[sizes.index.repeat(len(flops))].reset_index(drop=True)
     budgets = np.tile(flops, len(sizes))
-    losses = result.predict(every.assign(flops=budgets, tokens=budgets / np.repeat(per_token, len(flops))))
-    return flops, losses.reshape(len(sizes), len(flops)).min(axis=0)
+    tokens = budgets / np.repeat(per_token, len(flops))
+    losses = result.predict(every.assign(flops=budgets, tokens=tokens))
+    fitted = (tokens >= kept["tokens"].min()) & (tokens <= kept["tokens"].max())
+    lowest = np.where(fitted, losses, np.nan).reshape(len(sizes), len(flops))
+    some = ~np.isnan(lowest).all(axis=0)
+    return flops[some], np.nanmin(lowest[:, some], axis=0)
 
 
 def residuals(axes: Axes, runs: RunsTable, result: FitResult) -> None:

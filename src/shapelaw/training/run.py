@@ -220,6 +220,7 @@ def _info(config: TrainConfig, cell: Cell, tags: dict[str, str]) -> RunInfo:
         "lr_eff": cell.lr_eff,
         "lr_rule": config.lr_rule.name.value,
         "schedule": config.schedule.kind.value,
+        "warmup_tokens": config.schedule.warmup_tokens,
         "cooldown": config.cooldown.fraction,
         "cooldown_from_tokens": cell.first_step * cell.batch_tokens,
         "seed": config.seed,
