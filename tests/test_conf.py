@@ -135,6 +135,7 @@ def test_every_named_sweep_opens_with_its_question(name: str) -> None:
 
 def test_a_named_sweep_is_run_and_the_command_line_wins(script: Script, tmp_path: Path) -> None:
     """The suite of the tests has none of nano's shapes; its own are given after the sweep's name."""
-    done = script("train.py", "-m", "sweeps=lr_nano", "shape=glob(16*)", "lr_base=5", "tracker=none")
+    short = ("tokens=2560", "warmup_tokens=256", "validation.every_tokens=512", "checkpoint.every_tokens=512")
+    done = script("train.py", "-m", "sweeps=lr_nano", "shape=glob(16*)", "lr_base=5", "tracker=none", *short)
     assert done.returncode == 0, done.stderr
     assert "2 cells to run" in done.stderr
