@@ -29,7 +29,8 @@ await() {
     done
 }
 
-running() { [ -s "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null; }
+# a pid file may be left over, and its number taken by another program since
+running() { [ -s "$1" ] && grep -qsE '^(slurm|munged|mariadbd)' "/proc/$(cat "$1")/comm"; }
 
 check() {
     [ "$(id -u)" = 0 ] || die "needs root"
