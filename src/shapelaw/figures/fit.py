@@ -39,8 +39,12 @@ def loss_against_flops(axes: Axes, runs: RunsTable, result: FitResult) -> None:
         colour = colours(norm(float(run["params"].iloc[0])))
         axes.plot(run["flops"], run["predicted"], color=colour, linewidth=0.9, zorder=2)
         axes.plot(run["flops"], run["loss"], ".", color=colour, markersize=4, zorder=3)
-    flops, lowest = envelope(kept, result)
-    axes.plot(flops, lowest, "--", color=style.ENVELOPE, linewidth=1.6, zorder=4, label=_envelope_label(result))
+    flops, lowest, fitted = envelope(kept, result)
+    within = np.where(fitted, lowest, np.nan)
+    axes.plot(
+        flops, lowest, ":", color=style.ENVELOPE, linewidth=1.0, zorder=4, label="the same beyond the fitted tokens"
+    )
+    axes.plot(flops, within, "--", color=style.ENVELOPE, linewidth=1.6, zorder=4, label=_envelope_label(result))
     axes.plot([], [], ".", color=style.NEUTRAL, label="measured")
     axes.plot([], [], "-", color=style.NEUTRAL, linewidth=0.9, label=f"law: {result.law}")
     axes.set(xscale="log", yscale="log", xlabel="training FLOPs", ylabel="held-out loss (nats per token)")
@@ -50,14 +54,14 @@ def loss_against_flops(axes: Axes, runs: RunsTable, result: FitResult) -> None:
     bar.set_label("parameters")
 
 
-def envelope(kept: pd.DataFrame, result: FitResult) -> tuple[Array, Array]:
+def envelope(kept: pd.DataFrame, result: FitResult) -> tuple[Array, Array, NDArray[np.bool_]]:
     """Lowest predicted loss at each budget over the table's shapes, each trained on what tokens the budget buys.
 
     Args:
         kept: rows with run, params, tokens and flops, and the columns that the law needs.
 
     Returns:
-        FLOPs and loss, each (n,); within the table's ranges of FLOPs and tokens.
+        FLOPs, loss, and whether the best shape's tokens lie within the table's, each (n,).
     """
     sizes = kept.drop_duplicates("run").drop(columns=["run", "loss", "predicted", "step"], errors="ignore")
     flops = np.geomspace(kept["flops"].min(), kept["flops"].max(), FLOPS_POINTS)
@@ -67,9 +71,9 @@ def envelope(kept: pd.DataFrame, result: FitResult) -> tuple[Array, Array]:
     tokens = budgets / np.repeat(per_token, len(flops))
     losses = result.predict(every.assign(flops=budgets, tokens=tokens))
     fitted = (tokens >= kept["tokens"].min()) & (tokens <= kept["tokens"].max())
-    lowest = np.where(fitted, losses, np.nan).reshape(len(sizes), len(flops))
-    some = ~np.isnan(lowest).all(axis=0)
-    return flops[some], np.nanmin(lowest[:, some], axis=0)
+    grid = losses.reshape(len(sizes), len(flops))
+    best = grid.argmin(axis=0), np.arange(len(flops))
+    return flops, grid[best], fitted.reshape(grid.shape)[best]
 
 
 def residuals(axes: Axes, runs: RunsTable, result: FitResult) -> None:
