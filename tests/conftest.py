@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,12 +16,7 @@ from shapelaw.cli import main, set_environment
 from shapelaw.config import store_schemas
 from shapelaw.data import BytesChoice, TextSource, prepare
 from shapelaw.training.task import TrainTask
-
-ROOT = Path(__file__).resolve().parents[1]
-TINY = ROOT / "tests" / "suites" / "tiny"
-Script = Callable[..., subprocess.CompletedProcess[str]]
-Sweep = Callable[..., subprocess.CompletedProcess[str]]
-Compose = Callable[..., DictConfig]
+from support import ROOT, TINY, Compose, Script, Sweep
 
 
 @pytest.fixture(scope="session")

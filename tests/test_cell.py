@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import Compose
 from shapelaw.cell import Cell, State, Status, cell_of, is_locked, lock, read_state, write_state
 from shapelaw.config import to_dataclass
 from shapelaw.errors import UserError
+from support import Compose
 
 
 def cell(composed: Compose, *overrides: str, corpus: str = "c") -> Cell:

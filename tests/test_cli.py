@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, Script
+from support import ROOT, Script
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from conftest import ROOT, Compose, Script
 from shapelaw.cell import cell_of
 from shapelaw.cli import set_environment
 from shapelaw.config import FitConfig, PrepareConfig, TrainConfig, store_schemas, to_dataclass
 from shapelaw.counting import params_total
 from shapelaw.laws import LAWS
+from support import ROOT, Compose, Script
 
 CONF = ROOT / "conf"
 TRAIN_GROUPS = ("lr_rule", "schedule", "cooldown", "optim", "data", "tokenizer", "attention", "tracker")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Script, Sweep
 from shapelaw import load_fit, load_runs
 from shapelaw.runs import RunsTable
 from shapelaw.tracking import client
+from support import Script, Sweep
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import pytest
 from omegaconf import OmegaConf
 from worlds import fitted, table
 
-from conftest import ROOT, Compose, Script
 from shapelaw.cell import cell_of
 from shapelaw.cli import main
 from shapelaw.config import to_dataclass
@@ -20,6 +19,7 @@ from shapelaw.counting import params_total
 from shapelaw.prescribe.problem import Problem
 from shapelaw.prescribe.task import prescribe_size
 from shapelaw.runs.table import RunsTable
+from support import ROOT, Compose, Script
 
 Prescribe = Callable[..., tuple[int, str, str]]
 

@@ -20,9 +20,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from conftest import ROOT, TINY
 from shapelaw.cell import State, Status, checkpoint_steps, read_state
 from shapelaw.tracking import read_runs
+from support import ROOT, TINY
 
 REQUIRED = os.environ.get("SHAPELAW_REQUIRE_SLURM") == "1"
 """Where this is set a missing scheduler fails the tests instead of skipping them."""

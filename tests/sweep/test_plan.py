@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from conftest import ROOT, Script
 from shapelaw.cell import State, Status, write_state
 from shapelaw.training.cost import device_hours
+from support import ROOT, Script
 
 PLAN = ("-m", "hydra/launcher=plan")
 

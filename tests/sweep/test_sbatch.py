@@ -12,7 +12,6 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from conftest import ROOT, Compose, Script
 from shapelaw.cell import State, Status
 from shapelaw.errors import UserError
 from shapelaw.sweep.accounting import Standing, judge, own_words
@@ -20,6 +19,7 @@ from shapelaw.sweep.resources import Resources, resources_of
 from shapelaw.sweep.sbatch import Array, arrays_of, branches_of, script_of
 from shapelaw.sweep.settings import SlurmSettings
 from shapelaw.sweep.task import Job, Wants
+from support import ROOT, Compose, Script
 
 GOLDEN = ROOT / "tests" / "golden"
 ONE = Resources(1, 0, 1, 1, None, 120)

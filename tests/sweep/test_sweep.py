@@ -13,9 +13,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from conftest import ROOT, Sweep
 from shapelaw.cell import State, Status, read_state
 from shapelaw.tracking import client, read_runs
+from support import ROOT, Sweep
 
 SWEEP = ("-m", "shape=glob(*)", "lr_base=5,2.5")
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import Compose
 from shapelaw.cell import Cell, State, Status, cell_of, checkpoint_path, checkpoint_steps, corpus_folder, read_state
 from shapelaw.config import TrainConfig, to_dataclass
 from shapelaw.data import load_corpus
@@ -20,6 +19,7 @@ from shapelaw.errors import UserError
 from shapelaw.training import callbacks, checkpoint
 from shapelaw.training.callbacks import Interrupted
 from shapelaw.training.run import run
+from support import Compose
 
 
 def prepared(composed: Compose, *overrides: str) -> tuple[TrainConfig, Cell]:
