@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from shapelaw.figures import style
 from shapelaw.fitting.result import FitResult
+from shapelaw.laws.base import EXPONENT
 from shapelaw.runs import RunsTable
 
 Array = NDArray[np.float64]
@@ -27,6 +28,10 @@ def draw(runs: RunsTable, result: FitResult, folder: Path) -> list[Path]:
         figure, axes = style.canvas()
         plot(axes, runs, result)
         paths += style.save(figure, folder, name)
+    if EXPONENT in result.profiles:
+        figure, axes = style.canvas()
+        slope_profile(axes, result)
+        paths += style.save(figure, folder, "slope_profile")
     return paths
 
 
@@ -88,6 +93,21 @@ def residuals(axes: Axes, runs: RunsTable, result: FitResult) -> None:
     axes.set(xscale="log", xlabel="training tokens", ylabel="measured over predicted loss, minus 1 (%)")
     bar = axes.figure.colorbar(ScalarMappable(norm, style.SEQUENTIAL), ax=axes, pad=0.02)
     bar.set_label("parameters")
+
+
+def slope_profile(axes: Axes, result: FitResult) -> None:
+    """Lowest objective at each value of the compute-optimal exponent: how sharply the data fix it."""
+    profile = result.profiles[EXPONENT]
+    rises = 100 * (np.asarray(profile["objectives"], dtype=float) / result.objective - 1)
+    axes.plot(profile["values"], rises, ".-", color=style.FITTED, linewidth=1.2, markersize=4)
+    low, high = profile["interval"]
+    axes.axvspan(
+        low, high, color=style.FITTED, alpha=0.12, label=f"within {100 * profile['rise']:g}%: {low:.3f} to {high:.3f}"
+    )
+    axes.axvline(profile["estimate"], color=style.ENVELOPE, linewidth=1.2, label=f"best: {profile['estimate']:.4f}")
+    axes.set(xlabel="exponent a of the compute-optimal N ~ C^a", ylabel="objective above its minimum (%)")
+    axes.set_ylim(0, 2000 * profile["rise"])  # twenty times the rise: beyond it nothing is in doubt
+    axes.legend(frameon=False, fontsize=8)
 
 
 def _envelope_label(result: FitResult) -> str:
