@@ -8,7 +8,7 @@ TORCH ?= auto
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-all check format ui bench clean
+.PHONY: help setup demo test test-all test-slurm check format ui bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,10 @@ test: $(READY) ## the whole test suite
 
 test-all: $(READY) ## the suite with the long forms of its tests
 	$(BIN)/python -m pytest -n auto --dist loadgroup
+
+test-slurm: $(READY) ## sweeps on a real scheduler: the sandbox of four virtual nodes (root, Debian's slurm and mariadb packages)
+	scripts/slurm_sandbox.sh up
+	SHAPELAW_REQUIRE_SLURM=1 timeout 2400 $(BIN)/python -m pytest tests/slurm; code=$$?; scripts/slurm_sandbox.sh down; exit $$code
 
 check: $(READY) ## style and types
 	$(BIN)/ruff check .
