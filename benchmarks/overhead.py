@@ -55,7 +55,9 @@ def seconds_of_steps(config: TrainConfig) -> tuple[float, float]:
         run.run(config, cell, {}, lambda state: None)
     finally:
         run.CellModule.training_step, callbacks.Between.on_train_batch_end = step, between  # type: ignore[method-assign]
-    return statistics.mean(marks[:-1]), statistics.mean(inside)  # the last step is followed by a validation and a checkpoint, whatever is asked
+    return statistics.mean(marks[:-1]), statistics.mean(
+        inside
+    )  # the last step is followed by a validation and a checkpoint, whatever is asked
 
 
 def overhead() -> None:
