@@ -14,35 +14,11 @@ from shapelaw.cli import set_environment
 from shapelaw.config import FitConfig, PrepareConfig, TrainConfig, store_schemas, to_dataclass
 from shapelaw.counting import params_total
 from shapelaw.laws import LAWS
-from support import ROOT, Compose, Script
+from support import PUBLISHED, ROOT, Compose, Script
 
 CONF = ROOT / "conf"
 TRAIN_GROUPS = ("lr_rule", "schedule", "cooldown", "optim", "data", "tokenizer", "attention", "tracker")
 FIT_GROUPS = ("runs", "subset", "law", "method", "solver", "counting", "flops", "bootstrap", "holdout", "tracker")
-PUBLISHED = {  # arXiv 2502.06857: width, depth, parameters
-    (256, 23): 48_377_600,
-    (256, 27): 52_311_808,
-    (384, 13): 66_758_784,
-    (512, 11): 94_776_832,
-    (256, 71): 95_588_096,
-    (512, 12): 98_710_016,
-    (512, 13): 102_643_200,
-    (768, 3): 103_814_400,
-    (256, 80): 104_440_064,
-    (512, 14): 106_576_384,
-    (512, 16): 114_442_752,
-    (384, 36): 116_518_272,
-    (768, 45): 475_468_032,
-    (1280, 15): 497_457_920,
-    (1792, 7): 517_499_136,
-    (1024, 28): 543_482_880,
-    (1280, 36): 1_013_607_680,
-    (2560, 8): 1_044_032_000,
-    (1792, 18): 1_047_397_120,
-    (2048, 27): 1_904_850_944,
-    (1536, 50): 1_924_161_024,
-    (3072, 12): 2_007_837_696,
-}
 
 
 def options(group: str) -> list[str]:

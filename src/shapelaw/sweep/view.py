@@ -36,12 +36,11 @@ class View:
         )
         self.live = Live(self.progress, console=self.console, refresh_per_second=2)
         self.rows: dict[str, TaskID] = {}
-        self.ended_count = self.failed_count = 0
+        self.ended_count = 0
 
     def __enter__(self) -> View:
         skipped = f"; {self.done_before} already finished, skipped" if self.done_before else ""
         self.console.print(f"{len(self.todo)} {self.noun}{'s' if len(self.todo) != 1 else ''} to run{skipped}")
-        self.cost = sum(job.cost for job in self.todo) or 1.0
         self.total = self.progress.add_task(f"all {self.noun}s", total=len(self.todo), note="")
         if self.console.is_terminal:
             self.live.start()
@@ -60,7 +59,6 @@ class View:
     def ended(self, job: Job, reason: str, log: Path | None = None) -> None:
         """A job ended, with the reason if it failed; `log` is where it wrote, if not its folder's log.txt."""
         self.ended_count += 1
-        self.failed_count += bool(reason)
         if job.identity in self.rows:
             self.progress.remove_task(self.rows.pop(job.identity))
         self.progress.update(self.total, completed=self.ended_count)
