@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
-from worlds import NATURAL, fitted, table
 
 from shapelaw.counting import flops_exact, flops_per_token, params, params_total
 from shapelaw.errors import UserError
@@ -22,6 +21,7 @@ from shapelaw.prescribe.problem import Limits, Problem, measured_cost
 from shapelaw.prescribe.search import SpendBudget
 from shapelaw.prescribe.surface import Surface, _AnyBound
 from shapelaw.prescribe.world import World
+from worlds import NATURAL, fitted, table
 
 SHAPED = ["interaction", "width_depth_params_tokens", "width_depth_tokens"]
 VOCAB = 50_304

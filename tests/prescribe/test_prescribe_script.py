@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
-from worlds import fitted, table
 
 from shapelaw.cell import cell_of
 from shapelaw.cli import main
@@ -20,6 +19,7 @@ from shapelaw.prescribe.problem import Problem
 from shapelaw.prescribe.task import prescribe_size
 from shapelaw.runs.table import RunsTable
 from support import ROOT, Compose, Script
+from worlds import fitted, table
 
 Prescribe = Callable[..., tuple[int, str, str]]
 

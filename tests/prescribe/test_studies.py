@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.optimize import minimize_scalar
-from worlds import NATURAL, fitted, table
 
 from shapelaw import load_runs
 from shapelaw.counting import flops_exact, params_total
@@ -21,6 +20,7 @@ from shapelaw.prescribe.studies import aspect_ratio_cost, compare_laws, overspen
 from shapelaw.prescribe.surface import Surface
 from shapelaw.prescribe.world import World
 from shapelaw.runs.table import RunsTable
+from worlds import NATURAL, fitted, table
 
 VOCAB = 50_304
 

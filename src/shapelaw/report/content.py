@@ -1,0 +1,76 @@
+"""What a report holds: the answer's problem, figures, what was left out, runs and fits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shapelaw.fitting.result import FitResult
+from shapelaw.prescribe.problem import Problem
+from shapelaw.runs.table import RunsTable
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One picture.
+
+    Args:
+        name: file name without its ending.
+        title: heading.
+        caption: what it shows, and where it differs from the published one.
+        files: the same picture as .svg or .png (others are passed over); the page embeds the smallest.
+        alt: what a reader who cannot see it needs; the caption, if empty.
+    """
+
+    name: str
+    title: str
+    caption: str
+    files: Sequence[Path]
+    alt: str = ""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A figure that the data cannot show, and why."""
+
+    title: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class FitRow:
+    """A fit in the page's table: its name, the fit, and the address of its MLflow run (or nothing)."""
+
+    name: str
+    fit: FitResult
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the page shows.
+
+    Args:
+        title: of the page.
+        folder: where index.html is written.
+        problem: what answers the budget: costs are FLOPs, the space is whole shapes.
+        budget: FLOPs that the page opens with.
+        runs: the table that the problem's fit was made from.
+        fits: every fit to list; the problem's own is the first.
+        figures, left_out: pictures, and those that the data cannot show.
+        run_link: address of an MLflow run with `{run}` for its id, such as
+            `http://127.0.0.1:5000/#/experiments/1/runs/{run}`; empty for none.
+        suite: name for `SHAPELAW_SUITE=` in the command; empty for none.
+    """
+
+    title: str
+    folder: Path
+    problem: Problem
+    budget: float
+    runs: RunsTable
+    fits: Sequence[FitRow]
+    figures: Sequence[Figure] = ()
+    left_out: Sequence[LeftOut] = ()
+    run_link: str = ""
+    suite: str = ""

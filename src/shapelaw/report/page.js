@@ -1,0 +1,227 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const $ = (id) => document.getElementById(id);
+
+  // Numbers as Python prints them: %.{digits}g, ties to the even digit.
+  function shown(value, digits = 5) {
+    if (value === 0) return "0";
+    let [mantissa, power] = value.toExponential(digits - 1).split("e");
+    const exact = Math.abs(value).toExponential(60).split("e")[0].replace(".", "");
+    if (/^50*$/.test(exact.slice(digits)) && Number(exact[digits - 1]) % 2 === 0) {
+      power = value.toExponential(60).split("e")[1];
+      mantissa = (value < 0 ? "-" : "") + exact[0] + "." + exact.slice(1, digits);
+    }
+    const exponent = Number(power);
+    if (exponent < -4 || exponent >= digits) {
+      const short = mantissa.includes(".") ? mantissa.replace(/\.?0+$/, "") : mantissa;
+      return `${short}e${exponent < 0 ? "-" : "+"}${String(Math.abs(exponent)).padStart(2, "0")}`;
+    }
+    const text = Number(`${mantissa}e${exponent}`).toFixed(Math.max(digits - 1 - exponent, 0));
+    return text.includes(".") ? text.replace(/\.?0+$/, "") : text;
+  }
+  const number = (name, value) =>
+    ["width", "depth"].includes(name) && Number.isInteger(value) ? String(value) : shown(value);
+
+  function unpacked(text) {
+    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    const view = new DataView(bytes.buffer);
+    return Float64Array.from({ length: bytes.length / 8 }, (_, i) => view.getFloat64(8 * i, true));
+  }
+  const thetas = unpacked(data.thetas);
+  const shapes = Object.fromEntries(["width", "depth", "params", "counted", "flops"].map((n) => [n, unpacked(data[n])]));
+  const count = shapes.width.length;
+  const logs = { width: shapes.width.map(Math.log), depth: shapes.depth.map(Math.log), params: shapes.counted.map(Math.log) };
+  const smallest = shapes.flops.reduce((best, value, i) => (value < shapes.flops[best] ? i : best), 0);
+  const largest = shapes.flops.reduce((best, value, i) => (value > shapes.flops[best] ? i : best), 0);
+
+  // The loss of one parameter vector at every shape, tokens = budget / FLOPs per token; the first lowest.
+  function best(vector, logTokens) {
+    const form = data.form;
+    const theta = thetas.subarray(vector * form.parameters, (vector + 1) * form.parameters);
+    const rho = form.rho === null ? 1 : theta[form.rho];
+    const kappa = form.aspect === null ? 0 : Math.exp(theta[form.aspect]);
+    const mu = form.aspect === null ? 0 : theta[form.aspect + 1];
+    const floor = form.floor === null ? 0 : Math.exp(theta[form.floor]);
+    const terms = form.terms.map((term) => ({
+      log: theta[term.log],
+      slopes: [
+        ...term.slopes.map(([predictor, sign, place]) => [predictor === "tokens" ? logTokens : logs[predictor], sign * theta[place]]),
+        ...Object.entries(term.fixed).map(([predictor, power]) => [predictor === "tokens" ? logTokens : logs[predictor], power]),
+      ],
+    }));
+    let found = -1;
+    let lowest = Infinity;
+    for (let i = 0; i < count; i += 1) {
+      if (!(logTokens[i] >= 0)) continue;
+      let total = 0;
+      for (const { log, slopes } of terms) {
+        let exponent = log;
+        for (const [values, power] of slopes) exponent += power * values[i];
+        total += Math.exp(exponent);
+      }
+      if (rho !== 1) total **= rho;
+      const distance = kappa * (logs.width[i] - logs.depth[i] - mu);
+      const loss = floor + total * (1 + distance * distance);
+      if (loss < lowest) { lowest = loss; found = i; }
+    }
+    return { found, loss: lowest };
+  }
+
+  function values(budget, logTokens, { found, loss }) {
+    const tokens = Math.exp(logTokens[found]);
+    const [width, depth, params] = [shapes.width[found], shapes.depth[found], shapes.params[found]];
+    return { width, depth, aspect_ratio: width / depth, params, tokens, tokens_per_param: tokens / params, loss, flops: shapes.flops[found] * tokens };
+  }
+
+  function rate(width, depth) {
+    const { base, rule, unit, threshold, strict, divisor } = data.lr;
+    const w = width * unit;
+    const patched = threshold !== null && (strict ? w / depth > threshold : w / depth >= threshold);
+    const d = patched ? Math.ceil(w / divisor) : depth;
+    return base / { width_sqrt_depth: w * Math.sqrt(d), width: w, sqrt_depth: Math.sqrt(d), none: 1 }[rule];
+  }
+
+  function quantile(sorted, share) {
+    const place = share * (sorted.length - 1);
+    const low = Math.floor(place);
+    const high = Math.min(low + 1, sorted.length - 1);
+    return sorted[low] + (place - low) * (sorted[high] - sorted[low]);
+  }
+
+  function domain(own) {
+    const far = [];
+    for (const [name, low, high] of data.ranges) {
+      const value = own[name];
+      if (value === undefined || (value >= low * (1 - 1e-9) && value <= high * (1 + 1e-9))) continue;
+      const factor = value / (value > high ? high : low);
+      far.push(`${name} ${shown(factor, 3)} times the ${factor > 1 ? "largest" : "smallest"}`);
+    }
+    return far;
+  }
+
+  function command(own) {
+    const tokens = BigInt(Math.max(Math.floor(own.tokens / data.batch), 1)) * BigInt(data.batch);
+    const rest = data.lr === null ? "" : ` lr_base=${data.lr.text}`;
+    return `${data.suite ? `SHAPELAW_SUITE=${data.suite} ` : ""}python train.py shape.width=${own.width} shape.depth=${own.depth} tokens=${tokens}${rest}`;
+  }
+
+  function notes(own) {
+    const out = [...data.notes];
+    if (data.vectors === 1) out.push("no intervals: the fit holds no refits of resampled runs (bootstrap=runs makes them)");
+    if (count === 1) return out;
+    for (const name of ["width", "depth"]) {
+      const ends = [shapes[name].reduce((a, b) => Math.min(a, b)), shapes[name].reduce((a, b) => Math.max(a, b))];
+      if (ends.includes(own[name])) out.push(`the best ${name} is the ${own[name] === ends[0] ? "smallest" : "largest"} allowed`);
+    }
+    return out;
+  }
+
+  const place = (name, part) => document.querySelector(`#numbers tr[data-name="${name}"] .${part}`);
+  let asked = 0;
+
+  function refuse(text) {
+    asked += 1;
+    $("said").textContent = text;
+    $("answer").classList.add("stale");
+    $("answer").setAttribute("aria-busy", "false");
+  }
+
+  function show(budget) {
+    const logTokens = shapes.flops.map((each) => Math.log(budget / each));
+    const found = best(0, logTokens);
+    if (found.found < 0) return refuse("This budget buys no training token of any shape.");
+    if (!data.limited && (found.found === smallest || found.found === largest))
+      return refuse(`Outside what the shapes can serve: the best is the ${found.found === smallest ? "smallest" : "largest"} of all.`);
+    const own = values(budget, logTokens, found);
+    if (data.lr !== null) own.lr_eff = rate(own.width, own.depth);
+    $("said").textContent = "";
+    $("answer").classList.remove("stale");
+    for (const [name, value] of Object.entries(own)) {
+      place(name, "value").textContent = number(name, value);
+      place(name, "ends").textContent = "";
+    }
+    const far = domain(own);
+    $("domain").className = far.length ? "outside" : "inside";
+    $("domain").textContent = far.length ? `outside the fitted domain: ${far.join(", ")}` : "inside the fitted domain";
+    const big = { shape: `${own.width} wide, ${own.depth} deep`, tokens: `${shown(own.tokens)} tokens`, loss: `loss ${shown(own.loss)}` };
+    for (const [name, text] of Object.entries(big)) document.querySelector(`[data-big="${name}"]`).textContent = text;
+    $("command").textContent = command(own);
+    $("notes").replaceChildren(...notes(own).map((text) => Object.assign(document.createElement("li"), { textContent: text })));
+    intervals(budget, logTokens);
+  }
+
+  // Every refit is searched too, in slices that leave the page free to answer.
+  function intervals(budget, logTokens) {
+    asked += 1;
+    const mine = asked;
+    const drawn = [];
+    let vector = 1;
+    let failed = 0;
+    $("answer").setAttribute("aria-busy", "true");
+    (function slice() {
+      if (mine !== asked) return;
+      for (const until = performance.now() + 12; vector < data.vectors && performance.now() < until; vector += 1) {
+        const found = best(vector, logTokens);
+        if (found.found < 0) failed += 1;
+        else drawn.push(values(budget, logTokens, found));
+      }
+      if (vector < data.vectors) return void setTimeout(slice);
+      for (const name of drawn.length > 1 ? Object.keys(drawn[0]) : []) {
+        const sorted = Float64Array.from(drawn, (one) => one[name]).sort();
+        const same = sorted[sorted.length - 1] - sorted[0] <= 1e-9 * Math.abs(drawn[0][name]);
+        const ends = [(1 - data.level) / 2, (1 + data.level) / 2].map((share) => number(name, quantile(sorted, share)));
+        place(name, "ends").textContent = same ? "" : ends.join(" to ");
+      }
+      if (failed > 0.05 * Math.max(data.vectors - 1, 1))
+        $("notes").append(Object.assign(document.createElement("li"), { textContent: `${failed} of ${data.vectors - 1} refits reach it at no size and are left out of the intervals` }));
+      $("answer").setAttribute("aria-busy", "false");
+    })();
+  }
+
+  $("slider").addEventListener("input", () => {
+    const budget = Number((10 ** Number($("slider").value)).toPrecision(3));
+    $("budget").value = budget.toExponential().replace("+", "");
+    $("slider").setAttribute("aria-valuetext", `${$("budget").value} FLOPs`);
+    $("budget").removeAttribute("aria-invalid");
+    show(budget);
+  });
+  $("budget").addEventListener("change", () => {
+    const budget = Number($("budget").value.trim() || NaN);
+    const valid = Number.isFinite(budget) && budget > 0;
+    $("budget").setAttribute("aria-invalid", String(!valid));
+    if (!valid) return refuse("Give a positive number of FLOPs, such as 1e21.");
+    $("slider").value = Math.log10(budget).toFixed(2);
+    $("slider").setAttribute("aria-valuetext", `${budget} FLOPs`);
+    show(budget);
+  });
+  $("slider").setAttribute("aria-valuetext", `${$("budget").value} FLOPs`);
+
+  for (const table of document.querySelectorAll("table.sortable")) {
+    const heads = [...table.tHead.rows[0].cells];
+    heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
+      const up = head.getAttribute("aria-sort") !== "ascending";
+      heads.forEach((other) => other.setAttribute("aria-sort", "none"));
+      head.setAttribute("aria-sort", up ? "ascending" : "descending");
+      const key = (row) => row.cells[column].dataset.key;
+      const order = (a, b) => {
+        const [one, two] = [key(a), key(b)];
+        if (one === "" || two === "") return (one === "") - (two === ""); // what is missing stays last
+        const numeric = a.cells[column].className === "number" && b.cells[column].className === "number";
+        return (up ? 1 : -1) * (numeric ? one - two : one.localeCompare(two, "en"));
+      };
+      table.tBodies[0].append(...[...table.tBodies[0].rows].sort(order));
+    }));
+  }
+  for (const input of document.querySelectorAll("[data-filters]")) {
+    input.addEventListener("input", () => {
+      const rows = [...$(input.dataset.filters).tBodies[0].rows];
+      const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+      for (const row of rows) {
+        const text = [...row.cells].map((cell) => cell.textContent.toLowerCase()).join(" ");
+        row.hidden = !words.every((word) => text.includes(word));
+      }
+      $(`${input.dataset.filters}-count`).textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length}`;
+    });
+  }
+})();

@@ -1,0 +1,186 @@
+"""The report as one HTML file that asks nothing of the network."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from shapelaw.errors import UserError
+from shapelaw.files import write_text
+from shapelaw.fitting.result import plain
+from shapelaw.prescribe.answer import Prescription
+from shapelaw.report.calculator import calculator
+from shapelaw.report.content import Figure, FitRow, Report
+from shapelaw.runs.table import RunsTable
+
+MEDIA = {".svg": "image/svg+xml", ".png": "image/png"}
+DECADES_BELOW, DECADES_BEYOND = 1.0, 3.0
+"""How far the slider reaches beyond the FLOPs of the fitted runs."""
+WHOLE = ("width", "depth")
+LONGEST = 40
+"""Entries of a list in the checklist that are shown."""
+RUN_COLUMNS = ("run", "width", "depth", "params", "lr_base", "cooldown", "tokens", "loss", "flops", "status")
+
+
+def write(report: Report) -> Path:
+    """Write index.html into the report's folder, aside and then renamed.
+
+    Raises:
+        UserError: if the budget or the problem cannot be shown, or a figure has no .svg or .png.
+    """
+    pictures = [_picture(figure) for figure in report.figures]
+    answer = report.problem.best(report.budget)
+    page = (
+        environment()
+        .get_template("page.html")
+        .render(
+            report=report,
+            answer=answer,
+            rows=_answer_rows(answer),
+            command=_command(report.suite, answer),
+            pictures=pictures,
+            checklist=_checklist(report.problem.fit.checklist),
+            runs=run_table(report.runs, report.run_link),
+            fits=fit_table(report.fits),
+            slider=_slider(report),
+            data=plain(
+                {**calculator(report.problem), "suite": report.suite, "notes": list(report.problem.world.notes)}
+            ),
+        )
+    )
+    report.folder.mkdir(parents=True, exist_ok=True)
+    path = report.folder / "index.html"
+    write_text(path, page)
+    return path
+
+
+def environment() -> Environment:
+    """Templates that escape whatever they are given; style and script are the package's own files."""
+    loader = PackageLoader("shapelaw.report", ".")
+    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.globals["own"] = lambda name: Markup(loader.get_source(made, name)[0])
+    made.filters["number"] = number
+    return made
+
+
+def number(value: float, name: str = "") -> str:
+    """As prescribe.py prints it: whole widths and depths, else five digits."""
+    if name in WHOLE and value == int(value):
+        return f"{value:.0f}"
+    return f"{value:.5g}"
+
+
+def _answer_rows(answer: Prescription) -> list[dict[str, str]]:
+    rows = []
+    for name, value in answer.values.items():
+        low, high = answer.intervals.get(name, (math.nan, math.nan))
+        ends = f"{number(low, name)} to {number(high, name)}" if math.isfinite(low) else ""
+        rows.append({"name": name, "value": number(value, name), "ends": ends, "unit": answer.units[name]})
+    return rows
+
+
+def _command(suite: str, answer: Prescription) -> str:
+    prefix = f"SHAPELAW_SUITE={suite} " if suite else ""
+    return f"{prefix}python train.py {' '.join(answer.overrides)}"
+
+
+def _picture(figure: Figure) -> dict[str, str]:
+    """The smallest embeddable file of a figure as a data address."""
+    files = [path for path in figure.files if path.suffix in MEDIA and path.is_file()]
+    if not files:
+        raise UserError(
+            f"figure {figure.name}: no .svg or .png among {', '.join(map(str, figure.files)) or 'no files'}"
+        )
+    smallest = min(files, key=lambda path: path.stat().st_size)
+    content = base64.b64encode(smallest.read_bytes()).decode("ascii")
+    return {
+        "name": figure.name,
+        "title": figure.title,
+        "caption": figure.caption,
+        "alt": figure.alt or figure.caption,
+        "source": f"data:{MEDIA[smallest.suffix]};base64,{content}",
+    }
+
+
+def _slider(report: Report) -> dict[str, str]:
+    """Ends of the slider, in decades of FLOPs, on its own grid of hundredths."""
+    flops = report.runs.flops()
+    low = math.floor(100 * (math.log10(flops.min()) - DECADES_BELOW)) / 100
+    high = math.ceil(100 * (math.log10(flops.max()) + DECADES_BEYOND)) / 100
+    here = math.log10(report.budget)
+    low, high = min(low, math.floor(100 * here) / 100), max(high, math.ceil(100 * here) / 100)
+    return {"low": f"{low:.2f}", "high": f"{high:.2f}", "value": f"{here:.2f}", "budget": f"{report.budget:.6g}"}
+
+
+Table = dict[str, Any]
+
+
+def run_table(runs: RunsTable, link: str) -> Table:
+    """One row per run: its sizes, and tokens, loss and FLOPs of its last kept validation."""
+    kept = runs.kept.assign(flops=runs.flops())
+    last = kept.sort_values("tokens").groupby("run", sort=True).tail(1).sort_values("run")
+    last = last.assign(points=last["run"].map(kept.groupby("run").size()))
+    columns = [name for name in (*RUN_COLUMNS, "points") if name in last and last[name].notna().any()]
+    rows = []
+    for _, row in last.iterrows():
+        address = _address(link, row.get("mlflow_run_id", ""))
+        rows.append({"link": address, "cells": [_cell(row[name]) for name in columns]})
+    return {"columns": columns, "rows": rows}
+
+
+def fit_table(fits: Sequence[FitRow]) -> Table:
+    """One row per fit: what tells fits apart, and what they found."""
+    columns = ["fit", "law", "delta", "counting", "objective", "exponent", "E", "flags"]
+    rows = []
+    for one in fits:
+        fit = one.fit
+        found = (fit.objective, fit.compute_optimal_exponent, fit.parameters.get("E"), len(fit.flags))
+        told = (one.name, fit.law or fit.method, fit.settings.get("delta"), fit.settings.get("counting"))
+        rows.append({"link": _address(one.link, "-"), "cells": [_cell(value) for value in (*told, *found)]})
+    return {"columns": columns, "rows": rows}
+
+
+def _address(link: str, run: Any) -> str:
+    """An address of the web, or nothing: no other scheme may be followed from the page."""
+    if not link.startswith(("http://", "https://")) or not isinstance(run, str) or not run:
+        return ""
+    return link.replace("{run}", run)
+
+
+def _cell(value: Any) -> dict[str, str]:
+    """What is shown, and by what it is sorted."""
+    if value is None or (isinstance(value, float) and math.isnan(value)) or value is pd.NA:
+        return {"text": "", "key": "", "kind": "number"}
+    if isinstance(value, str):
+        return {"text": value, "key": value, "kind": "text"}
+    return {"text": f"{float(value):.5g}", "key": repr(float(value)), "kind": "number"}
+
+
+def _checklist(points: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"name": name.replace("_", " "), "lines": _lines(content)} for name, content in points.items()]
+
+
+def _lines(content: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Nested content as (key, text), lists cut where they are long."""
+    if isinstance(content, Mapping):
+        return [line for key, value in content.items() for line in _lines(value, f"{prefix}{key} ")]
+    if isinstance(content, Sequence) and not isinstance(content, str):
+        shown = ", ".join(_text(value) for value in content[:LONGEST])
+        more = f" and {len(content) - LONGEST} more" if len(content) > LONGEST else ""
+        return [(prefix.strip(), f"{shown}{more}")]
+    return [(prefix.strip(), _text(content))]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(f"{key} {_text(one)}" for key, one in value.items())
+    if isinstance(value, list | tuple):
+        return "(" + ", ".join(_text(one) for one in value[:LONGEST]) + ")"
+    return f"{value:.5g}" if isinstance(value, float) else str(value)

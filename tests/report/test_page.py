@@ -1,0 +1,274 @@
+"""The report page, in a real browser, against what prescribe.py's own code answers."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+from selenium.webdriver import Chrome, Keys
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from browser import browser, resize, scheme
+from shapelaw.errors import UserError
+from shapelaw.prescribe import Cost, Limits, Problem
+from shapelaw.prescribe.price import Throughput
+from shapelaw.prescribe.task import _number
+from shapelaw.report import Figure, FitRow, LeftOut, Report, write
+from shapelaw.runs.table import RunsTable
+from worlds import fitted, table
+
+HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">\u2028"
+LINK = "http://127.0.0.1:5000/#/experiments/1/runs/{run}"
+
+
+def report(folder: Path, law: str = "interaction", refits: int = 60, budget: float = 1e21) -> Report:
+    runs = RunsTable(table().frame.assign(mlflow_run_id="0a1b"))
+    counting = "no_embedding_and_head" if law in ("interaction", "kaplan_e") else "total"
+    fit = fitted(law, refits, counting)
+    held = {"aspect_ratio": 64.0} if law in ("params_tokens", "kaplan_e") else {}
+    problem = Problem.of(fit, runs, limits=Limits(**held))
+    return Report("Gemstones", folder / "page", problem, budget, runs, [FitRow("main", fit, LINK)], run_link=LINK)
+
+
+def picture(folder: Path) -> Figure:
+    figure, axes = plt.subplots(figsize=(3, 2))
+    axes.plot([1, 2], [2, 1])
+    for kind in ("svg", "png"):
+        figure.savefig(folder / f"line.{kind}")
+    plt.close(figure)
+    return Figure("line", "A line", "It falls.", [folder / "line.svg", folder / "line.png", folder / "line.pdf"])
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    with browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+def visit(page: Chrome, path: Path) -> None:
+    page.get_log("browser")
+    page.get(path.as_uri())
+
+
+def settled(page: Chrome) -> None:
+    WebDriverWait(page, 60).until(lambda _: page.find_element(By.ID, "answer").get_attribute("aria-busy") == "false")
+
+
+def ask(page: Chrome, budget: str) -> None:
+    field = page.find_element(By.ID, "budget")
+    field.clear()
+    field.send_keys(budget, Keys.TAB)
+    settled(page)
+
+
+def numbers(page: Chrome) -> dict[str, tuple[str, str]]:
+    rows = page.find_elements(By.CSS_SELECTOR, "#numbers tbody tr")
+    cells = {row.get_attribute("data-name"): row.find_elements(By.TAG_NAME, "td") for row in rows}
+    return {str(name): (found[0].text, found[1].text) for name, found in cells.items()}
+
+
+def printed(problem: Problem, budget: float) -> dict[str, tuple[str, str]]:
+    answer = problem.best(budget)
+    ends = {name: " to ".join(_number(name, end) for end in pair) for name, pair in answer.intervals.items()}
+    return {name: (_number(name, value), ends.get(name, "")) for name, value in answer.values.items()}
+
+
+@pytest.mark.parametrize("law", ["interaction", "width_depth_params_tokens", "params_tokens", "kaplan_e"])
+def test_the_page_computes_what_prescribe_answers(law: str, chromium: Chrome, tmp_path: Path) -> None:
+    made = report(tmp_path, law, 20)
+    visit(chromium, write(made))
+    assert numbers(chromium) == printed(made.problem, 1e21)
+    for budget in ("3e19", "2.5e20", "1e22", "7.77e22"):
+        ask(chromium, budget)
+        assert numbers(chromium) == printed(made.problem, float(budget)), budget
+        answer = made.problem.best(float(budget))
+        assert chromium.find_element(By.ID, "command").text.endswith(" ".join(answer.overrides))
+        assert chromium.find_element(By.ID, "domain").text == answer.domain
+        assert [one.text for one in chromium.find_elements(By.CSS_SELECTOR, "#notes li")] == list(answer.notes)
+    assert chromium.get_log("browser") == []
+
+
+def test_the_slider_moves_by_keys(chromium: Chrome, tmp_path: Path) -> None:
+    made = report(tmp_path)
+    visit(chromium, write(made))
+    slider = chromium.find_element(By.ID, "slider")
+    slider.send_keys(Keys.ARROW_RIGHT * 7)
+    settled(chromium)
+    budget = chromium.find_element(By.ID, "budget").get_attribute("value")
+    assert float(str(budget)) == pytest.approx(10**21.07, rel=5e-3)
+    assert numbers(chromium) == printed(made.problem, float(str(budget)))
+
+
+def test_what_cannot_be_answered_is_said(chromium: Chrome, tmp_path: Path) -> None:
+    visit(chromium, write(report(tmp_path)))
+    for budget, said in (("1e40", "largest of all"), ("-3", "positive number"), ("much", "positive number")):
+        field = chromium.find_element(By.ID, "budget")
+        field.clear()
+        field.send_keys(budget, Keys.TAB)
+        assert said in chromium.find_element(By.ID, "said").text
+        assert "stale" in str(chromium.find_element(By.ID, "answer").get_attribute("class"))
+
+
+def test_tables_sort_and_filter(chromium: Chrome, tmp_path: Path) -> None:
+    visit(chromium, write(report(tmp_path)))
+
+    def column(place: int) -> list[str]:
+        return [
+            cell.text for cell in chromium.find_elements(By.CSS_SELECTOR, f"#runs td:nth-child({place})") if cell.text
+        ]
+
+    heads = chromium.find_elements(By.CSS_SELECTOR, "#runs thead th")
+    width = next(i for i, head in enumerate(heads) if head.text == "width")
+    button = heads[width].find_element(By.TAG_NAME, "button")
+    button.send_keys(Keys.ENTER)
+    assert [float(text) for text in column(width + 1)] == [256, 512, 768, 1024, 1792, 2048]
+    button.send_keys(Keys.ENTER)
+    assert [float(text) for text in column(width + 1)] == [2048, 1792, 1024, 768, 512, 256]
+    assert heads[width].get_attribute("aria-sort") == "descending"
+    chromium.find_element(By.ID, "runs-filter").send_keys("1024x28")
+    assert column(1) == ["1024x28"]
+    assert chromium.find_element(By.ID, "runs-count").text == "1 of 6"
+    link = chromium.find_element(By.CSS_SELECTOR, "#runs tbody tr:not([hidden]) a")
+    assert link.get_attribute("href") == LINK.format(run="0a1b")
+
+
+def test_pictures_are_in_the_file_and_nothing_is_fetched(chromium: Chrome, tmp_path: Path) -> None:
+    made = report(tmp_path)
+    full = Report(**{**vars(made), "figures": [picture(tmp_path)], "left_out": [LeftOut("Fig 2", "no shapes")]})
+    visit(chromium, write(full))
+    image = chromium.find_element(By.CSS_SELECTOR, "figure img")
+    chromium.execute_script("arguments[0].scrollIntoView()", image)
+    WebDriverWait(chromium, 20).until(lambda page: page.execute_script("return arguments[0].naturalWidth", image) > 0)
+    fetched = chromium.execute_script("return performance.getEntriesByType('resource').map((one) => one.name)")
+    assert all(name.startswith("data:") for name in fetched)
+    assert "no shapes" in chromium.find_element(By.ID, "left-out").text
+    assert chromium.get_log("browser") == []
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_it_fits_and_reads_at_both_widths_and_in_both_schemes(
+    width: int, colours: str, chromium: Chrome, tmp_path: Path
+) -> None:
+    resize(chromium, width)
+    scheme(chromium, colours)
+    visit(chromium, write(report(tmp_path)))
+    sizes = "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+    assert chromium.execute_script(sizes) == [width, width]
+    assert chromium.execute_script(CONTRASTS) == []
+    chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+CONTRASTS = """
+const light = (text) => {
+  const [r, g, b] = text.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255)
+    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const behind = (node) => {
+  for (; node; node = node.parentElement) {
+    const colour = getComputedStyle(node).backgroundColor;
+    if (!/rgba\\(.*, 0\\)/.test(colour)) return colour;
+  }
+  return "rgb(255, 255, 255)";
+};
+const poor = [];
+for (const node of document.querySelectorAll("body *")) {
+  const own = [...node.childNodes].some((one) => one.nodeType === 3 && one.textContent.trim());
+  if (!own || ["SCRIPT", "STYLE"].includes(node.tagName)) continue;
+  const [a, b] = [light(getComputedStyle(node).color), light(behind(node))].sort((x, y) => y - x);
+  if ((a + 0.05) / (b + 0.05) < 4.5) poor.push(node.tagName + " " + node.textContent.slice(0, 40));
+}
+return poor;
+"""
+
+
+def test_readers_by_ear_and_keyboard_are_served(chromium: Chrome, tmp_path: Path) -> None:
+    visit(chromium, write(report(tmp_path)))
+    for field in chromium.find_elements(By.TAG_NAME, "input"):
+        assert field.accessible_name
+    assert chromium.find_element(By.TAG_NAME, "html").get_attribute("lang") == "en"
+    names = [one.get_attribute("id") for one in chromium.find_elements(By.CSS_SELECTOR, "[id]")]
+    assert len(names) == len(set(names))
+    levels = [int(one.tag_name[1]) for one in chromium.find_elements(By.CSS_SELECTOR, "h1,h2,h3")]
+    assert levels[0] == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    chromium.find_element(By.TAG_NAME, "body").send_keys(Keys.TAB)
+    skip = chromium.switch_to.active_element
+    assert skip.text.startswith("Skip")
+    skip.send_keys(Keys.ENTER)
+    assert chromium.switch_to.active_element.get_attribute("id") == "main"
+
+
+def hostile(folder: Path) -> Report:
+    made = report(folder)
+    frame = made.runs.frame.assign(run=made.runs.frame["run"] + HOSTILE, mlflow_run_id='"><script>1</script>')
+    changes = {
+        "title": HOSTILE,
+        "runs": RunsTable(frame),
+        "suite": HOSTILE,
+        "fits": [FitRow(HOSTILE, made.problem.fit, "javascript:alert(1)")],
+        "left_out": [LeftOut(HOSTILE, HOSTILE)],
+    }
+    return Report(**{**vars(made), **changes})
+
+
+class Scripts(HTMLParser):
+    """Counts script elements and collects addresses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scripts = 0
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.scripts += tag == "script"
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+        assert not [name for name, _ in attrs if name.startswith("on")]
+
+
+def test_no_name_breaks_out_of_the_page(chromium: Chrome, tmp_path: Path) -> None:
+    path = write(hostile(tmp_path))
+    text = path.read_text()
+    parsed = Scripts()
+    parsed.feed(text)
+    assert parsed.scripts == 2
+    assert all(one.startswith(("#", "http://127.0.0.1:5000/", "data:")) for one in parsed.addresses)
+    embedded = re.search(r'id="data">(.*?)</script>', text, re.S)
+    assert embedded
+    assert "<" not in embedded[1]
+    assert "\u2028" not in embedded[1]
+    visit(chromium, path)
+    assert chromium.title != "taken"
+    ask(chromium, "2e21")
+    assert chromium.title != "taken"
+    assert HOSTILE.strip() in chromium.execute_script("return document.getElementById('command').textContent")
+
+
+def test_five_hundred_runs_stay_small_and_quick(tmp_path: Path) -> None:
+    made = report(tmp_path, refits=1000)
+    frames = [made.runs.frame.assign(run=made.runs.frame["run"] + f"-{i}") for i in range(84)]
+    many = RunsTable(pd.concat(frames, ignore_index=True))
+    start = time.perf_counter()
+    path = write(Report(**{**vars(made), "runs": many}))
+    assert time.perf_counter() - start < 60
+    assert path.stat().st_size < 10e6
+    assert path.read_text().count("<tr>") > 504
+
+
+def test_what_it_cannot_show_is_said(tmp_path: Path) -> None:
+    made = report(tmp_path)
+    hours = made.problem.replaced(cost=Cost("device_hours", Throughput.given(1e15, 0.4)))
+    with pytest.raises(UserError, match="objective=flops"):
+        write(Report(**{**vars(made), "problem": hours, "budget": 1e3}))
+    with pytest.raises(UserError, match=r"figure x: no \.svg"):
+        write(Report(**{**vars(made), "figures": [Figure("x", "x", "x", [tmp_path / "x.pdf"])]}))
+    assert not made.folder.exists()
