@@ -95,7 +95,9 @@ class _TaskLauncher(Launcher):
         self.task: Any = task_function.task  # type: ignore[attr-defined]  # shapelaw.cli's entry carries it
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        return self.start([self._compose(i, list(line)) for i, line in enumerate(job_overrides, initial_job_idx)])
+        from shapelaw.sweep.compose import compose_all
+
+        return self.start(compose_all(self._compose, job_overrides, initial_job_idx))
 
     def start(self, configs: list[DictConfig]) -> list[JobReturn]:
         raise NotImplementedError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -9,7 +10,10 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from pathlib import Path
+
+from rich.console import Console
 
 from shapelaw.cell import State, Status, read_state
 from shapelaw.errors import UserError
@@ -20,6 +24,8 @@ from shapelaw.sweep.task import Job
 CALL_SECONDS = 60.0
 WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 ACTIVE = {"RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "STOPPED", "STAGE_OUT", "SIGNALING", "RESIZING"}
+NO_ACCOUNTING = "Slurm accounting storage is disabled"
+"""sacct's own words where a site keeps none."""
 GRACE_SECONDS = 60.0
 """So long after its submission a job may be unknown to the accounting."""
 
@@ -100,22 +106,55 @@ def max_array_size() -> int:
 
 
 def words_of(job_ids: Iterable[str]) -> dict[str, str]:
-    """SLURM's word for the state of every job of these arrays, by one call to sacct: {"12_3": "RUNNING"}."""
+    """SLURM's word for the state of every job of these arrays, by one call to sacct: {"12_3": "RUNNING"}.
+
+    Where a site keeps no accounting, from the queue, which forgets a job some minutes after its end; then the cells' own
+    records are all there is.
+    """
     ids = sorted(set(job_ids))
     if not ids:
         return {}
     from submitit.slurm.slurm import SlurmInfoWatcher
 
-    text = call("sacct", "-X", "-P", "-o", "JobID,State", "-j", ",".join(ids))
+    text = _sacct("-o", "JobID,State", "-j", ",".join(ids))
+    if text is None:
+        return _words_of_queue(set(ids))
     states = SlurmInfoWatcher(delay_s=0).read_info(text)
     return {job: (values["State"].split() or ["UNKNOWN"])[0] for job, values in states.items()}
 
 
+def _sacct(*words: str) -> str | None:
+    """What the accounting says of jobs; None, and a line that says so, where there is none."""
+    try:
+        return call("sacct", "-X", "-P", *words)
+    except FileNotFoundError:
+        _tell_no_accounting("there is no sacct")
+    except UserError as error:
+        if NO_ACCOUNTING not in str(error):
+            raise
+        _tell_no_accounting(NO_ACCOUNTING)
+    return None
+
+
+@cache
+def _tell_no_accounting(why: str) -> None:
+    """Once for a launcher."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(f"no accounting here ({why}): states are from squeue and the cells' own records", markup=False)
+
+
+def _words_of_queue(arrays: set[str]) -> dict[str, str]:
+    """The same from squeue, by one call for all of the user's jobs: it refuses to be asked for one that it forgot."""
+    lines = call("squeue", "-h", "-r", "-t", "all", "-u", str(os.getuid()), "-o", "%i|%T").splitlines()
+    words = dict(line.strip().split("|", 1) for line in lines if "|" in line)
+    return {job: word for job, word in words.items() if job.split("_")[0] in arrays}
+
+
 def find_array(name: str) -> str | None:
     """Id of the array of a name, which a launcher could not note any more; None if it never came to SLURM."""
-    known = call("squeue", "-h", "-n", name, "-o", "%F").split()
+    known = call("squeue", "-h", "-t", "all", "-n", name, "-o", "%F").split()
     if not known:
-        lines = call("sacct", "-X", "-n", "-P", "-S", "now-30days", "--name", name, "-o", "JobID").split()
+        lines = (_sacct("-n", "-S", "now-30days", "--name", name, "-o", "JobID") or "").split()
         known = [line.split("_")[0] for line in lines]
     return known[0] if known else None
 

@@ -81,7 +81,7 @@ def table(task: Task, jobs: Sequence[Job], device: str) -> Table:
 
 def _reports(jobs: Sequence[Job]) -> dict[str, Report]:
     """How the cells stand; SLURM is asked only where one was submitted and it is at hand."""
-    if shutil.which("sacct") and any(records.submission_of(job.folder) for job in jobs):
+    if shutil.which("squeue") and any(records.submission_of(job.folder) for job in jobs):
         return survey(jobs)
     reports = {}
     for job in jobs:

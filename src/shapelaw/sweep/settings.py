@@ -27,7 +27,7 @@ class SlurmSettings:
     signal_seconds: int = 120
     """How long before the time limit the job is told to checkpoint and is requeued."""
     max_jobs: int = 0
-    """Jobs of the sweep running at once; 0 is no limit."""
+    """Jobs of the sweep running at once, shared out over its arrays, each at least one; branches count apart. 0 is no limit."""
     max_array_size: int = 0
     """Jobs of one array; 0 asks the site (MaxArraySize)."""
     pack: int = 1
@@ -45,7 +45,7 @@ class SlurmSettings:
     wait: bool = False
     """Whether to stay and show the cells until all have ended; else submit and leave."""
     stop_on_failure: bool = False
-    """With wait: whether the first failed cell cancels the others."""
+    """Whether the first failed cell cancels the others; needs wait."""
     max_attempts: int = 3
     """How often a failing cell is submitted, over all starts of the sweep."""
     poll_seconds: float = 10.0

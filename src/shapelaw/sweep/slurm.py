@@ -53,7 +53,7 @@ def launch(task: Task, configs: Sequence[DictConfig], site: SlurmSettings) -> li
         UserError: before anything is queued, for the first thing that is wrong, in sbatch's own words where it is its.
         SweepFailed: if cells failed and are not tried again.
     """
-    need("sbatch", "srun", "sacct", "scontrol", "squeue")
+    need("sbatch", "srun", "scontrol", "squeue")
     _check(site)
     task_configs = [task_config(config) for config in configs]
     jobs = task.plan(task_configs)
@@ -93,6 +93,11 @@ def _check(site: SlurmSettings) -> None:
             raise UserError(
                 f"hydra.launcher.{key}={getattr(site, key)}: allowed are whole numbers from {minimum}; give one"
             )
+    if site.stop_on_failure and not site.wait:
+        raise UserError(
+            "hydra.launcher.stop_on_failure=true: only a launcher that stays can cancel the others; give "
+            "hydra.launcher.wait=true as well, or hydra.launcher.stop_on_failure=false"
+        )
 
 
 def _to_submit(sweep: _Sweep, reports: Mapping[str, Report]) -> list[str]:
