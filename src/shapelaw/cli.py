@@ -48,7 +48,7 @@ def main(root: Path, config_name: str, task: Any) -> NoReturn:
         if message is None:
             raise error from None
         _say(message)
-        sys.exit(FAILED if type(error).__name__ in ("SweepFailed", "Interrupted") else BAD_INPUT)
+        sys.exit(FAILED if type(error).__name__ in ("SweepFailed", "Interrupted", "RankFailed") else BAD_INPUT)
     sys.exit(0)
 
 
@@ -97,7 +97,7 @@ def set_environment(root: Path) -> None:
 
 def explain(error: BaseException) -> str | None:
     """One line for the user, or None if the error is not theirs."""
-    if isinstance(error, UserError) or type(error).__name__ in ("SweepFailed", "Interrupted"):
+    if isinstance(error, UserError) or type(error).__name__ in ("SweepFailed", "Interrupted", "RankFailed"):
         return str(error)
     if isinstance(error, MissingConfigException):
         return _missing(error)

@@ -54,7 +54,9 @@ def parameter_groups(model: nn.Module, spec: AdamWSpec = DEFAULT_ADAMW) -> list[
     decay: list[nn.Parameter] = []
     no_decay: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        exempt = parameter.ndim < 2 or (name.endswith("embedding.weight") and not spec.decay_embedding)
+        # tensor parallel matrices are stored flat
+        matrix = parameter.ndim >= 2 or getattr(parameter, "is_tensor_parallel", False)
+        exempt = not matrix or (name.endswith("embedding.weight") and not spec.decay_embedding)
         (no_decay if exempt else decay).append(parameter)
     return [
         {"name": "decay", "params": decay, "weight_decay": spec.weight_decay},
@@ -95,7 +97,12 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float = 1.0) ->
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
-    if norm.device.type == "cpu" and norm <= max_norm:
-        return norm
-    torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+    scale_gradients(gradients, norm, max_norm)
     return norm
+
+
+def scale_gradients(gradients: list[torch.Tensor], norm: torch.Tensor, max_norm: float) -> None:
+    """Scales gradients of this norm to at most `max_norm`, as `clip_gradients` says."""
+    if norm.device.type == "cpu" and norm <= max_norm:
+        return
+    torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from shapelaw.config.values import Keep, LrRule, Precision, Rounding, ScheduleKind, Source, TokenizerKind
+from shapelaw.config.values import Keep, LrRule, ParallelKind, Precision, Rounding, ScheduleKind, Source, TokenizerKind
 
 
 @dataclass
@@ -153,6 +153,21 @@ class AttentionConfig:
 
 
 @dataclass
+class ParallelConfig:
+    """How one run is shared out over its processes. Never part of a cell's identity: results agree to the order of sums."""
+
+    kind: ParallelKind = MISSING
+    row: int = 1
+    """axonn: processes that share out heads, the MLP's hidden features and the head's vocabulary."""
+    column: int = 1
+    """axonn: processes that share out the residual stream's features."""
+    depth: int = 1
+    """axonn: processes that share out every matrix as it is stored, and the batch."""
+    data: int | None = None
+    """axonn: copies of all that, which share out the batch; null is what the other degrees leave of the processes."""
+
+
+@dataclass
 class ValidationConfig:
     """Held-out loss, in nats per token."""
 
@@ -216,6 +231,7 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     attention: AttentionConfig = field(default_factory=AttentionConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
     tokens: float = MISSING
     """Training tokens of the run: a whole number of batches."""
     tokens_rounding: Rounding = MISSING

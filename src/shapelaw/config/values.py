@@ -83,3 +83,13 @@ class Keep(Enum):
 
     all = "all"
     newest = "newest"
+
+
+class ParallelKind(Enum):
+    """How one run is shared out over its processes; auto is single for one process and ddp for several."""
+
+    auto = "auto"
+    single = "single"
+    ddp = "ddp"
+    fsdp = "fsdp"
+    axonn = "axonn"

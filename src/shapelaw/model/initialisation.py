@@ -73,11 +73,15 @@ def initialise(model: Transformer, seed: int, spec: InitSpec = DEFAULT_INIT) -> 
         spec: settings.
     """
     for name, parameter in model.named_parameters():
-        if parameter.ndim == 1:
-            parameter.fill_(spec.norm_weight)
-        else:
-            parameter.copy_(_draw(parameter.shape, initial_std(name, model.spec.shape, spec), seed, name))
+        parameter.copy_(initial_weight(name, parameter.shape, model.spec.shape, seed, spec))
     model.reset_tables()
+
+
+def initial_weight(name: str, size: torch.Size, shape: Shape, seed: int, spec: InitSpec = DEFAULT_INIT) -> torch.Tensor:
+    """Initial full tensor of the parameter of this name, in float32 on the CPU."""
+    if len(size) == 1:
+        return torch.full(size, spec.norm_weight)
+    return _draw(size, initial_std(name, shape, spec), seed, name)
 
 
 def _draw(size: torch.Size, std: float, seed: int, name: str) -> torch.Tensor:

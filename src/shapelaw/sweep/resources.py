@@ -58,7 +58,9 @@ def resources_of(job: Job, site: SlurmSettings) -> Resources:
         timeout_min=wants.timeout_min or _time_limit(wants.nodes, site),
     )
     tasks = resources.tasks
-    if tasks > 1 and (not job.splits or job.splits % tasks):
+    if job.check_tasks:
+        job.check_tasks(tasks)
+    elif tasks > 1 and (not job.splits or job.splits % tasks):
         raise UserError(
             f"{job.label}: resources.nodes={resources.nodes} with {resources.tasks_per_node} tasks a node are {tasks} "
             f"processes, which do not divide its batch of {job.splits} sequences; give resources.nodes or "

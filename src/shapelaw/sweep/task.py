@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -36,7 +36,8 @@ class Job:
         after: identity of the job whose result it continues, if any.
         after_ready: whether what it continues is there already.
         params, tokens, flops: of a training run, for the plan; flops of the tokens that it trains itself.
-        splits: the number that its tasks must divide (sequences of a batch); 0 if it cannot be split at all.
+        splits: sequences of its batch, which its tasks share out; 0 if it cannot be split at all.
+        check_tasks: raises a UserError if it cannot be shared out over so many tasks.
         wants: what it asks of a cluster.
     """
 
@@ -51,6 +52,7 @@ class Job:
     tokens: int = 0
     flops: float = 0.0
     splits: int = 0
+    check_tasks: Callable[[int], None] | None = None
     wants: Wants = Wants()
 
 

@@ -105,7 +105,7 @@ class Between(pl.Callback):
             self._validate(module)
         if train_loss is not None:
             self._record(module, train_loss)
-        if (checkpoints or self.asked_to_stop) and trainer.is_global_zero:
+        if checkpoints or self.asked_to_stop:
             self._checkpoint(module)
         self._report(module, force=validates)
         if self.asked_to_stop:
@@ -173,7 +173,9 @@ class Between(pl.Callback):
 
     def _checkpoint(self, module: CellModule) -> None:
         self.tracker.flush()  # a run that continues from here does not measure again what lies before
-        checkpoint.save(self.cell.folder, module.model, module.optimizer, module.counted())
+        checkpoint.save(self.cell.folder, module.model, module.optimizer, module.counted(), module.placement)
+        if module.placement.rank:
+            return
         if self.keep.keep is Keep.newest:
             checkpoint.prune(self.cell.folder, self.keep.newest)
         else:  # only what an interruption left between the cadence's steps

@@ -1,5 +1,7 @@
 """Checkpoints: a folder of safetensors and a JSON file, written aside and renamed, with checksums; no pickle anywhere.
 
+The tensors are full ones whatever the layout of the processes, so that any other can continue from them.
+
 checkpoints/step-00000120/model.safetensors      weights by parameter name
                           optimizer.safetensors  AdamW's state, PARAMETER.NAME
                           state.json             counters, and the SHA-256 of the two files
@@ -23,6 +25,7 @@ from torch import nn
 from shapelaw.cell import checkpoint_path, checkpoint_steps
 from shapelaw.errors import UserError
 from shapelaw.files import read_json, write_json
+from shapelaw.parallel.placement import Placement
 
 log = logging.getLogger(__name__)
 FORMAT_VERSION = 1
@@ -45,20 +48,28 @@ class Progress:
     loss_steps: int = 0
 
 
-def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> Path:
+def save(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, placement: Placement
+) -> Path:
     """Write a checkpoint aside, flush it, and rename it into place; an existing one of this step stays.
+
+    Every process calls it; the first writes.
 
     Raises:
         UserError: if the disk is full; what was there stays.
     """
     final = checkpoint_path(folder, progress.step)
-    if final.exists():
+    if placement.rank and not placement.sharded:
+        return final
+    weights = _full({name: (name, held.detach()) for name, held in model.named_parameters()}, placement)
+    moments = _full(_optimizer_tensors(model, optimizer), placement)
+    if placement.rank or final.exists():
         return final
     aside = final.with_name(f".{final.name}.{os.getpid()}.tmp")
     aside.mkdir(parents=True)
     try:
-        save_file(dict(model.named_parameters()), aside / MODEL)
-        save_file(_optimizer_tensors(model, optimizer), aside / OPTIMIZER)
+        save_file(weights, aside / MODEL)
+        save_file(moments, aside / OPTIMIZER)
         sums = {name: _flush(aside / name) for name in (MODEL, OPTIMIZER)}
         write_json(aside / "state.json", {"version": FORMAT_VERSION, "sha256": sums, **asdict(progress)})
         aside.rename(final)
@@ -72,33 +83,45 @@ def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progr
     return final
 
 
-def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Load a checkpoint into model and optimiser.
+def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, placement: Placement) -> Progress:
+    """Load a checkpoint into model and optimiser: every process its part.
 
     Raises:
         UserError: if a file is missing, damaged, of another version, or of another model.
     """
     state = _verified_state(path)
-    device = next(model.parameters()).device
-    try:
-        model.load_state_dict(load_file(path / MODEL, device=str(device)))
-    except RuntimeError as error:
-        raise UserError(f"{path} is of another model: {str(error).splitlines()[-1].strip()}") from error
-    _load_optimizer(load_file(path / OPTIMIZER, device=str(device)), model, optimizer)
+    set_weights(model, load_file(path / MODEL), placement, path)
+    _load_optimizer(load_file(path / OPTIMIZER), model, optimizer, placement)
     fields = {key: value for key, value in state.items() if key not in ("version", "sha256")}
     return Progress(**fields)
 
 
-def load_newest(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+@torch.no_grad()
+def set_weights(model: nn.Module, full: Mapping[str, torch.Tensor], placement: Placement, source: Path) -> None:
+    """Give every parameter its part of the full tensors.
+
+    Raises:
+        UserError: if the tensors are of another model; the source is named.
+    """
+    parameters = dict(model.named_parameters())
+    if parameters.keys() != full.keys():
+        raise UserError(f"{source} is of another model: {sorted(parameters.keys() ^ full.keys())[0]} is in one only")
+    for name, parameter in parameters.items():
+        held = placement.part(name, full[name], parameter)
+        if held.shape != parameter.shape:
+            raise UserError(f"{source} is of another model: its {name} has the shape {tuple(full[name].shape)}")
+        parameter.copy_(held)
+
+
+def load_newest(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, placement: Placement) -> Progress:
     """Load the newest whole checkpoint of a cell; damaged ones are passed over with a warning. Nothing there: step 0."""
     for step in reversed(checkpoint_steps(folder)):
         try:
-            return load(checkpoint_path(folder, step), model, optimizer)
+            return load(checkpoint_path(folder, step), model, optimizer, placement)
         except UserError as error:
             log.warning("passing over a damaged checkpoint: %s", error)
-            shutil.rmtree(
-                checkpoint_path(folder, step)
-            )  # it would stand in the way of the one to be written at this step
+            if placement.rank == 0:  # it would stand in the way of the one to be written at this step
+                shutil.rmtree(checkpoint_path(folder, step))
     return Progress()
 
 
@@ -109,19 +132,33 @@ def prune(folder: Path, newest: int, keep: Iterable[int] = ()) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, tuple[str, torch.Tensor]]:
     return {
-        f"{name}.{key}": value
+        f"{name}.{key}": (name, value)
         for name, parameter in model.named_parameters()
         for key, value in optimizer.state[parameter].items()
     }
 
 
-def _load_optimizer(tensors: Mapping[str, torch.Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def _full(held: Mapping[str, tuple[str, torch.Tensor]], placement: Placement) -> dict[str, torch.Tensor]:
+    """Full tensors, kept in the first process alone; single numbers are the same in all."""
+    full = {}
+    for key, (name, value) in held.items():
+        whole = placement.full(name, value) if value.ndim else value
+        if placement.rank == 0:
+            full[key] = whole.contiguous()
+    return full
+
+
+def _load_optimizer(
+    tensors: Mapping[str, torch.Tensor], model: nn.Module, optimizer: torch.optim.Optimizer, placement: Placement
+) -> None:
     parameters = dict(model.named_parameters())
     for full_name, value in tensors.items():
         name, key = full_name.rsplit(".", 1)
-        optimizer.state[parameters[name]][key] = value
+        parameter = parameters[name]
+        held = placement.part(name, value, parameter) if value.ndim else value
+        optimizer.state[parameter][key] = held.to(parameter.device)
 
 
 def _flush(path: Path) -> str:

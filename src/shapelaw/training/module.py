@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from typing import Any
-
 import lightning.pytorch as pl
 import torch
 
 from shapelaw.cell import Cell
 from shapelaw.data import ValidationSample
 from shapelaw.model import Transformer
-from shapelaw.optim import clip_gradients, set_lr
+from shapelaw.optim import set_lr
+from shapelaw.parallel.placement import Placement
 from shapelaw.training.checkpoint import Progress
 
 VALIDATION_SEQUENCES = 32
@@ -30,6 +27,7 @@ class CellModule(pl.LightningModule):
         progress: where it starts.
         micro_batch: sequences of one forward pass.
         clip_norm: global norm to which gradients are clipped; 0 is none.
+        placement: how it is shared out over processes.
     """
 
     def __init__(
@@ -40,11 +38,12 @@ class CellModule(pl.LightningModule):
         progress: Progress,
         micro_batch: int,
         clip_norm: float,
+        placement: Placement,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.cell, self.model, self.optimizer, self.progress = cell, model, optimizer, progress
-        self.micro_batch, self.clip_norm = micro_batch, clip_norm
+        self.micro_batch, self.clip_norm, self.placement = micro_batch, clip_norm, placement
         self.loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64)
         self.grad_norm = torch.zeros(())
 
@@ -57,7 +56,7 @@ class CellModule(pl.LightningModule):
         set_lr(self.optimizer, self.cell.lr_at(self.progress.step))
         loss = self._accumulate(batch)
         if self.clip_norm:
-            self.grad_norm = clip_gradients(self.model.parameters(), self.clip_norm)
+            self.grad_norm = self.placement.clip(self.model, self.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.loss_sum = self.loss_sum.to(loss.device) + loss
@@ -69,18 +68,12 @@ class CellModule(pl.LightningModule):
         micros = torch.split(batch, self.micro_batch or len(batch))
         total = torch.zeros((), device=batch.device)
         for index, micro in enumerate(micros):
-            with self._synced(last=index == len(micros) - 1):
+            with self.placement.accumulating(self.model, last=index == len(micros) - 1):
                 loss = self.model.loss(micro) * (len(micro) / len(batch))
                 self.manual_backward(loss)
             total += loss.detach()
+        self.placement.sync(self.model)
         return total
-
-    @contextlib.contextmanager
-    def _synced(self, last: bool) -> Iterator[None]:
-        """Exchange gradients between devices with the last micro-batch only."""
-        no_sync: Any = getattr(self.trainer.strategy.model, "no_sync", None)
-        with contextlib.nullcontext() if last or no_sync is None else no_sync():
-            yield
 
     def take_train_loss(self) -> float:
         """Mean training loss since it was last taken (this waits for the device)."""
@@ -97,14 +90,20 @@ class CellModule(pl.LightningModule):
 
 @torch.no_grad()
 def mean_loss(module: CellModule, sample: ValidationSample, micro_batch: int) -> float:
-    """Mean loss over the held-out sample, nats per token; every device takes its share."""
-    trainer = module.trainer
+    """Mean loss over the held-out sample, nats per token; every share of the batch takes its share of the windows.
+
+    Shares that have no window left go through the motions with one that does not count: split models compute together.
+    """
+    trainer, placement = module.trainer, module.placement
     total = torch.zeros(2, dtype=torch.float64, device=module.device)
     size = micro_batch or VALIDATION_SEQUENCES
     with trainer.precision_plugin.forward_context():
-        for rows in sample.batches(size, trainer.global_rank, trainer.world_size):
-            ids = torch.from_numpy(rows).to(module.device)
-            total += torch.stack([module.model.loss(ids).double() * len(ids), total.new_tensor(len(ids))])
+        mine = sample.batches(size, placement.share, placement.shares)
+        for _ in range(-(-len(sample.windows) // (size * placement.shares))):  # ceil(ceil(n / shares) / size)
+            rows = next(mine, None)
+            ids = torch.zeros(1, sample.seq_len + 1, dtype=torch.int64) if rows is None else torch.from_numpy(rows)
+            loss, count = module.model.loss(ids.to(module.device)).double(), 0 if rows is None else len(rows)
+            total += torch.stack([loss * count, total.new_tensor(count)])
     if trainer.world_size > 1:
         total = trainer.strategy.reduce(total, reduce_op="sum")
     return float(total[0] / total[1])

@@ -16,6 +16,8 @@ import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import OmegaConf
 
 from shapelaw.cell import (
@@ -29,20 +31,25 @@ from shapelaw.cell import (
     read_state,
     write_state,
 )
-from shapelaw.config import Precision, TrainConfig
+from shapelaw.config import ParallelKind, Precision, TrainConfig
 from shapelaw.counting import params_total
 from shapelaw.data import Corpus, Loader, load_corpus, validation
 from shapelaw.data.torch_batches import TokenBatches
+from shapelaw.errors import UserError
 from shapelaw.files import write_text
-from shapelaw.model import InitSpec, ModelSpec, Transformer, initialise
+from shapelaw.model import InitSpec, ModelSpec, Transformer
 from shapelaw.model.cpu_memory import keep_freed_memory
+from shapelaw.model.initialisation import initial_weight
 from shapelaw.optim import AdamWSpec, build_adamw
+from shapelaw.parallel.layout import check_layout, layout_of
+from shapelaw.parallel.placement import Placement, place
 from shapelaw.tracking import MlflowTracker, NoTracker, RunInfo, Tracker
 from shapelaw.training import checkpoint
 from shapelaw.training.callbacks import Between, Costs, Interrupted, running
 from shapelaw.training.checkpoint import Progress
 from shapelaw.training.cost import flops_per_token
 from shapelaw.training.module import CellModule
+from shapelaw.training.processes import launch, starts_processes, world_of
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +61,10 @@ def run(config: TrainConfig, cell: Cell, tags: dict[str, str], show: Callable[[S
         UserError: for bad input, or when the run diverged.
         Interrupted: when it was asked to stop; its checkpoint is whole.
     """
+    layout = layout_of(config.parallel, world_of(config))
+    check_layout(layout, cell.shape, cell.vocab_size, cell.batch_sequences)
+    if starts_processes(layout.world):
+        return launch(config, cell, tags, show)
     with lock(cell.folder) if rank() == 0 else contextlib.nullcontext():
         state = read_state(cell.folder)
         if state.status is Status.finished:
@@ -88,7 +99,7 @@ def _train(
         if config.threads:
             torch.set_num_threads(config.threads)
         keep_freed_memory()
-        module = _module(config, cell)
+        module = _module(config, cell, _placed(config))
         costs = Costs(flops_per_token(cell), config.devices * config.num_nodes)
         sample = validation(corpus, cell.seq_len, int(config.validation.tokens))
         between = Between(
@@ -123,25 +134,59 @@ def _write_state(folder: Path, state: State) -> None:
         write_state(folder, state)
 
 
-def _module(config: TrainConfig, cell: Cell) -> CellModule:
+def _placed(config: TrainConfig) -> Placement:
+    """The run's layout in this process, its process group joined."""
+    layout = layout_of(config.parallel, world_of(config))
+    environment, device = _environment(config), torch.device("cpu")
+    if config.accelerator != "cpu" and torch.cuda.is_available():
+        device = torch.device("cuda", environment.local_rank())
+    if layout.world == 1:
+        return place(layout, 0, device)
+    os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = environment.main_address, str(environment.main_port)
+    gpu = device.type == "cuda"
+    if gpu:
+        torch.cuda.set_device(device)
+    elif layout.kind is ParallelKind.axonn and config.precision is Precision.bf16:
+        raise UserError(
+            "precision=bf16 with parallel=axonn on a CPU: the package casts for GPUs only; give precision=fp32"
+        )
+    torch.distributed.init_process_group(
+        "nccl" if gpu else "gloo",
+        rank=environment.global_rank(),
+        world_size=layout.world,
+        device_id=device if gpu else None,
+    )
+    return place(layout, environment.global_rank(), device)
+
+
+def _module(config: TrainConfig, cell: Cell, placement: Placement) -> CellModule:
     """Model and optimiser, at the newest checkpoint of the cell, of its parent, or at the start."""
     spec = ModelSpec(cell.shape, cell.vocab_size, cell.seq_len, attention=config.attention.name)
-    model = Transformer(spec)
+    model = placement.build(spec)
     optim = config.optim
     adamw = AdamWSpec(optim.beta1, optim.beta2, optim.eps, optim.weight_decay)
     optimizer = build_adamw(model, cell.lr_at(cell.first_step), adamw)
-    progress = checkpoint.load_newest(cell.folder, model, optimizer)
+    progress = checkpoint.load_newest(cell.folder, model, optimizer, placement)
     if progress.step == 0 and cell.parent:
-        progress = _branch(cell, model, optimizer)
+        progress = _branch(cell, model, optimizer, placement)
     elif progress.step == 0:
-        initialise(model, config.seed, InitSpec(depth_patch(config.lr_rule), config.suite.width_unit))
-    return CellModule(cell, model, optimizer, progress, config.micro_batch_sequences, optim.clip_norm)
+        _initialise(config, cell, spec, model, placement)
+    return CellModule(cell, model, optimizer, progress, config.micro_batch_sequences, optim.clip_norm, placement)
 
 
-def _branch(cell: Cell, model: Transformer, optimizer: torch.optim.Optimizer) -> Progress:
+def _initialise(config: TrainConfig, cell: Cell, spec: ModelSpec, model: Transformer, placement: Placement) -> None:
+    """Initial weights by seed and name, the same whatever the layout; every process keeps its part."""
+    init = InitSpec(depth_patch(config.lr_rule), config.suite.width_unit)
+    with torch.device("meta"):
+        sizes = {name: parameter.shape for name, parameter in Transformer(spec).named_parameters()}
+    full = {name: initial_weight(name, size, cell.shape, config.seed, init) for name, size in sizes.items()}
+    checkpoint.set_weights(model, full, placement, cell.folder)
+
+
+def _branch(cell: Cell, model: Transformer, optimizer: torch.optim.Optimizer, placement: Placement) -> Progress:
     """Model and optimiser as its parent left them where the branch starts."""
     path = parent_checkpoint(cell)
-    return replace(checkpoint.load(path, model, optimizer), seconds=0.0, loss_sum=0.0, loss_steps=0)
+    return replace(checkpoint.load(path, model, optimizer, placement), seconds=0.0, loss_sum=0.0, loss_steps=0)
 
 
 def _fit(config: TrainConfig, cell: Cell, corpus: Corpus, module: CellModule, between: Between) -> None:
@@ -153,8 +198,8 @@ def _fit(config: TrainConfig, cell: Cell, corpus: Corpus, module: CellModule, be
         batch_sequences=cell.batch_sequences,
         start_step=module.progress.step,
         steps=cell.last_step - module.progress.step,
-        rank=trainer.global_rank,
-        world=trainer.world_size,
+        rank=module.placement.share,
+        world=module.placement.shares,
     )
     with warnings.catch_warnings():
         # lightning's own use of a torch name that is on its way out
@@ -172,7 +217,8 @@ def _trainer(config: TrainConfig, between: Between) -> pl.Trainer:
         precision=_precision(config.precision),  # type: ignore[arg-type]
         max_epochs=1,
         callbacks=[between],
-        plugins=[*_environment(config)],
+        plugins=[_environment(config)],
+        strategy=Placed() if world_of(config) > 1 else "auto",
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -180,13 +226,20 @@ def _trainer(config: TrainConfig, between: Between) -> pl.Trainer:
     )
 
 
-def _environment(config: TrainConfig) -> list[ClusterEnvironment]:
+class Placed(DDPStrategy):
+    """Lightning's loop over several processes; model and gradients are the placement's."""
+
+    def configure_ddp(self) -> None:
+        """Nothing to wrap."""
+
+
+def _environment(config: TrainConfig) -> ClusterEnvironment:
     """How the processes of the cell find each other; the signals stay ours, and one process asks no scheduler."""
-    if config.devices * config.num_nodes == 1:
-        return [LightningEnvironment()]
-    if "RANK" not in os.environ and SLURMEnvironment.detect():
-        return [SLURMEnvironment(auto_requeue=False)]
-    return []
+    if world_of(config) == 1:
+        return LightningEnvironment()
+    if "RANK" in os.environ:
+        return TorchElasticEnvironment()
+    return SLURMEnvironment(auto_requeue=False)
 
 
 def _precision(precision: Precision) -> str:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from shapelaw.cell import (
 )
 from shapelaw.config import ResourcesConfig, TrainConfig, positive, to_dataclass, whole
 from shapelaw.data import Corpus, check_repeats, load_corpus
+from shapelaw.parallel.layout import check_degrees, check_layout, check_tasks, layout_of
 from shapelaw.sweep.task import Job, Wants, sweep_identity
 from shapelaw.training.cost import check_machine, cost_of, device_hours
 
@@ -72,6 +74,7 @@ class TrainTask:
         for train, cell in zip(trains, cells, strict=True):
             _check_corpus(train, cell, corpora[corpus_folder(train)])
             _check_attention(train, cell)
+            check_degrees(train.parallel, cell.shape, cell.vocab_size)
         jobs = [_job(cell, train) for cell, train in zip(cells, trains, strict=True)]
         to_come = {job.identity for job in jobs if not job.done}
         for cell in cells:
@@ -83,6 +86,9 @@ class TrainTask:
         """Refuse what takes this machine too long or too much memory; needs no corpus."""
         trains: list[TrainConfig] = [to_dataclass(config) for config in configs]
         priced = [(cell_of(train, UNPREPARED), train) for train in trains]
+        for cell, train in priced:
+            layout = layout_of(train.parallel, train.devices * train.num_nodes)
+            check_layout(layout, cell.shape, cell.vocab_size, cell.batch_sequences)
         check_machine([(cell, cost_of(cell, train)) for cell, train in priced], trains[0])
 
     def estimate(self, configs: Sequence[DictConfig]) -> list[Job]:
@@ -142,6 +148,7 @@ def _job(cell: Cell, train: TrainConfig) -> Job:
         tokens=cell.tokens,
         flops=cost.flops,
         splits=cell.batch_sequences,
+        check_tasks=partial(check_tasks, train.parallel, cell.shape, cell.vocab_size, cell.batch_sequences),
         wants=_wants(train.resources),
     )
 

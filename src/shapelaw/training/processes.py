@@ -1,0 +1,206 @@
+"""The processes of one run on this machine: started, watched, stopped together, and the first to fail is heard.
+
+Each is `python -m shapelaw.training.processes` with torchrun's variables (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR,
+MASTER_PORT), and reads what to train from its standard input, which stays open: when the launcher is gone, however it
+went, they checkpoint and stop. On a cluster SLURM starts the processes, and nothing here is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from shapelaw.cell import Cell, State, Status, read_state, write_state
+from shapelaw.config import TrainConfig
+from shapelaw.errors import UserError
+from shapelaw.files import read_json, write_json
+
+GRACE_SECONDS = 5.0
+"""How long the others may take to say what they saw once one has failed, before they are ended."""
+STOP_SECONDS = 30.0
+POLL_SECONDS = 0.2
+
+
+class RankFailed(RuntimeError):
+    """A process of a run ended without being asked to; the message is its own."""
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """How a process ended: rank, when, what it said, and whether the fault was the user's or it was only asked to stop."""
+
+    rank: int
+    time: float
+    message: str
+    kind: str
+
+
+def starts_processes(world: int) -> bool:
+    """Whether this process is to start those of a run: nobody else has."""
+    return world > 1 and "RANK" not in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) < 2
+
+
+def launch(config: TrainConfig, cell: Cell, tags: dict[str, str], show: Callable[[State], None]) -> float:
+    """Train a cell in processes of their own; the last held-out loss, nats per token.
+
+    Raises:
+        UserError, Interrupted, RankFailed: the first process's own message; none outlives this call.
+    """
+    if config.num_nodes > 1:
+        raise UserError(f"num_nodes={config.num_nodes}: several nodes are started by SLURM; give hydra/launcher=slurm")
+    with tempfile.TemporaryDirectory() as notes:
+        ranks = _start(config, cell, tags, Path(notes))
+        try:
+            with _signals_passed_on(ranks):
+                failures = _watch(ranks, cell, Path(notes), show)
+        finally:
+            _end(ranks)
+    if failures:
+        _raise(failures, cell)
+    loss = read_state(cell.folder).val_loss
+    assert loss is not None
+    return loss
+
+
+def _start(config: TrainConfig, cell: Cell, tags: dict[str, str], notes: Path) -> list[subprocess.Popen[bytes]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ranks = []
+    for rank in range(config.devices):
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": config.devices, "MASTER_ADDR": "127.0.0.1"}
+        environment = {**os.environ, **{key: str(value) for key, value in place.items()}, "MASTER_PORT": str(port)}
+        command = [sys.executable, "-m", __name__, str(notes / f"{rank}.json")]
+        # a session of its own: a Ctrl-C reaches it once, through the launcher
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, start_new_session=True)
+        assert process.stdin is not None
+        pickle.dump((config, cell, tags), process.stdin)
+        process.stdin.flush()
+        ranks.append(process)
+    return ranks
+
+
+@contextlib.contextmanager
+def _signals_passed_on(ranks: list[subprocess.Popen[bytes]]) -> Iterator[None]:
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        for process in ranks:
+            process.send_signal(number)
+
+    taken = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+    before = {number: signal.getsignal(number) for number in taken}
+    for number in taken:
+        signal.signal(number, pass_on)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _watch(
+    ranks: list[subprocess.Popen[bytes]], cell: Cell, notes: Path, show: Callable[[State], None]
+) -> list[_Failure]:
+    """Until all have ended, or one has failed and the others had their time."""
+    deadline: float | None = None
+    while any(process.poll() is None for process in ranks):
+        if deadline is None and any(process.returncode for process in ranks):
+            deadline = time.monotonic() + GRACE_SECONDS
+        if deadline is not None and time.monotonic() > deadline:
+            break
+        show(read_state(cell.folder))
+        time.sleep(POLL_SECONDS)
+    return [_failure(rank, process, notes) for rank, process in enumerate(ranks) if process.returncode]
+
+
+def _failure(rank: int, process: subprocess.Popen[bytes], notes: Path) -> _Failure:
+    path = notes / f"{rank}.json"
+    if path.exists():
+        return _Failure(rank, **read_json(path))
+    how = f"killed by {signal.Signals(-process.returncode).name}" if process.returncode < 0 else "ended without a word"
+    return _Failure(rank, 0.0, how, "killed")
+
+
+def _end(ranks: list[subprocess.Popen[bytes]]) -> None:
+    for process in ranks:
+        if process.poll() is None:
+            process.kill()
+        process.wait(STOP_SECONDS)
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+
+
+def _raise(failures: list[_Failure], cell: Cell) -> None:
+    """Raise what the first to fail said: the others only saw it go."""
+    from shapelaw.training.callbacks import Interrupted
+
+    order = ["killed", "user", "crash", "interrupted"]
+    first = min(failures, key=lambda failure: (failure.time, order.index(failure.kind)))
+    if first.kind == "interrupted":
+        raise Interrupted(first.message)
+    message = f"process {first.rank} of the run: {first.message}"
+    write_state(cell.folder, _failed(read_state(cell.folder), message))
+    if first.kind == "user":
+        raise UserError(first.message)
+    raise RankFailed(message)
+
+
+def _failed(state: State, reason: str) -> State:
+    from dataclasses import replace
+
+    return replace(state, status=Status.failed, reason=reason.splitlines()[0])
+
+
+def main(note: Path) -> int:
+    """Body of one process; its exit code."""
+    config, cell, tags = pickle.load(sys.stdin.buffer)
+    threading.Thread(target=_stop_with_launcher, daemon=True).start()
+    from shapelaw.training.callbacks import Interrupted
+    from shapelaw.training.run import run
+
+    try:
+        run(config, cell, tags, _quiet)
+    except BaseException as error:
+        stopped = isinstance(error, (Interrupted, KeyboardInterrupt))
+        kind = "interrupted" if stopped else "user" if isinstance(error, UserError) else "crash"
+        said = str(error) if kind != "crash" else f"{type(error).__name__}: {error}"
+        # before the connections close, so that whoever fails of that fails later
+        write_json(note, {"time": time.time(), "message": said, "kind": kind})
+        if kind == "crash":
+            import traceback
+
+            traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)  # what is left of the process group must not keep a failed process alive
+    return 0
+
+
+def _stop_with_launcher() -> None:
+    while os.read(0, 1):  # not through Python's buffer, whose lock would be held at exit
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _quiet(state: State) -> None:
+    """Nothing: the launcher reads the state file."""
+
+
+def world_of(config: TrainConfig) -> int:
+    """Processes of a run."""
+    return config.devices * config.num_nodes
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

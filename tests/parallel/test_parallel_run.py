@@ -1,0 +1,154 @@
+"""Runs of several processes through train.py: the same loss as one process, resumed, stopped, killed, refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from shapelaw.cell import Cell, Status, cell_of, checkpoint_path, checkpoint_steps, corpus_folder, read_state
+from shapelaw.config import to_dataclass
+from shapelaw.data import load_corpus
+from support import ROOT, Compose, Script
+
+COMMON = ("shape=32x1", "accelerator=cpu", "precision=fp32")
+AXONN = ("parallel=axonn", "parallel.row=2", "devices=2")
+
+
+def cell(composed: Compose, *overrides: str) -> Cell:
+    config = to_dataclass(composed(*COMMON, *overrides))
+    return cell_of(config, load_corpus(corpus_folder(config)).manifest.corpus_hash)
+
+
+def processes_of(parent: int) -> list[int]:
+    """Children of a process, in the order of their ranks."""
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True, check=False)
+    return sorted(int(pid) for pid in listed.stdout.split())
+
+
+@pytest.mark.parametrize("layout", [AXONN, ("parallel=fsdp", "devices=2")], ids=["axonn", "fsdp"])
+def test_several_processes_train_as_one(
+    composed: Compose, script: Script, tmp_path: Path, layout: tuple[str, ...]
+) -> None:
+    """Half in several processes, the rest in one: the loss of one process throughout, to float32 sums over 20 steps."""
+    alone = f"outputs_dir={tmp_path}/alone"
+    assert script("train.py", "tracker=none", *COMMON, alone).returncode == 0
+    expected = read_state(cell(composed, alone).folder).val_loss
+    done = script("train.py", "tracker=none", *COMMON, *layout)
+    assert done.returncode == 0, done.stderr
+    state = read_state(cell(composed).folder)
+    assert state.status is Status.finished
+    assert state.val_loss == pytest.approx(expected, abs=1e-5)
+    folder = cell(composed, f"outputs_dir={tmp_path}/alone").folder
+    for path in (checkpoint_path(folder, step) for step in checkpoint_steps(folder)[2:]):
+        subprocess.run(["rm", "-r", str(path)], check=True)
+    (folder / "state.json").unlink()
+    resumed = script("train.py", "tracker=none", *COMMON, *layout, alone)
+    assert resumed.returncode == 0, resumed.stderr
+    assert read_state(folder).val_loss == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        (("parallel=axonn", "parallel.row=2", "parallel.data=3", "devices=2"), "= 6 processes, but devices"),
+        (("parallel=axonn", "parallel.row=4", "devices=4"), "does not divide the 2 key-value heads"),
+        (("parallel=axonn", "parallel.row=8", "devices=8"), "does not divide the 4 query heads"),
+        (("parallel=axonn", "parallel.column=3", "devices=3"), "does not divide the 32 width"),
+        (("parallel=axonn", "parallel.depth=16", "devices=16"), "share a batch of 8 sequences"),
+        (("parallel=fsdp",), "fsdp with one process"),
+        (("parallel=ddp",), "ddp with one process"),
+        (("parallel=single", "devices=2"), "single with 2 processes"),
+        (("parallel=fsdp", "parallel.row=2", "devices=2"), "are degrees of parallel=axonn"),
+        (("parallel=axonn", "parallel.row=0"), "whole numbers from 1"),
+    ],
+)
+def test_layouts_that_do_not_fit_are_refused(composed: Compose, layout: tuple[str, ...], message: str) -> None:
+    """Before a process group starts, by the check that the scripts and the local launcher make first."""
+    from shapelaw.errors import UserError
+    from shapelaw.training.task import TrainTask
+
+    with pytest.raises(UserError, match=message):
+        TrainTask().check_machine([composed(*COMMON, *layout)])
+
+
+def test_axonn_must_be_installed(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    from shapelaw.errors import UserError
+    from shapelaw.training.task import TrainTask
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"not installed; pip install 'shapelaw\[axonn\]'"):
+        TrainTask().plan([composed(*COMMON, "parallel=axonn", "parallel.row=2")])
+
+
+def test_the_layout_is_no_part_of_a_cell(composed: Compose) -> None:
+    assert cell(composed, *AXONN).identity == cell(composed).identity
+
+
+def started(
+    composed: Compose, outputs: Path, corpora: Path, tokens: int
+) -> tuple[subprocess.Popen[str], Cell, list[int]]:
+    """A long run of two processes, a few steps in."""
+    overrides = (*COMMON, *AXONN, f"tokens={tokens}", "tracker=none")
+    command = [sys.executable, str(ROOT / "train.py"), *overrides, f"data_dir={corpora}"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    target = cell(composed, f"tokens={tokens}")
+    deadline = time.monotonic() + 120
+    while read_state(target.folder).step < 8:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return process, target, processes_of(process.pid)
+
+
+def ended(pids: list[int]) -> bool:
+    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_a_killed_process_ends_the_others(composed: Compose, outputs: Path, corpora: Path) -> None:
+    process, target, ranks = started(composed, outputs, corpora, 12_800_000)
+    assert len(ranks) == 2
+    os.kill(ranks[1], signal.SIGKILL)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "process 1 of the run: killed by SIGKILL" in said
+    assert ended(ranks)
+    assert read_state(target.folder).reason == "process 1 of the run: killed by SIGKILL"
+
+
+def test_a_stopped_run_of_several_processes_continues(composed: Compose, outputs: Path, corpora: Path) -> None:
+    process, target, ranks = started(composed, outputs, corpora, 12_800_000)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert "stopped by" in said
+    assert ended(ranks)
+    assert read_state(target.folder).status is Status.interrupted
+    assert checkpoint_steps(target.folder)[-1] >= 8
+
+
+def test_a_process_that_raises_is_heard(composed: Compose, script: Script, tmp_path: Path) -> None:
+    """The second process fails in its fifth step by a fault of its own; the first only sees the connection close."""
+    hook = tmp_path / "hook"
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(
+        "import os\n"
+        "if os.environ.get('RANK') == '1':\n"
+        "    from shapelaw.training.module import CellModule\n"
+        "    step = CellModule.training_step\n"
+        "    def broken(self, batch, index):\n"
+        "        if index == 5:\n"
+        "            raise RuntimeError('the cooling of this node has failed')\n"
+        "        step(self, batch, index)\n"
+        "    CellModule.training_step = broken\n"
+    )
+    began = time.monotonic()
+    done = script("train.py", "tracker=none", *COMMON, *AXONN, PYTHONPATH=str(hook))
+    assert done.returncode != 0
+    assert time.monotonic() - began < 60
+    assert "process 1 of the run: RuntimeError: the cooling of this node has failed" in done.stderr
+    assert "cooling" in read_state(cell(composed).folder).reason
