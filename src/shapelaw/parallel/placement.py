@@ -60,6 +60,9 @@ class Placement:
         """The full tensor of every process's part; where `sharded`, all processes must call it."""
         return held
 
+    def settle(self, model: nn.Module) -> None:
+        """Before parameters are read for a checkpoint."""
+
     def accumulating(self, model: nn.Module, last: bool) -> AbstractContextManager[None]:
         """Surrounds the backward pass of a micro-batch."""
         return contextlib.nullcontext()
@@ -127,6 +130,10 @@ class Fsdp(Placement):
         """All parts gathered."""
         gathered: torch.Tensor = held.full_tensor()  # type: ignore[attr-defined]
         return gathered
+
+    def settle(self, model: nn.Module) -> None:
+        """A validation, which has no backward pass, leaves the last group gathered."""
+        model.reshard()  # type: ignore[operator]
 
     @contextlib.contextmanager
     def accumulating(self, model: nn.Module, last: bool) -> Any:

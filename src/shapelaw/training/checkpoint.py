@@ -61,6 +61,7 @@ def save(
     final = checkpoint_path(folder, progress.step)
     if placement.rank and not placement.sharded:
         return final
+    placement.settle(model)
     weights = _full({name: (name, held.detach()) for name, held in model.named_parameters()}, placement)
     moments = _full(_optimizer_tensors(model, optimizer), placement)
     if placement.rank or final.exists():
