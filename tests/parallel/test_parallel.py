@@ -64,7 +64,8 @@ def results(folder: Path, what: str, *worlds: int) -> dict[str, Any]:
     return merged
 
 
-@pytest.mark.parametrize("measured", ["quick", pytest.param("all", marks=pytest.mark.slow)], indirect=True)
+@pytest.mark.slow
+@pytest.mark.parametrize("measured", ["quick", "all"], indirect=True)
 def test_every_layout_equals_one_process(measured: Path) -> None:
     alone, several = results(measured, "measure", 1), results(measured, "measure", 2, 4)
     assert len(several) >= 2 * (6 + 4)
@@ -80,7 +81,8 @@ def test_every_layout_equals_one_process(measured: Path) -> None:
         assert expected["norm"] > 0.5  # so that the clip of those steps bites
 
 
-@pytest.mark.parametrize("measured", ["quick", pytest.param("all", marks=pytest.mark.slow)], indirect=True)
+@pytest.mark.slow
+@pytest.mark.parametrize("measured", ["quick", "all"], indirect=True)
 def test_a_checkpoint_of_any_layout_continues_in_any_other(measured: Path) -> None:
     resumed = results(measured, "resume", 1, 2, 4)
     expected = resumed["single-1111 in single-1111"]["losses"]

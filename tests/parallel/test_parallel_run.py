@@ -31,6 +31,7 @@ def processes_of(parent: int) -> list[int]:
     return sorted(int(pid) for pid in listed.stdout.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", [AXONN, ("parallel=fsdp", "devices=2")], ids=["axonn", "fsdp"])
 def test_several_processes_train_as_one(
     composed: Compose, script: Script, tmp_path: Path, layout: tuple[str, ...]
@@ -110,6 +111,7 @@ def ended(pids: list[int]) -> bool:
     return not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_others(composed: Compose, outputs: Path, corpora: Path) -> None:
     process, target, ranks = started(composed, outputs, corpora, 12_800_000)
     assert len(ranks) == 2
@@ -121,6 +123,7 @@ def test_a_killed_process_ends_the_others(composed: Compose, outputs: Path, corp
     assert read_state(target.folder).reason == "process 1 of the run: killed by SIGKILL"
 
 
+@pytest.mark.slow
 def test_a_stopped_run_of_several_processes_continues(composed: Compose, outputs: Path, corpora: Path) -> None:
     process, target, ranks = started(composed, outputs, corpora, 12_800_000)
     process.send_signal(signal.SIGTERM)
@@ -131,6 +134,7 @@ def test_a_stopped_run_of_several_processes_continues(composed: Compose, outputs
     assert checkpoint_steps(target.folder)[-1] >= 8
 
 
+@pytest.mark.slow
 def test_a_process_that_raises_is_heard(composed: Compose, script: Script, tmp_path: Path) -> None:
     """The second process fails in its fifth step by a fault of its own; the first only sees the connection close."""
     hook = tmp_path / "hook"
