@@ -15,19 +15,21 @@ from omegaconf import DictConfig
 from shapelaw.cli import main, set_environment
 from shapelaw.config import store_schemas
 from shapelaw.data import BytesChoice, TextSource, prepare
+from shapelaw.errors import UserError
+from shapelaw.runs.fetch import DATA_DIR_VARIABLE, fetch_all
 from shapelaw.training.task import TrainTask
 from support import ROOT, TINY, Compose, Script, Sweep
 
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """Folder with the published runs and fits; without it the test is skipped with a reason."""
-    folder = os.environ.get("SHAPELAW_DATA_DIR")
-    if not folder:
-        pytest.skip("published data not at hand: set SHAPELAW_DATA_DIR or go online")
-    path = Path(folder).resolve()
-    assert path.is_dir(), f"SHAPELAW_DATA_DIR={folder} is no folder"
-    return path
+    """Folder with the published runs and fits: SHAPELAW_DATA_DIR's, or fetched; offline the test is skipped with a reason."""
+    try:
+        return fetch_all().resolve()
+    except UserError as error:
+        if os.environ.get(DATA_DIR_VARIABLE):
+            raise
+        pytest.skip(f"published data not at hand: {error}")
 
 
 @pytest.fixture(scope="session")

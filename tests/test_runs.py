@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import http.server
 import math
 import re
+import threading
+import urllib.parse
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -16,7 +20,8 @@ from hypothesis import strategies as st
 from shapelaw.counting import flops_exact, params_total
 from shapelaw.errors import UserError
 from shapelaw.runs import ALIASES, SUBSETS, RunsTable, load_runs
-from shapelaw.runs.registry import CHINCHILLA, CHINCHILLA_POINTS, GEMSTONES, INDUSTRY_MODELS, RATE_STUDY
+from shapelaw.runs.fetch import fetch_all
+from shapelaw.runs.registry import CHINCHILLA, CHINCHILLA_POINTS, EVERY, GEMSTONES, Repository
 
 
 def frame(**changes: object) -> pd.DataFrame:
@@ -44,7 +49,8 @@ def test_every_published_set_loads(data_dir: Path, name: str) -> None:
 
 
 def test_registry_holds_the_digest_of_every_file(data_dir: Path) -> None:
-    for file in [*SUBSETS.values(), CHINCHILLA_POINTS, INDUSTRY_MODELS, RATE_STUDY]:
+    assert len(EVERY) == len({file.local for file, _ in EVERY}) == 3 + len(SUBSETS) + 24 + 22
+    for file, _ in EVERY:
         assert hashlib.sha256((data_dir / file.local).read_bytes()).hexdigest() == file.sha256
 
 
@@ -94,6 +100,44 @@ def test_a_fetched_file_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(UserError, match="cannot be fetched"):
         load_runs("chinchilla")
     assert asked == [CHINCHILLA.url(CHINCHILLA_POINTS.remote), f"sha256:{CHINCHILLA_POINTS.sha256}"]
+
+
+class Repositories(http.server.SimpleHTTPRequestHandler):
+    """Serves the published files under the names that they have in their repositories; counts what is asked."""
+
+    places: ClassVar[dict[str, Path]] = {}
+    asked: ClassVar[list[str]] = []
+
+    def translate_path(self, path: str) -> str:
+        self.asked.append(path)
+        return str(self.places[urllib.parse.unquote(path)])
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: a test's output is its own."""
+
+
+def test_everything_is_fetched_once_and_laid_out_as_the_folder(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pooch = pytest.importorskip("pooch")
+    monkeypatch.delenv("SHAPELAW_DATA_DIR", raising=False)
+    monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / name)
+    Repositories.places = {f"/{where.name}/{file.remote}": data_dir / file.local for file, where in EVERY}
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Repositories) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        escaped = Repository.url
+        monkeypatch.setattr(
+            Repository,
+            "url",
+            lambda self, remote: f"{address}/{self.name}/{escaped(self, remote).split(self.commit + '/')[1]}",
+        )
+        folder = fetch_all()
+        assert len(Repositories.asked) == len(EVERY)
+        assert fetch_all() == folder
+        assert len(Repositories.asked) == len(EVERY)
+        server.shutdown()
+    assert all((folder / file.local).read_bytes() == (data_dir / file.local).read_bytes() for file, _ in EVERY)
 
 
 def test_csv_with_mapping_and_units(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from shapelaw.errors import UserError
-from shapelaw.runs.registry import PublishedFile, Repository
+from shapelaw.runs.registry import EVERY, PublishedFile, Repository
 
 DATA_DIR_VARIABLE = "SHAPELAW_DATA_DIR"
 
@@ -26,6 +26,27 @@ def local_folder() -> Path | None:
     return folder
 
 
+def cache() -> Path:
+    """Folder of this user that keeps fetched files, laid out as the one in SHAPELAW_DATA_DIR."""
+    import pooch
+
+    return Path(pooch.os_cache("shapelaw"))
+
+
+def fetch_all() -> Path:
+    """Folder with every published file: the one in SHAPELAW_DATA_DIR, else the user's cache, filled.
+
+    Raises:
+        UserError: as `fetch`.
+    """
+    folder = local_folder()
+    if folder is not None:
+        return folder
+    for file, repository in EVERY:
+        fetch(file, repository)
+    return cache()
+
+
 def fetch(file: PublishedFile, repository: Repository) -> Path:
     """Path of a published file.
 
@@ -41,15 +62,9 @@ def fetch(file: PublishedFile, repository: Repository) -> Path:
     import pooch
 
     pooch.get_logger().setLevel("WARNING")
-    url = repository.url(file.remote)
-    cache = pooch.os_cache("shapelaw") / repository.commit
+    url, place = repository.url(file.remote), cache() / file.local
     try:
-        found = pooch.retrieve(
-            url,
-            f"sha256:{file.sha256}",
-            fname=Path(file.local).name,
-            path=cache,
-        )
+        found = pooch.retrieve(url, f"sha256:{file.sha256}", fname=place.name, path=place.parent)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{url}: cannot be fetched ({error}); go online, or name a folder with the data in {DATA_DIR_VARIABLE}"

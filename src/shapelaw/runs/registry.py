@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import resources
 
 
 @dataclass(frozen=True)
@@ -78,3 +79,27 @@ SUBSETS: dict[str, PublishedFile] = {
     for name, sha256 in _SUBSET_SHA256.items()
 }
 """Data sets of the paper by the suffix of their published file."""
+
+_FIT_FOLDERS = {"approach_1": "parameters", "delta_1e-4": "parameters_delta-4"}
+"""Folder of the published fits here -> there."""
+
+
+def _fits() -> dict[str, PublishedFile]:
+    """The files that published_fits.sha256 lists, by stem."""
+    out = {}
+    for line in resources.files(__package__).joinpath("published_fits.sha256").read_text().splitlines():
+        sha256, place = line.split()
+        folder, name = place.split("/")
+        remote = f"{_FIT_FOLDERS[folder]}/{name}"
+        out[name.removesuffix(".json")] = PublishedFile(f"gemstones/published/{place}", remote, sha256)
+    return out
+
+
+FITS = _fits()
+"""The paper's own fits by the stem of their file: lines of approach 1, laws of approach 3 at delta 1e-4."""
+
+EVERY: tuple[tuple[PublishedFile, Repository], ...] = (
+    (CHINCHILLA_POINTS, CHINCHILLA),
+    *((file, GEMSTONES) for file in (INDUSTRY_MODELS, RATE_STUDY, *SUBSETS.values(), *FITS.values())),
+)
+"""Every published file, with the repository it lies in."""
