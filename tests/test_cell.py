@@ -176,3 +176,21 @@ def test_a_damaged_state_file_is_said(text: str) -> None:
         except json.JSONDecodeError:
             with pytest.raises(UserError, match="not the JSON"):
                 read_state(Path(name))
+
+
+def test_rate_follows_the_batch_as_declared(composed: Compose) -> None:
+    whole = cell(composed)
+    batch = 4 * whole.batch_tokens
+    sizes = (f"batch_tokens={batch}", f"tokens={100 * batch}", f"lr_batch_reference={whole.batch_tokens}")
+    plain = cell(composed, *sizes)
+    for scaling, factor in (("sqrt", 2), ("linear", 4)):
+        scaled = cell(composed, *sizes, f"lr_batch_scaling={scaling}")
+        assert scaled.lr_eff == pytest.approx(factor * plain.lr_eff)
+        assert scaled.identity != plain.identity
+    same = cell(composed, "lr_batch_scaling=sqrt", sizes[2])
+    assert same.identity == whole.identity  # at the reference batch
+
+
+def test_rate_that_follows_the_batch_needs_a_reference(composed: Compose) -> None:
+    with pytest.raises(UserError, match="lr_batch_reference=0"):
+        cell(composed, "lr_batch_scaling=sqrt")

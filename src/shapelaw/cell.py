@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from shapelaw.config import (
+    BatchScaling,
     Keep,
     LrRuleConfig,
     Rounding,
@@ -158,7 +159,11 @@ def cell_of(config: TrainConfig, corpus_hash: str) -> Cell:
         validate_every_steps=_cadence("validation.every_tokens", config.validation.every_tokens, batch),
         checkpoint_every_steps=_cadence("checkpoint.every_tokens", config.checkpoint.every_tokens, batch),
         lr_eff=lr_eff(
-            config.lr_base, shape, config.lr_rule.name.value, config.suite.width_unit, depth_patch(config.lr_rule)
+            config.lr_base * lr_batch_factor(config, batch),
+            shape,
+            config.lr_rule.name.value,
+            config.suite.width_unit,
+            depth_patch(config.lr_rule),
         ),
         schedule=_schedule(config.schedule, steps * batch),
         science=_science(config, corpus_hash, batch, steps),
@@ -167,6 +172,18 @@ def cell_of(config: TrainConfig, corpus_hash: str) -> Cell:
     cell = hot if config.cooldown.fraction == 0 else _branch(config, hot)
     root = Path(config.outputs_dir) / "runs" / config.suite.name
     return replace(cell, folder=root / f"{cell.shape.name}-{cell.identity}")
+
+
+def lr_batch_factor(config: TrainConfig, batch_tokens: int) -> float:
+    """Factor of lr_batch_scaling on the rate, r = batch_tokens / lr_batch_reference: 1, sqrt(r) or r.
+
+    Raises:
+        UserError: where a scaling is asked for without a reference.
+    """
+    if config.lr_batch_scaling is BatchScaling.none:
+        return 1.0
+    ratio = batch_tokens / positive("lr_batch_reference", config.lr_batch_reference)
+    return math.sqrt(ratio) if config.lr_batch_scaling is BatchScaling.sqrt else ratio
 
 
 def depth_patch(rule: LrRuleConfig) -> DepthPatch:
@@ -250,6 +267,8 @@ def _branch(config: TrainConfig, hot: Cell) -> Cell:
 def _science(config: TrainConfig, corpus_hash: str, batch_tokens: int, steps: int) -> dict[str, Any]:
     """What decides the result of a run, and nothing else."""
     rule = asdict(config.lr_rule)
+    factor = lr_batch_factor(config, batch_tokens)
+    scaled = {} if factor == 1 else {"batch_factor": factor}  # absent elsewhere, so that older identities stay
     return {
         "shape": {"width": config.shape.width, "depth": config.shape.depth, "head_size": config.suite.head_size},
         "vocab_size": config.tokenizer.vocab_size,
@@ -257,7 +276,13 @@ def _science(config: TrainConfig, corpus_hash: str, batch_tokens: int, steps: in
         "corpus": corpus_hash,
         "batch_tokens": batch_tokens,
         "steps": steps,
-        "rate": {"lr_base": config.lr_base, "width_unit": config.suite.width_unit, **rule, "name": rule["name"].value},
+        "rate": {
+            "lr_base": config.lr_base,
+            "width_unit": config.suite.width_unit,
+            **rule,
+            "name": rule["name"].value,
+            **scaled,
+        },
         "schedule": {**asdict(config.schedule), "kind": config.schedule.kind.value},
         "cooldown": None,
         "optim": asdict(config.optim),

@@ -43,6 +43,7 @@ from shapelaw.config.training import (
     ValidationConfig,
 )
 from shapelaw.config.values import (
+    BatchScaling,
     Keep,
     LrRule,
     ParallelKind,
@@ -58,6 +59,7 @@ from shapelaw.errors import UserError
 
 __all__ = [
     "AttentionConfig",
+    "BatchScaling",
     "BootstrapConfig",
     "CheckpointConfig",
     "CooldownConfig",

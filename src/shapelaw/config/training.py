@@ -6,7 +6,17 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from shapelaw.config.values import Keep, LrRule, ParallelKind, Precision, Rounding, ScheduleKind, Source, TokenizerKind
+from shapelaw.config.values import (
+    BatchScaling,
+    Keep,
+    LrRule,
+    ParallelKind,
+    Precision,
+    Rounding,
+    ScheduleKind,
+    Source,
+    TokenizerKind,
+)
 
 
 @dataclass
@@ -26,6 +36,16 @@ class SuiteConfig:
     """Its extreme shapes, for a study of the rate, as a sweep's values."""
     prestudy_tokens: float = 0.0
     """Tokens of the runs of that study."""
+    step_batch_shapes: str = ""
+    """Shapes of the study of steps and batches (sweeps/step_batch.yaml), as a sweep's values."""
+    step_batch_batches: str = ""
+    """Its batches, in tokens, as a sweep's values."""
+    step_batch_tokens: float = 0.0
+    """Tokens of its runs, rounded up to whole batches."""
+    step_batch_warmup: float = 0.0
+    """Tokens of its warm-up."""
+    step_batch_every: float = 0.0
+    """Tokens between its validations."""
 
 
 @dataclass
@@ -225,6 +245,10 @@ class TrainConfig:
     lr_base: float = MISSING
     """Rate before the lr_rule divides it by the shape."""
     lr_rule: LrRuleConfig = field(default_factory=LrRuleConfig)
+    lr_batch_scaling: BatchScaling = BatchScaling.none
+    """How the rate follows batch_tokens; part of the identity wherever it changes the rate."""
+    lr_batch_reference: float = 0.0
+    """Tokens of the batch at which lr_base holds as it is; needed with lr_batch_scaling."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     cooldown: CooldownConfig = field(default_factory=CooldownConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)

@@ -43,6 +43,14 @@ class LrRule(Enum):
     none = "none"
 
 
+class BatchScaling(Enum):
+    """How the rate follows the batch: multiplied by 1, sqrt(r) or r, r = batch_tokens / lr_batch_reference."""
+
+    none = "none"
+    sqrt = "sqrt"
+    linear = "linear"
+
+
 class ScheduleKind(Enum):
     """The rate as a function of tokens seen."""
 

@@ -25,6 +25,7 @@ UNITS = {
     "depth": "blocks",
     "params": "parameters",
     "tokens": "tokens",
+    "batch_tokens": "tokens",
     "flops": "FLOPs",
     "loss": "nats per token",
 }
