@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -127,6 +128,35 @@ def test_a_damaged_checkpoint_is_passed_over(
     train(composed, other)
     assert "damaged" in caplog.text
     assert read_state(cell.folder).val_loss == read_state(whole.folder).val_loss
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '{"version": 1}', "other step"])
+def test_a_damaged_state_of_a_checkpoint_is_passed_over(
+    composed: Compose, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    with pytest.raises(Interrupted):
+        train(composed, show=stop_at(12))
+    _, cell = prepared(composed)
+    state = checkpoint_path(cell.folder, checkpoint_steps(cell.folder)[-1]) / "state.json"
+    step = json.loads(state.read_text())["step"]
+    state.write_text(
+        state.read_text().replace(f'"step": {step}', f'"step": {step + 1}') if damage == "other step" else damage
+    )
+    train(composed)
+    assert "damaged" in caplog.text
+
+
+def test_a_checkpoint_of_another_format_is_refused_and_stays(composed: Compose) -> None:
+    with pytest.raises(Interrupted):
+        train(composed, show=stop_at(12))
+    _, cell = prepared(composed)
+    steps = checkpoint_steps(cell.folder)
+    for step in steps:
+        state = checkpoint_path(cell.folder, step) / "state.json"
+        state.write_text(state.read_text().replace('"version": 1', '"version": 2'))
+    with pytest.raises(UserError, match="of format 2; this version reads 1"):
+        train(composed)
+    assert checkpoint_steps(cell.folder) == steps
 
 
 def test_a_diverged_run_fails_with_its_step(composed: Compose) -> None:

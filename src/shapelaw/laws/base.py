@@ -16,6 +16,8 @@ Columns = Mapping[str, ArrayLike]
 
 LOG_FLOOR = -60.0
 """Logarithm at which a coefficient or E counts as zero: e^-60 is far below one rounding error of any loss."""
+LOG_NOTHING = -36.7
+"""Logarithm below which E is zero: less than one rounding error of a loss of 1 nat, so no optimiser can tell."""
 LOG_CEILING = 700.0
 """Largest logarithm whose exponential is still a float64."""
 EXPONENT = "compute_optimal_exponent"
@@ -68,12 +70,17 @@ class Law(ABC):
         return named | {"loss": UNITS["loss"]}
 
     def natural(self, theta: ArrayLike) -> dict[str, float]:
-        """Parameters in natural units from the solver's vector; a logarithm at the floor becomes an exact zero."""
+        """Parameters in natural units from the solver's vector; a logarithm at the floor, or an E that no float64 loss shows,
+        becomes an exact zero."""
         values = np.asarray(theta, dtype=np.float64)
         return {
-            name: _exp(value) if name in self.log_parameters else float(value)
+            name: self._from_log(name, value) if name in self.log_parameters else float(value)
             for name, value in zip(self.parameters, values, strict=True)
         }
+
+    def _from_log(self, name: str, value: float) -> float:
+        nothing = name == self.irreducible and value <= LOG_NOTHING
+        return 0.0 if nothing else _exp(value)
 
     def theta(self, parameters: Mapping[str, float]) -> Array:
         """The solver's vector from parameters in natural units; a zero becomes the floor.

@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,10 @@ from shapelaw.parallel.placement import Placement
 log = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
+
+
+class Damaged(UserError):
+    """A checkpoint whose files are not what was written."""
 
 
 @dataclass
@@ -88,13 +92,13 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, placeme
     """Load a checkpoint into model and optimiser: every process its part.
 
     Raises:
-        UserError: if a file is missing, damaged, of another version, or of another model.
+        Damaged: if a file is missing or not what was written.
+        UserError: if it is of another version, or of another model.
     """
     state = _verified_state(path)
     set_weights(model, load_file(path / MODEL), placement, path)
     _load_optimizer(load_file(path / OPTIMIZER), model, optimizer, placement)
-    fields = {key: value for key, value in state.items() if key not in ("version", "sha256")}
-    return Progress(**fields)
+    return Progress(**{field.name: state[field.name] for field in fields(Progress)})
 
 
 @torch.no_grad()
@@ -115,11 +119,15 @@ def set_weights(model: nn.Module, full: Mapping[str, torch.Tensor], placement: P
 
 
 def load_newest(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, placement: Placement) -> Progress:
-    """Load the newest whole checkpoint of a cell; damaged ones are passed over with a warning. Nothing there: step 0."""
+    """Load the newest whole checkpoint of a cell; damaged ones are passed over with a warning. Nothing there: step 0.
+
+    Raises:
+        UserError: if the newest whole one is of another version or model; it stays as it is.
+    """
     for step in reversed(checkpoint_steps(folder)):
         try:
             return load(checkpoint_path(folder, step), model, optimizer, placement)
-        except UserError as error:
+        except Damaged as error:
             log.warning("passing over a damaged checkpoint: %s", error)
             if placement.rank == 0:  # it would stand in the way of the one to be written at this step
                 shutil.rmtree(checkpoint_path(folder, step))
@@ -171,15 +179,33 @@ def _flush(path: Path) -> str:
 
 def _verified_state(path: Path) -> dict[str, Any]:
     if not (path / "state.json").exists():
-        raise UserError(f"{path} has no state.json")
-    state: dict[str, Any] = read_json(path / "state.json")
-    if state.get("version") != FORMAT_VERSION:
-        raise UserError(f"{path} is of format {state.get('version')}; this version reads {FORMAT_VERSION}")
+        raise Damaged(f"{path} has no state.json")
+    try:
+        state: dict[str, Any] = read_json(path / "state.json")
+    except UserError as error:
+        raise Damaged(str(error)) from error
+    if isinstance(state, dict) and state.get("version", FORMAT_VERSION) != FORMAT_VERSION:
+        raise UserError(f"{path} is of format {state['version']}; this version reads {FORMAT_VERSION}")
+    if not _whole(state) or checkpoint_path(Path(), state["step"]).name != path.name:
+        raise Damaged(f"{path / 'state.json'} is damaged: it is not what was written there")
     for name, expected in state["sha256"].items():
         if not (path / name).exists():
-            raise UserError(f"{path / name} is missing")
+            raise Damaged(f"{path / name} is missing")
         with (path / name).open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != expected:
-            raise UserError(f"{path / name} is damaged: its SHA-256 is {found[:12]}..., written was {expected[:12]}...")
+            raise Damaged(f"{path / name} is damaged: its SHA-256 is {found[:12]}..., written was {expected[:12]}...")
     return state
+
+
+def _whole(state: Any) -> bool:
+    """Whether a checkpoint's counters are all there and of their types."""
+    if not isinstance(state, dict) or state.keys() != {
+        "version",
+        "sha256",
+        *(field.name for field in fields(Progress)),
+    }:
+        return False
+    counts = all(isinstance(state[name], int) for name in ("version", "step", "loss_steps"))
+    sums = isinstance(state["sha256"], dict) and state["sha256"].keys() == {MODEL, OPTIMIZER}
+    return counts and sums and all(isinstance(state[name], (int, float)) for name in ("seconds", "loss_sum"))
