@@ -101,6 +101,17 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, placeme
     return Progress(**{field.name: state[field.name] for field in fields(Progress)})
 
 
+def load_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The full weights of a checkpoint by parameter name, checked against its checksums.
+
+    Raises:
+        Damaged: if a file is missing or not what was written.
+        UserError: if it is of another version.
+    """
+    _verified_state(path)
+    return load_file(path / MODEL)
+
+
 @torch.no_grad()
 def set_weights(model: nn.Module, full: Mapping[str, torch.Tensor], placement: Placement, source: Path) -> None:
     """Give every parameter its part of the full tensors.

@@ -1,0 +1,106 @@
+"""Exported folders are read by transformers' own loaders and give the model's logits."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from shapelaw.cell import Cell, cell_of, checkpoint_path, checkpoint_steps, corpus_folder
+from shapelaw.config import TrainConfig, to_dataclass
+from shapelaw.data import BpeChoice, TextSource, load_corpus, prepare
+from shapelaw.data.tokenizers import BytesTokenizer
+from shapelaw.errors import UserError
+from shapelaw.export import export
+from shapelaw.model.transformer import ModelSpec, Transformer
+from shapelaw.training.checkpoint import load_weights
+from shapelaw.training.run import run
+from support import Compose
+
+TEXT = "def f(x):\n\treturn 'é 漢字 🙂 Ā'  # 1 < 2\n"
+
+
+def trained(composed: Compose, *overrides: str) -> Cell:
+    config: TrainConfig = to_dataclass(composed("accelerator=cpu", *overrides))
+    cell = cell_of(config, load_corpus(corpus_folder(config)).manifest.corpus_hash)
+    run(config, cell, {}, lambda state: None)
+    return cell
+
+
+def exporting(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "shapelaw.export", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def assert_same_logits(cell: Cell, checkpoint: Path, theirs: Any) -> None:
+    ours = Transformer(ModelSpec(cell.shape, cell.vocab_size, cell.seq_len))
+    ours.load_state_dict(load_weights(checkpoint))
+    tokens = torch.randint(cell.vocab_size, (3, cell.seq_len), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(tokens).logits, ours(tokens), rtol=1e-5, atol=1e-5)
+
+
+def test_a_run_of_bytes_is_loaded_with_the_same_logits(composed: Compose, tmp_path: Path) -> None:
+    cell = trained(composed)
+    done = exporting(cell.folder, tmp_path / "out")
+    assert (done.returncode, done.stderr) == (0, "")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert_same_logits(cell, checkpoint_path(cell.folder, cell.last_step), model)
+
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    every_character = "".join(map(chr, [*range(1, 0x250), 0x2028, 0xFFFD, 0x1F642]))
+    for text in (TEXT, every_character):
+        ids = tokenizer(text)["input_ids"]
+        assert ids == BytesTokenizer().encode_batch([text])[0].tolist()
+        assert tokenizer.decode(ids) == text
+    assert (tokenizer.eos_token_id, len(tokenizer)) == (0, 256)
+
+
+def test_a_checkpoint_in_the_middle_is_loaded(composed: Compose, tmp_path: Path) -> None:
+    cell = trained(composed)
+    first = checkpoint_path(cell.folder, checkpoint_steps(cell.folder)[0])
+    assert export(first, tmp_path / "out") == first
+    assert_same_logits(cell, first, AutoModelForCausalLM.from_pretrained(tmp_path / "out"))
+
+
+def test_a_byte_pair_tokenizer_goes_along(composed: Compose, corpora: Path, tmp_path: Path) -> None:
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for number in range(20):
+        (texts / f"{number}.txt").write_text(f"{number} return {number * 31} words and words\n" * 40)
+    prepare(TextSource((str(texts),)), BpeChoice(vocab_size=300), tmp_path / "text-bpe300", val_fraction=0.2, workers=1)
+    cell = trained(composed, f"data_dir={tmp_path}", "tokenizer=bpe", "tokenizer.vocab_size=300")
+    export(cell.folder, tmp_path / "out")
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "out")
+    ours = load_corpus(tmp_path / "text-bpe300").tokenizer()
+    assert theirs(TEXT)["input_ids"] == ours.encode_batch([TEXT])[0].tolist()
+    assert theirs.eos_token_id == ours.separator
+    assert_same_logits(
+        cell, checkpoint_path(cell.folder, cell.last_step), AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    )
+
+
+def test_what_cannot_be_exported_is_said_in_one_line(tmp_path: Path) -> None:
+    done = exporting(tmp_path / "nothing", tmp_path / "out")
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"{tmp_path / 'nothing'}: no checkpoint there; give a run's folder (outputs/runs/SUITE/RUN) or a checkpoint's\n"
+    )
+    assert exporting().stderr.startswith("0 arguments given; usage: python -m shapelaw.export")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_checkpoint_or_a_taken_place_is_refused(composed: Compose, tmp_path: Path) -> None:
+    cell = trained(composed)
+    with pytest.raises(UserError, match="exists; name a folder that does not"):
+        export(cell.folder, tmp_path)
+    newest = checkpoint_path(cell.folder, cell.last_step) / "model.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-4] + b"\0\1\2\3")
+    with pytest.raises(UserError, match="is damaged"):
+        export(cell.folder, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["outputs"]
