@@ -23,6 +23,7 @@ from shapelaw.config.fitting import (
     SubsetConfig,
 )
 from shapelaw.config.prescribing import ObjectiveConfig, PrescribeConfig, RulesConfig, ShapeLimitsConfig
+from shapelaw.config.reporting import ReportConfig, ReportKindConfig
 from shapelaw.config.training import (
     AttentionConfig,
     CheckpointConfig,
@@ -79,6 +80,8 @@ __all__ = [
     "Precision",
     "PrepareConfig",
     "PrescribeConfig",
+    "ReportConfig",
+    "ReportKindConfig",
     "ResourcesConfig",
     "Rounding",
     "RulesConfig",
@@ -104,12 +107,13 @@ __all__ = [
 
 
 def store_schemas() -> None:
-    """Register the schemas that conf/train.yaml, conf/prepare.yaml, conf/fit.yaml and conf/prescribe.yaml start from."""
+    """Register the schemas that the scripts' configurations in conf/ start from."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig, replace=True)
     store.store(name="prepare_schema", node=PrepareConfig, replace=True)
     store.store(name="fit_schema", node=FitConfig, replace=True)
     store.store(name="prescribe_schema", node=PrescribeConfig, replace=True)
+    store.store(name="report_schema", node=ReportConfig, replace=True)
 
 
 def to_dataclass(config: DictConfig) -> Any:

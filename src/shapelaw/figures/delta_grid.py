@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from shapelaw.figures import style
 from shapelaw.fitting.result import FitResult
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 DASHES = {"newton": "-", "newton_torch": "-.", "reference": ":"}
 
 
@@ -19,16 +18,17 @@ def draw(results: Sequence[FitResult], folder: Path, name: str) -> list[Path]:
     shown = [one for one in results if one.compute_optimal_exponent is not None and one.settings.get("grid_size")]
     if len({one.settings["grid_size"] for one in shown}) < 2:
         return []
-    figure, axes = style.canvas()
-    exponents(axes, shown)
-    return style.save(figure, folder, name)
+    with style.look():
+        figure, axes = style.canvas(3.0, 4.6)
+        exponents(axes, shown)
+        return style.save(figure, folder, name)
 
 
 def exponents(axes: Axes, results: Sequence[FitResult]) -> None:
     """A line for every delta and solver; lines that lie on each other are the answer."""
     deltas = sorted({one.settings["delta"] for one in results}, reverse=True)
     for solver in sorted({one.settings["solver"] for one in results}):
-        for delta, colour in zip(deltas, COLOURS, strict=False):
+        for delta, colour in zip(deltas, style.COLOURS, strict=False):
             line = sorted(
                 (one.settings["grid_size"], one.compute_optimal_exponent)
                 for one in results
@@ -39,4 +39,4 @@ def exponents(axes: Axes, results: Sequence[FitResult]) -> None:
                 *zip(*line, strict=True), DASHES.get(solver, "--"), marker="o", color=colour, label=label, markersize=4
             )
     axes.set(xscale="log", xlabel="starts", ylabel="exponent a of the compute-optimal N ~ C^a")
-    axes.legend(frameon=False, fontsize=7, ncols=2)
+    axes.legend(ncols=2)

@@ -24,14 +24,15 @@ FLOPS_POINTS = 80
 def draw(runs: RunsTable, result: FitResult, folder: Path) -> list[Path]:
     """Draw every figure of a fitted law into a folder; the paths of the files."""
     paths: list[Path] = []
-    for name, plot in (("loss_flops", loss_against_flops), ("residuals", residuals)):
-        figure, axes = style.canvas()
-        plot(axes, runs, result)
-        paths += style.save(figure, folder, name)
-    if EXPONENT in result.profiles:
-        figure, axes = style.canvas()
-        slope_profile(axes, result)
-        paths += style.save(figure, folder, "slope_profile")
+    with style.look():
+        for name, plot in (("loss_flops", loss_against_flops), ("residuals", residuals)):
+            figure, axes = style.canvas(3.4, 5.2)
+            plot(axes, runs, result)
+            paths += style.save(figure, folder, name)
+        if EXPONENT in result.profiles:
+            figure, axes = style.canvas()
+            slope_profile(axes, result)
+            paths += style.save(figure, folder, "slope_profile")
     return paths
 
 
@@ -54,7 +55,7 @@ def loss_against_flops(axes: Axes, runs: RunsTable, result: FitResult) -> None:
     axes.plot([], [], "-", color=style.NEUTRAL, linewidth=0.9, label=f"law: {result.law}")
     axes.set(xscale="log", yscale="log", xlabel="training FLOPs", ylabel="held-out loss (nats per token)")
     _plain_losses(axes)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend()
     bar = axes.figure.colorbar(ScalarMappable(norm, style.SEQUENTIAL), ax=axes, pad=0.02)
     bar.set_label("parameters")
 
@@ -107,7 +108,7 @@ def slope_profile(axes: Axes, result: FitResult) -> None:
     axes.axvline(profile["estimate"], color=style.ENVELOPE, linewidth=1.2, label=f"best: {profile['estimate']:.4f}")
     axes.set(xlabel="exponent a of the compute-optimal N ~ C^a", ylabel="objective above its minimum (%)")
     axes.set_ylim(0, 2000 * profile["rise"])  # twenty times the rise: beyond it nothing is in doubt
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend()
 
 
 def _envelope_label(result: FitResult) -> str:
@@ -121,4 +122,4 @@ def _plain_losses(axes: Axes) -> None:
     low, high = axes.get_ylim()
     few = high / low < 4
     axes.yaxis.set_minor_formatter(ScalarFormatter() if few else NullFormatter())
-    axes.tick_params(axis="y", which="minor", labelsize=7)
+    axes.tick_params(axis="y", which="minor", labelsize=6.5)

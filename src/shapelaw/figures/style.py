@@ -3,28 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
+import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
-COLUMN_INCHES = 5.2
+COLUMN_INCHES, PAGE_INCHES = 3.3, 6.8
+"""Widths of a column and of a page of two."""
+COLUMN_HEIGHT = 2.6
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+"""Okabe and Ito's, in an order of falling contrast on white."""
 FITTED, ENVELOPE, NEUTRAL = "#0072B2", "#D55E00", "#555555"
-"""Okabe and Ito's blue and vermilion, and a grey."""
+"""Blue and vermilion of the same, and a grey."""
 SEQUENTIAL = "viridis"
 MARKERS = "os^Dv<>phX"
+BAND = 0.18
+"""Opacity of intervals."""
+_LOOK: Any = {
+    "font.size": 7.5,
+    "axes.labelsize": 7.5,
+    "axes.titlesize": 8,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "legend.fontsize": 6.5,
+    "legend.frameon": False,
+    "legend.handlelength": 1.8,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 3.5,
+    "axes.linewidth": 0.6,
+    "pdf.fonttype": 42,
+}
+"""Type that reads at the width a figure is made for; PDF text that can be searched."""
 
 
-def canvas(height_inches: float = 3.6, width_inches: float = COLUMN_INCHES) -> tuple[Figure, Axes]:
-    """A figure with one pair of axes."""
+def look() -> AbstractContextManager[None]:
+    """The settings within which figures are drawn and saved."""
+    return mpl.rc_context(_LOOK)
+
+
+def canvas(height_inches: float = COLUMN_HEIGHT, width_inches: float = COLUMN_INCHES) -> tuple[Figure, Axes]:
+    """A figure with one pair of axes, a column wide."""
+    figure, grid = panels(1, 1, height_inches, width_inches)
+    return figure, grid[0]
+
+
+def panels(
+    rows: int, columns: int, height_inches: float = 4.6, width_inches: float = PAGE_INCHES
+) -> tuple[Figure, list[Axes]]:
+    """A figure with several pairs of axes, row by row, a page wide."""
     figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25, linewidth=0.5)
-    return figure, axes
+    grid = [figure.add_subplot(rows, columns, i + 1) for i in range(rows * columns)]
+    for axes in grid:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25, linewidth=0.5)
+    return figure, grid
 
 
 def log_norm(values: Sequence[float]) -> LogNorm:
@@ -33,9 +72,24 @@ def log_norm(values: Sequence[float]) -> LogNorm:
     return LogNorm(low, high if high > low else 2 * low)
 
 
+def few_ticks(grid: Sequence[Axes]) -> None:
+    """Ticks of logarithmic axes a few decades apart, without names between them."""
+    for axes in grid:
+        axes.xaxis.set_major_locator(LogLocator(numticks=6))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def plain_ticks(axes: Axes, x: Sequence[float], y: Sequence[float]) -> None:
+    """Plain numbers on two logarithmic axes."""
+    for axis, values in ((axes.xaxis, x), (axes.yaxis, y)):
+        axis.set_ticks(values, labels=[f"{value:g}" for value in values])
+        axis.set_minor_locator(NullLocator())
+
+
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write a figure as PNG and PDF; the paths."""
     paths = [folder / f"{name}.{kind}" for kind in ("png", "pdf")]
     for path in paths:
-        figure.savefig(path, dpi=160)
+        figure.savefig(path, dpi=200, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
     return paths

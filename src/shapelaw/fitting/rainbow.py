@@ -13,7 +13,7 @@ import pandas as pd
 from shapelaw.fitting.fit import fit
 from shapelaw.fitting.options import BootstrapOptions
 from shapelaw.fitting.result import FitResult
-from shapelaw.runs import load_runs
+from shapelaw.runs import RunsTable, load_runs
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,13 @@ def rainbow(
         delta: of the parametric lines.
     """
     wanted = bootstrap or BootstrapOptions()
-    return pd.DataFrame([_row(line, wanted, delta, seed) for line in lines])
+    return pd.DataFrame([row(line, load_runs("gemstones", subset=line.subset), wanted, delta, seed) for line in lines])
 
 
-def _row(line: RainbowLine, bootstrap: BootstrapOptions, delta: float, seed: int) -> dict[str, object]:
-    table = load_runs("gemstones", subset=line.subset)
+def row(
+    line: RainbowLine, table: RunsTable, bootstrap: BootstrapOptions | None, delta: float, seed: int
+) -> dict[str, object]:
+    """A line's row from the table of its data set."""
     result = fit(table, delta=delta, counting=line.counting, method=line.method, bootstrap=bootstrap, seed=seed)
     low, high = _interval(result)
     return {

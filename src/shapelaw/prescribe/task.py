@@ -152,7 +152,7 @@ def world_of(asked: PrescribeConfig, fit: FitResult, runs: RunsTable) -> World:
         raise UserError(
             f"flops={asked.flops.name}: a new shape has none; allowed are auto, {', '.join(FLOPS_CONVENTIONS)}"
         )
-    suite = world.suite or _published_suite(runs)
+    suite = world.suite or published_suite(runs)
     name, patch = _rate_rule(suite)
     return dataclasses.replace(
         world,
@@ -266,7 +266,7 @@ def _label(path: Path, fit: FitResult) -> str:
     return f"{fit.law} {folder.name[-6:]}"
 
 
-def _published_suite(runs: RunsTable) -> str:
+def published_suite(runs: RunsTable) -> str:
     """The suite of the published runs, which name it in their source alone."""
     return "gemstones" if "gemstone" in runs.about.get("source", "") else ""
 

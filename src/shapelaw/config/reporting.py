@@ -1,0 +1,47 @@
+"""Options of report.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from shapelaw.config.fitting import BootstrapConfig, NamedConfig, RunsConfig
+from shapelaw.config.training import TrackerConfig
+
+
+@dataclass
+class ReportKindConfig:
+    """What is reported on."""
+
+    name: str = MISSING
+    """gemstones (the published runs) or experiment (the table that runs names)."""
+    tables: dict[str, str] = field(default_factory=dict)
+    """experiment: data set of the paper -> the condition on the table's rows that stand for it."""
+
+
+@dataclass
+class ReportConfig:
+    """One report: figures, their tables and a page."""
+
+    report: ReportKindConfig = field(default_factory=ReportKindConfig)
+    runs: RunsConfig = field(default_factory=RunsConfig)
+    law: NamedConfig = field(default_factory=NamedConfig)
+    """That answers on the page."""
+    bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)
+    """Of every fit whose figure shows intervals."""
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    delta: float = MISSING
+    """Where Huber's function turns linear, in units of log loss, but for figures that are about another."""
+    seed: int = MISSING
+    """Of random starts and resampling."""
+    budget: float | None = None
+    """Training FLOPs that the page opens with; null is the largest budget among the runs."""
+    figures: list[str] = field(default_factory=list)
+    """Names of figures, or parts of them; none is all."""
+    page: bool = MISSING
+    """Whether the page is written too."""
+    run_link: str = MISSING
+    """Address of an MLflow run, with {run} for its id; empty for no links."""
+    outputs_dir: str = MISSING
+    data_dir: str = MISSING

@@ -1,0 +1,69 @@
+"""Every figure that a report may hold, in the paper's order, then our own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shapelaw.errors import UserError
+from shapelaw.figures import rainbow, shapes, style
+from shapelaw.figures.entry import Entry
+from shapelaw.figures.evidence import Evidence
+
+CATALOGUE: tuple[Entry, ...] = tuple(sorted((*rainbow.ENTRIES, *shapes.ENTRIES), key=lambda entry: entry.name))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure that was made.
+
+    Args:
+        caption: of this one.
+        files: PNG, PDF, and its tables as CSV.
+    """
+
+    entry: Entry
+    caption: str
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class NotDrawn:
+    """A figure that the data cannot show, and why."""
+
+    entry: Entry
+    reason: str
+
+
+def chosen(wanted: Sequence[str] = ()) -> list[Entry]:
+    """Entries whose name holds one of the given texts; all without one.
+
+    Raises:
+        UserError: for a text that no name holds.
+    """
+    for text in wanted:
+        if not any(text in entry.name for entry in CATALOGUE):
+            raise UserError(f"figures={text}: no such figure; there are {', '.join(entry.name for entry in CATALOGUE)}")
+    return [entry for entry in CATALOGUE if not wanted or any(text in entry.name for text in wanted)]
+
+
+def draw(evidence: Evidence, folder: Path, entries: Sequence[Entry] = CATALOGUE) -> Iterator[Drawn | NotDrawn]:
+    """Draw figures one after the other into a folder, each with its tables; what the data cannot show is left out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for entry in entries:
+        try:
+            yield _drawn(evidence, folder, entry)
+        except UserError as error:
+            yield NotDrawn(entry, str(error))
+
+
+def _drawn(evidence: Evidence, folder: Path, entry: Entry) -> Drawn:
+    tables = entry.tables(evidence)
+    with style.look():
+        files = style.save(entry.draw(tables), folder, entry.name)
+    for name, frame in tables.items():
+        path = folder / f"{entry.name}_{name}.csv"
+        frame.to_csv(path, index=False)
+        files.append(path)
+    return Drawn(entry, entry.caption(evidence, tables), tuple(files))

@@ -1,0 +1,97 @@
+"""What figures are drawn from: tables by the name of a data set, fits of them, and how many refits an interval takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from shapelaw.errors import UserError
+from shapelaw.fitting.fit import fit
+from shapelaw.fitting.options import BootstrapOptions
+from shapelaw.fitting.result import FitResult
+from shapelaw.runs import RunsTable, load_runs
+
+MAIN = "hot_100b+"
+"""The data set that most figures rest on: constant rate, all tokens."""
+
+
+class CannotDraw(UserError):
+    """A figure that the data cannot show; the message is the reason, for people."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Tables and fits that figures share; each is made once.
+
+    Args:
+        load: name of a data set of the paper (`hot_100b+`, `cool_end`, ...) -> its table; raises `UserError` with the reason
+            where there is none.
+        published: whether these are the paper's own runs, so that its numbers belong beside ours.
+        bootstrap: refits of fits whose intervals are shown; None for no intervals.
+        delta: of Huber's function, but for figures about another.
+        seed: of starts and resampling.
+    """
+
+    load: Callable[[str], RunsTable]
+    published: bool = False
+    bootstrap: BootstrapOptions | None = None
+    delta: float = 1e-4
+    seed: int = 0
+    fits: dict[tuple[object, ...], FitResult] = field(default_factory=dict)
+    tables: dict[str, RunsTable] = field(default_factory=dict)
+
+    def runs(self, subset: str = MAIN) -> RunsTable:
+        """The table of a data set.
+
+        Raises:
+            UserError: if there is none, with the reason.
+        """
+        if subset not in self.tables:
+            self.tables[subset] = self.load(subset)
+        return self.tables[subset]
+
+    def fit(
+        self,
+        law: str = "interaction",
+        subset: str = MAIN,
+        *,
+        delta: float | None = None,
+        counting: str | None = None,
+        method: str = "parametric",
+        cost: str = "flops",
+    ) -> FitResult:
+        """A fit of a data set, with intervals where `bootstrap` asks for them.
+
+        Raises:
+            UserError: if there is no such data set, or it cannot be fitted.
+        """
+        used = self.delta if delta is None else delta
+        key = (law if method == "parametric" else method, subset, used, counting, cost)
+        if key not in self.fits:
+            options: dict[str, Any] = {"method": method, "cost": cost, "bootstrap": self.bootstrap, "seed": self.seed}
+            self.fits[key] = fit(self.runs(subset), law, used, counting, **options)
+        return self.fits[key]
+
+
+def of_the_paper(**options: Any) -> Evidence:
+    """The published runs."""
+    return Evidence(lambda subset: load_runs("gemstones", subset=subset), published=True, **options)
+
+
+def of_a_table(table: RunsTable, conditions: Mapping[str, str], **options: Any) -> Evidence:
+    """A table of one's own.
+
+    Args:
+        conditions: data set of the paper -> which rows stand for it, such as `cooldown == 0 and lr_base == 5`.
+    """
+
+    def load(subset: str) -> RunsTable:
+        if subset not in conditions:
+            raise CannotDraw(f"there are no such runs as the paper's {subset} (report.tables names none)")
+        try:
+            return table.select(conditions[subset])
+        except UserError as error:
+            raise CannotDraw(f"there are no such runs as the paper's {subset} ({error})") from None
+
+    return Evidence(load, **options)
