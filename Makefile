@@ -34,8 +34,8 @@ test-all: $(READY) ## the suite with the long forms of its tests
 	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 test-slurm: $(READY) ## sweeps on a real scheduler: the sandbox of four virtual nodes (root, Debian's slurm and mariadb packages)
-	scripts/slurm_sandbox.sh up
-	SHAPELAW_REQUIRE_SLURM=1 timeout 2400 $(BIN)/python -m pytest tests/slurm; code=$$?; scripts/slurm_sandbox.sh down; exit $$code
+	trap 'scripts/slurm_sandbox.sh down' EXIT; MAX_ARRAY_SIZE=5 scripts/slurm_sandbox.sh up && \
+	SHAPELAW_REQUIRE_SLURM=1 timeout 2400 $(BIN)/python -m pytest -n 0 tests/slurm
 
 check: $(READY) ## style and types
 	$(BIN)/ruff check .

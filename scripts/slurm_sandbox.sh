@@ -2,6 +2,7 @@
 # A SLURM cluster of four virtual nodes on this machine, for trying sweeps and for the tests. Needs root and Debian's packages:
 #   apt-get install --no-install-recommends slurm-wlm munge slurmdbd mariadb-server
 #   scripts/slurm_sandbox.sh up|down|status
+# `down` succeeds, too, where there is nothing or only half of it. MAX_ARRAY_SIZE=5 makes a site of short arrays.
 # Each node claims 4 CPUs, 16 GB and 8 GPUs (of any device files); nothing is enforced. Partitions: batch, and urgent, which
 # preempts it. Accounting by slurmdbd and MariaDB. Everything waits with a limit; `up` on a running cluster mends and keeps it.
 # It owns /etc/slurm on the machine: where there is a slurm.conf that is not its own, it refuses.
@@ -53,7 +54,7 @@ folders() {
 }
 
 configure() {
-    cat > $CONF/slurm.conf <<CONFIG
+    cat > $CONF/slurm.conf.new <<CONFIG
 $MARK
 ClusterName=sandbox
 SlurmctldHost=$HOST(127.0.0.1)
@@ -91,10 +92,14 @@ JobAcctGatherType=jobacct_gather/linux
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=localhost
 AccountingStoragePort=6819
+AccountingStorageEnforce=associations
 NodeName=c[1-$NODES] NodeAddr=127.0.0.1 NodeHostname=$HOST Port=[17001-$((17000 + NODES))] CPUs=$CPUS_PER_NODE Boards=1 SocketsPerBoard=1 CoresPerSocket=$CPUS_PER_NODE ThreadsPerCore=1 RealMemory=16000 Gres=gpu:mi250x:8 State=UNKNOWN
 PartitionName=batch Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=20
 PartitionName=urgent Nodes=ALL Default=NO MaxTime=INFINITE State=UP PriorityTier=10
 CONFIG
+    # what runs by other settings is started anew
+    cmp -s $CONF/slurm.conf.new $CONF/slurm.conf || stop_slurm
+    mv $CONF/slurm.conf.new $CONF/slurm.conf
     # nodes with a bare count stay invalid
     echo "NodeName=c[1-$NODES] Name=gpu Type=mi250x File=$GPU_FILES" > $CONF/gres.conf
     cat > $CONF/slurmdbd.conf <<CONFIG
@@ -171,18 +176,22 @@ up() {
 
 stop() { # by the id in a pid file
     running "$1" || return 0
-    kill "$(cat "$1")" 2>/dev/null || true
+    kill "$(cat "$1" 2>/dev/null)" 2>/dev/null || true
     for _ in $(seq 50); do running "$1" || return 0; sleep 0.1; done
-    kill -9 "$(cat "$1")" 2>/dev/null || true
+    kill -9 "$(cat "$1" 2>/dev/null)" 2>/dev/null || true
+}
+
+stop_slurm() {
+    for name in $NAMES; do stop "$DATA/run/slurmd-$name.pid"; done
+    stop $DATA/run/slurmctld.pid
 }
 
 down() {
     [ "$(id -u)" = 0 ] || die "needs root"
-    grep -qsF "$MARK" $CONF/slurm.conf || die "no sandbox here"
+    [ -d $DATA ] || grep -qsF "$MARK" $CONF/slurm.conf || { echo "slurm_sandbox: nothing to take down"; return; }
     timeout 20 scancel --state=RUNNING --user=root 2>/dev/null || true
     timeout 20 scancel --user=root 2>/dev/null || true
-    for name in $NAMES; do stop "$DATA/run/slurmd-$name.pid"; done
-    stop $DATA/run/slurmctld.pid
+    stop_slurm
     stop $DATA/run/slurmdbd.pid
     stop $DATA/mysql/mariadb.pid
     stop /run/munge/munged.pid

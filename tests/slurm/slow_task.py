@@ -1,7 +1,9 @@
-"""Training that takes its time: at most 40 steps a second, so that a time limit cuts it as often on a fast machine."""
+"""Training that takes its time, so that what is to happen to it always finds it in the middle, on a fast machine and on a
+slow one: it sleeps in every micro-batch until its job was requeued SLOW_UNTIL_RESTART times, and then hurries."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -13,23 +15,26 @@ from omegaconf import DictConfig
 from shapelaw import cli
 from shapelaw.training.task import TrainTask
 
-STEP_SECONDS = 0.025
+MICRO_BATCH_SECONDS = 0.125
 
 
 @dataclass(frozen=True)
 class SlowTask(TrainTask):
-    """Sleeps before every step."""
+    """Sleeps between the forward and the backward pass of every micro-batch."""
 
     def __call__(self, config: DictConfig) -> float:
-        from shapelaw.training.module import CellModule
+        from shapelaw.model import Transformer
 
-        step = CellModule.training_step
+        loss = Transformer.loss
 
-        def slow_step(module: CellModule, *arguments: Any) -> None:
-            time.sleep(STEP_SECONDS)
-            step(module, *arguments)
+        def slow_loss(model: Transformer, *arguments: Any) -> Any:
+            value = loss(model, *arguments)
+            if model.training:
+                time.sleep(MICRO_BATCH_SECONDS)
+            return value
 
-        CellModule.training_step = slow_step  # type: ignore[method-assign]
+        if int(os.environ.get("SLURM_RESTART_COUNT", "0")) < int(os.environ["SLOW_UNTIL_RESTART"]):
+            Transformer.loss = slow_loss  # type: ignore[method-assign]
         return super().__call__(config)
 
 

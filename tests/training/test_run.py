@@ -113,23 +113,6 @@ def test_a_branch_without_its_parent_says_what_is_there(composed: Compose) -> No
         train(composed, "tokens=12800", "cooldown=linear10")
 
 
-def test_a_damaged_checkpoint_is_passed_over(
-    composed: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    whole = train(composed)
-    other = f"outputs_dir={tmp_path}/other"
-    with pytest.raises(Interrupted):
-        train(composed, other, show=stop_at(12))
-    _, cell = prepared(composed, other)
-    newest = checkpoint_path(cell.folder, checkpoint_steps(cell.folder)[-1]) / checkpoint.OPTIMIZER
-    content = bytearray(newest.read_bytes())
-    content[-1] ^= 1
-    newest.write_bytes(content)
-    train(composed, other)
-    assert "damaged" in caplog.text
-    assert read_state(cell.folder).val_loss == read_state(whole.folder).val_loss
-
-
 @pytest.mark.parametrize("damage", ["", "[]", '{"version": 1}', "other step"])
 def test_a_damaged_state_of_a_checkpoint_is_passed_over(
     composed: Compose, caplog: pytest.LogCaptureFixture, damage: str
@@ -186,8 +169,3 @@ def test_a_full_disk_leaves_the_older_checkpoints(composed: Compose, monkeypatch
     assert checkpoint_steps(cell.folder) == [4]
     assert not list((cell.folder / "checkpoints").glob(".*"))
     monkeypatch.undo()
-
-
-def test_keep_rules_bound_the_disk(composed: Compose) -> None:
-    cell = train(composed, "checkpoint.keep=newest", "checkpoint.newest=2")
-    assert checkpoint_steps(cell.folder) == [16, 20]

@@ -121,11 +121,22 @@ class LocalLauncher(_TaskLauncher):
         return launch(self.hydra_context, self.task, configs, self.workers, self.stop_on_failure)
 
 
+class _TaskOnly(_TaskLauncher):
+    """A launcher whose jobs do not see Hydra's own part, the larger one: the process that composed a cell drops it."""
+
+    def _compose(self, index: int, overrides: list[str]) -> DictConfig:
+        config = super()._compose(index, overrides)
+        with open_dict(config):
+            del config["hydra"]
+        OmegaConf.resolve(config)
+        return config
+
+
 def _plain(value: Any) -> Any:
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
-class SlurmLauncher(_TaskLauncher):
+class SlurmLauncher(_TaskOnly):
     """Submits the jobs of a sweep to SLURM (shapelaw.sweep.slurm)."""
 
     def __init__(self, **settings: Any) -> None:
@@ -137,7 +148,7 @@ class SlurmLauncher(_TaskLauncher):
         return launch(self.task, configs, self.settings)
 
 
-class PlanLauncher(_TaskLauncher):
+class PlanLauncher(_TaskOnly):
     """Prints what a sweep would take (shapelaw.sweep.plan)."""
 
     def __init__(self, device: str) -> None:

@@ -15,7 +15,6 @@ from shapelaw.cell import read_state
 from shapelaw.errors import UserError
 from shapelaw.sweep import records
 from shapelaw.sweep.accounting import Report, Standing, judge, survey
-from shapelaw.sweep.local import task_config
 from shapelaw.sweep.task import Job, Prices, Task
 
 WIDE = 160
@@ -28,11 +27,10 @@ def show(task: Task, configs: Sequence[DictConfig], device: str) -> list[JobRetu
     Raises:
         UserError: for the first configuration that is wrong; after the table where something is still to be prepared.
     """
-    task_configs = [task_config(config) for config in configs]
     missing: UserError | None = None
-    estimated = task.estimate(task_configs) if isinstance(task, Prices) else None
+    estimated = task.estimate(configs) if isinstance(task, Prices) else None
     try:
-        jobs = task.plan(task_configs)
+        jobs = task.plan(configs)
     except UserError as error:
         if estimated is None:
             raise

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import pickle
+import stat
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,10 +26,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from shapelaw.errors import UserError
 from shapelaw.files import read_json, write_json, write_text
 from shapelaw.sweep.task import Job, Task
 
 LOCK_SECONDS = 600.0
+PRIVATE = 0o700
+"""Mode of a batch's folders."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,9 @@ def new_batch(root: Path, label: str) -> Path:
     """A fresh folder for an array of jobs; its name is the array's name in SLURM."""
     root.mkdir(parents=True, exist_ok=True)
     batch = root / f"{label}-{uuid.uuid4().hex[:10]}"
-    batch.mkdir(mode=0o700)
-    (batch / "cells").mkdir(mode=0o700)
+    for folder in (batch, batch / "cells"):
+        folder.mkdir(mode=PRIVATE)
+        folder.chmod(PRIVATE)  # as the umask may take away, and a folder may hand its group's bit down
     return batch
 
 
@@ -92,10 +98,26 @@ def withdraw(tasks: Mapping[int, Sequence[Job]]) -> None:
 
 
 def read_work(batch: Path, identity: str) -> Work:
-    """What a cell runs."""
+    """What a cell runs.
+
+    Raises:
+        UserError: if others could have put it there.
+    """
+    _check_private(batch)
     work = pickle.loads((batch / "cells" / f"{identity}.pkl").read_bytes())
     assert isinstance(work, Work)
     return work
+
+
+def _check_private(batch: Path) -> None:
+    """Refuse a batch that others may write to: a pickle runs whatever was put into it."""
+    for folder in (batch, batch / "cells"):
+        found = folder.lstat()
+        if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) != PRIVATE or not stat.S_ISDIR(found.st_mode):
+            raise UserError(
+                f"{folder}: what jobs run is only read from a folder of one's own with mode {PRIVATE:04o}; this one belongs to "
+                f"user {found.st_uid} with mode {stat.S_IMODE(found.st_mode):04o}; remove it and run the sweep's command again"
+            )
 
 
 def identities_of(batch: Path, task: int) -> list[str]:

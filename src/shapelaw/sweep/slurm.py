@@ -18,7 +18,7 @@ from shapelaw.cell import read_state
 from shapelaw.errors import UserError
 from shapelaw.sweep import records
 from shapelaw.sweep.accounting import Report, Standing, call, max_array_size, need, survey
-from shapelaw.sweep.local import SweepFailed, set_values, task_config
+from shapelaw.sweep.local import SweepFailed, set_values
 from shapelaw.sweep.records import Work
 from shapelaw.sweep.resources import Resources, resources_of
 from shapelaw.sweep.sbatch import Array, arrays_of, branches_of, script_of, submit
@@ -55,11 +55,10 @@ def launch(task: Task, configs: Sequence[DictConfig], site: SlurmSettings) -> li
     """
     need("sbatch", "srun", "scontrol", "squeue")
     _check(site)
-    task_configs = [task_config(config) for config in configs]
-    jobs = task.plan(task_configs)
-    root = Path(str(task_configs[0].outputs_dir)) / "slurm"
+    jobs = task.plan(configs)
+    root = Path(str(configs[0].outputs_dir)) / "slurm"
     sweep = _Sweep(task, {}, {}, {}, site, root)
-    for job, config in zip(jobs, task_configs, strict=True):
+    for job, config in zip(jobs, configs, strict=True):
         if job.identity not in sweep.jobs:
             sweep.jobs[job.identity] = job
             sweep.resources[job.identity] = resources_of(job, site)
@@ -69,7 +68,7 @@ def launch(task: Task, configs: Sequence[DictConfig], site: SlurmSettings) -> li
         reports = survey(list(sweep.jobs.values()))
         todo = _to_submit(sweep, reports)
         if todo:
-            _submit(sweep, task_configs, todo, reports, console)
+            _submit(sweep, configs, todo, reports, console)
             for identity in todo:
                 record = records.submission_of(sweep.jobs[identity].folder)
                 assert record is not None
@@ -80,7 +79,7 @@ def launch(task: Task, configs: Sequence[DictConfig], site: SlurmSettings) -> li
         reports = _watch(sweep, reports)
     failed = _failures(sweep, reports)
     if all(report.standing in (Standing.finished, Standing.failed) for report in reports.values()):
-        task.end(task_configs, jobs, failed)
+        task.end(configs, jobs, failed)
     if failed:
         raise SweepFailed(_advice(sweep, reports, failed))
     return [_result(config, job, reports[job.identity]) for config, job in zip(configs, jobs, strict=True)]

@@ -49,11 +49,11 @@ def main(arguments: list[str]) -> int:
 
 def run_cell(batch: Path, identity: str) -> int:
     """Run one cell in this process; done, failed or interrupted."""
-    work = read_work(batch, identity)
     first = int(os.environ.get("SLURM_PROCID", "0")) == 0
-    if first:
-        log_to(work.folder)
     try:
+        work = read_work(batch, identity)
+        if first:
+            log_to(work.folder)
         for number in SIGNALS:
             signal.signal(number, _stop)
         if first:

@@ -1,0 +1,65 @@
+"""What jobs run is read from folders that nobody else can write to."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from shapelaw.errors import UserError
+from shapelaw.sweep.records import Work, fill_batch, new_batch, read_work
+from shapelaw.sweep.task import Job
+from shapelaw.training.task import TrainTask
+
+
+class Spy:
+    """Unpickled, it leaves a trace."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.trace,)
+
+
+@pytest.fixture
+def batch(tmp_path: Path) -> Path:
+    job = Job("cell", "cell", tmp_path / "cell")
+    folder = new_batch(tmp_path / "slurm", "sweep")
+    fill_batch(folder, {0: [(job, Work(TrainTask(), OmegaConf.create({"a": 1}), job.folder))]})
+    return folder
+
+
+def test_our_own_work_is_read(batch: Path) -> None:
+    assert read_work(batch, "cell").config == {"a": 1}
+    assert [folder.stat().st_mode & 0o7777 for folder in (batch, batch / "cells")] == [0o700] * 2
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o702, 0o755, 0o1700])
+@pytest.mark.parametrize("inner", [False, True])
+def test_work_that_others_could_have_written_is_not_unpickled(batch: Path, mode: int, inner: bool) -> None:
+    trace = batch.parent / "trace"
+    (batch / "cells" / "cell.pkl").write_bytes(pickle.dumps(Spy(trace)))
+    (batch / "cells" if inner else batch).chmod(mode)
+    with pytest.raises(
+        UserError, match=rf"own with mode 0700; this one belongs to user \d+ with mode {mode:04o}; remove it"
+    ):
+        read_work(batch, "cell")
+    assert not trace.exists()
+
+
+def test_a_link_in_place_of_the_folder_is_refused(batch: Path) -> None:
+    (batch / "cells").rename(batch.parent / "elsewhere")
+    (batch / "cells").symlink_to(batch.parent / "elsewhere")
+    with pytest.raises(UserError, match="one's own"):
+        read_work(batch, "cell")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+def test_work_of_another_user_is_not_unpickled(batch: Path) -> None:
+    os.chown(batch, 12345, -1)
+    with pytest.raises(UserError, match="belongs to user 12345"):
+        read_work(batch, "cell")
