@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from shapelaw.model import kernels
-from shapelaw.model.loss import CHUNK_BYTES_CPU, chunk_rows, cross_entropy
+from shapelaw.model.loss import cross_entropy
+from shapelaw.thresholds import CHUNK_BYTES_CPU, chunk_rows
 
 
 def _case(rows: int, width: int, vocab: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

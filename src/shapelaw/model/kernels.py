@@ -15,12 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-FAST_THREADS_MAX = 4
-"""The fast kernels use one thread and are about five times as fast as torch's on one: above this many, torch's win."""
-SMALL_HEAD_MAX = 64
-SMALL_TIME_MAX = 512
-"""Up to these sizes batched matmuls with the weights kept beat torch's CPU flash kernel (benchmarks/train_step.py)."""
-
+from shapelaw.thresholds import FAST_THREADS_MAX, SMALL_HEAD_MAX, SMALL_TIME_MAX
 
 def fast_path(x: torch.Tensor) -> bool:
     """Whether `x` can take the fast kernels: float32 on a CPU of few threads, outside autocast and compilation."""

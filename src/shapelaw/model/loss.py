@@ -17,17 +17,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from shapelaw.model.kernels import fast_path
-
-CHUNK_BYTES_CPU = 64 * 2**20
-CHUNK_BYTES_GPU = 512 * 2**20
-"""Largest chunk of float32 logits: the fastest on a CPU (`train_step.py --parts`), enough rows to fill a GPU."""
-
-
-def chunk_rows(rows: int, vocab_size: int, device_type: str) -> int:
-    """Rows of a chunk: as many as CHUNK_BYTES allow, evened out over the chunks; all of them for a small vocabulary."""
-    limit = CHUNK_BYTES_CPU if device_type == "cpu" else CHUNK_BYTES_GPU
-    chunks = -(-rows * vocab_size * 4 // limit)
-    return -(-rows // chunks)
+from shapelaw.thresholds import chunk_rows
 
 
 def cross_entropy(
@@ -104,13 +94,21 @@ def _losses_and_gradient(
 
         cpu_kernels.softmax_cross_entropy(logits.numpy(), targets.contiguous().numpy(), grad_scale, losses_out.numpy())
         return logits
+    return _softmax_gradient(logits, targets, losses_out, grad_scale)
+
+
+def _softmax_gradient(
+    logits: torch.Tensor, targets: torch.Tensor, losses_out: torch.Tensor, grad_scale: float
+) -> torch.Tensor:
+    """The same in torch's operations: no second array of the logits' size but their copy in float32, if they have fewer bits."""
     exact = logits.to(losses_out.dtype)
-    log_norm = torch.logsumexp(exact, dim=-1, keepdim=True)
+    exact.sub_(exact.amax(dim=-1, keepdim=True))
     at_target = exact.gather(-1, targets[:, None])
-    losses_out.copy_((log_norm - at_target).squeeze(-1))
-    probabilities = exact.sub_(log_norm).exp_()
-    probabilities.scatter_add_(-1, targets[:, None], torch.full_like(at_target, -1.0))
-    return probabilities.mul_(grad_scale).to(logits.dtype)
+    totals = exact.exp_().sum(dim=-1, keepdim=True)
+    losses_out.copy_((totals.log() - at_target).squeeze(-1))
+    exact.mul_(grad_scale / totals)
+    exact.scatter_add_(-1, targets[:, None], torch.full_like(at_target, -grad_scale))
+    return exact if exact.dtype == logits.dtype else logits.copy_(exact)
 
 
 def _accumulate(total_VC: torch.Tensor | None, grad_logits: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:

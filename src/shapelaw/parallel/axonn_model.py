@@ -19,9 +19,9 @@ from axonn.intra_layer.communication import ForwardGather_BackwardReduceScatter
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from shapelaw.model.loss import chunk_rows
 from shapelaw.model.transformer import Block, ModelSpec, Norm, Transformer
 from shapelaw.parallel.layout import Layout
+from shapelaw.thresholds import chunk_rows
 
 
 class AxonnTransformer(Transformer):
