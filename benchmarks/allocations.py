@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -51,3 +52,22 @@ class Allocations(TorchDispatchMode):
     def _gone(self, key: int, size: int) -> None:
         del self._seen[key]
         self.bytes -= size
+
+
+def saved_bytes(model: nn.Module, forward: Callable[[], torch.Tensor], bf16: bool) -> int:
+    """Bytes that autograd keeps for the backward pass of `forward`, weights and buffers left out; on a CPU."""
+    held = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in held:
+            kept[storage._cdata] = storage
+        return tensor
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=bf16),
+    ):
+        forward()
+    return sum(storage.nbytes() for storage in kept.values())

@@ -37,6 +37,7 @@ from shapelaw.model import ModelSpec, Transformer, gemma_config, initialise, ker
 from shapelaw.model.cpu_memory import keep_freed_memory
 from shapelaw.optim import build_adamw, clip_gradients
 from shapelaw.shapes import Shape
+from shapelaw.thresholds import chunk_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 NANO = ("32x2", "64x4", "128x2", "32x16", "256x1")
@@ -321,7 +322,7 @@ def loss_table(vocab: int, width: int, clock: str, rows: int = 1024) -> None:
         return nn.functional.cross_entropy(hidden @ head.t(), targets)
 
     say(f"cross entropy of {rows} rows, width {width}, vocabulary {vocab}, forward and backward, ms (best of 6)")
-    chosen = loss.chunk_rows(rows, vocab, "cpu")
+    chosen = chunk_rows(rows, vocab, "cpu")
     for chunk in sorted({32, 128, 256, chosen, rows}):
         ours = milliseconds(partial(loss.cross_entropy, hidden, head, targets, chunk))
         say(f"  {chunk:5} rows a chunk {ours:9.2f}" + ("  (chosen)" if chunk == chosen else ""))

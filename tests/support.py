@@ -8,11 +8,31 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from shapelaw.cell import Cell, State, cell_of, corpus_folder
+from shapelaw.config import TrainConfig, to_dataclass
+from shapelaw.data import load_corpus
+
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "tests" / "suites" / "tiny"
 Script = Callable[..., subprocess.CompletedProcess[str]]
 Sweep = Callable[..., subprocess.CompletedProcess[str]]
 Compose = Callable[..., DictConfig]
+
+
+def prepared(composed: Compose, *overrides: str) -> tuple[TrainConfig, Cell]:
+    """Configuration and cell of a run on this machine's CPU."""
+    config: TrainConfig = to_dataclass(composed("accelerator=cpu", *overrides))
+    return config, cell_of(config, load_corpus(corpus_folder(config)).manifest.corpus_hash)
+
+
+def train(composed: Compose, *overrides: str, show: Callable[[State], None] = lambda state: None) -> Cell:
+    """Trains a cell in this process."""
+    from shapelaw.training.run import run
+
+    config, cell = prepared(composed, *overrides)
+    run(config, cell, {}, show)
+    return cell
+
 
 PUBLISHED = {
     (256, 23): 48_377_600,

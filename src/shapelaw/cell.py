@@ -28,7 +28,9 @@ from shapelaw.config import (
     ScheduleKind,
     TrainConfig,
     corpus_dir,
+    or_auto,
     positive,
+    switch,
     whole,
 )
 from shapelaw.errors import UserError
@@ -296,7 +298,8 @@ def _science(config: TrainConfig, corpus_hash: str, batch_tokens: int, steps: in
 def _check_values(config: TrainConfig) -> None:
     whole("seq_len", config.seq_len, 2)
     whole("tokenizer.vocab_size", config.tokenizer.vocab_size, 2)
-    whole("micro_batch_sequences", config.micro_batch_sequences, 0)
+    or_auto("micro_batch_sequences", config.micro_batch_sequences, 0)
+    switch("compile", config.compile)
     whole("devices", config.devices)
     whole("num_nodes", config.num_nodes)
     whole("threads", config.threads, 0)
@@ -304,6 +307,8 @@ def _check_values(config: TrainConfig) -> None:
     positive("data.max_epochs", config.data.max_epochs)
     if config.checkpoint.keep is Keep.newest:
         whole("checkpoint.newest", config.checkpoint.newest)
+    if config.limits.memory_gb is not None:
+        positive("limits.memory_gb", config.limits.memory_gb)
     _in_range("optim.beta1", config.optim.beta1, 0, 1)
     _in_range("optim.beta2", config.optim.beta2, 0, 1)
     _in_range("optim.weight_decay", config.optim.weight_decay, 0, math.inf)

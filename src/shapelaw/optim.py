@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from shapelaw.errors import UserError
+from shapelaw.model.kernels import free_to_look
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,6 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float = 1.0) ->
 
 def scale_gradients(gradients: list[torch.Tensor], norm: torch.Tensor, max_norm: float) -> None:
     """Scales gradients of this norm to at most `max_norm`, as `clip_gradients` says."""
-    if norm.device.type == "cpu" and norm <= max_norm:
+    if free_to_look(norm) and norm <= max_norm:
         return
     torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))

@@ -13,25 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from shapelaw.cell import Cell, State, Status, cell_of, checkpoint_path, checkpoint_steps, corpus_folder, read_state
-from shapelaw.config import TrainConfig, to_dataclass
-from shapelaw.data import load_corpus
+from shapelaw.cell import State, Status, checkpoint_path, checkpoint_steps, read_state
 from shapelaw.errors import UserError
 from shapelaw.training import callbacks, checkpoint
 from shapelaw.training.callbacks import Interrupted
-from shapelaw.training.run import run
-from support import Compose
-
-
-def prepared(composed: Compose, *overrides: str) -> tuple[TrainConfig, Cell]:
-    config: TrainConfig = to_dataclass(composed("accelerator=cpu", *overrides))
-    return config, cell_of(config, load_corpus(corpus_folder(config)).manifest.corpus_hash)
-
-
-def train(composed: Compose, *overrides: str, show: Callable[[State], None] = lambda state: None) -> Cell:
-    config, cell = prepared(composed, *overrides)
-    run(config, cell, {}, show)
-    return cell
+from support import Compose, prepared, train
 
 
 def stop_at(step: int, number: int = signal.SIGTERM) -> Callable[[State], None]:
@@ -92,10 +78,10 @@ def test_resuming_is_exact(composed: Compose, tmp_path: Path, monkeypatch: pytes
 def test_micro_batches_change_the_summation_order_only(composed: Compose, tmp_path: Path) -> None:
     """Float32 sums in another order: the losses agree to 1e-5, where one update moves them by 1e-1."""
     losses = []
-    for micro in (0, 4, 1):
+    for micro in ("auto", 0, 4, 1):
         cell = train(composed, f"micro_batch_sequences={micro}", f"outputs_dir={tmp_path}/{micro}")
         losses.append(read_state(cell.folder).val_loss)
-    assert losses[1:] == pytest.approx([losses[0]] * 2, abs=1e-5)
+    assert losses[1:] == pytest.approx([losses[0]] * 3, abs=1e-5)
 
 
 def test_a_branch_starts_where_its_parent_was(composed: Compose) -> None:

@@ -44,6 +44,7 @@ from shapelaw.config.training import (
     ValidationConfig,
 )
 from shapelaw.config.values import (
+    AUTO,
     BatchScaling,
     Keep,
     LrRule,
@@ -53,12 +54,15 @@ from shapelaw.config.values import (
     ScheduleKind,
     Source,
     TokenizerKind,
+    or_auto,
     positive,
+    switch,
     whole,
 )
 from shapelaw.errors import UserError
 
 __all__ = [
+    "AUTO",
     "AttentionConfig",
     "BatchScaling",
     "BootstrapConfig",
@@ -99,8 +103,10 @@ __all__ = [
     "TrainConfig",
     "ValidationConfig",
     "corpus_dir",
+    "or_auto",
     "positive",
     "store_schemas",
+    "switch",
     "to_dataclass",
     "whole",
 ]

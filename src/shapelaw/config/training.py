@@ -233,7 +233,9 @@ class LimitsConfig:
     hours: float = MISSING
     """Estimated hours of the whole sweep here."""
     memory_share: float = MISSING
-    """Estimated memory of the largest cell, as a share of this machine's."""
+    """Estimated memory of a step, as a share of the device's; on a CPU a run counts with its threads' part of it."""
+    memory_gb: float | None = None
+    """Memory that a step may take, in 1e9 bytes, instead of that share."""
 
 
 @dataclass
@@ -266,8 +268,11 @@ class TrainConfig:
     """Context, in tokens."""
     warmup_tokens: float = MISSING
     """Warm-up of this suite; the schedules refer to it."""
-    micro_batch_sequences: int = MISSING
-    """Sequences of one forward pass on a device; the rest of the batch is accumulated. 0: all that the device gets."""
+    micro_batch_sequences: int | str = MISSING
+    """Sequences of one forward pass on a device; the rest of the batch is accumulated. auto: the most that fit its memory
+    by the estimate, and half as many when they do not; 0: all that the device gets."""
+    compile: bool | str = MISSING
+    """Whether blocks and loss are compiled (torch.compile); auto: on a GPU."""
     seed: int = MISSING
     """Of the initial weights."""
     order_seed: int = MISSING

@@ -26,6 +26,7 @@ class TokenBatches(IterableDataset[torch.Tensor]):
         steps: steps to give; the iterator ends after them.
         rank, world: this device and how many there are.
         micro_sequences: sequences of a micro-batch; None for the whole share of the device.
+        pin: whether they lie in memory that a GPU reads by itself, while the program goes on.
 
     Raises:
         UserError: if the devices or micro-batches do not divide the batch.
@@ -40,6 +41,7 @@ class TokenBatches(IterableDataset[torch.Tensor]):
         rank: int = 0,
         world: int = 1,
         micro_sequences: int | None = None,
+        pin: bool = False,
     ) -> None:
         self._rows = rank_rows(batch_sequences, rank, world)
         share = len(self._rows)
@@ -49,7 +51,7 @@ class TokenBatches(IterableDataset[torch.Tensor]):
                 f"micro_batch_sequences={self._micro}: it must divide the {share} sequences of each device "
                 f"(batch of {batch_sequences} over {world}); allowed are divisors of {share}"
             )
-        self._loader, self._batch_sequences = loader, batch_sequences
+        self._loader, self._batch_sequences, self._pin = loader, batch_sequences, pin
         self._steps = range(start_step, start_step + steps)
 
     @property
@@ -64,7 +66,8 @@ class TokenBatches(IterableDataset[torch.Tensor]):
         for number in range(first, len(self._steps) * self.micro_batches, stride):
             step, micro = divmod(number, self.micro_batches)
             start = self._steps[step] * self._batch_sequences + self._rows.start + micro * self._micro
-            yield torch.from_numpy(self._loader.rows(start, self._micro))
+            rows = torch.from_numpy(self._loader.rows(start, self._micro))
+            yield rows.pin_memory() if self._pin else rows
 
 
 class ValidationBatches(IterableDataset[torch.Tensor]):

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from shapelaw.thresholds import FAST_THREADS_MAX, SMALL_HEAD_MAX, SMALL_TIME_MAX
 
+
 def fast_path(x: torch.Tensor) -> bool:
     """Whether `x` can take the fast kernels: float32 on a CPU of few threads, outside autocast and compilation."""
     return (
@@ -26,6 +27,11 @@ def fast_path(x: torch.Tensor) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and torch.get_num_threads() <= FAST_THREADS_MAX
     )
+
+
+def free_to_look(x: torch.Tensor) -> bool:
+    """Whether the program may read `x` in the middle of a step: on a CPU; it would have to wait for a GPU."""
+    return x.device.type == "cpu"
 
 
 def rms_norm(x: torch.Tensor, weight_C: torch.Tensor, eps: float) -> torch.Tensor:

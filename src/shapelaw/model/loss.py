@@ -11,17 +11,25 @@ N rows (tokens), C width, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
 
-from shapelaw.model.kernels import fast_path
+from shapelaw.model.kernels import fast_path, free_to_look
 from shapelaw.thresholds import chunk_rows
+
+SoftmaxGradient = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
+"""(logits (N, V), targets (N,), losses (N,) to be written, factor) -> factor * (softmax - onehot), in place if it can."""
 
 
 def cross_entropy(
-    hidden_NC: torch.Tensor, head_VC: torch.Tensor, targets_N: torch.Tensor, rows_per_chunk: int | None = None
+    hidden_NC: torch.Tensor,
+    head_VC: torch.Tensor,
+    targets_N: torch.Tensor,
+    rows_per_chunk: int | None = None,
+    softmax: SoftmaxGradient | None = None,
 ) -> torch.Tensor:
     """mean over rows of -log softmax(hidden @ head^T)[target], in nats, a scalar in float32 or better.
 
@@ -32,6 +40,7 @@ def cross_entropy(
         head_VC: the head's weight.
         targets_N: token ids, int64.
         rows_per_chunk: rows of logits that exist at a time; by default `chunk_rows` chooses.
+        softmax: what is done to a chunk's logits; by default `softmax_gradient`.
     """
     device_type = hidden_NC.device.type
     if torch.is_autocast_enabled(device_type):
@@ -39,30 +48,41 @@ def cross_entropy(
         hidden_NC, head_VC = hidden_NC.to(dtype), head_VC.to(dtype)
     if rows_per_chunk is None:
         rows_per_chunk = chunk_rows(hidden_NC.shape[0], head_VC.shape[0], device_type)
-    loss = _ChunkedCrossEntropy.apply(hidden_NC, head_VC, targets_N, rows_per_chunk)  # type: ignore[no-untyped-call]
+    chosen = softmax or softmax_gradient
+    loss = _ChunkedCrossEntropy.apply(hidden_NC, head_VC, targets_N, rows_per_chunk, chosen)  # type: ignore[no-untyped-call]
     return torch.as_tensor(loss)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden_NC: torch.Tensor, head_VC: torch.Tensor, targets_N: torch.Tensor, rows_per_chunk: int
+        ctx: Any,
+        hidden_NC: torch.Tensor,
+        head_VC: torch.Tensor,
+        targets_N: torch.Tensor,
+        rows_per_chunk: int,
+        softmax: SoftmaxGradient,
     ) -> torch.Tensor:
         with torch.autocast(hidden_NC.device.type, enabled=False):
-            return _forward(ctx, hidden_NC, head_VC, targets_N, rows_per_chunk)
+            return _forward(ctx, hidden_NC, head_VC, targets_N, rows_per_chunk, softmax)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None, None]:
         grad_hidden, grad_head = ctx.saved_tensors
-        # The factor is 1 unless the loss is scaled; to look is free on a CPU and would make a GPU wait.
-        if grad.device.type != "cpu" or grad.item() != 1.0:
+        # the factor is 1 unless the loss is scaled
+        if not free_to_look(grad) or grad.item() != 1.0:
             grad_hidden, grad_head = grad_hidden * grad, grad_head * grad
-        return grad_hidden, grad_head, None, None
+        return grad_hidden, grad_head, None, None, None
 
 
 def _forward(
-    ctx: Any, hidden_NC: torch.Tensor, head_VC: torch.Tensor, targets_N: torch.Tensor, rows_per_chunk: int
+    ctx: Any,
+    hidden_NC: torch.Tensor,
+    head_VC: torch.Tensor,
+    targets_N: torch.Tensor,
+    rows_per_chunk: int,
+    softmax: SoftmaxGradient,
 ) -> torch.Tensor:
     """Losses, and where a gradient is asked for both gradients, for a loss that is the mean over all rows."""
     wants_grad = any(ctx.needs_input_grad[:2])
@@ -75,7 +95,7 @@ def _forward(
     for start in range(0, rows, rows_per_chunk):
         part = slice(start, start + rows_per_chunk)
         logits = torch.mm(hidden_NC[part], head_VC.t(), out=buffer[: rows - start])
-        grad_logits = _losses_and_gradient(logits, targets_N[part], losses[part], 1.0 / rows if wants_grad else 0.0)
+        grad_logits = softmax(logits, targets_N[part], losses[part], 1.0 / rows if wants_grad else 0.0)
         if grad_hidden is not None:
             torch.mm(grad_logits, head_VC, out=grad_hidden[part])
             grad_head = _accumulate(grad_head, grad_logits, hidden_NC[part])
@@ -85,22 +105,16 @@ def _forward(
     return losses.mean()
 
 
-def _losses_and_gradient(
+def softmax_gradient(
     logits: torch.Tensor, targets: torch.Tensor, losses_out: torch.Tensor, grad_scale: float
 ) -> torch.Tensor:
-    """Writes the rows' losses; returns grad_scale * (softmax - onehot) in the logits' precision, in place if it can."""
+    """Writes the rows' losses; returns grad_scale * (softmax - onehot) in the logits' precision, in their place."""
     if fast_path(logits):
         from shapelaw.model import cpu_kernels
 
         cpu_kernels.softmax_cross_entropy(logits.numpy(), targets.contiguous().numpy(), grad_scale, losses_out.numpy())
         return logits
-    return _softmax_gradient(logits, targets, losses_out, grad_scale)
-
-
-def _softmax_gradient(
-    logits: torch.Tensor, targets: torch.Tensor, losses_out: torch.Tensor, grad_scale: float
-) -> torch.Tensor:
-    """The same in torch's operations: no second array of the logits' size but their copy in float32, if they have fewer bits."""
+    # no second array of the logits' size but their copy in float32, where they have fewer bits
     exact = logits.to(losses_out.dtype)
     exact.sub_(exact.amax(dim=-1, keepdim=True))
     at_target = exact.gather(-1, targets[:, None])

@@ -37,7 +37,7 @@ from shapelaw.model.kernels import (
     split_rotate,
     takes_small_heads,
 )
-from shapelaw.model.loss import cross_entropy
+from shapelaw.model.loss import SoftmaxGradient, cross_entropy
 from shapelaw.shapes import Shape
 
 
@@ -152,6 +152,7 @@ class Transformer(nn.Module):
         super().__init__()
         width = spec.shape.width
         self.spec = spec
+        self.softmax: SoftmaxGradient | None = None
         self.embedding = nn.Embedding(spec.vocab_size, width)
         self.blocks = nn.ModuleList(Block(spec) for _ in range(spec.shape.depth))
         self.norm = Norm(width, spec.norm_eps)
@@ -196,7 +197,7 @@ class Transformer(nn.Module):
         self._check_length(tokens_and_targets_BT1.shape[1] - 1)
         hidden_BTC = self.hidden(tokens_and_targets_BT1[:, :-1])
         targets = tokens_and_targets_BT1[:, 1:].reshape(-1)
-        return cross_entropy(hidden_BTC.flatten(0, 1), self.head.weight, targets)
+        return cross_entropy(hidden_BTC.flatten(0, 1), self.head.weight, targets, softmax=self.softmax)
 
     def _check_length(self, time: int) -> None:
         if time > self.spec.seq_len:

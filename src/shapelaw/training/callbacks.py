@@ -54,7 +54,6 @@ class Between(pl.Callback):
         state: the cell's state on disk, refreshed about once a second.
         keep: which checkpoints stay.
         log_every: steps between training metrics.
-        micro_batch: sequences of one forward pass.
         show: called with every refreshed state.
     """
 
@@ -67,11 +66,10 @@ class Between(pl.Callback):
         state: State,
         keep: CheckpointConfig,
         log_every: int,
-        micro_batch: int,
         show: Callable[[State], None],
     ) -> None:
         self.cell, self.sample, self.tracker, self.costs, self.state = cell, sample, tracker, costs, state
-        self.keep, self.log_every, self.micro_batch, self.show = keep, log_every, micro_batch, show
+        self.keep, self.log_every, self.show = keep, log_every, show
         self.asked_to_stop: int | None = None
         self.mark = self.reported = 0.0
         self.since_log = (0, 0.0)
@@ -142,7 +140,7 @@ class Between(pl.Callback):
 
     def _validate(self, module: CellModule) -> None:
         module.model.eval()
-        loss = self._finite("held-out", mean_loss(module, self.sample, self.micro_batch), module)
+        loss = self._finite("held-out", mean_loss(module, self.sample), module)
         module.model.train()
         self.state = replace(self.state, val_loss=loss)
         self.tracker.log({VAL_LOSS: loss, **self._cost(module)}, module.progress.step * self.cell.batch_tokens)

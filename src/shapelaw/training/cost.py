@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from shapelaw.cell import Cell
-from shapelaw.config import TrainConfig
+from shapelaw.config import AUTO, Precision, TrainConfig
 from shapelaw.counting import flops_exact, params_total
 from shapelaw.errors import UserError
+from shapelaw.parallel.layout import Layout, layout_of
+from shapelaw.thresholds import FAST_THREADS_MAX
+from shapelaw.training.memory import Arithmetic, StepMemory
 
-BYTES_PER_PARAM = 16
-"""Weights, gradients and AdamW's two moments, four bytes each."""
 USABLE_SHARE = 0.3
 """Share of the measured matrix rate that a training step is taken to reach."""
 
@@ -30,21 +31,31 @@ class Cost:
     Args:
         params: all parameters.
         flops: of the training tokens, by the exact count (validation not counted).
-        memory_bytes: of one device: weights, gradients, moments, and the activations of one micro-batch.
+        micro_sequences: sequences of one forward pass.
+        memory_bytes: of one device at the peak of a step.
     """
 
     params: int
     flops: float
+    micro_sequences: int
     memory_bytes: float
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a machine can do: matrix rate in FLOP/s and memory in bytes of one device, and its name."""
+    """What one device can do.
+
+    Args:
+        name: for people.
+        flops_per_second: matrix rate.
+        memory_bytes: all it has.
+        gpu: whether it is one.
+    """
 
     name: str
     flops_per_second: float
     memory_bytes: float
+    gpu: bool = False
 
 
 def flops_per_token(cell: Cell) -> float:
@@ -53,16 +64,62 @@ def flops_per_token(cell: Cell) -> float:
     return float(flops_exact(shape.width, shape.depth, cell.vocab_size, cell.seq_len, shape.head_size).total)
 
 
-def cost_of(cell: Cell, config: TrainConfig) -> Cost:
-    """Cost of the steps from the cell's first to its last."""
+def cost_of(cell: Cell, config: TrainConfig, device: str = "this", world: int | None = None) -> Cost:
+    """Cost of the steps from the cell's first to its last.
+
+    Args:
+        device: this machine's, or the name of a rated GPU.
+        world: processes of the run; by default devices x num_nodes.
+
+    Raises:
+        UserError: for a device that is not rated.
+    """
     shape = cell.shape
     params = int(params_total(shape.width, shape.depth, cell.vocab_size, shape.head_size))
     tokens = (cell.last_step - cell.first_step) * cell.batch_tokens
-    micro = config.micro_batch_sequences or -(-cell.batch_sequences // (config.devices * config.num_nodes))
-    # kept for the backward pass, in floats a token and block: norms, qkv, attention and MLP inputs and outputs (about 24
-    # widths, of which the MLP's hidden layers are 12), then the logits and their gradient
-    floats = shape.depth * 24 * shape.width + 2 * cell.vocab_size
-    return Cost(params, tokens * flops_per_token(cell), BYTES_PER_PARAM * params + 4.0 * floats * micro * cell.seq_len)
+    machine = machine_of(device)
+    layout = layout_of(config.parallel, world or config.devices * config.num_nodes)
+    work = arithmetic(config, machine.gpu and config.accelerator != "cpu")
+    limit = memory_limit(config, machine.memory_bytes, machine.gpu)
+    micro, memory = fit_micro_batch(cell, config, layout, work, limit)
+    return Cost(params, tokens * flops_per_token(cell), micro, memory)
+
+
+def arithmetic(config: TrainConfig, gpu: bool) -> Arithmetic:
+    """How a run computes, as far as its memory depends on it; every rated GPU but V100 has bfloat16."""
+    bf16 = config.precision is Precision.bf16 or (config.precision is Precision.auto and gpu)
+    few = (config.threads or os.cpu_count() or 1) <= FAST_THREADS_MAX
+    return Arithmetic(gpu, bf16, kernels=few and not (gpu or bf16 or config.compile is True))
+
+
+def memory_limit(config: TrainConfig, memory_bytes: float, gpu: bool) -> float:
+    """Bytes that a step may take: limits.memory_share of a GPU, or of a computer as many parts as its threads are of cores."""
+    if config.limits.memory_gb is not None:
+        return config.limits.memory_gb * 1e9
+    cores = os.cpu_count() or 1
+    part = 1.0 if gpu else min((config.threads or cores) / cores, 1.0)
+    return config.limits.memory_share * memory_bytes * part
+
+
+def fit_micro_batch(
+    cell: Cell, config: TrainConfig, layout: Layout, work: Arithmetic, limit_bytes: float
+) -> tuple[int, float]:
+    """Sequences of a forward pass, and the step's peak in bytes.
+
+    `micro_batch_sequences=auto` is the largest even part of the device's share whose peak is within the limit, or a single
+    sequence where none is.
+    """
+    share = -(-cell.batch_sequences // layout.shares)
+    given = config.micro_batch_sequences
+    sizes = (
+        {-(-share // parts): None for parts in range(1, share + 1)} if given == AUTO else {int(given) or share: None}
+    )
+    for size in sizes:
+        size = min(size, share)
+        peak = StepMemory(cell.shape, cell.vocab_size, cell.seq_len, size, -(-share // size), work, layout).peak_bytes
+        if peak <= limit_bytes:
+            break
+    return size, peak
 
 
 @functools.cache
@@ -81,10 +138,16 @@ def device_hours(flops: float, device: str) -> float:
     Raises:
         UserError: for a device that is not rated.
     """
-    if device != "this" and device not in GPU_FLOPS:
-        raise UserError(f"hydra.launcher.device={device}: allowed are this, {', '.join(GPU_FLOPS)}")
-    rate = this_machine().flops_per_second if device == "this" else GPU_FLOPS[device]
-    return flops / (rate * USABLE_SHARE) / 3600
+    return flops / (machine_of(device).flops_per_second * USABLE_SHARE) / 3600
+
+
+def machine_of(device: str) -> Machine:
+    """This machine's device (`this`), or a rated GPU by its name; raises UserError for another name."""
+    if device == "this":
+        return this_machine()
+    if device not in GPUS:
+        raise UserError(f"hydra.launcher.device={device}: allowed are this, {', '.join(GPUS)}")
+    return GPUS[device]
 
 
 def check_machine(cells: Sequence[tuple[Cell, Cost]], config: TrainConfig) -> None:
@@ -100,13 +163,15 @@ def check_machine(cells: Sequence[tuple[Cell, Cost]], config: TrainConfig) -> No
     hours = device_hours(flops, "this")
     cell, largest = max(cells, key=lambda pair: pair[1].memory_bytes)
     too_long = hours > config.limits.hours
-    too_big = largest.memory_bytes > config.limits.memory_share * machine.memory_bytes
+    limit = memory_limit(config, machine.memory_bytes, machine.gpu)
+    too_big = largest.memory_bytes > limit
     if too_long or too_big:
         raise UserError(
             f"{len(cells)} cell{'s' if len(cells) > 1 else ''} of suite {cell.suite} need {flops:.2e} FLOPs: about "
             f"{hours:,.0f} hours on this machine ({machine.name}, {machine.flops_per_second / 1e9:,.0f} GFLOP/s measured or "
             f"rated; limits.hours={config.limits.hours:g}), and {largest.memory_bytes / 2**30:.1f} GiB for {cell.shape.name} "
-            f"(of {machine.memory_bytes / 2**30:.0f}; limits.memory_share={config.limits.memory_share:g}). Train it on a "
+            f"({largest.micro_sequences} sequences at a time; {limit / 2**30:.1f} allowed by limits.memory_share="
+            f"{config.limits.memory_share:g}). Train it on a "
             "cluster, take a smaller suite (SHAPELAW_SUITE=nano) or fewer tokens, or force=true to start it all the same"
         )
 
@@ -116,8 +181,12 @@ def _cpu() -> Machine:
     matrix = np.ones((size, size), np.float32)
     matrix @ matrix  # wakes the threads
     seconds = min(_timed(matrix) for _ in range(5))
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Machine(f"{os.cpu_count()} CPU cores", 2.0 * size**3 / seconds, float(memory))
+    return Machine(f"{os.cpu_count()} CPU cores", 2.0 * size**3 / seconds, host_memory())
+
+
+def host_memory() -> float:
+    """Bytes of memory of this computer."""
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 def _timed(matrix: np.ndarray) -> float:
@@ -126,8 +195,21 @@ def _timed(matrix: np.ndarray) -> float:
     return time.perf_counter() - start
 
 
-GPU_FLOPS = {"H200": 9.9e14, "H100": 9.9e14, "A100": 3.1e14, "V100": 1.2e14, "MI250": 1.9e14, "MI300": 1.3e15}
-"""Rated bf16 matrix rates (half precision for V100; one GCD of an MI250X); other GPUs are taken as 1e14."""
+def _gpus() -> dict[str, Machine]:
+    """Rated bf16 matrix rates (half precision for V100) and memory in GiB (both of one GCD of an MI250X)."""
+    rated = {
+        "H200": (9.9e14, 141),
+        "H100": (9.9e14, 80),
+        "A100": (3.1e14, 80),
+        "V100": (1.2e14, 16),
+        "MI250": (1.9e14, 64),
+        "MI300": (1.3e15, 192),
+    }
+    return {name: Machine(name, rate, memory * 2.0**30, gpu=True) for name, (rate, memory) in rated.items()}
+
+
+GPUS = _gpus()
+"""By name; the rate of others is taken as 1e14."""
 
 
 def _gpu() -> Machine | None:
@@ -138,5 +220,5 @@ def _gpu() -> Machine | None:
     if answer.returncode or not answer.stdout.strip():
         return None
     name, memory_mib = answer.stdout.splitlines()[0].rsplit(",", 1)
-    rate = next((rate for key, rate in GPU_FLOPS.items() if key in name), 1e14)
-    return Machine(name.strip(), rate, float(memory_mib) * 2**20)
+    rate = next((gpu.flops_per_second for key, gpu in GPUS.items() if key in name), 1e14)
+    return Machine(name.strip(), rate, float(memory_mib) * 2**20, gpu=True)

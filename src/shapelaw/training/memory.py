@@ -1,8 +1,8 @@
 """Memory of one device in a training step, counted tensor by tensor; imports no torch.
 
-What autograd keeps for the backward pass is counted as the model's three forms keep it (numba's kernels on a CPU, torch in
-float32, torch in mixed precision), and the peak is the largest of the moments at which it can lie. tests/training/test_memory.py
-compares both with what torch allocates on a CPU. The constants of a GPU follow from torch's source and are not yet measured:
+What autograd keeps for the backward pass is counted as the model's three forms keep it (numba's kernels on a CPU, torch
+in float32, torch in mixed precision), and the peak is the largest of the moments at which it can lie. The tests compare
+both with what torch allocates on a CPU; a GPU's constants follow from torch's source and are not yet measured:
 benchmarks/memory.py does that.
 
 n tokens of a micro-batch, C width, V vocabulary, H and K query and key-value heads, D head size, I hidden width of the MLP.
@@ -19,6 +19,7 @@ from shapelaw.shapes import Shape
 from shapelaw.thresholds import SMALL_HEAD_MAX, SMALL_TIME_MAX, chunk_rows
 
 FLOAT, HALF = 4, 2
+ONE_PROCESS = Layout(ParallelKind.single)
 WORKSPACE_BYTES_GPU = 32 * 2**20
 """What cuBLAS takes of torch's allocator on a Hopper GPU; less on others."""
 
@@ -56,7 +57,7 @@ class StepMemory:
     sequences: int
     micros: int
     work: Arithmetic
-    layout: Layout = Layout(ParallelKind.single)
+    layout: Layout = ONE_PROCESS
 
     @property
     def tokens(self) -> int:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+
 import lightning.pytorch as pl
 import torch
 
 from shapelaw.cell import Cell
 from shapelaw.data import ValidationSample
+from shapelaw.errors import UserError
 from shapelaw.model import Transformer
 from shapelaw.optim import set_lr
 from shapelaw.parallel.placement import Placement
 from shapelaw.training.checkpoint import Progress
 
-VALIDATION_SEQUENCES = 32
-"""Sequences of one forward pass of a validation where the micro-batch is not set."""
+log = logging.getLogger(__name__)
+OUT_OF_MEMORY_CPU = "DefaultCPUAllocator: can't allocate memory"
+"""Part of what torch says where a GPU would raise OutOfMemoryError."""
 
 
 class CellModule(pl.LightningModule):
@@ -26,6 +30,7 @@ class CellModule(pl.LightningModule):
         optimizer: AdamW over its parameters.
         progress: where it starts.
         micro_batch: sequences of one forward pass.
+        halves: whether half as many are tried where they do not fit the memory.
         clip_norm: global norm to which gradients are clipped; 0 is none.
         placement: how it is shared out over processes.
     """
@@ -37,13 +42,14 @@ class CellModule(pl.LightningModule):
         optimizer: torch.optim.Optimizer,
         progress: Progress,
         micro_batch: int,
+        halves: bool,
         clip_norm: float,
         placement: Placement,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.cell, self.model, self.optimizer, self.progress = cell, model, optimizer, progress
-        self.micro_batch, self.clip_norm, self.placement = micro_batch, clip_norm, placement
+        self.micro_batch, self.halves, self.clip_norm, self.placement = micro_batch, halves, clip_norm, placement
         self.loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64)
         self.grad_norm = torch.zeros(())
 
@@ -54,7 +60,7 @@ class CellModule(pl.LightningModule):
     def training_step(self, batch: torch.Tensor, batch_index: int) -> None:
         """One optimiser step: gradients of the mean loss over the batch, clipped, at the rate of this step."""
         set_lr(self.optimizer, self.cell.lr_at(self.progress.step))
-        loss = self._accumulate(batch)
+        loss = self._gradients(batch)
         if self.clip_norm:
             self.grad_norm = self.placement.clip(self.model, self.clip_norm)
         self.optimizer.step()
@@ -63,9 +69,33 @@ class CellModule(pl.LightningModule):
         self.progress.loss_steps += 1
         self.progress.step += 1
 
+    def _gradients(self, batch: torch.Tensor) -> torch.Tensor:
+        """Gradients and mean loss of the batch, with half the micro-batch as often as memory runs out."""
+        while True:
+            try:
+                return self._accumulate(batch)
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+            self._halve(batch.device)  # only here, where the error holds no tensors any more
+
+    def _halve(self, device: torch.device) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        smaller = -(-self.micro_batch // 2)
+        words = f"{self.micro_batch} sequences at a time do not fit the memory of {device}"
+        if self.micro_batch == 1 or not self.halves:
+            remedy = (
+                f"give micro_batch_sequences={smaller}" if self.micro_batch > 1 else "take a smaller shape or context"
+            )
+            raise UserError(f"{words}; {remedy}, or share the run out over more devices")
+        log.warning("%s: going on with %d", words, smaller)
+        self.micro_batch = smaller
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def _accumulate(self, batch: torch.Tensor) -> torch.Tensor:
         """Backward over the micro-batches, gradients weighted to the batch's mean; the mean loss, on the device."""
-        micros = torch.split(batch, self.micro_batch or len(batch))
+        micros = torch.split(batch, self.micro_batch)
         total = torch.zeros((), device=batch.device)
         for index, micro in enumerate(micros):
             with self.placement.accumulating(self.model, last=index == len(micros) - 1):
@@ -88,15 +118,20 @@ class CellModule(pl.LightningModule):
         return self.progress
 
 
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether the device had no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or OUT_OF_MEMORY_CPU in str(error)
+
+
 @torch.no_grad()
-def mean_loss(module: CellModule, sample: ValidationSample, micro_batch: int) -> float:
+def mean_loss(module: CellModule, sample: ValidationSample) -> float:
     """Mean loss over the held-out sample, nats per token; every share of the batch takes its share of the windows.
 
     Shares that have no window left go through the motions with one that does not count: split models compute together.
     """
     trainer, placement = module.trainer, module.placement
     total = torch.zeros(2, dtype=torch.float64, device=module.device)
-    size = micro_batch or VALIDATION_SEQUENCES
+    size = module.micro_batch
     with trainer.precision_plugin.forward_context():
         mine = sample.batches(size, placement.share, placement.shares)
         for _ in range(-(-len(sample.windows) // (size * placement.shares))):  # ceil(ceil(n / shares) / size)

@@ -31,7 +31,7 @@ from shapelaw.cell import (
     read_state,
     write_state,
 )
-from shapelaw.config import ParallelKind, Precision, TrainConfig
+from shapelaw.config import AUTO, ParallelKind, Precision, TrainConfig
 from shapelaw.counting import params_total
 from shapelaw.data import Corpus, Loader, load_corpus, validation
 from shapelaw.data.torch_batches import TokenBatches
@@ -47,7 +47,8 @@ from shapelaw.tracking import MlflowTracker, NoTracker, RunInfo, Tracker
 from shapelaw.training import checkpoint
 from shapelaw.training.callbacks import Between, Costs, Interrupted, running
 from shapelaw.training.checkpoint import Progress
-from shapelaw.training.cost import flops_per_token
+from shapelaw.training.compiling import PLAIN, compile_step, compiles
+from shapelaw.training.cost import arithmetic, fit_micro_batch, flops_per_token, host_memory, memory_limit
 from shapelaw.training.module import CellModule
 from shapelaw.training.processes import launch, starts_processes, world_of
 
@@ -110,7 +111,6 @@ def _train(
             state,
             config.checkpoint,
             config.tracker.log_every_steps,
-            config.micro_batch_sequences,
             show,
         )
         _fit(config, cell, corpus, module, between)
@@ -171,7 +171,20 @@ def _module(config: TrainConfig, cell: Cell, placement: Placement) -> CellModule
         progress = _branch(cell, model, optimizer, placement)
     elif progress.step == 0:
         _initialise(config, cell, spec, model, placement)
-    return CellModule(cell, model, optimizer, progress, config.micro_batch_sequences, optim.clip_norm, placement)
+    gpu = placement.device.type == "cuda"
+    if compiles(config.compile, gpu, placement.layout.kind):
+        compile_step(model)
+    micro = _micro_batch(config, cell, placement)
+    halves = config.micro_batch_sequences == AUTO and placement.layout.kind in PLAIN
+    return CellModule(cell, model, optimizer, progress, micro, halves, optim.clip_norm, placement)
+
+
+def _micro_batch(config: TrainConfig, cell: Cell, placement: Placement) -> int:
+    """Sequences of one forward pass on this device."""
+    gpu = placement.device.type == "cuda"
+    memory = torch.cuda.get_device_properties(placement.device).total_memory if gpu else host_memory()
+    limit = memory_limit(config, memory, gpu)
+    return fit_micro_batch(cell, config, placement.layout, arithmetic(config, gpu), limit)[0]
 
 
 def _initialise(config: TrainConfig, cell: Cell, spec: ModelSpec, model: Transformer, placement: Placement) -> None:
@@ -200,6 +213,7 @@ def _fit(config: TrainConfig, cell: Cell, corpus: Corpus, module: CellModule, be
         steps=cell.last_step - module.progress.step,
         rank=module.placement.share,
         world=module.placement.shares,
+        pin=module.placement.device.type == "cuda",
     )
     with warnings.catch_warnings():
         # lightning's own use of a torch name that is on its way out

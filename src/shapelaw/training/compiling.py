@@ -1,0 +1,54 @@
+"""Whether and how a run's step is compiled."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import shutil
+
+import torch
+
+from shapelaw.config import AUTO, ParallelKind
+from shapelaw.errors import UserError
+from shapelaw.model import Transformer
+from shapelaw.model.loss import softmax_gradient
+
+log = logging.getLogger(__name__)
+PLAIN = (ParallelKind.single, ParallelKind.ddp)
+"""Layouts whose processes compute the plain model; the others exchange tensors inside its blocks."""
+
+
+def compiles(asked: bool | str, gpu: bool, kind: ParallelKind) -> bool:
+    """Whether the step is to be compiled: `auto` is on a GPU, with the plain model, where it can be.
+
+    Raises:
+        UserError: if it was asked for and cannot be.
+    """
+    if asked is False or (asked == AUTO and not (gpu and kind in PLAIN)):
+        return False
+    missing = _missing(gpu)
+    if asked == AUTO:
+        if missing:
+            log.warning("the step is not compiled: %s is missing", missing)
+        return not missing
+    if kind not in PLAIN:
+        raise UserError(f"compile=true with parallel={kind.value}: only single and ddp are compiled; give compile=auto")
+    if missing:
+        raise UserError(f"compile=true: {missing} is missing; install it, or give compile=false")
+    return True
+
+
+def _missing(gpu: bool) -> str | None:
+    """What torch.compile needs and is not here."""
+    if gpu and importlib.util.find_spec("triton") is None:
+        return "the package triton"
+    compilers = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++", "c++"]
+    return None if any(map(shutil.which, compilers)) else f"a C++ compiler ({' or '.join(compilers)})"
+
+
+def compile_step(model: Transformer) -> None:
+    """Compiles the blocks, whose code is compiled once for all of them, and the softmax of the loss, in place."""
+    for block in model.blocks:
+        block.compile()
+    model.softmax = torch.compile(softmax_gradient)
