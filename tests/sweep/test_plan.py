@@ -31,6 +31,18 @@ def test_the_plan_lists_every_cell_and_creates_nothing(script: Script, outputs: 
     assert not outputs.exists()
 
 
+def test_the_plan_tells_micro_batch_and_memory_of_the_device(script: Script) -> None:
+    """2048x27 on a GCD of 64 GiB and on an H200: never more than the allowed share, and more sequences on the larger."""
+    sequences = {}
+    for device, memory_gib in (("MI250", 64), ("H200", 141)):
+        named = ("sweeps=gemstones", "shape=2048x27,256x23", f"hydra.launcher.device={device}")
+        done = script("train.py", *PLAN, *named, SHAPELAW_SUITE="gemstones")
+        row = next(line.split() for line in done.stdout.splitlines() if line.strip().startswith("2048x27"))
+        assert 0.4 * memory_gib < float(row[-1]) <= 0.8 * memory_gib
+        sequences[device] = int(row[-2])
+    assert 1 <= sequences["MI250"] < sequences["H200"]
+
+
 def test_the_plan_knows_what_there_is(script: Script, outputs: Path) -> None:
     first = script("train.py", *PLAN, "shape=16x1", "lr_base=5,2.5,1,7")
     assert first.stdout.count(" new ") == 4

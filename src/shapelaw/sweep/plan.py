@@ -60,20 +60,22 @@ def table(task: Task, jobs: Sequence[Job], device: str) -> Table:
     result = Table(title=what, box=box.SIMPLE, title_justify="left")
     result.add_column(task.noun, no_wrap=True)
     result.add_column("state")
-    for name in ("parameters", "tokens", "FLOPs", "nodes", "device hours"):
+    for name in ("parameters", "tokens", "FLOPs", "nodes", "device hours", "micro-batch", "GiB"):
         result.add_column(name, justify="right", no_wrap=True)
     result.add_column("after", no_wrap=True)
     for job in unique:
         hours = _hours(task, job, device)
         after = labels.get(job.after or "", job.after or "")
-        result.add_row(job.label, _state(reports[job.identity]), *_numbers(job), _short(hours), after)
+        result.add_row(
+            job.label, _state(reports[job.identity]), *_numbers(job), _short(hours), *_footprint(job, device), after
+        )
     rest = [job for job in unique if reports[job.identity].standing is not Standing.finished]
     result.add_section()
     for name, cells in (("all", unique), ("to run", rest)):
         hours = sum(_hours(task, job, device) for job in cells)
         flops = f"{sum(job.flops for job in cells):.2e}"
         tokens = f"{sum(job.tokens for job in cells):.4g}"
-        result.add_row(f"{name}: {len(cells)}", "", "", tokens, flops, "", _short(hours), "")
+        result.add_row(f"{name}: {len(cells)}", "", "", tokens, flops, "", _short(hours), "", "", "")
     return result
 
 
@@ -104,6 +106,14 @@ def _numbers(job: Job) -> tuple[str, str, str, str]:
 
 def _hours(task: Task, job: Job, device: str) -> float:
     return task.device_hours(job, device) if isinstance(task, Prices) else 0.0
+
+
+def _footprint(job: Job, device: str) -> tuple[str, str]:
+    """Sequences of a forward pass and GiB of a device at the peak of a step."""
+    if job.footprint is None:
+        return "", ""
+    sequences, memory = job.footprint(device)
+    return str(sequences), _short(memory / 2**30)
 
 
 def _short(hours: float) -> str:

@@ -36,6 +36,7 @@ class Job:
         after: identity of the job whose result it continues, if any.
         after_ready: whether what it continues is there already.
         params, tokens, flops: of a training run, for the plan; flops of the tokens that it trains itself.
+        footprint: given a device (`this`, or a rated one's name), sequences of a forward pass and bytes at a step's peak.
         splits: sequences of its batch, which its tasks share out; 0 if it cannot be split at all.
         check_tasks: raises a UserError if it cannot be shared out over so many tasks.
         wants: what it asks of a cluster.
@@ -51,6 +52,7 @@ class Job:
     params: int = 0
     tokens: int = 0
     flops: float = 0.0
+    footprint: Callable[[str], tuple[int, float]] | None = None
     splits: int = 0
     check_tasks: Callable[[int], None] | None = None
     wants: Wants = Wants()

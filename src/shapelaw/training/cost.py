@@ -64,25 +64,30 @@ def flops_per_token(cell: Cell) -> float:
     return float(flops_exact(shape.width, shape.depth, cell.vocab_size, cell.seq_len, shape.head_size).total)
 
 
-def cost_of(cell: Cell, config: TrainConfig, device: str = "this", world: int | None = None) -> Cost:
-    """Cost of the steps from the cell's first to its last.
+def flops_of(cell: Cell) -> float:
+    """FLOPs of the steps from the cell's first to its last."""
+    return (cell.last_step - cell.first_step) * cell.batch_tokens * flops_per_token(cell)
 
-    Args:
-        device: this machine's, or the name of a rated GPU.
-        world: processes of the run; by default devices x num_nodes.
+
+def cost_of(cell: Cell, config: TrainConfig, device: str = "this") -> Cost:
+    """What the steps from the cell's first to its last take of this machine's devices, or of a rated GPU.
 
     Raises:
         UserError: for a device that is not rated.
     """
-    shape = cell.shape
+    shape, machine = cell.shape, machine_of(device)
     params = int(params_total(shape.width, shape.depth, cell.vocab_size, shape.head_size))
-    tokens = (cell.last_step - cell.first_step) * cell.batch_tokens
-    machine = machine_of(device)
-    layout = layout_of(config.parallel, world or config.devices * config.num_nodes)
     work = arithmetic(config, machine.gpu and config.accelerator != "cpu")
     limit = memory_limit(config, machine.memory_bytes, machine.gpu)
-    micro, memory = fit_micro_batch(cell, config, layout, work, limit)
-    return Cost(params, tokens * flops_per_token(cell), micro, memory)
+    micro, memory = fit_micro_batch(cell, config, layout_of(config.parallel, _processes(config)), work, limit)
+    return Cost(params, flops_of(cell), micro, memory)
+
+
+def _processes(config: TrainConfig) -> int:
+    """Of a run: devices x num_nodes, or those that it asks of a cluster."""
+    wanted = config.resources
+    here = config.devices * config.num_nodes
+    return here if here > 1 else wanted.nodes * (wanted.tasks_per_node or wanted.gpus_per_node or 1)
 
 
 def arithmetic(config: TrainConfig, gpu: bool) -> Arithmetic:

@@ -26,10 +26,11 @@ from shapelaw.cell import (
     read_state,
 )
 from shapelaw.config import ResourcesConfig, TrainConfig, positive, to_dataclass, whole
+from shapelaw.counting import params_total
 from shapelaw.data import Corpus, check_repeats, load_corpus
 from shapelaw.parallel.layout import check_degrees, check_layout, check_tasks, layout_of
 from shapelaw.sweep.task import Job, Wants, sweep_identity
-from shapelaw.training.cost import check_machine, cost_of, device_hours
+from shapelaw.training.cost import check_machine, cost_of, device_hours, flops_of
 
 UNPREPARED = "unprepared"
 """Stands for the corpus hash while only costs are asked."""
@@ -134,23 +135,29 @@ def _finished(job: Job) -> float:
 
 def _job(cell: Cell, train: TrainConfig) -> Job:
     done = read_state(cell.folder).status is Status.finished
-    cost = cost_of(cell, train)
+    shape, flops = cell.shape, flops_of(cell)
     ready = cell.parent is None or checkpoint_path(parent_folder(cell), cell.first_step).exists()
     return Job(
         identity=cell.identity,
         label=cell.label,
         folder=cell.folder,
-        cost=cost.flops,
+        cost=flops,
         done=done,
         after=cell.parent,
         after_ready=ready,
-        params=cost.params,
+        params=int(params_total(shape.width, shape.depth, cell.vocab_size, shape.head_size)),
         tokens=cell.tokens,
-        flops=cost.flops,
+        flops=flops,
+        footprint=partial(_footprint, cell, train),
         splits=cell.batch_sequences,
         check_tasks=partial(check_tasks, train.parallel, cell.shape, cell.vocab_size, cell.batch_sequences),
         wants=_wants(train.resources),
     )
+
+
+def _footprint(cell: Cell, train: TrainConfig, device: str) -> tuple[int, float]:
+    cost = cost_of(cell, train, device)
+    return cost.micro_sequences, cost.memory_bytes
 
 
 def _wants(resources: ResourcesConfig) -> Wants:
