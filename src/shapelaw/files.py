@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from shapelaw.errors import UserError
+
+SEAL = "seal"
+"""Key under which a sealed file holds the hash of everything else in it."""
 
 
 def write_text(path: Path, text: str, durable: bool = True) -> None:
@@ -42,3 +47,30 @@ def read_json(path: Path) -> Any:
         raise UserError(
             f"{path} is not the JSON that was written there ({error}); remove it to start it anew"
         ) from error
+
+
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object with its own hash under `seal`, so that a byte that changes later is noticed."""
+    content = json.loads(json.dumps(value, allow_nan=False))  # as it will be read: tuples are lists, keys are text
+    write_json(path, {**content, SEAL: _seal(content)})
+
+
+def unsealed(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """What `read_json` found in a sealed file, without its seal. Without one it is taken as it is: so it can be edited.
+
+    Raises:
+        UserError: if it is not what was written.
+    """
+    rest = {key: value for key, value in content.items() if key != SEAL}
+    if SEAL in content and content[SEAL] != _seal(rest):
+        raise UserError(
+            f"{path} was changed after it was written: it does not match its {SEAL}; make it anew, or take out its "
+            f"line {SEAL!r} if you changed it yourself"
+        )
+    return rest
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    """SHA-256 of the content as canonical JSON."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

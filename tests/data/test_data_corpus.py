@@ -113,10 +113,18 @@ def test_changed_shard_is_seen_on_request(copied: Path) -> None:
 def test_manifest_of_another_version_or_damaged(copied: Path) -> None:
     path = copied / "manifest.json"
     fields = json.loads(path.read_text())
+    unsealed = {key: value for key, value in fields.items() if key != "seal"}
+    splits = fields["splits"]
+    astray = {**splits["val"], "shards": [{**splits["val"]["shards"][0], "file": "../../elsewhere.bin"}]}
     for changed, message in (
         ({**fields, "version": 99}, "has version 99"),
-        ({**fields, "unknown": 1}, "is damaged"),
-        ({key: value for key, value in fields.items() if key != "splits"}, "is damaged"),
+        ({**fields, "text_bytes": fields["text_bytes"] + 1}, "was changed after it was written"),
+        ({**unsealed, "splits": {**splits, "val": astray}}, "shard 0 of val is called '../../elsewhere.bin'"),
+        ({**unsealed, "splits": {**splits, "val": {**splits["val"], "tokens": 1}}}, "do not sum to its tokens"),
+        ({**unsealed, "dtype": "<u8"}, "dtype '<u8'"),
+        ({**unsealed, "tokenizer": "another"}, "corpus_hash is not that of its content"),
+        ({**unsealed, "unknown": 1}, "is damaged"),
+        ({key: value for key, value in unsealed.items() if key != "splits"}, "is damaged"),
         ([1], "is damaged"),
     ):
         path.write_text(json.dumps(changed))

@@ -207,7 +207,7 @@ def test_stopped_at_every_step_and_continued(tmp_path: Path, monkeypatch: pytest
 
     for place in ("replace", "fsync"):
         monkeypatch.setattr(shards_module.os, place, counted(getattr(os, place)))
-    monkeypatch.setattr(prepare_module, "write_json", counted(prepare_module.write_json))
+    monkeypatch.setattr(prepare_module, "write_sealed", counted(prepare_module.write_sealed))
     for step in range(1, 200):
         folder = tmp_path / str(step)
         steps["left"] = step
@@ -349,7 +349,7 @@ def test_full_disk_keeps_what_is_finished_and_can_be_continued(
         if place == "write":
             patched.setattr(shards_module.ShardWriter, "append", failing(shards_module.ShardWriter.append))
         else:
-            patched.setattr(prepare_module, "write_json", failing(prepare_module.write_json))
+            patched.setattr(prepare_module, "write_sealed", failing(prepare_module.write_sealed))
         with pytest.raises(UserError, match="the disk is full"):
             prepare(source, BytesChoice(), tmp_path / "out", **settings, checkpoint_seconds=0.0)
     assert not (tmp_path / "out" / "manifest.json").exists()

@@ -9,13 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from shapelaw.errors import UserError
-from shapelaw.files import read_json
+from shapelaw.files import read_json, unsealed
 
 VERSION = 1
 """Version of the format: shards of little-endian ids, `SPLIT-NUMBER.bin`, all but a split's last of shard_tokens
 ids."""
 MANIFEST_FILE = "manifest.json"
 PROGRESS_FILE = "progress.json"
+DTYPES = ("<u2", "<u4")
+
+
+def shard_name(split: str, number: int) -> str:
+    """`train-00000.bin`."""
+    return f"{split}-{number:05d}.bin"
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ class Manifest:
         tokenizer: identity of the tokenizer.
         vocab_size: ids lie below it.
         separator: id after every document, or None.
-        dtype: numpy's name of the stored type (`<u2` or `<u4`).
+        dtype: numpy's name of the stored type, one of `DTYPES`.
         split_rule: in words.
         splits: `train` and `val`.
         version: of the format.
@@ -137,10 +143,10 @@ def read_manifest(folder: Path) -> Manifest | None:
             f"{folder / MANIFEST_FILE} has version {version}, this program reads version {VERSION}; "
             "prepare the corpus again in another folder"
         )
-    try:
-        return Manifest(**{**fields, **_nested(fields)})
-    except (KeyError, TypeError) as error:
-        raise _damaged(folder / MANIFEST_FILE, error) from error
+    manifest: Manifest = _built(Manifest, folder / MANIFEST_FILE, fields)
+    if wrong := _contradiction(manifest):
+        raise _damaged(folder / MANIFEST_FILE, wrong)
+    return manifest
 
 
 def read_progress(folder: Path) -> Progress | None:
@@ -152,10 +158,8 @@ def read_progress(folder: Path) -> Progress | None:
     fields = _read(folder / PROGRESS_FILE)
     if fields is None:
         return None
-    try:
-        return Progress(**{**fields, **_nested(fields)})
-    except (KeyError, TypeError) as error:
-        raise _damaged(folder / PROGRESS_FILE, error) from error
+    progress: Progress = _built(Progress, folder / PROGRESS_FILE, fields)
+    return progress
 
 
 def differences(asked: Request, found: Request) -> list[str]:
@@ -182,8 +186,35 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     if not isinstance(fields, dict):
-        raise _damaged(path, TypeError("no JSON object"))
+        raise _damaged(path, "no JSON object")
     return fields
+
+
+def _built(kind: type[Any], path: Path, fields: dict[str, Any]) -> Any:
+    """A manifest or progress of what was read, unless that was changed or lacks something."""
+    content = unsealed(path, fields)
+    try:
+        built = kind(**{**content, **_nested(content)})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, error) from error
+    for name, split in built.splits.items():
+        for number, shard in enumerate(split.shards):
+            if shard.file != shard_name(name, number):  # a name could lead out of the folder
+                raise _damaged(path, f"shard {number} of {name} is called {shard.file!r}")
+    return built
+
+
+def _contradiction(manifest: Manifest) -> str | None:
+    """What a manifest says that cannot be: also one that was written, or changed, by hand."""
+    parts = (manifest.content, manifest.tokenizer, manifest.separator, manifest.split_rule)
+    if manifest.corpus_hash != corpus_hash(*parts):
+        return "its corpus_hash is not that of its content, tokenizer and split"
+    if manifest.dtype not in DTYPES:
+        return f"dtype {manifest.dtype!r}"
+    for name, split in manifest.splits.items():
+        if split.tokens != sum(shard.tokens for shard in split.shards):
+            return f"the shards of {name} do not sum to its tokens"
+    return None
 
 
 def _nested(fields: dict[str, Any]) -> dict[str, Any]:
@@ -194,5 +225,5 @@ def _nested(fields: dict[str, Any]) -> dict[str, Any]:
     return {"request": Request(**fields["request"]), "splits": splits}
 
 
-def _damaged(path: Path, error: Exception) -> UserError:
+def _damaged(path: Path, error: Exception | str) -> UserError:
     return UserError(f"{path} is damaged ({error}); remove its folder and prepare the corpus again")

@@ -33,7 +33,7 @@ from shapelaw.data.shards import ShardWriter, full_disk_as_user_error
 from shapelaw.data.sources import Source
 from shapelaw.data.tokenizers import TOKENIZER_FILE, Tokenizer, TokenizerChoice, load_tokenizer, token_dtype
 from shapelaw.errors import UserError
-from shapelaw.files import write_json
+from shapelaw.files import write_sealed
 
 VAL_FRACTION = 0.02
 SHARD_TOKENS = 2**26
@@ -104,7 +104,7 @@ class _Job:
         self._total_bytes = source.text_bytes()
 
     def run(self, choice: TokenizerChoice, workers: int, batch_bytes: int) -> Manifest:
-        write_json(self._folder / PROGRESS_FILE, asdict(self._at))
+        write_sealed(self._folder / PROGRESS_FILE, asdict(self._at))
         tokenizer = self._tokenizer(choice)
         writers = self._writers(tokenizer)
         try:
@@ -184,7 +184,7 @@ class _Job:
         """Write down where to continue: first the ids onto the disk, then the note, then the shards' final names."""
         for writer in writers.values():
             writer.sync()
-        write_json(self._folder / PROGRESS_FILE, asdict(self._at))
+        write_sealed(self._folder / PROGRESS_FILE, asdict(self._at))
         for writer in writers.values():
             writer.publish()
 
@@ -204,7 +204,7 @@ class _Job:
             split_rule=rule,
             splits=at.splits,
         )
-        write_json(self._folder / MANIFEST_FILE, asdict(manifest))
+        write_sealed(self._folder / MANIFEST_FILE, asdict(manifest))
         for path in (self._folder / PROGRESS_FILE, *self._folder.glob(".*.tmp")):  # what a killed call wrote aside
             path.unlink()
         return manifest

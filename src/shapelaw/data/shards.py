@@ -13,16 +13,11 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shapelaw.data.manifest import Shard, Split
+from shapelaw.data.manifest import Shard, Split, shard_name
 from shapelaw.errors import UserError
 
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 _HASH_BLOCK = 2**20
-
-
-def shard_name(split: str, number: int) -> str:
-    """`train-00000.bin`."""
-    return f"{split}-{number:05d}.bin"
 
 
 class ShardWriter:

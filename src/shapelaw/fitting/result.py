@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from shapelaw.errors import UserError
-from shapelaw.files import read_json, write_json
+from shapelaw.files import read_json, unsealed, write_sealed
 from shapelaw.laws import get_law
 from shapelaw.runs.table import RunsTable
 
@@ -82,12 +82,12 @@ class FitResult:
         return law.predict(self.parameters, columns)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write fit.json (aside, then renamed); a folder gets a file of that name."""
+        """Write fit.json (aside, then renamed, sealed); a folder gets a file of that name."""
         target = Path(path)
         target = target / "fit.json" if target.is_dir() else target
         target.parent.mkdir(parents=True, exist_ok=True)
         content = {"schema": SCHEMA, "version": SCHEMA_VERSION} | dataclasses.asdict(self)
-        write_json(target, plain(content))
+        write_sealed(target, plain(content))
         return target
 
     def summary(self) -> str:
@@ -115,7 +115,7 @@ def load_fit(path: str | os.PathLike[str]) -> FitResult:
     """Read fit.json.
 
     Raises:
-        UserError: if there is no such file, or it is of another schema or version.
+        UserError: if there is no such file, it is of another schema or version, or was changed after it was written.
     """
     source = Path(path)
     source = source / "fit.json" if source.is_dir() else source
@@ -129,7 +129,7 @@ def load_fit(path: str | os.PathLike[str]) -> FitResult:
             f"path={path}: version {content.get('version')} of the schema; this program reads {SCHEMA_VERSION}; "
             "fit again, or read it with the version of shapelaw named in its checklist"
         )
-    return _from_plain(content, path)
+    return _from_plain(unsealed(source, content), path)
 
 
 def _from_plain(content: Mapping[str, Any], path: str | os.PathLike[str]) -> FitResult:

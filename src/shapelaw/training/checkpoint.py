@@ -4,16 +4,17 @@ The tensors are full ones whatever the layout of the processes, so that any othe
 
 checkpoints/step-00000120/model.safetensors      weights by parameter name
                           optimizer.safetensors  AdamW's state, PARAMETER.NAME
-                          state.json             counters, and the SHA-256 of the two files
+                          state.json             counters, the SHA-256 of the two files, and a seal of its own
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from torch import nn
 
 from shapelaw.cell import checkpoint_path, checkpoint_steps
 from shapelaw.errors import UserError
-from shapelaw.files import read_json, write_json
+from shapelaw.files import read_json, unsealed, write_sealed
 from shapelaw.parallel.placement import Placement
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ def save(
         save_file(weights, aside / MODEL)
         save_file(moments, aside / OPTIMIZER)
         sums = {name: _flush(aside / name) for name in (MODEL, OPTIMIZER)}
-        write_json(aside / "state.json", {"version": FORMAT_VERSION, "sha256": sums, **asdict(progress)})
+        write_sealed(aside / "state.json", {"version": FORMAT_VERSION, "sha256": sums, **asdict(progress)})
         aside.rename(final)
     except OSError as error:
         raise UserError(
@@ -189,14 +190,8 @@ def _flush(path: Path) -> str:
 
 
 def _verified_state(path: Path) -> dict[str, Any]:
-    if not (path / "state.json").exists():
-        raise Damaged(f"{path} has no state.json")
-    try:
-        state: dict[str, Any] = read_json(path / "state.json")
-    except UserError as error:
-        raise Damaged(str(error)) from error
-    if isinstance(state, dict) and state.get("version", FORMAT_VERSION) != FORMAT_VERSION:
-        raise UserError(f"{path} is of format {state['version']}; this version reads {FORMAT_VERSION}")
+    """A checkpoint's counters, once they and its files are what was written."""
+    state = _state(path / "state.json")
     if not _whole(state) or checkpoint_path(Path(), state["step"]).name != path.name:
         raise Damaged(f"{path / 'state.json'} is damaged: it is not what was written there")
     for name, expected in state["sha256"].items():
@@ -207,6 +202,27 @@ def _verified_state(path: Path) -> dict[str, Any]:
         if found != expected:
             raise Damaged(f"{path / name} is damaged: its SHA-256 is {found[:12]}..., written was {expected[:12]}...")
     return state
+
+
+def _state(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise Damaged(f"{path.parent} has no state.json")
+    with _damage():
+        written = read_json(path)
+    content = written if isinstance(written, dict) else {}
+    if content.get("version", FORMAT_VERSION) != FORMAT_VERSION:
+        raise UserError(f"{path.parent} is of format {content['version']}; this version reads {FORMAT_VERSION}")
+    with _damage():
+        return unsealed(path, content)
+
+
+@contextlib.contextmanager
+def _damage() -> Iterator[None]:
+    """What is wrong with a file is damage to the checkpoint."""
+    try:
+        yield
+    except UserError as error:
+        raise Damaged(str(error)) from error
 
 
 def _whole(state: Any) -> bool:
