@@ -28,13 +28,14 @@ from shapelaw.config import (
     ScheduleKind,
     TrainConfig,
     corpus_dir,
+    file_name,
     or_auto,
     positive,
     switch,
     whole,
 )
 from shapelaw.errors import UserError
-from shapelaw.files import read_json, write_json
+from shapelaw.files import as_record, read_json, write_json
 from shapelaw.lr_rules import DepthPatch, lr_eff
 from shapelaw.schedule import (
     Constant,
@@ -172,7 +173,7 @@ def cell_of(config: TrainConfig, corpus_hash: str) -> Cell:
         folder=Path(),
     )
     cell = hot if config.cooldown.fraction == 0 else _branch(config, hot)
-    root = Path(config.outputs_dir) / "runs" / config.suite.name
+    root = Path(config.outputs_dir) / "runs" / file_name("suite.name", config.suite.name)
     return replace(cell, folder=root / f"{cell.shape.name}-{cell.identity}")
 
 
@@ -378,8 +379,7 @@ def read_state(folder: Path) -> State:
     path = folder / "state.json"
     if not path.exists():
         return State()
-    values = read_json(path)
-    state = State(**{**values, "status": Status(values["status"])})
+    state = as_record(State, read_json(path), path)
     if state.status is Status.running and not is_locked(folder):
         return replace(state, status=Status.interrupted, reason="its process ended without a word")
     return state

@@ -103,6 +103,8 @@ def explain(error: BaseException) -> str | None:
         return _missing(error)
     if isinstance(error, OverrideParseException):
         return f"{error.override}: not an override ({_line(error)}); write KEY=VALUE, quoted for the shell"
+    if isinstance(error, ValueError) and str(error).startswith("Config group override"):
+        return f"{_line(error)}: a group is given the name of one of its choices; see them with --help"
     if isinstance(error, ConfigCompositionException | OmegaConfBaseException | HydraException):
         return _composition(error)
     return None

@@ -6,11 +6,18 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import fields
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from shapelaw.errors import UserError
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+    from pydantic import TypeAdapter
+
+Record = TypeVar("Record", bound="DataclassInstance")
 SEAL = "seal"
 """Key under which a sealed file holds the hash of everything else in it."""
 
@@ -68,6 +75,36 @@ def unsealed(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
             f"line {SEAL!r} if you changed it yourself"
         )
     return rest
+
+
+def as_record(kind: type[Record], content: Any, path: Path) -> Record:
+    """What `read_json` found in a file as a dataclass: every field there, of its type, and no other.
+
+    Raises:
+        UserError: naming the first that is not so.
+    """
+    from pydantic import ValidationError
+
+    unknown = set(content if isinstance(content, dict) else ()) - {field.name for field in fields(kind)}
+    if unknown:
+        raise _damaged(path, f"there is no {sorted(unknown)[0]}")
+    try:
+        adapter: TypeAdapter[Record] = _adapter(kind)
+        return adapter.validate_json(json.dumps(content), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise _damaged(path, f"{'.'.join(map(str, first['loc'])) or 'all of it'}: {first['msg']}") from error
+
+
+def _damaged(path: Path, what: str) -> UserError:
+    return UserError(f"{path} is damaged ({what}); put back what was written there, or remove it to start it anew")
+
+
+@cache
+def _adapter(kind: type[Record]) -> TypeAdapter[Record]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 def _seal(content: Mapping[str, Any]) -> str:

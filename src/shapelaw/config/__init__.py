@@ -54,6 +54,8 @@ from shapelaw.config.values import (
     ScheduleKind,
     Source,
     TokenizerKind,
+    Verify,
+    file_name,
     or_auto,
     positive,
     switch,
@@ -102,7 +104,9 @@ __all__ = [
     "TrackerConfig",
     "TrainConfig",
     "ValidationConfig",
+    "Verify",
     "corpus_dir",
+    "file_name",
     "or_auto",
     "positive",
     "store_schemas",
@@ -152,5 +156,9 @@ def _unknown_keys(config: DictConfig, prefix: str = "") -> list[str]:
 
 
 def corpus_dir(data_dir: str, data: DataConfig, tokenizer: TokenizerConfig) -> Path:
-    """Folder of the prepared corpus: data_dir/CORPUS-TOKENIZER."""
-    return Path(data_dir) / f"{data.name}-{tokenizer.name}"
+    """Folder of the prepared corpus: data_dir/CORPUS-TOKENIZER.
+
+    Raises:
+        UserError: for a name that would lead out of data_dir.
+    """
+    return Path(data_dir) / f"{file_name('data.name', data.name)}-{file_name('tokenizer.name', tokenizer.name)}"

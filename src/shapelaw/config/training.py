@@ -16,6 +16,7 @@ from shapelaw.config.values import (
     ScheduleKind,
     Source,
     TokenizerKind,
+    Verify,
 )
 
 
@@ -149,6 +150,9 @@ class DataConfig:
     """Tokens of one shard file."""
     max_epochs: float = MISSING
     """How often a run may repeat the corpus before it is refused."""
+    verify: Verify = Verify.auto
+    """train.py: whether every shard is read and its hash compared before a sweep and before each run; auto does so for
+    corpora of up to 2 GB. File sizes are compared always."""
 
 
 @dataclass

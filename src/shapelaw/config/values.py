@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from enum import Enum
 
 from shapelaw.errors import UserError
@@ -44,6 +45,15 @@ def switch(key: str, value: bool | str) -> bool | str:
     if isinstance(value, bool) or value == AUTO:
         return value
     raise UserError(f"{key}={value}: allowed are auto, true and false; give one")
+
+
+def file_name(key: str, value: str) -> str:
+    """`value` if it can name a file or folder and lead nowhere else; raises UserError otherwise."""
+    if not re.fullmatch(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,99}", value):
+        raise UserError(
+            f"{key}={value!r}: allowed are names of up to 100 letters, digits and . _ + -, not starting with a dot"
+        )
+    return value
 
 
 class Rounding(Enum):
@@ -104,6 +114,19 @@ class TokenizerKind(Enum):
     bytes = "bytes"
     bpe = "bpe"
     file = "file"
+
+
+class Verify(Enum):
+    """When a corpus's shards are read and compared with their hashes; auto is: if it is small. Sizes always are."""
+
+    auto = "auto"
+    always = "always"
+    never = "never"
+
+    @property
+    def hashes(self) -> bool | None:
+        """Whether; None for the corpus's size to decide."""
+        return None if self is Verify.auto else self is Verify.always
 
 
 class Keep(Enum):

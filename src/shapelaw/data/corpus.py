@@ -19,6 +19,8 @@ from shapelaw.data.tokenizers import Tokenizer, load_tokenizer
 from shapelaw.errors import UserError
 
 Int64s = NDArray[np.int64]
+QUICKLY_READ_BYTES = 2 * 10**9
+"""Corpora of up to this size are read and hashed in a few seconds."""
 
 
 @dataclass(frozen=True)
@@ -147,12 +149,13 @@ class Corpus:
             )
 
 
-def load_corpus(folder: Path, *, verify_hashes: bool = False) -> Corpus:
+def load_corpus(folder: Path, *, verify_hashes: bool | None = False) -> Corpus:
     """Open a prepared corpus.
 
     Args:
         folder: where `prepare` wrote it.
-        verify_hashes: read every shard and compare its sha256 (their sizes are always compared).
+        verify_hashes: read every shard and compare its sha256 (their sizes are always compared); None does so for a
+            corpus of up to QUICKLY_READ_BYTES.
 
     Raises:
         UserError: if there is no whole corpus, or a shard is missing, cut short or changed.
@@ -165,6 +168,8 @@ def load_corpus(folder: Path, *, verify_hashes: bool = False) -> Corpus:
             f"corpus folder {folder}: {state}; run: python prepare.py (with the same data and tokenizer settings)"
         )
     check_sizes(folder, manifest)
+    if verify_hashes is None:
+        verify_hashes = manifest.stored_bytes <= QUICKLY_READ_BYTES
     if verify_hashes:
         for split in manifest.splits.values():
             for shard in split.shards:

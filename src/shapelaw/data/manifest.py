@@ -6,10 +6,11 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from shapelaw.data.documents import SPLITS
 from shapelaw.errors import UserError
-from shapelaw.files import read_json, unsealed
+from shapelaw.files import as_record, read_json, unsealed
 
 VERSION = 1
 """Version of the format: shards of little-endian ids, `SPLIT-NUMBER.bin`, all but a split's last of shard_tokens
@@ -17,6 +18,7 @@ ids."""
 MANIFEST_FILE = "manifest.json"
 PROGRESS_FILE = "progress.json"
 DTYPES = ("<u2", "<u4")
+Record = TypeVar("Record", "Manifest", "Progress")
 
 
 def shard_name(split: str, number: int) -> str:
@@ -121,6 +123,11 @@ class Manifest:
     splits: dict[str, Split]
     version: int = VERSION
 
+    @property
+    def stored_bytes(self) -> int:
+        """Size of all shards."""
+        return sum(split.tokens for split in self.splits.values()) * int(self.dtype[-1])
+
 
 def corpus_hash(content: str, tokenizer: str, separator: int | None, split_rule: str) -> str:
     """Hash of what decides the tokens of both splits; shard sizes and where the text came from are no part of it."""
@@ -143,7 +150,7 @@ def read_manifest(folder: Path) -> Manifest | None:
             f"{folder / MANIFEST_FILE} has version {version}, this program reads version {VERSION}; "
             "prepare the corpus again in another folder"
         )
-    manifest: Manifest = _built(Manifest, folder / MANIFEST_FILE, fields)
+    manifest = _built(Manifest, folder / MANIFEST_FILE, fields)
     if wrong := _contradiction(manifest):
         raise _damaged(folder / MANIFEST_FILE, wrong)
     return manifest
@@ -158,8 +165,7 @@ def read_progress(folder: Path) -> Progress | None:
     fields = _read(folder / PROGRESS_FILE)
     if fields is None:
         return None
-    progress: Progress = _built(Progress, folder / PROGRESS_FILE, fields)
-    return progress
+    return _built(Progress, folder / PROGRESS_FILE, fields)
 
 
 def differences(asked: Request, found: Request) -> list[str]:
@@ -190,17 +196,15 @@ def _read(path: Path) -> dict[str, Any] | None:
     return fields
 
 
-def _built(kind: type[Any], path: Path, fields: dict[str, Any]) -> Any:
+def _built(kind: type[Record], path: Path, fields: dict[str, Any]) -> Record:
     """A manifest or progress of what was read, unless that was changed or lacks something."""
-    content = unsealed(path, fields)
-    try:
-        built = kind(**{**content, **_nested(content)})
-    except (KeyError, TypeError, AttributeError) as error:
-        raise _damaged(path, error) from error
+    built = as_record(kind, unsealed(path, fields), path)
     for name, split in built.splits.items():
         for number, shard in enumerate(split.shards):
             if shard.file != shard_name(name, number):  # a name could lead out of the folder
                 raise _damaged(path, f"shard {number} of {name} is called {shard.file!r}")
+            if shard.tokens < 1:
+                raise _damaged(path, f"{shard.file} holds {shard.tokens} tokens")
     return built
 
 
@@ -211,19 +215,13 @@ def _contradiction(manifest: Manifest) -> str | None:
         return "its corpus_hash is not that of its content, tokenizer and split"
     if manifest.dtype not in DTYPES:
         return f"dtype {manifest.dtype!r}"
+    if set(manifest.splits) != set(SPLITS):
+        return f"its splits are {', '.join(manifest.splits) or 'none'}"
     for name, split in manifest.splits.items():
         if split.tokens != sum(shard.tokens for shard in split.shards):
             return f"the shards of {name} do not sum to its tokens"
     return None
 
 
-def _nested(fields: dict[str, Any]) -> dict[str, Any]:
-    splits = {
-        name: Split(**{**split, "shards": tuple(Shard(**shard) for shard in split["shards"])})
-        for name, split in fields["splits"].items()
-    }
-    return {"request": Request(**fields["request"]), "splits": splits}
-
-
-def _damaged(path: Path, error: Exception | str) -> UserError:
+def _damaged(path: Path, error: str) -> UserError:
     return UserError(f"{path} is damaged ({error}); remove its folder and prepare the corpus again")

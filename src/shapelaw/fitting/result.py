@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from shapelaw.errors import UserError
-from shapelaw.files import read_json, unsealed, write_sealed
+from shapelaw.files import as_record, read_json, unsealed, write_sealed
 from shapelaw.laws import get_law
 from shapelaw.runs.table import RunsTable
 
@@ -129,21 +129,22 @@ def load_fit(path: str | os.PathLike[str]) -> FitResult:
             f"path={path}: version {content.get('version')} of the schema; this program reads {SCHEMA_VERSION}; "
             "fit again, or read it with the version of shapelaw named in its checklist"
         )
-    return _from_plain(unsealed(source, content), path)
+    return _from_plain(unsealed(source, content), source)
 
 
-def _from_plain(content: Mapping[str, Any], path: str | os.PathLike[str]) -> FitResult:
-    values = {one.name: content[one.name] for one in dataclasses.fields(FitResult) if one.name in content}
-    try:
-        values["intervals"] = {name: (ends[0], ends[1]) for name, ends in values["intervals"].items()}
+def _from_plain(content: Mapping[str, Any], path: Path) -> FitResult:
+    values = {key: value for key, value in content.items() if key not in ("schema", "version")}
+    if isinstance(values.get("replicates"), dict):
         values["replicates"] = {
-            name: tuple(math.nan if value is None else value for value in drawn)
+            name: [math.nan if value is None else value for value in drawn] if isinstance(drawn, list) else drawn
             for name, drawn in values["replicates"].items()
         }
-        values["flags"], values["not_identified"] = tuple(values["flags"]), tuple(values["not_identified"])
-        return FitResult(**values)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise UserError(f"path={path}: is not a whole fit ({error!r}); fit again") from None
+    result = as_record(FitResult, values, path)
+    law = get_law(result.law) if result.law is not None else None
+    missing = [name for name in (law.parameters if law else ()) if name not in result.parameters]
+    if missing:
+        raise UserError(f"{path}: law={result.law} needs the parameter {missing[0]}, which it lacks; fit again")
+    return result
 
 
 def plain(value: Any) -> Any:

@@ -71,7 +71,7 @@ def run(config: TrainConfig, cell: Cell, tags: dict[str, str], show: Callable[[S
         if state.status is Status.finished:
             assert state.val_loss is not None
             return state.val_loss
-        corpus = load_corpus(corpus_folder(config))
+        corpus = load_corpus(corpus_folder(config), verify_hashes=config.data.verify.hashes if rank() == 0 else False)
         if rank() == 0:
             write_text(cell.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
         tracker = _tracker(config, cell, tags)

@@ -70,7 +70,8 @@ class TrainTask:
     def plan(self, configs: Sequence[DictConfig]) -> list[Job]:
         """Check every cell: values, corpus."""
         trains: list[TrainConfig] = [to_dataclass(config) for config in configs]
-        corpora = {folder: load_corpus(folder) for folder in {corpus_folder(train) for train in trains}}
+        verify = {corpus_folder(train): train.data.verify for train in trains}
+        corpora = {folder: load_corpus(folder, verify_hashes=how.hashes) for folder, how in verify.items()}
         cells = [cell_of(train, corpora[corpus_folder(train)].manifest.corpus_hash) for train in trains]
         for train, cell in zip(trains, cells, strict=True):
             _check_corpus(train, cell, corpora[corpus_folder(train)])
