@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -59,3 +61,25 @@ PUBLISHED = {
     (3072, 12): 2_007_837_696,
 }
 """(width, depth) -> parameters of the Gemstones (arXiv 2502.06857), as in the rows of every published run."""
+
+
+@dataclass(frozen=True)
+class SmallDisk:
+    """A file system of its own."""
+
+    folder: Path
+
+    def fill(self) -> Path:
+        """Leave no byte free; the file that takes them."""
+        filler = self.folder / "filler"
+        with filler.open("wb", buffering=0) as file:
+            for size in (2**20, 2**12, 1):
+                with contextlib.suppress(OSError):
+                    while file.write(b"\0" * size):
+                        pass
+        return filler
+
+    def set_writable(self, writable: bool) -> None:
+        """Let it be written to, or not."""
+        mode = "rw" if writable else "ro"
+        subprocess.run(["mount", "-o", f"remount,{mode}", str(self.folder)], check=True)

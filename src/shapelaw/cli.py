@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import re
 import sys
@@ -23,6 +24,7 @@ from shapelaw.errors import UserError
 BAD_INPUT = 2
 FAILED = 1
 INTERRUPTED = 130
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 
 
 def main(root: Path, config_name: str, task: Any) -> NoReturn:
@@ -99,6 +101,11 @@ def explain(error: BaseException) -> str | None:
     """One line for the user, or None if the error is not theirs."""
     if isinstance(error, UserError) or type(error).__name__ in ("SweepFailed", "Interrupted", "RankFailed"):
         return str(error)
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+        return (
+            f"{error.filename or 'a file'}: {error.strerror}; free some space or get the right to write there, or give "
+            "another outputs_dir; then run the same command again"
+        )
     if isinstance(error, MissingConfigException):
         return _missing(error)
     if isinstance(error, OverrideParseException):

@@ -23,7 +23,11 @@ SEAL = "seal"
 
 
 def write_text(path: Path, text: str, durable: bool = True) -> None:
-    """Write a text file aside, flush it to disk (if it is to outlive a power cut), then rename it into place."""
+    """Write a text file aside, flush it to disk (if it is to outlive a power cut), then rename it into place.
+
+    Raises:
+        OSError: naming the file; what was there before stays.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with aside.open("w", encoding="utf-8") as file:
@@ -32,9 +36,10 @@ def write_text(path: Path, text: str, durable: bool = True) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         aside.replace(path)
-    except BaseException:
+    except OSError as error:  # of a full disk, which a flush does not name
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
         aside.unlink(missing_ok=True)
-        raise
 
 
 def write_json(path: Path, value: Any, durable: bool = True) -> None:

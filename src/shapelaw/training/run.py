@@ -121,7 +121,8 @@ def _train(
         last = between.state if between else state
         status = Status.interrupted if interrupted else Status.failed
         reason = (str(error).splitlines() or [""])[0]
-        _write_state(cell.folder, replace(last, status=status, reason=reason))
+        with contextlib.suppress(OSError):  # a full disk takes no state either; the error itself is on its way
+            _write_state(cell.folder, replace(last, status=status, reason=reason))
         tracker.finish("KILLED" if interrupted else "FAILED")
         raise
     _write_state(cell.folder, replace(final, status=Status.finished))

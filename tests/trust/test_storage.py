@@ -1,0 +1,120 @@
+"""Disks that fill up, turn read only or lose bits; corpora that lost their manifest; two processes at one cell."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from shapelaw.cell import Status, checkpoint_path, checkpoint_steps, read_state
+from shapelaw.errors import UserError
+from shapelaw.training import checkpoint
+from shapelaw.training.callbacks import Interrupted
+from support import ROOT, Compose, Script, SmallDisk
+from training.test_run import prepared, stop_at, train
+
+MakeDisk = Callable[[int], SmallDisk]
+
+
+def test_a_full_disk_costs_no_checkpoint(composed: Compose, small_disk: MakeDisk) -> None:
+    """Filled up between two checkpoints: the run says so, those before stay whole, and with space again it goes on."""
+    disk = small_disk(4)
+    elsewhere = f"outputs_dir={disk.folder}/outputs"
+    whole = train(composed)
+    with pytest.raises(Interrupted):
+        train(composed, elsewhere, show=stop_at(8))
+    _, cell = prepared(composed, elsewhere)
+    steps = checkpoint_steps(cell.folder)
+    filler = disk.fill()
+    with pytest.raises((UserError, OSError), match="space"):
+        train(composed, elsewhere)
+    assert checkpoint_steps(cell.folder) == steps
+    filler.unlink()
+    train(composed, elsewhere)
+    assert read_state(cell.folder).val_loss == read_state(whole.folder).val_loss
+
+
+@pytest.mark.parametrize("fault", ["full", "read only"])
+def test_a_disk_that_takes_nothing_is_said_in_one_line(script: Script, small_disk: MakeDisk, fault: str) -> None:
+    disk = small_disk(1)
+    if fault == "full":
+        disk.fill()
+    else:
+        disk.set_writable(False)
+    ended = script("train.py", "tracker=none", f"outputs_dir={disk.folder}/outputs")
+    assert ended.returncode == 2, ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1, ended.stderr
+    assert str(disk.folder) in ended.stderr
+    assert ("No space left" if fault == "full" else "Read-only") in ended.stderr
+
+
+def test_a_flipped_byte_of_a_shard_is_seen_before_the_first_step(
+    composed: Compose, corpora: Path, tmp_path: Path, script: Script
+) -> None:
+    mine = tmp_path / "corpora"
+    shutil.copytree(corpora, mine)
+    shard = next(mine.glob("*/train-*.bin"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 4
+    shard.write_bytes(content)
+    with pytest.raises(UserError, match=f"{shard.name} was changed after it was written"):
+        train(composed, f"data_dir={mine}")
+    _, cell = prepared(composed, f"data_dir={mine}")
+    assert read_state(cell.folder).step == 0
+    train(composed, f"data_dir={mine}", "data.verify=never")
+
+
+def test_a_corpus_without_its_manifest_is_not_trained_on(composed: Compose, corpora: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "corpora"
+    shutil.copytree(corpora, mine)
+    next(mine.glob("*/manifest.json")).unlink()
+    with pytest.raises(UserError, match=r"no prepared corpus; run: python prepare\.py"):
+        prepared(composed, f"data_dir={mine}")
+
+
+@pytest.mark.parametrize("file", [checkpoint.MODEL, checkpoint.OPTIMIZER, "state.json"])
+def test_a_truncated_checkpoint_is_passed_over(
+    composed: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture, file: str
+) -> None:
+    """The one before it is continued from, and the result is that of a run that was never stopped."""
+    whole = train(composed)
+    other = f"outputs_dir={tmp_path}/other"
+    with pytest.raises(Interrupted):
+        train(composed, other, show=stop_at(12))
+    _, cell = prepared(composed, other)
+    path = checkpoint_path(cell.folder, checkpoint_steps(cell.folder)[-1]) / file
+    os.truncate(path, path.stat().st_size // 2)
+    train(composed, other)
+    assert "passing over a damaged checkpoint" in caplog.text
+    assert read_state(cell.folder).val_loss == read_state(whole.folder).val_loss
+
+
+def test_a_second_process_at_a_cell_is_refused(composed: Compose, script: Script, outputs: Path, corpora: Path) -> None:
+    """Two real processes: the second ends at once and says so; the first goes on."""
+    longer = ["tokens=1280000", "data.max_epochs=100", "tracker=none", "progress=false", f"data_dir={corpora}"]
+    _, cell = prepared(composed, *longer)
+    first = subprocess.Popen([sys.executable, str(ROOT / "train.py"), *longer], stderr=subprocess.PIPE)
+    try:
+        _until(lambda: read_state(cell.folder).step > 0 or first.poll() is not None)
+        second = script("train.py", *longer)
+        assert second.returncode == 2, second.stderr
+        assert "is being trained by another process" in second.stderr
+        assert first.poll() is None
+        assert read_state(cell.folder).status is Status.running
+    finally:
+        first.send_signal(signal.SIGTERM)
+        first.communicate(timeout=120)
+
+
+def _until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
