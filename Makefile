@@ -5,6 +5,9 @@ PYTHON ?= python3
 VENV ?= .venv
 # Which torch to install: auto (a GPU's own build where there is a GPU, else without CUDA), cpu, cu128, rocm6.3, ...
 TORCH ?= auto
+# yes: exactly the packages of requirements.lock, by their hashes
+LOCKED ?= no
+HOST ?= 127.0.0.1
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
@@ -16,7 +19,7 @@ help: ## list the targets
 setup: $(READY) ## make the environment in .venv (TORCH=auto|cpu|cu128|rocm6.3 chooses torch's build)
 
 $(READY): pyproject.toml scripts/setup.sh
-	PYTHON=$(PYTHON) VENV=$(VENV) TORCH=$(TORCH) bash scripts/setup.sh
+	PYTHON=$(PYTHON) VENV=$(VENV) TORCH=$(TORCH) LOCKED=$(LOCKED) bash scripts/setup.sh
 	@touch $@
 
 demo: $(READY) ## corpus, a sweep of 12 shapes x 2 rates, cooldowns, fits, a picture: about 7 minutes on 2 cores
@@ -46,8 +49,10 @@ format: $(READY) ## put the code in style
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-ui: $(READY) ## MLflow on the loopback address with all runs (PORT=5000)
-	$(BIN)/mlflow server --host 127.0.0.1 --port $(or $(PORT),5000) \
+ui: $(READY) ## MLflow with all runs, on the loopback address (PORT=5000; HOST=ADDRESS opens it to others)
+	@case "$(HOST)" in 127.*|localhost|::1) ;; *) echo "warning: whoever reaches $(HOST) can read, change and delete every" \
+		"run: MLflow asks for no password unless it is set up to: docs/guarantees.md, Servers" >&2 ;; esac
+	$(BIN)/mlflow server --host $(HOST) --port $(or $(PORT),5000) \
 		--backend-store-uri sqlite:///$${SHAPELAW_OUTPUTS:-$(CURDIR)/outputs}/mlflow.db \
 		--default-artifact-root $${SHAPELAW_OUTPUTS:-$(CURDIR)/outputs}/mlflow
 

@@ -4,8 +4,9 @@
 #   auto     a wheel from a folder that pip is configured with, if there is one; else the build for this machine's GPU,
 #            or the one without CUDA where there is no GPU (uv knows where each lies)
 #   cpu, cu128, rocm6.3, ...   that build
+# LOCKED=yes then installs what requirements.lock lists, with its hashes, and nothing else.
 set -euo pipefail
-: "${PYTHON:=python3}" "${VENV:=.venv}" "${TORCH:=auto}"
+: "${PYTHON:=python3}" "${VENV:=.venv}" "${TORCH:=auto}" "${LOCKED:=no}"
 version=2.13.0
 
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "shapelaw needs Python 3.11 or newer; PYTHON=$PYTHON is $("$PYTHON" --version)" >&2; exit 2; }
@@ -27,4 +28,10 @@ if ! have_torch; then
     pip install -q "torch==$version"
   fi
 fi
-pip install -q -e '.[dev]'
+if [ "$LOCKED" = yes ]; then
+  pip install -q --require-hashes --no-deps -r requirements.lock
+  pip install -q --no-build-isolation --no-deps -e .
+  pip check >/dev/null || { pip check >&2; exit 1; }
+else
+  pip install -q -e '.[dev]'
+fi

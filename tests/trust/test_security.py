@@ -1,0 +1,83 @@
+"""No one let in: nothing of the environment leaks, nothing unsafe is read, servers stay on this machine unless told otherwise."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support import ROOT, Script
+
+PLANTED = {
+    "AWS_SECRET_ACCESS_KEY": "planted-aws-7c1d",
+    "MLFLOW_TRACKING_PASSWORD": "planted-mlflow-55aa",
+    "HF_TOKEN": "planted-hf-0b9e",
+    "MY_DATABASE_URL": "postgresql://me:planted-url-91f3@host/db",
+}
+PICKLES = {"sweep/records.py", "training/processes.py"}
+"""Where pickles are read: what a launcher wrote for its own jobs, in a folder that is checked; and a pipe to a child."""
+UNSAFE = {
+    *("pickle.load", "pickle.loads", "torch.load", "eval", "exec", "os.system", "os.popen", "yaml.load", "marshal.loads"),
+    *("joblib.load", "pd.read_pickle", "subprocess.getoutput"),
+}
+
+
+def test_no_secret_of_the_environment_is_kept(script: Script, outputs: Path) -> None:
+    """A run, a fit and their MLflow records, searched byte by byte for what the environment held."""
+    trained = script("train.py", **PLANTED)
+    assert trained.returncode == 0, trained.stderr
+    failed = script("train.py", "lr_base=1e30", "optim.clip_norm=0", **PLANTED)
+    assert failed.returncode != 0
+    said = trained.stdout + trained.stderr + failed.stdout + failed.stderr
+    for secret in PLANTED.values():
+        assert secret not in said
+        assert not _files_with(outputs, secret)
+    assert _files_with(outputs, "val/loss"), "the search finds what is there"
+
+
+def _files_with(folder: Path, text: str) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
+
+
+def test_nothing_unsafe_is_read() -> None:
+    """No pickle, eval or shell anywhere but in the two places that read what the program itself has just written."""
+    found = set()
+    for path in (ROOT / "src" / "shapelaw").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            name = ast.unparse(node.func)
+            shell = any(word.arg == "shell" for word in node.keywords)
+            pickles = any(word.arg == "allow_pickle" for word in node.keywords)
+            if name in UNSAFE or shell or pickles:
+                found.add(path.relative_to(ROOT / "src" / "shapelaw").as_posix())
+    assert found == PICKLES
+
+
+@pytest.mark.parametrize(("host", "warned"), [("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True)])
+def test_the_server_stays_on_this_machine_unless_told_otherwise(tmp_path: Path, host: str, warned: bool) -> None:
+    """`make ui` with a stand-in for mlflow that says what it was called with."""
+    stand_in = tmp_path / "bin" / "mlflow"
+    stand_in.parent.mkdir()
+    stand_in.write_text('#!/bin/sh\necho "$@"\n')
+    stand_in.chmod(0o755)
+    given = [] if host == "127.0.0.1" else [f"HOST={host}"]
+    command = ["make", "-s", "ui", f"BIN={stand_in.parent}", f"READY={stand_in}", *given]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert f"--host {host} " in done.stdout
+    assert ("warning" in done.stderr) is warned
+    assert ("docs/guarantees.md" in done.stderr) is warned
+
+
+def test_what_ci_installs_is_locked_by_hashes() -> None:
+    """Every line of requirements.lock names one version, and every package has hashes."""
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    packages = [line for line in lines if line and not line.startswith((" ", "#"))]
+    assert len(packages) > 100
+    assert all("==" in line and line.endswith("\\") for line in packages)
+    for number, line in enumerate(lines):
+        if line in packages:
+            assert lines[number + 1].strip().startswith("--hash=sha256:")
+    assert "LOCKED=yes" in (ROOT / ".ci" / "run").read_text()
