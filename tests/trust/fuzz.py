@@ -31,7 +31,6 @@ from shapelaw.cell import State, Status, cell_of, corpus_folder, read_state
 from shapelaw.cli import _keys, explain, set_environment
 from shapelaw.config import FitConfig, ParallelKind, TrainConfig, store_schemas, to_dataclass
 from shapelaw.data import BytesChoice, TextSource, load_corpus, prepare
-from shapelaw.errors import UserError
 from shapelaw.files import SEAL
 from shapelaw.fitting.fit import fit
 from shapelaw.fitting.result import load_fit

@@ -1,4 +1,4 @@
-"""No one let in: nothing of the environment leaks, nothing unsafe is read, servers stay on this machine unless told otherwise."""
+"""No one let in: the environment does not leak, nothing unsafe is read, servers stay on this machine unless told otherwise."""
 
 from __future__ import annotations
 
@@ -19,7 +19,17 @@ PLANTED = {
 PICKLES = {"sweep/records.py", "training/processes.py"}
 """Where pickles are read: what a launcher wrote for its own jobs, in a folder that is checked; and a pipe to a child."""
 UNSAFE = {
-    *("pickle.load", "pickle.loads", "torch.load", "eval", "exec", "os.system", "os.popen", "yaml.load", "marshal.loads"),
+    *(
+        "pickle.load",
+        "pickle.loads",
+        "torch.load",
+        "eval",
+        "exec",
+        "os.system",
+        "os.popen",
+        "yaml.load",
+        "marshal.loads",
+    ),
     *("joblib.load", "pd.read_pickle", "subprocess.getoutput"),
 }
 
