@@ -9,7 +9,6 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.ticker import NullFormatter, ScalarFormatter
 from numpy.typing import NDArray
 
 from shapelaw.figures import style
@@ -54,7 +53,7 @@ def loss_against_flops(axes: Axes, runs: RunsTable, result: FitResult) -> None:
     axes.plot([], [], ".", color=style.NEUTRAL, label="measured")
     axes.plot([], [], "-", color=style.NEUTRAL, linewidth=0.9, label=f"law: {result.law}")
     axes.set(xscale="log", yscale="log", xlabel="training FLOPs", ylabel="held-out loss (nats per token)")
-    _plain_losses(axes)
+    style.plain_losses(axes)
     axes.legend()
     bar = axes.figure.colorbar(ScalarMappable(norm, style.SEQUENTIAL), ax=axes, pad=0.02)
     bar.set_label("parameters")
@@ -114,12 +113,3 @@ def slope_profile(axes: Axes, result: FitResult) -> None:
 def _envelope_label(result: FitResult) -> str:
     exponent = result.compute_optimal_exponent
     return "lowest over the shapes" + (f", N ~ C^{exponent:.2f}" if exponent is not None else "")
-
-
-def _plain_losses(axes: Axes) -> None:
-    """Losses as plain numbers on their logarithmic axis."""
-    axes.yaxis.set_major_formatter(ScalarFormatter())
-    low, high = axes.get_ylim()
-    few = high / low < 4
-    axes.yaxis.set_minor_formatter(ScalarFormatter() if few else NullFormatter())
-    axes.tick_params(axis="y", which="minor", labelsize=6.5)

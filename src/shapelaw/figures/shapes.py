@@ -11,13 +11,16 @@ from shapelaw.counting import flops_per_token, params_total
 from shapelaw.figures import style
 from shapelaw.figures.entry import Entry, Tables, said
 from shapelaw.figures.evidence import CannotDraw, Evidence
+from shapelaw.figures.industry import models
 from shapelaw.prescribe.world import rules_of
 from shapelaw.runs import RunsTable
 from shapelaw.shapes import HEAD_SIZE, ShapeRules, feasible_shapes
 
 SIZES = (50e6, 100e6, 500e6, 1e9, 2e9, 4e9, 7e9)
 """Parameters near which the paper's shapes were chosen."""
-WIDTH_TICKS, DEPTH_TICKS = (256, 512, 1024, 2048, 4096, 8192), (2, 5, 10, 20, 50, 100, 200)
+DEPTH_TICKS = (1, 2, 5, 10, 20, 50, 100, 200)
+ASPECTS = (4, 16, 64, 256)
+"""Width over depth of the guiding lines."""
 
 
 def feasible_table(evidence: Evidence) -> Tables:
@@ -87,7 +90,7 @@ def shape_ticks(axes: Axes) -> None:
     """Ticks of a plane of widths and depths at usual values within its limits."""
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     widths = [2**k for k in range(3, 16) if left <= 2**k <= right]
-    depths = [value for value in (1, *DEPTH_TICKS) if low <= value <= high]
+    depths = [value for value in DEPTH_TICKS if low <= value <= high]
     style.plain_ticks(axes, widths, depths)
 
 
@@ -122,7 +125,46 @@ def trained(runs: RunsTable) -> pd.DataFrame:
     return kept.sort_values(["width", "depth"]).reset_index(drop=True)
 
 
+def spread_table(evidence: Evidence) -> Tables:
+    """Shapes of the runs, and of widely used models."""
+    return {
+        "trained": trained(with_shapes(evidence.runs())),
+        "industry": models()[["name", "family", "width", "depth"]],
+    }
+
+
+def spread(tables: Tables) -> Figure:
+    """Both on one plane, with lines of equal aspect ratio."""
+    figure, axes = style.canvas(2.9)
+    for i, (family, some) in enumerate(tables["industry"].groupby("family")):
+        axes.plot(some["width"], some["depth"], style.MARKERS[i], color=style.COLOURS[i], label=family, linestyle="")
+    own = tables["trained"]
+    axes.plot(own["width"], own["depth"], "*", color="black", markersize=6, label="these runs", linestyle="")
+    axes.set(xscale="log", yscale="log", xlabel="width", ylabel="depth")
+    limits = axes.get_xlim(), axes.get_ylim()
+    for ratio in ASPECTS:
+        axes.plot(limits[0], np.array(limits[0]) / ratio, color=style.NEUTRAL, linewidth=0.5, zorder=0)
+        place = min(limits[0][1] / 1.05, 0.93 * limits[1][1] * ratio)
+        text = f"{ratio}"
+        axes.annotate(text, (place, place / ratio), fontsize=5.5, color=style.NEUTRAL, ha="right", va="bottom")
+    axes.set(xlim=limits[0], ylim=limits[1])
+    axes.legend(loc="lower left", fontsize=6)
+    shape_ticks(axes)
+    return figure
+
+
 ENTRIES = (
+    Entry(
+        "fig02_shapes",
+        "Fig 2",
+        "Trained shapes beside widely used models",
+        spread_table,
+        spread,
+        said(
+            "Width and depth of the runs and of 21 widely used models; grey lines: width over depth as named.",
+            "The shapes of earlier scaling studies, which the paper shows too, are not among its published data.",
+        ),
+    ),
     Entry(
         "fig22_feasible_shapes",
         "Fig 22",

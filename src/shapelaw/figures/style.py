@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, ScalarFormatter
 
 COLUMN_INCHES, PAGE_INCHES = 3.3, 6.8
 """Widths of a column and of a page of two."""
@@ -25,6 +25,8 @@ SEQUENTIAL = "viridis"
 MARKERS = "os^Dv<>phX"
 BAND = 0.18
 """Opacity of intervals."""
+MANY_DECADES = 1e4
+"""Range of a logarithmic axis from which ticks between its decades only blacken it."""
 _LOOK: Any = {
     "font.size": 7.5,
     "axes.labelsize": 7.5,
@@ -77,6 +79,9 @@ def few_ticks(grid: Sequence[Axes]) -> None:
     for axes in grid:
         axes.xaxis.set_major_locator(LogLocator(numticks=6))
         axes.xaxis.set_minor_locator(NullLocator())
+        low, high = axes.get_ylim()
+        if high > MANY_DECADES * low:
+            axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_minor_formatter(NullFormatter())
 
 
@@ -85,6 +90,15 @@ def plain_ticks(axes: Axes, x: Sequence[float], y: Sequence[float]) -> None:
     for axis, values in ((axes.xaxis, x), (axes.yaxis, y)):
         axis.set_ticks(values, labels=[f"{value:g}" for value in values])
         axis.set_minor_locator(NullLocator())
+
+
+def plain_losses(axes: Axes) -> None:
+    """Losses as plain numbers on their logarithmic axis."""
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    low, high = axes.get_ylim()
+    few = high / low < 4
+    axes.yaxis.set_minor_formatter(ScalarFormatter() if few else NullFormatter())
+    axes.tick_params(axis="y", which="minor", labelsize=6.5)
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:

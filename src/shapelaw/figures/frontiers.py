@@ -1,0 +1,218 @@
+"""Approach 1: the points that no other beats, and lines through their sizes (Gemstones, Figs 4 and 9 to 11)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from shapelaw.errors import UserError
+from shapelaw.figures import style
+from shapelaw.figures.entry import Entry, Tables
+from shapelaw.figures.evidence import Evidence
+from shapelaw.fitting.line_fit import LineFit, LineOptions, fit_lines
+from shapelaw.fitting.lines import TARGETS
+from shapelaw.fitting.published import published_line
+from shapelaw.runs import RunsTable
+
+Array = NDArray[np.float64]
+
+COSTS = {"flops": "training FLOPs", "device_hours": "device hours"}
+METHODS = {"hull": ("convex hull", style.FITTED), "binning": ("binning", style.ENVELOPE)}
+CHINCHILLA = 20.0
+"""Tokens per parameter that Hoffmann et al. 2022 find best."""
+ENOUGH = 400
+"""Points of a curve that are drawn."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What one figure shows: a data set, and which sizes are regressed on the costs."""
+
+    subset: str
+    targets: Sequence[str]
+
+    def tables(self, evidence: Evidence) -> Tables:
+        """Every point (`points`), the optimal ones (`optimal`), and the lines through their sizes (`lines`)."""
+        runs = evidence.runs(self.subset)
+        costs = [cost for cost in COSTS if cost == "flops" or "device_hours" in runs.kept]
+        optimal, lines = [], []
+        for cost in costs:
+            for method in METHODS:
+                resampling = evidence.bootstrap if method == "hull" else None
+                found = fit_lines(runs, LineOptions(method, cost), resampling, evidence.seed)
+                optimal.append(_points(runs, costs).iloc[found.points].assign(cost=cost, method=method))
+                lines += [_line(found, target, cost, method) for target in TARGETS]
+        if evidence.published:
+            lines += [_published(target, self.subset) for target in TARGETS if _has(target, self.subset)]
+        tables = {"points": _points(runs, costs), "optimal": pd.concat(optimal), "lines": pd.DataFrame(lines)}
+        return {name: frame.reset_index(drop=True) for name, frame in tables.items()}
+
+    def draw(self, tables: Tables) -> Figure:
+        """Losses above, sizes below; FLOPs on the left, device hours on the right."""
+        costs = list(dict.fromkeys(tables["optimal"]["cost"]))
+        rows = 1 + len(self.targets)
+        figure, grid = style.panels(rows, len(costs), 1.75 * rows + 0.4, style.PAGE_INCHES * len(costs) / 2)
+        for i, cost in enumerate(costs):
+            column = grid[i :: len(costs)]
+            _losses(column[0], tables, cost)
+            for axes, target in zip(column[1:], self.targets, strict=True):
+                _sizes(axes, tables, cost, target)
+            column[-1].set_xlabel(COSTS[cost])
+        return figure
+
+
+def _points(runs: RunsTable, costs: Sequence[str]) -> pd.DataFrame:
+    kept = runs.kept.assign(flops=runs.flops())
+    kept = kept.assign(tokens_per_param=kept["tokens"] / kept["params"])
+    return kept[["run", "params", "tokens", "tokens_per_param", "loss", *costs]]
+
+
+def _line(found: LineFit, target: str, cost: str, method: str) -> dict[str, object]:
+    line = found.lines[target]
+    low, high = found.ends.get(target, (None, None))
+    row = {"cost": cost, "method": method, "target": target, "slope": line.slope, "intercept": line.intercept}
+    return {**row, "low": low, "high": high}
+
+
+def _published(target: str, subset: str) -> dict[str, object]:
+    line = published_line(target, subset)
+    row = {"cost": "flops", "method": "published", "target": target}
+    return {**row, "slope": line.slope, "intercept": line.intercept, "low": None, "high": None}
+
+
+def _has(target: str, subset: str) -> bool:
+    try:
+        published_line(target, subset)
+    except UserError:
+        return False
+    return True
+
+
+def _losses(axes: Axes, tables: Tables, cost: str) -> None:
+    """Every run's curve in grey, and the points that each way of choosing takes."""
+    for _, run in tables["points"].groupby("run"):
+        some = run[run[cost] > 0].sort_values(cost)
+        some = some.iloc[:: max(len(some) // ENOUGH, 1)]
+        axes.plot(some[cost], some["loss"], color="#999999", linewidth=0.5, zorder=1)
+    _chosen(axes, tables, cost, "loss")
+    axes.set(xscale="log", yscale="log", ylabel="loss (nats per token)")
+    shown = tables["optimal"].loc[tables["optimal"]["cost"] == cost, "loss"]
+    axes.set_ylim(0.97 * shown.min(), min(1.1 * shown.max(), 8.0))
+    style.plain_losses(axes)
+    axes.legend(loc="upper right")
+
+
+def _sizes(axes: Axes, tables: Tables, cost: str, target: str) -> None:
+    """The chosen points' sizes and the lines through them."""
+    _chosen(axes, tables, cost, target, named=False)
+    lines = tables["lines"]
+    lines = lines[(lines["cost"] == cost) & (lines["target"] == target)]
+    hull = _optimal(tables, cost, "hull")
+    ends = np.geomspace(hull[cost].min() / 3, hull[cost].max() * 10, 40)
+    for _, line in lines.iterrows():
+        _drawn(axes, line, ends, np.log(hull[cost].to_numpy()))
+    if target == "tokens_per_param":
+        axes.axhline(CHINCHILLA, color=style.NEUTRAL, linestyle="-.", linewidth=0.9, label="20 (Hoffmann et al.)")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        ylabel=target.replace("_per_param", " per parameter").replace("params", "parameters"),
+    )
+    if target == "tokens_per_param":
+        axes.set_ylim(bottom=axes.get_ylim()[0] / 25)  # room for the legend
+    axes.legend(fontsize=6, loc="lower right" if target == "tokens_per_param" else "upper left")
+
+
+def _drawn(axes: Axes, line: pd.Series, ends: Array, at: Array) -> None:
+    """A line; the hull's with its interval about the centre of the points that it is fitted to."""
+    method = str(line["method"])
+    if method == "published":
+        axes.plot(ends, _at(line, ends), "--", color="black", linewidth=0.9, label="published", zorder=4)
+        return
+    label, colour = METHODS[method]
+    text = f"{label}: {line['slope']:.2f}"
+    if pd.notna(line["low"]):
+        text += f" ({line['low']:.2f} to {line['high']:.2f})"
+        middle = np.exp(at.mean())
+        turned = [_at(line, middle) * (ends / middle) ** line[end] for end in ("low", "high")]
+        axes.fill_between(ends, np.minimum(*turned), np.maximum(*turned), color=colour, alpha=style.BAND, linewidth=0)
+    axes.plot(ends, _at(line, ends), color=colour, label=text, zorder=3)
+
+
+def _at(line: pd.Series, cost: Array | float) -> Array:
+    return np.asarray(np.exp(line["intercept"]) * np.asarray(cost) ** line["slope"])
+
+
+def _optimal(tables: Tables, cost: str, method: str) -> pd.DataFrame:
+    frame = tables["optimal"]
+    return frame[(frame["cost"] == cost) & (frame["method"] == method)]
+
+
+def _chosen(axes: Axes, tables: Tables, cost: str, name: str, named: bool = True) -> None:
+    for method, marker, size in (("binning", ".", 2.0), ("hull", "x", 4.0)):
+        some = _optimal(tables, cost, method)
+        label, colour = METHODS[method]
+        colour = "black" if method == "hull" else colour
+        text = f"{label}, {len(some)} points" if named else None
+        axes.plot(some[cost], some[name], marker, color=colour, markersize=size, label=text, linestyle="", zorder=2)
+
+
+def caption(about: str) -> Callable[[Evidence, Tables], str]:
+    """What is chosen and fitted; that the published lines are ours."""
+
+    def text(evidence: Evidence, tables: Tables) -> str:
+        said = (
+            f"{about} Above: every run's loss, the vertices of the lower convex hull in logarithms (crosses) and the lowest "
+            "point of each of 250 bins of the cost per decade (dots). Below: their sizes and least-squares lines, named by "
+            "slope; bands and brackets: 90% of refits on resampled runs, the band turned about the points' centre."
+        )
+        if evidence.published:
+            said += (
+                " The published lines on FLOPs are the same to rounding. Device hours are the published seconds per step "
+                "times devices."
+            )
+        return said
+
+    return text
+
+
+def _entry(name: str, number: str, title: str, about: str, asked: Asked) -> Entry:
+    return Entry(name, number, title, asked.tables, asked.draw, caption(about))
+
+
+ENTRIES = (
+    _entry(
+        "fig04_approach_1",
+        "Fig 4",
+        "Approach 1: tokens per parameter",
+        "Approach 1 on the hot runs.",
+        Asked("hot_477", ("tokens_per_param",)),
+    ),
+    _entry(
+        "fig09_approach_1_all",
+        "Fig 9",
+        "Approach 1: all sizes",
+        "Approach 1 on the hot runs.",
+        Asked("hot_477", TARGETS),
+    ),
+    _entry(
+        "fig10_approach_1_half_rate",
+        "Fig 10",
+        "Approach 1 at half the rate",
+        "Approach 1 on the runs at half the rate.",
+        Asked("lr_ablation_hot_477", TARGETS),
+    ),
+    _entry(
+        "fig11_approach_1_cooldown",
+        "Fig 11",
+        "Approach 1 after cooldown",
+        "Approach 1 on the losses after the cooldowns.",
+        Asked("cool_end", TARGETS),
+    ),
+)
