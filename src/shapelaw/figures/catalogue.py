@@ -13,7 +13,7 @@ from shapelaw.figures.evidence import Evidence
 
 _PARTS = (shapes, curves, frontiers, prescriptions, rainbow, costs, delta_grid, held_out)
 CATALOGUE: tuple[Entry, ...] = tuple(
-    sorted((entry for part in _PARTS for entry in part.ENTRIES), key=lambda entry: entry.name)
+    sorted((entry for part in _PARTS for entry in part.ENTRIES), key=lambda entry: (not entry.number, entry.name))
 )
 
 

@@ -155,7 +155,7 @@ def overtrained(tables: Tables) -> Figure:
         if "industry" in tables:
             _reference_losses(axes, tables["industry"])
     grid[0].set_ylabel("loss (nats per token)")
-    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper center")
+    style.legend_above(figure, grid[:1], 1)
     return figure
 
 
@@ -202,8 +202,8 @@ def aspect(tables: Tables) -> Figure:
         colour, marker = style.COLOURS[i], style.MARKERS[i]
         for axes, name, scale in ((grid[0], "excess", 100.0), (grid[1], "budget_factor", 1.0)):
             if f"{name}_low" in one:
-                ends = [scale * one[f"{name}_{end}"] for end in ("low", "high")]
-                axes.fill_between(one["aspect_ratio"], *ends, color=colour, alpha=style.BAND, linewidth=0)
+                low, high = (scale * one[f"{name}_{end}"] for end in ("low", "high"))
+                axes.fill_between(one["aspect_ratio"], low, high, color=colour, alpha=style.BAND, linewidth=0)
             label = f"{budget:.0e} FLOPs".replace("e+", "e")
             axes.plot(one["aspect_ratio"], scale * one[name], marker + "-", color=colour, markersize=3, label=label)
             axes.set(xscale="log", xlabel="width / depth, held")
@@ -212,9 +212,9 @@ def aspect(tables: Tables) -> Figure:
             axes.xaxis.set_minor_locator(NullLocator())
     grid[0].set_ylabel("loss above the lowest (%)")
     grid[1].set(ylabel="budget to make up for it, times", yscale="log")
-    high = float(frame["budget_factor"].replace(np.inf, np.nan).max())
-    ticks = [value for value in (1, 1.5, 2, 3, 5, 10, 20, 50) if value <= 1.3 * high]
-    grid[1].set_yticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    most = float(frame["budget_factor"].replace(np.inf, np.nan).max())
+    factors = [value for value in (1, 1.5, 2, 3, 5, 10, 20, 50) if value <= 1.3 * most]
+    grid[1].set_yticks(factors, labels=[f"{value:g}" for value in factors])
     grid[1].yaxis.set_minor_locator(NullLocator())
     grid[0].legend()
     return figure
@@ -240,8 +240,8 @@ ENTRIES = (
             "Above: what each run paid for its loss at one token count, over what the convex hull of all runs pays for it. "
             "Below: the cost of reaching one loss by the interaction law for every feasible shape, over the lowest (star); GPU "
             "hours by measured steps, interpolated over shape; white: shapes that never reach the loss.",
-            "Tokens: 300B, as in the paper, which shows the runs alone. Its text names about 50% (FLOPs) and 200% (GPU hours) for "
-            "the worst; against the hull of all runs, as here, the small models pay most, as 300B tokens overtrain them.",
+            "Tokens: 300B, as in the paper, which shows the runs alone. Its text names about 50% (FLOPs) and 200% (GPU hours) "
+            "for the worst; against the hull of all runs, as here, the small models pay most, as 300B tokens overtrain them.",
         ),
     ),
     Entry(

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from shapelaw.figures import style
@@ -63,7 +64,7 @@ def curves(tables: Tables) -> Figure:
     return figure
 
 
-def _group(axes: Axes, frame: pd.DataFrame, norm: style.LogNorm) -> None:
+def _group(axes: Axes, frame: pd.DataFrame, norm: LogNorm) -> None:
     final = frame.sort_values("tokens").groupby("run").tail(1).sort_values("loss", ascending=False)
     dashes = ("-", "--", ":", "-.")
     for i, (_, last) in enumerate(final.iterrows()):
@@ -137,14 +138,14 @@ def rates(tables: Tables) -> Figure:
         axes.set(xscale="log", xlabel=label, ylabel="loss (nats per token)")
         axes.set_ylim(top=1.03 * ceiling)
     grid[1].axvline(LR_BASE, color=style.NEUTRAL, linewidth=0.9, linestyle=":", label=f"lr_base {LR_BASE:g}")
-    figure.legend(*grid[1].get_legend_handles_labels(), loc="outside upper center", ncols=5)
+    style.legend_above(figure, grid[1:], 5)
     return figure
 
 
 def _rates(axes: Axes, one: pd.DataFrame, name: str, label: str, i: int, ceiling: float) -> None:
     colour, marker = style.COLOURS[i % len(style.COLOURS)], style.MARKERS[i % len(style.MARKERS)]
     axes.plot(one[name], np.minimum(one["loss"], 2 * ceiling), marker + "-", color=colour, label=label, clip_on=True)
-    best = one.loc[one["loss"].idxmin()]
+    best = one.iloc[int(np.argmin(one["loss"]))]
     axes.plot(best[name], best["loss"], marker, color=colour, markersize=7, markerfacecolor="none")
 
 

@@ -51,8 +51,9 @@ def exponents(axes: Axes, frame: pd.DataFrame) -> None:
     for solver, own in frame.groupby("solver", sort=True):
         for i, delta in enumerate(deltas):
             line = own[own["delta"] == delta].sort_values("grid_size")
-            look = {"marker": style.MARKERS[i], "color": style.COLOURS[i], "linestyle": DASHES.get(str(solver), "--")}
-            axes.plot(line["grid_size"], line["exponent"], label=f"{solver}, delta {delta:g}", **look)
+            look = style.MARKERS[i] + DASHES.get(str(solver), "--")
+            label = f"{solver}, delta {delta:g}"
+            axes.plot(line["grid_size"], line["exponent"], look, color=style.COLOURS[i], label=label)
     axes.set(xscale="log", xlabel="starts", ylabel="exponent a of the compute-optimal N ~ C^a")
 
 
@@ -80,8 +81,7 @@ def sweep(tables: Tables) -> Figure:
     for axes, subset in zip(grid, subsets, strict=True):
         exponents(axes, frame[frame["subset"] == subset])
         axes.set_title(SUBSETS[subset] if len(subsets) > 1 else "")
-    handles, labels = grid[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=2)
+    style.legend_above(figure, grid, 2)
     return figure
 
 

@@ -77,7 +77,7 @@ def draw(tables: Tables) -> Figure:
     ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if low <= tick <= high]
     axes.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
     axes.xaxis.set_minor_formatter(NullFormatter())
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=6)
+    style.legend_above(figure, [axes], 2)
     return figure
 
 

@@ -183,7 +183,7 @@ def short(tables: Tables) -> Figure:
     figure, grid = style.panels(1, 2, 2.9)
     for axes, name in zip(grid, ("aspect_ratio", "tokens_per_param"), strict=True):
         _panel(axes, tables, tables["curves"], name)
-    _legend(figure, grid)
+    style.legend_above(figure, grid, 4)
     return figure
 
 
@@ -202,7 +202,7 @@ def extended(tables: Tables) -> Figure:
                 axes.set_xlabel("")
     for i in range(3) if len(sized) else ():
         _share_y(grid[i], grid[3 + i])
-    _legend(figure, grid)
+    style.legend_above(figure, grid, 4)
     return figure
 
 
@@ -272,15 +272,6 @@ def _share_y(first: Axes, second: Axes) -> None:
     ends = min(low), max(high)
     first.set_ylim(*ends)
     second.set_ylim(*ends)
-
-
-def _legend(figure: Figure, grid: Sequence[Axes]) -> None:
-    """One legend for all panels, above them."""
-    named = {}
-    for axes in grid:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            named.setdefault(label, handle)
-    figure.legend(list(named.values()), list(named), loc="outside upper center", ncols=4)
 
 
 def caption(about: str, asked: Asked) -> Callable[[Evidence, Tables], str]:

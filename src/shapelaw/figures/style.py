@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
@@ -90,6 +91,15 @@ def plain_ticks(axes: Axes, x: Sequence[float], y: Sequence[float]) -> None:
     for axis, values in ((axes.xaxis, x), (axes.yaxis, y)):
         axis.set_ticks(values, labels=[f"{value:g}" for value in values])
         axis.set_minor_locator(NullLocator())
+
+
+def legend_above(figure: Figure, grid: Sequence[Axes], columns: int) -> None:
+    """One legend for all panels, above them; what is named alike is named once."""
+    named: dict[str, Artist] = {}
+    for axes in grid:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            named.setdefault(str(label), handle)
+    figure.legend(handles=list(named.values()), labels=list(named), loc="outside upper center", ncols=columns)
 
 
 def plain_losses(axes: Axes) -> None:

@@ -1,0 +1,128 @@
+"""The catalogue: what figures show against published numbers, and what is left out with a reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from shapelaw.figures import catalogue, costs, curves, frontiers, prescriptions, rainbow, shapes, style
+from shapelaw.figures.catalogue import CATALOGUE, Drawn, NotDrawn
+from shapelaw.figures.evidence import Evidence, of_a_table, of_the_paper
+from shapelaw.fitting.options import BootstrapOptions
+from shapelaw.runs.table import RunsTable
+from worlds import table
+
+PAPER = {2, 3, 4, 5, *range(6, 25)}
+"""Every figure of the paper but the first, a drawing."""
+
+
+@pytest.fixture(scope="module")
+def published(data_dir: Path) -> Evidence:
+    return of_the_paper(bootstrap=BootstrapOptions(n=10))
+
+
+def test_every_figure_of_the_paper_is_there() -> None:
+    assert {int(entry.number.removeprefix("Fig ")) for entry in CATALOGUE if entry.number} == PAPER
+    assert len({entry.name for entry in CATALOGUE}) == len(CATALOGUE)
+    assert all(entry.name.startswith(f"fig{int(entry.number[4:]):02d}") for entry in CATALOGUE if entry.number)
+
+
+@pytest.mark.parametrize("name", ["fig02", "fig03", "fig04", "fig22", "fig24"])
+def test_quick_figures_are_drawn_with_tables_and_a_caption(name: str, published: Evidence, tmp_path: Path) -> None:
+    (made,) = catalogue.draw(published, tmp_path, catalogue.chosen([name]))
+    assert isinstance(made, Drawn)
+    assert {path.suffix for path in made.files} == {".png", ".pdf", ".csv"}
+    assert all(path.stat().st_size > 100 for path in made.files)
+    assert len(made.caption) > 60
+    assert made.entry.number in made.entry.heading
+
+
+@pytest.mark.slow
+def test_all_of_them_are_drawn_from_the_published_runs(published: Evidence, tmp_path: Path) -> None:
+    made = list(catalogue.draw(published, tmp_path))
+    assert not [one.reason for one in made if isinstance(one, NotDrawn)]
+    assert len(made) == len(CATALOGUE)
+
+
+def test_feasible_shapes_are_as_many_as_the_paper_says(published: Evidence) -> None:
+    tables = shapes.feasible_table(published)
+    assert (len(tables["feasible"]), len(tables["trained"])) == (386, 22)
+
+
+def test_hull_lines_are_the_published_ones(published: Evidence) -> None:
+    lines = frontiers.Asked("cool_end", ("params",)).tables(published)["lines"].set_index(["cost", "method", "target"])
+    for target in ("params", "tokens", "tokens_per_param"):
+        for name in ("slope", "intercept"):
+            ours, theirs = (lines.loc[("flops", method, target), name] for method in ("hull", "published"))
+            assert ours == pytest.approx(theirs, abs=1e-9)
+
+
+def test_rates_are_those_of_the_study(data_dir: Path) -> None:
+    found = curves.published_rates()
+    assert len(found) == 23
+    one = found[(found["width"] == 256) & (found["depth"] == 80) & (found["lr_eff"] == 5e-3)].iloc[0]
+    assert one["lr_base"] == pytest.approx(5e-3 * 256 * 80**0.5)
+    assert one["loss"] == pytest.approx(3.6207480430603023)
+
+
+def test_the_rainbow_stands_beside_the_published_exponents(published: Evidence) -> None:
+    lines = {(line.subset, line.method, line.counting): rainbow.published_exponent(line) for line in rainbow.LINES}
+    assert lines["hot_100b+_512x", "parametric", "total"] == pytest.approx(0.2805, abs=5e-5)
+    assert lines["slim_chinchilla", "parametric", "total"] == pytest.approx(0.6315, abs=5e-5)
+    assert lines["hot_477", "hull", "total"] == pytest.approx(0.499380216082636)
+    assert all(value is not None for value in lines.values())
+
+
+def test_the_rainbow_names_every_line() -> None:
+    rows = [("hot", "parametric", "total", 0.7, 0.6, 0.8), ("cool_end", "hull", "no_embedding_and_head", 0.6, 0.5, 0.7)]
+    frame = pd.DataFrame(rows, columns=["subset", "method", "counting", "exponent", "low", "high"])
+    figure = rainbow.draw({"lines": frame.assign(published=[0.72, np.nan])})
+    fan, slopes = figure.axes
+    assert [text.get_text() for text in slopes.get_yticklabels()] == ["cool_end, no embedding or head", "hot"]
+    assert fan.lines[0].get_ydata()[-1] == pytest.approx(100**0.7)
+    assert [line.get_xdata()[0] for line in slopes.lines if line.get_marker() == "x" and len(line.get_xdata())] == [
+        0.72
+    ]
+
+
+def test_curves_outside_the_fitted_domain_are_thin() -> None:
+    curve = pd.DataFrame(
+        {"budget": [1e19, 1e20, 1e21], "inside": [True, True, False], "kind": "ours", "law": "interaction"}
+    )
+    for name in prescriptions.LABELS:
+        ends = {name: [10.0, 30.0, 90.0], f"{name}_low": [9.0, 25.0, 70.0], f"{name}_high": [11.0, 35.0, 99.0]}
+        curve = curve.assign(**ends)
+    first = prescriptions.short({"curves": curve}).axes[0]
+    thin, wide = first.lines[:2]
+    assert np.array_equal(thin.get_ydata(), [10.0, 30.0, 90.0])
+    assert np.isnan(wide.get_xdata()[2])
+
+
+def test_chinchillas_line_splits_the_budget() -> None:
+    ends = pd.Series([1e20, 5.76e23])
+    params, tokens = (prescriptions.others(ends, name)["Chinchilla, refitted"][1][1] for name in ("params", "tokens"))
+    assert 6 * params * tokens == pytest.approx([1e20, 5.76e23])
+    assert 5e10 < params[1] < 1e11  # Chinchilla had 70B
+
+
+def test_the_best_shape_is_starred() -> None:
+    w, d = np.meshgrid([256.0, 512.0, 1024.0], [4.0, 8.0, 16.0])
+    cost = 1 + (np.log(w / 512) ** 2 + np.log(d / 8) ** 2)
+    cost[0, 0] = np.inf
+    frame = pd.DataFrame({"loss": 2.6, "width": w.ravel(), "depth": d.ravel(), "overspend": cost.ravel()})
+    _, axes = style.canvas()
+    costs._by_law(axes, frame, "FLOPs")
+    star = axes.lines[-1]
+    assert (star.get_xdata()[0], star.get_ydata()[0]) == (512.0, 8.0)
+
+
+def test_what_the_data_cannot_show_is_left_out_with_its_reason(tmp_path: Path) -> None:
+    without = RunsTable(table().frame.drop(columns="vocab_size"))
+    evidence = of_a_table(without, {"hot_100b+": "tokens > 0"})
+    made = list(catalogue.draw(evidence, tmp_path, catalogue.chosen(["fig14", "fig22"])))
+    reasons = {one.entry.name: one.reason for one in made if isinstance(one, NotDrawn)}
+    assert reasons["fig22_feasible_shapes"] == "the runs do not name their width, depth and vocabulary"
+    assert reasons["fig14_cooldown"].startswith("there are no such runs as the paper's cool_end")
