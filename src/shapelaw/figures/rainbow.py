@@ -89,7 +89,8 @@ def _colours(lines: pd.DataFrame) -> list[str]:
     """One colour for each data set."""
     subsets = [str(name).removesuffix("_477") for name in lines["subset"]]
     names = sorted(set(subsets))
-    return [style.COLOURS[names.index(name) % len(style.COLOURS)] for name in subsets]
+    colours = [style.NEUTRAL if colour == "#000000" else colour for colour in style.COLOURS]  # black is the published's
+    return [colours[names.index(name) % len(colours)] for name in subsets]
 
 
 def caption(evidence: Evidence, tables: Tables) -> str:
