@@ -72,7 +72,7 @@ def draw(tables: Tables) -> Figure:
         axes.plot(100 * own["error"], places, style.MARKERS[i], color=style.COLOURS[i], label=law)
     axes.set_yticks(range(len(kinds)), [KINDS[kind] for kind in kinds])
     axes.invert_yaxis()
-    axes.set(xscale="log", xlabel="mean absolute error of the predicted loss (%)")
+    axes.set(xscale="log", xlabel="mean absolute error of the loss (%)")
     low, high = axes.get_xlim()
     ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if low <= tick <= high]
     axes.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
