@@ -52,7 +52,7 @@ format: $(READY) ## put the code in style
 ui: $(READY) ## MLflow with all runs, on the loopback address (PORT=5000; HOST=ADDRESS opens it to others)
 	@case "$(HOST)" in 127.*|localhost|::1) ;; *) echo "warning: whoever reaches $(HOST) can read, change and delete every" \
 		"run: MLflow asks for no password unless it is set up to: docs/guarantees.md, Servers" >&2 ;; esac
-	$(BIN)/mlflow server --host $(HOST) --port $(or $(PORT),5000) \
+	$(BIN)/mlflow server --host $(HOST) --port $(or $(PORT),5000) --workers 1 \
 		--backend-store-uri sqlite:///$${SHAPELAW_OUTPUTS:-$(CURDIR)/outputs}/mlflow.db \
 		--default-artifact-root $${SHAPELAW_OUTPUTS:-$(CURDIR)/outputs}/mlflow
 

@@ -13,7 +13,7 @@ from shapelaw.cell import cell_of
 from shapelaw.cli import set_environment
 from shapelaw.config import FitConfig, PrepareConfig, TrainConfig, store_schemas, to_dataclass
 from shapelaw.counting import params_total
-from shapelaw.laws import LAWS
+from shapelaw.laws import ACCURACY_LAWS, LAWS
 from support import PUBLISHED, ROOT, Compose, Script
 
 CONF = ROOT / "conf"
@@ -47,6 +47,8 @@ def test_every_choice_of_preparing_composes(composed: Compose, choice: str) -> N
 
 def test_every_law_and_every_choice_has_a_file_of_its_own() -> None:
     assert options("law") == sorted(LAWS)
+    files = sorted((CONF / "law" / "accuracy").glob("*.yaml"))
+    assert [yaml.safe_load(file.read_text())["name"] for file in files] == sorted(ACCURACY_LAWS)
 
 
 def test_every_choice_says_what_it_is() -> None:

@@ -29,6 +29,8 @@ VAL_LOSS = "val/loss"
 IDENTITY_TAG = "shapelaw.identity"
 KIND_TAG = "shapelaw.kind"
 PARENT_TAG = "mlflow.parentRunId"
+SWEEP_TAG = "shapelaw.sweep"
+"""Identity of the sweep that made a run: `tags.`shapelaw.sweep` = '...'` finds them all."""
 BATCH_METRICS = 200
 BATCH_SECONDS = 10.0
 
@@ -160,6 +162,7 @@ class MlflowTracker:
         tags = {IDENTITY_TAG: info.identity, KIND_TAG: info.kind, **info.tags}
         if info.parent_run_id:
             tags[PARENT_TAG] = info.parent_run_id
+            tags[SWEEP_TAG] = self.client.get_run(info.parent_run_id).data.tags[IDENTITY_TAG]
         run = self.client.create_run(self.experiment_id, tags=tags, run_name=info.name)
         params = [Param(key, str(value)) for key, value in info.params.items()]
         self.client.log_batch(run.info.run_id, params=params)
@@ -182,8 +185,11 @@ def client(uri: str) -> MlflowClient:
     return MlflowClient(tracking_uri=uri)
 
 
-def open_store(uri: str, artifacts: str, experiment: str) -> str:
+def open_store(uri: str, artifacts: str, experiment: str, tags: Mapping[str, str] | None = None) -> str:
     """Make store and experiment if they are missing; the experiment's id. To be called by the launching process only.
+
+    Args:
+        tags: of the experiment, such as its view (`shapelaw.tracking_views`); set anew where they changed.
 
     Raises:
         UserError: if the tracking server or database cannot be reached.
@@ -197,7 +203,7 @@ def open_store(uri: str, artifacts: str, experiment: str) -> str:
         if found is None:
             root = None if uri.startswith("http") else Path(artifacts).absolute().as_uri() + f"/{experiment}"
             with contextlib.suppress(MlflowException):  # another launcher made it in between
-                return str(tracker.create_experiment(experiment, artifact_location=root))
+                return str(tracker.create_experiment(experiment, artifact_location=root, tags=dict(tags or {})))
             found = tracker.get_experiment_by_name(experiment)
         assert found is not None
         if found.lifecycle_stage != "active":
@@ -205,6 +211,9 @@ def open_store(uri: str, artifacts: str, experiment: str) -> str:
                 f"the MLflow experiment {experiment!r} at {uri} was deleted; restore it with "
                 f"`mlflow experiments restore -x {found.experiment_id}`"
             )
+        for key, value in (tags or {}).items():
+            if found.tags.get(key) != value:
+                tracker.set_experiment_tag(found.experiment_id, key, value)
         return str(found.experiment_id)
 
 

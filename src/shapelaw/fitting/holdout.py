@@ -207,9 +207,12 @@ def _predicted(data: FitData, kept: pd.DataFrame, fold: Fold, options: FitOption
     theta = data.rows(fold.train).solve(options).theta
     test = data.rows(fold.test)
     predicted = np.exp(data.law.log_prediction(theta, test.columns))
-    names = [name for name in ("run", "width", "depth", "params", "tokens", "loss") if name in kept]
+    target = data.law.target
+    names = [
+        name for name in dict.fromkeys(("run", "width", "depth", "params", "tokens", "loss", target)) if name in kept
+    ]
     rows = kept.loc[fold.test, names].assign(fold=fold.name, predicted=predicted)
-    return rows.assign(error=rows["predicted"] / rows["loss"] - 1.0)
+    return rows.assign(error=rows["predicted"] / rows[target] - 1.0)
 
 
 def _distance(kept: pd.DataFrame, folds: Sequence[Fold]) -> dict[str, float]:

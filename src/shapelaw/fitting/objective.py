@@ -73,9 +73,9 @@ class Problem:
         missing = [name for name in law.predictors if name not in columns]
         if missing:
             raise UserError(f"law {law.name} reads the columns {', '.join(law.predictors)}; missing: {missing}")
-        losses = _positive("loss", loss)
+        losses = _positive(law.target, loss)
         kept = {name: _positive(name, columns[name]) for name in law.predictors}
-        lengths = {name: len(values) for name, values in kept.items()} | {"loss": len(losses)}
+        lengths = {name: len(values) for name, values in kept.items()} | {"measured": len(losses)}
         if len(set(lengths.values())) > 1:
             raise UserError(f"columns of different lengths: {lengths}; give one value per point in each")
         problem = cls(law, kept, np.log(losses), float(delta), _weights(weights, len(losses)))

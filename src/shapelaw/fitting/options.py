@@ -101,7 +101,7 @@ class FitData:
         law: the law.
         counting: how its params are counted.
         columns: predictor -> values, each (n,).
-        loss: nats per token, (n,).
+        loss: what the law predicts, (n,): nats per token, or a share of wrong answers.
         runs: run of each row, (n,).
     """
 
@@ -124,7 +124,7 @@ class FitData:
             law,
             counting,
             table.columns_for(law, counting, options.flops),
-            kept["loss"].to_numpy(dtype=np.float64),
+            table.target(law),
             kept["run"].to_numpy(dtype=str),
         )
 

@@ -64,7 +64,7 @@ class FitResult:
     checklist: Mapping[str, Any] = field(default_factory=dict)
 
     def predict(self, table: RunsTable | pd.DataFrame | Mapping[str, Any]) -> Array:
-        """Predicted loss of each (kept) row, nats per token, shape (n,).
+        """What the law predicts for each (kept) row, shape (n,): loss, nats per token, or share of wrong answers.
 
         Args:
             table: a runs table, or canonical columns; params are total and counted as the fit counted them.
@@ -164,8 +164,8 @@ def plain(value: Any) -> Any:
 
 def _as_runs(frame: pd.DataFrame) -> RunsTable:
     """A table of sizes without measurements, made whole so that they are checked and counted as a runs table."""
-    whole = frame.assign(run=[str(i) for i in range(len(frame))], loss=1.0)
-    for name in ("params", "tokens"):
+    whole = frame.assign(run=[str(i) for i in range(len(frame))])
+    for name in ("params", "tokens", "loss"):
         if name not in whole:
             whole[name] = 1.0
     return RunsTable(whole)

@@ -18,6 +18,7 @@ from shapelaw.errors import UserError
 from shapelaw.fitting.fit import fit
 from shapelaw.fitting.result import SCHEMA_VERSION, FitResult, load_fit
 from shapelaw.fitting.summary import show
+from shapelaw.fitting.views import LOG10_DELTA, fits
 from shapelaw.laws import get_law
 from shapelaw.laws.base import EXPONENT
 from shapelaw.runs import RunsTable, load_runs
@@ -62,7 +63,7 @@ class FitTask:
             return {}
         from shapelaw.tracking import open_parent, open_store
 
-        experiment_id = open_store(tracker.uri, tracker.artifacts, EXPERIMENT)
+        experiment_id = open_store(tracker.uri, tracker.artifacts, EXPERIMENT, fits())
         shared = {"tracker.experiment_id": experiment_id}
         if len(jobs) > 1:
             names = {job.identity: job.label for job in jobs}
@@ -188,8 +189,9 @@ def _record(asked: FitConfig, runs: RunsTable, result: FitResult, folder: Path) 
     runs.to_parquet(folder / "runs.parquet")
     figures = []
     if asked.plots and result.law is not None:
-        from shapelaw.figures.fit import draw
+        from shapelaw.figures import accuracy, fit
 
+        draw = fit.draw if get_law(result.law).target == "loss" else accuracy.draw
         figures = draw(runs, result, folder)
     result.save(folder)
     if asked.tracker.name != "none":
@@ -229,6 +231,8 @@ def _track(asked: FitConfig, runs: RunsTable, result: FitResult, folder: Path, f
 def _metrics(result: FitResult) -> dict[str, float]:
     """Numbers of a fit worth comparing: objective, slope, parameters, ends of their intervals."""
     metrics = {"objective": result.objective, **{f"parameter/{k}": v for k, v in result.parameters.items()}}
+    if result.settings.get("delta"):
+        metrics[LOG10_DELTA] = math.log10(result.settings["delta"])
     if result.compute_optimal_exponent is not None:
         metrics[EXPONENT] = result.compute_optimal_exponent
     for name, (low, high) in result.intervals.items():

@@ -3,8 +3,22 @@
 A law of your own is one file: subclass `Law` (give `log_prediction`) or write a `SumLaw`, then `register` it.
 """
 
+from shapelaw.laws import accuracy
 from shapelaw.laws.base import EXPONENT, LOG_FLOOR, Columns, Law
-from shapelaw.laws.catalogue import LAWS, get_law, register
+from shapelaw.laws.catalogue import ACCURACY_LAWS, LAWS, get_law, register
 from shapelaw.laws.sums import Design, SumLaw, Term
 
-__all__ = ["EXPONENT", "LAWS", "LOG_FLOOR", "Columns", "Design", "Law", "SumLaw", "Term", "get_law", "register"]
+__all__ = [
+    "ACCURACY_LAWS",
+    "EXPONENT",
+    "LAWS",
+    "LOG_FLOOR",
+    "Columns",
+    "Design",
+    "Law",
+    "SumLaw",
+    "Term",
+    "accuracy",
+    "get_law",
+    "register",
+]

@@ -35,7 +35,7 @@ UNITS = {
 
 
 class Law(ABC):
-    """A form of the loss as a function of a run's size.
+    """A form of the loss as a function of a run's size, or of what is measured beside it (`target`).
 
     A subclass names its parts and gives `log_prediction`; the rest has defaults that serve every law whose parameters
     are either fitted as they are or through their logarithm (`log_parameters`). The solver's vector theta has one entry
@@ -56,6 +56,8 @@ class Law(ABC):
     """Parameters whose entry of theta is a logarithm."""
     exponents: tuple[str, ...] = ()
     """Parameters that are exponents of a predictor."""
+    target: str = "loss"
+    """Canonical column that the law predicts: loss, or error (the share of wrong answers)."""
     irreducible: str | None = None
     """The parameter that is the irreducible loss, if the law has one."""
     default_counting: str = "total"

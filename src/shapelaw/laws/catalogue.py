@@ -13,7 +13,9 @@ from shapelaw.laws.base import EXPONENT, LOG_CEILING, Array, Law
 from shapelaw.laws.sums import SumLaw, Term
 
 LAWS: dict[str, Law] = {}
-"""Every registered law by its name."""
+"""Every registered law of the loss by its name."""
+ACCURACY_LAWS: dict[str, Law] = {}
+"""Laws of a downstream error by their names; they read the loss."""
 
 
 def register(law: Law) -> Law:
@@ -22,9 +24,10 @@ def register(law: Law) -> Law:
     Raises:
         UserError: if another law has that name.
     """
-    if law.name in LAWS:
+    if law.name in LAWS or law.name in ACCURACY_LAWS:
         raise UserError(f"law={law.name}: a law of this name is registered already; choose another name")
-    LAWS[law.name] = law
+    registry = LAWS if law.target == "loss" else ACCURACY_LAWS
+    registry[law.name] = law
     return law
 
 
@@ -34,9 +37,10 @@ def get_law(name: str) -> Law:
     Raises:
         UserError: if there is none.
     """
-    if name not in LAWS:
-        raise UserError(f"law={name}: allowed are {', '.join(sorted(LAWS))}; or register one of your own")
-    return LAWS[name]
+    known = LAWS | ACCURACY_LAWS
+    if name not in known:
+        raise UserError(f"law={name}: allowed are {', '.join(sorted(known))}; or register one of your own")
+    return known[name]
 
 
 @dataclass(frozen=True)

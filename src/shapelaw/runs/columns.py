@@ -38,6 +38,8 @@ CANONICAL: dict[str, Column] = {
     "params": Column("parameters, embedding and head included", required=True),
     "tokens": Column("training tokens seen", required=True),
     "loss": Column("validation loss, nats per token", required=True),
+    "accuracy": Column("share of right answers on a downstream task, 0 to 1", zero=True),
+    "error": Column("share of wrong answers, 1 - accuracy", zero=True),
     "vocab_size": Column("vocabulary size, padding included", whole=True),
     "flops": Column("training FLOPs up to this row"),
     "device_hours": Column("device hours of training up to this row"),

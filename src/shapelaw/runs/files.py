@@ -61,6 +61,7 @@ def from_file(
     raw = _read(Path(path))
     about = {"source": str(path), "loss_unit": "nats per token"}
     frame = _scale(_rename(raw, columns or {}), units or {})
+    frame = _with_error(frame)
     if "run" not in frame:
         frame = frame.assign(run=[f"row-{i:05d}" for i in range(len(frame))])
         about["runs"] = "the file names no runs: each row counts as a run of its own"
@@ -104,6 +105,23 @@ def _scale(frame: pd.DataFrame, units: Mapping[str, str | float]) -> pd.DataFram
         except (TypeError, ValueError) as error:
             raise UserError(f"units: {name} cannot be scaled ({error})") from None
     return out
+
+
+def _with_error(frame: pd.DataFrame) -> pd.DataFrame:
+    """Beside accuracies, the share of wrong answers that the accuracy laws are fitted to.
+
+    Raises:
+        UserError: if an accuracy is no share.
+    """
+    if "accuracy" not in frame:
+        return frame
+    shares = pd.to_numeric(frame["accuracy"], errors="coerce")
+    if ((shares < 0) | (shares > 1)).any():
+        raise UserError(
+            f"accuracy: {shares.min():g} to {shares.max():g}; allowed are shares from 0 to 1 (percent: "
+            "+runs.units={accuracy: 0.01})"
+        )
+    return frame.assign(error=1.0 - shares)
 
 
 def _factor(name: str, unit: str | float) -> float:

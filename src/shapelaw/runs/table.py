@@ -231,6 +231,19 @@ class RunsTable:
             raise UserError(f"{purpose}: needs the column {name}, which {missing} of {len(values)} rows lack")
         return values
 
+    def target(self, law: Law) -> Floats:
+        """What a law predicts, for the kept rows: the loss, or the share of wrong answers.
+
+        Raises:
+            UserError: if the table has no accuracies and the law is of them.
+        """
+        if law.target not in self.kept:
+            raise UserError(
+                f"law={law.name}: is fitted to accuracies, and the table has none; give runs=csv runs.path=FILE with a "
+                "column accuracy, or name it by +runs.columns={accuracy: NAME}"
+            )
+        return self.column(law.target, f"law={law.name}")
+
     def columns_for(self, law: Law, counting: str | None = None, flops: str | None = None) -> dict[str, Floats]:
         """Predictors of a law for the kept rows.
 

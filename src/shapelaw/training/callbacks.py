@@ -20,6 +20,7 @@ from shapelaw.config import CheckpointConfig, Keep
 from shapelaw.data import ValidationSample
 from shapelaw.errors import UserError
 from shapelaw.tracking import VAL_LOSS, Tracker
+from shapelaw.tracking_views import FLOPS, TOKENS
 from shapelaw.training import checkpoint
 from shapelaw.training.module import CellModule, mean_loss
 
@@ -83,6 +84,7 @@ class Between(pl.Callback):
         self.since_log = (module.progress.step, module.progress.seconds)
         if module.progress.step == self.cell.first_step > 0:
             self._validate(module)
+            self.tracker.log(self._cost(module), self.cell.first_step * self.cell.batch_tokens)
         self._report(module, force=True)
         self.mark = time.perf_counter()
 
@@ -143,12 +145,13 @@ class Between(pl.Callback):
         loss = self._finite("held-out", mean_loss(module, self.sample), module)
         module.model.train()
         self.state = replace(self.state, val_loss=loss)
-        self.tracker.log({VAL_LOSS: loss, **self._cost(module)}, module.progress.step * self.cell.batch_tokens)
+        self.tracker.log({VAL_LOSS: loss}, module.progress.step * self.cell.batch_tokens)
 
     def _cost(self, module: CellModule) -> dict[str, float]:
         tokens = module.progress.step * self.cell.batch_tokens
         return {
-            "cost/flops": tokens * self.costs.flops_per_token,
+            TOKENS: tokens,
+            FLOPS: tokens * self.costs.flops_per_token,
             "cost/device_hours": module.progress.seconds * self.costs.devices / 3600,
         }
 
@@ -159,7 +162,7 @@ class Between(pl.Callback):
         per_step = seconds / max(steps, 1)
         speed = self.cell.batch_tokens / per_step if per_step else None
         self.state = replace(self.state, train_loss=train_loss, tokens_per_second=speed)
-        metrics = {
+        metrics = self._cost(module) | {
             "train/loss": train_loss,
             "train/lr": self.cell.lr_at(progress.step - 1),
             "train/grad_norm": float(module.grad_norm),

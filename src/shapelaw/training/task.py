@@ -30,6 +30,7 @@ from shapelaw.counting import params_total
 from shapelaw.data import Corpus, check_repeats, load_corpus
 from shapelaw.parallel.layout import check_degrees, check_layout, check_tasks, layout_of
 from shapelaw.sweep.task import Job, Wants, sweep_identity
+from shapelaw.tracking_views import training
 from shapelaw.training.cost import check_machine, cost_of, device_hours, flops_of
 
 UNPREPARED = "unprepared"
@@ -109,7 +110,7 @@ class TrainTask:
             return {}
         from shapelaw.tracking import open_parent, open_store
 
-        experiment_id = open_store(tracker.uri, tracker.artifacts, configs[0].suite.name)
+        experiment_id = open_store(tracker.uri, tracker.artifacts, configs[0].suite.name, training())
         shared = {"tracker.experiment_id": experiment_id}
         if len(jobs) > 1:
             names = {job.identity: job.label for job in jobs}

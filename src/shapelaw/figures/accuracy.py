@@ -1,0 +1,52 @@
+"""Figures of a fit of accuracies: accuracy against loss, and what the law leaves unexplained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from shapelaw.figures import style
+from shapelaw.figures.fit import residuals
+from shapelaw.fitting.result import FitResult
+from shapelaw.laws import get_law
+from shapelaw.runs import RunsTable
+
+POINTS = 200
+LEVEL = 0.9
+
+
+def draw(runs: RunsTable, result: FitResult, folder: Path) -> list[Path]:
+    """Draw every figure of a fitted accuracy law into a folder; the paths of the files."""
+    figure, axes = style.canvas()
+    accuracy_against_loss(axes, runs, result)
+    paths = style.save(figure, folder, "accuracy_loss")
+    figure, axes = style.canvas()
+    residuals(axes, runs, result)
+    axes.set_ylabel("measured over predicted error, minus 1 (%)")
+    return paths + style.save(figure, folder, "residuals")
+
+
+def accuracy_against_loss(axes: Axes, runs: RunsTable, result: FitResult) -> None:
+    """Every run's accuracies, and the law with the band of its refits."""
+    kept = runs.kept
+    for _, run in kept.sort_values("loss").groupby("run", sort=False):
+        axes.plot(run["loss"], run["accuracy"], ".-", color=style.NEUTRAL, linewidth=0.5, markersize=4)
+    losses = np.linspace(kept["loss"].min(), kept["loss"].max(), POINTS)
+    law = get_law(str(result.law))
+    axes.plot(
+        losses, 1 - law.predict(result.parameters, {"loss": losses}), color=style.FITTED, label=f"law: {law.name}"
+    )
+    if result.replicates:
+        names = list(law.parameters)
+        drawn = [dict(zip(names, row, strict=True)) for row in zip(*(result.replicates[n] for n in names), strict=True)]
+        refits = np.array(
+            [1 - law.predict(one, {"loss": losses}) for one in drawn if np.isfinite(list(one.values())).all()]
+        )
+        level = float((result.settings.get("bootstrap") or {}).get("level", LEVEL))
+        low, high = np.nanquantile(refits, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        axes.fill_between(losses, low, high, color=style.FITTED, alpha=0.2, linewidth=0, label=f"{level:.0%} of refits")
+    axes.invert_xaxis()
+    axes.set(xlabel="held-out loss (nats per token), better to the right", ylabel="accuracy")
+    axes.legend(frameon=False, fontsize=8)

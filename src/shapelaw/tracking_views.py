@@ -1,0 +1,96 @@
+"""Named views of MLflow's pages: which charts an experiment opens with, so that runs of a sweep are compared at a glance.
+
+MLflow keeps a view as an experiment tag `mlflow.sharedViewState.ID`, opened by `?viewStateShareKey=ID` behind the address of
+the experiment's runs and listed among its saved views. Nothing here imports mlflow.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+VIEW = "shapelaw"
+"""Identity of an experiment's own view."""
+TAG = f"mlflow.sharedViewState.{VIEW}"
+TOKENS, FLOPS = "cost/tokens", "cost/flops"
+"""Metrics recorded beside every loss, so that each can be an axis."""
+SECTION = "shapelaw"
+RUNS_SHOWN = 100
+CREATED = 1_700_000_000_000
+"""A view needs a time of its making, in milliseconds; one that does not change keeps the tag as it is."""
+
+Chart = dict[str, Any]
+
+
+def training() -> dict[str, str]:
+    """Tags of an experiment of training runs: losses against FLOPs and tokens, what differs, parallel coordinates."""
+    charts = [
+        line("val/loss", FLOPS),
+        line("val/loss", TOKENS),
+        line("train/loss", FLOPS),
+        differences(),
+        parallel(("width", "depth", "lr_base", "tokens"), ("val/loss",)),
+    ]
+    return tags("train", charts, ("width", "depth", "lr_base", "cooldown"), ("val/loss", TOKENS, FLOPS))
+
+
+def tags(kind: str, charts: Sequence[Chart], params: Sequence[str], metrics: Sequence[str]) -> dict[str, str]:
+    """Tags of an experiment with a view of its own.
+
+    Args:
+        kind: of the runs that it lists, train or fit.
+        charts: in their order.
+        params, metrics: columns of its table.
+    """
+    return {"mlflow.experimentKind": "custom_model_development", TAG: _view(kind, charts, params, metrics)}
+
+
+def _view(kind: str, charts: Sequence[Chart], params: Sequence[str], metrics: Sequence[str]) -> str:
+    """The view as MLflow reads it: its state as it is, and once more in the envelope that lists it by name."""
+    section = {"uuid": SECTION, "name": SECTION, "display": True, "isReordered": False, "isGenerated": False}
+    state = {
+        "searchFilter": f"tags.`shapelaw.kind` = '{kind}'",
+        "orderByKey": f"metrics.`{metrics[0]}`",  # any order but that of time lists runs flat, not folded under their sweeps
+        "orderByAsc": True,
+        "selectedColumns": [f"params.`{name}`" for name in params] + [f"metrics.`{name}`" for name in metrics],
+        "runsHiddenMode": "FIRST_20_RUNS",
+        "compareRunCharts": [{**chart, "uuid": f"{VIEW}-{place}"} for place, chart in enumerate(charts)],
+        "compareRunSections": [section],
+        "isAccordionReordered": True,
+        "hideEmptyCharts": True,
+    }
+    envelope = {"name": f"shapelaw: {kind}", "createdAt": CREATED, "updatedAt": CREATED, "state": json.dumps(state)}
+    return json.dumps({**envelope, **state})
+
+
+def _chart(kind: str, name: str, **more: Any) -> Chart:
+    common = {"deleted": False, "isGenerated": False, "metricSectionId": SECTION, "runsCountToCompare": RUNS_SHOWN}
+    return {"type": kind, "displayName": name, **common, **more}
+
+
+def line(metric: str, axis: str) -> Chart:
+    """Curves of a metric against another, both on logarithmic scales."""
+    scales = {"scaleType": "log", "xAxisScaleType": "log"}
+    against = {"xAxisKey": "metric", "selectedXAxisMetricKey": axis, "useGlobalXaxisKey": False}
+    metrics = {"metricKey": metric, "selectedMetricKeys": [metric], "lineSmoothness": 0, "yAxisKey": "metric"}
+    return _chart("LINE", f"{metric} against {axis}", **metrics, **scales, **against, range={})
+
+
+def scatter(x: str, y: str) -> Chart:
+    """One dot a run: a metric against another."""
+    axes = {"xaxis": {"key": x, "type": "METRIC"}, "yaxis": {"key": y, "type": "METRIC"}}
+    return _chart("SCATTER", f"{y} against {x}", **axes)
+
+
+def differences() -> Chart:
+    """The parameters that differ between the runs shown."""
+    options = {"showDifferencesOnly": True, "showChangeFromBaseline": False, "baselineColumnUuid": ""}
+    name = "what differs"
+    return _chart("DIFFERENCE", name, chartName=name, compareGroups=["Parameters", "Model metrics"], **options)
+
+
+def parallel(params: Sequence[str], metrics: Sequence[str]) -> Chart:
+    """Parallel coordinates: one line a run through its parameters and metrics."""
+    chosen = {"selectedParams": list(params), "selectedMetrics": list(metrics), "showAllRuns": False}
+    return _chart("PARALLEL", f"{', '.join(params)} and {', '.join(metrics)}", **chosen)
