@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -245,6 +246,11 @@ def corpus_folder(config: TrainConfig) -> Path:
     return corpus_dir(config.data_dir, config.data, config.tokenizer)
 
 
+def further_folders(config: TrainConfig) -> dict[str, Path]:
+    """Folders of the corpora whose held-out parts are measured too, by the names of their losses."""
+    return {name: Path(config.data_dir) / corpus for name, corpus in config.validation.further.items()}
+
+
 def _branch(config: TrainConfig, hot: Cell) -> Cell:
     """The cooldown branch of a hot cell: from the checkpoint nearest to cooldown.from_tokens."""
     wanted = config.cooldown.from_tokens / hot.batch_tokens
@@ -293,6 +299,7 @@ def _science(config: TrainConfig, corpus_hash: str, batch_tokens: int, steps: in
         "seed": config.seed,
         "order_seed": config.order_seed,
         "validation_tokens": config.validation.tokens,
+        **({"further_validation": dict(config.validation.further)} if config.validation.further else {}),
     }
 
 
@@ -310,6 +317,9 @@ def _check_values(config: TrainConfig) -> None:
         whole("checkpoint.newest", config.checkpoint.newest)
     if config.limits.memory_gb is not None:
         positive("limits.memory_gb", config.limits.memory_gb)
+    for name in config.validation.further:
+        if not re.fullmatch(r"[A-Za-z0-9_]+", name):
+            raise UserError(f"validation.further: {name!r} is no name of a loss; allowed are letters, digits and _")
     _in_range("optim.beta1", config.optim.beta1, 0, 1)
     _in_range("optim.beta2", config.optim.beta2, 0, 1)
     _in_range("optim.weight_decay", config.optim.weight_decay, 0, math.inf)

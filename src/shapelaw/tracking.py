@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 VAL_LOSS = "val/loss"
 """Held-out loss, nats per token."""
+FURTHER_LOSS = re.compile(r"val/(\w+)/loss")
+"""Losses on further held-out sets."""
 IDENTITY_TAG = "shapelaw.identity"
 KIND_TAG = "shapelaw.kind"
 PARENT_TAG = "mlflow.parentRunId"
@@ -33,6 +35,11 @@ SWEEP_TAG = "shapelaw.sweep"
 """Identity of the sweep that made a run: `tags.`shapelaw.sweep` = '...'` finds them all."""
 BATCH_METRICS = 200
 BATCH_SECONDS = 10.0
+
+
+def further_loss(name: str) -> str:
+    """Metric of the loss on a further held-out set."""
+    return f"val/{name}/loss"
 
 
 class Tracker(Protocol):
@@ -285,7 +292,7 @@ def read_runs(uri: str, experiment: str) -> pd.DataFrame:
 
     Columns: run, width, depth, params, tokens, loss, vocab_size, flops, device_hours, step, lr_base, batch_tokens,
     seconds_per_step, num_devices, cooldown (its tokens over those before; 0 at a constant rate), seq_len, head_size,
-    suite, status, mlflow_run_id, excluded (a reason, or nothing).
+    suite, status, mlflow_run_id, excluded (a reason, or nothing), and loss_NAME of every further held-out set.
 
     Raises:
         UserError: if there is no such store or experiment, or it holds no validations.
@@ -341,13 +348,24 @@ def _rows(store: MlflowClient, run: Run) -> list[dict[str, Any]]:
     fixed |= {"status": run.info.status, "mlflow_run_id": run.info.run_id}
     hours = {m.step: m.value for m in store.get_metric_history(run.info.run_id, "cost/device_hours")}
     seconds = run.data.metrics.get("speed/seconds_per_step")
+    further = _further(store, run)
     return [
         fixed
         | {"tokens": metric.step, "loss": metric.value, "step": metric.step // fixed["batch_tokens"]}
         | {"flops": metric.step * float(params["flops_per_token"]), "device_hours": hours.get(metric.step)}
         | {"seconds_per_step": seconds, "excluded": _excluded(metric, params)}
+        | {name: values.get(metric.step) for name, values in further.items()}
         for metric in store.get_metric_history(run.info.run_id, VAL_LOSS)
     ]
+
+
+def _further(store: MlflowClient, run: Run) -> dict[str, dict[int, float]]:
+    """Column of each further loss -> tokens -> value."""
+    found = {key: name[1] for key in run.data.metrics if (name := FURTHER_LOSS.fullmatch(key))}
+    return {
+        f"loss_{name}": {m.step: m.value for m in store.get_metric_history(run.info.run_id, key)}
+        for key, name in found.items()
+    }
 
 
 def _excluded(metric: Metric, params: Mapping[str, str]) -> str:

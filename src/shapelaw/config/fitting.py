@@ -26,6 +26,8 @@ class RunsConfig:
     """csv: canonical name -> name in the file."""
     units: dict[str, Any] | None = None
     """csv: canonical name -> factor or named unit."""
+    loss: str | None = None
+    """mlflow, csv: NAME of a further loss (the column loss_NAME, the metric val/NAME/loss) that is fitted in place of loss."""
     bad_rows: str = "raise"
     """csv, mlflow: raise on invalid rows, or exclude them with a reason."""
 

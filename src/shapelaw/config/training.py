@@ -199,6 +199,9 @@ class ValidationConfig:
     """Cadence, rounded up to whole steps; also at the end of the run."""
     tokens: float = MISSING
     """Size of the fixed held-out sample."""
+    further: dict[str, str] = field(default_factory=dict)
+    """Further held-out sets: NAME -> a prepared corpus (its folder under data_dir), whose held-out part is measured too and
+    tracked as val/NAME/loss; fit.py runs.loss=NAME fits it."""
 
 
 @dataclass

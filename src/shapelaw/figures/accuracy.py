@@ -19,13 +19,13 @@ LEVEL = 0.9
 
 def draw(runs: RunsTable, result: FitResult, folder: Path) -> list[Path]:
     """Draw every figure of a fitted accuracy law into a folder; the paths of the files."""
-    figure, axes = style.canvas()
-    accuracy_against_loss(axes, runs, result)
-    paths = style.save(figure, folder, "accuracy_loss")
-    figure, axes = style.canvas()
-    residuals(axes, runs, result)
-    axes.set_ylabel("measured over predicted error, minus 1 (%)")
-    return paths + style.save(figure, folder, "residuals")
+    paths: list[Path] = []
+    with style.look():
+        for name, plot in (("accuracy_loss", accuracy_against_loss), ("residuals", residuals)):
+            figure, axes = style.canvas(3.4, 5.2)
+            plot(axes, runs, result)
+            paths += style.save(figure, folder, name)
+    return paths
 
 
 def accuracy_against_loss(axes: Axes, runs: RunsTable, result: FitResult) -> None:
@@ -46,7 +46,9 @@ def accuracy_against_loss(axes: Axes, runs: RunsTable, result: FitResult) -> Non
         )
         level = float((result.settings.get("bootstrap") or {}).get("level", LEVEL))
         low, high = np.nanquantile(refits, [(1 - level) / 2, (1 + level) / 2], axis=0)
-        axes.fill_between(losses, low, high, color=style.FITTED, alpha=0.2, linewidth=0, label=f"{level:.0%} of refits")
+        axes.fill_between(
+            losses, low, high, color=style.FITTED, alpha=style.BAND, linewidth=0, label=f"{level:.0%} of refits"
+        )
     axes.invert_xaxis()
     axes.set(xlabel="held-out loss (nats per token), better to the right", ylabel="accuracy")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend()

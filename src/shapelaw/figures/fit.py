@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from shapelaw.figures import style
 from shapelaw.fitting.result import FitResult
+from shapelaw.laws import get_law
 from shapelaw.laws.base import EXPONENT
 from shapelaw.runs import RunsTable
 
@@ -83,14 +84,15 @@ def envelope(kept: pd.DataFrame, result: FitResult) -> tuple[Array, Array, NDArr
 
 def residuals(axes: Axes, runs: RunsTable, result: FitResult) -> None:
     """Relative error of the law at every point against tokens, a line per run: what lies between runs shows as offsets."""
-    kept = runs.kept.assign(error=runs.kept["loss"].to_numpy() / result.predict(runs) - 1, params=runs.params())
+    law = get_law(str(result.law))
+    kept = runs.kept.assign(error=runs.target(law) / result.predict(runs) - 1, params=runs.params())
     norm = style.log_norm(kept["params"].tolist())
     colours = colormaps[style.SEQUENTIAL]
     for _, run in kept.sort_values("tokens").groupby("run", sort=False):
         colour = colours(norm(float(run["params"].iloc[0])))
         axes.plot(run["tokens"], 100 * run["error"], ".-", color=colour, linewidth=0.8, markersize=4)
     axes.axhline(0, color=style.NEUTRAL, linewidth=0.8)
-    axes.set(xscale="log", xlabel="training tokens", ylabel="measured over predicted loss, minus 1 (%)")
+    axes.set(xscale="log", xlabel="training tokens", ylabel=f"measured over predicted {law.target}, minus 1 (%)")
     bar = axes.figure.colorbar(ScalarMappable(norm, style.SEQUENTIAL), ax=axes, pad=0.02)
     bar.set_label("parameters")
 

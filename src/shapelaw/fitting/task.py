@@ -141,7 +141,7 @@ def _published(asked: FitConfig) -> str | None:
 
 
 def _load(runs: RunsConfig, published: str | None) -> RunsTable:
-    options: dict[str, Any] = {"bad_rows": runs.bad_rows}
+    options: dict[str, Any] = {"bad_rows": runs.bad_rows, "loss": runs.loss}
     if runs.source == "gemstones":
         options["subset"] = published
     elif runs.source == "csv":
@@ -213,6 +213,7 @@ def _track(asked: FitConfig, runs: RunsTable, result: FitResult, folder: Path, f
         "counting": result.settings.get("counting"),
         "subset": asked.subset.name,
         "where": asked.subset.where,
+        "loss": asked.runs.loss or "loss",
         "runs": asked.runs.source if asked.runs.source != "mlflow" else asked.runs.experiment,
         "runs_hash": runs.hash[:12],
         "bootstrap": f"{asked.bootstrap.n} by {asked.bootstrap.by}" if asked.bootstrap.n else "none",

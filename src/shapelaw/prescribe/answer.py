@@ -56,16 +56,17 @@ class Prescription:
     overrides: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
+    def place(self, name: str) -> str:
+        """Where a quantity lies: `inside`, or how many times the largest or the smallest fitted one."""
+        factor = self.outside.get(name)
+        return "inside" if factor is None else f"{factor:.3g} times the {'largest' if factor > 1 else 'smallest'}"
+
     @property
     def domain(self) -> str:
         """`inside the fitted domain`, or what lies outside by how much."""
         if self.inside:
             return "inside the fitted domain"
-        far = [
-            f"{name} {factor:.3g} times the largest" if factor > 1 else f"{name} {factor:.3g} times the smallest"
-            for name, factor in self.outside.items()
-        ]
-        return "outside the fitted domain: " + ", ".join(far)
+        return "outside the fitted domain: " + ", ".join(f"{name} {self.place(name)}" for name in self.outside)
 
     def plain(self) -> dict[str, Any]:
         """As plain types, for YAML."""
@@ -103,8 +104,6 @@ def collect(problem: Problem, found: Found, question: str) -> Prescription:
     """The answer of a search: row 0 is the fit's own, the other rows give the intervals."""
     table = quantities(problem, found)
     values = {name: float(drawn[0]) for name, drawn in table.items()}
-    if problem.world.lr_base is not None and found.points.width is not None:
-        values["lr_eff"] = _rate(problem.world, values["width"], values["depth"])
     level = float((problem.fit.settings.get("bootstrap") or {}).get("level", LEVEL))
     usable = np.isfinite(found.value[1:])
     varied = {name: drawn[1:][usable] for name, drawn in table.items() if not _same(drawn[1:][usable])}
@@ -133,6 +132,9 @@ def quantities(problem: Problem, found: Found) -> dict[str, Array]:
     out |= {"params": points.params, "tokens": tokens, "tokens_per_param": tokens / points.params}
     out["loss"] = _diagonal_losses(problem, points, found.log_tokens)
     out["flops"] = points.train_flops * tokens
+    if problem.world.lr_base is not None and "width" in out:
+        rate = np.vectorize(lambda width, depth: _rate(problem.world, width, depth), otypes=[np.float64])
+        out["lr_eff"] = rate(out["width"], out["depth"])
     if problem.cost.served_tokens:
         out["inference_flops"] = points.serve_flops * problem.cost.served_tokens
     if problem.cost.throughput is not None:

@@ -24,6 +24,8 @@ SPACES = ("feasible", "relaxed", "params")
 LEASTS = ("cost", "tokens")
 ASPECT_TOLERANCE = math.log(1.15)
 """How far a whole shape may be from a held ratio, so that sizes lie close enough together."""
+SCAN_DECADES, SCAN_STEP = 10.0, 0.05
+"""How far from a budget one is looked for that the shapes can serve, and in which steps (decades)."""
 LOG_PARAMS = (math.log(1e3), math.log(1e16))
 """Sizes without a shape that are searched."""
 
@@ -142,7 +144,7 @@ class Problem:
             raise UserError(f"budget={budget}: allowed are positive numbers of {self.cost.unit}")
         found = self.search(SpendBudget(budget))
         self._refuse_unaffordable(found, budget)
-        self._refuse_ends(found, f"budget={budget:.6g} {self.cost.unit}")
+        self._refuse_ends(found, f"budget={budget:.6g} {self.cost.unit}", budget)
         return collect(self, found, f"lowest loss for {budget:.6g} {self.cost.unit}")
 
     def reach(self, loss: float, least: str = "cost") -> Prescription:
@@ -235,17 +237,44 @@ class Problem:
                 "give more, or fewer inference_tokens"
             )
 
-    def _refuse_ends(self, found: Found, asked: str) -> None:
+    def nearest_served(self, budget: float) -> float | None:
+        """The budget nearest to one, itself included, whose best shape is neither the smallest nor the largest of all.
+
+        Looked for upward where the best is the smallest or nothing is bought, downward where it is the largest; two digits
+        where it is another than the given one, None where none lies within ten decades.
+        """
+        alone = self.replaced(intervals=False, shapes=self.shapes)
+        end = alone._end_of(alone.search(SpendBudget(budget)))
+        if not end:
+            return budget
+        for step in np.arange(SCAN_STEP, SCAN_DECADES, SCAN_STEP):
+            other = float(f"{budget * 10 ** (-step if end == 'largest' else step):.1e}")
+            if not alone._end_of(alone.search(SpendBudget(other))):
+                return other
+        return None
+
+    def _refuse_ends(self, found: Found, asked: str, budget: float | None = None) -> None:
         """Refuse an optimum at the smallest or largest of all shapes: the true one lies outside what was searched."""
-        if self.space != "feasible" or self.limits.given or self.shapes is None or found.index is None:
+        which = self._end_of(found)
+        if not which:
             return
+        other = None if budget is None else self.nearest_served(budget)
+        instead = (
+            "give another" if other is None else f"the nearest budget that they serve is about {other:.3g}: give that"
+        )
+        raise UserError(
+            f"{asked}: outside what the shapes can serve, as the best is the {which} of all{self._ends_text()}; {instead}, "
+            "ask for space=relaxed, or widen the rules (rules.width_min, rules.width_max, rules.depth_min, rules.depth_max)"
+        )
+
+    def _end_of(self, found: Found) -> str:
+        """`smallest` or `largest` where the best shape is that of all (or none is affordable); else nothing."""
+        if self.space != "feasible" or self.limits.given or self.shapes is None or found.index is None:
+            return ""
+        if not math.isfinite(found.value[0]):
+            return "smallest"
         costs = self.shapes.train_flops
-        which = {int(np.argmin(costs)): "smallest", int(np.argmax(costs)): "largest"}.get(int(found.index[0]))
-        if which:
-            raise UserError(
-                f"{asked}: outside what the shapes can serve, as the best is the {which} of all{self._ends_text()}; give "
-                "another, or widen the rules (rules.width_min, rules.width_max, rules.depth_min, rules.depth_max)"
-            )
+        return {int(np.argmin(costs)): "smallest", int(np.argmax(costs)): "largest"}.get(int(found.index[0]), "")
 
     def _ends_text(self) -> str:
         if self.shapes is None or self.shapes.width is None or self.shapes.depth is None:

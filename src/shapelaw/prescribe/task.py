@@ -57,12 +57,14 @@ class Answers:
         main: the prescription.
         command: what trains it; empty without a shape.
         tables: title -> further tables.
+        ranged: quantities that have a fitted range.
     """
 
     fit: Path
     main: Prescription
     command: str
     tables: Mapping[str, pd.DataFrame]
+    ranged: frozenset[str] = frozenset()
 
     def plain(self) -> dict[str, Any]:
         """As plain types, for YAML."""
@@ -93,7 +95,7 @@ def answer(asked: PrescribeConfig) -> Answers:
     if asked.budget is not None:
         tables |= _studies(asked, problem, main)
         tables |= _comparison(asked, path, fit, runs, problem)
-    return Answers(path, main, command(problem.world, main), tables)
+    return Answers(path, main, command(problem.world, main), tables, frozenset(problem.world.ranges))
 
 
 def newest_fit(folder: Path) -> Path:
@@ -194,11 +196,12 @@ def show(answers: Answers, path: Path) -> None:
     console = console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDE)
     found = answers.main
     console.print(f"{found.question}, by law {found.law} (fit {answers.fit})", markup=False)
-    table = Table("", "value", f"{found.level:.0%} interval", "unit")
+    table = Table("", "value", f"{found.level:.0%} interval", "unit", "fitted domain")
     for name, value in found.values.items():
         low, high = found.intervals.get(name, (math.nan, math.nan))
         ends = f"{_number(name, low)} to {_number(name, high)}" if math.isfinite(low) else ""
-        table.add_row(name, _number(name, value), ends, found.units[name])
+        place = found.place(name) if name in answers.ranged else ""
+        table.add_row(name, _number(name, value), ends, found.units[name], place)
     console.print(table)
     console.print(found.domain)
     for note in found.notes:

@@ -71,7 +71,8 @@
   function values(budget, logTokens, { found, loss }) {
     const tokens = Math.exp(logTokens[found]);
     const [width, depth, params] = [shapes.width[found], shapes.depth[found], shapes.params[found]];
-    return { width, depth, aspect_ratio: width / depth, params, tokens, tokens_per_param: tokens / params, loss, flops: shapes.flops[found] * tokens };
+    const sizes = { width, depth, aspect_ratio: width / depth, params, tokens, tokens_per_param: tokens / params, loss, flops: shapes.flops[found] * tokens };
+    return data.lr === null ? sizes : { ...sizes, lr_eff: rate(width, depth) };
   }
 
   function rate(width, depth) {
@@ -117,6 +118,16 @@
     return out;
   }
 
+  // The nearest budget whose best shape is neither the smallest nor the largest, as a sentence; nothing if none is near.
+  function nearest(budget, up) {
+    for (let step = 1; step <= 200; step += 1) {
+      const other = Number((budget * 10 ** ((up ? 1 : -1) * step * 0.05)).toPrecision(2));
+      const { found } = best(0, shapes.flops.map((each) => Math.log(other / each)));
+      if (found >= 0 && found !== smallest && found !== largest) return ` The nearest budget that they serve is about ${shown(other)}.`;
+    }
+    return "";
+  }
+
   const place = (name, part) => document.querySelector(`#numbers tr[data-name="${name}"] .${part}`);
   let asked = 0;
 
@@ -132,9 +143,8 @@
     const found = best(0, logTokens);
     if (found.found < 0) return refuse("This budget buys no training token of any shape.");
     if (!data.limited && (found.found === smallest || found.found === largest))
-      return refuse(`Outside what the shapes can serve: the best is the ${found.found === smallest ? "smallest" : "largest"} of all.`);
+      return refuse(`Outside what the shapes can serve: the best is the ${found.found === smallest ? "smallest" : "largest"} of all.${nearest(budget, found.found === smallest)}`);
     const own = values(budget, logTokens, found);
-    if (data.lr !== null) own.lr_eff = rate(own.width, own.depth);
     $("said").textContent = "";
     $("answer").classList.remove("stale");
     for (const [name, value] of Object.entries(own)) {

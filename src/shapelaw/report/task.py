@@ -108,7 +108,7 @@ def _figure(one: Drawn) -> Figure:
 
 
 def _own_table(runs: RunsConfig) -> RunsTable:
-    options: dict[str, Any] = {"bad_rows": runs.bad_rows}
+    options: dict[str, Any] = {"bad_rows": runs.bad_rows, "loss": runs.loss}
     if runs.source == "csv":
         options |= {"path": runs.path, "columns": runs.columns, "units": runs.units}
     elif runs.source == "mlflow":

@@ -25,6 +25,7 @@ def load_runs(
     path: str | os.PathLike[str] | None = None,
     columns: Mapping[str, str] | None = None,
     units: Mapping[str, str | float] | None = None,
+    loss: str | None = None,
     bad_rows: str = "raise",
     **options: Any,
 ) -> RunsTable:
@@ -37,6 +38,7 @@ def load_runs(
         path: csv only: the file.
         columns: csv only: canonical name -> name in the file, such as {"tokens": "D", "loss": "final_loss"}.
         units: csv only: canonical name -> factor or named unit, such as {"tokens": "B"}.
+        loss: NAME of a further loss, the column loss_NAME, that takes the place of loss.
         bad_rows: csv and mlflow: `raise` on invalid or repeated rows, or `exclude` them with a reason.
         options: mlflow only: passed to `shapelaw.tracking.read_runs` (uri and experiment).
 
@@ -59,6 +61,7 @@ def load_runs(
         table = _from_tracker(options, bad_rows == "exclude")
     if not len(table):
         raise UserError(f"runs={source}: holds no rows to fit; excluded are {table.exclusions or 'none'}")
+    table = table.with_loss(loss) if loss else table
     return table.select(where) if where else table
 
 

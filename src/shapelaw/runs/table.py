@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from shapelaw.counting import FLOPS_CONVENTIONS, PARAMS_CONVENTIONS, SEQ_LEN_GEMSTONES, flops_per_token, recount
 from shapelaw.errors import UserError
-from shapelaw.runs.columns import CANONICAL, duplicates, faults, tidy
+from shapelaw.runs.columns import CANONICAL, FURTHER_LOSS, duplicates, faults, tidy
 from shapelaw.runs.query import matches
 from shapelaw.shapes import HEAD_SIZE
 
@@ -120,6 +120,24 @@ class RunsTable:
             ranges = ", ".join(f"{n} {lo:.6g} to {hi:.6g}" for n, (lo, hi) in self.ranges().items())
             raise UserError(f"where={where!r}: selects none of the {len(self)} rows; the table holds {ranges}")
         return table
+
+    def with_loss(self, name: str) -> RunsTable:
+        """The table with a further loss, the column loss_NAME, in place of its loss; rows without it are excluded.
+
+        Raises:
+            UserError: if there is no such column, or none of the kept rows has it.
+        """
+        column = f"loss_{name}"
+        if column not in self.frame:
+            further = [one.removeprefix("loss_") for one in self if FURTHER_LOSS.fullmatch(one)]
+            raise UserError(
+                f"loss={name}: the table has no column {column}; further losses are {', '.join(further) or 'none'}"
+            )
+        table = self.exclude(self.frame[column].isna(), f"no {column}")
+        if not len(table):
+            raise UserError(f"loss={name}: none of the {len(self)} rows has {column}")
+        frame = table.frame.assign(loss=table.frame[column]).drop(columns=column)
+        return dataclasses.replace(table, frame=frame, about={**self.about, "evaluation_set": name})
 
     def exclude(self, mask: ArrayLike, reason: str) -> RunsTable:
         """The table with the masked rows (a boolean per row of `frame`) excluded; earlier reasons stay.

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
@@ -19,7 +19,7 @@ from shapelaw.cell import Cell, State, Status, checkpoint_steps, write_state
 from shapelaw.config import CheckpointConfig, Keep
 from shapelaw.data import ValidationSample
 from shapelaw.errors import UserError
-from shapelaw.tracking import VAL_LOSS, Tracker
+from shapelaw.tracking import VAL_LOSS, Tracker, further_loss
 from shapelaw.tracking_views import FLOPS, TOKENS
 from shapelaw.training import checkpoint
 from shapelaw.training.module import CellModule, mean_loss
@@ -56,6 +56,7 @@ class Between(pl.Callback):
         keep: which checkpoints stay.
         log_every: steps between training metrics.
         show: called with every refreshed state.
+        further: further held-out sequences by name.
     """
 
     def __init__(
@@ -68,8 +69,10 @@ class Between(pl.Callback):
         keep: CheckpointConfig,
         log_every: int,
         show: Callable[[State], None],
+        further: Mapping[str, ValidationSample] | None = None,
     ) -> None:
         self.cell, self.sample, self.tracker, self.costs, self.state = cell, sample, tracker, costs, state
+        self.further = further or {}
         self.keep, self.log_every, self.show = keep, log_every, show
         self.asked_to_stop: int | None = None
         self.mark = self.reported = 0.0
@@ -143,9 +146,11 @@ class Between(pl.Callback):
     def _validate(self, module: CellModule) -> None:
         module.model.eval()
         loss = self._finite("held-out", mean_loss(module, self.sample), module)
+        losses = {name: mean_loss(module, sample) for name, sample in self.further.items()}
         module.model.train()
         self.state = replace(self.state, val_loss=loss)
-        self.tracker.log({VAL_LOSS: loss}, module.progress.step * self.cell.batch_tokens)
+        further = {further_loss(name): value for name, value in losses.items()}
+        self.tracker.log({VAL_LOSS: loss, **further}, module.progress.step * self.cell.batch_tokens)
 
     def _cost(self, module: CellModule) -> dict[str, float]:
         tokens = module.progress.step * self.cell.batch_tokens

@@ -26,6 +26,7 @@ from shapelaw.cell import (
     Status,
     corpus_folder,
     depth_patch,
+    further_folders,
     lock,
     parent_checkpoint,
     read_state,
@@ -33,7 +34,7 @@ from shapelaw.cell import (
 )
 from shapelaw.config import AUTO, ParallelKind, Precision, TrainConfig
 from shapelaw.counting import params_total
-from shapelaw.data import Corpus, Loader, load_corpus, validation
+from shapelaw.data import Corpus, Loader, ValidationSample, load_corpus, validation
 from shapelaw.data.torch_batches import TokenBatches
 from shapelaw.errors import UserError
 from shapelaw.files import write_text
@@ -112,6 +113,7 @@ def _train(
             config.checkpoint,
             config.tracker.log_every_steps,
             show,
+            _further(config, cell),
         )
         _fit(config, cell, corpus, module, between)
         final = between.state
@@ -128,6 +130,13 @@ def _train(
     _write_state(cell.folder, replace(final, status=Status.finished))
     tracker.finish("FINISHED")
     return final.val_loss
+
+
+def _further(config: TrainConfig, cell: Cell) -> dict[str, ValidationSample]:
+    """Further held-out samples by their names, each of validation.tokens."""
+    tokens = int(config.validation.tokens)
+    corpora = {name: load_corpus(path) for name, path in further_folders(config).items()}
+    return {name: validation(corpus, cell.seq_len, tokens) for name, corpus in corpora.items()}
 
 
 def _write_state(folder: Path, state: State) -> None:

@@ -21,6 +21,7 @@ from shapelaw.cell import (
     cell_of,
     checkpoint_path,
     corpus_folder,
+    further_folders,
     parent_checkpoint,
     parent_folder,
     read_state,
@@ -28,6 +29,7 @@ from shapelaw.cell import (
 from shapelaw.config import ResourcesConfig, TrainConfig, positive, to_dataclass, whole
 from shapelaw.counting import params_total
 from shapelaw.data import Corpus, check_repeats, load_corpus
+from shapelaw.errors import UserError
 from shapelaw.parallel.layout import check_degrees, check_layout, check_tasks, layout_of
 from shapelaw.sweep.task import Job, Wants, sweep_identity
 from shapelaw.tracking_views import training
@@ -76,6 +78,7 @@ class TrainTask:
         cells = [cell_of(train, corpora[corpus_folder(train)].manifest.corpus_hash) for train in trains]
         for train, cell in zip(trains, cells, strict=True):
             _check_corpus(train, cell, corpora[corpus_folder(train)])
+            _check_further(train, corpora[corpus_folder(train)])
             _check_attention(train, cell)
             check_degrees(train.parallel, cell.shape, cell.vocab_size)
         jobs = [_job(cell, train) for cell, train in zip(cells, trains, strict=True)]
@@ -182,6 +185,17 @@ def _check_corpus(train: TrainConfig, cell: Cell, corpus: Corpus) -> None:
     """The vocabulary fits the shards, and the corpus is not repeated more often than allowed."""
     corpus.check_vocab(cell.vocab_size)
     check_repeats(corpus, cell.seq_len, cell.tokens, train.data.max_epochs)
+
+
+def _check_further(train: TrainConfig, own: Corpus) -> None:
+    """Further held-out sets are there, and made by the tokenizer of the training corpus: else losses have another unit."""
+    for name, folder in further_folders(train).items():
+        other = load_corpus(folder)
+        if other.manifest.tokenizer != own.manifest.tokenizer:
+            raise UserError(
+                f"validation.further.{name}={folder.name}: was prepared with another tokenizer than {own.folder.name}, so its "
+                "loss has another unit; prepare it again with that tokenizer"
+            )
 
 
 def _check_attention(train: TrainConfig, cell: Cell) -> None:
