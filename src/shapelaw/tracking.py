@@ -287,6 +287,21 @@ def close_parent(uri: str, experiment: str, identity: str, failed: Sequence[str]
         store.set_terminated(run.info.run_id, "FAILED" if failed else "FINISHED")
 
 
+def places(uri: str, experiment: str, kind: str) -> tuple[str, dict[str, str]]:
+    """Where the runs of an experiment lie: its id, and identity -> MLflow's id of every run of a kind; empty without one.
+
+    Raises:
+        UserError: if there is no such store.
+    """
+    store = _existing(uri)
+    with unreachable(uri):
+        found = store.get_experiment_by_name(experiment)
+        if found is None:
+            return "", {}
+        runs = _search(store, found.experiment_id, kind)
+    return str(found.experiment_id), {run.data.tags[IDENTITY_TAG]: run.info.run_id for run in runs}
+
+
 def read_runs(uri: str, experiment: str) -> pd.DataFrame:
     """The runs table of an experiment: one row per validation of every training run.
 

@@ -36,12 +36,13 @@ class ReportConfig:
     seed: int = MISSING
     """Of random starts and resampling."""
     budget: float | None = None
-    """Training FLOPs that the page opens with; null is the largest budget among the runs."""
+    """Training FLOPs that the page opens with; null is the largest budget among the runs, or the nearest to it that the
+    shapes serve."""
     figures: list[str] = field(default_factory=list)
     """Names of figures, or parts of them; none is all."""
     page: bool = MISSING
     """Whether the page is written too."""
-    run_link: str = MISSING
-    """Address of an MLflow run, with {run} for its id; empty for no links."""
+    mlflow_ui: str = MISSING
+    """Address of MLflow's pages, to which the page's runs and fits link (runs=mlflow); empty for no links."""
     outputs_dir: str = MISSING
     data_dir: str = MISSING

@@ -15,6 +15,9 @@ from shapelaw.runs import RunsTable, load_runs
 MAIN = "hot_100b+"
 """The data set that most figures rest on: constant rate, all tokens."""
 
+EVERY = "every row"
+"""The whole table of one's own, as it was loaded."""
+
 
 class CannotDraw(UserError):
     """A figure that the data cannot show; the message is the reason, for people."""
@@ -87,6 +90,8 @@ def of_a_table(table: RunsTable, conditions: Mapping[str, str], **options: Any) 
     """
 
     def load(subset: str) -> RunsTable:
+        if subset == EVERY:
+            return table
         if subset not in conditions:
             raise CannotDraw(f"there are no such runs as the paper's {subset} (report.tables names none)")
         try:

@@ -145,7 +145,7 @@ def problem_of(asked: PrescribeConfig, fit: FitResult, runs: RunsTable) -> Probl
 
 def world_of(asked: PrescribeConfig, fit: FitResult, runs: RunsTable) -> World:
     """The world of the runs, with what the configuration says otherwise."""
-    world = World.of(fit, runs)
+    world = suite_world(fit, runs)
     rules = {name: value for name, value in dataclasses.asdict(asked.rules).items() if value is not None}
     for name, value in rules.items():
         if name != "even_heads":
@@ -154,17 +154,20 @@ def world_of(asked: PrescribeConfig, fit: FitResult, runs: RunsTable) -> World:
         raise UserError(
             f"flops={asked.flops.name}: a new shape has none; allowed are auto, {', '.join(FLOPS_CONVENTIONS)}"
         )
-    suite = world.suite or published_suite(runs)
-    name, patch = _rate_rule(suite)
     return dataclasses.replace(
         world,
-        suite=suite,
         vocab_size=world.vocab_size if asked.vocab_size is None else whole("vocab_size", asked.vocab_size),
         flops=asked.flops.name or world.flops,
         rules=dataclasses.replace(world.rules, **rules),
-        lr_rule=name,
-        patch=patch,
     )
+
+
+def suite_world(fit: FitResult, runs: RunsTable) -> World:
+    """The world of the runs, with the name of their suite and the rate rule that train.py takes for it."""
+    world = World.of(fit, runs)
+    suite = world.suite or published_suite(runs)
+    name, patch = _rate_rule(suite)
+    return dataclasses.replace(world, suite=suite, lr_rule=name, patch=patch)
 
 
 def cost_of(asked: PrescribeConfig, runs: RunsTable, world: World) -> Cost:

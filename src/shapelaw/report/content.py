@@ -59,6 +59,7 @@ class Report:
         runs: the table that the problem's fit was made from.
         fits: every fit to list; the problem's own is the first.
         figures, left_out: pictures, and those that the data cannot show.
+        listed: the rows that the page lists, where they are more than those of the fit.
         run_link: address of an MLflow run with `{run}` for its id, such as
             `http://127.0.0.1:5000/#/experiments/1/runs/{run}`; empty for none.
         suite: name for `SHAPELAW_SUITE=` in the command; empty for none.
@@ -72,5 +73,6 @@ class Report:
     fits: Sequence[FitRow]
     figures: Sequence[Figure] = ()
     left_out: Sequence[LeftOut] = ()
+    listed: RunsTable | None = None
     run_link: str = ""
     suite: str = ""

@@ -47,7 +47,7 @@ def write(report: Report) -> Path:
             command=_command(report.suite, answer),
             pictures=pictures,
             checklist=_checklist(report.problem.fit.checklist),
-            runs=run_table(report.runs, report.run_link),
+            runs=run_table(report.listed or report.runs, report.run_link),
             fits=fit_table(report.fits),
             slider=_slider(report),
             data=plain(

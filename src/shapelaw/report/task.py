@@ -13,11 +13,12 @@ from shapelaw.config import ReportConfig, RunsConfig, positive, to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.figures import catalogue
 from shapelaw.figures.catalogue import Drawn, NotDrawn
-from shapelaw.figures.evidence import MAIN, Evidence, of_a_table, of_the_paper
+from shapelaw.figures.evidence import EVERY, MAIN, Evidence, of_a_table, of_the_paper
 from shapelaw.fitting.options import BootstrapOptions
 from shapelaw.prescribe.problem import Problem
-from shapelaw.prescribe.task import published_suite
+from shapelaw.prescribe.task import suite_world
 from shapelaw.report.content import Figure, FitRow, LeftOut, Report
+from shapelaw.report.links import Links
 from shapelaw.report.page import write
 from shapelaw.runs import RunsTable, load_runs
 
@@ -37,7 +38,9 @@ def report(config: DictConfig) -> None:
     if asked.budget is not None:
         positive("budget", asked.budget)
     evidence = evidence_of(asked)
-    evidence.runs()  # without the main table there is nothing to report
+    silent = unanswerable(evidence.runs())  # without the main table there is nothing to report
+    if asked.page and not silent:
+        answer_of(asked, evidence)  # a budget or law that has no answer is refused before anything is drawn
     folder = folder_of(asked)
     console = Console(highlight=False, soft_wrap=True)
     console = console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDE)
@@ -47,7 +50,8 @@ def report(config: DictConfig) -> None:
         console.print(f"{one.entry.heading}: {said}", markup=False)
         made.append(one)
     if asked.page:
-        console.print(f"the page: {write(page_of(asked, evidence, made, folder))}", markup=False)
+        where = f"left out: {silent}" if silent else write(page_of(asked, evidence, made, folder))
+        console.print(f"the page: {where}", markup=False)
     console.print(f"figures and their tables: {folder / 'figures'}", markup=False)
 
 
@@ -78,23 +82,54 @@ def folder_of(asked: ReportConfig) -> Path:
 
 
 def page_of(asked: ReportConfig, evidence: Evidence, made: list[Drawn | NotDrawn], folder: Path) -> Report:
-    """What the page holds: the answer by one law, the figures, the runs, and every fit that was made."""
+    """What the page holds: the answer by one law, the figures, the runs, and every fit that was made of them."""
     runs = evidence.runs()
-    fit = evidence.fit(asked.law.name or "interaction")
-    problem = Problem.of(fit, runs)
-    suite = problem.world.suite or published_suite(runs)
+    problem, budget = answer_of(asked, evidence)
+    listed = runs if evidence.published else evidence.runs(EVERY)
+    links = Links.of(asked)
+    first = FitRow(f"{asked.law.name} {MAIN}", problem.fit)
     return Report(
         title=f"{folder.name}: which shape for which budget",
         folder=folder,
         problem=problem,
-        budget=asked.budget or float(runs.flops().max()),
+        budget=budget,
         runs=runs,
-        fits=[FitRow(f"{asked.law.name} {MAIN}", fit), *_other_fits(evidence, fit)],
+        fits=[first, *_other_fits(evidence, problem.fit), *links.fits(asked, listed)],
         figures=[_figure(one) for one in made if isinstance(one, Drawn)],
         left_out=[LeftOut(one.entry.heading, one.reason) for one in made if isinstance(one, NotDrawn)],
-        run_link=asked.run_link,
-        suite=suite,
+        listed=listed,
+        run_link=links.run,
+        suite=problem.world.suite,
     )
+
+
+def answer_of(asked: ReportConfig, evidence: Evidence) -> tuple[Problem, float]:
+    """What answers budgets on the page, and the one that it opens with.
+
+    Raises:
+        UserError: if the law, or a given budget, cannot be answered.
+    """
+    runs = evidence.runs()
+    fit = evidence.fit(asked.law.name or "interaction")
+    problem = Problem(fit, suite_world(fit, runs))
+    if asked.budget is not None:
+        problem.best(asked.budget)
+        return problem, asked.budget
+    largest = float(runs.flops().max())
+    budget = problem.nearest_served(largest)
+    if budget is None:
+        raise UserError(
+            f"budget=null: by law {fit.law} the best shape is the smallest or the largest of all for every budget about "
+            f"{largest:.3g} FLOPs, the largest among the runs; give another law or more shapes, or page=false"
+        )
+    return problem, budget
+
+
+def unanswerable(runs: RunsTable) -> str:
+    """Why no shape can be prescribed from these runs; nothing where one can."""
+    kept = runs.kept
+    known = runs.has_shapes and "vocab_size" in kept and not kept["vocab_size"].isna().any()
+    return "" if known else "the runs do not name their width, depth and vocabulary, so no shape can be prescribed"
 
 
 def _other_fits(evidence: Evidence, first: object) -> list[FitRow]:

@@ -1,0 +1,60 @@
+"""Where a report's runs and fits lie in MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shapelaw.config import ReportConfig
+from shapelaw.errors import UserError
+from shapelaw.fitting.result import FitResult, load_fit
+from shapelaw.fitting.task import EXPERIMENT
+from shapelaw.report.content import FitRow
+from shapelaw.runs import RunsTable
+
+
+@dataclass(frozen=True)
+class Links:
+    """Addresses of MLflow's pages.
+
+    Args:
+        run: of a training run, with `{run}` for its id; empty for none.
+        fit: identity of a fit -> the address of its run.
+    """
+
+    run: str = ""
+    fit: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, asked: ReportConfig) -> Links:
+        """Those of the experiment that is reported on; none where its runs come from elsewhere, or no pages are named."""
+        base, runs = asked.mlflow_ui.rstrip("/"), asked.runs
+        if not base or runs.source != "mlflow" or runs.uri is None or runs.experiment is None:
+            return cls()
+        from shapelaw.tracking import places
+
+        trained, _ = places(runs.uri, runs.experiment, "train")
+        fits, found = places(runs.uri, EXPERIMENT, "fit")
+        return cls(
+            f"{base}/#/experiments/{trained}/runs/{{run}}",
+            {identity: f"{base}/#/experiments/{fits}/runs/{run}" for identity, run in found.items()},
+        )
+
+    def fits(self, asked: ReportConfig, runs: RunsTable) -> list[FitRow]:
+        """Fits under outputs/fits whose rows came from where these runs did, with their addresses, the newest first."""
+        source, rows = runs.about.get("source"), []
+        files = sorted((Path(asked.outputs_dir) / "fits").glob("*/fit.json"), key=lambda path: -path.stat().st_mtime)
+        for path in files if source else ():
+            fit = _readable(path)
+            if fit is not None and fit.checklist.get("data", {}).get("source") == source:
+                rows.append(FitRow(path.parent.name, fit, self.fit.get(path.parent.name.rsplit("-", 1)[-1], "")))
+        return rows
+
+
+def _readable(path: Path) -> FitResult | None:
+    """A fit; None for one of another version."""
+    try:
+        return load_fit(path)
+    except UserError:
+        return None
