@@ -89,6 +89,7 @@ def three_fits(script: Script, folder: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_sweep_and_its_fits_are_compared(sweep: Sweep, script: Script, outputs: Path, tmp_path: Path) -> None:
     assert sweep("-m", "shape=16x1,32x1", "lr_base=5").returncode == 0
     assert sweep("-m", "shape=16x2", "lr_base=5,2.5").returncode == 0
