@@ -1,17 +1,28 @@
-"""Body of the processes of test_parallel.py: every layout of one world, one process group."""
+"""Body of the processes of test_parallel.py: four processes, of which 4, 2 and 1 in turn measure every layout of theirs.
+
+    RANK=r python ranks.py FOLDER quick|all
+
+All layouts write a checkpoint first; then every layout loads every one of them.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import itertools
 import os
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from shapelaw.cell import checkpoint_path
 from shapelaw.config import ParallelKind
+from shapelaw.files import read_json
 from shapelaw.model import ModelSpec
 from shapelaw.model.initialisation import initial_weight
 from shapelaw.optim import build_adamw
@@ -21,15 +32,16 @@ from shapelaw.shapes import Shape
 from shapelaw.training import checkpoint
 from shapelaw.training.checkpoint import Progress
 
-QUICK_OF_FOUR = ("fsdp-1114", "axonn-2211", "axonn-2121", "axonn-1212")
-"""Layouts of four processes that together use every pair of degrees; `all` measures every one."""
+WORLDS = (4, 2, 1)
+QUICK = ("single-1111", "fsdp-1112", "axonn-2111", "axonn-1211", "axonn-1121", "ddp-1114", "axonn-2211", "axonn-1212")
+"""Layouts that together use every kind and most pairs of degrees; `all` measures every one."""
 SPEC = ModelSpec(Shape(64, 2, 8), vocab_size=256, seq_len=32)
-BATCH, STEPS, CLIP = 8, 20, 0.5
+BATCH, STEPS, LR, CLIP = 8, 20, 1e-3, 0.5
 
 
-def chosen(world: int, every: bool) -> list[Layout]:
+def chosen(world: int, which: str) -> list[Layout]:
     """The layouts to measure."""
-    return [each for each in layouts(world) if every or world < 4 or name_of(each) in QUICK_OF_FOUR]
+    return [each for each in layouts(world) if which == "all" or name_of(each) in QUICK]
 
 
 def layouts(world: int) -> list[Layout]:
@@ -46,21 +58,37 @@ def name_of(layout: Layout) -> str:
     return f"{layout.kind.value}-{layout.row}{layout.column}{layout.depth}{layout.data}"
 
 
+@contextlib.contextmanager
+def joined(world: int, rank: int, store: Path) -> Iterator[None]:
+    """The process group of the first so many processes; one alone needs none."""
+    if world > 1:
+        patience = datetime.timedelta(minutes=10)
+        dist.init_process_group("gloo", f"file://{store}", timeout=patience, rank=rank, world_size=world)
+    yield
+    if world > 1:
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def initial_weights() -> dict[str, torch.Tensor]:
+    """Full weights by seed and name."""
+    with torch.device("meta"):
+        sizes = Placement(Layout(ParallelKind.single), 0, torch.device("meta")).build(SPEC).named_parameters()
+    return {name: initial_weight(name, p.shape, SPEC.shape, 3).to(torch.get_default_dtype()) for name, p in sizes}
+
+
 def built(layout: Layout, rank: int) -> tuple[Placement, Any, torch.optim.AdamW]:
     placement = place(layout, rank, torch.device("cpu"))
     torch.manual_seed(rank)  # unequal on purpose: nothing may depend on a process's own generator
     model = placement.build(SPEC)
-    with torch.device("meta"):
-        sizes = {name: p.shape for name, p in Placement(layout, 0, torch.device("meta")).build(SPEC).named_parameters()}
-    full = {n: initial_weight(n, size, SPEC.shape, 3).to(torch.get_default_dtype()) for n, size in sizes.items()}
-    checkpoint.set_weights(model, full, placement, Path("start"))
-    return placement, model, build_adamw(model, 3e-3)
+    checkpoint.set_weights(model, initial_weights(), placement, Path("start"))
+    return placement, model, build_adamw(model, LR)
 
 
 def step(
     placement: Placement, model: Any, optimizer: torch.optim.AdamW, number: int, clip: float = CLIP
 ) -> torch.Tensor:
-    """One step over the world batch, in two micro-batches; the world's mean loss."""
+    """One step over the world batch, in two micro-batches; the world's mean loss. Without a clip, gradients alone."""
     generator = torch.Generator().manual_seed(number)
     batch = torch.randint(0, SPEC.vocab_size, (BATCH, SPEC.seq_len + 1), generator=generator)
     mine = batch.chunk(placement.shares)[placement.share]
@@ -76,15 +104,21 @@ def step(
         placement.clip(model, clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+    return mean_of_all(total)
+
+
+def mean_of_all(value: torch.Tensor) -> torch.Tensor:
     if dist.is_initialized():
-        dist.all_reduce(total)
-        total /= dist.get_world_size()
-    return total
+        dist.all_reduce(value)
+        value /= dist.get_world_size()
+    return value
 
 
 def measure(layout: Layout, rank: int, folder: Path) -> dict[str, Any]:
     """Gradients and norm of a first step, then the losses of 20 AdamW steps with a clip that bites, and a checkpoint."""
     placement, model, optimizer = built(layout, rank)
+    start = {name: placement.full(name, p.detach()) for name, p in model.named_parameters()}
+    equal = all(torch.equal(start[name], full) for name, full in initial_weights().items())
     first = step(placement, model, optimizer, 0, clip=0)
     held = {name: p.grad for name, p in model.named_parameters()}
     gradients = {name: placement.full(name, grad).clone() for name, grad in held.items() if grad is not None}
@@ -92,39 +126,64 @@ def measure(layout: Layout, rank: int, folder: Path) -> dict[str, Any]:
     optimizer.zero_grad(set_to_none=True)
     losses = [float(step(placement, model, optimizer, number)) for number in range(STEPS)]
     if torch.get_default_dtype() is torch.float32:
-        checkpoint.save(folder / name_of(layout), model, optimizer, Progress(STEPS), placement)
-    return {"loss": float(first), "norm": float(norm), "gradients": gradients, "losses": losses}
+        checkpoint.save(folder / "saved" / name_of(layout), model, optimizer, Progress(STEPS), placement)
+    return {
+        "started_equal": float(mean_of_all(torch.tensor(float(equal)))),
+        "loss": float(first),
+        "norm": float(norm),
+        "gradients": gradients,
+        "losses": losses,
+        "modules": sorted({f"{type(m).__module__}.{type(m).__name__}" for m in model.modules()}),
+        "parameters": [name for name, _ in model.named_parameters()],
+    }
 
 
 def resume(layout: Layout, rank: int, folder: Path, source: str) -> dict[str, Any]:
-    """Loads a checkpoint of any layout: its weights as gathered again, and the loss of the next two steps."""
+    """Loads another layout's checkpoint and saves it again: the checksums of both, and the loss of the next two steps."""
     placement, model, optimizer = built(layout, rank)
-    checkpoint.load_newest(folder / source, model, optimizer, placement)
-    weights = {name: placement.full(name, p.detach()).clone() for name, p in model.named_parameters()}
-    return {"weights": weights, "losses": [float(step(placement, model, optimizer, n)) for n in (STEPS, STEPS + 1)]}
+    progress = checkpoint.load_newest(folder / "saved" / source, model, optimizer, placement)
+    again = folder / "again"
+    written = checkpoint.save(again, model, optimizer, progress, placement)
+    losses = [float(step(placement, model, optimizer, number)) for number in (STEPS, STEPS + 1)]
+    if rank:
+        return {}
+    sums = [
+        read_json(path / "state.json")["sha256"]
+        for path in (written, checkpoint_path(folder / "saved" / source, STEPS))
+    ]
+    shutil.rmtree(again)
+    return {"again": sums[0], "saved": sums[1], "losses": losses}
 
 
-def main(what: str, folder: Path, every: bool) -> None:
+def measure_all(world: int, rank: int, folder: Path, which: str) -> dict[str, Any]:
+    """Every layout in float32 and float64."""
+    results = {}
+    for dtype, layout in itertools.product((torch.float32, torch.float64), chosen(world, which)):
+        torch.set_default_dtype(dtype)
+        results[f"{name_of(layout)}-{str(dtype)[-2:]}"] = measure(layout, rank, folder)
+    torch.set_default_dtype(torch.float32)
+    return results
+
+
+def resume_all(world: int, rank: int, folder: Path, which: str) -> dict[str, Any]:
+    """Every layout from the checkpoint of every other and its own."""
+    sources = sorted(path.name for path in (folder / "saved").iterdir())
+    pairs = itertools.product(chosen(world, which), sources)
+    return {f"{source} in {name_of(layout)}": resume(layout, rank, folder, source) for layout, source in pairs}
+
+
+def main(folder: Path, which: str) -> None:
     torch.set_num_threads(1)
-    world, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
-    if world > 1:
-        dist.init_process_group("gloo", rank=rank, world_size=world)
-    results: dict[str, Any] = {}
-    if what == "measure":
-        for dtype in (torch.float32, torch.float64):
-            torch.set_default_dtype(dtype)
-            for layout in chosen(world, every):
-                results[f"{name_of(layout)}-{str(dtype)[-2:]}"] = measure(layout, rank, folder)
-    else:
-        sources = sorted(path.name for path in folder.iterdir() if path.is_dir())
-        for layout, source in itertools.product(chosen(world, every), sources):
-            results[f"{source} in {name_of(layout)}"] = resume(layout, rank, folder, source)
-    if rank == 0:
-        torch.save(results, folder / f"{what}-{world}.pt")
-    if world > 1:
-        dist.barrier()
-        dist.destroy_process_group()
+    rank = int(os.environ["RANK"])
+    for phase, world in itertools.product((measure_all, resume_all), WORLDS):
+        if rank >= world:
+            continue
+        name = f"{phase.__name__}-{world}"
+        with joined(world, rank, folder / f"{name}.store"):
+            results = phase(world, rank, folder, which)
+            if rank == 0:
+                torch.save(results, folder / f"{name}.pt")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3] == "all")
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -1,97 +1,159 @@
 """Every layout against one process: gradients, the clip's norm, 20 AdamW steps, and checkpoints from any in any other.
 
-The processes are real ones over gloo; all layouts of one number of processes are measured by the same processes.
+The processes are real ones over gloo; the same four measure every layout (ranks.py).
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from ranks import SPEC, STEPS, built, chosen, name_of
-from safetensors.torch import load_file
+from ranks import LR, QUICK, SPEC, STEPS, WORLDS, built, chosen, name_of
 
-from shapelaw.cell import checkpoint_path
-from shapelaw.config import ParallelKind
-from shapelaw.parallel.layout import Layout
+from shapelaw.config import ParallelConfig, ParallelKind
+from shapelaw.errors import UserError
+from shapelaw.parallel.layout import Layout, check_degrees, check_matrices
 from shapelaw.parallel.matrices import coordinates, join, part, split_of
-from shapelaw.training.checkpoint import MODEL
+from shapelaw.shapes import Shape
 
 TOLERANCE = {"32": 5e-6, "64": 1e-12}
 """Sums in another order: of float32, and of float64, where a wrong factor could not hide."""
 
 
-def together(world: int, *arguments: str) -> None:
-    """Runs a script in so many processes, as torchrun would."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("ranks.py")), *arguments],
-            env={**os.environ, **address, "WORLD_SIZE": str(world), "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(world)
-    ]
-    said = [process.communicate(timeout=900)[1] for process in processes]
-    assert not any(process.returncode for process in processes), (
-        f"{[process.returncode for process in processes]}\n" + "\n".join(said)
-    )
+def together(processes: int, script: Path, *arguments: str, folder: Path) -> None:
+    """Runs a script in so many processes; the first that fails ends the others, and is heard."""
+    notes = [folder / f"stderr-{rank}.txt" for rank in range(processes)]
+    command = [sys.executable, str(script), *arguments]
+    started = []
+    for rank, note in enumerate(notes):
+        with note.open("w") as stderr:
+            started.append(subprocess.Popen(command, env={**os.environ, "RANK": str(rank)}, stderr=stderr))
+    try:
+        while any(process.poll() is None for process in started) and not any(p.returncode for p in started):
+            time.sleep(0.1)
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    codes = [process.returncode for process in started]
+    assert codes == [0] * processes, f"{codes}\n" + "\n".join(note.read_text() for note in notes)
 
 
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
-    """Folder of what 1, 2 and 4 processes measured, and of their checkpoints."""
+@pytest.fixture(scope="module", params=["quick", pytest.param("all", marks=pytest.mark.slow)])
+def measured(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> tuple[str, Path]:
+    """Which layouts, and the folder of what they measured."""
     folder = tmp_path_factory.mktemp("measured")
-    for what, world in itertools.product(("measure", "resume"), (1, 2, 4)):
-        together(world, what, str(folder), getattr(request, "param", "quick"))
-    return folder
+    together(max(WORLDS), Path(__file__).with_name("ranks.py"), str(folder), request.param, folder=folder)
+    return request.param, folder
 
 
-def results(folder: Path, what: str, *worlds: int) -> dict[str, Any]:
+def results(folder: Path, phase: str) -> dict[str, Any]:
     merged: dict[str, Any] = {}
-    for world in worlds:
-        merged |= torch.load(folder / f"{what}-{world}.pt")
+    for world in WORLDS:
+        merged |= torch.load(folder / f"{phase}-{world}.pt")
     return merged
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("measured", ["quick", "all"], indirect=True)
-def test_every_layout_equals_one_process(measured: Path) -> None:
-    alone, several = results(measured, "measure", 1), results(measured, "measure", 2, 4)
-    assert len(several) >= 2 * (6 + 4)
-    for name, found in several.items():
-        bits = name[-2:]
-        expected, tolerance = alone[f"single-1111-{bits}"], TOLERANCE[bits]
-        assert found["loss"] == pytest.approx(expected["loss"], abs=tolerance), name
-        assert found["norm"] == pytest.approx(expected["norm"], abs=tolerance), name
-        assert found["gradients"].keys() == expected["gradients"].keys()
-        for key, gradient in expected["gradients"].items():
-            torch.testing.assert_close(found["gradients"][key], gradient, rtol=0, atol=tolerance, msg=f"{name} {key}")
-        assert found["losses"] == pytest.approx(expected["losses"], abs=tolerance), name
-        assert expected["norm"] > 0.5  # so that the clip of those steps bites
+def names(which: str) -> list[str]:
+    return [name_of(layout) for world in WORLDS for layout in chosen(world, which)]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("measured", ["quick", "all"], indirect=True)
-def test_a_checkpoint_of_any_layout_continues_in_any_other(measured: Path) -> None:
-    resumed = results(measured, "resume", 1, 2, 4)
+@pytest.mark.xdist_group("layouts")
+def test_every_layout_equals_one_process(measured: tuple[str, Path]) -> None:
+    """Loss and gradients of a step of two micro-batches, the clip's norm, and the losses of 20 AdamW steps."""
+    which, folder = measured
+    found = results(folder, "measure_all")
+    assert found.keys() == {f"{name}-{bits}" for name in names(which) for bits in TOLERANCE}
+    for name, bits in itertools.product(names(which), TOLERANCE):
+        each, alone, tolerance = found[f"{name}-{bits}"], found[f"single-1111-{bits}"], TOLERANCE[bits]
+        assert each["loss"] == pytest.approx(alone["loss"], abs=tolerance), name
+        assert each["norm"] == pytest.approx(alone["norm"], abs=tolerance), name
+        assert each["gradients"].keys() == alone["gradients"].keys()
+        for key, gradient in alone["gradients"].items():
+            torch.testing.assert_close(each["gradients"][key], gradient, rtol=0, atol=tolerance, msg=f"{name} {key}")
+        assert len(each["losses"]) == STEPS
+        assert each["losses"] == pytest.approx(alone["losses"], abs=tolerance), name
+        assert each["losses"][-1] < each["losses"][0] - 100 * LR  # it learns
+        assert alone["norm"] > 0.5  # so that the clip of those steps bites
+
+
+@pytest.mark.xdist_group("layouts")
+def test_a_checkpoint_of_any_layout_continues_in_any_other(measured: tuple[str, Path]) -> None:
+    """Loaded and saved again the files are the same, byte for byte: weights, moments, counts. Then two steps."""
+    which, folder = measured
+    resumed = results(folder, "resume_all")
+    assert resumed.keys() == {f"{source} in {name}" for source, name in itertools.product(names(which), repeat=2)}
     expected = resumed["single-1111 in single-1111"]["losses"]
-    assert len(resumed) >= (1 + 6 + 4) ** 2
     for name, found in resumed.items():
-        stored = load_file(checkpoint_path(measured / name.split()[0], STEPS) / MODEL)
-        assert stored.keys() == found["weights"].keys()
-        assert all(torch.equal(found["weights"][key], stored[key]) for key in stored), name
+        assert found["again"] == found["saved"], name
         assert found["losses"] == pytest.approx(expected, abs=TOLERANCE["32"]), name
+
+
+@pytest.mark.xdist_group("layouts")
+def test_every_process_starts_from_the_same_weights(measured: tuple[str, Path]) -> None:
+    """The processes' own generators were seeded apart; AxoNN's layers would draw from them."""
+    assert {found["started_equal"] for found in results(measured[1], "measure_all").values()} == {1.0}
+
+
+@pytest.mark.xdist_group("layouts")
+def test_no_matrix_is_passed_over_and_nothing_has_a_bias(measured: tuple[str, Path]) -> None:
+    """AxoNN leaves what it cannot split as torch's own layer, without a word; its bias gradients are wrong."""
+    for name, found in results(measured[1], "measure_all").items():
+        assert not [parameter for parameter in found["parameters"] if "bias" in parameter]
+        if name.startswith("axonn"):
+            assert "axonn.intra_layer.fully_connected.Linear" in found["modules"]
+            assert not [
+                module
+                for module in found["modules"]
+                if module.startswith(("torch.nn.modules.linear", "torch.nn.modules.sparse"))
+            ]
+            assert "shapelaw.model.transformer.Norm" not in found["modules"]
+
+
+def test_the_quick_form_names_layouts_that_are() -> None:
+    assert set(QUICK) < set(names("all"))
+    assert set(names("quick")) == set(QUICK)
+    assert len(names("all")) == 1 + 6 + 12
+
+
+def test_a_process_that_fails_ends_the_others_of_these_tests(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("import os, time\nif os.environ['RANK'] == '1':\n    raise ZeroDivisionError\ntime.sleep(3600)\n")
+    with pytest.raises(AssertionError, match=r"(?s)\[-9, 1, -9\].*ZeroDivisionError"):
+        together(3, script, folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "vocab_size", "message"),
+    [
+        ({"row": 3}, 256, "parallel.row=3 does not divide the 8 query heads; give a divisor of 8"),
+        ({"row": 4}, 256, "parallel.row=4 does not divide the 2 key-value heads"),
+        ({"row": 2}, 257, "parallel.row=2 does not divide the 257 vocabulary"),
+        ({"column": 3}, 256, "parallel.column=3 does not divide the 64 width"),
+        (
+            {"depth": 5},
+            256,
+            "parallel.depth=5 does not divide the .* elements of a part of the attention's input matrix",
+        ),
+    ],
+)
+def test_what_does_not_divide_is_refused(degrees: dict[str, int], vocab_size: int, message: str) -> None:
+    shape = Shape(64, 2, 8)
+    with pytest.raises(UserError, match=message):
+        check_matrices(Layout(ParallelKind.axonn, **degrees), shape, vocab_size)
+    with pytest.raises(UserError, match=message):  # before the number of processes is known
+        check_degrees(
+            ParallelConfig(ParallelKind.axonn, **{"row": 1, "column": 1, "depth": 1, **degrees}, data=None),
+            shape,
+            vocab_size,
+        )
 
 
 @pytest.mark.parametrize("degrees", [(2, 1, 1), (1, 2, 1), (1, 1, 2), (4, 2, 2)], ids=str)
@@ -107,7 +169,16 @@ def test_parts_make_up_the_whole(degrees: tuple[int, int, int]) -> None:
     qkv = torch.arange(SPEC.shape.n_head + 2 * SPEC.shape.n_kv_head).repeat_interleave(8)[:, None].repeat(1, 64)
     tensor = Layout(ParallelKind.axonn, row=2)
     first = part(qkv, split_of("blocks.0.attention.qkv.weight", SPEC.shape), tensor, 0)
-    assert first.unique().tolist() == [0, 1, 2, 3, 8, 9, 12, 13]  # half the queries, half the keys, half the values
+    assert sorted(set(first.flatten().tolist())) == [
+        0,
+        1,
+        2,
+        3,
+        8,
+        9,
+        12,
+        13,
+    ]  # half the queries, half the keys, half the values
 
 
 def test_ranks_are_numbered_as_the_package_does() -> None:
@@ -115,8 +186,3 @@ def test_ranks_are_numbered_as_the_package_does() -> None:
     layout = Layout(ParallelKind.axonn, row=2, column=3, depth=2, data=2)
     assert coordinates(layout, 23) == {"none": 0, "column": 2, "row": 1, "depth": 1}
     assert [layout.share_of(rank) for rank in (0, 5, 6, 11, 12, 23)] == [0, 0, 1, 1, 2, 3]
-
-
-def test_all_layouts_of_four_are_measured_by_the_long_form() -> None:
-    assert len({name_of(layout) for layout in chosen(4, every=True)}) == 2 + 10
-    assert len(chosen(4, every=False)) == 4

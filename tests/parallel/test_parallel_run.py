@@ -95,10 +95,10 @@ def started(
     composed: Compose, outputs: Path, corpora: Path, tokens: int
 ) -> tuple[subprocess.Popen[str], Cell, list[int]]:
     """A long run of two processes, a few steps in."""
-    overrides = (*COMMON, *AXONN, f"tokens={tokens}", "tracker=none")
+    overrides = (*COMMON, *AXONN, f"tokens={tokens}", "data.max_epochs=1000", "tracker=none")
     command = [sys.executable, str(ROOT / "train.py"), *overrides, f"data_dir={corpora}"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    target = cell(composed, f"tokens={tokens}")
+    target = cell(composed, f"tokens={tokens}", "data.max_epochs=1000")
     deadline = time.monotonic() + 120
     while read_state(target.folder).step < 8:
         assert process.poll() is None, process.communicate()[1]
