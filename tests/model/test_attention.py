@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import inspect
+import json
 import math
 import sys
 from types import SimpleNamespace
@@ -13,6 +16,7 @@ import torch
 from shapelaw.errors import UserError
 from shapelaw.model import attention
 from shapelaw.model.attention import attend_flash, attend_sdpa, attention_backend, check_attention
+from support import ROOT
 
 
 def _by_definition(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -58,11 +62,25 @@ def test_flash_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         check_attention("flash", "cuda", 128)
 
 
+def _documented() -> inspect.Signature:
+    """The signature of the package's own function."""
+    golden = json.loads((ROOT / "tests" / "golden" / "flash_attn_func.json").read_text())
+    kind, empty = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.empty
+    return inspect.Signature(
+        [
+            inspect.Parameter(name, kind, default=empty if name in golden["required"] else None)
+            for name in golden["parameters"]
+        ]
+    )
+
+
 def test_flash_is_called_with_its_own_layout(monkeypatch: pytest.MonkeyPatch) -> None:
     """The package's contract, (batch, time, heads, size) in half precision and grouped keys, met by a stand-in."""
 
-    def flash_attn_func(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool) -> Any:
-        assert causal
+    def flash_attn_func(*arguments: Any, **named: Any) -> Any:
+        bound = _documented().bind(*arguments, **named).arguments
+        q, k, v = (bound.pop(name) for name in "qkv")
+        assert bound == {"causal": True}  # no dropout, the usual scale, no window
         assert q.dtype == k.dtype == v.dtype == torch.bfloat16
         return _by_definition(q.float(), k.float(), v.float()).bfloat16()
 
@@ -72,3 +90,22 @@ def test_flash_is_called_with_its_own_layout(monkeypatch: pytest.MonkeyPatch) ->
     attended = attend_flash(q, k, k)
     assert attended.dtype == torch.float32
     torch.testing.assert_close(attended, attend_sdpa(q, k, k), rtol=3e-2, atol=3e-2)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("flash_attn") is None or not torch.cuda.is_available(),
+    reason="needs a GPU and the flash-attn package",
+)
+@pytest.mark.parametrize(("heads", "kv_heads", "size"), [(4, 2, 64), (2, 1, 128), (2, 1, 256)])
+def test_flash_equals_sdpa_on_a_gpu(heads: int, kv_heads: int, size: int) -> None:
+    """Values and gradients to a few roundings of bfloat16 (2^-8) of their largest."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = (heads, kv_heads, kv_heads)
+    inputs = [torch.randn(2, 40, h, size, generator=generator).cuda().requires_grad_() for h in sizes]
+    weight = torch.randn(2, 40, heads, size, generator=generator).cuda()
+    pairs = []
+    for attend in (attend_sdpa, attend_flash):
+        attended = attend(*inputs)
+        pairs.append((attended, *torch.autograd.grad((attended * weight).sum(), inputs)))
+    for expected, found in zip(*pairs, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=float(expected.detach().abs().max()) * 2**-6)

@@ -36,7 +36,7 @@ def together(processes: int, script: Path, *arguments: str, folder: Path) -> Non
         with note.open("w") as stderr:
             started.append(subprocess.Popen(command, env={**os.environ, "RANK": str(rank)}, stderr=stderr))
     try:
-        while any(process.poll() is None for process in started) and not any(p.returncode for p in started):
+        while None in (codes := [process.poll() for process in started]) and not any(codes):
             time.sleep(0.1)
     finally:
         for process in started:
@@ -134,7 +134,7 @@ def test_a_process_that_fails_ends_the_others_of_these_tests(tmp_path: Path) -> 
     ("degrees", "vocab_size", "message"),
     [
         ({"row": 3}, 256, "parallel.row=3 does not divide the 8 query heads; give a divisor of 8"),
-        ({"row": 4}, 256, "parallel.row=4 does not divide the 2 key-value heads"),
+        ({"row": 8}, 256, "parallel.row=8 does not divide the 4 key-value heads"),
         ({"row": 2}, 257, "parallel.row=2 does not divide the 257 vocabulary"),
         ({"column": 3}, 256, "parallel.column=3 does not divide the 64 width"),
         (

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ import pytest
 from shapelaw.cell import Cell, Status, cell_of, checkpoint_path, checkpoint_steps, corpus_folder, read_state
 from shapelaw.config import to_dataclass
 from shapelaw.data import load_corpus
+from shapelaw.training import processes
 from support import ROOT, Compose, Script
 
 COMMON = ("shape=32x1", "accelerator=cpu", "precision=fp32")
@@ -52,6 +55,48 @@ def test_several_processes_train_as_one(
     resumed = script("train.py", "tracker=none", *COMMON, *layout, alone)
     assert resumed.returncode == 0, resumed.stderr
     assert read_state(folder).val_loss == pytest.approx(expected, abs=1e-5)
+
+
+def curve(outputs: Path) -> dict[tuple[str, int], float]:
+    """Every recorded loss of the only run of a store, by metric and tokens; none is there twice."""
+    with contextlib.closing(sqlite3.connect(outputs / "mlflow.db")) as store:
+        rows = store.execute("select key, step, value from metrics where key like '%loss'").fetchall()
+    recorded = {(key, step): value for key, step, value in rows}
+    assert len(recorded) == len(rows)
+    return recorded
+
+
+@pytest.mark.slow
+def test_a_run_goes_through_every_layout(composed: Compose, script: Script, outputs: Path, tmp_path: Path) -> None:
+    """Stopped by a signal after 5 steps of each layout and continued by the next: the curve of one process."""
+    common = (*COMMON, "tracker.log_every_steps=1")
+    alone = tmp_path / "alone"
+    done = script("train.py", *common, f"outputs_dir={alone}", SHAPELAW_OUTPUTS=str(alone))
+    assert done.returncode == 0, done.stderr
+    hook = tmp_path / "hook"
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(
+        "import os, signal\n"
+        "if os.environ.get('RANK') == '1':\n"
+        "    from shapelaw.training.module import CellModule\n"
+        "    step = CellModule.training_step\n"
+        "    def stopped(self, batch, index):\n"
+        "        step(self, batch, index)\n"
+        "        if index == 4:\n"
+        "            os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    CellModule.training_step = stopped\n"
+    )
+    target = cell(composed)
+    for number, layout in enumerate((AXONN, ("parallel=fsdp", "devices=2"), ("parallel=ddp", "devices=2")), start=1):
+        stopped = script("train.py", *common, *layout, PYTHONPATH=str(hook))
+        assert "stopped by" in stopped.stderr, stopped.stderr
+        assert checkpoint_steps(target.folder)[-1] == 5 * number
+    done = script("train.py", *common)
+    assert done.returncode == 0, done.stderr
+    assert read_state(target.folder).attempts == 4
+    expected, found = curve(alone), curve(outputs)
+    assert len(expected) == 20 + 5  # every step's, and a validation every fourth
+    assert found == pytest.approx(expected, abs=5e-6)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +154,26 @@ def started(
 
 def ended(pids: list[int]) -> bool:
     return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_a_death_is_noticed_while_the_first_process_waits(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a collective of a GPU that never comes back: the first process would wait for ever."""
+    monkeypatch.setattr(processes, "GRACE_SECONDS", 0.5)
+    code = [sys.executable, "-c", "import time; time.sleep(3600)"]
+    ranks = [subprocess.Popen(code, stdin=subprocess.PIPE, start_new_session=True) for _ in range(2)]
+    target = cell(composed)
+    target.folder.mkdir(parents=True)
+    try:
+        ranks[1].kill()
+        failures = processes._watch(ranks, target, tmp_path, lambda state: None)
+    finally:
+        processes._end(ranks)
+    assert [(failure.rank, failure.message) for failure in failures] == [(1, "killed by SIGKILL")]
+    assert [process.returncode for process in ranks] == [-signal.SIGKILL] * 2
+    with pytest.raises(processes.RankFailed, match="process 1 of the run: killed by SIGKILL"):
+        processes._raise(failures, target)
 
 
 @pytest.mark.slow

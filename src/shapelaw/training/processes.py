@@ -114,8 +114,8 @@ def _watch(
 ) -> list[_Failure]:
     """Until all have ended, or one has failed and the others had their time."""
     deadline: float | None = None
-    while any(process.poll() is None for process in ranks):
-        if deadline is None and any(process.returncode for process in ranks):
+    while None in (codes := [process.poll() for process in ranks]):  # all of them: the first may wait for ever
+        if deadline is None and any(codes):
             deadline = time.monotonic() + GRACE_SECONDS
         if deadline is not None and time.monotonic() > deadline:
             break
