@@ -75,7 +75,8 @@ def _group(axes: Axes, frame: pd.DataFrame, norm: LogNorm) -> None:
     low, high = frame["params"].min(), frame["params"].max()
     axes.set_title(f"{_millions(low)} to {_millions(high)} parameters")
     late = frame[frame["tokens"] > 0.02 * frame["tokens"].max()]
-    axes.set_ylim(0.995 * frame["loss"].min(), 1.02 * late["loss"].max())
+    room = 1.02 if len(final) <= 6 else 1.1  # for the names
+    axes.set_ylim(0.995 * frame["loss"].min(), room * late["loss"].max())
     axes.set(xscale="log", yscale="log", xlabel="training tokens", ylabel="loss (nats per token)")
     axes.set_xlim(left=0.01 * frame["tokens"].max())
     style.plain_losses(axes)

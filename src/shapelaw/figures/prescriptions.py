@@ -362,7 +362,7 @@ ENTRIES = (
         "Fig 21",
         "Best sizes by eq 3",
         "Best size for a budget by eq 3, which has width and depth but no parameters. Its best width over depth falls with the "
-        "budget.",
+        "budget; at 1e26 FLOPs its depth is at the end of what is searched, 16,384 blocks.",
         Asked(law=EQ3, sizes=False),
     ),
 )
