@@ -54,7 +54,7 @@ def exponents(axes: Axes, frame: pd.DataFrame) -> None:
             look = style.MARKERS[i] + DASHES.get(str(solver), "--")
             label = f"{solver}, delta {delta:g}"
             axes.plot(line["grid_size"], line["exponent"], look, color=style.COLOURS[i], label=label)
-    axes.set(xscale="log", xlabel="starts", ylabel="exponent a of the compute-optimal N ~ C^a")
+    axes.set(xscale="log", xlabel="starts", ylabel="a of the best N ~ C^a")
 
 
 def table(evidence: Evidence) -> Tables:
