@@ -160,8 +160,8 @@ ENTRIES = (
         said(
             "Final loss against the rate (left) and against the base rate that the rule turns into it (right); rings: each "
             "shape's best. Lines that leave the panel diverged.",
-            "Training loss after 2B tokens, the published study. Its best base rates lie between 1 and 11, a factor of 3 apart "
-            "between neighbouring rates; 5 costs none of the shapes much.",
+            "Training loss after 2B tokens, the published study. The best base rates tried lie between 5.3 and 11.5; the rates "
+            "tried are a factor of 2 to 5 apart.",
         ),
     ),
     Entry(
