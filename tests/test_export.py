@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from shapelaw.cell import Cell, cell_of, checkpoint_path, checkpoint_steps, corpus_folder
@@ -66,6 +67,18 @@ def test_a_checkpoint_in_the_middle_is_loaded(composed: Compose, tmp_path: Path)
     first = checkpoint_path(cell.folder, checkpoint_steps(cell.folder)[0])
     assert export(first, tmp_path / "out") == first
     assert_same_logits(cell, first, AutoModelForCausalLM.from_pretrained(tmp_path / "out"))
+
+
+def test_a_run_from_before_an_option_is_loaded(composed: Compose, tmp_path: Path) -> None:
+    cell = trained(composed)
+    path = cell.folder / "config.yaml"
+    options = yaml.safe_load(path.read_text())
+    del options["accelerator"], options["precision"]  # mandatory now
+    path.write_text(yaml.safe_dump(options))
+    export(cell.folder, tmp_path / "out")
+    assert_same_logits(
+        cell, checkpoint_path(cell.folder, cell.last_step), AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    )
 
 
 def test_a_byte_pair_tokenizer_goes_along(composed: Compose, corpora: Path, tmp_path: Path) -> None:
