@@ -218,6 +218,8 @@ def _contradiction(manifest: Manifest) -> str | None:
     if set(manifest.splits) != set(SPLITS):
         return f"its splits are {', '.join(manifest.splits) or 'none'}"
     for name, split in manifest.splits.items():
+        if not split.documents or not split.shards:
+            return f"{name} is empty"
         if split.tokens != sum(shard.tokens for shard in split.shards):
             return f"the shards of {name} do not sum to its tokens"
     return None

@@ -1,0 +1,34 @@
+"""Every input broken at random is refused in one line, or does no harm. docs/guarantees.md holds the table of the long form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trust.fuzz import all_places, run
+
+NAMES = [
+    "a manifest's bytes",
+    "a manifest edited by hand, without its seal",
+    "a shard's bytes (tokens)",
+    "fit.json's bytes",
+    "fit.json edited by hand, without its seal",
+    "a checkpoint's bytes, any of its files",
+    "a cell's state.json, edited",
+    "a runs table's bytes (CSV)",
+    "train.py's command line",
+    "fit.py's command line",
+]
+
+
+@pytest.mark.parametrize("cases", [40, pytest.param(1000, marks=pytest.mark.slow)])
+def test_nothing_broken_is_taken_silently(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cases: int, recwarn: pytest.WarningsRecorder
+) -> None:
+    for name in ("SHAPELAW_SUITE", "SHAPELAW_OUTPUTS"):
+        monkeypatch.setenv(name, "")  # put back afterwards
+    tallies = {place.name: run(place, cases) for place in all_places(tmp_path / "material")}
+    assert list(tallies) == NAMES
+    assert all(tally.total() >= 10 for tally in tallies.values())
+    assert all(tally["refused"] for tally in tallies.values())

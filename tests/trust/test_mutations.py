@@ -1,0 +1,88 @@
+"""Would the tests notice? Each guard is broken in a copy of the code, and the test that shows it must then fail."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support import ROOT
+
+MUTATIONS = {
+    "checkpoint's checksum": (
+        "training/checkpoint.py",
+        "        if found != expected:",
+        "        if False:",
+        "tests/training/test_run.py::test_a_damaged_checkpoint_is_passed_over",
+    ),
+    "shard's checksum": (
+        "data/corpus.py",
+        "    if found != shard.sha256:",
+        "    if False:",
+        "tests/trust/test_storage.py::test_a_flipped_byte_of_a_shard_is_seen_before_the_first_step",
+    ),
+    "seal": (
+        "files.py",
+        "    if SEAL in content and content[SEAL] != _seal(rest):",
+        "    if False:",
+        "tests/data/test_data_corpus.py::test_manifest_of_another_version_or_damaged",
+    ),
+    "lock": (
+        "cell.py",
+        "            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n        except",
+        "            pass\n        except",
+        "tests/test_cell.py::test_a_second_process_refuses_the_cell",
+    ),
+    "detector": (
+        "training/spikes.py",
+        'high = "loss" if loss > loss_limit else',
+        'high = "loss" if False else',
+        "tests/training/test_spikes.py::test_a_planted_spike_is_found_at_its_first_step",
+    ),
+    "detector of what is no number": (
+        "training/spikes.py",
+        "            if not (math.isfinite(loss) and math.isfinite(norm)):",
+        "            if False:",
+        "tests/training/test_spikes.py::test_what_is_no_number_is_told_at_once",
+    ),
+    "spool": (
+        "tracking/journal.py",
+        '        self._held += json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\\n"',
+        "        pass",
+        "tests/tracking/test_server_away.py::test_what_a_tracker_records_while_the_server_is_away_comes_once",
+    ),
+    "once and no more": (
+        "tracking/journal.py",
+        "if tokens > self.recorded.get(key, -1)}",
+        "}",
+        "tests/tracking/test_tracker.py::test_a_run_started_again_is_continued_and_nothing_is_doubled",
+    ),
+    "order of the data": (
+        "training/run.py",
+        "        start_step=module.progress.step,",
+        "        start_step=0,",
+        "tests/training/test_run.py::test_resuming_is_exact",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_a_broken_guard_is_noticed(tmp_path: Path, name: str) -> None:
+    file, whole, broken, test = MUTATIONS[name]
+    source = tmp_path / "src"
+    shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    path = source / "shapelaw" / file
+    text = path.read_text()
+    assert text.count(whole) == 1, f"{file} reads otherwise now: bring this test up to date"
+    path.write_text(text.replace(whole, broken))
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-n", "0", str(ROOT / test)]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(source)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done.stdout  # 1: tests ran, and some failed
+    assert "1 failed" in done.stdout
