@@ -59,7 +59,7 @@ MUTATIONS = {
         "tracking/journal.py",
         "if tokens > self.recorded.get(key, -1)}",
         "}",
-        "tests/tracking/test_tracker.py::test_a_run_started_again_is_continued_and_nothing_is_doubled",
+        "tests/tracking/test_journal.py::test_an_attempt_adds_what_the_last_one_had_not_recorded",
     ),
     "order of the data": (
         "training/run.py",
