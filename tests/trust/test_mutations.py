@@ -17,7 +17,7 @@ MUTATIONS = {
         "training/checkpoint.py",
         "        if found != expected:",
         "        if False:",
-        "tests/training/test_run.py::test_a_damaged_checkpoint_is_passed_over",
+        "tests/training/test_interruption.py::test_a_damaged_newest_checkpoint_costs_one_interval",
     ),
     "shard's checksum": (
         "data/corpus.py",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -13,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from shapelaw.cell import Status, checkpoint_path, checkpoint_steps, read_state
+from shapelaw.cell import Status, checkpoint_steps, read_state
 from shapelaw.errors import UserError
-from shapelaw.training import checkpoint
 from shapelaw.training.callbacks import Interrupted
 from support import ROOT, Compose, Script, SmallDisk
 from training.test_run import prepared, stop_at, train
@@ -77,23 +75,6 @@ def test_a_corpus_without_its_manifest_is_not_trained_on(composed: Compose, corp
     next(mine.glob("*/manifest.json")).unlink()
     with pytest.raises(UserError, match=r"no prepared corpus; run: python prepare\.py"):
         prepared(composed, f"data_dir={mine}")
-
-
-@pytest.mark.parametrize("file", [checkpoint.MODEL, checkpoint.OPTIMIZER, "state.json"])
-def test_a_truncated_checkpoint_is_passed_over(
-    composed: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture, file: str
-) -> None:
-    """The one before it is continued from, and the result is that of a run that was never stopped."""
-    whole = train(composed)
-    other = f"outputs_dir={tmp_path}/other"
-    with pytest.raises(Interrupted):
-        train(composed, other, show=stop_at(12))
-    _, cell = prepared(composed, other)
-    path = checkpoint_path(cell.folder, checkpoint_steps(cell.folder)[-1]) / file
-    os.truncate(path, path.stat().st_size // 2)
-    train(composed, other)
-    assert "passing over a damaged checkpoint" in caplog.text
-    assert read_state(cell.folder).val_loss == read_state(whole.folder).val_loss
 
 
 def test_a_second_process_at_a_cell_is_refused(composed: Compose, script: Script, outputs: Path, corpora: Path) -> None:

@@ -140,11 +140,19 @@ def _from_plain(content: Mapping[str, Any], path: Path) -> FitResult:
             for name, drawn in values["replicates"].items()
         }
     result = as_record(FitResult, values, path)
-    law = get_law(result.law) if result.law is not None else None
-    missing = [name for name in (law.parameters if law else ()) if name not in result.parameters]
-    if missing:
-        raise UserError(f"{path}: law={result.law} needs the parameter {missing[0]}, which it lacks; fit again")
+    if result.law is not None:
+        _check_usable(result, path)
     return result
+
+
+def _check_usable(result: FitResult, path: Path) -> None:
+    """A law needs its parameters, and how the fit counted, to predict anything."""
+    assert result.law is not None
+    needed = {"parameters": get_law(result.law).parameters, "settings": ("counting", "flops")}
+    for field_name, names in needed.items():
+        missing = [name for name in names if name not in getattr(result, field_name)]
+        if missing:
+            raise UserError(f"{path}: its {field_name} lack {missing[0]}, which law={result.law} needs; fit again")
 
 
 def plain(value: Any) -> Any:
