@@ -3,7 +3,9 @@
     python benchmarks/overhead.py
 
 1. tracking and callbacks: share of a nano step's time (32x2, the cheapest, where it weighs most)
-2. `python train.py --help`, and the composition of the 44 cells of SHAPELAW_SUITE=gemstones, as wall-clock seconds
+2. the same run with its MLflow server away from the first step to the last: its process's CPU time, and wall-clock time, over
+   those of the run with its store and of one without tracking, rounds interleaved
+3. `python train.py --help`, and the composition of the 44 cells of SHAPELAW_SUITE=gemstones, as wall-clock seconds
 """
 
 from __future__ import annotations
@@ -71,12 +73,58 @@ def overhead() -> None:
                 composed = compose("train", [*never, f"outputs_dir={folder}", f"tracker.uri={uri}", f"seed={number}"])
             composed.data_dir = str(ROOT / "outputs" / "corpora")
             config: TrainConfig = to_dataclass(composed)
-            experiment = open_store(uri, folder, "overhead")
+            experiment = open_store(uri, folder, config.suite.name)
             config.tracker = replace(config.tracker, experiment_id=experiment)
             between, inside = seconds_of_steps(config)
             shares.append(between / inside)
             print(f"  run {number + 1}: {1e3 * inside:.2f} ms a step, {1e3 * between:.3f} ms between steps")
     print(f"tracking and callbacks over steps, 32x2: median {statistics.median(shares):.2%} (asked: under 2%)")
+
+
+def seconds_of_run(number: int, *overrides: str) -> tuple[float, float]:
+    """(CPU seconds of this process, wall-clock seconds) per step of a run; tracked or not, its start and end left out."""
+    with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(ROOT / "conf")):
+        never = ["validation.every_tokens=1e12", "checkpoint.every_tokens=1e12", "shape=32x2", "accelerator=cpu"]
+        composed = compose("train", [*never, f"outputs_dir={folder}", f"seed={number}", *overrides])
+        composed.data_dir = str(ROOT / "outputs" / "corpora")
+        config: TrainConfig = to_dataclass(composed)
+        corpus = load_corpus(corpus_folder(config))
+        marks: list[tuple[float, float]] = []
+        between = callbacks.Between.on_train_batch_end
+
+        def watched(self: callbacks.Between, *arguments: object) -> None:
+            marks.append((time.process_time(), time.perf_counter()))
+            between(self, *arguments)  # type: ignore[arg-type]
+
+        callbacks.Between.on_train_batch_end = watched  # type: ignore[method-assign]
+        try:
+            run.run(config, cell_of(config, corpus.manifest.corpus_hash), {}, lambda state: None)
+        finally:
+            callbacks.Between.on_train_batch_end = between  # type: ignore[method-assign]
+        steps = len(marks) - 1
+        return (marks[-1][0] - marks[0][0]) / steps, (marks[-1][1] - marks[0][1]) / steps
+
+
+def away() -> None:
+    """What a store that is away costs a step, against one that answers and against no tracking at all."""
+    ways = {
+        "no tracking": ["tracker=none"],
+        "store there": [],
+        "server away": ["tracker.uri=http://127.0.0.1:9", "tracker.finish_seconds=0.1"],
+    }
+    spent: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+    for number in range(ROUNDS + 1):
+        for way, overrides in ways.items():
+            spent[way].append(seconds_of_run(number, *overrides))
+    for way in ways:
+        ratios = [
+            [there[kind] / base[kind] for there, base in zip(spent[way][1:], spent["no tracking"][1:], strict=True)]
+            for kind in (0, 1)
+        ]
+        cpu, wall = (statistics.median(each) for each in ratios)
+        print(
+            f"{way}: {cpu:.3f} x the CPU time and {wall:.3f} x the time of a step without tracking (asked: below 1.05)"
+        )
 
 
 def waits() -> None:
@@ -98,6 +146,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, {os.cpu_count()} cores")
     waits()
     overhead()
+    away()
 
 
 if __name__ == "__main__":

@@ -27,7 +27,9 @@ from shapelaw.config import (
     Rounding,
     ScheduleConfig,
     ScheduleKind,
+    SpikePolicy,
     TrainConfig,
+    check_spikes,
     corpus_dir,
     file_name,
     or_auto,
@@ -277,6 +279,7 @@ def _science(config: TrainConfig, corpus_hash: str, batch_tokens: int, steps: in
     """What decides the result of a run, and nothing else."""
     rule = asdict(config.lr_rule)
     factor = lr_batch_factor(config, batch_tokens)
+    rolls_back = config.spikes.policy is SpikePolicy.rollback
     scaled = {} if factor == 1 else {"batch_factor": factor}  # absent elsewhere, so that older identities stay
     return {
         "shape": {"width": config.shape.width, "depth": config.shape.depth, "head_size": config.suite.head_size},
@@ -300,7 +303,14 @@ def _science(config: TrainConfig, corpus_hash: str, batch_tokens: int, steps: in
         "order_seed": config.order_seed,
         "validation_tokens": config.validation.tokens,
         **({"further_validation": dict(config.validation.further)} if config.validation.further else {}),
+        **({"spikes": _spikes_science(config)} if rolls_back else {}),  # the other policies change no value
     }
+
+
+def _spikes_science(config: TrainConfig) -> dict[str, Any]:
+    """The rule of rollbacks, and the cadences of what they look at and go back to."""
+    cadences = {"validation": config.validation.every_tokens, "checkpoint": config.checkpoint.every_tokens}
+    return {**asdict(config.spikes), "policy": config.spikes.policy.value, "every_tokens": cadences}
 
 
 def _check_values(config: TrainConfig) -> None:
@@ -325,6 +335,7 @@ def _check_values(config: TrainConfig) -> None:
     _in_range("optim.weight_decay", config.optim.weight_decay, 0, math.inf)
     _in_range("optim.clip_norm", config.optim.clip_norm, 0, math.inf)
     _in_range("cooldown.fraction", config.cooldown.fraction, 0, math.inf)
+    check_spikes(config.spikes)
 
 
 def _in_range(key: str, value: float, low: float, high: float) -> None:
@@ -382,6 +393,9 @@ class State:
     pid: int = 0
     mlflow_run_id: str | None = None
     updated: float = 0.0
+    spikes: int = 0
+    rollbacks: int = 0
+    diverged_step: int | None = None
 
 
 def read_state(folder: Path) -> State:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import fields
@@ -116,3 +117,9 @@ def _seal(content: Mapping[str, Any]) -> str:
     """SHA-256 of the content as canonical JSON."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def plain(value: float) -> float | str:
+    """A number as JSON has it; NaN and infinities as the text that `float` reads."""
+    number = float(value)
+    return number if math.isfinite(number) else str(number)

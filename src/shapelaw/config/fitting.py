@@ -30,6 +30,10 @@ class RunsConfig:
     """mlflow, csv: NAME of a further loss (the column loss_NAME, the metric val/NAME/loss) that is fitted in place of loss."""
     bad_rows: str = "raise"
     """csv, mlflow: raise on invalid rows, or exclude them with a reason."""
+    diverged: str = "exclude"
+    """Rows of runs that diverged in the end: exclude (with that reason) or keep (the fit is flagged)."""
+    rolled_back: str = "keep"
+    """Rows of runs after a rollback to a lower rate: keep (the fit is flagged) or exclude (with that reason)."""
 
 
 @dataclass

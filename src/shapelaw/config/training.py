@@ -15,9 +15,14 @@ from shapelaw.config.values import (
     Rounding,
     ScheduleKind,
     Source,
+    SpikePolicy,
     TokenizerKind,
     Verify,
+    WhenUnreachable,
+    positive,
+    whole,
 )
+from shapelaw.errors import UserError
 
 
 @dataclass
@@ -124,6 +129,33 @@ class OptimConfig:
 
 
 @dataclass
+class SpikesConfig:
+    """Divergence and spikes. Part of the identity where they change the result: with policy=rollback."""
+
+    policy: SpikePolicy = MISSING
+    """stop: the run ends as diverged. rollback: it goes back to the newest checkpoint before the spike and leaves out its
+    batches, at a lower rate. ignore: the spike is recorded. What is no number ends a run that does not roll back."""
+    every_steps: int = MISSING
+    """How often loss and gradient norm are read from the device; also before validations and checkpoints."""
+    window_steps: int = MISSING
+    """Sound steps that give the running median and scale."""
+    least_steps: int = MISSING
+    """Sound steps before anything is judged."""
+    loss_mads: float = MISSING
+    """A loss is high this many robust standard deviations (1.4826 median absolute deviations) above the median."""
+    norm_mads: float = MISSING
+    """So is the logarithm of a gradient norm."""
+    sustain_steps: int = MISSING
+    """High steps in a row that make a spike; fewer are noise."""
+    lr_factor: float = 1.0
+    """rollback: factor of the rate from then on."""
+    max_rollbacks: int = 0
+    """rollback: how often; after that a spike ends the run."""
+    margin_steps: int = 0
+    """rollback: steps between the checkpoint that it goes back to and the spike, at least."""
+
+
+@dataclass
 class DataConfig:
     """A corpus: its source (prepare.py) and its use (train.py)."""
 
@@ -227,6 +259,11 @@ class TrackerConfig:
     """Artifact root of new experiments in a database store (a server has its own)."""
     log_every_steps: int = 10
     """Cadence of the training metrics."""
+    when_unreachable: WhenUnreachable = WhenUnreachable.refuse
+    """What a command does when the store does not answer as it starts: refuse to start, or spool (record in the runs'
+    folders, and deliver when it answers). Runs that have started never stop for the store."""
+    finish_seconds: float = 30.0
+    """How long a run waits at its end for a store that does not take everything; what is left is delivered later."""
     experiment_id: str | None = None
     """Set by the launching process for its jobs."""
     parent_run_id: str | None = None
@@ -261,6 +298,7 @@ class TrainConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     cooldown: CooldownConfig = field(default_factory=CooldownConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    spikes: SpikesConfig = field(default_factory=SpikesConfig)
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     attention: AttentionConfig = field(default_factory=AttentionConfig)
@@ -317,3 +355,24 @@ class PrepareConfig:
     workers: int = 0
     """Processes; 0 is one per core."""
     progress: bool = True
+
+
+def check_spikes(spikes: SpikesConfig) -> None:
+    """Check the rule and the policy.
+
+    Raises:
+        UserError: naming the key.
+    """
+    for key in ("every_steps", "window_steps", "least_steps", "sustain_steps"):
+        whole(f"spikes.{key}", getattr(spikes, key))
+    positive("spikes.loss_mads", spikes.loss_mads)
+    positive("spikes.norm_mads", spikes.norm_mads)
+    whole("spikes.margin_steps", spikes.margin_steps, 0)
+    if spikes.least_steps > spikes.window_steps:
+        raise UserError(
+            f"spikes.least_steps={spikes.least_steps}: allowed are 1 to spikes.window_steps={spikes.window_steps}; give one"
+        )
+    if spikes.policy is SpikePolicy.rollback:
+        whole("spikes.max_rollbacks", spikes.max_rollbacks)
+        if not 0 < spikes.lr_factor <= 1:
+            raise UserError(f"spikes.lr_factor={spikes.lr_factor:g}: allowed are numbers above 0 up to 1; give one")

@@ -144,3 +144,18 @@ class ParallelKind(Enum):
     ddp = "ddp"
     fsdp = "fsdp"
     axonn = "axonn"
+
+
+class WhenUnreachable(Enum):
+    """What a command does when the tracking store does not answer as it starts."""
+
+    refuse = "refuse"
+    spool = "spool"
+
+
+class SpikePolicy(Enum):
+    """What a run does when its loss or gradient norm spikes."""
+
+    stop = "stop"
+    rollback = "rollback"
+    ignore = "ignore"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
@@ -27,6 +27,7 @@ class TokenBatches(IterableDataset[torch.Tensor]):
         rank, world: this device and how many there are.
         micro_sequences: sequences of a micro-batch; None for the whole share of the device.
         pin: whether they lie in memory that a GPU reads by itself, while the program goes on.
+        batch_of: number of the order's batch that a step takes; None for its own.
 
     Raises:
         UserError: if the devices or micro-batches do not divide the batch.
@@ -42,6 +43,7 @@ class TokenBatches(IterableDataset[torch.Tensor]):
         world: int = 1,
         micro_sequences: int | None = None,
         pin: bool = False,
+        batch_of: Callable[[int], int] | None = None,
     ) -> None:
         self._rows = rank_rows(batch_sequences, rank, world)
         share = len(self._rows)
@@ -51,7 +53,7 @@ class TokenBatches(IterableDataset[torch.Tensor]):
                 f"micro_batch_sequences={self._micro}: it must divide the {share} sequences of each device "
                 f"(batch of {batch_sequences} over {world}); allowed are divisors of {share}"
             )
-        self._loader, self._batch_sequences, self._pin = loader, batch_sequences, pin
+        self._loader, self._batch_sequences, self._pin, self._batch_of = loader, batch_sequences, pin, batch_of
         self._steps = range(start_step, start_step + steps)
 
     @property
@@ -65,7 +67,8 @@ class TokenBatches(IterableDataset[torch.Tensor]):
         first, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
         for number in range(first, len(self._steps) * self.micro_batches, stride):
             step, micro = divmod(number, self.micro_batches)
-            start = self._steps[step] * self._batch_sequences + self._rows.start + micro * self._micro
+            batch = self._batch_of(self._steps[step]) if self._batch_of else self._steps[step]
+            start = batch * self._batch_sequences + self._rows.start + micro * self._micro
             rows = torch.from_numpy(self._loader.rows(start, self._micro))
             yield rows.pin_memory() if self._pin else rows
 

@@ -51,12 +51,22 @@ def data(table: RunsTable) -> dict[str, Any]:
         "rows": len(table.frame),
         "rows_kept": len(kept),
         "exclusions": table.exclusions,
+        "diverged": _flagged_rows(table, "diverged_step"),
+        "rolled_back": _flagged_rows(table, "rollbacks"),
         "runs": len(per_run),
         "runs_named": table.about.get("runs", "by the table"),
         "shapes": shapes,
         "seeds": UNKNOWN,
         "points_per_run": {"min": int(per_run.min()), "median": float(per_run.median()), "max": int(per_run.max())},
     }
+
+
+def _flagged_rows(table: RunsTable, column: str) -> dict[str, int] | str:
+    """Runs and rows, kept or not, for which a column says something; and how many of the rows are kept."""
+    if not table.has(column):
+        return UNKNOWN
+    rows = table.frame[table.frame[column] > 0]
+    return {"runs": rows["run"].nunique(), "rows": len(rows), "rows_kept": int((rows["excluded"] == "").sum())}
 
 
 def counting(table: RunsTable, params: str, flops: str | None) -> dict[str, Any]:
@@ -149,6 +159,13 @@ def table_flags(runs: RunsTable, bootstrap: BootstrapOptions | None) -> tuple[st
     repeated = bool(runs.kept.duplicated("run").any())
     if "runs" in runs.about:
         flags.append(f"unnamed_runs: {runs.about['runs']}; intervals are too narrow if rows share runs")
+    for column, flag, what in (
+        ("diverged_step", "diverged_rows", "of runs that diverged in the end"),
+        ("rollbacks", "rolled_back_rows", "after a rollback of their run to a lower rate"),
+    ):
+        rows = _flagged_rows(runs, column)
+        if isinstance(rows, dict) and rows["rows_kept"]:
+            flags.append(f"{flag}: {rows['rows_kept']} kept rows are {what}")
     runs_kept = runs.kept["run"].nunique()
     if bootstrap and bootstrap.by == "runs" and runs_kept < FEW_RUNS:
         flags.append(f"few_runs: {runs_kept} runs are few to resample: intervals are rough; kind=expanded widens them")

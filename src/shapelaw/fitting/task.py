@@ -58,17 +58,13 @@ class FitTask:
 
     def begin(self, configs: Sequence[DictConfig], jobs: Sequence[Job]) -> Mapping[str, Any]:
         """Open the tracking store; for a sweep, its parent run."""
-        tracker = configs[0].tracker
-        if tracker.name == "none" or all(job.done for job in jobs):
+        asked: FitConfig = to_dataclass(configs[0])
+        if asked.tracker.name == "none" or all(job.done for job in jobs):
             return {}
-        from shapelaw.tracking import open_parent, open_store
+        from shapelaw.tracking import begin
 
-        experiment_id = open_store(tracker.uri, tracker.artifacts, EXPERIMENT, fits())
-        shared = {"tracker.experiment_id": experiment_id}
-        if len(jobs) > 1:
-            names = {job.identity: job.label for job in jobs}
-            shared["tracker.parent_run_id"] = open_parent(tracker.uri, experiment_id, sweep_identity(jobs), names)
-        return shared
+        names = {job.identity: job.label for job in jobs}
+        return begin(asked.tracker, EXPERIMENT, sweep_identity(jobs), names, fits())
 
     def end(self, configs: Sequence[DictConfig], jobs: Sequence[Job], failed: Sequence[str]) -> None:
         """Close the sweep's parent run and print the fits."""
@@ -141,7 +137,7 @@ def _published(asked: FitConfig) -> str | None:
 
 
 def _load(runs: RunsConfig, published: str | None) -> RunsTable:
-    options: dict[str, Any] = {"bad_rows": runs.bad_rows, "loss": runs.loss}
+    options: dict[str, Any] = {name: getattr(runs, name) for name in ("bad_rows", "loss", "diverged", "rolled_back")}
     if runs.source == "gemstones":
         options["subset"] = published
     elif runs.source == "csv":
@@ -200,9 +196,8 @@ def _record(asked: FitConfig, runs: RunsTable, result: FitResult, folder: Path) 
 
 
 def _track(asked: FitConfig, runs: RunsTable, result: FitResult, folder: Path, figures: Sequence[Path]) -> None:
-    from shapelaw.tracking import MlflowTracker, RunInfo
+    from shapelaw.tracking import MlflowTracker, RunInfo, Store
 
-    assert asked.tracker.experiment_id is not None, "the launching process opens the store"
     params = {
         "law": result.law or result.method,
         "method": asked.method.name,
@@ -222,11 +217,14 @@ def _track(asked: FitConfig, runs: RunsTable, result: FitResult, folder: Path, f
     name = f"{params['law']} delta={asked.delta:g} {asked.subset.name}"
     tags = {"shapelaw.folder": str(folder.absolute())}
     info = RunInfo(identity, "fit", name, params, tags, asked.tracker.parent_run_id)
-    tracker = MlflowTracker(asked.tracker.uri, asked.tracker.experiment_id, info)
+    settings = asked.tracker
+    store = Store(settings.uri, settings.artifacts, EXPERIMENT, settings.experiment_id)
+    tracker = MlflowTracker(store, info, folder, settings.finish_seconds)
     tracker.log(_metrics(result), 0)
     for path in (folder / "fit.json", folder / "runs.parquet", *figures):
         tracker.artifact(path)
     tracker.finish("FINISHED")
+    tracker.close()
 
 
 def _metrics(result: FitResult) -> dict[str, float]:

@@ -53,6 +53,8 @@ CANONICAL: dict[str, Column] = {
     "head_size": Column("features of one attention head; 128 where it is not named", whole=True),
     "suite": Column("named world of shapes and scale", text=True),
     "status": Column("how the run stands in its tracker", text=True),
+    "rollbacks": Column("rollbacks of the run before the row, each to a lower rate", whole=True, zero=True),
+    "diverged_step": Column("step at which the run diverged in the end; missing where it did not", whole=True),
     "mlflow_run_id": Column("the run in its tracker", text=True),
     "excluded": Column("reason why the row is left out; empty where it is kept", text=True),
 }

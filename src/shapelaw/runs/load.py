@@ -15,6 +15,7 @@ from shapelaw.runs.table import RunsTable
 
 SOURCES = ("gemstones", "chinchilla", "csv", "mlflow")
 BAD_ROWS = ("raise", "exclude")
+FLAGGED = ("exclude", "keep")
 
 
 def load_runs(
@@ -27,6 +28,8 @@ def load_runs(
     units: Mapping[str, str | float] | None = None,
     loss: str | None = None,
     bad_rows: str = "raise",
+    diverged: str = "exclude",
+    rolled_back: str = "keep",
     **options: Any,
 ) -> RunsTable:
     """Load a table of runs.
@@ -40,6 +43,8 @@ def load_runs(
         units: csv only: canonical name -> factor or named unit, such as {"tokens": "B"}.
         loss: NAME of a further loss, the column loss_NAME, that takes the place of loss.
         bad_rows: csv and mlflow: `raise` on invalid or repeated rows, or `exclude` them with a reason.
+        diverged: `exclude` the rows of runs that diverged in the end, with that reason, or `keep` them, which a fit flags.
+        rolled_back: `keep` the rows that runs measured after a rollback, which a fit flags, or `exclude` them.
         options: mlflow only: passed to `shapelaw.tracking.read_runs` (uri and experiment).
 
     Returns:
@@ -48,8 +53,9 @@ def load_runs(
     Raises:
         UserError: for an unknown source, data set, column or option, an invalid table, or a selection of nothing.
     """
-    if bad_rows not in BAD_ROWS:
-        raise UserError(f"bad_rows={bad_rows}: allowed are {', '.join(BAD_ROWS)}")
+    _check_choices(
+        {"bad_rows": (bad_rows, BAD_ROWS), "diverged": (diverged, FLAGGED), "rolled_back": (rolled_back, FLAGGED)}
+    )
     _refuse_foreign(source, {"subset": subset, "path": path, "columns": columns, "units": units, **options})
     if source == "gemstones":
         table = gemstones(subset)
@@ -59,10 +65,20 @@ def load_runs(
         table = from_file(path, columns, units, exclude_faults=bad_rows == "exclude")
     else:
         table = _from_tracker(options, bad_rows == "exclude")
+    if diverged == "exclude" and table.has("diverged_step"):
+        table = table.exclude(table.frame["diverged_step"].notna(), "of a run that diverged")
+    if rolled_back == "exclude" and table.has("rollbacks"):
+        table = table.exclude(table.frame["rollbacks"] > 0, "after a rollback")
     if not len(table):
         raise UserError(f"runs={source}: holds no rows to fit; excluded are {table.exclusions or 'none'}")
     table = table.with_loss(loss) if loss else table
     return table.select(where) if where else table
+
+
+def _check_choices(given: Mapping[str, tuple[str, tuple[str, ...]]]) -> None:
+    for name, (value, allowed) in given.items():
+        if value not in allowed:
+            raise UserError(f"{name}={value}: allowed are {', '.join(allowed)}")
 
 
 def _refuse_foreign(source: str, given: Mapping[str, Any]) -> None:

@@ -82,6 +82,10 @@ class RunsTable:
         kept = self.kept
         return {"width", "depth"} <= set(kept) and not kept[["width", "depth"]].isna().to_numpy().any()
 
+    def has(self, name: str) -> bool:
+        """Whether the table has a column."""
+        return name in self.frame
+
     def __len__(self) -> int:
         """Number of kept rows."""
         return int((self.frame["excluded"] == "").sum())

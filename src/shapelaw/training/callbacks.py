@@ -18,11 +18,11 @@ import torch
 from shapelaw.cell import Cell, State, Status, checkpoint_steps, write_state
 from shapelaw.config import CheckpointConfig, Keep
 from shapelaw.data import ValidationSample
-from shapelaw.errors import UserError
 from shapelaw.tracking import VAL_LOSS, Tracker, further_loss
 from shapelaw.tracking_views import FLOPS, TOKENS
 from shapelaw.training import checkpoint
 from shapelaw.training.module import CellModule, mean_loss
+from shapelaw.training.watch import Watch
 
 REPORT_SECONDS = 1.0
 
@@ -55,6 +55,7 @@ class Between(pl.Callback):
         state: the cell's state on disk, refreshed about once a second.
         keep: which checkpoints stay.
         log_every: steps between training metrics.
+        watch: what looks out for spikes.
         show: called with every refreshed state.
         further: further held-out sequences by name.
     """
@@ -68,12 +69,13 @@ class Between(pl.Callback):
         state: State,
         keep: CheckpointConfig,
         log_every: int,
+        watch: Watch,
         show: Callable[[State], None],
         further: Mapping[str, ValidationSample] | None = None,
     ) -> None:
         self.cell, self.sample, self.tracker, self.costs, self.state = cell, sample, tracker, costs, state
         self.further = further or {}
-        self.keep, self.log_every, self.show = keep, log_every, show
+        self.keep, self.log_every, self.watch, self.show = keep, log_every, watch, show
         self.asked_to_stop: int | None = None
         self.mark = self.reported = 0.0
         self.since_log = (0, 0.0)
@@ -85,7 +87,9 @@ class Between(pl.Callback):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._ask)
         self.since_log = (module.progress.step, module.progress.seconds)
-        if module.progress.step == self.cell.first_step > 0:
+        self.watch.restore(module)
+        step = module.progress.step
+        if step == self.cell.first_step > 0 or step == self.cell.last_step:  # killed between its end and its record
             self._validate(module)
             self.tracker.log(self._cost(module), self.cell.first_step * self.cell.batch_tokens)
         self._report(module, force=True)
@@ -100,6 +104,8 @@ class Between(pl.Callback):
         validates, checkpoints = self.cell.validates_at(step), self.cell.checkpoints_at(step)
         logs = validates or step % self.log_every == 0
         self._agree(trainer)
+        if self.watch.looks_at(step):
+            self.watch.look(module)
         if not (logs or checkpoints or self.asked_to_stop or time.perf_counter() - self.reported > REPORT_SECONDS):
             return
         train_loss = self._take(module) if logs else None
@@ -133,21 +139,15 @@ class Between(pl.Callback):
         loss = module.take_train_loss()
         if module.trainer.world_size > 1:
             loss = float(module.trainer.strategy.reduce(torch.tensor(loss, device=module.device), reduce_op="mean"))
-        return self._finite("training", loss, module)
-
-    def _finite(self, kind: str, loss: float, module: CellModule) -> float:
-        if math.isfinite(loss):
-            return loss
-        raise UserError(
-            f"the {kind} loss is {loss} at step {module.progress.step}: the run diverged; try a smaller lr_base than "
-            f"{self.cell.science['rate']['lr_base']:g}"
-        )
+        return loss
 
     def _validate(self, module: CellModule) -> None:
         module.model.eval()
-        loss = self._finite("held-out", mean_loss(module, self.sample), module)
+        loss = mean_loss(module, self.sample)
         losses = {name: mean_loss(module, sample) for name, sample in self.further.items()}
         module.model.train()
+        if not math.isfinite(loss):
+            self.watch.no_number(loss, module)
         self.state = replace(self.state, val_loss=loss)
         further = {further_loss(name): value for name, value in losses.items()}
         self.tracker.log({VAL_LOSS: loss, **further}, module.progress.step * self.cell.batch_tokens)
@@ -161,6 +161,8 @@ class Between(pl.Callback):
         }
 
     def _record(self, module: CellModule, train_loss: float) -> None:
+        if not math.isfinite(train_loss):
+            return  # the watch has it within its cadence
         progress = module.progress
         steps, seconds = progress.step - self.since_log[0], progress.seconds - self.since_log[1]
         self.since_log = (progress.step, progress.seconds)
@@ -169,7 +171,7 @@ class Between(pl.Callback):
         self.state = replace(self.state, train_loss=train_loss, tokens_per_second=speed)
         metrics = self._cost(module) | {
             "train/loss": train_loss,
-            "train/lr": self.cell.lr_at(progress.step - 1),
+            "train/lr": self.cell.lr_at(progress.step - 1) * progress.lr_scale,
             "train/grad_norm": float(module.grad_norm),
             "speed/seconds_per_step": per_step,
         }
@@ -179,14 +181,13 @@ class Between(pl.Callback):
 
     def _checkpoint(self, module: CellModule) -> None:
         self.tracker.flush()  # a run that continues from here does not measure again what lies before
+        self.watch.keep(module)
         checkpoint.save(self.cell.folder, module.model, module.optimizer, module.counted(), module.placement)
         if module.placement.rank:
             return
-        if self.keep.keep is Keep.newest:
-            checkpoint.prune(self.cell.folder, self.keep.newest)
-        else:  # only what an interruption left between the cadence's steps
-            every = [step for step in checkpoint_steps(self.cell.folder) if self.cell.checkpoints_at(step)]
-            checkpoint.prune(self.cell.folder, 1, keep=every)
+        # what an interruption left between the cadence's steps goes with the next checkpoint
+        every = [step for step in checkpoint_steps(self.cell.folder) if self.cell.checkpoints_at(step)]
+        checkpoint.prune(self.cell.folder, 1, keep=every[-self.keep.newest if self.keep.keep is Keep.newest else 0 :])
 
     def _report(self, module: CellModule, force: bool = False) -> None:
         if not force and time.perf_counter() - self.reported < REPORT_SECONDS:
@@ -194,7 +195,10 @@ class Between(pl.Callback):
         self.reported = time.perf_counter()
         if module.trainer.is_global_zero:
             step = module.progress.step
-            self.state = replace(self.state, step=step, tokens=step * self.cell.batch_tokens)
+            tokens, run_id = step * self.cell.batch_tokens, self.tracker.run_id or self.state.mlflow_run_id
+            spikes, rollbacks = self.watch.detector.spikes, len(module.progress.rollbacks)
+            self.state = replace(self.state, step=step, tokens=tokens, spikes=spikes, rollbacks=rollbacks)
+            self.state = replace(self.state, mlflow_run_id=run_id)
             write_state(self.cell.folder, self.state)
             self.show(self.state)
 

@@ -15,7 +15,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,12 @@ from shapelaw.cell import checkpoint_path, checkpoint_steps
 from shapelaw.errors import UserError
 from shapelaw.files import read_json, unsealed, write_sealed
 from shapelaw.parallel.placement import Placement
+from shapelaw.training.rollback import Rollback, Stretch
 
 log = logging.getLogger(__name__)
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+OLD_FIELDS = {1: ("rollbacks", "watch")}
+"""Older format that is read too -> what it does not count yet."""
 MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
 
 
@@ -45,12 +48,26 @@ class Progress:
         step: optimiser steps done.
         seconds: seconds spent in steps (not in validations, checkpoints or start-up).
         loss_sum, loss_steps: training loss summed since it was last recorded, and over how many steps.
+        rollbacks: of the run up to here, those of the runs it branched off included.
+        watch: what the detector of spikes knows (`shapelaw.training.watch`).
     """
 
     step: int = 0
     seconds: float = 0.0
     loss_sum: float = 0.0
     loss_steps: int = 0
+    rollbacks: list[Rollback] = field(default_factory=list)
+    watch: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def lr_scale(self) -> float:
+        """Factor of the rate that rollbacks have left."""
+        return self.rollbacks[-1].lr_scale if self.rollbacks else 1.0
+
+    @property
+    def skipped(self) -> tuple[Stretch, ...]:
+        """Batches that rollbacks have left out of the order."""
+        return self.rollbacks[-1].skipped if self.rollbacks else ()
 
 
 def save(
@@ -99,7 +116,8 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, placeme
     state = _verified_state(path)
     set_weights(model, load_file(path / MODEL), placement, path)
     _load_optimizer(load_file(path / OPTIMIZER), model, optimizer, placement)
-    return Progress(**{field.name: state[field.name] for field in fields(Progress)})
+    counts = {field.name: state[field.name] for field in fields(Progress) if field.name in state}
+    return Progress(**{**counts, "rollbacks": [Rollback.read(event) for event in counts.get("rollbacks", [])]})
 
 
 def load_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -210,8 +228,9 @@ def _state(path: Path) -> dict[str, Any]:
     with _damage():
         written = read_json(path)
     content = written if isinstance(written, dict) else {}
-    if content.get("version", FORMAT_VERSION) != FORMAT_VERSION:
-        raise UserError(f"{path.parent} is of format {content['version']}; this version reads {FORMAT_VERSION}")
+    if content.get("version", FORMAT_VERSION) not in (FORMAT_VERSION, *OLD_FIELDS):
+        readable = " and ".join(map(str, sorted({*OLD_FIELDS, FORMAT_VERSION})))
+        raise UserError(f"{path.parent} is of format {content['version']}; this version reads {readable}")
     with _damage():
         return unsealed(path, content)
 
@@ -227,11 +246,10 @@ def _damage() -> Iterator[None]:
 
 def _whole(state: Any) -> bool:
     """Whether a checkpoint's counters are all there and of their types."""
-    if not isinstance(state, dict) or state.keys() != {
-        "version",
-        "sha256",
-        *(field.name for field in fields(Progress)),
-    }:
+    if not isinstance(state, dict):
+        return False
+    expected = {"version", "sha256", *(field.name for field in fields(Progress))}
+    if state.keys() != expected - set(OLD_FIELDS.get(state.get("version", FORMAT_VERSION), ())):
         return False
     counts = all(isinstance(state[name], int) for name in ("version", "step", "loss_steps"))
     sums = isinstance(state["sha256"], dict) and state["sha256"].keys() == {MODEL, OPTIMIZER}

@@ -52,6 +52,7 @@ class CellModule(pl.LightningModule):
         self.micro_batch, self.halves, self.clip_norm, self.placement = micro_batch, halves, clip_norm, placement
         self.loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64)
         self.grad_norm = torch.zeros(())
+        self.recent: list[tuple[torch.Tensor, torch.Tensor]] = []  # loss and norm of steps nobody has looked at
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimiser it was given."""
@@ -59,13 +60,14 @@ class CellModule(pl.LightningModule):
 
     def training_step(self, batch: torch.Tensor, batch_index: int) -> None:
         """One optimiser step: gradients of the mean loss over the batch, clipped, at the rate of this step."""
-        set_lr(self.optimizer, self.cell.lr_at(self.progress.step))
+        set_lr(self.optimizer, self.cell.lr_at(self.progress.step) * self.progress.lr_scale)
         loss = self._gradients(batch)
         if self.clip_norm:
             self.grad_norm = self.placement.clip(self.model, self.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.loss_sum = self.loss_sum.to(loss.device) + loss
+        self.recent.append((loss, self.grad_norm.to(loss.device)))
         self.progress.loss_steps += 1
         self.progress.step += 1
 

@@ -6,8 +6,9 @@ import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ from shapelaw.model.initialisation import initial_weight
 from shapelaw.optim import AdamWSpec, build_adamw
 from shapelaw.parallel.layout import check_layout, layout_of
 from shapelaw.parallel.placement import Placement, place
-from shapelaw.tracking import MlflowTracker, NoTracker, RunInfo, Tracker
+from shapelaw.tracking import DIVERGED_TAG, ROLLBACKS, MlflowTracker, NoTracker, RunInfo, Store, Tracker
 from shapelaw.training import checkpoint
 from shapelaw.training.callbacks import Between, Costs, Interrupted, running
 from shapelaw.training.checkpoint import Progress
@@ -52,6 +53,9 @@ from shapelaw.training.compiling import PLAIN, compile_step, compiles
 from shapelaw.training.cost import arithmetic, fit_micro_batch, flops_per_token, host_memory, memory_limit
 from shapelaw.training.module import CellModule
 from shapelaw.training.processes import launch, starts_processes, world_of
+from shapelaw.training.rollback import Rollback, batch_of, discard_undone, read_rollbacks, roll_back
+from shapelaw.training.spikes import Verdict
+from shapelaw.training.watch import Diverged, SpikeSeen, Watch
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +105,7 @@ def _train(
         if config.threads:
             torch.set_num_threads(config.threads)
         keep_freed_memory()
-        module = _module(config, cell, _placed(config))
+        placement = _placed(config)
         costs = Costs(flops_per_token(cell), config.devices * config.num_nodes)
         sample = validation(corpus, cell.seq_len, int(config.validation.tokens))
         between = Between(
@@ -112,10 +116,13 @@ def _train(
             state,
             config.checkpoint,
             config.tracker.log_every_steps,
+            Watch(cell, config.spikes, tracker),
             show,
             _further(config, cell),
         )
-        _fit(config, cell, corpus, module, between)
+        _tell_rollbacks(cell, tracker)
+        while spike := _fit(config, cell, corpus, placement, between):
+            _roll_back(config, cell, tracker, spike, placement)
         final = between.state
         assert final.val_loss is not None
     except BaseException as error:
@@ -123,12 +130,18 @@ def _train(
         last = between.state if between else state
         status = Status.interrupted if interrupted else Status.failed
         reason = (str(error).splitlines() or [""])[0]
+        diverged = error.step if isinstance(error, Diverged) else None
         with contextlib.suppress(OSError):  # a full disk takes no state either; the error itself is on its way
-            _write_state(cell.folder, replace(last, status=status, reason=reason))
-        tracker.finish("KILLED" if interrupted else "FAILED")
+            _write_state(cell.folder, replace(last, status=status, reason=reason, diverged_step=diverged))
+        with contextlib.suppress(UserError):
+            if diverged is not None:
+                tracker.tag({DIVERGED_TAG: str(diverged)})
+            tracker.finish("KILLED" if interrupted else "FAILED")
+        tracker.close()
         raise
-    _write_state(cell.folder, replace(final, status=Status.finished))
-    tracker.finish("FINISHED")
+    tracker.finish("FINISHED")  # before the state: a finished cell has nothing left to record
+    _write_state(cell.folder, replace(final, status=Status.finished, diverged_step=None))
+    tracker.close()
     return final.val_loss
 
 
@@ -176,11 +189,18 @@ def _module(config: TrainConfig, cell: Cell, placement: Placement) -> CellModule
     optim = config.optim
     adamw = AdamWSpec(optim.beta1, optim.beta2, optim.eps, optim.weight_decay)
     optimizer = build_adamw(model, cell.lr_at(cell.first_step), adamw)
+    events = read_rollbacks(cell.folder)
+    if placement.rank == 0:
+        discard_undone(cell.folder, events)
+    _wait_for_all()
     progress = checkpoint.load_newest(cell.folder, model, optimizer, placement)
     if progress.step == 0 and cell.parent:
         progress = _branch(cell, model, optimizer, placement)
     elif progress.step == 0:
         _initialise(config, cell, spec, model, placement)
+    new = [event for event in events if event not in progress.rollbacks]
+    if new:
+        progress.rollbacks, progress.seconds = [*progress.rollbacks, *new], new[-1].seconds
     gpu = placement.device.type == "cuda"
     if compiles(config.compile, gpu, placement.layout.kind):
         compile_step(model)
@@ -212,8 +232,43 @@ def _branch(cell: Cell, model: Transformer, optimizer: torch.optim.Optimizer, pl
     return replace(checkpoint.load(path, model, optimizer, placement), seconds=0.0, loss_sum=0.0, loss_steps=0)
 
 
-def _fit(config: TrainConfig, cell: Cell, corpus: Corpus, module: CellModule, between: Between) -> None:
-    """Lightning's loop over the steps that are left."""
+def _tell_rollbacks(cell: Cell, tracker: Tracker) -> None:
+    """Record the rollbacks of the cell that are not recorded yet: it may have been killed in the middle of one."""
+    for event in read_rollbacks(cell.folder):
+        metrics = {ROLLBACKS: event.number, "spike/first_step": event.first_step, "spike/lr_scale": event.lr_scale}
+        tracker.rewind(event.number, event.to_step * cell.batch_tokens, {**metrics, "spike/step": event.step})
+
+
+def _roll_back(config: TrainConfig, cell: Cell, tracker: Tracker, spike: Spike, placement: Placement) -> None:
+    """Decide where the run goes on, write it down and record it."""
+    if placement.rank == 0:
+        policy = config.spikes
+        event = roll_back(cell, spike.rollbacks, spike.verdict, policy.lr_factor, policy.margin_steps, spike.seconds)
+        log.warning(
+            "%s: a spike (%s) at steps %d to %d; back to step %d, without its batches, at %g of the rate",
+            *(cell.label, event.what, event.first_step, event.step, event.to_step, event.lr_scale),
+        )
+    _wait_for_all()
+    _tell_rollbacks(cell, tracker)
+
+
+def _wait_for_all() -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+
+
+@dataclass(frozen=True)
+class Spike:
+    """A spike that a run is to be rolled back for: verdict, rollbacks before it, seconds of steps taken."""
+
+    verdict: Verdict
+    rollbacks: Sequence[Rollback]
+    seconds: float
+
+
+def _fit(config: TrainConfig, cell: Cell, corpus: Corpus, placement: Placement, between: Between) -> Spike | None:
+    """Lightning's loop over the steps that are left; the spike that ended it, if one did."""
+    module = _module(config, cell, placement)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # devices and tips are not news in a sweep
     trainer = _trainer(config, between)
     batches = TokenBatches(
@@ -224,13 +279,18 @@ def _fit(config: TrainConfig, cell: Cell, corpus: Corpus, module: CellModule, be
         rank=module.placement.share,
         world=module.placement.shares,
         pin=module.placement.device.type == "cuda",
+        batch_of=partial(batch_of, skipped=module.progress.skipped),
     )
     with warnings.catch_warnings():
         # lightning's own use of a torch name that is on its way out
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         # a machine that has SLURM's tools need not use them
         warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
-        trainer.fit(module, train_dataloaders=batches)
+        try:
+            trainer.fit(module, train_dataloaders=batches)
+        except SpikeSeen as seen:
+            return Spike(seen.verdict, module.progress.rollbacks, module.progress.seconds)
+    return None
 
 
 def _trainer(config: TrainConfig, between: Between) -> pl.Trainer:
@@ -277,8 +337,8 @@ def _tracker(config: TrainConfig, cell: Cell, tags: dict[str, str]) -> Tracker:
     settings = config.tracker
     if settings.name == "none" or rank():
         return NoTracker()
-    assert settings.experiment_id is not None, "the launching process opens the store"
-    return MlflowTracker(settings.uri, settings.experiment_id, _info(config, cell, tags))
+    store = Store(settings.uri, settings.artifacts, cell.suite, settings.experiment_id)
+    return MlflowTracker(store, _info(config, cell, tags), cell.folder, settings.finish_seconds)
 
 
 def _info(config: TrainConfig, cell: Cell, tags: dict[str, str]) -> RunInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import subprocess
@@ -35,6 +36,7 @@ from shapelaw.sweep.task import Job, Wants, sweep_identity
 from shapelaw.tracking_views import training
 from shapelaw.training.cost import check_machine, cost_of, device_hours, flops_of
 
+log = logging.getLogger(__name__)
 UNPREPARED = "unprepared"
 """Stands for the corpus hash while only costs are asked."""
 
@@ -58,10 +60,10 @@ class TrainTask:
         """Check, then train one cell in this process, with a progress bar."""
         self.check_machine([config])
         jobs = self.plan([config])
-        if jobs[0].done:
-            return _finished(jobs[0])
         for key, value in self.begin([config], jobs).items():
             OmegaConf.update(config, key, value)
+        if jobs[0].done:
+            return _finished(jobs[0])
         train: TrainConfig = to_dataclass(config)
         cell = cell_of(train, _corpus(train).manifest.corpus_hash)
         from shapelaw.training.progress import bar
@@ -108,16 +110,16 @@ class TrainTask:
 
     def begin(self, configs: Sequence[DictConfig], jobs: Sequence[Job]) -> Mapping[str, Any]:
         """Open the tracking store; for a sweep, its parent run."""
-        tracker = configs[0].tracker
-        if tracker.name == "none" or all(job.done for job in jobs):
+        train: TrainConfig = to_dataclass(configs[0])
+        if train.tracker.name == "none":
             return {}
-        from shapelaw.tracking import open_parent, open_store
+        from shapelaw.tracking import begin
 
-        experiment_id = open_store(tracker.uri, tracker.artifacts, configs[0].suite.name, training())
-        shared = {"tracker.experiment_id": experiment_id}
-        if len(jobs) > 1:
+        shared = {}
+        if not all(job.done for job in jobs):
             names = {job.identity: job.label for job in jobs}
-            shared["tracker.parent_run_id"] = open_parent(tracker.uri, experiment_id, sweep_identity(jobs), names)
+            shared = begin(train.tracker, train.suite.name, sweep_identity(jobs), names, training())
+        _deliver_left(jobs)
         return shared
 
     def end(self, configs: Sequence[DictConfig], jobs: Sequence[Job], failed: Sequence[str]) -> None:
@@ -128,6 +130,16 @@ class TrainTask:
         from shapelaw.tracking import close_parent
 
         close_parent(tracker.uri, configs[0].suite.name, sweep_identity(jobs), failed)
+
+
+def _deliver_left(jobs: Sequence[Job]) -> None:
+    """Deliver what finished runs could not, as the store was away."""
+    from shapelaw.tracking import deliver_left
+
+    for job in jobs:
+        left = deliver_left(job.folder) if job.done else None
+        if left:
+            log.warning("%s", left)
 
 
 def _finished(job: Job) -> float:

@@ -1,0 +1,102 @@
+"""Reading the runs table out of MLflow's database, and what a week-long run does to it. Seconds, printed with the load.
+
+    python benchmarks/read_runs.py
+
+1. 200 runs of 1,000 values of each metric: `read_runs`, directly and by MLflow's interface
+2. a run of 2e5 steps, every step recorded: seconds to record one, to take the journal up again, to deliver and to read it
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from shapelaw.tracking import MlflowTracker, RunInfo, Store, client, open_store, read_runs, reading
+from shapelaw.tracking.journal import Journal
+
+RUNS, VALUES, STEPS = 200, 1_000, 200_000
+KEYS = (
+    "train/loss",
+    "train/lr",
+    "train/grad_norm",
+    "speed/seconds_per_step",
+    "val/loss",
+    "cost/flops",
+    "cost/device_hours",
+)
+SHAPE = {"suite": "bench", "width": 256, "depth": 8, "head_size": 64, "params": 10**7, "vocab_size": 50304}
+RUN = {"seq_len": 128, "batch_tokens": 2048, "lr_base": 5.0, "tokens": 2048 * STEPS, "cooldown": 0.0, "num_devices": 1}
+PARAMS = {**SHAPE, **RUN, "flops_per_token": 6e7}
+
+
+def fill(uri: str, folder: str) -> None:
+    """Runs made by the tracker's own interface, their values put into the database by SQL, as it has them."""
+    experiment = open_store(uri, folder, "bench")
+    store = client(uri)
+    database = sqlite3.connect(uri.removeprefix("sqlite:///"))
+    for number in range(RUNS):
+        tags = {"shapelaw.identity": f"run{number}", "shapelaw.kind": "train"}
+        run = store.create_run(experiment, tags=tags)
+        from mlflow.entities import Metric, Param
+
+        store.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in PARAMS.items()])
+        last = [Metric(key, 3.0, 10**12, 2048 * VALUES) for key in KEYS]
+        store.log_batch(run.info.run_id, metrics=last)
+        rows = [(key, 3.0 + 1 / s, 10**12, run.info.run_id, 2048 * s, 0) for key in KEYS for s in range(1, VALUES)]
+        insert = "INSERT INTO metrics (key, value, timestamp, run_uuid, step, is_nan) VALUES (?, ?, ?, ?, ?, ?)"
+        database.executemany(insert, rows)
+        database.commit()
+    database.close()
+
+
+def timed(title: str, work: object) -> None:
+    assert callable(work)
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    print(f"{title}: {time.perf_counter() - wall:.2f} s, {time.process_time() - cpu:.2f} s of them CPU of this process")
+
+
+def main() -> None:
+    print(f"load {os.getloadavg()[0]:.1f}")
+    with tempfile.TemporaryDirectory() as folder:
+        uri = f"sqlite:///{folder}/mlflow.db"
+        fill(uri, folder)
+        size = Path(uri.removeprefix("sqlite:///")).stat().st_size / 1e6
+        print(f"{RUNS} runs x {VALUES} values of {len(KEYS)} metrics, a database of {size:.0f} MB")
+        timed("read_runs, directly", lambda: read_runs(uri, "bench"))
+        direct = reading.histories
+        reading.histories = lambda uri, store, ids, keys: reading.by_interface(store, ids, keys)  # type: ignore[assignment]
+        timed("read_runs, by MLflow's interface", lambda: read_runs(uri, "bench"))
+        reading.histories = direct
+        week(uri, folder)
+
+
+def week(uri: str, folder: str) -> None:
+    root = Path(folder) / "week"
+    info = RunInfo("week", "train", "week", PARAMS, {})
+    run = MlflowTracker(Store(uri, folder, "week"), info, root, finish_seconds=3600)
+    spent = []
+    for step in range(1, STEPS + 1):
+        start = time.perf_counter()
+        run.log({key: 3.0 + 1 / step for key in KEYS[:4]}, 2048 * step)
+        if step % 1000 == 0:
+            run.log({key: 3.0 + 1 / step for key in KEYS[4:]}, 2048 * step)
+        spent.append(time.perf_counter() - start)
+    tenth = STEPS // 10
+    first, last = statistics.median(spent[:tenth]), statistics.median(spent[-tenth:])
+    print(
+        f"recording a step: {1e6 * first:.0f} us in the first tenth of {STEPS} steps, {1e6 * last:.0f} us in the last"
+    )
+    run.finish("FINISHED")
+    timed("delivering what is left of them", run.close)
+    print(f"the journal: {(root / 'tracking.jsonl').stat().st_size / 1e6:.0f} MB")
+    timed("taking the journal up again", lambda: Journal(root))
+    timed("read_runs of the week-long run", lambda: read_runs(uri, "week"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""Tracking of runs: the Tracker protocol, and MLflow behind it. Nothing else imports mlflow.
+
+What a run records goes into a journal in its own folder and nowhere else; a thread carries the journal to the store. So no
+step waits for the store, a store that goes away loses nothing, and a run that ended meanwhile is delivered later:
+`python -m shapelaw.tracking replay`. The launching process makes store and experiment (`open_store`).
+"""
+
+from shapelaw.tracking.delivery import deliver_left
+from shapelaw.tracking.mlflow_tracker import MlflowTracker
+from shapelaw.tracking.protocol import DIVERGED_TAG, ROLLBACKS, VAL_LOSS, NoTracker, RunInfo, Tracker, further_loss
+from shapelaw.tracking.reading import places, read_runs
+from shapelaw.tracking.store import Store, begin, client, close_parent, open_store
+
+__all__ = [
+    "DIVERGED_TAG",
+    "ROLLBACKS",
+    "VAL_LOSS",
+    "MlflowTracker",
+    "NoTracker",
+    "RunInfo",
+    "Store",
+    "Tracker",
+    "begin",
+    "client",
+    "close_parent",
+    "deliver_left",
+    "further_loss",
+    "open_store",
+    "places",
+    "read_runs",
+]

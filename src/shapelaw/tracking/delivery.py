@@ -1,0 +1,361 @@
+"""Delivery: carries a journal to the store, in order, by a thread beside the run or later.
+
+Every record is sent at least once and kept once: a run is found by its identity before it is made, tags and files are set
+again to the same, and a metric with its key, tokens, value and time is one row of the store however often it comes. So a
+process killed between sending and noting it, or two that deliver at once, do no harm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shapelaw.errors import UserError
+from shapelaw.files import read_json, write_json
+from shapelaw.tracking.journal import JOURNAL, Record, records
+from shapelaw.tracking.protocol import RunInfo
+from shapelaw.tracking.store import (
+    RunGone,
+    Store,
+    StoreAway,
+    StoreRefused,
+    answers,
+    client,
+    complete_params,
+    find_experiment,
+    find_run,
+    make_run,
+)
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+SENT = "tracking.sent.json"
+BATCH_METRICS = 800
+"""Of one request; the store takes 1,000."""
+POLL_SECONDS = 10.0
+"""Between two looks at the journal."""
+RETRY_SECONDS = (0.5, 30.0)
+"""First and longest wait for a store that does not answer."""
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Sent:
+    """How far a store has a journal.
+
+    Args:
+        uri: of the store.
+        run_id: its name of the run.
+        bytes: of the journal that it has.
+        files: artifacts before that byte which it could not take.
+    """
+
+    uri: str = ""
+    run_id: str | None = None
+    bytes: int = 0
+    files: list[Record] = field(default_factory=list)
+
+
+class Delivery:
+    """Carries one journal to the store that it names.
+
+    Args:
+        folder: of the run.
+        uri: of another store than the journal names.
+    """
+
+    def __init__(self, folder: Path, uri: str | None = None) -> None:
+        self.folder, self.path, self._uri = folder, folder / JOURNAL, uri
+        self.sent = _read_sent(folder)
+        self._checked = self._by_name = False
+        self._client: MlflowClient | None = None
+        self._stored: dict[str, int] = {}
+
+    @property
+    def left(self) -> bool:
+        """Whether the journal holds records that the store does not have, as far as we know."""
+        return bool(self.sent.files) or next(records(self.path, self.sent.bytes), None) is not None
+
+    def deliver(self) -> None:
+        """Send all that is in the journal now.
+
+        Raises:
+            StoreAway: if the store does not answer; what it had taken before is noted.
+        """
+        if not self._checked:
+            self._check_store()
+        try:
+            self._deliver()
+        except RunGone:  # the store was emptied, or the run deleted: it gets everything again
+            self.sent, self._by_name = _Sent(self.sent.uri), True
+            try:
+                self._deliver()
+            except RunGone as error:
+                raise StoreAway(str(error)) from error
+
+    def _deliver(self) -> None:
+        self._send_files()
+        for batch, end in _batches(records(self.path, self.sent.bytes)):
+            self._send(batch)
+            self.sent.bytes = end
+            self._note()
+        self._send_files()
+
+    def _check_store(self) -> None:
+        """Another store than the last time gets everything."""
+        starts = [record["uri"] for record, _ in records(self.path) if record["kind"] == "start"]
+        uri = self._uri or (starts[-1] if starts else self.sent.uri)
+        if uri != self.sent.uri:
+            self.sent = _Sent(uri)
+        self._checked = True
+
+    def _send(self, batch: list[Record]) -> None:
+        """Send some records of metrics, or one of another kind; what the store refuses for good is said and left."""
+        try:
+            self._dispatch(batch)
+        except StoreRefused as error:
+            if len(batch) > 1:
+                for record in batch:
+                    self._send([record])
+            else:
+                log.warning("tracking: the store refused a record of %s: %s", self.path, error)
+
+    def _dispatch(self, batch: list[Record]) -> None:
+        kind = batch[0]["kind"]
+        if kind in ("metrics", "rewind"):
+            self._send_metrics(batch)
+        elif kind == "start":
+            self._start(batch[0])
+        elif kind == "artifact":
+            self.sent.files.append(batch[0])
+        elif kind == "tags":
+            self._set_tags(batch[0]["values"])
+        elif kind == "status":
+            with self._run() as (store, run_id):
+                store.set_terminated(run_id, batch[0]["status"], batch[0]["time"])
+
+    def _start(self, record: Record) -> None:
+        """Find or make the run; one that this journal did not make is asked what it has."""
+        info = RunInfo(**record["info"])
+        uri = self.sent.uri
+        known = record["experiment_id"] if uri == record["uri"] and not self._by_name else None
+        experiment_id = known or find_experiment(Store(uri, record["artifacts"], record["experiment"]))
+        with answers():
+            store = self._client = client(uri)
+            found = find_run(store, experiment_id, info.identity)
+            if self.sent.run_id not in (None, found.info.run_id if found else ""):
+                raise RunGone(self.sent.run_id)
+            run = found or make_run(store, experiment_id, info)
+            complete_params(store, run, info)
+            store.update_run(run.info.run_id, status="RUNNING")
+        if self.sent.run_id is None:
+            self._stored = _latest(run)
+        self.sent.run_id = run.info.run_id
+        self._set_tags(dict(info.tags))
+
+    @contextlib.contextmanager
+    def _run(self) -> Iterator[tuple[MlflowClient, str]]:
+        if self.sent.run_id is None:
+            raise RunGone(str(self.path))
+        with answers():
+            self._client = self._client or client(self.sent.uri)
+            yield self._client, self.sent.run_id
+
+    def _set_tags(self, tags: dict[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        if tags:
+            with self._run() as (store, run_id):
+                store.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def _send_metrics(self, batch: list[Record]) -> None:
+        from mlflow.entities import Metric
+
+        metrics = []
+        for record in batch:
+            if record["kind"] == "rewind":
+                self._stored = {}
+            new = {k: float(v) for k, v in record["values"].items() if record["tokens"] > self._stored.get(k, -1)}
+            metrics += [Metric(key, value, record["time"], record["tokens"]) for key, value in new.items()]
+        if metrics:
+            with self._run() as (store, run_id):
+                store.log_batch(run_id, metrics=metrics)
+
+    def _send_files(self) -> None:
+        """Send the artifacts that are due; one that cannot be taken stands in nobody's way and is tried again later."""
+        due, self.sent.files = self.sent.files, []
+        for record in due:
+            path = self.folder / record["path"]
+            try:
+                if path.exists():
+                    with self._run() as (store, run_id):
+                        store.log_artifact(run_id, str(path), record["folder"])
+            except (StoreAway, StoreRefused) as error:
+                log.warning("tracking: %s could not be kept with its run: %s", path, error)
+                self.sent.files.append(record)
+        if due:
+            self._note()
+
+    def _note(self) -> None:
+        """Write down how far the store is; if that fails, it is sent again, which does no harm."""
+        with contextlib.suppress(OSError):
+            write_json(self.folder / SENT, vars(self.sent), durable=False)
+
+
+def _batches(journal: Iterator[tuple[Record, int]]) -> Iterator[tuple[list[Record], int]]:
+    """Records of metrics in batches of about BATCH_METRICS, others alone; each with the byte of the journal after it."""
+    batch: list[Record] = []
+    end = count = 0
+    for record, after in journal:
+        if record["kind"] not in ("metrics", "rewind"):
+            if batch:
+                yield batch, end
+            yield [record], after
+            batch, count = [], 0
+            continue
+        batch.append(record)
+        end, count = after, count + len(record["values"])
+        if count >= BATCH_METRICS:
+            yield batch, end
+            batch, count = [], 0
+    if batch:
+        yield batch, end
+
+
+def _latest(run: Run) -> dict[str, int]:
+    """Tokens up to which a run has each metric."""
+    return {metric.key: int(metric.step) for metric in run.data._metric_objs}
+
+
+def _read_sent(folder: Path) -> _Sent:
+    """What was noted; nothing where it cannot be read, which sends everything again."""
+    path = folder / SENT
+    with contextlib.suppress(UserError, TypeError):
+        return _Sent(**read_json(path)) if path.exists() else _Sent()
+    return _Sent()
+
+
+class Sender(threading.Thread):
+    """Delivers a journal while its run goes on; it never raises, and nobody waits for it but `finish`.
+
+    Args:
+        folder: of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(name="tracking", daemon=True)
+        self.delivery = Delivery(folder)
+        self._wake, self._ending = threading.Event(), False
+        self._reason = ""
+        self.start()
+
+    def run(self) -> None:
+        """Until the run has ended and all is delivered."""
+        with delivering(self.delivery.folder, lambda: self._ending):
+            wait = RETRY_SECONDS[0]
+            while True:
+                away = self._try()
+                if self._ending and not away and not self.delivery.left:
+                    return
+                pause = wait * random.uniform(0.5, 1.0) if away else POLL_SECONDS
+                wait = min(2 * wait, RETRY_SECONDS[1]) if away else RETRY_SECONDS[0]
+                self._wake.wait(RETRY_SECONDS[0] if self._ending else pause)
+                self._wake.clear()
+
+    def finish(self, seconds: float) -> None:
+        """Deliver what is left, for so long; what is left then stays in the journal, and that is said."""
+        self._ending = True
+        self._wake.set()
+        self.join(seconds)
+        if self.is_alive():
+            log.warning("%s", left_line(self.delivery, self._reason))
+
+    def _try(self) -> bool:
+        """Deliver once; whether the store was away."""
+        try:
+            self.delivery.deliver()
+        except Exception as error:  # whatever it is, training goes on and the journal keeps everything
+            self._say(str(error) if isinstance(error, (StoreAway, UserError)) else f"{type(error).__name__}: {error}")
+            return True
+        if self._reason:
+            log.warning("tracking: %s answers again, and has everything of %s", self.delivery.sent.uri, self._label)
+        self._reason = ""
+        return False
+
+    def _say(self, reason: str) -> None:
+        if not self._reason and not self._ending:
+            log.warning(
+                "tracking: %s does not answer (%s); %s goes on, and what it records is kept in its folder until then",
+                self.delivery.sent.uri,
+                reason,
+                self._label,
+            )
+        self._reason = reason
+
+    @property
+    def _label(self) -> str:
+        return self.delivery.folder.name
+
+
+def left_line(delivery: Delivery, reason: str) -> str:
+    """What to tell the user of a journal that the store does not have in whole."""
+    count = sum(len(record.get("values", ())) for record, _ in records(delivery.path, delivery.sent.bytes))
+    return (
+        f"tracking: {count} values of {delivery.folder} are not in {delivery.sent.uri} yet ({reason or 'it is slow'}); "
+        "they stay there until `python -m shapelaw.tracking replay`, or the same command again, delivers them"
+    )
+
+
+@contextlib.contextmanager
+def delivering(folder: Path, hurried: Callable[[], bool]) -> Iterator[bool]:
+    """Be the one who delivers a journal; wait for another until `hurried()`, and then go on beside it. Whether it is so."""
+    descriptor = os.open(folder / JOURNAL, os.O_RDONLY | os.O_CREAT, 0o644)
+    try:
+        alone = _locked(descriptor)
+        while not alone and not hurried():
+            time.sleep(0.1)
+            alone = _locked(descriptor)
+        yield alone
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def deliver_left(folder: Path, uri: str | None = None) -> str | None:
+    """Deliver what an ended run left in its journal; why it could not be done, in a line, or None.
+
+    Args:
+        folder: of the run.
+        uri: of a store to deliver to instead of the one that the journal names; it gets everything.
+    """
+    delivery = Delivery(folder, uri)
+    if not delivery.path.exists() or (not delivery.left and uri in (None, delivery.sent.uri)):
+        return None
+    with delivering(folder, lambda: True) as alone:
+        if not alone:
+            return f"tracking: {folder} is being delivered by another process; a run that goes on does that itself"
+        try:
+            delivery.deliver()
+        except (StoreAway, UserError) as error:
+            return left_line(delivery, str(error))
+    if delivery.sent.files:
+        return f"tracking: {len(delivery.sent.files)} files of {folder} could not be kept with its run"
+    return None

@@ -1,0 +1,109 @@
+"""What training and fitting record of a run, whoever keeps it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+VAL_LOSS = "val/loss"
+"""Held-out loss, nats per token."""
+FURTHER_LOSS = re.compile(r"val/(\w+)/loss")
+"""Losses on further held-out sets."""
+DEVICE_HOURS = "cost/device_hours"
+ROLLBACKS = "spike/rollbacks"
+"""Number of a rollback, recorded at the tokens that the run went back to: what was measured before it at more tokens is
+undone."""
+DIVERGED_TAG = "shapelaw.diverged_step"
+
+
+def further_loss(name: str) -> str:
+    """Metric of the loss on a further held-out set."""
+    return f"val/{name}/loss"
+
+
+class Tracker(Protocol):
+    """What training and fitting record of a run."""
+
+    @property
+    def run_id(self) -> str | None:
+        """The tracker's own name of the run, as soon as it is known."""
+        ...
+
+    def log(self, metrics: Mapping[str, float], tokens: int) -> None:
+        """Record metrics after so many tokens; what an earlier attempt recorded is not recorded twice."""
+        ...
+
+    def rewind(self, number: int, tokens: int, metrics: Mapping[str, float]) -> None:
+        """Record that the run went back to so many tokens, for the number-th time; what follows is measured anew."""
+        ...
+
+    def flush(self) -> None:
+        """Make what was recorded outlive a power cut."""
+        ...
+
+    def artifact(self, path: Path, folder: str | None = None) -> None:
+        """Keep a file with the run."""
+        ...
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the run."""
+        ...
+
+    def finish(self, status: str) -> None:
+        """Record the outcome: FINISHED, FAILED or KILLED."""
+        ...
+
+    def close(self) -> None:
+        """Give the store a while to take what it has not yet; nothing is recorded after that."""
+        ...
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What a run is called and described by.
+
+    Args:
+        identity: the cell's or fit's hash; one MLflow run per identity and experiment.
+        kind: train, fit or sweep.
+        name: for people.
+        params: short flat parameters.
+        tags: further tags.
+        parent_run_id: the MLflow run of the sweep that this run belongs to.
+    """
+
+    identity: str
+    kind: str
+    name: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    parent_run_id: str | None = None
+
+
+class NoTracker:
+    """Records nothing."""
+
+    run_id: str | None = None
+
+    def log(self, metrics: Mapping[str, float], tokens: int) -> None:
+        """Nothing."""
+
+    def rewind(self, number: int, tokens: int, metrics: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def flush(self) -> None:
+        """Nothing."""
+
+    def artifact(self, path: Path, folder: str | None = None) -> None:
+        """Nothing."""
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Nothing."""
+
+    def finish(self, status: str) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""

@@ -1,0 +1,206 @@
+"""The runs table of an experiment, read from the store in few queries.
+
+A database file is asked directly for the histories of all runs at once, read-only; any other store by its interface, run by
+run, several at a time. Both give the same table.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from shapelaw.errors import UserError
+from shapelaw.tracking.protocol import DEVICE_HOURS, DIVERGED_TAG, FURTHER_LOSS, ROLLBACKS, VAL_LOSS
+from shapelaw.tracking.store import IDENTITY_TAG, KIND_TAG, SQLITE, client, unreachable
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+WHOLE = ("width", "depth", "params", "vocab_size", "batch_tokens", "num_devices", "seq_len", "head_size")
+REAL = ("lr_base", "cooldown")
+READERS = 8
+"""Runs whose histories are asked for at once."""
+LOCK_SECONDS = 60.0
+"""How long a reader waits for a database that is being written."""
+RUNS_OF_A_QUERY = 500
+
+
+class Value(NamedTuple):
+    """One value of a metric.
+
+    Args:
+        tokens: the run had seen.
+        time: when it was recorded, in milliseconds; of two at the same tokens the later one holds.
+        value: itself.
+    """
+
+    tokens: int
+    time: int
+    value: float
+
+
+Histories = Mapping[tuple[str, str], Sequence[Value]]
+"""(run id, metric) -> its values in the order of tokens, then time."""
+
+
+def read_runs(uri: str, experiment: str) -> pd.DataFrame:
+    """The runs table of an experiment: one row per validation of every training run.
+
+    Columns: run, width, depth, params, tokens, loss, vocab_size, flops, device_hours, step, lr_base, batch_tokens,
+    seconds_per_step, num_devices, cooldown (its tokens over those before; 0 at a constant rate), seq_len, head_size,
+    suite, status, mlflow_run_id, rollbacks (before the row), diverged_step, excluded (a reason, or nothing), and loss_NAME
+    of every further held-out set.
+
+    Raises:
+        UserError: if there is no such store or experiment, or it holds no validations.
+    """
+    import pandas as pd
+
+    with unreachable(uri):
+        store = _existing(uri)
+        found = store.get_experiment_by_name(experiment)
+        if found is None:
+            names = ", ".join(e.name for e in store.search_experiments())
+            raise UserError(f"runs.experiment={experiment}: no such MLflow experiment at {uri}; there are {names}")
+        runs = [run for run in _search(store, found.experiment_id, "train") if VAL_LOSS in run.data.metrics]
+        further = sorted({key for run in runs for key in run.data.metrics if FURTHER_LOSS.fullmatch(key)})
+        keys = (VAL_LOSS, DEVICE_HOURS, ROLLBACKS, *further)
+        values = histories(uri, store, [run.info.run_id for run in runs], keys)
+    rows = [row for run in runs for row in _rows(run, values)]
+    if not rows:
+        raise UserError(
+            f"runs.experiment={experiment}: no run has a validation yet; train some with `python train.py -m ...`"
+        )
+    return pd.DataFrame(rows)
+
+
+def places(uri: str, experiment: str, kind: str) -> tuple[str, dict[str, str]]:
+    """Where the runs of an experiment lie: its id, and identity -> MLflow's id of every run of a kind; empty without one.
+
+    Raises:
+        UserError: if there is no such store.
+    """
+    with unreachable(uri):
+        store = _existing(uri)
+        found = store.get_experiment_by_name(experiment)
+        if found is None:
+            return "", {}
+        runs = _search(store, found.experiment_id, kind)
+    return str(found.experiment_id), {run.data.tags[IDENTITY_TAG]: run.info.run_id for run in runs}
+
+
+def _existing(uri: str) -> MlflowClient:
+    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
+        raise UserError(
+            f"tracker.uri={uri}: there is no such database yet; train some runs with `python train.py -m ...`"
+        )
+    return client(uri)
+
+
+def _search(store: MlflowClient, experiment_id: str, kind: str) -> Sequence[Run]:
+    runs: list[Run] = []
+    token: str | None = None
+    while True:
+        page = store.search_runs([experiment_id], f"tags.`{KIND_TAG}` = '{kind}'", max_results=1000, page_token=token)
+        runs += page
+        token = page.token
+        if not token:
+            return runs
+
+
+def histories(uri: str, store: MlflowClient, run_ids: Sequence[str], keys: Sequence[str]) -> Histories:
+    """All values of some metrics of some runs."""
+    if uri.startswith(SQLITE):
+        return by_sql(Path(uri.removeprefix(SQLITE)), run_ids, keys)
+    return by_interface(store, run_ids, keys)
+
+
+def by_sql(path: Path, run_ids: Sequence[str], keys: Sequence[str]) -> Histories:
+    """From a database file, opened read-only; the columns of MLflow's table `metrics` have stood since its version 1."""
+    found: dict[tuple[str, str], list[Value]] = {}
+    database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=LOCK_SECONDS)
+    try:
+        for start in range(0, len(run_ids), RUNS_OF_A_QUERY):
+            some = run_ids[start : start + RUNS_OF_A_QUERY]
+            query = (
+                "SELECT run_uuid, key, step, timestamp, CASE WHEN is_nan THEN NULL ELSE value END FROM metrics "
+                f"WHERE run_uuid IN ({_marks(some)}) AND key IN ({_marks(keys)}) ORDER BY run_uuid, key, step, timestamp"
+            )
+            for run_id, key, step, time, value in database.execute(query, [*some, *keys]):
+                number = float("nan") if value is None else value
+                found.setdefault((run_id, key), []).append(Value(step, time, number))
+    finally:
+        database.close()
+    return found
+
+
+def _marks(values: Sequence[str]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def by_interface(store: MlflowClient, run_ids: Sequence[str], keys: Sequence[str]) -> Histories:
+    """From any store, one request a run and metric."""
+
+    def ask(place: tuple[str, str]) -> list[Value]:
+        return sorted(Value(m.step, m.timestamp, m.value) for m in store.get_metric_history(*place))
+
+    places = [(run_id, key) for run_id in run_ids for key in keys]
+    with ThreadPoolExecutor(READERS) as readers:
+        return dict(zip(places, readers.map(ask, places), strict=True))
+
+
+def _rows(run: Run, values: Histories) -> list[dict[str, Any]]:
+    """One row per validation of a run; costs follow from the run's own counts."""
+    params, run_id = run.data.params, run.info.run_id
+    fixed: dict[str, Any] = {key: int(params[key]) for key in WHOLE} | {key: float(params[key]) for key in REAL}
+    fixed |= {"run": run.data.tags[IDENTITY_TAG], "suite": params["suite"]}
+    fixed |= {"status": run.info.status, "mlflow_run_id": run_id, "diverged_step": _diverged(run)}
+    fixed |= {"seconds_per_step": run.data.metrics.get("speed/seconds_per_step")}
+    rollbacks = values.get((run_id, ROLLBACKS), ())
+
+    def at(metric: str) -> dict[tuple[int, int], float]:
+        """Tokens and rollbacks before -> value."""
+        return {(v.tokens, _before(v, rollbacks)): v.value for v in values.get((run_id, metric), ())}
+
+    names = {DEVICE_HOURS: "device_hours"}
+    names |= {key: f"loss_{name[1]}" for key in run.data.metrics if (name := FURTHER_LOSS.fullmatch(key))}
+    others = {column: at(metric) for metric, column in names.items()}
+    return [
+        fixed
+        | {"tokens": v.tokens, "loss": v.value, "step": v.tokens // fixed["batch_tokens"]}
+        | {"flops": v.tokens * float(params["flops_per_token"]), "rollbacks": _before(v, rollbacks)}
+        | {column: found.get((v.tokens, _before(v, rollbacks))) for column, found in others.items()}
+        | {"excluded": _undone(v, rollbacks) or _excluded(v, params)}
+        for v in values[run_id, VAL_LOSS]
+    ]
+
+
+def _before(value: Value, rollbacks: Sequence[Value]) -> int:
+    """Rollbacks of the run before a value was measured."""
+    return sum(back.time <= value.time for back in rollbacks)
+
+
+def _diverged(run: Run) -> int | None:
+    """The step at which a run diverged, unless it was taken up again and finished."""
+    step = run.data.tags.get(DIVERGED_TAG)
+    return int(step) if step and run.info.status != "FINISHED" else None
+
+
+def _undone(value: Value, rollbacks: Iterable[Value]) -> str:
+    """Whether the run went back behind a validation after it was made."""
+    undone = any(value.time < back.time and value.tokens > back.tokens for back in rollbacks)
+    return "undone by a rollback" if undone else ""
+
+
+def _excluded(value: Value, params: Mapping[str, str]) -> str:
+    """Why a validation is no point for a fit: a rate that is neither the run's own nor annealed to the end."""
+    if float(params["cooldown"]) and value.tokens < int(params["tokens"]):
+        return "midway through a cooldown"
+    if value.tokens <= float(params.get("warmup_tokens", 0)):
+        return "during the warm-up"
+    return ""

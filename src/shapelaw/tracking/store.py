@@ -1,0 +1,286 @@
+"""The tracking store: clients, experiments, runs by their identity, and what its errors mean."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlparse
+
+from shapelaw.config import TrackerConfig, WhenUnreachable
+from shapelaw.errors import UserError
+from shapelaw.tracking.protocol import RunInfo
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+IDENTITY_TAG = "shapelaw.identity"
+KIND_TAG = "shapelaw.kind"
+PARENT_TAG = "mlflow.parentRunId"
+SWEEP_TAG = "shapelaw.sweep"
+"""Identity of the sweep that made a run: `tags.`shapelaw.sweep` = '...'` finds them all."""
+SQLITE = "sqlite:///"
+REQUEST_SECONDS = 20
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where runs are recorded.
+
+    Args:
+        uri: a database or an MLflow server.
+        artifacts: root of the artifacts of experiments that are made in a database; a server has its own.
+        experiment: name of the experiment.
+        experiment_id: its id where the launching process found the store; None leaves it to whoever reaches it first.
+    """
+
+    uri: str
+    artifacts: str
+    experiment: str
+    experiment_id: str | None = None
+
+
+class StoreAway(Exception):
+    """The store does not answer, or cannot take anything now; the message is a line."""
+
+
+class StoreRefused(Exception):
+    """The store does not take this record, and never will; the message is a line."""
+
+
+class RunGone(Exception):
+    """The store holds the run no more."""
+
+
+def client(uri: str) -> MlflowClient:
+    """A client of the tracking store, without its chatter about new versions, migrations and errors that we say ourselves.
+
+    A request is tried twice, so that a launcher says within seconds what is wrong; whoever must not give up tries anew.
+    """
+    settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(REQUEST_SECONDS)}
+    for key, value in {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", **settings}.items():
+        os.environ.setdefault(key, value)
+    for name in ("mlflow", "alembic", "urllib3"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def open_store(uri: str, artifacts: str, experiment: str, tags: Mapping[str, str] | None = None) -> str:
+    """Make store and experiment if they are missing; the experiment's id.
+
+    To be called by the launching process, before any other opens the store.
+
+    Args:
+        tags: of the experiment, such as its view (`shapelaw.tracking_views`); set anew where they changed.
+
+    Raises:
+        UserError: if the tracking server or database cannot be reached.
+    """
+    check_uri(uri)
+    with unreachable(uri):
+        experiment_id = find_experiment(Store(uri, artifacts, experiment))
+        store = client(uri)
+        there = store.get_experiment(experiment_id).tags if tags else {}
+        for key, value in (tags or {}).items():
+            if there.get(key) != value:
+                store.set_experiment_tag(experiment_id, key, value)
+        return experiment_id
+
+
+def find_experiment(store: Store) -> str:
+    """The id of the experiment, which is made if it is missing; one process at a time makes a database.
+
+    Raises:
+        UserError: if it was deleted.
+        StoreAway: if the store does not answer.
+    """
+    with _making(store.uri), answers():
+        tracker = client(store.uri)
+        found = tracker.get_experiment_by_name(store.experiment)
+        if found is None:
+            return _make_experiment(tracker, store)
+    if found.lifecycle_stage != "active":
+        raise UserError(
+            f"the MLflow experiment {store.experiment!r} at {store.uri} was deleted; restore it with "
+            f"`mlflow experiments restore -x {found.experiment_id}`"
+        )
+    return str(found.experiment_id)
+
+
+def _make_experiment(tracker: MlflowClient, store: Store) -> str:
+    from mlflow.exceptions import MlflowException
+
+    root = None if store.uri.startswith("http") else f"{Path(store.artifacts).absolute().as_uri()}/{store.experiment}"
+    try:
+        return str(tracker.create_experiment(store.experiment, artifact_location=root))
+    except MlflowException as error:
+        made = tracker.get_experiment_by_name(store.experiment)  # by another process in between
+        if made is None:
+            raise error
+        return str(made.experiment_id)
+
+
+@contextlib.contextmanager
+def _making(uri: str) -> Iterator[None]:
+    """A database file is made and migrated by one process at a time: several at once leave it half-made."""
+    if not uri.startswith(SQLITE):
+        yield
+        return
+    folder = Path(uri.removeprefix(SQLITE)).absolute().parent
+    with answers():
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # file systems without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def answers() -> Iterator[None]:
+    """Turn the store's errors into what they mean for whoever records: away, refused, or the run is gone."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST" or "must be in the 'active' state" in str(error):
+            raise RunGone(root_cause(error)) from error
+        if error.error_code == "INVALID_PARAMETER_VALUE":
+            raise StoreRefused(root_cause(error)) from error
+        raise StoreAway(root_cause(error)) from error
+    except (SQLAlchemyError, OSError) as error:
+        raise StoreAway(root_cause(error)) from error
+
+
+@contextlib.contextmanager
+def unreachable(uri: str) -> Iterator[None]:
+    """Turn a store that does not answer into a UserError."""
+    try:
+        with answers():
+            yield
+    except (StoreAway, StoreRefused, RunGone) as error:
+        raise UserError(
+            f"tracker.uri={uri}: cannot be reached ({error}); start the server, give another tracker.uri, "
+            "tracker.when_unreachable=spool to record now and deliver later, or tracker=none"
+        ) from error
+
+
+def root_cause(error: BaseException) -> str:
+    """The innermost reason, in a line: an MLflow error wraps several that say the same."""
+    known = (
+        "Connection refused|Connection reset|timed out|Name or service not known|unable to open database file|"
+        "database or disk is full|database is locked|disk I/O error|attempt to write a readonly database"
+    )
+    found = re.findall(f"({known})", str(error))
+    return found[-1] if found else (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def check_uri(uri: str) -> None:
+    """Refuse what is no tracking URI.
+
+    Raises:
+        UserError: naming what is allowed.
+    """
+    scheme = urlparse(uri).scheme
+    if scheme.split("+")[0] not in ("sqlite", "postgresql", "mysql", "mssql", "http", "https"):
+        raise UserError(
+            f"tracker.uri={uri}: allowed are sqlite:///FILE, another database's URI, or http(s)://HOST:PORT of an MLflow server"
+        )
+
+
+def find_run(store: MlflowClient, experiment_id: str, identity: str) -> Run | None:
+    """The run of an identity, if it was made before."""
+    runs = store.search_runs([experiment_id], f"tags.`{IDENTITY_TAG}` = '{identity}'", max_results=1)
+    return runs[0] if runs else None
+
+
+def make_run(store: MlflowClient, experiment_id: str, info: RunInfo) -> Run:
+    """A new run, with its tags; its parameters follow by `complete_params`."""
+    tags = {IDENTITY_TAG: info.identity, KIND_TAG: info.kind, **info.tags}
+    if info.parent_run_id:
+        tags[PARENT_TAG] = info.parent_run_id
+        tags[SWEEP_TAG] = store.get_run(info.parent_run_id).data.tags[IDENTITY_TAG]
+    return store.create_run(experiment_id, tags=tags, run_name=info.name)
+
+
+def complete_params(store: MlflowClient, run: Run, info: RunInfo) -> None:
+    """Record the parameters that the run lacks: whoever made it may have been killed before it had them."""
+    from mlflow.entities import Param
+
+    missing = [Param(key, str(value)) for key, value in info.params.items() if key not in run.data.params]
+    if missing:
+        store.log_batch(run.info.run_id, params=missing)
+
+
+def begin(
+    settings: TrackerConfig, experiment: str, identity: str, names: Mapping[str, str], tags: Mapping[str, str]
+) -> dict[str, str]:
+    """Open the store for a command's jobs and, where there are several, their sweep's run; what to set in their
+    configurations: nothing where the store is away and they are to spool.
+
+    Args:
+        settings: of the tracker.
+        experiment: name of the experiment.
+        identity: of the sweep.
+        names: identity -> name of the jobs.
+        tags: of the experiment.
+
+    Raises:
+        UserError: if the store does not answer and tracker.when_unreachable is refuse.
+    """
+    check_uri(settings.uri)
+    try:
+        experiment_id = open_store(settings.uri, settings.artifacts, experiment, tags)
+        shared = {"tracker.experiment_id": experiment_id}
+        if len(names) > 1:
+            shared["tracker.parent_run_id"] = open_parent(settings.uri, experiment_id, identity, names)
+        return shared
+    except UserError as error:
+        if settings.when_unreachable is WhenUnreachable.refuse:
+            raise
+        log.warning("tracking: %s; as asked, what is recorded is kept in the runs' folders", str(error).split("; ")[0])
+        return {}
+
+
+def open_parent(uri: str, experiment_id: str, identity: str, names: Mapping[str, str]) -> str:
+    """The MLflow run of a sweep, made or taken up again; its runs lie nested under it.
+
+    Raises:
+        UserError: if the store does not answer.
+    """
+    info = RunInfo(identity, "sweep", f"sweep of {len(names)} {identity}", {"jobs": len(names)})
+    with unreachable(uri):
+        store = client(uri)
+        run = find_run(store, experiment_id, identity) or make_run(store, experiment_id, info)
+        complete_params(store, run, info)
+        store.update_run(run.info.run_id, status="RUNNING")
+        store.log_dict(run.info.run_id, dict(names), "jobs.json")
+        return str(run.info.run_id)
+
+
+def close_parent(uri: str, experiment: str, identity: str, failed: Sequence[str]) -> None:
+    """Record the outcome of a sweep, if the store answers."""
+    try:
+        with answers():
+            store = client(uri)
+            found = store.get_experiment_by_name(experiment)
+            run = find_run(store, found.experiment_id, identity) if found else None
+            if run:
+                store.set_tag(run.info.run_id, "shapelaw.failed", str(len(failed)))
+                store.set_terminated(run.info.run_id, "FAILED" if failed else "FINISHED")
+    except (StoreAway, StoreRefused, RunGone) as error:
+        log.warning("tracking: the outcome of sweep %s is not recorded: %s (%s)", identity, uri, error)

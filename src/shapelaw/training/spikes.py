@@ -1,0 +1,136 @@
+"""A detector of divergence and spikes in the loss and the gradient norm of a run. Pure: numbers in, verdicts out.
+
+The running scale is robust: with m and s the median and 1.4826 times the median absolute deviation (the standard deviation
+of a normal distribution) of the last `window` sound steps, a loss above m + loss_mads * s is high; so is the logarithm of a
+gradient norm above its own such limit. `sustain` high steps in a row are a spike; fewer are noise. What is no number is one
+at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+NORMAL = 1.4826
+"""Standard deviation of a normal distribution over its median absolute deviation."""
+LEAST_SCALE = 1e-3
+"""Of losses (nats per token) and of log norms: steps as equal as that have no scale of their own."""
+
+
+@dataclass(frozen=True)
+class SpikeRule:
+    """When a step is high, and how many make a spike.
+
+    Args:
+        window: sound steps of the running scale.
+        least: sound steps before anything is judged.
+        loss_mads, norm_mads: limits of the loss and of the log of the gradient norm, in robust standard deviations.
+        sustain: high steps in a row that make a spike.
+    """
+
+    window: int
+    least: int
+    loss_mads: float
+    norm_mads: float
+    sustain: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A spike.
+
+    Args:
+        first_step: its first high step, counted as steps done.
+        step: the step at which it was certain.
+        what: `loss`, `gradient norm`, or `not a number`.
+        loss: at that step.
+        limit: of the loss there; NaN where there is none yet.
+    """
+
+    first_step: int
+    step: int
+    what: str
+    loss: float
+    limit: float
+
+
+@dataclass
+class Detector:
+    """Looks at every step of a run once, in order. Its state is plain lists, part of a checkpoint.
+
+    Args:
+        rule: when a step is high.
+        losses, log_norms: of the last sound steps.
+        suspects: (step, loss, log norm) of the high steps in a row that are no spike yet.
+        inside: whether the steps still are those of a spike that was told.
+        spikes: told so far.
+    """
+
+    rule: SpikeRule
+    losses: list[float] = field(default_factory=list)
+    log_norms: list[float] = field(default_factory=list)
+    suspects: list[tuple[int, float, float]] = field(default_factory=list)
+    inside: bool = False
+    spikes: int = 0
+
+    def look(self, first: int, losses: Sequence[float], norms: Sequence[float]) -> list[Verdict]:
+        """Judge steps first, first + 1, ...; a norm of 0 was not measured. The scale is that before the first of them."""
+        loss_limit = _limit(self.losses, self.rule.loss_mads, self.rule.least)
+        norm_limit = _limit(self.log_norms, self.rule.norm_mads, self.rule.least)
+        verdicts = []
+        for step, (loss, norm) in enumerate(zip(losses, norms, strict=True), first):
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                verdicts.append(Verdict(self._first(step), step, "not a number", loss, loss_limit))
+                continue
+            log_norm = math.log(norm) if norm > 0 else -math.inf
+            high = "loss" if loss > loss_limit else "gradient norm" if log_norm > norm_limit else ""
+            if self._take(step, loss, log_norm, bool(high)):
+                verdicts.append(Verdict(self.suspects[0][0], step, high, loss, loss_limit))
+                self._settle()
+                self.inside = True
+        self.spikes += len(verdicts)
+        return verdicts
+
+    def state(self) -> dict[str, Any]:
+        """Everything but the rule, as JSON has it."""
+        values = asdict(self)
+        del values["rule"]
+        return values
+
+    @classmethod
+    def restore(cls, rule: SpikeRule, state: dict[str, Any]) -> Detector:
+        """The detector that `state` is of."""
+        return cls(rule, **{**state, "suspects": [tuple(suspect) for suspect in state["suspects"]]})
+
+    def _first(self, step: int) -> int:
+        return self.suspects[0][0] if self.suspects else step
+
+    def _take(self, step: int, loss: float, log_norm: float, high: bool) -> bool:
+        """Count a step in; whether it makes a spike certain."""
+        self.suspects.append((step, loss, log_norm))
+        if high and not self.inside:
+            return len(self.suspects) >= self.rule.sustain
+        self.inside = high
+        self._settle()
+        return False
+
+    def _settle(self) -> None:
+        """What was suspected belongs to the scale from now on: it was noise, or is the run's new level."""
+        self.losses += [loss for _, loss, _ in self.suspects]
+        self.log_norms += [norm for *_, norm in self.suspects if math.isfinite(norm)]
+        self.suspects = []
+        del self.losses[: -self.rule.window], self.log_norms[: -self.rule.window]
+
+
+def _limit(values: Sequence[float], mads: float, least: int) -> float:
+    """Above which a value is high; infinity before there are enough."""
+    if len(values) < least:
+        return math.inf
+    sample = np.asarray(values)
+    middle = np.median(sample)
+    scale = NORMAL * np.median(np.abs(sample - middle))
+    return float(middle + mads * max(scale, LEAST_SCALE))

@@ -1,0 +1,131 @@
+"""What a run does about divergence and spikes: it reads loss and gradient norm at a cadence, and stops, rolls back or goes on.
+
+Values stay on the device until they are read, so that no step waits for them: every `every_steps`, and before validations
+and the cadence's checkpoints, which are good therefore. When they are read depends on the step alone, so that an interrupted
+run sees what an uninterrupted one sees.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from shapelaw.cell import Cell
+from shapelaw.config import SpikePolicy, SpikesConfig
+from shapelaw.errors import UserError
+from shapelaw.files import plain
+from shapelaw.tracking import Tracker
+from shapelaw.training.module import CellModule
+from shapelaw.training.spikes import Detector, SpikeRule, Verdict
+
+IGNORED = "spike/ignored"
+
+
+class Diverged(UserError):
+    """A run that diverged.
+
+    Args:
+        message: a line.
+        step: at which it did.
+    """
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
+
+
+class SpikeSeen(Exception):
+    """The run is to be rolled back."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(str(verdict))
+        self.verdict = verdict
+
+
+class Watch:
+    """The detector of a run and its policy.
+
+    Args:
+        cell: what is trained.
+        config: rule and policy.
+        tracker: where spikes that are ignored are recorded.
+    """
+
+    def __init__(self, cell: Cell, config: SpikesConfig, tracker: Tracker) -> None:
+        self.cell, self.config, self.tracker = cell, config, tracker
+        rule = (config.window_steps, config.least_steps, config.loss_mads, config.norm_mads, config.sustain_steps)
+        self.rule = SpikeRule(*rule)
+        self.detector = Detector(self.rule)
+        self.unread: list[tuple[float, float]] = []
+
+    def restore(self, module: CellModule) -> None:
+        """Take up what the checkpoint that was loaded knew."""
+        kept = module.progress.watch
+        module.recent.clear()
+        self.detector = Detector.restore(self.rule, kept["detector"]) if kept else Detector(self.rule)
+        self.unread = [(float(loss), float(norm)) for loss, norm in kept.get("unread", [])]
+
+    def keep(self, module: CellModule) -> None:
+        """Put what is known into the progress, for a checkpoint."""
+        self._gather(module)
+        unread = [(plain(loss), plain(norm)) for loss, norm in self.unread]
+        module.progress.watch = {"detector": self.detector.state(), "unread": unread}
+
+    def looks_at(self, step: int) -> bool:
+        """Whether values are read after a step."""
+        return step % self.config.every_steps == 0 or self.cell.validates_at(step) or self.cell.checkpoints_at(step)
+
+    def look(self, module: CellModule) -> None:
+        """Judge the steps since the last look.
+
+        Raises:
+            Diverged: under the policy stop; for what is no number and cannot be rolled back, under any.
+            SpikeSeen: if the run is to be rolled back.
+        """
+        self._gather(module)
+        first = module.progress.step - len(self.unread) + 1
+        losses, norms = [loss for loss, _ in self.unread], [norm for _, norm in self.unread]
+        self.unread = []
+        for verdict in self.detector.look(first, losses, norms):
+            self._act(verdict, module)
+
+    def no_number(self, loss: float, module: CellModule) -> None:
+        """A held-out loss that is no number: the last step spoiled the weights.
+
+        Raises:
+            Diverged, SpikeSeen: as `look` does.
+        """
+        step = module.progress.step
+        self._act(Verdict(step, step, "not a number", loss, math.nan), module)
+
+    def _act(self, verdict: Verdict, module: CellModule) -> None:
+        config, own = self.config, [event for event in module.progress.rollbacks if event.cell == self.cell.identity]
+        if config.policy is SpikePolicy.rollback and len(own) < config.max_rollbacks:
+            raise SpikeSeen(verdict)
+        if config.policy is not SpikePolicy.ignore or verdict.what == "not a number":
+            raise Diverged(self._line(verdict, len(own)), verdict.step)
+        self.tracker.log({IGNORED: self.detector.spikes}, verdict.step * self.cell.batch_tokens)
+
+    def _line(self, verdict: Verdict, rollbacks: int) -> str:
+        rate = self.cell.science["rate"]["lr_base"]
+        what = (
+            f"the loss is {verdict.loss:g}, or its gradient is no number"
+            if verdict.what == "not a number"
+            else f"a spike of the {verdict.what} since step {verdict.first_step}, loss {verdict.loss:.4g}"
+        )
+        after = f" after {rollbacks} rollbacks" if rollbacks else ""
+        advice = "" if self.config.policy is SpikePolicy.rollback else ", or spikes=rollback"
+        return f"the run diverged at step {verdict.step}{after}: {what}; try a smaller lr_base than {rate:g}{advice}"
+
+    def _gather(self, module: CellModule) -> None:
+        """Bring the values of the last steps here, means over the processes; this waits for the device."""
+        if not module.recent:
+            return
+        values = torch.stack([torch.stack([loss.double(), norm.double()]) for loss, norm in module.recent])
+        module.recent.clear()
+        if module.trainer.world_size > 1:
+            reduced: Any = module.trainer.strategy.reduce(values, reduce_op="mean")
+            values = reduced
+        self.unread += [(loss, norm) for loss, norm in values.tolist()]

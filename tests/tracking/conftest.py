@@ -1,0 +1,38 @@
+"""Stores of the tracking tests."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mlflow_server import MlflowServer
+from shapelaw.tracking import open_store
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without an experiment: making one takes seconds."""
+    path = tmp_path_factory.mktemp("template") / "mlflow.db"
+    open_store(f"sqlite:///{path}", str(path.parent), "another")
+    return path
+
+
+@pytest.fixture
+def uri(tmp_path: Path, template: Path) -> str:
+    """A database that holds nothing."""
+    path = tmp_path / "store" / "mlflow.db"
+    path.parent.mkdir()
+    shutil.copy(template, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Iterator[MlflowServer]:
+    """A real MLflow server on the loopback address, not started yet; killed at the end."""
+    made = MlflowServer(tmp_path_factory.mktemp("server"))
+    shutil.copy(template, made.database)
+    yield made
+    made.kill()

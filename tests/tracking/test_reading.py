@@ -1,0 +1,55 @@
+"""The runs table read directly out of the database, and by MLflow's interface: the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from shapelaw.tracking import DIVERGED_TAG, VAL_LOSS, read_runs, reading
+from tracked import tracker
+
+
+def test_both_ways_give_the_same_table(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With values that are awkward: third digits, NaN, undone rows, a run that diverged, one without device hours."""
+    for number in range(4):
+        run = tracker(uri, tmp_path, f"run{number}")
+        for tokens in range(128, 1281, 128):
+            loss = float("nan") if (number, tokens) == (2, 640) else 1.0 / (tokens + number)
+            run.log({VAL_LOSS: loss} if number == 1 else {VAL_LOSS: loss, "cost/device_hours": tokens / 3}, tokens)
+        if number == 3:
+            run.rewind(1, 512, {"spike/rollbacks": 1})
+            run.log({VAL_LOSS: 0.5, "cost/device_hours": 7.0, "speed/seconds_per_step": 0.1}, 640)
+            run.tag({DIVERGED_TAG: "6"})
+        run.finish("FAILED" if number == 3 else "FINISHED")
+        run.close()
+    direct = read_runs(uri, "tiny")
+    monkeypatch.setattr(reading, "histories", lambda uri, store, ids, keys: reading.by_interface(store, ids, keys))
+    by_interface = read_runs(uri, "tiny")
+    order = ["run", "tokens", "rollbacks", "loss"]
+    pd.testing.assert_frame_equal(
+        direct.sort_values(order, ignore_index=True),
+        by_interface.sort_values(order, ignore_index=True),
+        check_exact=True,
+    )
+    assert len(direct) == 41
+    last = direct[direct["run"] == "run3"]
+    assert last["diverged_step"].tolist() == [6] * 11
+    assert (last["excluded"] == "undone by a rollback").sum() == 6
+    assert last["seconds_per_step"].tolist() == [0.1] * 11
+    assert direct[direct["run"] == "run1"]["device_hours"].isna().all()
+
+
+def test_reading_asks_a_database_the_same_few_questions_however_many_runs(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    for number in range(5):
+        run = tracker(uri, tmp_path, f"run{number}")
+        run.log({VAL_LOSS: 2.0}, 128)
+        run.finish("FINISHED")
+        run.close()
+    monkeypatch.setattr(MlflowClient, "get_metric_history", lambda *_: pytest.fail("a request for every run"))
+    assert len(read_runs(uri, "tiny")) == 5

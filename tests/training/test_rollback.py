@@ -1,0 +1,214 @@
+"""Runs that really diverge and spike, under each policy, and rollbacks that are interrupted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from shapelaw.cell import Cell, State, Status, cell_of, checkpoint_path, checkpoint_steps, corpus_folder, read_state
+from shapelaw.config import TrainConfig, to_dataclass
+from shapelaw.data import load_corpus
+from shapelaw.errors import UserError
+from shapelaw.tracking import read_runs
+from shapelaw.training import checkpoint, run
+from shapelaw.training.rollback import ROLLBACKS, read_rollbacks
+from shapelaw.training.spikes import Verdict
+from support import Compose
+from tracked import journaled
+
+SPIKES = (
+    "tokens=12800",
+    "lr_base=6000",
+    "schedule.warmup_tokens=12800",
+    "spikes.least_steps=16",
+    "spikes.every_steps=4",
+)
+"""100 steps whose rate grows until the loss explodes."""
+ROLLS_BACK = (*SPIKES, "spikes=rollback", "spikes.lr_factor=0.1")
+NO_NUMBER = ("lr_base=1e30", "optim.clip_norm=0")
+
+
+def prepared(composed: Compose, *overrides: str) -> tuple[TrainConfig, Cell]:
+    config: TrainConfig = to_dataclass(composed("accelerator=cpu", *overrides))
+    return config, cell_of(config, load_corpus(corpus_folder(config)).manifest.corpus_hash)
+
+
+def train(composed: Compose, *overrides: str, show: Callable[[State], None] = lambda state: None) -> Cell:
+    config, cell = prepared(composed, *overrides)
+    run.run(config, cell, {}, show)
+    return cell
+
+
+def tracked(tmp_path: Path) -> tuple[str, ...]:
+    return ("tracker=mlflow", f"tracker.uri=sqlite:///{tmp_path}/mlflow.db", "tracker.finish_seconds=120")
+
+
+def last_weights(cell: Cell) -> dict[str, torch.Tensor]:
+    return load_file(checkpoint_path(cell.folder, cell.last_step) / checkpoint.MODEL)
+
+
+def test_a_run_that_diverges_is_marked_with_its_step(composed: Compose, tmp_path: Path) -> None:
+    given = (*NO_NUMBER, *tracked(tmp_path))
+    with pytest.raises(
+        UserError, match=r"diverged at step \d+: the loss is nan.*smaller lr_base than 1e\+30, or spikes=rollback"
+    ):
+        train(composed, *given)
+    _, cell = prepared(composed, *given)
+    state = read_state(cell.folder)
+    assert (state.status, state.diverged_step is not None) == (Status.failed, True)
+    assert f"diverged at step {state.diverged_step}" in state.reason
+    with pytest.raises(UserError, match="no run has a validation"):
+        read_runs(f"sqlite:///{tmp_path}/mlflow.db", "tiny")
+
+
+def test_a_spike_that_lasts_stops_a_run_and_marks_its_rows(composed: Compose, tmp_path: Path) -> None:
+    given = (*SPIKES, *tracked(tmp_path))
+    with pytest.raises(UserError, match=r"diverged at step \d+: a spike of the loss since step \d+"):
+        train(composed, *given)
+    _, cell = prepared(composed, *given)
+    step = read_state(cell.folder).diverged_step
+    assert step is not None
+    rows = read_runs(f"sqlite:///{tmp_path}/mlflow.db", "tiny")
+    assert rows["diverged_step"].tolist() == [step] * len(rows)
+    assert set(rows["status"]) == {"FAILED"}
+    assert rows["step"].max() <= step
+
+
+def test_a_run_that_spikes_recovers(composed: Compose, tmp_path: Path) -> None:
+    """It ends below where the ignored spike leaves it, and its record says what happened."""
+    ignored = train(composed, *SPIKES, "spikes=ignore")
+    cell = train(composed, *ROLLS_BACK, *tracked(tmp_path))
+    state, events = read_state(cell.folder), read_rollbacks(cell.folder)
+    assert state.status is Status.finished
+    assert 1 <= state.rollbacks == len(events) <= 3
+    assert state.val_loss is not None
+    assert state.val_loss < read_state(ignored.folder).val_loss - 1.0  # type: ignore[operator]
+    for number, event in enumerate(events, 1):
+        assert event.to_step < event.first_step <= event.step
+        assert event.to_step in (0, *checkpoint_steps(cell.folder))
+        assert (event.number, event.lr_scale) == (number, pytest.approx(0.1**number))
+    rows = read_runs(f"sqlite:///{tmp_path}/mlflow.db", "tiny")
+    kept = rows[(rows["excluded"] == "") | rows["excluded"].str.startswith("during the warm-up")]
+    assert kept["tokens"].tolist() == sorted(set(kept["tokens"])), "one row of a token count holds"
+    assert kept["rollbacks"].iloc[-1] == len(events)
+    if events[0].step * cell.batch_tokens > events[0].to_step * cell.batch_tokens + 512:
+        assert "undone by a rollback" in set(rows["excluded"])
+    rates = {t: v for key, t, v in journaled(cell.folder) if key == "train/lr"}
+    assert rates[12_800] == pytest.approx(cell.lr_at(99) * events[-1].lr_scale)
+
+
+def test_rollbacks_end(composed: Compose) -> None:
+    given = (*NO_NUMBER, "spikes=rollback", "spikes.max_rollbacks=2")
+    with pytest.raises(UserError, match=r"diverged at step \d+ after 2 rollbacks"):
+        train(composed, *given)
+    _, cell = prepared(composed, *given)
+    assert [event.what for event in read_rollbacks(cell.folder)] == ["not a number"] * 2
+    assert read_state(cell.folder).diverged_step is not None
+
+
+def test_a_spike_that_is_ignored_is_recorded(composed: Compose, tmp_path: Path) -> None:
+    cell = train(composed, *SPIKES, "spikes=ignore", *tracked(tmp_path))
+    state = read_state(cell.folder)
+    assert (state.status, state.rollbacks) == (Status.finished, 0)
+    counts = [value for key, _, value in journaled(cell.folder) if key == "spike/ignored"]
+    assert counts == list(range(1, state.spikes + 1)) != []
+
+
+class Killed(Exception):
+    """Stands for a kill at one place, which in-process cannot be survived."""
+
+
+@pytest.mark.parametrize("place", ["before", "decided", "discarded", "told", "loaded"])
+def test_a_rollback_that_is_interrupted_is_finished(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Cut at each of its steps and continued, it ends in the weights and metrics of one that was not."""
+    whole = train(composed, *ROLLS_BACK, *tracked(tmp_path))
+    other = (f"outputs_dir={tmp_path}/other", *tracked(tmp_path / "elsewhere"))
+    targets = {
+        "before": "roll_back",
+        "decided": "_tell_rollbacks",
+        "told": "_module",
+        "discarded": "discard_undone",
+        "loaded": "batch_of",
+    }
+    real = getattr(run, targets[place])
+
+    def cut(*arguments: object, **options: object) -> object:
+        decided = any((tmp_path / "other").rglob(ROLLBACKS))
+        if place == "before":
+            raise Killed
+        done = real(*arguments, **options)
+        if decided:
+            raise Killed
+        return done
+
+    monkeypatch.setattr(run, targets[place], cut)
+    with pytest.raises(Killed):
+        train(composed, *ROLLS_BACK, *other)
+    monkeypatch.undo()
+    cell = train(composed, *ROLLS_BACK, *other)
+    ours, theirs = last_weights(cell), last_weights(whole)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    events = [json.loads((each.folder / ROLLBACKS).read_text()) for each in (cell, whole)]
+    assert [[{**event, "seconds": 0} for event in each] for each in events][0] == [
+        {**event, "seconds": 0} for event in events[1]
+    ]
+    measured = [
+        [row for row in journaled(each.folder) if row[0].split("/")[0] in ("train", "val", "spike")]
+        for each in (cell, whole)
+    ]
+    assert measured[0] == measured[1]
+
+
+def test_only_a_rollback_changes_the_identity(composed: Compose) -> None:
+    def identity(*overrides: str) -> str:
+        return prepared(composed, *overrides)[1].identity
+
+    plain = identity()
+    assert identity("spikes=ignore") == identity("spikes.loss_mads=5") == plain
+    back = identity("spikes=rollback")
+    assert back != plain
+    changed = (
+        "spikes.loss_mads=5",
+        "spikes.lr_factor=0.3",
+        "checkpoint.every_tokens=1024",
+        "validation.every_tokens=256",
+    )
+    assert len({back, *(identity("spikes=rollback", change) for change in changed)}) == 5
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("spikes.every_steps=0", "spikes.every_steps=0: allowed are whole numbers from 1"),
+        ("spikes.loss_mads=0", "spikes.loss_mads=0: allowed are finite numbers above 0"),
+        ("spikes.least_steps=500", "spikes.least_steps=500: allowed are 1 to spikes.window_steps=128"),
+        ("spikes.lr_factor=2", "spikes.lr_factor=2: allowed are numbers above 0 up to 1"),
+        ("spikes.max_rollbacks=0.5", "spikes.max_rollbacks"),
+    ],
+)
+def test_a_rule_that_makes_no_sense_is_refused(composed: Compose, override: str, said: str) -> None:
+    from shapelaw.cli import explain
+
+    with pytest.raises(Exception) as error:
+        prepared(composed, "spikes=rollback", override)
+    assert said in (explain(error.value) or "")
+
+
+def test_verdicts_of_the_first_steps_go_back_to_the_start(composed: Compose) -> None:
+    from shapelaw.training.rollback import roll_back
+
+    _, cell = prepared(composed, "spikes=rollback")
+    cell.folder.mkdir(parents=True)
+    for step in (4, 8, 9, 12):
+        checkpoint_path(cell.folder, step).mkdir(parents=True)
+    for first_step, margin, expected in ((3, 0, 0), (4, 0, 0), (5, 0, 4), (11, 0, 8), (12, 4, 4), (14, 0, 12)):
+        event = roll_back(cell, [], Verdict(first_step, first_step + 2, "loss", 9.0, 3.0), 0.5, margin, 1.0)
+        assert event.to_step == expected  # 9 is no step of the cadence: only an interruption leaves one there
+        assert event.skipped == ((first_step - 1, 3),)

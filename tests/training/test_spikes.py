@@ -1,0 +1,122 @@
+"""The detector of spikes on curves whose spikes are known, and the order of batches that rollbacks leave out."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from shapelaw.training.rollback import batch_of, skip
+from shapelaw.training.spikes import Detector, SpikeRule, Verdict
+
+RULE = SpikeRule(window=128, least=32, loss_mads=10, norm_mads=15, sustain=3)
+Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def curve(steps: int, seed: int, tails: float = math.inf) -> Curve:
+    """Losses that fall as a power of the steps, and falling log-normal norms; noise of Student's t with so many degrees."""
+    random = np.random.default_rng(seed)
+    step = np.arange(1, steps + 1)
+    noise = random.standard_t(tails, (2, steps)) if math.isfinite(tails) else random.normal(size=(2, steps))
+    losses = 2.5 + 6.0 * step**-0.4 + 0.05 * noise[0]
+    return losses, np.exp(-0.2 * np.log(step) + 0.3 * noise[1])
+
+
+def verdicts(made: Curve, every: int = 10, rule: SpikeRule = RULE) -> list[Verdict]:
+    """Of a detector that looks every so many steps, as JSON keeps it in between."""
+    losses, norms = made
+    found, detector = [], Detector(rule)
+    for start in range(0, len(losses), every):
+        detector = Detector.restore(rule, detector.state())
+        found += detector.look(start + 1, losses[start : start + every].tolist(), norms[start : start + every].tolist())
+    return found
+
+
+@pytest.mark.parametrize("every", [1, 10, 64])
+@pytest.mark.parametrize("first", [200, 263, 500])
+def test_a_planted_spike_is_found_at_its_first_step(first: int, every: int) -> None:
+    losses, norms = curve(800, seed=1)
+    losses[first - 1 : first + 30] += 2.0
+    (found,) = verdicts((losses, norms), every)
+    assert (found.first_step, found.step, found.what) == (first, first + RULE.sustain - 1, "loss")
+    assert found.loss == losses[first + 1]
+    assert found.limit < found.loss
+
+
+def test_a_spike_of_the_gradient_alone_is_found() -> None:
+    losses, norms = curve(400, seed=2)
+    norms[299:304] *= 1e3
+    (found,) = verdicts((losses, norms))
+    assert (found.first_step, found.step, found.what) == (300, 302, "gradient norm")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("where", [0, 1])
+@pytest.mark.parametrize("step", [1, 5, 300])
+def test_what_is_no_number_is_told_at_once(value: float, where: int, step: int) -> None:
+    """Also before there is a scale."""
+    made = curve(310, seed=3)
+    made[where][step - 1] = value
+    (found,) = verdicts(made)
+    assert (found.first_step, found.step, found.what) == (step, step, "not a number")
+
+
+def test_high_steps_that_do_not_last_are_noise() -> None:
+    losses, norms = curve(600, seed=4)
+    for step in (200, 201, 350, 351, 352 + 10):
+        losses[step - 1] += 3.0
+    assert verdicts((losses, norms)) == []
+
+
+def test_a_long_spike_is_told_once_and_a_new_level_becomes_the_scale() -> None:
+    losses, norms = curve(1200, seed=5)
+    losses[300:] += 1.5
+    losses[900:] += 1.5
+    assert [found.first_step for found in verdicts((losses, norms))] == [301, 901]
+
+
+def test_a_start_that_falls_fast_is_no_spike() -> None:
+    losses = np.concatenate([np.linspace(10, 3, 40), np.full(300, 3.0)])
+    assert verdicts((losses, np.ones_like(losses))) == []
+
+
+@pytest.mark.parametrize("tails", [math.inf, 5.0, 3.0])
+def test_normal_curves_are_left_alone(tails: float) -> None:
+    """200,000 steps of normal, and of heavy-tailed noise: no false alarm with either rule."""
+    for seed in range(20):
+        made = curve(10_000, seed, tails)
+        assert verdicts(made, every=10) == []
+
+
+@given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 5)), max_size=5))
+def test_batches_that_are_left_out_are_the_spikes_and_no_others(spikes: list[tuple[int, int]]) -> None:
+    """Against a list of all batches from which those of each spike are taken out as it comes."""
+    left = list(range(400))
+    skipped: tuple[tuple[int, int], ...] = ()
+    for first_step, more in spikes:
+        skipped = skip(skipped, first_step, first_step + more)
+        doomed = range(left[first_step - 1], left[first_step + more - 1] + 1)
+        left = [batch for batch in left if batch not in doomed]
+        assert [batch_of(step, skipped) for step in range(60)] == left[:60]
+        assert list(skipped) == sorted(skipped)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.integers(1, 80), min_size=1, max_size=10))
+def test_an_interruption_changes_no_verdict(lengths: list[int]) -> None:
+    """Values that wait in a checkpoint to be looked at are looked at together, wherever it was cut."""
+    losses, norms = curve(300, seed=6)
+    losses[150:190] += 2.0
+    whole, cut = Detector(RULE), Detector(RULE)
+    found: list[Verdict] = []
+    for start in range(0, 300, 10):
+        whole_found = whole.look(start + 1, losses[start : start + 10].tolist(), norms[start : start + 10].tolist())
+        if start // 10 in lengths:
+            cut = Detector.restore(RULE, cut.state())
+        found += cut.look(start + 1, losses[start : start + 10].tolist(), norms[start : start + 10].tolist())
+        assert found[len(found) - len(whole_found) :] == whole_found
+    assert cut.state() == whole.state()
