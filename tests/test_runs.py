@@ -368,3 +368,24 @@ def test_random_tables_are_valid_or_refused(rows: list[dict[str, object]]) -> No
     assert (values > 0).all()
     assert not table.kept.duplicated(["run", "tokens"]).any()
     assert len(table.frame) == len(rows)
+
+
+def test_rows_of_runs_that_diverged_or_rolled_back_are_flagged(tmp_path: Path) -> None:
+    """In the table, its exclusions, and the checklist and flags of a fit; the switches turn both defaults round."""
+    from shapelaw.fitting import checklist
+
+    sizes = [
+        {"run": f"r{n}", "params": 1e6 * (n + 1), "tokens": 1e8 * t, "loss": 3.0} for n in range(3) for t in (1, 2)
+    ]
+    frame = pd.DataFrame(sizes).assign(rollbacks=[0, 0, 0, 1, 0, 0], diverged_step=[None] * 4 + [7, 7])
+    frame.to_csv(tmp_path / "runs.csv", index=False)
+    usual = load_runs("csv", path=tmp_path / "runs.csv")
+    assert usual.exclusions == {"of a run that diverged": 2}
+    assert checklist.data(usual)["diverged"] == {"runs": 1, "rows": 2, "rows_kept": 0}
+    assert checklist.data(usual)["rolled_back"] == {"runs": 1, "rows": 1, "rows_kept": 1}
+    assert [flag.split(":")[0] for flag in checklist.table_flags(usual, None)] == ["rolled_back_rows"]
+    turned = load_runs("csv", path=tmp_path / "runs.csv", diverged="keep", rolled_back="exclude")
+    assert turned.exclusions == {"after a rollback": 1}
+    assert [flag.split(":")[0] for flag in checklist.table_flags(turned, None)] == ["diverged_rows"]
+    with pytest.raises(UserError, match="diverged=maybe: allowed are exclude, keep"):
+        load_runs("csv", path=tmp_path / "runs.csv", diverged="maybe")

@@ -155,10 +155,8 @@ def test_a_rollback_that_is_interrupted_is_finished(
     cell = train(composed, *ROLLS_BACK, *other)
     ours, theirs = last_weights(cell), last_weights(whole)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    events = [json.loads((each.folder / ROLLBACKS).read_text()) for each in (cell, whole)]
-    assert [[{**event, "seconds": 0} for event in each] for each in events][0] == [
-        {**event, "seconds": 0} for event in events[1]
-    ]
+    events, expected = (json.loads((each.folder / ROLLBACKS).read_text()) for each in (cell, whole))
+    assert [{**event, "seconds": 0} for event in events] == [{**event, "seconds": 0} for event in expected]
     measured = [
         [row for row in journaled(each.folder) if row[0].split("/")[0] in ("train", "val", "spike")]
         for each in (cell, whole)
