@@ -17,7 +17,7 @@ from shapelaw.laws import ACCURACY_LAWS, LAWS
 from support import PUBLISHED, ROOT, Compose, Script
 
 CONF = ROOT / "conf"
-TRAIN_GROUPS = ("lr_rule", "schedule", "cooldown", "optim", "data", "tokenizer", "attention", "tracker")
+TRAIN_GROUPS = ("lr_rule", "schedule", "cooldown", "optim", "data", "tokenizer", "attention", "spikes", "tracker")
 FIT_GROUPS = ("runs", "subset", "law", "method", "solver", "counting", "flops", "bootstrap", "holdout", "tracker")
 
 
