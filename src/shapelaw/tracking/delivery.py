@@ -256,7 +256,7 @@ class Sender(threading.Thread):
     def __init__(self, folder: Path) -> None:
         super().__init__(name="tracking", daemon=True)
         self.delivery = Delivery(folder)
-        self._wake, self._ending = threading.Event(), False
+        self._wake, self._ending, self._over = threading.Event(), False, False
         self._reason = ""
         self.start()
 
@@ -266,7 +266,7 @@ class Sender(threading.Thread):
             wait = RETRY_SECONDS[0]
             while True:
                 away = self._try()
-                if self._ending and not away and not self.delivery.left:
+                if self._over or (self._ending and not away and not self.delivery.left):
                     return
                 pause = wait * random.uniform(0.5, 1.0) if away else POLL_SECONDS
                 wait = min(2 * wait, RETRY_SECONDS[1]) if away else RETRY_SECONDS[0]
@@ -278,6 +278,7 @@ class Sender(threading.Thread):
         self._ending = True
         self._wake.set()
         self.join(seconds)
+        self._over = True
         if self.is_alive():
             log.warning("%s", left_line(self.delivery, self._reason))
 

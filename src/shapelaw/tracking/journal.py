@@ -8,6 +8,7 @@ A line is one write, so that a killed process leaves whole lines, at worst a tor
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -101,8 +102,7 @@ class Journal:
         """Write what is held; half a line is taken back."""
         try:
             if os.write(self._file, self._held) < len(self._held):
-                os.ftruncate(self._file, self.size)
-                os.write(self._file, self._held)  # says why
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             os.ftruncate(self._file, self.size)
             if not self._said:
