@@ -148,10 +148,9 @@ def test_a_rollback_that_is_interrupted_is_finished(
             raise Killed
         return done
 
-    monkeypatch.setattr(run, targets[place], cut)
-    with pytest.raises(Killed):
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(run, targets[place], cut)
         train(composed, *ROLLS_BACK, *other)
-    monkeypatch.undo()
     cell = train(composed, *ROLLS_BACK, *other)
     ours, theirs = last_weights(cell), last_weights(whole)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
