@@ -46,12 +46,14 @@ class SuiteConfig:
     """Shapes of the study of steps and batches (sweeps/step_batch.yaml), as a sweep's values."""
     step_batch_batches: str = ""
     """Its batches, in tokens, as a sweep's values."""
-    step_batch_tokens: float = 0.0
-    """Tokens of its runs, rounded up to whole batches."""
+    step_batch_tokens: str = ""
+    """Tokens of its runs, one value a batch, rounded up to whole batches."""
+    step_batch_every: str = ""
+    """Tokens between its validations, one value a batch."""
     step_batch_warmup: float = 0.0
     """Tokens of its warm-up."""
-    step_batch_every: float = 0.0
-    """Tokens between its validations."""
+    step_batch_validation: float = 0.0
+    """Tokens of its held-out sample."""
 
 
 @dataclass
