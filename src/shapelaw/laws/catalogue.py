@@ -10,12 +10,15 @@ from numpy.typing import ArrayLike
 
 from shapelaw.errors import UserError
 from shapelaw.laws.base import EXPONENT, LOG_CEILING, Array, Law
+from shapelaw.laws.steps_batch import STEPS_BATCH, STEPS_BATCH_E
 from shapelaw.laws.sums import SumLaw, Term
 
 LAWS: dict[str, Law] = {}
-"""Every registered law of the loss by its name."""
+"""Every registered law of the loss that a free fit of all its parameters finds, by its name."""
 ACCURACY_LAWS: dict[str, Law] = {}
 """Laws of a downstream error by their names; they read the loss."""
+STAGED: dict[str, Law] = {law.name: law for law in (STEPS_BATCH, STEPS_BATCH_E)}
+"""Laws that need method=staged: a free fit of all their parameters at once is known to fail."""
 
 
 def register(law: Law) -> Law:
@@ -24,7 +27,7 @@ def register(law: Law) -> Law:
     Raises:
         UserError: if another law has that name.
     """
-    if law.name in LAWS or law.name in ACCURACY_LAWS:
+    if law.name in LAWS | ACCURACY_LAWS | STAGED:
         raise UserError(f"law={law.name}: a law of this name is registered already; choose another name")
     registry = LAWS if law.target == "loss" else ACCURACY_LAWS
     registry[law.name] = law
@@ -37,10 +40,25 @@ def get_law(name: str) -> Law:
     Raises:
         UserError: if there is none.
     """
-    known = LAWS | ACCURACY_LAWS
+    known = LAWS | ACCURACY_LAWS | STAGED
     if name not in known:
         raise UserError(f"law={name}: allowed are {', '.join(sorted(known))}; or register one of your own")
     return known[name]
+
+
+def check_method(law: Law, method: str) -> None:
+    """Refuse a method that cannot fit a law.
+
+    Raises:
+        UserError: for a law of the staged estimation fitted otherwise, and the other way round.
+    """
+    if law.name in STAGED and method == "parametric":
+        raise UserError(
+            f"law={law.name} with method=parametric: a free fit of all its parameters at once is known to fail; give "
+            "method=staged, which estimates them step by step"
+        )
+    if law.name not in STAGED and method == "staged":
+        raise UserError(f"law={law.name} with method=staged: allowed are {', '.join(sorted(STAGED))}; give one of them")
 
 
 @dataclass(frozen=True)

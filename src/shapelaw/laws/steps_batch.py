@@ -167,4 +167,4 @@ def _logs(columns: Columns) -> tuple[Array, Array, Array]:
 
 STEPS_BATCH = StepsBatchLaw("steps_batch")
 STEPS_BATCH_E = StepsBatchLaw("steps_batch_e", irreducible="E")
-"""Not among the values of `law=`: a free fit of all parameters at once is known to fail."""
+"""The same with an irreducible loss."""

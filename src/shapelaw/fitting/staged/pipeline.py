@@ -1,0 +1,233 @@
+"""The three stages after another, at any multiplicities of the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shapelaw.errors import UserError
+from shapelaw.fitting.options import FitData
+from shapelaw.fitting.staged.adjusted import Adjusted, fit_adjusted
+from shapelaw.fitting.staged.converged import Converged, Floors, Tails, extrapolate, regress
+from shapelaw.fitting.staged.critical import Critical, Readings, fit_critical, read_contours
+from shapelaw.fitting.staged.curves import Curve, curves_of
+from shapelaw.laws import Law
+
+Array = NDArray[np.float64]
+
+CONVERGED = ("extrapolated", "last")
+FEWEST_SIZES = 3
+"""Sizes that the converged losses need: one more than the power law has parameters."""
+
+
+@dataclass(frozen=True)
+class StagedOptions:
+    """How the stages are made.
+
+    Args:
+        converged: `extrapolated` (the rest of each size's way by a common learning curve) or `last` (the last losses as
+            they are, the paper's way for runs trained close to convergence).
+        steps_min: adjusted steps from which rows count in the stages N and S: the first ones follow no power law.
+        levels: losses at which stage B reads the curves; None takes `level_count` of them, spread over what they share.
+        level_count: their number.
+        polish: whether a joint fit of all parameters from the staged solution is reported beside it.
+
+    Raises:
+        UserError: for values outside these.
+    """
+
+    converged: str = "extrapolated"
+    steps_min: float = 0.0
+    levels: Sequence[float] | None = None
+    level_count: int = 12
+    polish: bool = False
+
+    def __post_init__(self) -> None:
+        if self.converged not in CONVERGED:
+            raise UserError(f"method.converged={self.converged}: allowed are {', '.join(CONVERGED)}")
+        if not self.steps_min >= 0 or not np.isfinite(self.steps_min):
+            raise UserError(f"method.steps_min={self.steps_min}: allowed are finite numbers from 0, in adjusted steps")
+        if self.level_count < 2:
+            raise UserError(f"method.level_count={self.level_count}: allowed are whole numbers from 2; 12 is usual")
+        if self.levels is not None and not all(level > 0 and np.isfinite(level) for level in self.levels):
+            raise UserError(f"method.levels={list(self.levels)}: allowed are losses above 0, in nats per token")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the stages say together.
+
+    Args:
+        theta: the law's vector.
+        critical, floors, converged, adjusted: each stage's result.
+        other: the size law with E where the law has none, and the other way round; None where it could not be made.
+        furthest: index of the run that stage N takes of each size, (sizes,).
+        rows: rows of stage S, (n,) of all.
+    """
+
+    theta: Array
+    critical: Critical
+    floors: Floors
+    converged: Converged
+    adjusted: Adjusted
+    other: Converged | None
+    furthest: NDArray[np.intp]
+    rows: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class StagedData:
+    """Rows as the stages read them, and the curves' readings, which no resampling of runs changes.
+
+    Args:
+        law: the law of the stages.
+        options: how they are made.
+        delta: where Huber's function turns linear, in log loss.
+        curves: one a run.
+        run: index of each row's run, (n,).
+        params, batch, steps, loss: of each row, (n,).
+    """
+
+    law: Law
+    options: StagedOptions
+    delta: float
+    curves: Sequence[Curve]
+    run: NDArray[np.intp]
+    params: Array
+    batch: Array
+    steps: Array
+    loss: Array
+
+    @classmethod
+    def of(cls, data: FitData, options: StagedOptions, delta: float) -> StagedData:
+        """The stages' data from rows as the law sees them.
+
+        Raises:
+            UserError: for too few sizes.
+        """
+        params, tokens, batch = (data.columns[name] for name in ("params", "tokens", "batch_tokens"))
+        curves = curves_of(data.runs, params, batch, tokens / batch, data.loss)
+        place = {curve.run: i for i, curve in enumerate(curves)}
+        run = np.array([place[name] for name in data.runs], dtype=np.intp)
+        sizes = np.unique(params)
+        if len(sizes) < FEWEST_SIZES:
+            listed = ", ".join(f"{size:,.0f}" for size in sizes)
+            raise UserError(
+                f"params: the runs have {len(sizes)} sizes ({listed}); the losses that sizes converge to need at least "
+                f"{FEWEST_SIZES}, and 5 to 7 for intervals worth reading; train more sizes"
+            )
+        return cls(data.law, options, delta, curves, run, params, batch, tokens / batch, data.loss)
+
+    @cached_property
+    def readings(self) -> Readings:
+        """Stage B's contours."""
+        return read_contours(self.curves, self.options.levels, self.options.level_count)
+
+    @cached_property
+    def sizes(self) -> Array:
+        """Sizes, in order."""
+        return np.unique(self.params)
+
+
+def estimate(data: StagedData, weights: Array | None = None, near: Estimate | None = None) -> Estimate | None:
+    """All stages at multiplicities of the runs; None where these leave a stage without data.
+
+    Args:
+        weights: of every run, (runs,); None counts each once.
+        near: an estimate to start from.
+    """
+    counts = np.ones(len(data.curves)) if weights is None else np.asarray(weights, dtype=np.float64)
+    critical = fit_critical(data.readings, counts, _known(near))
+    if critical is None:
+        return None
+    log_steps_min = _log_steps_min(data, critical)
+    furthest = _furthest(data, counts, log_steps_min)
+    kept = furthest >= 0
+    floors = _floors(data, counts, log_steps_min, furthest, near)
+    if floors is None:
+        return None
+    size_weights = np.where(kept, counts[furthest], 0.0)
+    own = data.law.irreducible is not None
+    converged = regress(data.sizes, floors.values, size_weights, irreducible=own)
+    if converged is None:
+        return None
+    other = regress(data.sizes, floors.values, size_weights, irreducible=not own) if near is None else None
+    rows = (log_steps_min >= _log_first(data)) & (counts[data.run] > 0)
+    floor_of_rows = np.exp(converged.log_floor_at(np.log(data.params[rows])))
+    start = None if near is None else (near.adjusted.log_s_c, near.adjusted.alpha_s)
+    adjusted = fit_adjusted(
+        floor_of_rows, log_steps_min[rows], data.loss[rows], counts[data.run[rows]], data.delta, start
+    )
+    theta = _theta(critical, converged, adjusted, own)
+    return Estimate(theta, critical, floors, converged, adjusted, other, furthest, rows)
+
+
+def _theta(critical: Critical, converged: Converged, adjusted: Adjusted, irreducible: bool) -> Array:
+    """The law's vector: ln N_c, alpha_N, ln S_c, alpha_S, ln B_star, alpha_B (and ln E)."""
+    parts = [converged.log_n_c, converged.alpha_n, adjusted.log_s_c, adjusted.alpha_s]
+    parts += [critical.log_b_star, 1 / critical.steepness]
+    return np.array(parts + ([np.log(max(converged.irreducible, 1e-300))] if irreducible else []))
+
+
+def _known(near: Estimate | None) -> Array | None:
+    """Stage B's critical batches to start from; undecided ones start at the line."""
+    if near is None:
+        return None
+    found = near.critical.log_critical
+    return np.where(np.isfinite(found), found, np.nanmedian(found))
+
+
+def _log_steps_min(data: StagedData, critical: Critical) -> Array:
+    """ln S_min of every row by its measured loss."""
+    excess = critical.log_critical_at(np.log(data.loss)) - np.log(data.batch)
+    return np.asarray(np.log(data.steps) - np.logaddexp(0.0, excess))
+
+
+def _log_first(data: StagedData) -> float:
+    return float(np.log(data.options.steps_min)) if data.options.steps_min else -np.inf
+
+
+def _furthest(data: StagedData, counts: Array, log_steps_min: Array) -> NDArray[np.intp]:
+    """Of each size the drawn run with the most adjusted steps; -1 where none is drawn."""
+    ends = np.full(len(data.curves), -np.inf)
+    np.maximum.at(ends, data.run, log_steps_min)
+    params = np.array([curve.params for curve in data.curves])
+    found = []
+    for size in data.sizes:
+        mine = np.flatnonzero((params == size) & (counts > 0))
+        found.append(int(mine[np.argmax(ends[mine])]) if len(mine) else -1)
+    return np.array(found, dtype=np.intp)
+
+
+def _floors(
+    data: StagedData, counts: Array, log_steps_min: Array, furthest: NDArray[np.intp], near: Estimate | None
+) -> Floors | None:
+    """Converged losses of the sizes drawn; those of the others stand at 1 and count for nothing."""
+    kept = np.flatnonzero(furthest >= 0)
+    values = np.ones(len(furthest))
+    if data.options.converged == "last":
+        values[kept] = [data.curves[furthest[k]].last_loss for k in kept]
+        return Floors(values)
+    rows = np.isin(data.run, furthest[kept]) & (log_steps_min >= _log_first(data))
+    place = {int(furthest[k]): i for i, k in enumerate(kept)}
+    size = np.array([place[int(run)] for run in data.run[rows]], dtype=np.intp)
+    if len(np.unique(size)) < len(kept) or len(size) < len(kept) + 2:
+        return None
+    tails = Tails(
+        data.sizes[kept],
+        size,
+        log_steps_min[rows],
+        np.log(data.loss[rows]),
+        counts[data.run[rows]],
+        counts[furthest[kept]],
+    )
+    start = None if near is None else replace(near.floors, values=near.floors.values[kept])
+    found = extrapolate(tails, start)
+    if found is None:
+        return None
+    values[kept] = found.values
+    return replace(found, values=values)
