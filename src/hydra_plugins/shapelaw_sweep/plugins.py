@@ -26,6 +26,8 @@ class CellsConfig:
     """Overrides of a named sweep (sweeps/NAME.yaml); those of the command line come after them and win."""
     pair: list[list[str]] = field(default_factory=list)
     """Groups of swept keys that advance together instead of forming a product."""
+    unglobbed: dict[str, list[str]] = field(default_factory=dict)
+    """Group -> choices that a glob leaves out, as they need other choices beside them."""
 
 
 @dataclass
@@ -63,8 +65,8 @@ for _name, _node in (("local", LocalConfig), ("slurm", SlurmConfig), ("plan", Pl
 class CellsSweeper(Sweeper):
     """Expands the overrides of a sweep and hands all cells to the launcher at once."""
 
-    def __init__(self, params: dict[str, Any], pair: list[list[str]]) -> None:
-        self.params, self.pair = params, pair
+    def __init__(self, params: dict[str, Any], pair: list[list[str]], unglobbed: dict[str, list[str]]) -> None:
+        self.params, self.pair, self.unglobbed = params, pair, unglobbed
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from hydra.core.plugins import Plugins
@@ -82,8 +84,10 @@ class CellsSweeper(Sweeper):
         loader = self.hydra_context.config_loader
         lines = [f"{key}={value}" for key, value in self.params.items()]
         overrides = OverridesParser.create(config_loader=loader).parse_overrides([*lines, *arguments])
-        globbed = [o.key_or_group for o in overrides if o.value_type is ValueType.GLOB_CHOICE_SWEEP]
-        options = {group: loader.get_group_options(group, results_filter=ObjectType.CONFIG) for group in globbed}
+        globs = {o.key_or_group: o.value() for o in overrides if o.value_type is ValueType.GLOB_CHOICE_SWEEP}
+        for group, glob in globs.items():
+            glob.exclude = [*glob.exclude, *self.unglobbed.get(group, [])]
+        options = {group: loader.get_group_options(group, results_filter=ObjectType.CONFIG) for group in globs}
         return [self.launcher.launch(expand(overrides, self.pair, options), initial_job_idx=0)]
 
 

@@ -60,11 +60,22 @@ class MethodConfig:
     """How the fit is made."""
 
     name: str = MISSING
-    """parametric (approach 3), hull (approach 1), binning (its baseline) or isoflop (approach 2)."""
+    """parametric (approach 3), staged (the step-and-batch law), hull (approach 1), binning (its baseline) or isoflop
+    (approach 2)."""
     cost: str = "flops"
     """hull, binning: flops or device_hours."""
     bins_per_decade: int = 250
     """binning."""
+    converged: str = "extrapolated"
+    """staged: the loss that a size converges to, extrapolated, or the last one as it is."""
+    steps_min: float = 0.0
+    """staged: adjusted steps from which rows count in the stages N and S."""
+    levels: list[float] | None = None
+    """staged: losses, nats per token, at which stage B compares batches; null spreads level_count over what they share."""
+    level_count: int = 12
+    """staged: number of those losses."""
+    polish: bool = False
+    """staged: whether a joint fit of all parameters from the stages' solution is reported beside it."""
 
 
 @dataclass

@@ -18,10 +18,12 @@ from shapelaw.fitting.line_fit import LINE_METHODS, LineFit, LineOptions, fit_li
 from shapelaw.fitting.options import BootstrapOptions, FitOptions
 from shapelaw.fitting.parametric import Extras, fit_parametric
 from shapelaw.fitting.result import FitResult, plain
-from shapelaw.laws import Law, get_law
+from shapelaw.fitting.staged.pipeline import StagedOptions
+from shapelaw.fitting.staged.result import fit_staged
+from shapelaw.laws import Law, check_method, get_law
 from shapelaw.runs.table import RunsTable
 
-METHODS = ("parametric", *LINE_METHODS)
+METHODS = ("parametric", "staged", *LINE_METHODS)
 
 
 def fit(
@@ -44,16 +46,18 @@ def fit(
     holdouts: Sequence[Holdout | str] = (),
     sensitivity: bool = False,
     profile: bool = False,
+    staged: StagedOptions | Mapping[str, Any] | None = None,
 ) -> FitResult:
     """Fit a scaling law, or the lines of approaches 1 and 2, to a table of runs.
 
     Args:
         runs: the table, whose kept rows are fitted; a frame of canonical columns is made one.
-        law: name of a law (parametric only).
+        law: name of a law (parametric and staged only).
         delta: where Huber's function of the log residual turns linear.
         counting: how params are counted: `total`, `no_embedding` or `no_embedding_and_head`; None takes the law's own
             (`total` for params_tokens, for lines, and for tables that cannot count the law's own).
-        method: `parametric` (approach 3), `hull` (approach 1), `binning` (its baseline) or `isoflop` (approach 2).
+        method: `parametric` (approach 3), `staged` (the step-and-batch law), `hull` (approach 1), `binning` (its baseline) or
+            `isoflop` (approach 2).
         solver: `newton`, `newton_torch` or `reference` (the authors', which stops early).
         bootstrap: None, or options such as dict(n=1000, by="runs", kind="percentile", level=0.9).
         seed: of random starts and of resampling.
@@ -61,9 +65,10 @@ def fit(
         flops: convention of FLOPs: `recorded`, `exact`, `6n` or `kaplan`; None takes the first that the table serves.
         cost: `flops` or `device_hours` (hull and binning).
         bins_per_decade, bins: of binning. tolerance: of isoflop.
-        holdouts: hold-outs, or their kinds, whose errors the checklist is to hold (parametric).
+        holdouts: hold-outs, or their kinds, whose errors the checklist is to hold (parametric, staged).
         sensitivity: whether the checklist is to hold the fit at other deltas and countings (parametric).
         profile: whether profile intervals of the parameters and the exponent are computed (parametric).
+        staged: options of the stages, such as dict(converged="last", steps_min=50) (staged).
 
     Raises:
         UserError: before the first start, for input that cannot be fitted.
@@ -74,9 +79,13 @@ def fit(
     if not len(runs):
         raise UserError(f"runs: the table has no kept rows; excluded are {runs.exclusions or 'none'}")
     resampling = BootstrapOptions.of(bootstrap)
-    if method == "parametric":
+    if method in ("parametric", "staged"):
         options = FitOptions(delta, counting, flops, solver, starts, grid_size, seed)
         chosen = law if isinstance(law, Law) else get_law(law)
+        check_method(chosen, method)
+        if method == "staged":
+            steps = staged if isinstance(staged, StagedOptions) else StagedOptions(**(staged or {}))
+            return fit_staged(runs, chosen, options, steps, resampling, holdouts)
         return fit_parametric(runs, chosen, options, Extras(resampling, holdouts, sensitivity, profile))
     lines = LineOptions(method, cost, counting or "total", flops, bins_per_decade, bins, tolerance)
     return _line_result(runs, lines, fit_lines(runs, lines, resampling, seed), resampling, seed)

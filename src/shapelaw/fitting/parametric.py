@@ -197,14 +197,7 @@ def _checklist(
 
 def _held_out(runs: RunsTable, law: Law, holdout: Holdout | str, options: FitOptions) -> dict[str, Any]:
     """Point 9: errors on what is held out, and how far it lies beyond what was fitted."""
-    found = evaluate(runs, law, holdout if isinstance(holdout, Holdout) else Holdout(holdout), options)
-    return {
-        "holdout": found.holdout,
-        "mean_absolute": found.mean_absolute,
-        "mean_signed": found.mean_signed,
-        "by_shape": found.by_shape,
-        "distance": found.distance,
-    }
+    return evaluate(runs, law, holdout if isinstance(holdout, Holdout) else Holdout(holdout), options).plain()
 
 
 def _sensitivity(runs: RunsTable, law: Law, options: FitOptions) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ class FitResult:
     """One fit.
 
     Args:
-        method: `parametric`, `hull`, `binning` or `isoflop`.
+        method: `parametric`, `staged`, `hull`, `binning` or `isoflop`.
         law: name of the law; None for the lines of approaches 1 and 2.
         parameters: in natural units: coefficients are no logarithms, E is in nats per token, and 0 where the fit drove
             it to nothing.
@@ -46,6 +46,7 @@ class FitResult:
         replicates: parameter -> its value in each refit; empty without resampling.
         profiles: name -> profile of a parameter or the exponent (`fitting.profile.Profile`), where asked for.
         checklist: what a report of a fit must contain (see docs/fit_json.md), as far as the program can know it.
+        stages: method=staged: what each stage selected, fitted and leaves uncertain (see docs/step_batch.md).
     """
 
     method: str
@@ -62,6 +63,7 @@ class FitResult:
     replicates: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     profiles: Mapping[str, Any] = field(default_factory=dict)
     checklist: Mapping[str, Any] = field(default_factory=dict)
+    stages: Mapping[str, Any] = field(default_factory=dict)
 
     def predict(self, table: RunsTable | pd.DataFrame | Mapping[str, Any]) -> Array:
         """What the law predicts for each (kept) row, shape (n,): loss, nats per token, or share of wrong answers.

@@ -17,15 +17,20 @@ from shapelaw.config import FitConfig, RunsConfig, positive, to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.fitting.fit import fit
 from shapelaw.fitting.result import SCHEMA_VERSION, FitResult, load_fit
+from shapelaw.fitting.staged.pipeline import StagedOptions
 from shapelaw.fitting.summary import show
 from shapelaw.fitting.views import LOG10_DELTA, fits
-from shapelaw.laws import get_law
+from shapelaw.laws import check_method, get_law
 from shapelaw.laws.base import EXPONENT
 from shapelaw.runs import RunsTable, load_runs
 from shapelaw.sweep.task import Job, sweep_identity
 
 EXPERIMENT = "fits"
 """MLflow experiment of all fits."""
+LAW_METHODS = ("parametric", "staged")
+"""Methods that fit a law of the loss."""
+STAGED_ONLY = ("converged", "steps_min", "levels", "level_count", "polish")
+"""Options that decide a fit by method=staged alone."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,14 @@ def make_fit(asked: FitConfig, runs: RunsTable) -> FitResult:
         holdouts=asked.holdout.kinds,
         sensitivity=asked.sensitivity,
         profile=asked.profile,
+        staged=_staged(asked),
     )
+
+
+def _staged(asked: FitConfig) -> StagedOptions:
+    """Options of the stages; whatever the method is, so that wrong ones are refused before the first fit."""
+    method = asked.method
+    return StagedOptions(method.converged, method.steps_min, method.levels, method.level_count, method.polish)
 
 
 def science_of(asked: FitConfig, runs: RunsTable) -> dict[str, Any]:
@@ -119,13 +131,16 @@ def science_of(asked: FitConfig, runs: RunsTable) -> dict[str, Any]:
     for key in ("tracker", "outputs_dir", "data_dir", "runs", "subset", "plots"):
         del chosen[key]
     del chosen["bootstrap"]["workers"]
+    if asked.method.name != "staged":
+        for key in STAGED_ONLY:
+            del chosen["method"][key]
     return {**chosen, "runs": runs.hash, "schema": SCHEMA_VERSION}
 
 
 def folder_of(asked: FitConfig, runs: RunsTable) -> Path:
     """Folder of a fit: outputs/fits/WHAT-HASH."""
     text = json.dumps(science_of(asked, runs), sort_keys=True)
-    what = asked.law.name if asked.method.name == "parametric" else asked.method.name
+    what = asked.law.name if asked.method.name in LAW_METHODS else asked.method.name
     return Path(asked.outputs_dir) / "fits" / f"{what}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
@@ -170,7 +185,9 @@ def _cached(asked: FitConfig, loaded: dict[str, RunsTable]) -> RunsTable:
 
 def _job(asked: FitConfig, runs: RunsTable) -> Job:
     positive("delta", asked.delta)
-    get_law(asked.law.name or "params_tokens")
+    if asked.method.name in LAW_METHODS:
+        check_method(get_law(asked.law.name or "params_tokens"), asked.method.name)
+    _staged(asked)
     folder = folder_of(asked, runs)
     solver = "" if asked.solver.name == "newton" else f" {asked.solver.name}"
     grid = f" grid={asked.grid_size}" if asked.grid_size else ""
@@ -189,6 +206,10 @@ def _record(asked: FitConfig, runs: RunsTable, result: FitResult, folder: Path) 
 
         draw = fit.draw if get_law(result.law).target == "loss" else accuracy.draw
         figures = draw(runs, result, folder)
+    if asked.plots and result.stages:
+        from shapelaw.figures.staged import draw as draw_stages
+
+        figures += draw_stages(runs, result, folder)
     result.save(folder)
     if asked.tracker.name != "none":
         _track(asked, runs, result, folder, figures)

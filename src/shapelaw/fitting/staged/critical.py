@@ -128,6 +128,23 @@ def contour_table(read: Readings, found: Critical) -> pd.DataFrame:
     )
 
 
+def reading_table(read: Readings, found: Critical) -> pd.DataFrame:
+    """A row per reading of a decided contour: size, loss, batch, steps, and both costs over their least."""
+    rows, runs = np.nonzero(np.isfinite(read.log_steps) & (found.information > 0)[:, None])
+    log_steps, log_batch = read.log_steps[rows, runs], read.log_batch[runs]
+    ratio = log_steps - found.log_steps_min[rows]
+    return pd.DataFrame(
+        {
+            "params": read.params[rows],
+            "loss": np.exp(read.log_loss[rows]),
+            "batch_tokens": np.exp(log_batch),
+            "steps": np.exp(log_steps),
+            "steps_ratio": np.exp(ratio),
+            "tokens_ratio": np.exp(ratio + log_batch - found.log_critical[rows]),
+        }
+    )
+
+
 def _sizes_with_batches(curves: Sequence[Curve]) -> dict[float, list[int]]:
     """Size -> its readable runs, for sizes with enough batches.
 
