@@ -52,7 +52,8 @@ class PrescribeConfig:
     """One prescription: give budget, or loss, or width, depth and tokens."""
 
     fit: str | None = None
-    """Folder of a fit, or its fit.json; null is the newest under outputs_dir/fits whose law has width and depth."""
+    """Folder of a fit, or its fit.json; null is the newest under outputs_dir/fits whose law has width and depth, or, with
+    batch_tokens or params, the newest of the step-and-batch law."""
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     budget: float | None = None
     """In the objective's unit."""
@@ -63,6 +64,10 @@ class PrescribeConfig:
     width: int | None = None
     """With depth and tokens, instead of a budget: the shape whose loss is asked."""
     depth: int | None = None
+    params: float | None = None
+    """Instead of width and depth, for a fit of the step-and-batch law: parameters as the law counts them."""
+    batch_tokens: float | None = None
+    """Tokens of one step, for a fit of the step-and-batch law: whole sequences."""
     tokens: float | None = None
     space: str = MISSING
     """feasible (every whole shape), relaxed (real width and depth) or params (no shape at all, 6N FLOPs)."""

@@ -50,11 +50,25 @@ def trade_off(axes: Axes, result: FitResult) -> None:
     norm = style.log_norm(readings["batch_tokens"].tolist())
     colours = colormaps[style.SEQUENTIAL]
     for batch, rows in readings.groupby("batch_tokens"):
-        axes.plot(rows["steps_ratio"], rows["tokens_ratio"], ".", color=colours(norm(batch)), markersize=4, label=f"{batch:,.0f}")
+        axes.plot(
+            rows["steps_ratio"],
+            rows["tokens_ratio"],
+            ".",
+            color=colours(norm(batch)),
+            markersize=4,
+            label=f"{batch:,.0f}",
+        )
     x = 1 + np.geomspace(1e-3, 1e3, 300)
     axes.plot(x, 1 + 1 / (x - 1), "-", color=style.ENVELOPE, linewidth=1.2, label="(S/S_min - 1)(E/E_min - 1) = 1")
     edge = 1.3 * float(max(readings["steps_ratio"].max(), readings["tokens_ratio"].max()))
-    axes.set(xscale="log", yscale="log", xlim=(0.9, edge), ylim=(0.9, edge), xlabel="steps S / S_min", ylabel="tokens E / E_min")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlim=(0.9, edge),
+        ylim=(0.9, edge),
+        xlabel="steps S / S_min",
+        ylabel="tokens E / E_min",
+    )
     axes.legend(frameon=False, fontsize=7, title="batch (tokens)", title_fontsize=7)
 
 
@@ -70,7 +84,13 @@ def critical_batch(axes: Axes, result: FitResult) -> None:
     low, high = _band(result, lambda law, p: law.critical_batch(p, loss))
     if low is not None:
         axes.fill_between(loss, low, high, color=style.FITTED, alpha=0.15, linewidth=0)
-    axes.plot(loss, law_of(result).critical_batch(result.parameters, loss), "-", color=style.FITTED, label="B_star / L^(1/alpha_B)")
+    axes.plot(
+        loss,
+        law_of(result).critical_batch(result.parameters, loss),
+        "-",
+        color=style.FITTED,
+        label="B_star / L^(1/alpha_B)",
+    )
     for batch in stage["batches"]:
         axes.axhline(batch, color=style.NEUTRAL, linewidth=0.6, linestyle=":")
     axes.plot([], [], ":", color=style.NEUTRAL, label="batches that were run")
@@ -90,7 +110,14 @@ def converged_loss(axes: Axes, result: FitResult) -> None:
     if low is not None:
         axes.fill_between(n, low, high, color=style.FITTED, alpha=0.15, linewidth=0)
     axes.plot(n, law_of(result).converged_loss(result.parameters, n), "-", color=style.FITTED, label="L(N)")
-    axes.plot(sizes["params"], sizes["last_loss"], "o", color=style.NEUTRAL, markersize=4, label="last loss of its longest run")
+    axes.plot(
+        sizes["params"],
+        sizes["last_loss"],
+        "o",
+        color=style.NEUTRAL,
+        markersize=4,
+        label="last loss of its longest run",
+    )
     axes.plot(sizes["params"], sizes["converged_loss"], "s", color=style.ENVELOPE, markersize=4, label="converged")
     axes.set(xscale="log", yscale="log", xlabel="parameters (as counted)", ylabel="held-out loss (nats per token)")
     style.plain_log(axes.yaxis)
@@ -106,7 +133,15 @@ def learning_curve(axes: Axes, runs: RunsTable, result: FitResult) -> None:
     above = data.loss - law.converged_loss(p, data.columns["params"])
     norm = style.log_norm(data.columns["params"].tolist())
     shown = above > 0
-    axes.scatter(steps_min[shown], above[shown], s=5, c=data.columns["params"][shown], norm=norm, cmap=style.SEQUENTIAL, linewidth=0)
+    axes.scatter(
+        steps_min[shown],
+        above[shown],
+        s=5,
+        c=data.columns["params"][shown],
+        norm=norm,
+        cmap=style.SEQUENTIAL,
+        linewidth=0,
+    )
     s = np.geomspace(steps_min.min(), steps_min.max(), 80)
     axes.plot(s, (p["S_c"] / s) ** p["alpha_S"], "-", color=style.ENVELOPE, linewidth=1.4, label="(S_c/S_min)^alpha_S")
     first = result.settings["staged"]["steps_min"]

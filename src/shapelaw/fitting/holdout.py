@@ -221,9 +221,7 @@ def evaluate(
     return HoldoutResult(holdout.label, law.name, points, _distance(kept, folds), interval)
 
 
-def _predicted(
-    data: FitData, kept: pd.DataFrame, fold: Fold, solve: Callable[[FitData], Floats]
-) -> pd.DataFrame:
+def _predicted(data: FitData, kept: pd.DataFrame, fold: Fold, solve: Callable[[FitData], Floats]) -> pd.DataFrame:
     """Held-out rows of one fold with their predictions."""
     theta = solve(data.rows(fold.train))
     test = data.rows(fold.test)

@@ -8,7 +8,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,14 @@ from shapelaw.counting import FLOPS_CONVENTIONS
 from shapelaw.errors import UserError
 from shapelaw.files import write_text
 from shapelaw.fitting.result import FitResult, load_fit, plain
+from shapelaw.laws import STAGED
 from shapelaw.lr_rules import DEFAULT_PATCH, DepthPatch
 from shapelaw.prescribe.answer import Prescription
+from shapelaw.prescribe.prediction import KEY
 from shapelaw.prescribe.price import Cost, Throughput
 from shapelaw.prescribe.problem import Limits, Problem
+from shapelaw.prescribe.step_batch import StepBatchAnswer
+from shapelaw.prescribe.step_batch_task import answer_steps_batch, prediction
 from shapelaw.prescribe.studies import aspect_ratio_cost, compare_laws, overtraining
 from shapelaw.prescribe.world import World, law_of, reads_shapes
 from shapelaw.runs.table import RunsTable
@@ -58,6 +62,7 @@ class Answers:
         command: what trains it; empty without a shape.
         tables: title -> further tables.
         ranged: quantities that have a fitted range.
+        sealed: a loss curve with its hash, for comparison with its run; empty elsewhere.
     """
 
     fit: Path
@@ -65,11 +70,13 @@ class Answers:
     command: str
     tables: Mapping[str, pd.DataFrame]
     ranged: frozenset[str] = frozenset()
+    sealed: Mapping[str, Any] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
         """As plain types, for YAML."""
         tables = {title: plain(table) for title, table in self.tables.items()}
-        return {"fit": str(self.fit), **self.main.plain(), "command": self.command, **tables}
+        kept = {KEY: dict(self.sealed)} if self.sealed else {}
+        return {"fit": str(self.fit), **self.main.plain(), "command": self.command, **tables, **kept}
 
 
 def prescribe_size(config: DictConfig) -> float:
@@ -81,14 +88,26 @@ def prescribe_size(config: DictConfig) -> float:
     asked: PrescribeConfig = to_dataclass(config)
     answers = answer(asked)
     path = _write(asked, answers)
+    if answers.main.law in STAGED:
+        from shapelaw.figures.step_batch import draw
+
+        draw(StepBatchAnswer(answers.main, answers.tables), path.parent, path.stem)
     show(answers, path)
     return answers.main.values["loss"]
 
 
 def answer(asked: PrescribeConfig) -> Answers:
     """Everything that a configuration asks for."""
-    path = Path(asked.fit) if asked.fit else newest_fit(Path(asked.outputs_dir) / "fits")
+    by_batch = asked.batch_tokens is not None or asked.params is not None
+    path = Path(asked.fit) if asked.fit else newest_fit(Path(asked.outputs_dir) / "fits", by_batch=by_batch)
     fit, runs = read(path)
+    if fit.law in STAGED:
+        found = answer_steps_batch(asked, fit, runs)
+        return Answers(path, found.main, _trains(found, runs), found.tables, frozenset(), prediction(fit, path, runs, found))
+    if by_batch:
+        raise UserError(
+            f"batch_tokens, params: law={fit.law} has no batches; name a fit of law=steps_batch by fit=FOLDER"
+        )
     problem = problem_of(asked, fit, runs)
     main = _main(asked, problem)
     tables: dict[str, pd.DataFrame] = {}
@@ -98,8 +117,18 @@ def answer(asked: PrescribeConfig) -> Answers:
     return Answers(path, main, command(problem.world, main), tables, frozenset(problem.world.ranges))
 
 
-def newest_fit(folder: Path) -> Path:
-    """The newest fit whose law has width and depth.
+def _trains(found: StepBatchAnswer, runs: RunsTable) -> str:
+    """What trains a predicted curve; the rest of the configuration is that of the fitted runs."""
+    values, kept = found.main.values, runs.kept
+    if "curve" not in found.tables or "width" not in values or "suite" not in kept:
+        return ""
+    sizes = f"shape.width={values['width']:.0f} shape.depth={values['depth']:.0f}"
+    spent = f"batch_tokens={values['batch_tokens']:.0f} tokens={values['tokens']:.0f}"
+    return f"SHAPELAW_SUITE={kept['suite'].iloc[0]} python train.py sweeps=step_batch {sizes} {spent}"
+
+
+def newest_fit(folder: Path, *, by_batch: bool = False) -> Path:
+    """The newest fit whose law has width and depth, or of a law with batches.
 
     Raises:
         UserError: if there is none; it says what was passed over.
@@ -107,12 +136,18 @@ def newest_fit(folder: Path) -> Path:
     passed = []
     for path in sorted(folder.glob("*/fit.json"), key=lambda path: path.stat().st_mtime, reverse=True):
         try:
-            if reads_shapes(law_of(load_fit(path))):
+            law = law_of(load_fit(path))
+            if law.name in STAGED if by_batch else reads_shapes(law):
                 return path.parent
             passed.append(path.parent.name)
         except UserError:  # an older version, or no law of the loss
             passed.append(path.parent.name)
     have = f"; it holds {', '.join(passed[:5])}, without one" if passed else ""
+    if by_batch:
+        raise UserError(
+            f"fit=null: {folder} holds no fit of the step-and-batch law{have}; make one by python fit.py method=staged "
+            "law=steps_batch, or name one by fit=FOLDER"
+        )
     raise UserError(
         f"fit=null: {folder} holds no fit of a law with width and depth{have}; make one by python fit.py "
         "law=interaction, or name a fit by fit=FOLDER"

@@ -170,7 +170,9 @@ def _sizes_with_batches(curves: Sequence[Curve]) -> dict[float, list[int]]:
 def _common_levels(curves: Sequence[Curve], count: int) -> Array:
     """Log losses that the curves of at least FEWEST_BATCHES batches pass through, evenly spaced, ends left out."""
     lows = sorted(min(c.log_range[0] for c in curves if c.batch == b) for b in {c.batch for c in curves})
-    highs = sorted((max(c.log_range[1] for c in curves if c.batch == b) for b in {c.batch for c in curves}), reverse=True)
+    highs = sorted(
+        (max(c.log_range[1] for c in curves if c.batch == b) for b in {c.batch for c in curves}), reverse=True
+    )
     low, high = lows[FEWEST_BATCHES - 1], highs[FEWEST_BATCHES - 1]
     return np.linspace(high, low, count + 2)[1:-1] if low < high else np.empty(0)
 

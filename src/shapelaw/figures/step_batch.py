@@ -1,0 +1,84 @@
+"""Figures of the step-and-batch law's answers: the trade-off, a predicted curve, and its outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from shapelaw.figures import style
+from shapelaw.prescribe.prediction import Comparison
+from shapelaw.prescribe.step_batch import StepBatchAnswer
+
+
+def draw(answer: StepBatchAnswer, folder: Path, name: str) -> list[Path]:
+    """Draw an answer's trade-off or curve; the paths, none for an answer without either."""
+    plots = {"trade_off": trade_off, "curve": curve}
+    paths: Sequence[Path] = []
+    for title, plot in plots.items():
+        if title in answer.tables:
+            figure, axes = style.canvas()
+            plot(axes, answer)
+            paths = style.save(figure, folder, name)
+    return list(paths)
+
+
+def trade_off(axes: Axes, answer: StepBatchAnswer) -> None:
+    """Steps (time) against tokens (compute) along the batches, with the critical batch in the middle."""
+    table = answer.tables["trade_off"]
+    names = ("steps", "tokens") if "steps" in table else ("steps_ratio", "tokens_ratio")
+    axes.plot(table[names[1]], table[names[0]], "o-", color=style.FITTED, linewidth=1.2, markersize=4)
+    for row in table.to_dict("records")[::2]:
+        place = (float(row[names[1]]), float(row[names[0]]))
+        axes.annotate(f"{row['batch_tokens']:,.0f}", place, (5, 3), textcoords="offset points", fontsize=7)
+    middle = table.iloc[len(table) // 2]
+    label = f"critical batch, {middle['batch_tokens']:,.0f} tokens"
+    axes.plot(middle[names[1]], middle[names[0]], "s", color=style.ENVELOPE, markersize=7, label=label)
+    if "batch_tokens" in answer.main.values and "steps" in answer.main.values:
+        own = answer.main.values
+        axes.plot(
+            own["tokens"], own["steps"], "D", color=style.NEUTRAL, label=f"asked, {own['batch_tokens']:,.0f} tokens"
+        )
+    words = (
+        ("optimiser steps (time)", "tokens (compute)") if names[0] == "steps" else ("steps / S_min", "tokens / E_min")
+    )
+    axes.set(xscale="log", yscale="log", ylabel=words[0], xlabel=words[1], title=answer.main.question)
+    axes.title.set_fontsize(9)
+    axes.legend(frameon=False, fontsize=8)
+
+
+def curve(axes: Axes, answer: StepBatchAnswer) -> None:
+    """A predicted loss curve with its interval, above the size's lowest loss."""
+    _predicted(axes, answer.tables["curve"], answer.main.level)
+    axes.axhline(answer.main.values["lowest_loss"], color=style.NEUTRAL, linestyle=":", linewidth=1, label="L(N)")
+    axes.set_title(answer.main.question, fontsize=8)
+    _finish(axes)
+
+
+def outcome(axes: Axes, found: Comparison) -> None:
+    """A prediction, and the run that was trained after it was written."""
+    _predicted(axes, pd.DataFrame(found.prediction["points"]), None)
+    axes.plot(found.points["steps"], found.points["loss"], ".", color=style.ENVELOPE, markersize=5, label="measured")
+    error = found.points["error"].abs()
+    shape = f"{found.prediction['width']:.0f}x{found.prediction['depth']:.0f}"
+    batch = f"{found.prediction['batch_tokens']:,.0f}"
+    title = f"{shape} at batches of {batch} tokens: error {error.mean():.1%} on average, {error.max():.1%} at most"
+    axes.set_title(title, fontsize=9)
+    _finish(axes)
+
+
+def _predicted(axes: Axes, table: pd.DataFrame, level: float | None) -> None:
+    axes.plot(table["steps"], table["loss"], "-", color=style.FITTED, linewidth=1.4, label="predicted")
+    if "loss_low" in table:
+        label = f"{level:.0%} interval" if level else "interval"
+        low, high = (np.asarray(table[name], dtype=float) for name in ("loss_low", "loss_high"))
+        axes.fill_between(table["steps"], low, high, color=style.FITTED, alpha=0.15, linewidth=0, label=label)
+
+
+def _finish(axes: Axes) -> None:
+    axes.set(xscale="log", yscale="log", xlabel="optimiser steps", ylabel="held-out loss (nats per token)")
+    style.plain_log(axes.yaxis)
+    axes.legend(frameon=False, fontsize=8)
