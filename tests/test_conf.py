@@ -13,7 +13,7 @@ from shapelaw.cell import cell_of
 from shapelaw.cli import set_environment
 from shapelaw.config import FitConfig, PrepareConfig, TrainConfig, store_schemas, to_dataclass
 from shapelaw.counting import params_total
-from shapelaw.laws import ACCURACY_LAWS, LAWS
+from shapelaw.laws import ACCURACY_LAWS, LAWS, STAGED
 from support import PUBLISHED, ROOT, Compose, Script
 
 CONF = ROOT / "conf"
@@ -35,7 +35,7 @@ def test_every_choice_of_training_composes(composed: Compose, choice: str) -> No
 def test_every_choice_of_fitting_composes(composed: Compose, choice: str) -> None:
     given = [choice] if choice != "runs=csv" else [choice, "runs.path=x.csv"]
     config: FitConfig = to_dataclass(composed(*given, name="fit"))
-    assert config.law.name in LAWS
+    assert config.law.name in LAWS | STAGED
 
 
 @pytest.mark.parametrize("choice", [f"{g}={name}" for g in ("data", "tokenizer") for name in options(g)])
@@ -46,7 +46,7 @@ def test_every_choice_of_preparing_composes(composed: Compose, choice: str) -> N
 
 
 def test_every_law_and_every_choice_has_a_file_of_its_own() -> None:
-    assert options("law") == sorted(LAWS)
+    assert options("law") == sorted(LAWS | STAGED)
     files = sorted((CONF / "law" / "accuracy").glob("*.yaml"))
     assert [yaml.safe_load(file.read_text())["name"] for file in files] == sorted(ACCURACY_LAWS)
 

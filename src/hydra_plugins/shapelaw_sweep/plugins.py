@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ValueType
+from hydra.core.override_parser.types import Glob, ValueType
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
@@ -84,7 +84,9 @@ class CellsSweeper(Sweeper):
         loader = self.hydra_context.config_loader
         lines = [f"{key}={value}" for key, value in self.params.items()]
         overrides = OverridesParser.create(config_loader=loader).parse_overrides([*lines, *arguments])
-        globs = {o.key_or_group: o.value() for o in overrides if o.value_type is ValueType.GLOB_CHOICE_SWEEP}
+        globs = {
+            o.key_or_group: cast(Glob, o.value()) for o in overrides if o.value_type is ValueType.GLOB_CHOICE_SWEEP
+        }
         for group, glob in globs.items():
             glob.exclude = [*glob.exclude, *self.unglobbed.get(group, [])]
         options = {group: loader.get_group_options(group, results_filter=ObjectType.CONFIG) for group in globs}

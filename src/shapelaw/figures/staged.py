@@ -49,7 +49,8 @@ def trade_off(axes: Axes, result: FitResult) -> None:
     readings = pd.DataFrame(result.stages["critical_batch"]["readings"])
     norm = style.log_norm(readings["batch_tokens"].tolist())
     colours = colormaps[style.SEQUENTIAL]
-    for batch, rows in readings.groupby("batch_tokens"):
+    for batch in np.unique(readings["batch_tokens"]):
+        rows = readings[readings["batch_tokens"] == batch]
         axes.plot(
             rows["steps_ratio"],
             rows["tokens_ratio"],
@@ -78,12 +79,11 @@ def critical_batch(axes: Axes, result: FitResult) -> None:
     contours = pd.DataFrame(stage["contours"]).dropna(subset=["b_crit"])
     norm = style.log_norm(contours["params"].tolist())
     colours = colormaps[style.SEQUENTIAL]
-    for size, rows in contours.groupby("params"):
+    for size in np.unique(contours["params"]):
+        rows = contours[contours["params"] == size]
         axes.plot(rows["loss"], rows["b_crit"], "o", color=colours(norm(size)), markersize=4)
     loss = np.geomspace(contours["loss"].min(), contours["loss"].max(), 80)
-    low, high = _band(result, lambda law, p: law.critical_batch(p, loss))
-    if low is not None:
-        axes.fill_between(loss, low, high, color=style.FITTED, alpha=0.15, linewidth=0)
+    _band(axes, loss, result, lambda law, p: law.critical_batch(p, loss))
     axes.plot(
         loss,
         law_of(result).critical_batch(result.parameters, loss),
@@ -106,9 +106,7 @@ def converged_loss(axes: Axes, result: FitResult) -> None:
     """Last and converged loss of every size, and the size law."""
     sizes = pd.DataFrame(result.stages["converged_loss"]["sizes"])
     n = np.geomspace(sizes["params"].min() / 1.3, sizes["params"].max() * 5, 80)
-    low, high = _band(result, lambda law, p: law.converged_loss(p, n))
-    if low is not None:
-        axes.fill_between(n, low, high, color=style.FITTED, alpha=0.15, linewidth=0)
+    _band(axes, n, result, lambda law, p: law.converged_loss(p, n))
     axes.plot(n, law_of(result).converged_loss(result.parameters, n), "-", color=style.FITTED, label="L(N)")
     axes.plot(
         sizes["params"],
@@ -154,13 +152,13 @@ def learning_curve(axes: Axes, runs: RunsTable, result: FitResult) -> None:
 
 
 def _band(
-    result: FitResult, curve: Callable[[StepsBatchLaw, Mapping[str, float]], Array]
-) -> tuple[Array | None, Array | None]:
-    """Ends of the interval of a curve over the refits; (None, None) without any."""
+    axes: Axes, x: Array, result: FitResult, curve: Callable[[StepsBatchLaw, Mapping[str, float]], Array]
+) -> None:
+    """Shade the interval of a curve over the refits, where there are any."""
     if not result.replicates:
-        return None, None
+        return
     law, names = law_of(result), list(result.replicates)
     drawn = [curve(law, dict(zip(names, row, strict=True))) for row in zip(*result.replicates.values(), strict=True)]
     tail = (1 - float(result.settings["bootstrap"]["level"])) / 2
     low, high = np.nanquantile(np.array(drawn), [tail, 1 - tail], axis=0)
-    return low, high
+    axes.fill_between(x, low, high, color=style.FITTED, alpha=0.15, linewidth=0)

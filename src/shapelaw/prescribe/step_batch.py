@@ -242,8 +242,10 @@ class StepBatchProblem:
         """The fit's own values, and their intervals over its refits."""
         own = values(self.fit.parameters)
         drawn = pd.DataFrame([values(p) for p in self.refits]).replace([np.inf, -np.inf], np.nan)
-        varied = [n for n in drawn if drawn[n].notna().sum() > 1 and np.ptp(drawn[n].dropna()) > 1e-9 * abs(own[n])]
-        intervals = {n: tuple(map(float, drawn[n].quantile(self._tails))) for n in varied}
+        varied = [
+            n for n in drawn if drawn[n].notna().sum() > 1 and np.ptp(drawn[n].dropna()) > 1e-9 * abs(own[str(n)])
+        ]
+        intervals = {str(n): tuple(map(float, drawn[n].quantile(self._tails))) for n in varied}
         whole = {**given, **own}
         outside = self._outside(whole)
         return Prescription(

@@ -33,7 +33,7 @@ class AdjustedCurve(Law):
 
     def log_prediction(self, theta: Array, columns: Columns) -> Array:
         """Log of the loss, (n,)."""
-        return np.asarray(np.log(columns["floor"] + self._term(theta, columns)))
+        return np.asarray(np.log(np.asarray(columns["floor"]) + self._term(theta, columns)))
 
     def jacobian(self, theta: Array, columns: Columns) -> Array:
         """Derivative of the log prediction by ln S_c and alpha_S, (n, 2)."""

@@ -19,7 +19,8 @@ EXPONENTS = np.geomspace(0.05, 3.0, 60)
 """alpha_S at which a start is sought; it is kept between the first and the last."""
 FLOOR_MIN = 1e-3
 """Lowest floor, as a share of the lowest loss of its run: a lower one is no measurement."""
-TIGHT = {"xtol": 1e-15, "ftol": 1e-15, "gtol": 1e-15}
+TIGHT = 1e-15
+"""Tolerance of the least squares: to rounding, so that exact curves give exact constants."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,9 @@ def extrapolate(tails: Tails, start: Floors | None = None) -> Floors | None:
     high = np.concatenate([[60.0, EXPONENTS[-1]], lowest])
     x0 = np.clip(np.concatenate([[first.log_s_c, first.alpha_s], first.values]), low * 1.001 * np.sign(low) ** 2, high)
     inner = np.clip(x0, low + 1e-9 * np.abs(low), high - 1e-9 * np.abs(high))
-    found = least_squares(residual, inner, jac=slope, bounds=(low, high), x_scale="jac", max_nfev=200, **TIGHT)
+    found = least_squares(
+        residual, inner, jac=slope, bounds=(low, high), x_scale="jac", xtol=TIGHT, ftol=TIGHT, gtol=TIGHT
+    )
     return Floors(found.x[2:], float(found.x[0]), float(found.x[1]))
 
 
@@ -132,7 +135,14 @@ def _coarse(tails: Tails) -> Floors | None:
         solution = np.linalg.lstsq(design * root[:, None], loss * root, rcond=None)[0]
         squares = float(np.sum((root * (design @ solution - loss)) ** 2))
         if solution[0] > 0 and (solution[1:] > 0).all() and squares < best:
-            best, found = squares, Floors(solution[1:], float((np.log(solution[0]) + scale) / alpha), float(alpha))
+            best, found = (
+                squares,
+                Floors(
+                    np.asarray(solution[1:], dtype=np.float64),
+                    float((np.log(solution[0]) + scale) / alpha),
+                    float(alpha),
+                ),
+            )
     return found
 
 
@@ -168,7 +178,9 @@ def _power_and_constant(log_n: Array, log_l: Array, weights: Array, plain: Conve
         level = float(np.exp(log_l).mean()) - share * lowest
         start = [np.log(level), plain.alpha_n / (1 - share), share * lowest]
         bounds = ([-60.0, 1e-4, 0.0], [60.0, 10.0, lowest])
-        x = least_squares(residual, start, jac=slope, bounds=bounds, x_scale="jac", **TIGHT).x
+        x = least_squares(
+            residual, start, jac=slope, bounds=bounds, x_scale="jac", xtol=TIGHT, ftol=TIGHT, gtol=TIGHT
+        ).x
         found = Converged(float(middle + x[0] / x[1]), float(x[1]), float(x[2]), float(np.sum(residual(x) ** 2)))
         best = found if found.squares < best.squares else best
     return best

@@ -35,7 +35,7 @@ def resample(data: StagedData, found: Estimate, wanted: BootstrapOptions, seed: 
 def _draw(data: StagedData, found: Estimate, rng: np.random.Generator) -> Array:
     count = len(data.curves)
     for _ in range(TRIES):
-        one = estimate(data, rng.multinomial(count, np.full(count, 1 / count)), found)
+        one = estimate(data, rng.multinomial(count, np.full(count, 1 / count)).astype(np.float64), found)
         if one is not None:
             return one.theta
     raise UserError(

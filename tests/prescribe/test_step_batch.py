@@ -1,0 +1,140 @@
+"""The step-and-batch law's answers against the law itself; predictions that cannot be changed; what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from omegaconf import OmegaConf
+
+from shapelaw.counting import params
+from shapelaw.errors import UserError
+from shapelaw.fitting.result import FitResult
+from shapelaw.laws import get_law
+from shapelaw.laws.steps_batch import StepsBatchLaw
+from shapelaw.prescribe.prediction import compare, read_prediction
+from shapelaw.prescribe.step_batch import Size, StepBatchProblem
+from shapelaw.runs.table import RunsTable
+from support import Script
+
+NATURAL = {"N_c": 6e7, "alpha_N": 0.06, "S_c": 50.0, "alpha_S": 0.6, "B_star": 6e4, "alpha_B": 0.25}
+SIZE = Size(5e4)
+
+
+def law() -> StepsBatchLaw:
+    found = get_law("steps_batch")
+    assert isinstance(found, StepsBatchLaw)
+    return found
+
+
+def world(*shapes: tuple[int, int]) -> RunsTable:
+    """Exact curves of three shapes at three batches."""
+    rows = []
+    for width, depth in shapes or ((32, 1), (32, 2), (64, 2)):
+        counted = float(params(width, depth, 256, "no_embedding_and_head", 16))
+        for batch in (512, 2048, 8192):
+            steps = np.geomspace(20, 2000, 30).round()
+            columns = {
+                "params": np.full(30, counted),
+                "tokens": steps * batch,
+                "batch_tokens": np.full(30, float(batch)),
+            }
+            sizes = {
+                "width": width,
+                "depth": depth,
+                "params": counted + 512 * width,
+                "vocab_size": 256,
+                "head_size": 16,
+            }
+            facts = {"run": f"{width}x{depth}-{batch}", "loss": law().predict(NATURAL, columns), "suite": "nano"}
+            rows.append(pd.DataFrame({**columns, **sizes, **facts, "seq_len": 128, "lr_base": 2.5}))
+    return RunsTable(pd.concat(rows, ignore_index=True))
+
+
+def fitted(refits: int = 0) -> FitResult:
+    scatter = np.exp(0.01 * np.random.default_rng(0).standard_normal((refits, len(NATURAL))))
+    drawn = {name: tuple(value * scatter[:, i]) for i, (name, value) in enumerate(NATURAL.items())}
+    settings = {"counting": "no_embedding_and_head", "flops": None, "bootstrap": {"level": 0.9}}
+    return FitResult(
+        "staged", "steps_batch", NATURAL, law().units, 0.0, None, settings=settings, replicates=drawn if refits else {}
+    )
+
+
+def test_the_four_answers_agree_with_the_law() -> None:
+    problem = StepBatchProblem(fitted(20), world())
+    lowest = problem.lowest(SIZE).main
+    assert lowest.values["loss"] == pytest.approx((6e7 / 5e4) ** 0.06, rel=1e-12)
+    assert lowest.intervals["loss"][0] < lowest.values["loss"] < lowest.intervals["loss"][1]
+    loss = 1.2 * lowest.values["loss"]
+    reached = problem.reach(SIZE, loss, 1024).main.values
+    back = law().predict(NATURAL, {"params": [5e4], "tokens": [reached["tokens"]], "batch_tokens": [1024.0]})
+    assert back[0] == pytest.approx(loss, rel=1e-10)
+    assert (reached["steps_ratio"] - 1) * (reached["tokens_ratio"] - 1) == pytest.approx(1)
+    critical = problem.critical(loss)
+    assert critical.main.values["critical_batch"] == pytest.approx(6e4 / loss**4, rel=1e-12)
+    middle = critical.tables["trade_off"].iloc[5]
+    assert middle["steps_ratio"] == middle["tokens_ratio"] == 2
+    curve = problem.trajectory(SIZE, 1024, reached["tokens"])
+    assert curve.main.values["loss"] == pytest.approx(loss, rel=1e-10)
+    assert (curve.tables["curve"]["loss_low"] < curve.tables["curve"]["loss_high"]).all()
+    assert curve.main.inside
+    assert "params" in problem.lowest(Size(1e7)).main.outside
+
+
+def test_what_cannot_be_answered_is_refused_with_the_reachable_range() -> None:
+    problem = StepBatchProblem(fitted(), world())
+    floor = (6e7 / 5e4) ** 0.06
+    with pytest.raises(UserError, match=f"reaches losses between {floor:.4f}"):
+        problem.reach(SIZE, 0.9 * floor, 2048)
+    with pytest.raises(UserError, match="no multiple of the context, seq_len=128; the nearest are 896 and 1024"):
+        problem.trajectory(SIZE, 1000, 1e6)
+    with pytest.raises(UserError, match="above one batch"):
+        problem.trajectory(SIZE, 1024, 10)
+
+
+@pytest.fixture
+def saved(outputs: Path) -> Path:
+    folder = outputs / "fits" / "steps_batch-1"
+    folder.mkdir(parents=True)
+    fitted(10).save(folder)
+    world().to_parquet(folder / "runs.parquet")
+    return folder
+
+
+def test_a_prediction_is_written_with_its_hash_and_compared(saved: Path, outputs: Path, script: Script) -> None:
+    done = script("prescribe.py", f"outputs_dir={outputs}", "width=64", "depth=4", "batch_tokens=1024", "tokens=1e6")
+    assert done.returncode == 0, done.stderr
+    (path,) = (outputs / "prescriptions").glob("*.yaml")
+    assert path.with_suffix(".png").stat().st_size > 10_000
+    prediction = read_prediction(path)
+    run = world((64, 4)).frame.query("batch_tokens == 2048").assign(batch_tokens=1024.0)
+    run["loss"] = 1.02 * law().predict(
+        NATURAL, {"params": run["params"] - 512 * 64, "tokens": run["tokens"], "batch_tokens": run["batch_tokens"]}
+    )
+    found = compare(prediction, RunsTable(run)).plain()
+    assert found["mean_absolute_error"] == pytest.approx(1 - 1 / 1.02, rel=1e-6)
+    with pytest.raises(UserError, match="none has"):
+        compare(prediction, world())
+    content = OmegaConf.load(path)
+    content.prediction.parameters.alpha_N = 0.07
+    OmegaConf.save(content, path)
+    with pytest.raises(UserError, match="was changed after it was written"):
+        read_prediction(path)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["batch_tokens=1024"], "answers a size alone"),
+        (["params=1e5", "loss=0.1"], "reaches losses between"),
+        (["params=1e5", "budget=1e9"], "budget=1000000000.0: law=steps_batch answers"),
+        (["width=64", "params=1e5"], "give either params, or width and depth"),
+    ],
+)
+def test_bad_questions_are_one_line(saved: Path, outputs: Path, script: Script, given: list[str], said: str) -> None:
+    done = script("prescribe.py", f"outputs_dir={outputs}", *given)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
