@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.ticker import ScalarFormatter
 from numpy.typing import NDArray
 
 from shapelaw.figures import style
@@ -25,14 +26,14 @@ Array = NDArray[np.float64]
 def draw(runs: RunsTable, result: FitResult, folder: Path) -> list[Path]:
     """Draw every stage into a folder; the paths of the files."""
     paths: list[Path] = []
-    figure, axes = style.canvas()
+    figure, axes = style.canvas(3.4, 5.2)
     trade_off(axes, result)
     paths += style.save(figure, folder, "trade_off")
     for name, plot in (("critical_batch", critical_batch), ("converged_loss", converged_loss)):
-        figure, axes = style.canvas()
+        figure, axes = style.canvas(3.4, 5.2)
         plot(axes, result)
         paths += style.save(figure, folder, name)
-    figure, axes = style.canvas()
+    figure, axes = style.canvas(3.4, 5.2)
     learning_curve(axes, runs, result)
     return [*paths, *style.save(figure, folder, "learning_curve")]
 
@@ -96,7 +97,8 @@ def critical_batch(axes: Axes, result: FitResult) -> None:
     axes.plot([], [], ":", color=style.NEUTRAL, label="batches that were run")
     axes.set(xscale="log", yscale="log", xlabel="held-out loss (nats per token)", ylabel="critical batch (tokens)")
     axes.invert_xaxis()
-    style.plain_log(axes.xaxis)
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(ScalarFormatter())
     axes.legend(frameon=False, fontsize=8)
     bar = axes.figure.colorbar(ScalarMappable(norm, style.SEQUENTIAL), ax=axes, pad=0.02)
     bar.set_label("parameters (as counted)")
@@ -118,7 +120,7 @@ def converged_loss(axes: Axes, result: FitResult) -> None:
     )
     axes.plot(sizes["params"], sizes["converged_loss"], "s", color=style.ENVELOPE, markersize=4, label="converged")
     axes.set(xscale="log", yscale="log", xlabel="parameters (as counted)", ylabel="held-out loss (nats per token)")
-    style.plain_log(axes.yaxis)
+    style.plain_losses(axes)
     axes.legend(frameon=False, fontsize=8)
 
 

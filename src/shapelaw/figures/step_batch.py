@@ -20,7 +20,7 @@ def draw(answer: StepBatchAnswer, folder: Path, name: str) -> list[Path]:
     paths: Sequence[Path] = []
     for title, plot in plots.items():
         if title in answer.tables:
-            figure, axes = style.canvas()
+            figure, axes = style.canvas(3.4, 5.2)
             plot(axes, answer)
             paths = style.save(figure, folder, name)
     return list(paths)
@@ -80,5 +80,5 @@ def _predicted(axes: Axes, table: pd.DataFrame, level: float | None) -> None:
 
 def _finish(axes: Axes) -> None:
     axes.set(xscale="log", yscale="log", xlabel="optimiser steps", ylabel="held-out loss (nats per token)")
-    style.plain_log(axes.yaxis)
+    style.plain_losses(axes)
     axes.legend(frameon=False, fontsize=8)

@@ -141,7 +141,7 @@ def _main(arguments: list[str]) -> int:
     from shapelaw.figures.step_batch import outcome
     from shapelaw.figures.style import canvas, save
 
-    figure, axes = canvas()
+    figure, axes = canvas(3.4, 5.2)
     outcome(axes, found)
     save(figure, given.file.parent, target.stem)
     shown = {name: value for name, value in report.items() if name != "points"}

@@ -103,7 +103,9 @@ def answer(asked: PrescribeConfig) -> Answers:
     fit, runs = read(path)
     if fit.law in STAGED:
         found = answer_steps_batch(asked, fit, runs)
-        return Answers(path, found.main, _trains(found, runs), found.tables, frozenset(), prediction(fit, path, runs, found))
+        return Answers(
+            path, found.main, _trains(found, runs), found.tables, frozenset(), prediction(fit, path, runs, found)
+        )
     if by_batch:
         raise UserError(
             f"batch_tokens, params: law={fit.law} has no batches; name a fit of law=steps_batch by fit=FOLDER"
