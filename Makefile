@@ -35,10 +35,10 @@ report: $(READY) ## figures and a page of the suite's runs, under outputs/report
 	$(BIN)/python report.py
 
 test: $(READY) ## the whole test suite
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest -n auto -m "not slow"
 
 test-all: $(READY) ## the suite with the long forms of its tests
-	$(BIN)/python -m pytest -n auto --dist loadgroup
+	$(BIN)/python -m pytest -n auto
 
 test-slurm: $(READY) ## sweeps on a real scheduler: the sandbox of four virtual nodes (root, Debian's slurm and mariadb packages)
 	trap 'scripts/slurm_sandbox.sh down' EXIT; MAX_ARRAY_SIZE=5 scripts/slurm_sandbox.sh up && \

@@ -21,6 +21,23 @@ from shapelaw.training.task import TrainTask
 from support import ROOT, TINY, Compose, Script, Sweep
 
 
+ONE_WORKER = ("tests/slurm/", "tests/parallel/test_parallel.py", "tests/tracking/test_server_away.py")
+"""Tests that share what takes long to start, or a cluster's nodes: each of these runs in one worker."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Every test goes wherever there is room, but those of ONE_WORKER stay together. (xdist 3.8 groups by the mark
+    xdist_group through a field that pytest 9.2's items do not have any more.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return next((path for path in ONE_WORKER if nodeid.startswith(path)), nodeid)
+
+    return Together(config, log)
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Folder with the published runs and fits: SHAPELAW_DATA_DIR's, or fetched; offline the test is skipped with a reason."""

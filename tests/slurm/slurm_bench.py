@@ -59,7 +59,6 @@ def sandbox_answers() -> bool:
 
 ON_SANDBOX = [
     pytest.mark.slurm,
-    pytest.mark.xdist_group("slurm"),
     pytest.mark.skipif(not REQUIRED and not sandbox_answers(), reason="no SLURM here: scripts/slurm_sandbox.sh up"),
 ]
 
