@@ -67,7 +67,7 @@ def test_a_run_that_diverges_is_marked_with_its_step(composed: Compose, tmp_path
 
 
 def test_a_spike_that_lasts_stops_a_run_and_marks_its_rows(composed: Compose, tmp_path: Path) -> None:
-    given = (*SPIKES, "spikes.sustain_steps=5", *tracked(tmp_path))
+    given = (*SPIKES, "spikes.sustain_steps=3", *tracked(tmp_path))
     with pytest.raises(UserError, match=r"diverged at step \d+: a spike of the loss since step \d+"):
         train(composed, *given)
     _, cell = prepared(composed, *given)
