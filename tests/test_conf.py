@@ -14,6 +14,7 @@ from shapelaw.cli import set_environment
 from shapelaw.config import FitConfig, PrepareConfig, TrainConfig, store_schemas, to_dataclass
 from shapelaw.counting import params_total
 from shapelaw.laws import ACCURACY_LAWS, LAWS, STAGED
+from shapelaw.training.cost import flops_of
 from support import PUBLISHED, ROOT, Compose, Script
 
 CONF = ROOT / "conf"
@@ -74,7 +75,7 @@ def shapes(name: str) -> dict[str, tuple[int, int]]:
     return {stem: (shape["width"], shape["depth"]) for stem, shape in found.items()}
 
 
-@pytest.mark.parametrize("suite", ["nano", "gemstones"])
+@pytest.mark.parametrize("suite", ["nano", "micro", "gemstones"])
 def test_every_shape_of_a_suite_is_a_cell(outputs: Path, monkeypatch: pytest.MonkeyPatch, suite: str) -> None:
     for stem, (width, depth) in shapes(suite).items():
         assert stem == f"{width}x{depth}"
@@ -101,6 +102,21 @@ def test_nano_spreads_shapes(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert max(widths) >= 8 * min(widths)
     assert max(depths) >= 8 * min(depths)
     body = [width * width * depth for width, depth in found]  # what the blocks' parameters go with
+    assert sum(body.count(size) >= 2 for size in set(body)) >= 4
+
+
+def test_micro_is_for_one_gpu(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """8 to 12 shapes of 5M to 60M parameters, about 1.5e17 FLOPs in all, several aspect ratios at equal parameter counts."""
+    cells = [
+        cell_of(to_dataclass(in_suite("micro", monkeypatch, f"shape={stem}")), "corpus") for stem in shapes("micro")
+    ]
+    assert 8 <= len(cells) <= 12
+    for cell in cells:
+        assert cell.vocab_size == 8192
+        assert cell.shape.head_size == 64
+        assert 5e6 < params_total(cell.shape.width, cell.shape.depth, cell.vocab_size, cell.shape.head_size) < 60e6
+    assert sum(map(flops_of, cells)) == pytest.approx(1.5e17, rel=0.05)
+    body = [cell.shape.width**2 * cell.shape.depth for cell in cells]
     assert sum(body.count(size) >= 2 for size in set(body)) >= 4
 
 

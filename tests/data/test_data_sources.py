@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,7 +17,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shapelaw.data import HubSource, JsonSource, ParquetSource, Source, StdlibSource, TextSource
+from shapelaw.data import HubSource, JsonSource, PackagesSource, ParquetSource, Source, StdlibSource, TextSource
 from shapelaw.data.sources import cut
 from shapelaw.errors import UserError
 
@@ -112,6 +113,55 @@ def test_stdlib_leaves_out_what_is_no_utf8(tmp_path: Path) -> None:
     (tmp_path / "latin.py").unlink()
     with pytest.raises(UserError, match="source=stdlib"):
         StdlibSource(tmp_path).spec()
+
+
+def installed(folder: Path, name: str, version: str, files: dict[str, bytes]) -> None:
+    """A distribution as an installer leaves it: its files, its name and version, and the record of them."""
+    info = folder / f"{name}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    (info / "RECORD").write_text("".join(f"{file},,\n" for file in files))
+    for file, content in files.items():
+        path = folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def test_packages_are_what_is_installed_in_order_of_their_names(tmp_path: Path) -> None:
+    site, library = tmp_path / "site-packages", tmp_path / "library"
+    library.mkdir()
+    (library / "os.py").write_text("standard")
+    installed(
+        site, "Zope.Two", "2.0", {"zope/b.py": b"b", "zope/a.py": b"a", "zope/a.so": b"\0", "zope/latin.py": b"\xe4"}
+    )
+    installed(site, "alpha", "1.0", {"alpha.py": b"alpha", "zope/a.py": b"a", "../bin/tool.py": b"tool"})
+    installed(site, "shapelaw", "0.1", {"shapelaw/cell.py": b"ours"})
+    (site / "alien.py").write_text("of no distribution")
+    source = PackagesSource(site, StdlibSource(library))
+    found = [(document.id, document.text) for document in source.documents()]
+    assert found == [("os.py", "standard"), ("alpha.py", "alpha"), ("zope/a.py", "a"), ("zope/b.py", "b")]
+    assert source.text_bytes() == len("standard") + len("alpha") + 3  # with the file that is not UTF-8
+    spec = source.spec()
+    assert spec["packages"] == ["alpha==1.0", "zope-two==2.0"]
+    (site / "alpha-1.0.dist-info").rename(site / "alpha-1.1.dist-info")
+    (site / "alpha-1.1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: alpha\nVersion: 1.1\n")
+    assert PackagesSource(site, StdlibSource(library)).spec() != spec
+
+
+def test_packages_of_this_python() -> None:
+    source = PackagesSource()
+    versions = dict(entry.split("==") for entry in source.spec()["packages"])
+    assert versions["numpy"] == np.__version__
+    assert "shapelaw" not in versions
+    size, library = source.text_bytes(), StdlibSource().text_bytes()
+    assert size is not None
+    assert library is not None
+    assert size > 2 * library
+
+
+def test_no_package_installed_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="source=packages: no package is installed"):
+        PackagesSource(tmp_path).spec()
 
 
 def test_spec_knows_renamed_and_changed_files_but_not_where_they_lie(tmp_path: Path) -> None:

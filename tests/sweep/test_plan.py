@@ -61,10 +61,12 @@ def test_the_plan_knows_what_there_is(script: Script, outputs: Path) -> None:
     assert "continues after step 7" in script("train.py", *PLAN, "shape=16x1", "lr_base=5,1e30").stdout
 
 
-@pytest.mark.parametrize(("sweep", "nano", "gemstones"), [("gemstones", 12, 22), ("lr_prestudy", 24, 24)])
-def test_named_sweeps_on_every_suite(script: Script, sweep: str, nano: int, gemstones: int) -> None:
+@pytest.mark.parametrize(
+    ("sweep", "nano", "micro", "gemstones"), [("gemstones", 12, 12, 22), ("lr_prestudy", 24, 24, 24)]
+)
+def test_named_sweeps_on_every_suite(script: Script, sweep: str, nano: int, micro: int, gemstones: int) -> None:
     """Without a corpus the table is shown all the same, and what is missing is said."""
-    for suite, cells in (("nano", nano), ("gemstones", gemstones)):
+    for suite, cells in (("nano", nano), ("micro", micro), ("gemstones", gemstones)):
         done = script("train.py", *PLAN, f"sweeps={sweep}", SHAPELAW_SUITE=suite)
         assert done.returncode == 2
         assert "prepare.py" in done.stderr

@@ -102,6 +102,7 @@ class Source(Enum):
     """Where text comes from."""
 
     stdlib = "stdlib"
+    packages = "packages"
     text = "text"
     jsonl = "jsonl"
     parquet = "parquet"

@@ -6,12 +6,13 @@
 """
 
 from shapelaw.data.corpus import Corpus, TokenStream, check_repeats, epochs_needed, load_corpus
+from shapelaw.data.installed import PackagesSource, StdlibSource
 from shapelaw.data.loader import Loader, ValidationSample, validation
 from shapelaw.data.manifest import Manifest
 from shapelaw.data.order import SequenceOrder
 from shapelaw.data.prepare import prepare
 from shapelaw.data.progress import PrepareStatus, terminal_progress
-from shapelaw.data.sources import HubSource, JsonSource, ParquetSource, Source, StdlibSource, TextSource
+from shapelaw.data.sources import HubSource, JsonSource, ParquetSource, Source, TextSource
 from shapelaw.data.tokenizers import BpeChoice, BytesChoice, FileChoice, Tokenizer, TokenizerChoice
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "JsonSource",
     "Loader",
     "Manifest",
+    "PackagesSource",
     "ParquetSource",
     "PrepareStatus",
     "SequenceOrder",

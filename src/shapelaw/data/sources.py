@@ -7,8 +7,6 @@ import gzip
 import hashlib
 import json
 import os
-import platform
-import sysconfig
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +25,6 @@ _JSON_SUFFIXES = tuple(
     stem + packed for stem in (".jsonl", ".json", ".ndjson") for packed in ("", ".gz", ".zst", ".zstd")
 )
 _PARQUET_SUFFIXES = (".parquet",)
-_NOT_STDLIB = {"site-packages", "dist-packages", "__pycache__"}
 
 
 class Source(Protocol):
@@ -49,51 +46,6 @@ class Source(Protocol):
 
     def text_bytes(self) -> int | None:
         """About how many bytes of text there are, or None where only reading would tell."""
-
-
-@dataclass(frozen=True)
-class StdlibSource:
-    """The Python standard library's own source text: real text that is present everywhere.
-
-    Every .py file below the running Python's library folder, by name, each one a document; installed packages and files
-    that are not UTF-8 (some tests of Python's own) are left out. The text depends on the Python version.
-    """
-
-    folder: Path | None = None
-
-    def _root(self) -> Path:
-        return self.folder or Path(sysconfig.get_path("stdlib"))
-
-    def _files(self) -> list[Path]:
-        root = self._root()
-        files = []
-        for folder, subfolders, names in os.walk(root):
-            subfolders[:] = [name for name in subfolders if name not in _NOT_STDLIB]
-            files += [Path(folder, name) for name in names if name.endswith(".py")]
-        if not files:
-            raise UserError(
-                f"data.source=stdlib: no .py file below {root}; this Python comes without its library's source, "
-                "choose another source, such as text files"
-            )
-        return sorted(files, key=lambda path: path.relative_to(root).as_posix())
-
-    def spec(self) -> dict[str, Any]:
-        """Kind, Python version, names and sizes of the files."""
-        return {"kind": "stdlib", "python": platform.python_version(), **_fingerprint(self._files(), self._root())}
-
-    def documents(self) -> Iterator[Document]:
-        """Each file is a document."""
-        root = self._root()
-        for path in self._files():
-            try:
-                text = path.read_bytes().decode("utf-8")
-            except UnicodeDecodeError:
-                continue
-            yield Document(path.relative_to(root).as_posix(), text)
-
-    def text_bytes(self) -> int | None:
-        """Sum of the files' sizes."""
-        return _total_size(self._files())
 
 
 @dataclass(frozen=True)
@@ -121,7 +73,7 @@ class TextSource:
     def spec(self) -> dict[str, Any]:
         """Kind, settings, names and sizes of the files."""
         settings = {"document_chars": self.document_chars, "encoding": self.encoding}
-        return {"kind": "text", **settings, **_fingerprint(self._files())}
+        return {"kind": "text", **settings, **fingerprint(self._files())}
 
     def documents(self) -> Iterator[Document]:
         """Files in order of their paths, the pieces of a long file one after the other."""
@@ -132,7 +84,7 @@ class TextSource:
 
     def text_bytes(self) -> int | None:
         """Sum of the files' sizes."""
-        return _total_size(self._files())
+        return total_size(self._files())
 
 
 @dataclass(frozen=True)
@@ -152,7 +104,7 @@ class JsonSource:
 
     def spec(self) -> dict[str, Any]:
         """Kind, key, names and sizes of the files."""
-        return {"kind": "json", "text_key": self.text_key, **_fingerprint(self._files())}
+        return {"kind": "json", "text_key": self.text_key, **fingerprint(self._files())}
 
     def documents(self) -> Iterator[Document]:
         """Files in order of their paths, lines in order."""
@@ -186,7 +138,7 @@ class ParquetSource:
 
     def spec(self) -> dict[str, Any]:
         """Kind, column, names and sizes of the files."""
-        return {"kind": "parquet", "text_key": self.text_key, **_fingerprint(self._files())}
+        return {"kind": "parquet", "text_key": self.text_key, **fingerprint(self._files())}
 
     def documents(self) -> Iterator[Document]:
         """Files in order of their paths, rows in order; rows without text are left out."""
@@ -368,11 +320,12 @@ def _text_in(row: Any, key: str, where: str) -> str:
     raise UserError(f"data.text_key={key}: {where} has no text under it (found: {found}); name the key of the text")
 
 
-def _total_size(files: Sequence[Path]) -> int:
+def total_size(files: Sequence[Path]) -> int:
+    """Bytes of all files."""
     return sum(path.stat().st_size for path in files)
 
 
-def _fingerprint(files: Sequence[Path], root: Path | None = None) -> dict[str, Any]:
+def fingerprint(files: Sequence[Path], root: Path | None = None) -> dict[str, Any]:
     """Number, total size and a hash of names (below what the files share) and sizes."""
     base = root or Path(os.path.commonpath([path.parent.absolute() for path in files]))
     sizes = [path.stat().st_size for path in files]

@@ -10,9 +10,10 @@ from rich.console import Console
 
 from shapelaw.config import DataConfig, PrepareConfig, TokenizerConfig, TokenizerKind, corpus_dir, to_dataclass, whole
 from shapelaw.config import Source as SourceKind
+from shapelaw.data.installed import PackagesSource, StdlibSource
 from shapelaw.data.prepare import prepare
 from shapelaw.data.progress import terminal_progress
-from shapelaw.data.sources import HubSource, JsonSource, ParquetSource, Source, StdlibSource, TextSource
+from shapelaw.data.sources import HubSource, JsonSource, ParquetSource, Source, TextSource
 from shapelaw.data.tokenizers import BpeChoice, BytesChoice, FileChoice, TokenizerChoice
 from shapelaw.errors import UserError
 
@@ -48,6 +49,8 @@ def source_of(data: DataConfig) -> Source:
     match data.source:
         case SourceKind.stdlib:
             return StdlibSource()
+        case SourceKind.packages:
+            return PackagesSource()
         case SourceKind.huggingface:
             name = _given("data.dataset", data.dataset)
             return HubSource(name, data.subset, data.split, data.revision, data.text_key)

@@ -1,0 +1,135 @@
+"""Python source text that is present wherever Python is: its standard library, and the packages installed beside it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sysconfig
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import Distribution, distributions
+from pathlib import Path
+from typing import Any
+
+from shapelaw.data.documents import Document
+from shapelaw.data.sources import fingerprint, total_size
+from shapelaw.errors import UserError
+
+_NOT_STDLIB = {"site-packages", "dist-packages", "__pycache__"}
+_OURSELVES = "shapelaw"
+"""Left out: a corpus must not change with the program that trains on it, nor with the way it is installed."""
+
+
+@dataclass(frozen=True)
+class StdlibSource:
+    """The Python standard library's own source text: real text that is present everywhere.
+
+    Every .py file below the running Python's library folder, by name, each one a document; installed packages and files
+    that are not UTF-8 (some tests of Python's own) are left out. The text depends on the Python version.
+    """
+
+    folder: Path | None = None
+
+    def _root(self) -> Path:
+        return self.folder or Path(sysconfig.get_path("stdlib"))
+
+    def _files(self) -> list[Path]:
+        root = self._root()
+        files = []
+        for folder, subfolders, names in os.walk(root):
+            subfolders[:] = [name for name in subfolders if name not in _NOT_STDLIB]
+            files += [Path(folder, name) for name in names if name.endswith(".py")]
+        if not files:
+            raise UserError(
+                f"data.source=stdlib: no .py file below {root}; this Python comes without its library's source, "
+                "choose another source, such as text files"
+            )
+        return sorted(files, key=lambda path: path.relative_to(root).as_posix())
+
+    def spec(self) -> dict[str, Any]:
+        """Kind, Python version, names and sizes of the files."""
+        return {"kind": "stdlib", "python": platform.python_version(), **fingerprint(self._files(), self._root())}
+
+    def documents(self) -> Iterator[Document]:
+        """Each file is a document."""
+        return _documents(self._files(), self._root())
+
+    def text_bytes(self) -> int | None:
+        """Sum of the files' sizes."""
+        return total_size(self._files())
+
+
+@dataclass(frozen=True)
+class PackagesSource:
+    """The standard library's source text, then that of every package installed for the running Python.
+
+    The .py files that each distribution's record names and that lie in the packages' folder, distributions by normalised
+    name, files by name; links and files that are not UTF-8 are left out. The text depends on what is installed.
+
+    Args:
+        folder: where packages are installed; the running Python's own by default.
+        stdlib: the standard library.
+    """
+
+    folder: Path | None = None
+    stdlib: StdlibSource = StdlibSource()
+
+    def _root(self) -> Path:
+        return (self.folder or Path(sysconfig.get_path("purelib"))).resolve()
+
+    def _distributions(self) -> dict[str, Distribution]:
+        """By normalised name, sorted.
+
+        Raises:
+            UserError: if none is installed there.
+        """
+        root = self._root()
+        found = {_normalised(one.name): one for one in distributions(path=[str(root)])}
+        found.pop(_OURSELVES, None)
+        if not found:
+            raise UserError(
+                f"data.source=packages: no package is installed in {root}; install some, or give data=stdlib"
+            )
+        return dict(sorted(found.items()))
+
+    def _files(self) -> list[Path]:
+        """Each once, though two distributions may name the same."""
+        root = self._root()
+        return list(dict.fromkeys(path for one in self._distributions().values() for path in _sources(one, root)))
+
+    def spec(self) -> dict[str, Any]:
+        """Kind, name and version of each distribution, names and sizes of the files; the standard library's."""
+        versions = [f"{name}=={one.version}" for name, one in self._distributions().items()]
+        files = fingerprint(self._files(), self._root())
+        return {"kind": "packages", "packages": versions, **files, "stdlib": self.stdlib.spec()}
+
+    def documents(self) -> Iterator[Document]:
+        """Each file is a document."""
+        yield from self.stdlib.documents()
+        yield from _documents(self._files(), self._root())
+
+    def text_bytes(self) -> int | None:
+        """Sum of the files' sizes."""
+        return (self.stdlib.text_bytes() or 0) + total_size(self._files())
+
+
+def _normalised(name: str) -> str:
+    """As the packages' index compares names."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _sources(one: Distribution, root: Path) -> list[Path]:
+    """A distribution's .py files below the folder that are there, sorted."""
+    named = {root / file for file in one.files or () if file.suffix == ".py" and ".." not in file.parts}
+    return sorted(path for path in named if path.is_file() and not path.is_symlink())
+
+
+def _documents(files: Sequence[Path], root: Path) -> Iterator[Document]:
+    """The files that are UTF-8, named by their place below the folder."""
+    for path in files:
+        try:
+            text = path.read_bytes().decode("utf-8")
+        except UnicodeDecodeError:
+            continue
+        yield Document(path.relative_to(root).as_posix(), text)
