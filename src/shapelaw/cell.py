@@ -323,6 +323,9 @@ def _check_values(config: TrainConfig) -> None:
     whole("threads", config.threads, 0)
     whole("tracker.log_every_steps", config.tracker.log_every_steps)
     positive("data.max_epochs", config.data.max_epochs)
+    positive("lr_rule.patch_divisor", config.lr_rule.patch_divisor)
+    if not config.lr_rule.patch_ratio > 0:
+        raise UserError(f"lr_rule.patch_ratio={config.lr_rule.patch_ratio:g}: allowed are numbers above 0 and .inf")
     if config.checkpoint.keep is Keep.newest:
         whole("checkpoint.newest", config.checkpoint.newest)
     if config.limits.memory_gb is not None:

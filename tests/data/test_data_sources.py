@@ -182,7 +182,7 @@ BAD_FILES: list[tuple[str, bytes, type[Any], str]] = [
     ("x.jsonl", b'{"text": null}\n', JsonSource, "text_key=text"),
     ("x.jsonl", b"[1, 2]\n", JsonSource, "found: list"),
     ("x.jsonl", b'{"text": "\xff"}\n', JsonSource, "is no utf-8 text"),
-    ("x.json.gz", gzip.compress(b'{"text": "a"}\n' * 99)[:-9], JsonSource, "damaged or cut short"),
+    ("x.json.gz", gzip.compress(b'{"text": "a"}\n' * 99, mtime=0)[:-9], JsonSource, "damaged or cut short"),
     ("x.json.gz", b'{"text": "a"}\n', JsonSource, "damaged or cut short"),
     ("x.jsonl.zst", b'{"text": "a"}\n', JsonSource, "damaged or cut short"),
     ("x.txt", b"\xff\xfe", TextSource, "is no utf-8 text"),
