@@ -322,6 +322,8 @@ def _check_values(config: TrainConfig) -> None:
     whole("num_nodes", config.num_nodes)
     whole("threads", config.threads, 0)
     whole("tracker.log_every_steps", config.tracker.log_every_steps)
+    whole("noise.every_steps", config.noise.every_steps, 0)
+    whole("noise.average", config.noise.average)
     positive("data.max_epochs", config.data.max_epochs)
     positive("lr_rule.patch_divisor", config.lr_rule.patch_divisor)
     if not config.lr_rule.patch_ratio > 0:
@@ -376,6 +378,8 @@ class Status(Enum):
     running = "running"
     interrupted = "interrupted"
     failed = "failed"
+    pruned = "pruned"
+    """Stopped early by a search; training it again continues it."""
     finished = "finished"
 
 

@@ -1,4 +1,4 @@
-"""Hydra plugins of shapelaw: the `cells` sweeper, the `local`, `slurm` and `plan` launchers. They only adapt shapelaw.sweep."""
+"""Hydra plugins of shapelaw: `cells` and `optuna` sweep, `local`, `slurm` and `plan` launch. They only adapt shapelaw.sweep."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any, cast
 from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, ValueType
+from hydra.core.override_parser.types import Glob, Override, ValueType
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
@@ -41,7 +41,31 @@ class LocalConfig:
     """Whether the first failed job stops the sweep."""
 
 
-ConfigStore.instance().store(group="hydra/sweeper", name="cells", node=CellsConfig, provider="shapelaw")
+@dataclass
+class SearchConfig(CellsConfig):
+    """A search by Optuna; conf/hydra/sweeper/optuna.yaml starts from it. Lists of values make one study each."""
+
+    _target_: str = "hydra_plugins.shapelaw_sweep.plugins.SearchSweeper"
+    choose: list[str] = field(default_factory=list)
+    """Keys whose lists of values are searched, too, rather than made a study each."""
+    log: list[str] = field(default_factory=list)
+    """Keys whose intervals are on a logarithmic scale unless tagged tag(linear,...); tag(log,...) puts others on one."""
+    n_trials: int = 20
+    """Trials of every study, over all starts, failed and pruned ones included."""
+    study_name: str | None = None
+    """Name of the study, or the beginning of all names where there are several; null derives it from what is asked."""
+    storage: str = ""
+    """Database URL of the studies."""
+    max_failure_rate: float = 0.5
+    """Share of n_trials that may fail (diverge) before a study is given up."""
+    sampler: Any = None
+    """hydra/sweeper/sampler: tpe, random, gp, cmaes, qmc, nsgaii, nsgaiii."""
+    pruner: Any = None
+    """hydra/sweeper/pruner: median, percentile, halving, none."""
+
+
+for _sweeper, _schema in (("cells", CellsConfig), ("search", SearchConfig)):
+    ConfigStore.instance().store(group="hydra/sweeper", name=_sweeper, node=_schema, provider="shapelaw")
 
 
 @dataclass
@@ -77,20 +101,58 @@ class CellsSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
+        assert self.launcher is not None
+        return [self.launcher.launch(self.cells(self.parsed(arguments)), initial_job_idx=0)]
+
+    def parsed(self, arguments: list[str]) -> list[Override]:
+        """The named sweep's overrides and the command line's."""
+        assert self.hydra_context is not None
+        lines = [f"{key}={value}" for key, value in self.params.items()]
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        return parser.parse_overrides([*lines, *arguments])
+
+    def cells(self, overrides: list[Override]) -> list[list[str]]:
+        """The overrides of every cell."""
         from shapelaw.sweep.cells import expand
 
         assert self.hydra_context is not None
-        assert self.launcher is not None
         loader = self.hydra_context.config_loader
-        lines = [f"{key}={value}" for key, value in self.params.items()]
-        overrides = OverridesParser.create(config_loader=loader).parse_overrides([*lines, *arguments])
         globs = {
             o.key_or_group: cast(Glob, o.value()) for o in overrides if o.value_type is ValueType.GLOB_CHOICE_SWEEP
         }
         for group, glob in globs.items():
             glob.exclude = [*glob.exclude, *self.unglobbed.get(group, [])]
         options = {group: loader.get_group_options(group, results_filter=ObjectType.CONFIG) for group in globs}
-        return [self.launcher.launch(expand(overrides, self.pair, options), initial_job_idx=0)]
+        return expand(overrides, self.pair, options)
+
+
+class SearchSweeper(CellsSweeper):
+    """Searches intervals by Optuna (shapelaw.sweep.search), one study for every cell of the lists."""
+
+    def __init__(self, *, choose: list[str], log: list[str], **settings: Any) -> None:
+        super().__init__(*(settings.pop(key) for key in ("params", "pair", "unglobbed")))
+        self.choose, self.log = choose, log
+        self.settings = {key: _plain(value) for key, value in settings.items()}
+
+    def sweep(self, arguments: list[str]) -> Any:
+        from shapelaw.errors import UserError
+        from shapelaw.sweep.spaces import split
+
+        if not isinstance(self.launcher, LocalLauncher):
+            raise UserError(
+                "hydra/sweeper=optuna: a search runs its trials on the machine it is started on; give "
+                "hydra/launcher=local (in an allocation of a cluster, too), or lists of values with hydra/sweeper=cells"
+            )
+        space, rest = split(self.parsed(arguments), self.choose, self.log)
+        try:
+            from shapelaw.sweep.search import Machine, SearchSettings, search
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"hydra/sweeper=optuna: {error.name} is not installed; pip install 'shapelaw[optuna]'"
+            ) from error
+        launcher = self.launcher
+        machine = Machine(launcher.hydra_context, launcher.task, launcher.compose, launcher.workers)
+        return [search(machine, self.cells(rest), space, SearchSettings(**self.settings))]
 
 
 class _TaskLauncher(Launcher):
@@ -103,12 +165,13 @@ class _TaskLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from shapelaw.sweep.compose import compose_all
 
-        return self.start(compose_all(self._compose, job_overrides, initial_job_idx))
+        return self.start(compose_all(self.compose, job_overrides, initial_job_idx))
 
     def start(self, configs: list[DictConfig]) -> list[JobReturn]:
         raise NotImplementedError
 
-    def _compose(self, index: int, overrides: list[str]) -> DictConfig:
+    def compose(self, index: int, overrides: list[str]) -> DictConfig:
+        """The configuration of a job from its number and overrides."""
         config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
         with open_dict(config):
             config.hydra.job.id, config.hydra.job.num = str(index), index
@@ -130,8 +193,9 @@ class LocalLauncher(_TaskLauncher):
 class _TaskOnly(_TaskLauncher):
     """A launcher whose jobs do not see Hydra's own part, the larger one: the process that composed a cell drops it."""
 
-    def _compose(self, index: int, overrides: list[str]) -> DictConfig:
-        config = super()._compose(index, overrides)
+    def compose(self, index: int, overrides: list[str]) -> DictConfig:
+        """The same, without Hydra's part and resolved."""
+        config = super().compose(index, overrides)
         with open_dict(config):
             del config["hydra"]
         OmegaConf.resolve(config)

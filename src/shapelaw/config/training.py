@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -273,6 +274,27 @@ class TrackerConfig:
 
 
 @dataclass
+class NoiseConfig:
+    """The gradient noise scale, from the gradients of a step's micro-batches or processes (docs/noise.md)."""
+
+    every_steps: int = 0
+    """Steps from one measurement to the next; 0 is none."""
+    average: int = MISSING
+    """Measurements over which the recorded scale is smoothed."""
+
+
+@dataclass
+class SearchConfig:
+    """Which trial of a search a run is; set by the launching process."""
+
+    study: str | None = None
+    storage: str = ""
+    trial: int | None = None
+    pruner: Any = None
+    """Configuration of one of Optuna's pruners."""
+
+
+@dataclass
 class LimitsConfig:
     """What may be started on this machine without `force=true`."""
 
@@ -328,6 +350,8 @@ class TrainConfig:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     force: bool = False
     """Start even what exceeds `limits`."""

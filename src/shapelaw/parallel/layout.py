@@ -110,6 +110,31 @@ def check_layout(layout: Layout, shape: Shape, vocab_size: int, batch_sequences:
     _check_package()
 
 
+def check_noise(layout: Layout, batch_sequences: int, micro_batch: int | str) -> None:
+    """Refuse to measure the noise scale where no gradient of a part of the batch is seen whole.
+
+    Args:
+        layout: of the processes.
+        batch_sequences: of the world batch.
+        micro_batch: sequences of one forward pass, as it was given.
+
+    Raises:
+        UserError: with what to give instead.
+    """
+    if layout.kind not in (ParallelKind.single, ParallelKind.ddp):
+        raise UserError(
+            f"noise.every_steps: parallel={layout.kind.value} holds no gradient whole; give parallel=ddp, or one process"
+        )
+    mine = batch_sequences // layout.shares
+    if batch_sequences == 1:
+        raise UserError("noise.every_steps: the noise scale needs two batch sizes; give a batch_tokens above seq_len")
+    if layout.shares == 1 and not (isinstance(micro_batch, int) and 0 < micro_batch < mine):
+        raise UserError(
+            f"noise.every_steps: the noise scale needs two batch sizes, and micro_batch_sequences={micro_batch} may leave the "
+            f"{mine} sequences of a batch in one piece; give micro_batch_sequences={max(mine // 4, 1)}, or several devices"
+        )
+
+
 def _check_package() -> None:
     if importlib.util.find_spec("axonn") is None:
         raise UserError("parallel=axonn: the axonn package is not installed; pip install 'shapelaw[axonn]'")

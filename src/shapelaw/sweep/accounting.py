@@ -197,7 +197,7 @@ def _is_fresh(batch: Path) -> bool:
 
 def _own_standing(state: State) -> Standing:
     match state.status:
-        case Status.new | Status.interrupted:
+        case Status.new | Status.interrupted | Status.pruned:
             return Standing.new
         case other:
             return Standing[other.value]

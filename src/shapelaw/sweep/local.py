@@ -63,7 +63,7 @@ def launch(
     shared = task.begin(task_configs, jobs)
     for config in configs:
         set_values(config, shared)
-    pool = _Pool(context, task, configs, jobs, workers or os.cpu_count() or 1, stop_on_failure)
+    pool = Pool(context, task, configs, jobs, workers or os.cpu_count() or 1, stop_on_failure)
     with View(task.noun, jobs) as view:
         results = pool.run(view)
     failed = [job.identity for job, result in zip(jobs, results, strict=True) if result.status is JobStatus.FAILED]
@@ -87,7 +87,7 @@ def set_values(config: DictConfig, values: Mapping[str, Any]) -> None:
         OmegaConf.update(config, key, value)
 
 
-class _Pool:
+class Pool:
     """Runs jobs, dearest first, each after the one it continues."""
 
     def __init__(
@@ -99,7 +99,7 @@ class _Pool:
         workers: int,
         stop_on_failure: bool,
     ) -> None:
-        self.context, self.task, self.configs, self.jobs = context, task, configs, jobs
+        self.context, self.task, self.configs, self.jobs = context, task, list(configs), list(jobs)
         self.workers, self.stop_on_failure = workers, stop_on_failure
         self.first = {job.identity: index for index, job in reversed(list(enumerate(jobs)))}
         self.results: dict[int, JobReturn] = {}
@@ -122,7 +122,7 @@ class _Pool:
                         waiting.clear()
                 view.refresh()
         finally:
-            self._stop()
+            self.stop()
         return [self._result(index) for index in range(len(self.jobs))]
 
     def _ready(self, waiting: list[int]) -> Iterator[int]:
@@ -178,7 +178,7 @@ class _Pool:
             return JobReturn(cfg=self.configs[index], status=JobStatus.COMPLETED)
         return _failure("the sweep was stopped before it")
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
         """Tell what still runs to checkpoint and stop."""
         for running in self.running:
             running.process.terminate()

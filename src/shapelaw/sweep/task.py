@@ -97,6 +97,28 @@ class ChecksMachine(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Trials:
+    """What the jobs of a search are told of it: the study's name, its storage, and the configuration of its pruner."""
+
+    study: str
+    storage: str
+    pruner: Mapping[str, Any]
+
+
+@runtime_checkable
+class Searches(Protocol):
+    """A task whose jobs can be the trials of a search: what they return is minimised, and `search.trial` is their number."""
+
+    def begin_search(self, config: DictConfig, trials: Trials) -> Mapping[str, Any]:
+        """Prepare what the trials of a study share; values to set in every one's config."""
+        ...
+
+    def end_search(self, config: DictConfig, study: str, record: Mapping[str, Any]) -> None:
+        """Close what the trials shared, and record what was found."""
+        ...
+
+
 @runtime_checkable
 class Prices(Protocol):
     """A task that knows what its jobs cost."""

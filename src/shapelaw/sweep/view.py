@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as Remaining
 
-from shapelaw.cell import read_state
+from shapelaw.cell import Status, read_state
 from shapelaw.errors import UserError
 from shapelaw.sweep.task import Job
 
@@ -20,10 +20,12 @@ from shapelaw.sweep.task import Job
 class View:
     """Progress bars on a terminal; elsewhere a line for every job that ends."""
 
-    def __init__(self, noun: str, jobs: Sequence[Job]) -> None:
+    def __init__(self, noun: str, jobs: Sequence[Job], to_come: int = 0, done_before: int = 0) -> None:
+        """Jobs, and how many more will come that are not known yet."""
         unique = {job.identity: job for job in jobs}
         self.todo = [job for job in unique.values() if not job.done]
-        self.noun, self.done_before = noun, len(unique) - len(self.todo)
+        self.noun, self.done_before = noun, len(unique) - len(self.todo) + done_before
+        self.expected = len(self.todo) + to_come
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self.progress = Progress(
             TextColumn("{task.description}"),
@@ -40,8 +42,8 @@ class View:
 
     def __enter__(self) -> View:
         skipped = f"; {self.done_before} already finished, skipped" if self.done_before else ""
-        self.console.print(f"{len(self.todo)} {self.noun}{'s' if len(self.todo) != 1 else ''} to run{skipped}")
-        self.total = self.progress.add_task(f"all {self.noun}s", total=len(self.todo), note="")
+        self.console.print(f"{self.expected} {self.noun}{'s' if self.expected != 1 else ''} to run{skipped}")
+        self.total = self.progress.add_task(f"all {self.noun}s", total=self.expected, note="")
         if self.console.is_terminal:
             self.live.start()
         return self
@@ -54,6 +56,8 @@ class View:
 
     def started(self, job: Job) -> None:
         """A job's process was started."""
+        if job not in self.todo:
+            self.todo.append(job)
         self.rows[job.identity] = self.progress.add_task(job.label, total=None, note="")
 
     def ended(self, job: Job, reason: str, log: Path | None = None) -> None:
@@ -65,7 +69,7 @@ class View:
         if reason:
             self.failed(job, reason, log or job.folder / "log.txt")
         elif not self.console.is_terminal:
-            self.console.print(f"[{self.ended_count}/{len(self.todo)}] {job.label} {self._outcome(job)}")
+            self.console.print(f"[{self.ended_count}/{self.expected}] {job.label} {self._outcome(job)}")
 
     def failed(self, job: Job, reason: str, log: Path) -> None:
         """Say why a job failed, and the end of its log."""
@@ -99,7 +103,8 @@ class View:
             state = read_state(job.folder)
         except (UserError, OSError):
             return "done"
-        return f"loss {state.val_loss:.4f}" if state.val_loss is not None else "done"
+        pruned = f"pruned after {state.tokens:,} tokens, " if state.status is Status.pruned else ""
+        return f"{pruned}loss {state.val_loss:.4f}" if state.val_loss is not None else "done"
 
 
 def tail(log: Path, lines: int = 5) -> list[str]:

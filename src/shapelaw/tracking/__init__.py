@@ -7,12 +7,28 @@ step waits for the store, a store that goes away loses nothing, and a run that e
 
 from shapelaw.tracking.delivery import deliver_left
 from shapelaw.tracking.mlflow_tracker import MlflowTracker
-from shapelaw.tracking.protocol import DIVERGED_TAG, ROLLBACKS, VAL_LOSS, NoTracker, RunInfo, Tracker, further_loss
+from shapelaw.tracking.protocol import (
+    DIVERGED_TAG,
+    NOISE_GRAD_SQ,
+    NOISE_SCALE,
+    NOISE_TRACE,
+    PRUNED_TAG,
+    ROLLBACKS,
+    VAL_LOSS,
+    NoTracker,
+    RunInfo,
+    Tracker,
+    further_loss,
+)
 from shapelaw.tracking.reading import places, read_runs
-from shapelaw.tracking.store import Store, begin, client, close_parent, open_store
+from shapelaw.tracking.store import Store, begin, client, close_parent, close_search, open_search, open_store
 
 __all__ = [
     "DIVERGED_TAG",
+    "NOISE_GRAD_SQ",
+    "NOISE_SCALE",
+    "NOISE_TRACE",
+    "PRUNED_TAG",
     "ROLLBACKS",
     "VAL_LOSS",
     "MlflowTracker",
@@ -23,8 +39,10 @@ __all__ = [
     "begin",
     "client",
     "close_parent",
+    "close_search",
     "deliver_left",
     "further_loss",
+    "open_search",
     "open_store",
     "places",
     "read_runs",

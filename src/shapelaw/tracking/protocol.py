@@ -17,6 +17,10 @@ ROLLBACKS = "spike/rollbacks"
 """Number of a rollback, recorded at the tokens that the run went back to: what was measured before it at more tokens is
 undone."""
 DIVERGED_TAG = "shapelaw.diverged_step"
+PRUNED_TAG = "shapelaw.pruned"
+"""After how many tokens a search gave the run up; empty if it was continued."""
+NOISE_GRAD_SQ, NOISE_TRACE, NOISE_SCALE = "noise/grad_sq", "noise/trace_tokens", "noise/scale_tokens"
+"""Estimates of |G|^2 and of tr(Sigma) of one token, and the ratio of their running means: the gradient noise scale."""
 
 
 def further_loss(name: str) -> str:

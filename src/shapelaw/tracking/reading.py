@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shapelaw.errors import UserError
-from shapelaw.tracking.protocol import DEVICE_HOURS, DIVERGED_TAG, FURTHER_LOSS, ROLLBACKS, VAL_LOSS
+from shapelaw.tracking.protocol import DEVICE_HOURS, DIVERGED_TAG, FURTHER_LOSS, PRUNED_TAG, ROLLBACKS, VAL_LOSS
 from shapelaw.tracking.store import IDENTITY_TAG, KIND_TAG, SQLITE, client, unreachable
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def _rows(run: Run, values: Histories) -> list[dict[str, Any]]:
         | {"tokens": v.tokens, "loss": v.value, "step": v.tokens // fixed["batch_tokens"]}
         | {"flops": v.tokens * float(params["flops_per_token"]), "rollbacks": _before(v, rollbacks)}
         | {column: found.get((v.tokens, _before(v, rollbacks))) for column, found in others.items()}
-        | {"excluded": _undone(v, rollbacks) or _excluded(v, params)}
+        | {"excluded": _undone(v, rollbacks) or _excluded(v, params) or _pruned(run)}
         for v in values[run_id, VAL_LOSS]
     ]
 
@@ -189,6 +189,12 @@ def _diverged(run: Run) -> int | None:
     """The step at which a run diverged, unless it was taken up again and finished."""
     step = run.data.tags.get(DIVERGED_TAG)
     return int(step) if step and run.info.status != "FINISHED" else None
+
+
+def _pruned(run: Run) -> str:
+    """Whether a search gave the run up: those that it let finish are the better ones of their kind."""
+    pruned = run.data.tags.get(PRUNED_TAG)
+    return f"pruned {pruned} by a search" if pruned else ""
 
 
 def _undone(value: Value, rollbacks: Iterable[Value]) -> str:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 from shapelaw.config import TrackerConfig, WhenUnreachable
@@ -264,12 +264,44 @@ def open_parent(uri: str, experiment_id: str, identity: str, names: Mapping[str,
     """
     info = RunInfo(identity, "sweep", f"sweep of {len(names)} {identity}", {"jobs": len(names)})
     with unreachable(uri):
-        store = client(uri)
-        run = find_run(store, experiment_id, identity) or make_run(store, experiment_id, info)
-        complete_params(store, run, info)
-        store.update_run(run.info.run_id, status="RUNNING")
-        store.log_dict(run.info.run_id, dict(names), "jobs.json")
-        return str(run.info.run_id)
+        run_id = _take_up(uri, experiment_id, info)
+        client(uri).log_dict(run_id, dict(names), "jobs.json")
+        return run_id
+
+
+def _take_up(uri: str, experiment_id: str, info: RunInfo) -> str:
+    store = client(uri)
+    run = find_run(store, experiment_id, info.identity) or make_run(store, experiment_id, info)
+    complete_params(store, run, info)
+    store.update_run(run.info.run_id, status="RUNNING")
+    return str(run.info.run_id)
+
+
+def open_search(uri: str, experiment_id: str, study: str, storage: str) -> str:
+    """The MLflow run of a study, made or taken up again; its trials lie nested under it.
+
+    Raises:
+        UserError: if the store does not answer.
+    """
+    with unreachable(uri):
+        return _take_up(uri, experiment_id, RunInfo(study, "search", f"search {study}", {"storage": storage}))
+
+
+def close_search(uri: str, experiment: str, study: str, record: Mapping[str, Any]) -> None:
+    """Record what a study found, if the store answers: its best loss as a metric, all of it as an artifact."""
+    try:
+        with answers():
+            store = client(uri)
+            found = store.get_experiment_by_name(experiment)
+            run = find_run(store, found.experiment_id, study) if found else None
+            if run:
+                trials = sum(record["trials"].values())
+                if record["loss"] is not None:
+                    store.log_metric(run.info.run_id, "search/best_loss", record["loss"], step=trials)
+                store.log_dict(run.info.run_id, dict(record), "search.json")
+                store.set_terminated(run.info.run_id, "FINISHED" if record["loss"] is not None else "FAILED")
+    except (StoreAway, StoreRefused, RunGone) as error:
+        log.warning("tracking: the outcome of study %s is not recorded: %s (%s)", study, uri, error)
 
 
 def close_parent(uri: str, experiment: str, identity: str, failed: Sequence[str]) -> None:

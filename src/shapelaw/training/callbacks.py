@@ -22,6 +22,7 @@ from shapelaw.tracking import VAL_LOSS, Tracker, further_loss
 from shapelaw.tracking_views import FLOPS, TOKENS
 from shapelaw.training import checkpoint
 from shapelaw.training.module import CellModule, mean_loss
+from shapelaw.training.trial import Trial
 from shapelaw.training.watch import Watch
 
 REPORT_SECONDS = 1.0
@@ -29,6 +30,10 @@ REPORT_SECONDS = 1.0
 
 class Interrupted(Exception):
     """The run was asked to stop; its newest checkpoint is whole and the same command continues it."""
+
+
+class Pruned(Exception):
+    """The run is a trial that its search gave up; its newest checkpoint is whole and training it again continues it."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class Between(pl.Callback):
         watch: what looks out for spikes.
         show: called with every refreshed state.
         further: further held-out sequences by name.
+        trial: what this process reports to, if the run is the trial of a search; of several processes, the first does.
     """
 
     def __init__(
@@ -72,7 +78,9 @@ class Between(pl.Callback):
         watch: Watch,
         show: Callable[[State], None],
         further: Mapping[str, ValidationSample] | None = None,
+        trial: Trial | None = None,
     ) -> None:
+        self.trial, self.pruned = trial, False
         self.cell, self.sample, self.tracker, self.costs, self.state = cell, sample, tracker, costs, state
         self.further = further or {}
         self.keep, self.log_every, self.watch, self.show = keep, log_every, watch, show
@@ -112,11 +120,14 @@ class Between(pl.Callback):
         self._stop_clock(module)
         if validates:
             self._validate(module)
+            self._ask_search(trainer, step)
         if train_loss is not None:
             self._record(module, train_loss)
-        if checkpoints or self.asked_to_stop:
+        if checkpoints or self.asked_to_stop or self.pruned:
             self._checkpoint(module)
         self._report(module, force=validates)
+        if self.pruned:
+            raise Pruned
         if self.asked_to_stop:
             raise Interrupted(f"stopped by {signal.Signals(self.asked_to_stop).name} after step {step}")
         self.mark = time.perf_counter()
@@ -129,6 +140,15 @@ class Between(pl.Callback):
         if trainer.world_size > 1:
             asked = trainer.strategy.reduce_boolean_decision(self.asked_to_stop is not None, all=False)
             self.asked_to_stop = (self.asked_to_stop or signal.SIGUSR2) if asked else None
+
+    def _ask_search(self, trainer: pl.Trainer, step: int) -> None:
+        """Report the held-out loss, and hear whether the trial is given up; all processes of a cell hear the same."""
+        loss = self.state.val_loss
+        assert loss is not None
+        hopeless = self.trial is not None and self.trial.is_hopeless(step * self.cell.batch_tokens, loss)
+        if trainer.world_size > 1:
+            hopeless = trainer.strategy.reduce_boolean_decision(hopeless, all=False)
+        self.pruned = hopeless and step < self.cell.last_step
 
     def _stop_clock(self, module: CellModule) -> None:
         now = time.perf_counter()

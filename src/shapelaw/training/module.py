@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import lightning.pytorch as pl
 import torch
@@ -33,6 +34,7 @@ class CellModule(pl.LightningModule):
         halves: whether half as many are tried where they do not fit the memory.
         clip_norm: global norm to which gradients are clipped; 0 is none.
         placement: how it is shared out over processes.
+        needs_norm: whether the gradients' norm is wanted even where nothing is clipped.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class CellModule(pl.LightningModule):
         halves: bool,
         clip_norm: float,
         placement: Placement,
+        needs_norm: bool = False,
     ) -> None:
         super().__init__()
+        self.needs_norm = needs_norm
         self.automatic_optimization = False
         self.cell, self.model, self.optimizer, self.progress = cell, model, optimizer, progress
         self.micro_batch, self.halves, self.clip_norm, self.placement = micro_batch, halves, clip_norm, placement
@@ -62,8 +66,8 @@ class CellModule(pl.LightningModule):
         """One optimiser step: gradients of the mean loss over the batch, clipped, at the rate of this step."""
         set_lr(self.optimizer, self.cell.lr_at(self.progress.step) * self.progress.lr_scale)
         loss = self._gradients(batch)
-        if self.clip_norm:
-            self.grad_norm = self.placement.clip(self.model, self.clip_norm)
+        if self.clip_norm or self.needs_norm:
+            self.grad_norm = self.placement.clip(self.model, self.clip_norm or math.inf)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.loss_sum = self.loss_sum.to(loss.device) + loss

@@ -43,18 +43,20 @@ from shapelaw.model import InitSpec, ModelSpec, Transformer
 from shapelaw.model.cpu_memory import keep_freed_memory
 from shapelaw.model.initialisation import initial_weight
 from shapelaw.optim import AdamWSpec, build_adamw
-from shapelaw.parallel.layout import check_layout, layout_of
+from shapelaw.parallel.layout import check_layout, check_noise, layout_of
 from shapelaw.parallel.placement import Placement, place
-from shapelaw.tracking import DIVERGED_TAG, ROLLBACKS, MlflowTracker, NoTracker, RunInfo, Store, Tracker
+from shapelaw.tracking import DIVERGED_TAG, PRUNED_TAG, ROLLBACKS, MlflowTracker, NoTracker, RunInfo, Store, Tracker
 from shapelaw.training import checkpoint
-from shapelaw.training.callbacks import Between, Costs, Interrupted, running
+from shapelaw.training.callbacks import Between, Costs, Interrupted, Pruned, running
 from shapelaw.training.checkpoint import Progress
 from shapelaw.training.compiling import PLAIN, compile_step, compiles
 from shapelaw.training.cost import arithmetic, fit_micro_batch, flops_per_token, host_memory, memory_limit
 from shapelaw.training.module import CellModule
+from shapelaw.training.noise import NoiseScale
 from shapelaw.training.processes import launch, starts_processes, world_of
 from shapelaw.training.rollback import Rollback, batch_of, discard_undone, read_rollbacks, roll_back
 from shapelaw.training.spikes import Verdict
+from shapelaw.training.trial import Trial
 from shapelaw.training.watch import Diverged, SpikeSeen, Watch
 
 log = logging.getLogger(__name__)
@@ -63,12 +65,16 @@ log = logging.getLogger(__name__)
 def run(config: TrainConfig, cell: Cell, tags: dict[str, str], show: Callable[[State], None]) -> float:
     """Train the cell to its end; the last held-out loss, nats per token. A finished cell is left as it is.
 
+    A trial that its search gives up ends early and without an error; its state says so.
+
     Raises:
         UserError: for bad input, or when the run diverged.
         Interrupted: when it was asked to stop; its checkpoint is whole.
     """
     layout = layout_of(config.parallel, world_of(config))
     check_layout(layout, cell.shape, cell.vocab_size, cell.batch_sequences)
+    if config.noise.every_steps:
+        check_noise(layout, cell.batch_sequences, config.micro_batch_sequences)
     if starts_processes(layout.world):
         return launch(config, cell, tags, show)
     with lock(cell.folder) if rank() == 0 else contextlib.nullcontext():
@@ -81,6 +87,8 @@ def run(config: TrainConfig, cell: Cell, tags: dict[str, str], show: Callable[[S
             write_text(cell.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
         tracker = _tracker(config, cell, tags)
         tracker.artifact(cell.folder / "config.yaml")
+        if state.status is Status.pruned:
+            tracker.tag({PRUNED_TAG: ""})  # it goes on
         state = running(state, cell, tracker.run_id)
         return _train(config, cell, corpus, tracker, state, show)
 
@@ -119,10 +127,12 @@ def _train(
             Watch(cell, config.spikes, tracker),
             show,
             _further(config, cell),
+            Trial(config.search) if config.search.trial is not None and rank() == 0 else None,
         )
         _tell_rollbacks(cell, tracker)
-        while spike := _fit(config, cell, corpus, placement, between):
-            _roll_back(config, cell, tracker, spike, placement)
+        with contextlib.suppress(Pruned):
+            while spike := _fit(config, cell, corpus, placement, between):
+                _roll_back(config, cell, tracker, spike, placement)
         final = between.state
         assert final.val_loss is not None
     except BaseException as error:
@@ -139,8 +149,14 @@ def _train(
             tracker.finish("KILLED" if interrupted else "FAILED")
         tracker.close()
         raise
-    tracker.finish("FINISHED")  # before the state: a finished cell has nothing left to record
-    _write_state(cell.folder, replace(final, status=Status.finished, diverged_step=None))
+    if between.pruned:
+        tracker.tag({PRUNED_TAG: f"after {final.tokens} tokens"})
+    tracker.finish(
+        "KILLED" if between.pruned else "FINISHED"
+    )  # before the state: such a cell has nothing left to record
+    _write_state(
+        cell.folder, replace(final, status=Status.pruned if between.pruned else Status.finished, diverged_step=None)
+    )
     tracker.close()
     return final.val_loss
 
@@ -206,7 +222,8 @@ def _module(config: TrainConfig, cell: Cell, placement: Placement) -> CellModule
         compile_step(model)
     micro = _micro_batch(config, cell, placement)
     halves = config.micro_batch_sequences == AUTO and placement.layout.kind in PLAIN
-    return CellModule(cell, model, optimizer, progress, micro, halves, optim.clip_norm, placement)
+    clip, measured = optim.clip_norm, bool(config.noise.every_steps)
+    return CellModule(cell, model, optimizer, progress, micro, halves, clip, placement, measured)
 
 
 def _micro_batch(config: TrainConfig, cell: Cell, placement: Placement) -> int:
@@ -270,7 +287,7 @@ def _fit(config: TrainConfig, cell: Cell, corpus: Corpus, placement: Placement, 
     """Lightning's loop over the steps that are left; the spike that ended it, if one did."""
     module = _module(config, cell, placement)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # devices and tips are not news in a sweep
-    trainer = _trainer(config, between)
+    trainer = _trainer(config, [*_noise(config, cell, between.tracker), between])
     batches = TokenBatches(
         Loader.of(corpus, cell.seq_len, config.order_seed),
         batch_sequences=cell.batch_sequences,
@@ -293,14 +310,19 @@ def _fit(config: TrainConfig, cell: Cell, corpus: Corpus, placement: Placement, 
     return None
 
 
-def _trainer(config: TrainConfig, between: Between) -> pl.Trainer:
+def _noise(config: TrainConfig, cell: Cell, tracker: Tracker) -> list[pl.Callback]:
+    every, average = config.noise.every_steps, config.noise.average
+    return [NoiseScale(tracker, cell.batch_tokens, every, average)] if every else []
+
+
+def _trainer(config: TrainConfig, callbacks: list[pl.Callback]) -> pl.Trainer:
     return pl.Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
         num_nodes=config.num_nodes,
         precision=_precision(config.precision),  # type: ignore[arg-type]
         max_epochs=1,
-        callbacks=[between],
+        callbacks=callbacks,
         plugins=[_environment(config)],
         strategy=Placed() if world_of(config) > 1 else "auto",
         logger=False,

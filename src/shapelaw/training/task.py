@@ -27,12 +27,12 @@ from shapelaw.cell import (
     parent_folder,
     read_state,
 )
-from shapelaw.config import ResourcesConfig, TrainConfig, positive, to_dataclass, whole
+from shapelaw.config import ResourcesConfig, SearchConfig, TrainConfig, positive, to_dataclass, whole
 from shapelaw.counting import params_total
 from shapelaw.data import Corpus, check_repeats, load_corpus
 from shapelaw.errors import UserError
-from shapelaw.parallel.layout import check_degrees, check_layout, check_tasks, layout_of
-from shapelaw.sweep.task import Job, Wants, sweep_identity
+from shapelaw.parallel.layout import check_degrees, check_layout, check_noise, check_tasks, layout_of
+from shapelaw.sweep.task import Job, Trials, Wants, sweep_identity
 from shapelaw.tracking_views import training
 from shapelaw.training.cost import check_machine, cost_of, device_hours, flops_of
 
@@ -97,6 +97,8 @@ class TrainTask:
         for cell, train in priced:
             layout = layout_of(train.parallel, train.devices * train.num_nodes)
             check_layout(layout, cell.shape, cell.vocab_size, cell.batch_sequences)
+            if train.noise.every_steps:
+                check_noise(layout, cell.batch_sequences, train.micro_batch_sequences)
         check_machine([(cell, cost_of(cell, train)) for cell, train in priced], trains[0])
 
     def estimate(self, configs: Sequence[DictConfig]) -> list[Job]:
@@ -130,6 +132,28 @@ class TrainTask:
         from shapelaw.tracking import close_parent
 
         close_parent(tracker.uri, configs[0].suite.name, sweep_identity(jobs), failed)
+
+    def begin_search(self, config: DictConfig, trials: Trials) -> Mapping[str, Any]:
+        """Open the tracking store and the study's own run."""
+        shared = {f"search.{key}": value for key, value in asdict(trials).items()}
+        tracker = config.tracker
+        if tracker.name == "none":
+            return shared
+        from shapelaw.tracking import begin, open_search
+
+        train: TrainConfig = to_dataclass(config)
+        shared |= begin(train.tracker, train.suite.name, trials.study, {}, training())
+        if experiment_id := shared.get("tracker.experiment_id"):
+            parent = open_search(tracker.uri, experiment_id, trials.study, trials.storage)
+            shared["tracker.parent_run_id"] = parent
+        return shared
+
+    def end_search(self, config: DictConfig, study: str, record: Mapping[str, Any]) -> None:
+        """Close the study's run with what it found."""
+        if config.tracker.name != "none":
+            from shapelaw.tracking import close_search
+
+            close_search(config.tracker.uri, config.suite.name, study, record)
 
 
 def _deliver_left(jobs: Sequence[Job]) -> None:
@@ -227,7 +251,14 @@ def _tags(train: TrainConfig) -> dict[str, str]:
         "shapelaw.corpus": _corpus(train).manifest.corpus_hash[:12],
         "shapelaw.git_commit": git_commit(),
         "shapelaw.host": socket.gethostname(),
+        **_trial_tags(train.search),
     }
+
+
+def _trial_tags(search: SearchConfig) -> dict[str, str]:
+    if search.study is None:
+        return {}
+    return {"shapelaw.study": search.study, "shapelaw.trial": str(search.trial)}
 
 
 def git_commit() -> str:

@@ -1,0 +1,163 @@
+"""The best rate of a shape from a few, with its uncertainty, and how far the best rates of shapes lie apart."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from shapelaw.errors import UserError
+
+Floats = NDArray[np.float64]
+
+REACH = 4.2
+"""Rates within this factor of the best of them are taken to lie on one parabola: two steps of a factor of two either way."""
+LEVEL = 0.9
+
+
+@dataclass(frozen=True)
+class BestRate:
+    """Minimum of a parabola in log(rate) through the losses around the lowest.
+
+    Args:
+        rate: where it is.
+        low, high: its interval; NaN where there are only as many points as the parabola has coefficients.
+        loss: of the parabola there, nats per token.
+        curvature: second derivative of the loss by log(rate): a rate wrong by a factor f costs curvature / 2 * log(f)^2.
+        points: how many rates it rests on.
+    """
+
+    rate: float
+    low: float
+    high: float
+    loss: float
+    curvature: float
+    points: int
+
+
+def best_rate(rates: ArrayLike, losses: ArrayLike, reach: float = REACH, level: float = LEVEL) -> BestRate:
+    """The best rate of one shape.
+
+    The interval is Student's, from the scatter about the parabola, by the delta method; it holds the parabola's own misfit
+    too, as that is part of the scatter.
+
+    Args:
+        rates: of runs that differ in nothing else; several runs of one rate count each.
+        losses: of their ends, nats per token; those that are not finite are left out.
+        reach: rates within this factor of the one with the lowest loss are used.
+        level: of the interval.
+
+    Raises:
+        UserError: if there are fewer than three rates around the lowest loss, or the minimum is not among them.
+    """
+    x, y = _finite(rates, losses)
+    lowest = x[int(np.argmin(y))]
+    near = np.abs(x - lowest) <= math.log(reach)
+    x, y = x[near], y[near]
+    if lowest in (x.min(), x.max()):
+        where, beyond = ("lowest", "lower") if lowest == x.min() else ("highest", "higher")
+        raise UserError(
+            f"the lowest loss is at the {where} rate tried ({math.exp(lowest):.4g}): the best one may lie beyond; "
+            f"try {beyond} rates"
+        )
+    a, b, c, covariance = _parabola(x - lowest, y)
+    vertex = -b / (2 * a) if a > 0 else math.nan
+    if not x.min() - lowest < vertex < x.max() - lowest:
+        raise UserError(
+            f"the losses around rate {math.exp(lowest):.4g} have no minimum among the rates tried; try rates closer to it"
+        )
+    error = _vertex_error(a, b, covariance, len(x), level)
+    at = lowest + vertex
+    bottom = c - b * b / (4 * a)
+    return BestRate(math.exp(at), math.exp(at - error), math.exp(at + error), bottom, 2 * a, len(x))
+
+
+def _finite(rates: ArrayLike, losses: ArrayLike) -> tuple[Floats, Floats]:
+    rate, loss = np.asarray(rates, dtype=np.float64), np.asarray(losses, dtype=np.float64)
+    kept = np.isfinite(loss)
+    if (rate <= 0).any():
+        raise UserError(f"a rate of {rate.min():g}: allowed are rates above 0")
+    if len(np.unique(rate[kept])) < 3:
+        raise UserError(f"{len(np.unique(rate[kept]))} rates with a finite loss: a best one needs at least 3; try more")
+    return np.log(rate[kept]), loss[kept]
+
+
+def _parabola(x: Floats, y: Floats) -> tuple[float, float, float, Floats]:
+    """Least squares of a x^2 + b x + c; the covariance of (a, b), NaN without a degree of freedom."""
+    design = np.column_stack([x * x, x, np.ones_like(x)])
+    found, *_ = np.linalg.lstsq(design, y)
+    freedom = len(x) - 3
+    scatter = float(np.sum((y - design @ found) ** 2)) / freedom if freedom > 0 else math.nan
+    covariance = scatter * np.linalg.pinv(design.T @ design)[:2, :2]
+    return float(found[0]), float(found[1]), float(found[2]), covariance
+
+
+def _vertex_error(a: float, b: float, covariance: Floats, points: int, level: float) -> float:
+    """Half the interval of -b / (2 a), in log(rate)."""
+    if points <= 3:
+        return math.nan
+    slope = np.array([b / (2 * a * a), -1 / (2 * a)])
+    deviation = math.sqrt(float(slope @ covariance @ slope))
+    return float(stats.t.ppf((1 + level) / 2, points - 3)) * deviation
+
+
+def best_rates(frame: pd.DataFrame, rate: str, level: float = LEVEL) -> pd.DataFrame:
+    """The best rate of every shape; why there is none where there is none.
+
+    Args:
+        frame: one row per run: width, depth, loss (at the same tokens for all runs of a shape) and the column of the rate.
+        rate: that column: lr_base (what the rule multiplies) or lr_eff (the rate itself).
+        level: of the intervals.
+
+    Returns:
+        one row per shape: width, depth, the fields of `BestRate`, and `refused`, the reason or nothing.
+    """
+    rows = []
+    for (width, depth), runs in frame.groupby(["width", "depth"]):
+        row = {"width": width, "depth": depth, "refused": ""}
+        try:
+            rows.append(row | asdict(best_rate(runs[rate], runs["loss"], level=level)))
+        except UserError as error:
+            rows.append(row | {"refused": str(error)})
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far the best rates of shapes lie apart.
+
+    Args:
+        ratio: largest over smallest.
+        deviation: standard deviation of their natural logarithms.
+        shapes: how many.
+        worst_cost: nats that the worst served shape loses at their geometric mean, by its own parabola.
+    """
+
+    ratio: float
+    deviation: float
+    shapes: int
+    worst_cost: float
+
+
+def spread(best: pd.DataFrame) -> Spread:
+    """Spread of a table of `best_rates`; shapes without a best rate are left out.
+
+    Raises:
+        UserError: if fewer than two shapes have one.
+    """
+    kept = best[best["refused"] == ""]
+    if len(kept) < 2:
+        raise UserError(f"{len(kept)} shapes have a best rate: a spread needs two; {'; '.join(best['refused'])}")
+    logs = np.log(kept["rate"].to_numpy(dtype=np.float64))
+    costs = kept["curvature"].to_numpy(dtype=np.float64) / 2 * (logs - logs.mean()) ** 2
+    return Spread(float(np.exp(np.ptp(logs))), float(logs.std(ddof=1)), len(kept), float(costs.max()))
+
+
+def without_rule(lr_base: ArrayLike, width: ArrayLike, depth: ArrayLike, width_unit: float = 1.0) -> Floats:
+    """lr_eff = lr_base / (width_unit * width * sqrt(depth)): the rate that the rule makes of a base rate, unpatched."""
+    scale = width_unit * np.asarray(width, dtype=np.float64) * np.sqrt(np.asarray(depth, dtype=np.float64))
+    return np.asarray(np.asarray(lr_base, dtype=np.float64) / scale)

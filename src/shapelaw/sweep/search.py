@@ -1,0 +1,256 @@
+"""A search on this machine: trials of one or several studies, several at once, each a job like any other's.
+
+Workers go to the study that has the fewest trials running, so that studies side by side hardly try blindly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+from rich.console import Console
+
+from shapelaw.cell import Status, lock, read_state
+from shapelaw.config.values import whole
+from shapelaw.errors import UserError
+from shapelaw.files import write_json
+from shapelaw.sweep.local import Pool, SweepFailed, set_values, task_config
+from shapelaw.sweep.spaces import Space, lines
+from shapelaw.sweep.studies import Study, Ticket, digest, make
+from shapelaw.sweep.task import ChecksMachine, Job, Searches, Task, Trials
+from shapelaw.sweep.view import View
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How to search.
+
+    Args:
+        n_trials: of every study, over all starts, failed and pruned ones included.
+        study_name: of the study, or the beginning of every study's name; None derives it from what is asked.
+        storage: database URL of the studies.
+        max_failure_rate: share of n_trials that may fail before a study is given up.
+        sampler, pruner: configurations of Optuna's.
+    """
+
+    n_trials: int
+    study_name: str | None
+    storage: str
+    max_failure_rate: float
+    sampler: Mapping[str, Any]
+    pruner: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        whole("hydra.sweeper.n_trials", self.n_trials)
+        if not 0 <= self.max_failure_rate <= 1:
+            raise UserError(f"hydra.sweeper.max_failure_rate={self.max_failure_rate:g}: allowed are shares from 0 to 1")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What runs the trials: Hydra's context, the task, the composition of a job from its number and overrides, workers."""
+
+    context: HydraContext
+    task: Task
+    compose: Callable[[int, list[str]], DictConfig]
+    workers: int
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What a study asks: the name it goes by, the hash of what it asks, the overrides its trials share, a probe's config."""
+
+    name: str
+    asks: str
+    fixed: list[str]
+    config: DictConfig
+
+    @property
+    def folder(self) -> Path:
+        """Where the study's lock and result lie."""
+        return Path(self.config.outputs_dir) / "searches" / self.name
+
+
+@dataclass
+class _Line:
+    """A study under way: what its trials are told, and what is still to do."""
+
+    question: _Question
+    study: Study
+    shared: Mapping[str, Any]
+    waiting: list[Ticket]
+    to_ask: int
+    failed: int
+    running: int = 0
+
+
+def search(machine: Machine, blocks: Sequence[list[str]], space: Space, settings: SearchSettings) -> dict[str, Any]:
+    """Run every study to its number of trials; the best values of each by its name.
+
+    Args:
+        machine: what runs the trials.
+        blocks: overrides of each study.
+        space: what they all search.
+        settings: how.
+
+    Raises:
+        UserError: before the first trial, for whatever is wrong.
+        SweepFailed: if a study failed too often, or a trial was interrupted.
+    """
+    task = machine.task
+    if not isinstance(task, Searches):
+        raise UserError(f"hydra/sweeper=optuna: a {task.noun} is nothing to search for; give lists of values instead")
+    make("sampler", settings.sampler)
+    make("pruner", settings.pruner)
+    questions = [_question(machine, block, space, settings, len(blocks) > 1) for block in blocks]
+    if isinstance(task, ChecksMachine):
+        task.check_machine([asked.config for asked in questions for _ in range(settings.n_trials)])
+    trials = [Trials(asked.name, settings.storage, dict(settings.pruner)) for asked in questions]
+    shared = [task.begin_search(asked.config, told) for asked, told in zip(questions, trials, strict=True)]
+    with contextlib.ExitStack() as held:
+        for asked in questions:
+            held.enter_context(lock(asked.folder))
+        lined = [_line(asked, values, space, settings) for asked, values in zip(questions, shared, strict=True)]
+        _Search(machine, lined, settings).run()
+        return _end(task, lined, settings)
+
+
+def _question(machine: Machine, block: list[str], space: Space, settings: SearchSettings, several: bool) -> _Question:
+    """A study's question, checked at both ends and in the middle of its space."""
+    probes = [task_config(machine.compose(0, [*block, *lines(values)])) for values in space.probes()]
+    jobs = machine.task.plan(probes)
+    asks = digest([job.identity for job in jobs], space)
+    stem = jobs[0].folder.name.rpartition("-")[0]
+    name = f"{jobs[0].folder.parent.name}-{stem}-{asks}"
+    if settings.study_name:
+        name = f"{settings.study_name}-{stem}-{asks[:6]}" if several else settings.study_name
+    return _Question(name, asks, block, probes[0])
+
+
+def _line(asked: _Question, shared: Mapping[str, Any], space: Space, settings: SearchSettings) -> _Line:
+    study = Study(asked.name, asked.asks, space, settings.storage, settings.sampler)
+    counts = study.summary().counts
+    to_ask = max(settings.n_trials - sum(counts.values()), 0)
+    return _Line(asked, study, shared, study.started(), to_ask, counts.get("fail", 0))
+
+
+class _Trials(Pool):
+    """A pool whose jobs are not known beforehand."""
+
+    def put(self, config: DictConfig, job: Job) -> None:
+        """Start a job; there is a worker for it."""
+        self.configs.append(config)
+        self.jobs.append(job)
+        self.first[job.identity] = len(self.jobs) - 1
+        self._start(len(self.jobs) - 1)
+
+    def ended(self) -> list[tuple[Job, JobReturn]]:
+        """Jobs that ended since the last call; waits a little for the first."""
+        return [(self.jobs[index], self.results[index]) for index in self._finished()]
+
+
+class _Search:
+    """Asks, runs and tells, until every study has its trials."""
+
+    def __init__(self, machine: Machine, lined: list[_Line], settings: SearchSettings) -> None:
+        self.machine, self.lined, self.settings = machine, lined, settings
+        self.pool = _Trials(machine.context, machine.task, [], [], machine.workers or os.cpu_count() or 1, False)
+        self.asked: dict[str, list[tuple[_Line, Ticket]]] = {}  # by the identity of the running job: doubles share it
+        self.number = 0
+
+    def run(self) -> None:
+        todo = sum(len(line.waiting) + line.to_ask for line in self.lined)
+        done = sum(sum(line.study.summary().counts.values()) - len(line.waiting) for line in self.lined)
+        with View("trial", [], todo, done) as view:
+            try:
+                while self._fill(view) or self.pool.running:
+                    for job, result in self.pool.ended():
+                        self._tell(view, job, result)
+                    view.refresh()
+            finally:
+                self.pool.stop()
+
+    def _fill(self, view: View) -> bool:
+        """Start trials while there are workers; whether any was begun."""
+        begun = False
+        while len(self.pool.running) < self.pool.workers and (line := self._next()):
+            self._begin(view, line)
+            begun = True
+        return begun
+
+    def _next(self) -> _Line | None:
+        """The study to serve next: of those that have trials left, the one with the fewest running."""
+        allowed = self.settings.max_failure_rate * self.settings.n_trials
+        open_ = [line for line in self.lined if (line.waiting or line.to_ask) and line.failed <= allowed]
+        return min(open_, key=lambda line: line.running, default=None)
+
+    def _begin(self, view: View, line: _Line) -> None:
+        if line.waiting:
+            ticket = line.waiting.pop(0)
+        else:
+            ticket = line.study.ask()
+            line.to_ask -= 1
+        config = self.machine.compose(self.number, [*line.question.fixed, *lines(ticket.values)])
+        set_values(config, {**line.shared, "search.trial": ticket.number})
+        self.number += 1
+        job = self.machine.task.plan([task_config(config)])[0]
+        line.running += 1
+        double = job.identity in self.asked
+        self.asked.setdefault(job.identity, []).append((line, ticket))
+        if not double:
+            self.pool.put(config, job)
+            view.started(job)
+
+    def _tell(self, view: View, job: Job, result: JobReturn) -> None:
+        """What became of a job, to every trial that it was."""
+        state, value = read_state(job.folder), result._return_value
+        whole_run = result.status is JobStatus.COMPLETED and value is not None and math.isfinite(value)
+        view.ended(job, "" if result.status is JobStatus.COMPLETED else str(value))
+        for line, ticket in self.asked.pop(job.identity):
+            line.running -= 1
+            if state.status is Status.pruned:
+                line.study.pruned(ticket)
+            elif whole_run:
+                line.study.finished(ticket, value)
+            elif state.status is not Status.interrupted:  # one that was is continued by the next start
+                line.study.failed(ticket, str(value))
+                line.failed += 1
+
+
+def _end(task: Searches, lined: list[_Line], settings: SearchSettings) -> dict[str, Any]:
+    """Record and say what every study found."""
+    console, best, wrong = Console(highlight=False, soft_wrap=True), {}, []
+    for line in lined:
+        summary = line.study.summary()
+        counts = ", ".join(f"{count} {_WORDS[name]}" for name, count in sorted(summary.counts.items()))
+        found = "no trial finished"
+        if summary.best is not None:
+            found = f"best loss {summary.loss:.4f} at {' '.join(lines(summary.best))} (trial {summary.number})"
+        console.print(f"{line.study.name}: {found}; trials: {counts}", markup=False)
+        record = {"best": summary.best, "loss": summary.loss, "trial": summary.number, "trials": dict(summary.counts)}
+        write_json(
+            line.question.folder / "result.json", {"study": line.study.name, "storage": settings.storage, **record}
+        )
+        task.end_search(line.question.config, line.study.name, record)
+        best[line.study.name] = summary.best
+        if line.failed > settings.max_failure_rate * settings.n_trials:
+            wrong.append(
+                f"{line.study.name}: {line.failed} trials failed, of {settings.n_trials} at most "
+                f"{settings.max_failure_rate:.0%} may; narrow the interval, or give a larger hydra.sweeper.max_failure_rate"
+            )
+        elif summary.counts.get("running"):
+            wrong.append(f"{line.study.name}: a trial was interrupted; run the same command again to continue it")
+    if wrong:
+        raise SweepFailed("; ".join(wrong))
+    return best
+
+
+_WORDS = {"complete": "finished", "pruned": "pruned", "fail": "failed", "running": "interrupted", "waiting": "waiting"}
