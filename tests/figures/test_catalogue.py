@@ -62,7 +62,7 @@ def test_hull_lines_are_the_published_ones(published: Evidence) -> None:
 
 def test_rates_are_those_of_the_study(data_dir: Path) -> None:
     found = curves.published_rates()
-    assert len(found) == 23
+    assert len(found) == 24  # four shapes at six rates
     one = found[(found["width"] == 256) & (found["depth"] == 80) & (found["lr_eff"] == 5e-3)].iloc[0]
     assert one["lr_base"] == pytest.approx(5e-3 * 256 * 80**0.5)
     assert one["loss"] == pytest.approx(3.6207480430603023)

@@ -218,7 +218,7 @@ def frame(n: int = 12, **changes: Any) -> pd.DataFrame:
         ({}, {"delta": -1.0}, "delta=-1"),
         ({}, {"delta": float("nan")}, "delta=nan"),
         ({}, {"law": "eq9"}, "law=eq9: allowed are"),
-        ({}, {"method": "guess"}, "allowed are parametric, hull"),
+        ({}, {"method": "guess"}, "allowed are parametric, staged, hull"),
         ({}, {"solver": "adam"}, "solver=adam"),
         ({}, {"starts": "one"}, "starts=one"),
         ({}, {"counting": "some"}, "counting=some"),
@@ -305,7 +305,7 @@ def test_checklist_is_filled(small: RunsTable) -> None:
         ({"schema": "shapelaw.fit", "version": 99}, "version 99 of the schema"),
         ({"version": 1}, "is no fit"),
         ([1], "is no fit"),
-        ({"schema": "shapelaw.fit", "version": 1}, "is not a whole fit"),
+        ({"schema": "shapelaw.fit", "version": 1}, "is damaged"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, content: object, message: str) -> None:

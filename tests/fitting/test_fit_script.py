@@ -28,7 +28,10 @@ def test_a_sweep_of_deltas_leaves_fits_figures_and_runs(published: Script, outpu
     assert done.returncode == 0, done.stderr
     folders = sorted((outputs / "fits").iterdir())
     assert [{file.name for file in folder.iterdir()} for folder in folders] == [
-        {"fit.json", "runs.parquet", "log.txt", "loss_flops.png", "loss_flops.pdf", "residuals.png", "residuals.pdf"}
+        {
+            *("fit.json", "runs.parquet", "log.txt", "tracking.jsonl", "tracking.sent.json"),
+            *("loss_flops.png", "loss_flops.pdf", "residuals.png", "residuals.pdf"),
+        }
     ] * 2
     objectives = sorted(load_fit(folder).objective for folder in folders)
     assert objectives[0] == pytest.approx(2.0750516e-4, rel=1e-7)  # the best known at delta 1e-4

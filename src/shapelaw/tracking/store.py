@@ -66,7 +66,8 @@ def client(uri: str) -> MlflowClient:
     A request is tried twice, so that a launcher says within seconds what is wrong; whoever must not give up tries anew.
     """
     settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(REQUEST_SECONDS)}
-    for key, value in {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", **settings}.items():
+    quiet = ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT")
+    for key, value in {**dict.fromkeys(quiet, "true"), **settings}.items():
         os.environ.setdefault(key, value)
     for name in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
