@@ -56,9 +56,12 @@ def test_two_launchers_at_once_submit_every_cell_once(bench: Bench) -> None:
     assert len(bench.arrays()) == 3, "the runs, their first branches, their second branches"
     await_(bench.finished(6), what=lambda: bench.states)
     assert {state.attempts for state in bench.states.values()} == {1}
-    rows = bench.table()
-    ends = rows.groupby(["width", "depth", "run"]).tokens.max().groupby(["width", "depth"]).apply(sorted)
-    assert ends.tolist() == [[17 * 128, 20 * 128, 21 * 128]] * 2
+
+    def ends() -> list[list[int]]:  # the last metrics are delivered after a cell's state says that it is finished
+        last = bench.table().groupby(["width", "depth", "run"]).tokens.max()
+        return last.groupby(["width", "depth"]).apply(sorted).tolist()
+
+    await_(lambda: ends() == [[17 * 128, 20 * 128, 21 * 128]] * 2, what=ends)
     began = {name: min(bench.accounted(bench.job_of(name), "Start")) for name in bench.states}
     ended = {name: max(bench.accounted(bench.job_of(name), "End")) for name in bench.states}
     parents = {name: parent_of(bench, name) for name in bench.states}
@@ -112,7 +115,7 @@ def test_the_first_failed_cell_can_stop_the_others(bench: Bench) -> None:
     )
     done = bench.run(*sweep, WAIT, "hydra.launcher.stop_on_failure=true", "hydra.launcher.max_attempts=1")
     assert done.returncode == 1
-    assert "the training loss is" in done.stderr
+    assert "the run diverged at step" in done.stderr
     assert "1 jobs cancelled, as hydra.launcher.stop_on_failure is set" in done.stderr
     assert "2 of 2 cells failed, after hydra.launcher.max_attempts=1" in done.stderr
     assert slurm("squeue", "-h", "-j", ",".join(bench.arrays()), "-t", "PENDING,RUNNING") == ""
@@ -126,7 +129,7 @@ def test_packed_cells_share_a_job(bench: Bench, tmp_path: Path) -> None:
     sweep = ("shape=16x1", "lr_base=1e30,5", "optim.clip_norm=0", "tracker=none", override, "hydra.launcher.pack=2")
     done = bench.run(*sweep, WAIT)
     assert done.returncode == 1
-    assert "the training loss is" in done.stderr, done.stderr
+    assert "the run diverged at step" in done.stderr, done.stderr
     assert "1 of 2 cells failed; run the same command again" in done.stderr
     assert sorted(status.value for status in bench.statuses()) == ["failed", "finished"]
     (array,) = bench.arrays()
