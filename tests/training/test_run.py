@@ -122,8 +122,8 @@ def test_a_checkpoint_of_another_format_is_refused_and_stays(composed: Compose) 
     steps = checkpoint_steps(cell.folder)
     for step in steps:
         state = checkpoint_path(cell.folder, step) / "state.json"
-        state.write_text(state.read_text().replace('"version": 1', '"version": 2'))
-    with pytest.raises(UserError, match="of format 2; this version reads 1"):
+        state.write_text(state.read_text().replace('"version": 2', '"version": 3'))
+    with pytest.raises(UserError, match="of format 3; this version reads 1 and 2"):
         train(composed)
     assert checkpoint_steps(cell.folder) == steps
 
