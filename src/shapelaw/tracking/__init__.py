@@ -20,7 +20,7 @@ from shapelaw.tracking.protocol import (
     Tracker,
     further_loss,
 )
-from shapelaw.tracking.reading import places, read_runs
+from shapelaw.tracking.reading import places, read_noise, read_runs
 from shapelaw.tracking.store import Store, begin, client, close_parent, close_search, open_search, open_store
 
 __all__ = [
@@ -45,5 +45,6 @@ __all__ = [
     "open_search",
     "open_store",
     "places",
+    "read_noise",
     "read_runs",
 ]

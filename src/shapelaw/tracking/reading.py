@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shapelaw.errors import UserError
-from shapelaw.tracking.protocol import DEVICE_HOURS, DIVERGED_TAG, FURTHER_LOSS, PRUNED_TAG, ROLLBACKS, VAL_LOSS
+from shapelaw.tracking.protocol import (
+    DEVICE_HOURS,
+    DIVERGED_TAG,
+    FURTHER_LOSS,
+    NOISE_GRAD_SQ,
+    NOISE_TRACE,
+    PRUNED_TAG,
+    ROLLBACKS,
+    VAL_LOSS,
+)
 from shapelaw.tracking.store import IDENTITY_TAG, KIND_TAG, SQLITE, client, unreachable
 
 if TYPE_CHECKING:
@@ -77,6 +86,42 @@ def read_runs(uri: str, experiment: str) -> pd.DataFrame:
             f"runs.experiment={experiment}: no run has a validation yet; train some with `python train.py -m ...`"
         )
     return pd.DataFrame(rows)
+
+
+def read_noise(uri: str, experiment: str) -> pd.DataFrame:
+    """The gradient noise scale of an experiment's runs, one row per measurement.
+
+    Columns: run, width, depth, batch_tokens, tokens, grad_sq, trace (of one token), and loss, the held-out one interpolated
+    in log(tokens); measurements before a run's first validation or after its last are left out.
+
+    Raises:
+        UserError: if there is no such store or experiment, or nothing was measured.
+    """
+    import numpy as np
+    import pandas as pd
+
+    with unreachable(uri):
+        store = _existing(uri)
+        found = store.get_experiment_by_name(experiment)
+        runs = [] if found is None else _search(store, found.experiment_id, "train")
+        runs = [run for run in runs if NOISE_TRACE in run.data.metrics and VAL_LOSS in run.data.metrics]
+        values = histories(uri, store, [run.info.run_id for run in runs], (VAL_LOSS, NOISE_GRAD_SQ, NOISE_TRACE))
+    frames = []
+    for run in runs:
+        curves = [{v.tokens: v.value for v in values[run.info.run_id, key]} for key in (NOISE_GRAD_SQ, NOISE_TRACE)]
+        losses = {v.tokens: v.value for v in values[run.info.run_id, VAL_LOSS]}
+        tokens = np.array([t for t in sorted(curves[0]) if min(losses) <= t <= max(losses)], dtype=float)
+        loss = np.interp(np.log(tokens), np.log(list(losses)), list(losses.values()))
+        fixed = {"run": run.data.tags[IDENTITY_TAG], **{key: int(run.data.params[key]) for key in WHOLE[:2]}}
+        fixed["batch_tokens"] = int(run.data.params["batch_tokens"])
+        columns = {"tokens": tokens, "loss": loss, "grad_sq": [curves[0][t] for t in tokens]}
+        frames.append(pd.DataFrame(columns | {"trace": [curves[1][t] for t in tokens]}).assign(**fixed))
+    if not frames:
+        raise UserError(
+            f"runs.experiment={experiment}: no run measured its noise scale; train some with noise.every_steps=10 and "
+            "micro_batch_sequences=N"
+        )
+    return pd.concat(frames, ignore_index=True)
 
 
 def places(uri: str, experiment: str, kind: str) -> tuple[str, dict[str, str]]:
