@@ -112,7 +112,10 @@ def read_noise(uri: str, experiment: str) -> pd.DataFrame:
         losses = {v.tokens: v.value for v in values[run.info.run_id, VAL_LOSS]}
         tokens = np.array([t for t in sorted(curves[0]) if min(losses) <= t <= max(losses)], dtype=float)
         loss = np.interp(np.log(tokens), np.log(list(losses)), list(losses.values()))
-        fixed: dict[str, Any] = {"run": run.data.tags[IDENTITY_TAG], **{key: int(run.data.params[key]) for key in WHOLE[:2]}}
+        fixed: dict[str, Any] = {
+            "run": run.data.tags[IDENTITY_TAG],
+            **{key: int(run.data.params[key]) for key in WHOLE[:2]},
+        }
         fixed["batch_tokens"] = int(run.data.params["batch_tokens"])
         columns = {"tokens": tokens, "loss": loss, "grad_sq": [curves[0][t] for t in tokens]}
         frames.append(pd.DataFrame(columns | {"trace": [curves[1][t] for t in tokens]}).assign(**fixed))
