@@ -161,7 +161,9 @@ class Bench:
         return slurm("sacct", "-D", "-X", "-n", "-P", "-j", job, "-o", field).split("\n")[:-1]
 
     def table(self) -> pd.DataFrame:
-        """The runs table."""
+        """The runs table, once every job has ended: a cell is finished shortly before its last metrics are delivered."""
+        jobs = ("squeue", "-h", "-j", ",".join(self.arrays()))
+        await_(lambda: not self.arrays() or slurm(*jobs) == "")
         return read_runs(f"sqlite:///{self.outputs}/mlflow.db", "tiny")
 
     def cancel(self) -> None:

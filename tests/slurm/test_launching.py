@@ -56,12 +56,9 @@ def test_two_launchers_at_once_submit_every_cell_once(bench: Bench) -> None:
     assert len(bench.arrays()) == 3, "the runs, their first branches, their second branches"
     await_(bench.finished(6), what=lambda: bench.states)
     assert {state.attempts for state in bench.states.values()} == {1}
-
-    def ends() -> list[list[int]]:  # the last metrics are delivered after a cell's state says that it is finished
-        last = bench.table().groupby(["width", "depth", "run"]).tokens.max()
-        return last.groupby(["width", "depth"]).apply(sorted).tolist()
-
-    await_(lambda: ends() == [[17 * 128, 20 * 128, 21 * 128]] * 2, what=ends)
+    rows = bench.table()
+    ends = rows.groupby(["width", "depth", "run"]).tokens.max().groupby(["width", "depth"]).apply(sorted)
+    assert ends.tolist() == [[17 * 128, 20 * 128, 21 * 128]] * 2
     began = {name: min(bench.accounted(bench.job_of(name), "Start")) for name in bench.states}
     ended = {name: max(bench.accounted(bench.job_of(name), "End")) for name in bench.states}
     parents = {name: parent_of(bench, name) for name in bench.states}
