@@ -58,7 +58,7 @@ def test_a_flipped_byte_of_a_shard_is_seen_before_the_first_step(
 ) -> None:
     mine = tmp_path / "corpora"
     shutil.copytree(corpora, mine)
-    shard = next(mine.glob("*/train-*.bin"))
+    shard = next(mine.glob("text-bytes/train-*.bin"))
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 4
     shard.write_bytes(content)
@@ -72,7 +72,7 @@ def test_a_flipped_byte_of_a_shard_is_seen_before_the_first_step(
 def test_a_corpus_without_its_manifest_is_not_trained_on(composed: Compose, corpora: Path, tmp_path: Path) -> None:
     mine = tmp_path / "corpora"
     shutil.copytree(corpora, mine)
-    next(mine.glob("*/manifest.json")).unlink()
+    (mine / "text-bytes" / "manifest.json").unlink()
     with pytest.raises(UserError, match=r"no prepared corpus; run: python prepare\.py"):
         prepared(composed, f"data_dir={mine}")
 
