@@ -22,14 +22,13 @@ $(READY): pyproject.toml scripts/setup.sh
 	PYTHON=$(PYTHON) VENV=$(VENV) TORCH=$(TORCH) LOCKED=$(LOCKED) bash scripts/setup.sh
 	@touch $@
 
-demo: $(READY) ## corpus, a sweep of 12 shapes x 2 rates, cooldowns, fits, a page of figures: about 7 minutes on 2 cores
+demo: $(READY) ## corpus, a sweep of 12 shapes x 2 rates, cooldowns, fits, a picture: about 7 minutes on 2 cores
 	@start=$$SECONDS; set -e; \
 	$(BIN)/python prepare.py; \
 	$(BIN)/python train.py -m 'shape=glob(*)' lr_base=5,2.5; \
 	$(BIN)/python train.py -m sweeps=cooldown_nano; \
 	$(BIN)/python fit.py -m sweeps=demo; \
-	$(BIN)/python report.py; \
-	echo "demo took $$((SECONDS - start)) s; the runs and fits: make ui"
+	echo "demo took $$((SECONDS - start)) s; figures and a page of it: make report; the runs and fits: make ui"
 
 report: $(READY) ## figures and a page of the suite's runs, under outputs/reports
 	$(BIN)/python report.py

@@ -89,7 +89,6 @@ def three_fits(script: Script, folder: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow
 def test_a_sweep_and_its_fits_are_compared(sweep: Sweep, script: Script, outputs: Path, tmp_path: Path) -> None:
     assert sweep("-m", "shape=16x1,32x1", "lr_base=5").returncode == 0
     assert sweep("-m", "shape=16x2", "lr_base=5,2.5").returncode == 0
@@ -117,7 +116,7 @@ def _the_sweep_alone(page: Chrome, identity: str) -> None:
     box.send_keys(f"tags.`shapelaw.sweep` = '{identity}'", Keys.ENTER)
     until(page, lambda page: "2 matching runs" in text(page))
     for axis in ("cost/flops", "cost/tokens"):
-        until(page, lambda page, axis=axis: curves(page, axis, "val/loss") == (2, 10))
+        until(page, lambda page, axis=axis: curves(page, axis) in ((2, 10), (4, 10)))  # curves twice where smoothed
 
 
 def _compared(page: Chrome) -> None:
@@ -130,4 +129,4 @@ def _compared(page: Chrome) -> None:
     assert "lr_base" in shown
     click(page, "a[href*='metric'][href*='val']")
     names = [f"16x2 lr_base={rate} (val/loss)" for rate in ("5", "2.5")]
-    until(page, lambda page: curves(page, *names)[0] >= 2)  # each drawn twice where MLflow smooths them
+    until(page, lambda page: all(name in text(page) for name in names) and curves(page, "Step")[0] >= 2)
