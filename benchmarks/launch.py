@@ -28,20 +28,22 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        environment = counting(folder) | {"SHAPELAW_OUTPUTS": str(folder / "outputs"), "SHAPELAW_SUITE": "nano"}
+        environment = (
+            os.environ | counting(folder) | {"SHAPELAW_OUTPUTS": str(folder / "outputs"), "SHAPELAW_SUITE": "nano"}
+        )
         subprocess.run([sys.executable, ROOT / "prepare.py"], env=environment, check=True, capture_output=True)
         thousand(folder, environment)
         first_step(folder, environment)
 
 
 def counting(folder: Path) -> dict[str, str]:
-    """An environment in which calls to SLURM's programs are noted in a file."""
+    """The PATH on which calls to SLURM's programs are noted in FOLDER/calls: program and time in seconds, a line each."""
     (folder / "bin").mkdir()
     for program in COUNTED:
         real, stand_in = shutil.which(program), folder / "bin" / program
-        stand_in.write_text(f'#!/bin/sh\necho {program} >> {folder}/calls\nexec {real} "$@"\n')
+        stand_in.write_text(f'#!/bin/sh\necho {program} $(date +%s.%N) >> {folder}/calls\nexec {real} "$@"\n')
         stand_in.chmod(0o755)
-    return os.environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+    return {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
 
 
 def thousand(folder: Path, environment: dict[str, str]) -> None:
@@ -53,7 +55,7 @@ def thousand(folder: Path, environment: dict[str, str]) -> None:
         start = time.perf_counter()
         done = launch(sweep, environment)
         seconds = time.perf_counter() - start
-        calls = (folder / "calls").read_text().split()
+        calls = [line.split()[0] for line in (folder / "calls").read_text().splitlines()]
         (folder / "calls").unlink()
         counts = ", ".join(f"{calls.count(program)} {program}" for program in COUNTED)
         print(f"{what}: {seconds:.0f} s ({seconds / CELLS * 1000:.0f} ms a cell), calls: {counts}")

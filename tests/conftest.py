@@ -26,8 +26,8 @@ ONE_WORKER = ("tests/slurm/", "tests/parallel/test_parallel.py", "tests/tracking
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """Every test goes wherever there is room, but those of ONE_WORKER stay together. (xdist 3.8 groups by the mark
-    xdist_group through a field that pytest 9.2's items do not have any more.)"""
+    """Every test goes wherever there is room, but those of ONE_WORKER stay together. (xdist 3.8's own mark
+    for it reads a field that pytest 9.2's items do not have any more.)"""
     from xdist.scheduler import LoadScopeScheduling
 
     class Together(LoadScopeScheduling):

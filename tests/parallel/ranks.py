@@ -59,13 +59,14 @@ def name_of(layout: Layout) -> str:
 
 
 @contextlib.contextmanager
-def joined(world: int, rank: int, store: Path) -> Iterator[None]:
-    """The process group of the first so many processes; one alone needs none."""
-    if world > 1:
+def placed(layout: Layout, rank: int, store: Path) -> Iterator[Placement]:
+    """The placement of a layout in a process group of its own, which ends with it: gloo's threads would pile up, a
+    thousand for thirty groups. One process alone needs no group."""
+    if layout.world > 1:
         patience = datetime.timedelta(minutes=10)
-        dist.init_process_group("gloo", f"file://{store}", timeout=patience, rank=rank, world_size=world)
-    yield
-    if world > 1:
+        dist.init_process_group("gloo", f"file://{store}", timeout=patience, rank=rank, world_size=layout.world)
+    yield place(layout, rank, torch.device("cpu"))
+    if layout.world > 1:
         dist.barrier()
         dist.destroy_process_group()
 
@@ -77,12 +78,11 @@ def initial_weights() -> dict[str, torch.Tensor]:
     return {name: initial_weight(name, p.shape, SPEC.shape, 3).to(torch.get_default_dtype()) for name, p in sizes}
 
 
-def built(layout: Layout, rank: int) -> tuple[Placement, Any, torch.optim.AdamW]:
-    placement = place(layout, rank, torch.device("cpu"))
+def built(placement: Placement, rank: int) -> tuple[Any, torch.optim.AdamW]:
     torch.manual_seed(rank)  # unequal on purpose: nothing may depend on a process's own generator
     model = placement.build(SPEC)
     checkpoint.set_weights(model, initial_weights(), placement, Path("start"))
-    return placement, model, build_adamw(model, LR)
+    return model, build_adamw(model, LR)
 
 
 def step(
@@ -114,9 +114,9 @@ def mean_of_all(value: torch.Tensor) -> torch.Tensor:
     return value
 
 
-def measure(layout: Layout, rank: int, folder: Path) -> dict[str, Any]:
+def measure(placement: Placement, rank: int, folder: Path) -> dict[str, Any]:
     """Gradients and norm of a first step, then the losses of 20 AdamW steps with a clip that bites, and a checkpoint."""
-    placement, model, optimizer = built(layout, rank)
+    model, optimizer = built(placement, rank)
     start = {name: placement.full(name, p.detach()) for name, p in model.named_parameters()}
     equal = all(torch.equal(start[name], full) for name, full in initial_weights().items())
     first = step(placement, model, optimizer, 0, clip=0)
@@ -126,7 +126,7 @@ def measure(layout: Layout, rank: int, folder: Path) -> dict[str, Any]:
     optimizer.zero_grad(set_to_none=True)
     losses = [float(step(placement, model, optimizer, number)) for number in range(STEPS)]
     if torch.get_default_dtype() is torch.float32:
-        checkpoint.save(folder / "saved" / name_of(layout), model, optimizer, Progress(STEPS), placement)
+        checkpoint.save(folder / "saved" / name_of(placement.layout), model, optimizer, Progress(STEPS), placement)
     return {
         "started_equal": float(mean_of_all(torch.tensor(float(equal)))),
         "loss": float(first),
@@ -138,9 +138,9 @@ def measure(layout: Layout, rank: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def resume(layout: Layout, rank: int, folder: Path, source: str) -> dict[str, Any]:
+def resume(placement: Placement, rank: int, folder: Path, source: str) -> dict[str, Any]:
     """Loads another layout's checkpoint and saves it again: the checksums of both, and the loss of the next two steps."""
-    placement, model, optimizer = built(layout, rank)
+    model, optimizer = built(placement, rank)
     progress = checkpoint.load_newest(folder / "saved" / source, model, optimizer, placement)
     again = folder / "again"
     written = checkpoint.save(again, model, optimizer, progress, placement)
@@ -158,31 +158,33 @@ def resume(layout: Layout, rank: int, folder: Path, source: str) -> dict[str, An
 def measure_all(world: int, rank: int, folder: Path, which: str) -> dict[str, Any]:
     """Every layout in float32 and float64."""
     results = {}
-    for dtype, layout in itertools.product((torch.float32, torch.float64), chosen(world, which)):
-        torch.set_default_dtype(dtype)
-        results[f"{name_of(layout)}-{str(dtype)[-2:]}"] = measure(layout, rank, folder)
-    torch.set_default_dtype(torch.float32)
+    for layout in chosen(world, which):
+        with placed(layout, rank, folder / f"measure-{name_of(layout)}.store") as placement:
+            for dtype in (torch.float32, torch.float64):
+                torch.set_default_dtype(dtype)
+                results[f"{name_of(layout)}-{str(dtype)[-2:]}"] = measure(placement, rank, folder)
+        torch.set_default_dtype(torch.float32)
     return results
 
 
 def resume_all(world: int, rank: int, folder: Path, which: str) -> dict[str, Any]:
     """Every layout from the checkpoint of every other and its own."""
-    sources = sorted(path.name for path in (folder / "saved").iterdir())
-    pairs = itertools.product(chosen(world, which), sources)
-    return {f"{source} in {name_of(layout)}": resume(layout, rank, folder, source) for layout, source in pairs}
+    results = {}
+    for layout in chosen(world, which):
+        with placed(layout, rank, folder / f"resume-{name_of(layout)}.store") as placement:
+            for source in sorted(path.name for path in (folder / "saved").iterdir()):  # whole: all joined
+                results[f"{source} in {name_of(layout)}"] = resume(placement, rank, folder, source)
+    return results
 
 
 def main(folder: Path, which: str) -> None:
     torch.set_num_threads(1)
     rank = int(os.environ["RANK"])
     for phase, world in itertools.product((measure_all, resume_all), WORLDS):
-        if rank >= world:
-            continue
-        name = f"{phase.__name__}-{world}"
-        with joined(world, rank, folder / f"{name}.store"):
+        if rank < world:
             results = phase(world, rank, folder, which)
             if rank == 0:
-                torch.save(results, folder / f"{name}.pt")
+                torch.save(results, folder / f"{phase.__name__}-{world}.pt")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from shapelaw.config import ParallelConfig, ParallelKind
 from shapelaw.errors import UserError
 from shapelaw.parallel.layout import Layout, check_degrees, check_matrices
 from shapelaw.parallel.matrices import coordinates, join, part, split_of
+from shapelaw.parallel.placement import place
 from shapelaw.shapes import Shape
 
 TOLERANCE = {"32": 5e-6, "64": 1e-12}
@@ -65,7 +66,6 @@ def names(which: str) -> list[str]:
     return [name_of(layout) for world in WORLDS for layout in chosen(world, which)]
 
 
-@pytest.mark.xdist_group("layouts")
 def test_every_layout_equals_one_process(measured: tuple[str, Path]) -> None:
     """Loss and gradients of a step of two micro-batches, the clip's norm, and the losses of 20 AdamW steps."""
     which, folder = measured
@@ -84,7 +84,6 @@ def test_every_layout_equals_one_process(measured: tuple[str, Path]) -> None:
         assert alone["norm"] > 0.5  # so that the clip of those steps bites
 
 
-@pytest.mark.xdist_group("layouts")
 def test_a_checkpoint_of_any_layout_continues_in_any_other(measured: tuple[str, Path]) -> None:
     """Loaded and saved again the files are the same, byte for byte: weights, moments, counts. Then two steps."""
     which, folder = measured
@@ -96,13 +95,11 @@ def test_a_checkpoint_of_any_layout_continues_in_any_other(measured: tuple[str, 
         assert found["losses"] == pytest.approx(expected, abs=TOLERANCE["32"]), name
 
 
-@pytest.mark.xdist_group("layouts")
 def test_every_process_starts_from_the_same_weights(measured: tuple[str, Path]) -> None:
     """The processes' own generators were seeded apart; AxoNN's layers would draw from them."""
     assert {found["started_equal"] for found in results(measured[1], "measure_all").values()} == {1.0}
 
 
-@pytest.mark.xdist_group("layouts")
 def test_no_matrix_is_passed_over_and_nothing_has_a_bias(measured: tuple[str, Path]) -> None:
     """AxoNN leaves what it cannot split as torch's own layer, without a word; its bias gradients are wrong."""
     for name, found in results(measured[1], "measure_all").items():
@@ -160,7 +157,7 @@ def test_what_does_not_divide_is_refused(degrees: dict[str, int], vocab_size: in
 def test_parts_make_up_the_whole(degrees: tuple[int, int, int]) -> None:
     """Each part joined is the full tensor, bit for bit, and queries stay with their keys and values."""
     layout = Layout(ParallelKind.axonn, *degrees)
-    _, model, _ = built(Layout(ParallelKind.single), 0)
+    model, _ = built(place(Layout(ParallelKind.single), 0, torch.device("cpu")), 0)
     ranks = range(layout.world // layout.data)
     for name, full in model.named_parameters():
         split = split_of(name, SPEC.shape)

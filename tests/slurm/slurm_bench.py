@@ -97,10 +97,10 @@ class Bench:
             "SLOW_UNTIL_RESTART": str(self.slow_until),
         }
 
-    def run(self, *overrides: str) -> Done:
+    def run(self, *overrides: str, **environment: str) -> Done:
         """Run a launcher to its end."""
-        command = self.command(*overrides)
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=LONG, env=self.environment)
+        command, env = self.command(*overrides), self.environment | environment
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=LONG, env=env)
 
     def run_here(self, *overrides: str) -> None:
         """Train one cell without a scheduler."""

@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from launch import counting
 from omegaconf import OmegaConf
 from slurm_bench import LONG, ON_SANDBOX, Bench, await_, slurm
 
 from shapelaw.cell import Status
 from shapelaw.sweep.accounting import max_array_size
+from shapelaw.sweep.slurm import POLL_SECONDS
 
 pytestmark = ON_SANDBOX
 WAIT = "hydra.launcher.wait=true"
@@ -26,16 +29,21 @@ def array_size() -> Sequence[str]:
     return () if max_array_size() == FIVE else (f"hydra.launcher.max_array_size={FIVE}",)
 
 
-def test_submitted_left_killed_and_reattached(bench: Bench) -> None:
-    """Twelve cells in arrays of at most five; the launcher is killed while it waits; the same command takes up again."""
+def test_submitted_left_killed_and_reattached(bench: Bench, tmp_path: Path) -> None:
+    """Twelve cells in arrays of at most five; the launcher is killed while it waits; the same command takes up again, and
+    asks the scheduler no more than once in ten seconds."""
     sweep = ("shape=glob(*)", "lr_base=5,2.5,1,0.5", *array_size())
     launcher = bench.start(*sweep, WAIT)
     await_(lambda: len(bench.arrays()) == 3, what=bench.said.read_text)
     launcher.kill()
     launcher.wait(timeout=60)
-    again = bench.run(*sweep, WAIT)
+    again = bench.run(*sweep, WAIT, **counting(tmp_path))
     assert again.returncode == 0, again.stderr
     assert re.search(r"12 cells: .*; 0 submitted now", again.stderr)
+    calls = [line.split() for line in (tmp_path / "calls").read_text().splitlines()]
+    assert {program for program, _ in calls} == {"sacct"}
+    assert len(calls) > 1, "it waited for its cells"
+    assert min(np.diff([float(second) for _, second in calls])) > POLL_SECONDS - 0.5
     assert bench.statuses() == [Status.finished] * 12
     assert {state.attempts for state in bench.states.values()} == {1}
     assert bench.table().groupby("run").size().tolist() == [5] * 12

@@ -18,7 +18,6 @@ from shapelaw.tracking import VAL_LOSS, client, deliver_left, read_runs
 from support import ROOT, Script
 from tracked import journaled, stored, tracker
 
-pytestmark = pytest.mark.xdist_group("mlflow_server")  # one server for all of them
 LONG = (
     "shape=16x1",
     "tokens=128000",
