@@ -1,15 +1,20 @@
-"""A real MLflow server on the loopback address, that tests start, kill and start again."""
+"""A real MLflow server on the loopback address, that tests start, kill and start again; and a gate that asks for a password."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import http.client
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 
@@ -52,3 +57,39 @@ class MlflowServer:
         if self._process is not None and self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(30)
+
+
+@contextlib.contextmanager
+def gate(port: int, user: str, password: str) -> Iterator[int]:
+    """A port of the loopback address that hands requests on to another one, if they come with a user's password."""
+    expected = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+    class Gate(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def hand_on(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if self.headers.get("Authorization") != expected:
+                return self.answer(401, [], b"give a password")
+            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as inner:
+                inner.request(self.command, self.path, body, {**self.headers, "Host": f"127.0.0.1:{port}"})
+                got = inner.getresponse()
+                kept = [(key, value) for key, value in got.getheaders() if key.lower() == "content-type"]
+                return self.answer(got.status, kept, got.read())
+
+        def answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+            self.send_response(status)
+            for key, value in [*headers, ("Content-Length", str(len(body)))]:
+                self.send_header(key, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, form: str, *values: object) -> None:
+            """Say nothing."""
+
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = hand_on
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Gate) as served:
+        threading.Thread(target=served.serve_forever, daemon=True).start()
+        yield served.server_address[1]
+        served.shutdown()

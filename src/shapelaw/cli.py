@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from shapelaw.config import FitConfig, PrepareConfig, PrescribeConfig, ReportConfig, TrainConfig, store_schemas
 from shapelaw.errors import UserError
+from shapelaw.secrets import hidden
 
 BAD_INPUT = 2
 FAILED = 1
@@ -173,4 +174,4 @@ def _line(error: BaseException) -> str:
 
 
 def _say(message: str) -> None:
-    sys.stderr.write(f"shapelaw: {' '.join(message.split())}\n")
+    sys.stderr.write(f"shapelaw: {hidden(' '.join(message.split()))}\n")

@@ -1,7 +1,7 @@
 """Inputs broken at random, place by place: each must be refused in one line, or do no harm.
 
 `python tests/trust/fuzz.py 1000` prints the table of docs/guarantees.md: cases, refused, accepted for each place. A case that
-raises anything but a clear message, or is accepted and changes a result, ends it with that case.
+raises anything but a clear message, or is accepted and changes a result, ends its place, is printed, and makes the exit code 1.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 import os
 import sys
 import tempfile
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,8 +30,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from shapelaw.cell import State, Status, cell_of, corpus_folder, read_state
 from shapelaw.cli import _keys, explain, set_environment
-from shapelaw.config import FitConfig, ParallelKind, TrainConfig, store_schemas, to_dataclass
+from shapelaw.config import (
+    FitConfig,
+    ParallelKind,
+    PrescribeConfig,
+    ReportConfig,
+    TrainConfig,
+    store_schemas,
+    to_dataclass,
+)
+from shapelaw.counting import params_total
 from shapelaw.data import BytesChoice, TextSource, load_corpus, prepare
+from shapelaw.figures.catalogue import chosen
 from shapelaw.files import SEAL
 from shapelaw.fitting.fit import fit
 from shapelaw.fitting.result import load_fit
@@ -40,6 +51,9 @@ from shapelaw.model.initialisation import initial_weight
 from shapelaw.optim import AdamWSpec, build_adamw
 from shapelaw.parallel.layout import Layout
 from shapelaw.parallel.placement import place
+from shapelaw.prescribe.task import answer
+from shapelaw.report import write
+from shapelaw.report.task import evidence_of, folder_of, page_of
 from shapelaw.runs import load_runs
 from shapelaw.shapes import Shape
 from shapelaw.training import checkpoint
@@ -350,7 +364,7 @@ def _table(folder: Path) -> Place:
 
 
 def _scripts(folder: Path) -> list[Place]:
-    """The command lines of train.py, fit.py and prescribe.py: a random key gets a random value."""
+    """The command lines of the scripts: a random key gets a random value."""
     folder.mkdir()
     os.environ |= {"SHAPELAW_SUITE": str(TINY), "SHAPELAW_OUTPUTS": str(folder / "outputs")}
     set_environment(ROOT)
@@ -374,11 +388,58 @@ def _scripts(folder: Path) -> list[Place]:
         assert math.isfinite(result.objective)
         assert all(math.isfinite(value) for value in result.parameters.values())
 
+    def prescribed(config: DictConfig) -> None:
+        asked: PrescribeConfig = to_dataclass(config)
+        answers = answer(asked)
+        values = answers.main.values
+        assert all(math.isfinite(value) for value in values.values())
+        assert values["loss"] > 0
+        assert values["tokens"] > 0
+        if asked.budget is not None and asked.objective.name == "flops":
+            assert values["flops"] <= asked.budget * (1 + 1e-9)
+
+    def reported(config: DictConfig) -> None:
+        asked: ReportConfig = to_dataclass(config)
+        chosen(asked.figures)
+        evidence = evidence_of(asked)
+        assert Path(asked.outputs_dir) / "reports" in folder_of(asked).parents
+        page = page_of(asked, evidence, [], folder / "reports" / "page")
+        assert math.isfinite(page.budget)
+        assert page.budget > 0
+        assert write(page).stat().st_size > 10_000
+
+    shapes = folder / "shapes.csv"
+    _shaped_runs().to_csv(shapes, index=False)
+    runs = load_runs("csv", path=str(shapes))
+    (folder / "fit").mkdir()
+    fit(runs, law="interaction").save(folder / "fit")
+    runs.to_parquet(folder / "fit" / "runs.parquet")
     fit_base = ["runs=csv", f"runs.path={table}", "bootstrap=none", "tracker=none", "plots=false"]
+    prescribe_base = [f"fit={folder / 'fit'}", "budget=1e21"]
+    report_base = ["runs=csv", f"runs.path={shapes}", "bootstrap=none", "tracker=none"]
     return [
         _script("train", TrainConfig, train, [], 0.5),
         _script("fit", FitConfig, fitted, fit_base, 0.25),
+        _script("prescribe", PrescribeConfig, prescribed, prescribe_base, 0.25),
+        _script("report", ReportConfig, reported, report_base, 0.25),
     ]
+
+
+def _shaped_runs() -> pd.DataFrame:
+    """Runs of six shapes at three token counts whose losses follow a law."""
+    shapes = ((256, 23), (512, 12), (768, 45), (1024, 28), (1792, 18), (2048, 27))
+    rows = [(width, depth, tokens) for width, depth in shapes for tokens in (1e10, 3e10, 1e11)]
+    frame = pd.DataFrame(rows, columns=["width", "depth", "tokens"])
+    params = params_total(frame["width"].to_numpy(), frame["depth"].to_numpy(), 50_304)
+    loss = (
+        1.5
+        + 3 * frame["width"] ** -0.3
+        + 2 * frame["depth"] ** -0.8
+        + 300 / params**0.34
+        + 400 / frame["tokens"] ** 0.3
+    )
+    names = frame["width"].astype(str) + "x" + frame["depth"].astype(str)
+    return frame.assign(run=names, params=params, loss=loss, vocab_size=50_304, lr_base=5.0, cooldown=0.0)
 
 
 def _script(name: str, schema: type[Any], work: Callable[[DictConfig], None], base: list[str], share: float) -> Place:
@@ -408,16 +469,26 @@ def quoted(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def main(cases: int) -> None:
-    """Print the table."""
+def main(cases: int) -> int:
+    """Print the table, a line as soon as it is known; the exit code."""
+    _print("| place | cases | refused with a message | accepted without harm | failed silently or otherwise |")
+    _print("| --- | --- | --- | --- | --- |")
+    failed = 0
     with tempfile.TemporaryDirectory() as name:
-        lines = ["| place | cases | refused with a message | accepted without harm | failed silently or otherwise |"]
-        lines += ["| --- | --- | --- | --- | --- |"]
         for place in all_places(Path(name)):
-            tally = run(place, cases)
-            lines.append(f"| {place.name} | {tally.total():,} | {tally['refused']:,} | {tally['accepted']:,} | 0 |")
-    sys.stdout.write("\n".join(lines) + "\n")
+            try:
+                tally = run(place, cases)
+                _print(f"| {place.name} | {tally.total():,} | {tally['refused']:,} | {tally['accepted']:,} | 0 |")
+            except Exception:
+                failed += 1
+                _print(f"| {place.name} | | | | 1: {traceback.format_exc()} |")
+    return int(failed > 0)
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    sys.exit(main(int(sys.argv[1])))

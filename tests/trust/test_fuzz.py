@@ -19,6 +19,8 @@ NAMES = [
     "a runs table's bytes (CSV)",
     "train.py's command line",
     "fit.py's command line",
+    "prescribe.py's command line",
+    "report.py's command line",
 ]
 
 

@@ -67,6 +67,48 @@ MUTATIONS = {
         "        start_step=0,",
         "tests/training/test_run.py::test_resuming_is_exact",
     ),
+    "order of a branch's data": (
+        "training/run.py",
+        "        start_step=module.progress.step,",
+        "        start_step=module.progress.step - cell.first_step,",
+        "tests/trust/test_batches.py::test_a_branch_reads_on_where_its_parent_stopped",
+    ),
+    "batches that a rollback leaves out": (
+        "training/run.py",
+        "skipped=module.progress.skipped)",
+        "skipped=())",
+        "tests/trust/test_batches.py::test_a_rollback_leaves_out_the_batches_of_its_spike",
+    ),
+    "detector that alarms at everything": (
+        "training/spikes.py",
+        'high = "loss" if loss > loss_limit else',
+        'high = "loss" if math.isfinite(loss_limit) else',
+        "tests/training/test_spikes.py::test_real_curves_are_left_alone",
+    ),
+    "mode of a job's folder": (
+        "sweep/records.py",
+        "    _check_private(batch)\n    work",
+        "    work",
+        "tests/sweep/test_records.py::test_work_that_others_could_have_written_is_not_unpickled",
+    ),
+    "escaping of the page": (
+        "report/page.py",
+        "autoescape=True",
+        "autoescape=False",
+        "tests/report/test_page.py::test_no_name_breaks_out_of_the_page",
+    ),
+    "passwords of options": (
+        "config/__init__.py",
+        "    refuse_passwords(options)\n",
+        "",
+        "tests/trust/test_secrets.py::test_no_option_takes_a_password",
+    ),
+    "passwords of messages": (
+        "tracking/store.py",
+        "hidden((str(error).splitlines() or [type(error).__name__])[0])[:200]",
+        "(str(error).splitlines() or [type(error).__name__])[0][:200]",
+        "tests/trust/test_secrets.py::test_what_a_store_says_is_told_without_its_password",
+    ),
 }
 
 

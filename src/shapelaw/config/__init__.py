@@ -68,6 +68,7 @@ from shapelaw.config.values import (
     whole,
 )
 from shapelaw.errors import UserError
+from shapelaw.secrets import refuse_passwords
 
 __all__ = [
     "AUTO",
@@ -142,17 +143,20 @@ def to_dataclass(config: DictConfig) -> Any:
     """The composed configuration as its schema's dataclass.
 
     Raises:
-        UserError: for missing values, values of the wrong type, and keys that `+KEY=VALUE` put where there are none.
+        UserError: for missing values, values of the wrong type, keys that `+KEY=VALUE` put where there are none, and URIs
+            with a password.
     """
     unknown = _unknown_keys(config)
     if unknown:
         raise UserError(f"+{unknown[0]}: there is no such key; see them all with --help")
     try:
-        return OmegaConf.to_object(config)
+        options = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", "") or ""
         reason = str(error).splitlines()[0]
         raise UserError(f"{key}: {reason}; give it on the command line as {key}=VALUE") from error
+    refuse_passwords(options)
+    return options
 
 
 def _unknown_keys(config: DictConfig, prefix: str = "") -> list[str]:

@@ -257,7 +257,7 @@ class TrackerConfig:
     name: str = MISSING
     """mlflow or none."""
     uri: str = ""
-    """Tracking URI: a database or a server."""
+    """Tracking URI of a database or a server, without a password: MLFLOW_TRACKING_URI may hold the same URI with it."""
     artifacts: str = ""
     """Artifact root of new experiments in a database store (a server has its own)."""
     log_every_steps: int = 10

@@ -22,6 +22,7 @@ from shapelaw.cell import Status, lock, read_state
 from shapelaw.config.values import whole
 from shapelaw.errors import UserError
 from shapelaw.files import write_json
+from shapelaw.secrets import refuse_password
 from shapelaw.sweep.local import Pool, SweepFailed, set_values, task_config
 from shapelaw.sweep.spaces import Space, lines
 from shapelaw.sweep.studies import Study, Ticket, digest, make
@@ -50,6 +51,7 @@ class SearchSettings:
 
     def __post_init__(self) -> None:
         whole("hydra.sweeper.n_trials", self.n_trials)
+        refuse_password("hydra.sweeper.storage", self.storage)
         if not 0 <= self.max_failure_rate <= 1:
             raise UserError(f"hydra.sweeper.max_failure_rate={self.max_failure_rate:g}: allowed are shares from 0 to 1")
 

@@ -21,6 +21,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from shapelaw.errors import UserError
+from shapelaw.secrets import STORAGE_VARIABLE, connectable, hidden
 from shapelaw.sweep.spaces import Interval, Space
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -159,9 +160,10 @@ def _open(name: str, storage: str, sampler: optuna.samplers.BaseSampler) -> optu
     if storage.startswith("sqlite:///"):
         Path(storage.removeprefix("sqlite:///")).absolute().parent.mkdir(parents=True, exist_ok=True)
     try:
-        return optuna.create_study(study_name=name, storage=storage, sampler=sampler, load_if_exists=True)
+        whole = connectable(storage, STORAGE_VARIABLE)
+        return optuna.create_study(study_name=name, storage=whole, sampler=sampler, load_if_exists=True)
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = hidden((str(error).splitlines() or [type(error).__name__])[0])
         raise UserError(
             f"hydra.sweeper.storage={storage}: cannot be opened ({reason}); give sqlite:///FILE or another database's URL"
         ) from error

@@ -23,7 +23,7 @@ from shapelaw.tracking.protocol import (
     ROLLBACKS,
     VAL_LOSS,
 )
-from shapelaw.tracking.store import IDENTITY_TAG, KIND_TAG, SQLITE, client, unreachable
+from shapelaw.tracking.store import IDENTITY_TAG, KIND_TAG, SQLITE, check_uri, client, unreachable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,6 +143,7 @@ def places(uri: str, experiment: str, kind: str) -> tuple[str, dict[str, str]]:
 
 
 def _existing(uri: str) -> MlflowClient:
+    check_uri(uri)
     if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
         raise UserError(
             f"tracker.uri={uri}: there is no such database yet; train some runs with `python train.py -m ...`"

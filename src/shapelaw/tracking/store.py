@@ -15,6 +15,7 @@ from urllib.parse import urlparse
 
 from shapelaw.config import TrackerConfig, WhenUnreachable
 from shapelaw.errors import UserError
+from shapelaw.secrets import connectable, hidden, refuse_password
 from shapelaw.tracking.protocol import RunInfo
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def client(uri: str) -> MlflowClient:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     from mlflow import MlflowClient
 
-    return MlflowClient(tracking_uri=uri)
+    return MlflowClient(tracking_uri=connectable(uri))
 
 
 def open_store(uri: str, artifacts: str, experiment: str, tags: Mapping[str, str] | None = None) -> str:
@@ -187,15 +188,16 @@ def root_cause(error: BaseException) -> str:
         "database or disk is full|database is locked|disk I/O error|attempt to write a readonly database"
     )
     found = re.findall(f"({known})", str(error))
-    return found[-1] if found else (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return found[-1] if found else hidden((str(error).splitlines() or [type(error).__name__])[0])[:200]
 
 
 def check_uri(uri: str) -> None:
-    """Refuse what is no tracking URI.
+    """Refuse what is no tracking URI, and one with a password.
 
     Raises:
         UserError: naming what is allowed.
     """
+    refuse_password("tracker.uri", uri)
     scheme = urlparse(uri).scheme
     if scheme.split("+")[0] not in ("sqlite", "postgresql", "mysql", "mssql", "http", "https"):
         raise UserError(

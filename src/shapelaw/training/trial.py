@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from shapelaw.config import SearchConfig
+from shapelaw.secrets import STORAGE_VARIABLE, connectable
 
 
 class Trial:
@@ -21,7 +22,8 @@ class Trial:
         assert search.trial is not None
         # any sampler: nothing is drawn here, and the study's own may be dear to make
         sampler, pruner = optuna.samplers.RandomSampler(), make("pruner", search.pruner)
-        study = optuna.load_study(study_name=search.study, storage=search.storage, sampler=sampler, pruner=pruner)
+        storage = connectable(search.storage, STORAGE_VARIABLE)
+        study = optuna.load_study(study_name=search.study, storage=storage, sampler=sampler, pruner=pruner)
         number = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, search.trial)
         self.trial = optuna.Trial(study, number)
         self.reported = study.trials[search.trial].intermediate_values.keys()
