@@ -56,3 +56,24 @@ def test_only_tracking_imports_mlflow() -> None:
     """At any depth of the file: nothing else may know the tracker's name."""
     files = [path for path in (ROOT / "src" / "shapelaw").rglob("*.py") if path.parent.name != "tracking"]
     assert not [str(path) for path in files if re.search(r"^\s*(import|from) mlflow", path.read_text(), re.M)]
+
+
+def test_every_promise_names_its_test() -> None:
+    """Every line of the tables of docs/guarantees.md that end in a column of tests names at least one that is there."""
+    promises = re.findall(r"^\| (?!promise |---)(.*) \| ([^|]*) \|$", _tables_of_promises(), re.M)
+    assert len(promises) >= 40
+    for promise, cell in promises:
+        named = re.findall(r"`([\w/]*\.py)?::(\w+)`", cell)
+        assert named, f"no test: {promise}"
+        file = ""
+        for path, test in named:
+            file = path or file
+            found = [ROOT / file] if "/" in file else [*(ROOT / "tests").rglob(file)]
+            assert len(found) == 1, f"{file} of: {promise}"
+            assert re.search(rf"^def {test}\(", found[0].read_text(), re.M), f"{file}::{test} of: {promise}"
+
+
+def _tables_of_promises() -> str:
+    text = (ROOT / "docs" / "guarantees.md").read_text()
+    tables = re.findall(r"^\|.*\| test \|\n(?:\|.*\n)+", text, re.M)
+    return "".join(tables)

@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from support import ROOT, Script
+from shapelaw.cell import cell_of, corpus_folder
+from shapelaw.config import TrainConfig, to_dataclass
+from shapelaw.errors import UserError
+from shapelaw.report.task import folder_of
+from support import ROOT, Compose, Script
 
 PLANTED = {
     "AWS_SECRET_ACCESS_KEY": "planted-aws-7c1d",
@@ -49,6 +53,22 @@ def test_no_secret_of_the_environment_is_kept(script: Script, outputs: Path) -> 
 
 def _files_with(folder: Path, text: str) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc/x", "a/b", "..", ".hidden", "a\nb", ""])
+def test_names_lead_nowhere_else(composed: Compose, name: str) -> None:
+    """Suites, corpora and tokenizers are refused by such a name; a report's folder is named otherwise."""
+    said = name.replace("\n", "\\n")
+    for key in ("suite.name", "data.name", "tokenizer.name"):
+        config: TrainConfig = to_dataclass(composed())
+        getattr(config, key.split(".")[0]).name = name
+        with pytest.raises(UserError) as refused:
+            cell_of(config, corpus_folder(config).name)
+        assert str(refused.value).startswith(f"{key}='{said}'")
+    config = to_dataclass(composed(name="report"))
+    config.runs.experiment = name or None
+    folder = folder_of(config)
+    assert folder.resolve().parent == (Path(config.outputs_dir) / "reports").resolve()
 
 
 def test_nothing_unsafe_is_read() -> None:

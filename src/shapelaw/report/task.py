@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +75,11 @@ def evidence_of(asked: ReportConfig) -> Evidence:
 
 
 def folder_of(asked: ReportConfig) -> Path:
-    """Folder of a report: outputs/reports/NAME."""
+    """Folder of a report: outputs/reports/NAME, with _ for what cannot stand in a folder's name."""
     name = asked.report.name
     if name == "experiment":
         name = asked.runs.experiment or (Path(asked.runs.path).stem if asked.runs.path else asked.runs.source)
-    return Path(asked.outputs_dir) / "reports" / name
+    return Path(asked.outputs_dir) / "reports" / (re.sub(r"[^\w.+ -]", "_", name).lstrip(".") or "experiment")
 
 
 def page_of(asked: ReportConfig, evidence: Evidence, made: list[Drawn | NotDrawn], folder: Path) -> Report:
