@@ -19,7 +19,6 @@ from typing import Any, cast
 
 import torch
 from omegaconf import OmegaConf
-from safetensors.torch import save_file
 
 from shapelaw.cell import checkpoint_path, checkpoint_steps, corpus_folder
 from shapelaw.cli import BAD_INPUT
@@ -31,7 +30,7 @@ from shapelaw.files import write_json, write_text
 from shapelaw.model.gemma import gemma_config, to_gemma_state_dict
 from shapelaw.model.transformer import ModelSpec
 from shapelaw.shapes import Shape
-from shapelaw.training.checkpoint import load_weights
+from shapelaw.training.checkpoint import load_weights, write_tensors
 
 USAGE = "python -m shapelaw.export RUN_FOLDER_OR_CHECKPOINT OUT"
 
@@ -135,7 +134,7 @@ def _write_model(folder: Path, spec: ModelSpec, weights: dict[str, torch.Tensor]
     }
     write_json(folder / "config.json", config)
     renamed = {name: weight.contiguous() for name, weight in to_gemma_state_dict(weights, spec.shape).items()}
-    save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
+    write_tensors(folder / "model.safetensors", renamed, {"format": "pt"})
 
 
 def _write_tokenizer(folder: Path, definition: str, separator: str | None, seq_len: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from shapelaw.cell import Status, checkpoint_steps, read_state
+from shapelaw.cli import explain
 from shapelaw.errors import UserError
 from shapelaw.training.callbacks import Interrupted
 from support import ROOT, Compose, Script, SmallDisk
@@ -21,7 +23,8 @@ from training.test_run import prepared, stop_at, train
 MakeDisk = Callable[[int], SmallDisk]
 
 
-def test_a_full_disk_costs_no_checkpoint(composed: Compose, small_disk: MakeDisk) -> None:
+@pytest.mark.parametrize("pages", [0, 12], ids=["nothing fits", "half a checkpoint fits"])
+def test_a_full_disk_costs_no_checkpoint(composed: Compose, small_disk: MakeDisk, pages: int) -> None:
     """Filled up between two checkpoints: the run says so, those before stay whole, and with space again it goes on."""
     disk = small_disk(4)
     elsewhere = f"outputs_dir={disk.folder}/outputs"
@@ -31,8 +34,11 @@ def test_a_full_disk_costs_no_checkpoint(composed: Compose, small_disk: MakeDisk
     _, cell = prepared(composed, elsewhere)
     steps = checkpoint_steps(cell.folder)
     filler = disk.fill()
-    with pytest.raises((UserError, OSError), match="space"):
+    os.truncate(filler, filler.stat().st_size - pages * 4096)
+    with pytest.raises((UserError, OSError), match="No space left on device") as said:
         train(composed, elsewhere)
+    assert explain(said.value), "it is one line for the user"
+    assert ("checkpoint after step" in str(said.value)) is bool(pages)
     assert checkpoint_steps(cell.folder) == steps
     filler.unlink()
     train(composed, elsewhere)

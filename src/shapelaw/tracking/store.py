@@ -175,9 +175,12 @@ def unreachable(uri: str) -> Iterator[None]:
         with answers():
             yield
     except (StoreAway, StoreRefused, RunGone) as error:
+        what = f"cannot be reached ({error}); start the server"
+        if uri.startswith(SQLITE):
+            what = f"the database cannot be opened or made ({error}); let its folder be written to, or free some space there"
         raise UserError(
-            f"tracker.uri={uri}: cannot be reached ({error}); start the server, give another tracker.uri, "
-            "tracker.when_unreachable=spool to record now and deliver later, or tracker=none"
+            f"tracker.uri={uri}: {what}, give another tracker.uri, tracker.when_unreachable=spool to record now and deliver "
+            "later, or tracker=none"
         ) from error
 
 

@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -91,8 +93,8 @@ def save(
     aside = final.with_name(f".{final.name}.{os.getpid()}.tmp")
     aside.mkdir(parents=True)
     try:
-        save_file(weights, aside / MODEL)
-        save_file(moments, aside / OPTIMIZER)
+        write_tensors(aside / MODEL, weights)
+        write_tensors(aside / OPTIMIZER, moments)
         sums = {name: _flush(aside / name) for name in (MODEL, OPTIMIZER)}
         write_sealed(aside / "state.json", {"version": FORMAT_VERSION, "sha256": sums, **asdict(progress)})
         aside.rename(final)
@@ -104,6 +106,21 @@ def save(
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return final
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file.
+
+    Raises:
+        OSError: naming the file, which safetensors itself tells in words of its own.
+    """
+    try:
+        save_file(dict(tensors), path, metadata)
+    except SafetensorError as error:
+        code = re.search(r"os error (\d+)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
 
 
 def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, placement: Placement) -> Progress:
