@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from shapelaw.runs import load_runs
 from shapelaw.training.rollback import batch_of, skip
 from shapelaw.training.spikes import Detector, SpikeRule, Verdict
+from support import ROOT
 
 RULE = SpikeRule(window=128, least=32, loss_mads=10, norm_mads=15, sustain=3)
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -90,6 +94,26 @@ def test_normal_curves_are_left_alone(tails: float) -> None:
     for seed in range(20):
         made = curve(10_000, seed, tails)
         assert verdicts(made, every=10) == []
+
+
+@pytest.mark.parametrize("sustain", [3, 10])
+def test_real_curves_are_left_alone(sustain: int) -> None:
+    """Every step of a nano run (32x2 at lr_base=5, the default warm-up, 600 steps), at the settings of stop and of rollback."""
+    table = np.loadtxt(ROOT / "tests" / "golden" / "nano_32x2_curve.csv", delimiter=",", skiprows=1)
+    assert len(table) == 600
+    assert table[0, 0] > 5 > 3 > table[-1, 0]
+    assert verdicts((table[:, 0], table[:, 1]), rule=replace(RULE, sustain=sustain)) == []
+
+
+@pytest.mark.parametrize(("subset", "runs"), [("hot_100b+_477", 22), ("lr_ablation_hot_477", 20)])
+def test_published_curves_are_left_alone(data_dir: Path, subset: str, runs: int) -> None:
+    """Held-out losses of the Gemstones, one in 477 steps; no single one is high."""
+    curves = load_runs("gemstones", subset=subset).kept.sort_values("tokens").groupby("run")
+    assert len(curves) == runs
+    for _, rows in curves:
+        made = rows["loss"].to_numpy(), np.zeros(len(rows))
+        assert len(rows) > RULE.least
+        assert verdicts(made, rule=replace(RULE, sustain=1)) == []
 
 
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 5)), max_size=5))
