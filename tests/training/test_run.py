@@ -138,17 +138,17 @@ def test_a_diverged_run_fails_with_its_step(composed: Compose) -> None:
 
 def test_a_full_disk_leaves_the_older_checkpoints(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     writes = 0
-    real = checkpoint.save_file
+    real = checkpoint.write_tensors
 
-    def full(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    def full(path: Path, tensors: dict[str, torch.Tensor]) -> None:
         nonlocal writes
         writes += 1
         if writes > 3:
             Path(path).write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(tensors, path)
+        real(path, tensors)
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(checkpoint, "write_tensors", full)
     with pytest.raises(UserError, match="No space left"):
         train(composed)
     _, cell = prepared(composed)
