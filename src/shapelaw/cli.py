@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from shapelaw.config import FitConfig, PrepareConfig, PrescribeConfig, ReportConfig, TrainConfig, store_schemas
+from shapelaw.config import CoordinatesConfig, FitConfig, PrepareConfig, PrescribeConfig, ReportConfig, store_schemas
 from shapelaw.errors import UserError
 from shapelaw.secrets import hidden
 
@@ -143,7 +143,7 @@ def _missing(error: MissingConfigException) -> str:
 
 
 def _nearest(key: str) -> str:
-    schemas = (TrainConfig, FitConfig, PrepareConfig, PrescribeConfig, ReportConfig)
+    schemas = (CoordinatesConfig, FitConfig, PrepareConfig, PrescribeConfig, ReportConfig)
     known = {name for schema in schemas for name in _keys(OmegaConf.structured(schema))}
     near = difflib.get_close_matches(key.lstrip("+"), sorted(known), n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(near)}?" if near else ""

@@ -13,6 +13,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from shapelaw.config.checking import CoordinatesConfig
 from shapelaw.config.fitting import (
     BootstrapConfig,
     FitConfig,
@@ -77,6 +78,7 @@ __all__ = [
     "BootstrapConfig",
     "CheckpointConfig",
     "CooldownConfig",
+    "CoordinatesConfig",
     "DataConfig",
     "FitConfig",
     "HoldoutConfig",
@@ -133,6 +135,7 @@ def store_schemas() -> None:
     """Register the schemas that the scripts' configurations in conf/ start from."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig, replace=True)
+    store.store(name="coordinates_schema", node=CoordinatesConfig, replace=True)
     store.store(name="prepare_schema", node=PrepareConfig, replace=True)
     store.store(name="fit_schema", node=FitConfig, replace=True)
     store.store(name="prescribe_schema", node=PrescribeConfig, replace=True)
