@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shapelaw.cell import Cell, State, Status, cell_of, is_locked, lock, read_state, write_state
+from shapelaw.cell import Cell, State, Status, cell_of, is_locked, labels_of, lock, read_state, write_state
 from shapelaw.config import to_dataclass
 from shapelaw.errors import UserError
 from support import Compose
@@ -194,3 +194,13 @@ def test_rate_follows_the_batch_as_declared(composed: Compose) -> None:
 def test_rate_that_follows_the_batch_needs_a_reference(composed: Compose) -> None:
     with pytest.raises(UserError, match="lr_batch_reference=0"):
         cell(composed, "lr_batch_scaling=sqrt")
+
+
+def test_labels_tell_cells_apart(composed: Compose) -> None:
+    """By the first settings that do, and only where shape, rate and branch do not."""
+    overrides = (["shape=16x2"], [], ["batch_tokens=256", "tokens=2560"], ["batch_tokens=256", "tokens=2560", "seed=1"])
+    cells = [cell(composed, *each) for each in overrides]
+    shared = "16x1 lr_base=5 batch_tokens"
+    expected = ["16x2 lr_base=5", f"{shared}=128 seed=0", f"{shared}=256 seed=0", f"{shared}=256 seed=1"]
+    assert labels_of(cells) == expected
+    assert labels_of(cells[1:2] * 2) == ["16x1 lr_base=5"] * 2

@@ -10,7 +10,7 @@ from transformers import GemmaConfig, GemmaForCausalLM
 
 from shapelaw.counting import flops_exact, flops_per_served_token, flops_per_token, params, params_total
 from shapelaw.errors import UserError
-from shapelaw.shapes import HEAD_SIZE, ShapeRules, feasible_shapes
+from shapelaw.shapes import HEAD_SIZE, Shape, ShapeRules, check_heads, feasible_shapes, heads_share
 
 SIZES = (50e6, 100e6, 500e6, 1e9, 2e9, 4e9, 7e9)
 WIDTH, DEPTH, VOCAB, TIME = 512, 3, 1000, 256
@@ -88,3 +88,12 @@ def test_large_shapes_are_counted_whole() -> None:
     by_hand = depth * (15 * width**2 + 2 * width) + width + 2 * 50_304 * width
     assert by_hand > 2**53
     assert int(params_total(width, depth, 50_304)) == by_hand
+
+
+def test_heads_that_cannot_share_their_keys_are_no_shape() -> None:
+    """One, three and even numbers of heads can; the model of all others fails in torch."""
+    assert [n for n in range(1, 10) if heads_share(n)] == [1, 2, 3, 4, 6, 8]
+    with pytest.raises(UserError, match=r"shape.width=80: its 5 query heads .* nearest widths are 64 and 96$"):
+        check_heads(Shape(80, 3, 16))
+    assert ShapeRules(16, even_heads=False, width_min=16, width_max=100).widths() == [16, 32, 48, 64, 96]
+    assert ShapeRules(16, width_min=16, width_max=100).widths() == [32, 64, 96]

@@ -14,7 +14,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -50,7 +50,7 @@ from shapelaw.schedule import (
     cooldown_end_step,
     lr_factor,
 )
-from shapelaw.shapes import Shape
+from shapelaw.shapes import Shape, check_heads
 
 IDENTITY_VERSION = 1
 """Raised when the meaning of a scientific configuration changes, so that old runs are not taken for new ones."""
@@ -139,6 +139,37 @@ def identity_of(science: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def labels_of(cells: Sequence[Cell]) -> list[str]:
+    """Short names of a sweep's cells; where several share one, with the settings that tell them apart."""
+    alike: dict[str, dict[str, dict[str, Any]]] = {}
+    for cell in cells:
+        alike.setdefault(cell.label, {})[cell.identity] = _leaves(cell.science)
+    keys = {label: _telling_apart(list(sciences.values())) for label, sciences in alike.items()}
+    return [
+        " ".join([cell.label, *(f"{key}={alike[cell.label][cell.identity].get(key)}" for key in keys[cell.label])])
+        for cell in cells
+    ]
+
+
+def _leaves(science: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"rate.lr_base": 5, ...}"""
+    leaves: dict[str, Any] = {}
+    for key, value in science.items():
+        leaves |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return leaves
+
+
+def _telling_apart(sciences: Sequence[dict[str, Any]]) -> list[str]:
+    """The first keys, each of which tells more of these apart, until all are."""
+    chosen: list[str] = []
+    found = 1
+    for key in dict.fromkeys(key for science in sciences for key in science):
+        distinct = len({tuple(str(science.get(k)) for k in (*chosen, key)) for science in sciences})
+        if distinct > found:
+            chosen, found = [*chosen, key], distinct
+    return chosen
+
+
 def cell_of(config: TrainConfig, corpus_hash: str) -> Cell:
     """The cell of a configuration on a corpus.
 
@@ -146,6 +177,7 @@ def cell_of(config: TrainConfig, corpus_hash: str) -> Cell:
         UserError: for a value that is out of range or does not fit the others.
     """
     shape = Shape(config.shape.width, config.shape.depth, config.suite.head_size)
+    check_heads(shape)
     _check_values(config)
     batch = whole("batch_tokens", config.batch_tokens)
     if batch % config.seq_len:

@@ -75,13 +75,34 @@ class Shape:
         return f"{self.width}x{self.depth}"
 
 
+def heads_share(n_head: int) -> bool:
+    """Whether so many query heads fall evenly on their key-value heads: one, three, or an even number."""
+    return n_head % max(n_head // 2, 1) == 0
+
+
+def check_heads(shape: Shape) -> None:
+    """Refuse what cannot be trained.
+
+    Raises:
+        UserError: if the query heads do not fall evenly on the key-value heads, naming the nearest widths where they do.
+    """
+    if not heads_share(shape.n_head):
+        below, above = ((shape.n_head + step) * shape.head_size for step in (-1, 1))
+        raise UserError(
+            f"shape.width={shape.width}: its {shape.n_head} query heads of {shape.head_size} cannot share {shape.n_kv_head} "
+            f"key-value heads evenly; allowed are one, three, or an even number of heads; the nearest widths are {below} "
+            f"and {above}"
+        )
+
+
 @dataclass(frozen=True)
 class ShapeRules:
     """What makes a shape feasible in a suite.
 
     Args:
         head_size: features of one attention head; widths are multiples of it.
-        even_heads: whether the number of query heads must be even, so that two share a key-value head.
+        even_heads: whether the number of query heads must be even, so that two share a key-value head; else one and three
+            are allowed as well.
         width_min, width_max: range of the width, inclusive.
         depth_min, depth_max: range of the depth, inclusive.
     """
@@ -93,10 +114,11 @@ class ShapeRules:
     depth_min: int = 2
     depth_max: int = 255
 
-    def widths(self) -> range:
+    def widths(self) -> list[int]:
         """Every allowed width."""
-        step = self.head_size * (2 if self.even_heads else 1)
-        return range(math.ceil(self.width_min / step) * step, self.width_max + 1, step)
+        heads = range(math.ceil(self.width_min / self.head_size), self.width_max // self.head_size + 1)
+        allowed = (n for n in heads if (n % 2 == 0 if self.even_heads else heads_share(n)))
+        return [n * self.head_size for n in allowed]
 
     def shapes(self) -> list[Shape]:
         """Every allowed shape, by width then depth."""

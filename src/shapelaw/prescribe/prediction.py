@@ -1,6 +1,6 @@
 """A loss curve written down before its run is trained, and the run compared with it afterwards.
 
-python prescribe.py fit=FOLDER width=80 depth=3 batch_tokens=4096 tokens=2.4e6     # writes it, with its hash
+python prescribe.py fit=FOLDER width=64 depth=5 batch_tokens=4096 tokens=1638400  # writes it, with its hash
 python -m shapelaw.prescribe.prediction FILE [--uri URI] [--experiment NAME]       # after training: the errors
 """
 

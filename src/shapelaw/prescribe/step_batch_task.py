@@ -13,6 +13,7 @@ from shapelaw.prescribe.prediction import file_hash, now, sealed
 from shapelaw.prescribe.step_batch import Size, StepBatchAnswer, StepBatchProblem
 from shapelaw.prescribe.world import World
 from shapelaw.runs.table import RunsTable
+from shapelaw.shapes import Shape, check_heads
 
 QUESTIONS = (
     "a size alone (width and depth, or params): its smallest loss; a size and loss (and batch_tokens): steps and tokens to it; "
@@ -73,7 +74,9 @@ def _size(asked: PrescribeConfig, fit: FitResult, runs: RunsTable) -> Size | Non
         raise UserError(f"width={asked.width}, depth={asked.depth}: a shape has both; give both, or params")
     if asked.width is None or asked.depth is None:
         return None
-    counted = World.of(fit, runs).points([asked.width], [asked.depth]).counted
+    world = World.of(fit, runs)
+    check_heads(Shape(asked.width, asked.depth, world.rules.head_size))
+    counted = world.points([asked.width], [asked.depth]).counted
     return Size(float(counted[0]), asked.width, asked.depth)
 
 

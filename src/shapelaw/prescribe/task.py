@@ -41,6 +41,8 @@ RATIO_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 ROUNDING = 1e-12
 """What is printed as 0."""
 WHOLE = ("width", "depth")
+VALIDATIONS = 25
+"""Of a run whose loss curve was predicted."""
 SHOWN = {
     "overtraining": ("factor", "tokens", "params", "tokens_per_param", "loss", "low", "high", "excess"),
     "aspect_ratio": (
@@ -124,8 +126,10 @@ def _trains(found: StepBatchAnswer, runs: RunsTable) -> str:
     values, kept = found.main.values, runs.kept
     if "curve" not in found.tables or "width" not in values or "suite" not in kept:
         return ""
+    batch = values["batch_tokens"]
+    every = max(round(values["tokens"] / VALIDATIONS / batch), 1) * batch
     sizes = f"shape.width={values['width']:.0f} shape.depth={values['depth']:.0f}"
-    spent = f"batch_tokens={values['batch_tokens']:.0f} tokens={values['tokens']:.0f}"
+    spent = f"batch_tokens={batch:.0f} tokens={values['tokens']:.0f} validation.every_tokens={every:.0f}"
     return f"SHAPELAW_SUITE={kept['suite'].iloc[0]} python train.py sweeps=step_batch {sizes} {spent}"
 
 

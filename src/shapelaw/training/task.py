@@ -23,6 +23,7 @@ from shapelaw.cell import (
     checkpoint_path,
     corpus_folder,
     further_folders,
+    labels_of,
     parent_checkpoint,
     parent_folder,
     read_state,
@@ -83,7 +84,7 @@ class TrainTask:
             _check_further(train, corpora[corpus_folder(train)])
             _check_attention(train, cell)
             check_degrees(train.parallel, cell.shape, cell.vocab_size)
-        jobs = [_job(cell, train) for cell, train in zip(cells, trains, strict=True)]
+        jobs = _jobs(cells, trains)
         to_come = {job.identity for job in jobs if not job.done}
         for cell in cells:
             if cell.parent not in (None, *to_come) and cell.identity in to_come:
@@ -104,7 +105,7 @@ class TrainTask:
     def estimate(self, configs: Sequence[DictConfig]) -> list[Job]:
         """The jobs as far as they are known without a corpus: everything but their identities and states."""
         trains: list[TrainConfig] = [to_dataclass(config) for config in configs]
-        return [_job(cell_of(train, UNPREPARED), train) for train in trains]
+        return _jobs([cell_of(train, UNPREPARED) for train in trains], trains)
 
     def device_hours(self, job: Job, device: str) -> float:
         """Hours of one device at its usual share of its rate."""
@@ -174,13 +175,17 @@ def _finished(job: Job) -> float:
     return loss
 
 
-def _job(cell: Cell, train: TrainConfig) -> Job:
+def _jobs(cells: Sequence[Cell], trains: Sequence[TrainConfig]) -> list[Job]:
+    return [_job(*each) for each in zip(cells, trains, labels_of(cells), strict=True)]
+
+
+def _job(cell: Cell, train: TrainConfig, label: str) -> Job:
     done = read_state(cell.folder).status is Status.finished
     shape, flops = cell.shape, flops_of(cell)
     ready = cell.parent is None or checkpoint_path(parent_folder(cell), cell.first_step).exists()
     return Job(
         identity=cell.identity,
-        label=cell.label,
+        label=label,
         folder=cell.folder,
         cost=flops,
         done=done,
