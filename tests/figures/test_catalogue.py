@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shapelaw.figures import catalogue, costs, curves, frontiers, prescriptions, rainbow, shapes, style
+from shapelaw.figures import catalogue, costs, frontiers, prescriptions, rainbow, rates, shapes, style
 from shapelaw.figures.catalogue import CATALOGUE, Drawn, NotDrawn
 from shapelaw.figures.evidence import Evidence, of_a_table, of_the_paper
 from shapelaw.fitting.options import BootstrapOptions
@@ -61,11 +61,25 @@ def test_hull_lines_are_the_published_ones(published: Evidence) -> None:
 
 
 def test_rates_are_those_of_the_study(data_dir: Path) -> None:
-    found = curves.published_rates()
+    found = rates.published_rates()
     assert len(found) == 24  # four shapes at six rates
     one = found[(found["width"] == 256) & (found["depth"] == 80) & (found["lr_eff"] == 5e-3)].iloc[0]
     assert one["lr_base"] == pytest.approx(5e-3 * 256 * 80**0.5)
     assert one["loss"] == pytest.approx(3.6207480430603023)
+
+
+def test_the_rule_takes_most_of_the_spread_of_the_best_rates(published: Evidence) -> None:
+    """Vertices of parabolas through the three losses about each shape's lowest, by numpy."""
+    tables = rates.rates_table(published)
+    for name, said in (("lr_base", "lie a factor of 3.14 apart"), ("lr_eff", "the best rates themselves 25.1;")):
+        vertices = []
+        for _, one in tables["rates"].groupby(["width", "depth"]):
+            at = int(np.argmin(one["loss"]))
+            a, b, _ = np.polyfit(np.log(one[name])[at - 1 : at + 2], one["loss"][at - 1 : at + 2], 2)
+            vertices.append(-b / (2 * a))
+        ratio = tables["spread"].set_index("rate_is").ratio[name]
+        assert ratio == pytest.approx(np.exp(np.ptp(vertices)), rel=1e-6)
+        assert said in rates.said_of_rates(published, tables)
 
 
 def test_the_rainbow_stands_beside_the_published_exponents(published: Evidence) -> None:

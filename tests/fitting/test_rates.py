@@ -8,7 +8,9 @@ import pytest
 from scipy.optimize import curve_fit
 
 from shapelaw.errors import UserError
-from shapelaw.fitting.rates import best_rate, best_rates, spread, without_rule
+from shapelaw.fitting.rates import best_rate, best_rates, spread
+from shapelaw.lr_rules import NO_PATCH, lr_eff
+from shapelaw.shapes import Shape
 
 RATES = np.array([0.625, 1.25, 2.5, 5.0, 10.0, 20.0])
 
@@ -48,6 +50,13 @@ def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
     assert held / 400 == pytest.approx(0.9, abs=0.06)
 
 
+def test_coarse_rates_use_the_neighbours_of_the_lowest() -> None:
+    """Of rates a factor of 10 apart, further than the reach, the three about the minimum give the parabola's own."""
+    rates = np.array([0.01, 0.1, 1.0, 10.0])
+    found = best_rate(rates, bowl(rates, 0.17))
+    assert (found.rate, found.points) == (pytest.approx(0.17), 3)
+
+
 def test_three_points_have_no_interval() -> None:
     found = best_rate([1, 2, 4], bowl(np.array([1.0, 2, 4]), 2.2))
     assert found.rate == pytest.approx(2.2)
@@ -73,7 +82,8 @@ def test_a_rule_that_holds_makes_the_spread_vanish() -> None:
     shapes = pd.DataFrame({"width": [32, 32, 128, 256], "depth": [2, 16, 1, 1]})
     frame = shapes.merge(pd.DataFrame({"lr_base": RATES}), how="cross")
     frame["loss"] = bowl(frame["lr_base"].to_numpy(), 4.0)
-    frame["lr_eff"] = without_rule(frame["lr_base"], frame["width"], frame["depth"], 8.0)
+    scales = [lr_eff(1.0, Shape(w, d, 16), width_unit=8.0, patch=NO_PATCH) for w, d in frame[["width", "depth"]].values]
+    frame["lr_eff"] = frame["lr_base"] * scales
     ruled, plain = spread(best_rates(frame, "lr_base")), spread(best_rates(frame, "lr_eff"))
     assert ruled.ratio == pytest.approx(1.0, abs=1e-6)
     assert ruled.worst_cost == pytest.approx(0.0, abs=1e-9)

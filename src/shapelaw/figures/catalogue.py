@@ -7,11 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shapelaw.errors import UserError
-from shapelaw.figures import costs, curves, delta_grid, frontiers, held_out, prescriptions, rainbow, shapes, style
+from shapelaw.figures import (
+    costs,
+    curves,
+    delta_grid,
+    frontiers,
+    held_out,
+    prescriptions,
+    rainbow,
+    rates,
+    shapes,
+    style,
+)
 from shapelaw.figures.entry import Entry
 from shapelaw.figures.evidence import Evidence
 
-_PARTS = (shapes, curves, frontiers, prescriptions, rainbow, costs, delta_grid, held_out)
+_PARTS = (shapes, rates, curves, frontiers, prescriptions, rainbow, costs, delta_grid, held_out)
 CATALOGUE: tuple[Entry, ...] = tuple(
     sorted((entry for part in _PARTS for entry in part.ENTRIES), key=lambda entry: (not entry.number, entry.name))
 )

@@ -48,7 +48,7 @@ def best_rate(rates: ArrayLike, losses: ArrayLike, reach: float = REACH, level: 
     Args:
         rates: of runs that differ in nothing else; several runs of one rate count each.
         losses: of their ends, nats per token; those that are not finite are left out.
-        reach: rates within this factor of the one with the lowest loss are used.
+        reach: rates within this factor of the one with the lowest loss are used, and its neighbours in any case.
         level: of the interval.
 
     Raises:
@@ -56,8 +56,7 @@ def best_rate(rates: ArrayLike, losses: ArrayLike, reach: float = REACH, level: 
     """
     x, y = _finite(rates, losses)
     lowest = x[int(np.argmin(y))]
-    near = np.abs(x - lowest) <= math.log(reach)
-    x, y = x[near], y[near]
+    x, y = _around(x, y, lowest, math.log(reach))
     if lowest in (x.min(), x.max()):
         where, beyond = ("lowest", "lower") if lowest == x.min() else ("highest", "higher")
         raise UserError(
@@ -74,6 +73,15 @@ def best_rate(rates: ArrayLike, losses: ArrayLike, reach: float = REACH, level: 
     at = lowest + vertex
     bottom = c - b * b / (4 * a)
     return BestRate(math.exp(at), math.exp(at - error), math.exp(at + error), bottom, 2 * a, len(x))
+
+
+def _around(x: Floats, y: Floats, lowest: float, reach: float) -> tuple[Floats, Floats]:
+    """The points within reach of the lowest, and the nearest rate on either side where rates lie further apart."""
+    below, above = np.sort(x[x < lowest]), np.sort(x[x > lowest])
+    start = min([lowest - reach, *below[-1:]])
+    end = max([lowest + reach, *above[:1]])
+    near = (start <= x) & (x <= end)
+    return x[near], y[near]
 
 
 def _finite(rates: ArrayLike, losses: ArrayLike) -> tuple[Floats, Floats]:
@@ -155,9 +163,3 @@ def spread(best: pd.DataFrame) -> Spread:
     logs = np.log(kept["rate"].to_numpy(dtype=np.float64))
     costs = kept["curvature"].to_numpy(dtype=np.float64) / 2 * (logs - logs.mean()) ** 2
     return Spread(float(np.exp(np.ptp(logs))), float(logs.std(ddof=1)), len(kept), float(costs.max()))
-
-
-def without_rule(lr_base: ArrayLike, width: ArrayLike, depth: ArrayLike, width_unit: float = 1.0) -> Floats:
-    """lr_eff = lr_base / (width_unit * width * sqrt(depth)): the rate that the rule makes of a base rate, unpatched."""
-    scale = width_unit * np.asarray(width, dtype=np.float64) * np.sqrt(np.asarray(depth, dtype=np.float64))
-    return np.asarray(np.asarray(lr_base, dtype=np.float64) / scale)
