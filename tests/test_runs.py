@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import math
 import re
+import socket
 import threading
 import urllib.parse
 from pathlib import Path
@@ -100,6 +101,22 @@ def test_a_fetched_file_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(UserError, match="cannot be fetched"):
         load_runs("chinchilla")
     assert asked == [CHINCHILLA.url(CHINCHILLA_POINTS.remote), f"sha256:{CHINCHILLA_POINTS.sha256}"]
+
+
+def test_without_a_connection_the_reason_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pooch = pytest.importorskip("pooch")
+    monkeypatch.delenv("SHAPELAW_DATA_DIR", raising=False)
+    monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / name)
+    with socket.socket() as nobody:  # bound, not listening
+        nobody.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{nobody.getsockname()[1]}"
+        monkeypatch.setattr(Repository, "url", lambda self, remote: f"http://{place}/{remote}")
+        with pytest.raises(UserError) as caught:
+            load_runs("chinchilla")
+    assert str(caught.value).endswith(
+        f": cannot be fetched (no connection to {place}); go online, or name a folder with the data in SHAPELAW_DATA_DIR"
+    )
+    assert len(str(caught.value)) < 180
 
 
 class Repositories(http.server.SimpleHTTPRequestHandler):

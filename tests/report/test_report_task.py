@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import re
+from pathlib import Path
+
+import numpy as np
 import pytest
 
-from shapelaw.config import to_dataclass
+from shapelaw.config import ReportConfig, to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.figures import catalogue
 from shapelaw.figures.catalogue import NotDrawn
-from shapelaw.figures.evidence import of_a_table
-from shapelaw.report.task import evidence_of
+from shapelaw.figures.evidence import EVERY, CannotDraw, Evidence, of_a_table
+from shapelaw.fitting.options import BootstrapOptions
+from shapelaw.prescribe.problem import Problem
+from shapelaw.report.links import Links
+from shapelaw.report.task import answer_of, evidence_of, unanswerable
+from shapelaw.runs.table import RunsTable
+from shapelaw.tracking import client
 from support import Compose
-from worlds import table
+from tracked import tracker
+from worlds import fitted, table
 
 
 def test_an_unknown_figure_is_refused_with_what_there_is() -> None:
@@ -40,3 +52,110 @@ def test_what_the_data_cannot_show_is_left_out_with_its_reason(tmp_path: object,
     (left,) = catalogue.draw(evidence, tmp_path, catalogue.chosen(["fig22"]))  # type: ignore[arg-type]
     assert isinstance(left, NotDrawn)
     assert left.reason == "the runs do not name their width, depth and vocabulary"
+
+
+def known(**changed: object) -> RunsTable:
+    """A table whose losses are those of a known interaction law."""
+    runs = table(**changed)
+    losses = fitted("interaction", counting="no_embedding_and_head").predict(runs)
+    return RunsTable(runs.frame.assign(loss=losses), {"source": "known"})
+
+
+def own(asked: ReportConfig, runs: RunsTable) -> Evidence:
+    options = {"bootstrap": BootstrapOptions(n=8)}
+    return of_a_table(runs, asked.report.tables, asked.report.assumed, **options)
+
+
+def test_a_table_without_rates_and_cooldowns_stands_for_the_hot_runs(composed: Compose) -> None:
+    asked = to_dataclass(composed(name="report"))
+    plain = RunsTable(table().frame.drop(columns="lr_base"))
+    evidence = own(asked, plain)
+    assert len(evidence.runs()) == len(evidence.runs(EVERY)) == len(plain)
+    assert "lr_base" not in evidence.runs(), "what is taken for granted is no part of the table"
+    for subset, condition in (("lr_ablation_hot", "cooldown == 0 and lr_base == 2.5"), ("cool_end", "cooldown > 0")):
+        with pytest.raises(CannotDraw) as caught:
+            evidence.runs(subset)
+        assert str(caught.value) == (
+            f"there are no such runs as the paper's {subset}: none meets {condition} (no such column: cooldown counts as "
+            "0, lr_base counts as 5)"
+        )
+
+
+def test_a_table_at_another_rate_is_told_so(composed: Compose) -> None:
+    evidence = own(to_dataclass(composed(name="report")), table(lr_base=1.0))
+    with pytest.raises(
+        CannotDraw, match=r"none meets cooldown == 0 and lr_base == 5 \(no such column: cooldown counts"
+    ):
+        evidence.runs()
+
+
+def test_only_runs_with_shapes_and_a_vocabulary_are_answered() -> None:
+    said = "the runs do not name their width, depth and vocabulary, so no shape can be prescribed"
+    frame = table().frame
+    assert unanswerable(table()) == ""
+    for column in ("vocab_size", "width"):
+        assert unanswerable(RunsTable(frame.drop(columns=column))) == said
+    assert unanswerable(RunsTable(frame.assign(vocab_size=np.where(frame.index == 0, np.nan, 50_304)))) == said
+
+
+def test_the_page_opens_with_the_largest_budget_that_the_shapes_serve(composed: Compose) -> None:
+    asked = to_dataclass(composed("bootstrap.n=8", name="report"))
+    evidence = own(asked, known())
+    problem, budget = answer_of(asked, evidence)
+    assert budget == evidence.runs().flops().max()
+    assert problem.best(budget).values["width"] > 0
+    given = to_dataclass(composed("budget=1e20", name="report"))
+    assert answer_of(given, evidence)[1] == 1e20
+    with pytest.raises(
+        UserError, match="budget=1e\\+30 flops: outside what the shapes can serve, as the best is the largest"
+    ):
+        answer_of(to_dataclass(composed("budget=1e30", name="report")), evidence)
+
+
+@pytest.mark.parametrize(("budget", "downward"), [(1e30, True), (1e14, False)])
+def test_the_nearest_budget_served_is_the_first_whose_best_shape_is_no_end(budget: float, downward: bool) -> None:
+    problem = Problem.of(fitted("interaction", counting="no_embedding_and_head"), table())
+    found = problem.nearest_served(budget)
+    assert found is not None
+    assert (found < budget) == downward
+    problem.best(found)
+    nearer = found * 10 ** (0.06 if downward else -0.06)  # a step of the scan, and the rounding to two digits
+    with pytest.raises(UserError, match="outside what the shapes can serve"):
+        problem.best(nearer)
+    with pytest.raises(
+        UserError, match=re.escape(f"the nearest budget that they serve is about {found:.3g}: give that")
+    ):
+        problem.best(budget)
+    assert problem.nearest_served(found) == found
+    assert problem.nearest_served(1e60) is None
+
+
+def test_links_lead_to_the_runs_of_the_store_and_to_no_others(composed: Compose, outputs: Path, tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    one = tracker(uri, tmp_path, "aaaa")
+    one.finish("FINISHED")
+    one.close()
+    (run,) = client(uri).search_runs([client(uri).get_experiment_by_name("tiny").experiment_id])
+    asked = to_dataclass(composed(f"runs.uri={uri}", "runs.experiment=tiny", name="report"))
+    links = Links.of(asked)
+    assert links.run.format(run=run.info.run_id) == (
+        f"http://127.0.0.1:5000/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    )
+    assert links.fit == {}
+    for other in (["runs=csv", "runs.path=x.csv"], ["mlflow_ui="]):
+        assert Links.of(to_dataclass(composed(*other, name="report"))) == Links()
+
+
+def test_fits_of_the_same_runs_are_listed_the_newest_first(composed: Compose, outputs: Path) -> None:
+    asked = to_dataclass(composed(name="report"))
+    folder = Path(asked.outputs_dir) / "fits"
+    for name, source in (("eq1-0a", "known"), ("eq2-0b", "elsewhere"), ("eq1-0c", "known")):
+        (folder / name).mkdir(parents=True)
+        fit = fitted("params_tokens")
+        dataclasses.replace(fit, checklist={"data": {"source": source}}).save(folder / name)
+    (folder / "eq1-0d").mkdir()
+    (folder / "eq1-0d" / "fit.json").write_text("{}")
+    for age, name in enumerate(("eq1-0d", "eq1-0a", "eq2-0b", "eq1-0c")):
+        os.utime(folder / name / "fit.json", (1e9 - age, 1e9 - age))
+    rows = Links(fit={"0a": "http://127.0.0.1/a"}).fits(asked, known())
+    assert [(row.name, row.link) for row in rows] == [("eq1-0a", "http://127.0.0.1/a"), ("eq1-0c", "")]

@@ -18,6 +18,8 @@ class ReportKindConfig:
     """gemstones (the published runs) or experiment (the table that runs names)."""
     tables: dict[str, str] = field(default_factory=dict)
     """experiment: data set of the paper -> the condition on the table's rows that stand for it."""
+    assumed: dict[str, float] = field(default_factory=dict)
+    """experiment: column -> what those conditions read where the table has no such column."""
 
 
 @dataclass

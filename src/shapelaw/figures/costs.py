@@ -29,6 +29,8 @@ COSTS = {"flops": "FLOPs", "device_hours": "GPU hours"}
 TARGET_LOSS, TOKENS = 2.6, 3e11
 OVERSPEND_SHOWN = (1.0, 10.0)
 OVERSPEND_CONTOURS = (1.05, 1.2, 1.5, 2.0, 4.0)
+NEVER = 1e3
+"""What a shape that never reaches the loss counts as where contours are drawn."""
 BUDGETS = (1e20, 1e21, 1e22, 1e23)
 RATIOS = tuple(np.geomspace(4, 1024, 13))
 NEAR = (0.07, 0.035)
@@ -113,8 +115,9 @@ def _by_law(axes: Axes, table: pd.DataFrame, cost: str) -> None:
     mesh = axes.pcolormesh(
         grid.columns, grid.index, values, norm=norm, cmap="cividis_r", shading="nearest", rasterized=True
     )
-    lines = axes.contour(grid.columns, grid.index, values, levels=OVERSPEND_CONTOURS, colors="black", linewidths=0.6)
-    axes.clabel(lines, fmt=lambda level: f"{level:g}x", fontsize=6, inline_spacing=1)
+    whole = np.minimum(grid.to_numpy(), NEVER)  # closed contours, though some shapes never get there
+    lines = axes.contour(grid.columns, grid.index, whole, levels=OVERSPEND_CONTOURS, colors="black", linewidths=0.6)
+    style.name_contours(axes, lines, "{:g}x")
     best = table.iloc[int(np.argmin(table["overspend"]))]
     axes.plot(best["width"], best["depth"], "*", color="white", markeredgecolor="black", markersize=9)
     bar = axes.figure.colorbar(mesh, ax=axes, pad=0.02, extend="max")
@@ -237,9 +240,10 @@ ENTRIES = (
         overspend_tables,
         overspent,
         said(
-            "Above: what each run paid for its loss at one token count, over what the convex hull of all runs pays for it. "
-            "Below: the cost of reaching one loss by the interaction law for every feasible shape, over the lowest (star); GPU "
-            "hours by measured steps, interpolated over shape; white: shapes that never reach the loss.",
+            "Above: what each run paid for its loss at one token count, over what the convex hull of all runs pays for it; a "
+            "name that would lie on another is left out. Below: the cost of reaching one loss by the interaction law for every "
+            "feasible shape, over the lowest (star); GPU hours by measured steps, interpolated over shape; white: shapes that "
+            "never reach the loss.",
             "Tokens: 300B, as in the paper, which shows the runs alone. Its text names about 50% (FLOPs) and 200% (GPU hours) "
             "for the worst; against the hull of all runs, as here, the small models pay most, as 300B tokens overtrain them.",
         ),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -52,7 +53,7 @@ def exponents(axes: Axes, frame: pd.DataFrame) -> None:
         for i, delta in enumerate(deltas):
             line = own[own["delta"] == delta].sort_values("grid_size")
             look = style.MARKERS[i] + DASHES.get(str(solver), "--")
-            label = f"{solver}, delta {delta:g}"
+            label = f"{solver}, delta {np.format_float_scientific(delta, trim='-', exp_digits=1)}"
             axes.plot(line["grid_size"], line["exponent"], look, color=style.COLOURS[i], label=label)
     axes.set(xscale="log", xlabel="starts", ylabel="a of the best N ~ C^a")
 

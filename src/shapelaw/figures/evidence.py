@@ -11,6 +11,7 @@ from shapelaw.fitting.fit import fit
 from shapelaw.fitting.options import BootstrapOptions
 from shapelaw.fitting.result import FitResult
 from shapelaw.runs import RunsTable, load_runs
+from shapelaw.runs.query import matches
 
 MAIN = "hot_100b+"
 """The data set that most figures rest on: constant rate, all tokens."""
@@ -82,21 +83,36 @@ def of_the_paper(**options: Any) -> Evidence:
     return Evidence(lambda subset: load_runs("gemstones", subset=subset), published=True, **options)
 
 
-def of_a_table(table: RunsTable, conditions: Mapping[str, str], **options: Any) -> Evidence:
+def of_a_table(
+    table: RunsTable, conditions: Mapping[str, str], assumed: Mapping[str, float] | None = None, **options: Any
+) -> Evidence:
     """A table of one's own.
 
     Args:
         conditions: data set of the paper -> which rows stand for it, such as `cooldown == 0 and lr_base == 5`.
+        assumed: what a condition reads of a column that the table lacks, such as `cooldown` 0.
     """
+    lacking = {name: value for name, value in (assumed or {}).items() if not table.has(name)}
+    read = table.frame.assign(**lacking)
 
     def load(subset: str) -> RunsTable:
         if subset == EVERY:
             return table
         if subset not in conditions:
             raise CannotDraw(f"there are no such runs as the paper's {subset} (report.tables names none)")
+        where = conditions[subset]
         try:
-            return table.select(conditions[subset])
+            found = table.exclude(~matches(read, where), f"outside the selection {where}")
         except UserError as error:
-            raise CannotDraw(f"there are no such runs as the paper's {subset} ({error})") from None
+            raise CannotDraw(f"there are no such runs as the paper's {subset} (report.tables: {error})") from None
+        if not len(found):
+            raise CannotDraw(f"there are no such runs as the paper's {subset}: none meets {where}{_said(lacking)}")
+        return found
 
     return Evidence(load, **options)
+
+
+def _said(lacking: Mapping[str, float]) -> str:
+    """What is taken for granted of columns that a table lacks."""
+    taken = ", ".join(f"{name} counts as {value:g}" for name, value in lacking.items())
+    return f" (no such column: {taken})" if taken else ""

@@ -136,13 +136,18 @@ def _drawn(axes: Axes, line: pd.Series, ends: Array, at: Array) -> None:
         axes.plot(ends, _at(line, ends), "--", color="black", linewidth=0.9, label="published", zorder=4)
         return
     label, colour = METHODS[method]
-    text = f"{label}: {line['slope']:.2f}"
+    text = f"{label}: {_hundredths(line['slope'])}"
     if pd.notna(line["low"]):
-        text += f" ({line['low']:.2f} to {line['high']:.2f})"
+        text += f" ({_hundredths(line['low'])} to {_hundredths(line['high'])})"
         middle = np.exp(at.mean())
         turned = [_at(line, middle) * (ends / middle) ** line[end] for end in ("low", "high")]
         axes.fill_between(ends, np.minimum(*turned), np.maximum(*turned), color=colour, alpha=style.BAND, linewidth=0)
     axes.plot(ends, _at(line, ends), color=colour, label=text, zorder=3)
+
+
+def _hundredths(value: float) -> str:
+    """Two decimals, without a sign on nothing."""
+    return f"{round(value, 2) + 0.0:.2f}"
 
 
 def _at(line: pd.Series, cost: Array | float) -> Array:

@@ -8,26 +8,33 @@ from shapelaw.files import read_json
 from shapelaw.runs.fetch import fetch
 from shapelaw.runs.registry import GEMSTONES, INDUSTRY_MODELS
 
+LLAMA_2 = "Touvron et al. 2023, arXiv 2307.09288, Table 1"
+LLAMA_3 = "Llama Team 2024, arXiv 2407.21783: about 15T"
+LLAMA_3_2 = "Llama 3.2's model card: up to 9T"
+GEMMA = "Gemma Team 2024, arXiv 2403.08295"
+GEMMA_2 = "Gemma Team 2024, arXiv 2408.00118"
+QWEN_2 = "Yang et al. 2024, arXiv 2407.10671"
+QWEN_2_5 = "Qwen Team 2024, arXiv 2412.15115"
 TOKENS = {
-    "Llama-2": 2e12,
-    "Llama-3-": 15e12,
-    "Llama-3.1-": 15e12,
-    "Llama-3.2-": 9e12,
-    "Gemma-2b": 3e12,
-    "Gemma-7b": 6e12,
-    "Gemma-2-2b": 2e12,
-    "Gemma-2-9b": 8e12,
-    "Gemma-2-27b": 13e12,
-    "Qwen2-0.5B": 12e12,
-    "Qwen2-": 7e12,
-    "Qwen2.5-": 18e12,
+    "Llama-2-": (2e12, LLAMA_2),
+    "Llama-3-": (15e12, LLAMA_3),
+    "Llama-3.1-": (15e12, LLAMA_3),
+    "Llama-3.2-": (9e12, LLAMA_3_2),
+    "Gemma-2b": (3e12, GEMMA),
+    "Gemma-7b": (6e12, GEMMA),
+    "Gemma-2-2b": (2e12, GEMMA_2),
+    "Gemma-2-9b": (8e12, GEMMA_2),
+    "Gemma-2-27b": (13e12, GEMMA_2),
+    "Qwen2-0.5B": (12e12, QWEN_2),
+    "Qwen2-": (7e12, QWEN_2),
+    "Qwen2.5-": (18e12, QWEN_2_5),
 }
-"""Start of a name -> training tokens that its maker states; the first that fits counts."""
+"""Start of a name -> training tokens and who states them; the first that fits counts."""
 
 
 def models() -> pd.DataFrame:
-    """A row per model: name, family, width, depth, params, tokens, loss, flops (6N per token, as in the paper), aspect_ratio,
-    tokens_per_param. The loss is on the Gemstones' validation text, per token of the model's own tokenizer.
+    """A row per model: name, family, width, depth, params, tokens, tokens_source, loss, flops (6N per token, as in the paper),
+    aspect_ratio, tokens_per_param. The loss is on the Gemstones' validation text, per token of the model's own tokenizer.
 
     Raises:
         UserError: if the file cannot be had.
@@ -35,9 +42,11 @@ def models() -> pd.DataFrame:
     content = read_json(fetch(INDUSTRY_MODELS, GEMSTONES))
     frame = pd.DataFrame({name: content[name] for name in ("width", "depth", "params", "loss")})
     names = [str(name).split("/")[-1].removesuffix("-hf") for name in content["hf_name"]]
-    tokens = [next(count for start, count in TOKENS.items() if name.startswith(start)) for name in names]
+    stated = [next(one for start, one in TOKENS.items() if name.startswith(start)) for name in names]
     family = [name.split("-")[0].rstrip("0123456789.") for name in names]
-    frame = frame.assign(name=names, family=family, tokens=tokens)
+    frame = frame.assign(
+        name=names, family=family, tokens=[count for count, _ in stated], tokens_source=[source for _, source in stated]
+    )
     return frame.assign(
         flops=6.0 * frame["params"] * frame["tokens"],
         aspect_ratio=frame["width"] / frame["depth"],

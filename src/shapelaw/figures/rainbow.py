@@ -27,6 +27,8 @@ def table(evidence: Evidence) -> Tables:
             found = row(line, evidence.runs(line.subset), evidence.bootstrap, evidence.delta, evidence.seed)
         except UserError:
             continue
+        if found["exponent"] is None:
+            continue
         rows.append(found | ({"published": published_exponent(line)} if evidence.published else {}))
     if len(rows) < 2:
         raise CannotDraw("fewer than two data sets can be fitted, so there is nothing to compare")

@@ -78,8 +78,10 @@ def ratio(tables: Tables) -> Figure:
         grid.columns, grid.index, grid.to_numpy(), cmap="cividis", shading="nearest", rasterized=True
     )
     lines = axes.contour(grid.columns, grid.index, grid.to_numpy(), colors="white", linewidths=0.6)
-    axes.clabel(lines, fmt="%.2f", fontsize=6, inline_spacing=1)
-    axes.plot(own["width"], own["depth"], "o", color=style.ENVELOPE, markeredgecolor="white", markersize=4)
+    style.name_contours(axes, lines, "{:.2f}")
+    axes.plot(
+        own["width"], own["depth"], "o", color=style.ENVELOPE, markeredgecolor="white", markersize=4, clip_on=False
+    )
     figure.colorbar(mesh, ax=axes, pad=0.02).set_label("FLOPs per token over 6N")
     axes.set(xscale="log", yscale="log", xlabel="width", ylabel="depth")
     shape_ticks(axes)
@@ -148,7 +150,7 @@ def spread(tables: Tables) -> Figure:
         text = f"{ratio}"
         axes.annotate(text, (place, place / ratio), fontsize=5.5, color=style.NEUTRAL, ha="right", va="bottom")
     axes.set(xlim=limits[0], ylim=limits[1])
-    axes.legend(loc="lower left", fontsize=6)
+    axes.legend(loc="lower left", fontsize=6, frameon=True, edgecolor="none", framealpha=1.0)
     shape_ticks(axes)
     return figure
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
+from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator, ScalarFormatter
 
 COLUMN_INCHES, PAGE_INCHES = 3.3, 6.8
 """Widths of a column and of a page of two."""
@@ -28,6 +30,10 @@ BAND = 0.18
 """Opacity of intervals."""
 MANY_DECADES = 1e4
 """Range of a logarithmic axis from which ticks between its decades only blacken it."""
+INSET = 0.85
+"""Share of logarithmic axes' ends within which a contour is named."""
+SHORT_AXIS = 10.0
+"""Range of a logarithmic axis below which its ticks are even in the value itself."""
 _LOOK: Any = {
     "font.size": 7.5,
     "axes.labelsize": 7.5,
@@ -103,12 +109,26 @@ def legend_above(figure: Figure, grid: Sequence[Axes], columns: int) -> None:
 
 
 def plain_losses(axes: Axes) -> None:
-    """Losses as plain numbers on their logarithmic axis."""
-    axes.yaxis.set_major_formatter(ScalarFormatter())
+    """Losses as plain numbers on their logarithmic axis, which mostly spans less than a decade."""
     low, high = axes.get_ylim()
-    few = high / low < 4
-    axes.yaxis.set_minor_formatter(ScalarFormatter() if few else NullFormatter())
-    axes.tick_params(axis="y", which="minor", labelsize=6.5)
+    if high < SHORT_AXIS * low:
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+        axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def name_contours(axes: Axes, lines: QuadContourSet, form: str) -> None:
+    """Each contour's value once, where x times y is largest on it, so that neighbours' names do not touch."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    box = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.7}
+    for level, path in zip(lines.levels, lines.get_paths(), strict=True):
+        x, y = np.asarray(path.vertices).reshape(-1, 2).T
+        inside = (x < right * INSET) & (x > left / INSET) & (y < high * INSET) & (y > low / INSET)
+        if inside.any():
+            best = int(np.argmax(np.where(inside, x * y, 0.0)))
+            where = (float(x[best]), float(y[best]))
+            axes.annotate(form.format(level), where, fontsize=6, ha="center", va="center", bbox=box)
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:

@@ -71,7 +71,7 @@ def evidence_of(asked: ReportConfig) -> Evidence:
         raise UserError(f"report={kind}, runs={asked.runs.source}: the published runs go with report=gemstones alone")
     if kind == "gemstones":
         return of_the_paper(**options)
-    return of_a_table(_own_table(asked.runs), asked.report.tables, **options)
+    return of_a_table(_own_table(asked.runs), asked.report.tables, asked.report.assumed, **options)
 
 
 def folder_of(asked: ReportConfig) -> Path:

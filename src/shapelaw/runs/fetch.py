@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from shapelaw.errors import UserError
 from shapelaw.runs.registry import EVERY, PublishedFile, Repository
@@ -67,9 +68,19 @@ def fetch(file: PublishedFile, repository: Repository) -> Path:
         found = pooch.retrieve(url, f"sha256:{file.sha256}", fname=place.name, path=place.parent)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{url}: cannot be fetched ({error}); go online, or name a folder with the data in {DATA_DIR_VARIABLE}"
+            f"{place.name}: cannot be fetched ({_short(error, url)}); go online, or name a folder with the data in "
+            f"{DATA_DIR_VARIABLE}"
         ) from None
     return Path(found)
+
+
+def _short(error: Exception, url: str) -> str:
+    """Why, in a few words: without a connection the libraries below nest four messages in one."""
+    import requests
+
+    if isinstance(error, requests.ConnectionError):
+        return f"no connection to {urlsplit(url).netloc}"
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _in_folder(folder: Path, file: PublishedFile) -> Path:
