@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from shapelaw.errors import UserError
 from shapelaw.fitting.result import FitResult
 from shapelaw.laws import get_law
 from shapelaw.laws.steps_batch import StepsBatchLaw
+from shapelaw.prescribe.noise_scale import LEVELS, compared, summary
 from shapelaw.prescribe.prediction import compare, read_prediction
 from shapelaw.prescribe.step_batch import Size, StepBatchProblem
 from shapelaw.runs.table import RunsTable
@@ -138,3 +140,21 @@ def test_bad_questions_are_one_line(saved: Path, outputs: Path, script: Script, 
     assert done.returncode == 2
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_noise_scale_stands_beside_the_critical_batch() -> None:
+    """Runs whose noise scale is twice the critical batch at every loss, measured along an exact curve."""
+    fit = replace(fitted(), stages={"critical_batch": {"contours": [{"loss": 2.6}, {"loss": 2.2}]}})
+    frames = []
+    for run in ("a", "b"):
+        tokens = np.linspace(1e4, 2e6, 20_000)
+        loss = 1.5 + 40 * tokens**-0.35
+        rows = {"run": run, "width": 32, "depth": 2, "batch_tokens": 2048, "tokens": tokens, "loss": loss}
+        frames.append(pd.DataFrame({**rows, "grad_sq": 0.5, "trace": law().critical_batch(NATURAL, loss)}))
+    table = compared(fit, pd.concat(frames))
+    assert table["ratio"].to_numpy() == pytest.approx(2.0, rel=2e-3)  # the mean of 20 measurements is over a stretch
+    found = summary(table)
+    assert (found.index[0], found.index[-1], len(found)) == (pytest.approx(2.6), pytest.approx(2.2), LEVELS)
+    assert found["runs"].tolist() == [2] * LEVELS
+    with pytest.raises(UserError, match="interaction: has no critical batch"):
+        compared(replace(fit, law="interaction"), pd.concat(frames))

@@ -28,7 +28,8 @@ def noise_at_losses(measured: pd.DataFrame, losses: Sequence[float], average: in
         average: measurements of the running mean.
 
     Returns:
-        run, loss, noise_tokens; a level that a run does not pass, or where |G|^2 is not above 0, is left out.
+        run, loss, noise_tokens, and what the measurements say of the run (width, depth, batch_tokens); a level that a run
+        does not pass, or where |G|^2 is not above 0, is left out.
 
     Raises:
         UserError: if no run passes any of the levels, with the reachable range.
@@ -39,7 +40,8 @@ def noise_at_losses(measured: pd.DataFrame, losses: Sequence[float], average: in
         raise UserError(
             f"no run's noise scale is measured at these losses; they are measured from {low:.4g} to {high:.4g}"
         )
-    return pd.DataFrame(rows)
+    fixed = [name for name in ("width", "depth", "batch_tokens") if name in measured]
+    return pd.DataFrame(rows).merge(measured.groupby("run", as_index=False)[fixed].first(), on="run")
 
 
 def _of_run(run: str, one: pd.DataFrame, losses: Sequence[float], average: int) -> list[dict[str, float | str]]:

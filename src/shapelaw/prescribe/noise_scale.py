@@ -1,0 +1,87 @@
+"""The critical batch of a fitted step-and-batch law beside the gradient noise scale that its runs measured.
+
+python train.py -m sweeps=step_batch noise.every_steps=10 ...                  # the runs
+python fit.py method=staged law=steps_batch_e                                  # the law
+python -m shapelaw.prescribe.noise_scale FIT [--uri URI] [--experiment NAME]   # both, at the losses of the contours
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from shapelaw.errors import UserError
+from shapelaw.files import write_text
+from shapelaw.fitting.noise_scale import beside_critical, noise_at_losses
+from shapelaw.fitting.result import FitResult, load_fit
+from shapelaw.laws import get_law
+from shapelaw.laws.steps_batch import StepsBatchLaw
+
+BAD_INPUT = 2
+LEVELS = 12
+"""Losses at which both are compared, spread over those of the contours."""
+
+
+def compared(fit: FitResult, measured: pd.DataFrame) -> pd.DataFrame:
+    """Noise scale, critical batch and their ratio, for every run at losses between the fit's contours.
+
+    Args:
+        fit: by method=staged.
+        measured: of `shapelaw.tracking.read_noise`.
+
+    Raises:
+        UserError: for a fit of another law, or where no run measured its noise at these losses.
+    """
+    law = get_law(str(fit.law))
+    if not isinstance(law, StepsBatchLaw):
+        raise UserError(f"{fit.law}: has no critical batch; give a fit of method=staged law=steps_batch")
+    contours = [float(row["loss"]) for row in fit.stages["critical_batch"]["contours"]]
+    levels = np.geomspace(max(contours), min(contours), LEVELS).tolist()
+    return beside_critical(noise_at_losses(measured, levels), lambda loss: law.critical_batch(fit.parameters, loss))
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """By loss: the critical batch, and over the runs that pass it the median noise scale, its quartiles and their ratio."""
+    groups = table.groupby("loss", sort=False)
+    noise = groups["noise_tokens"]
+    return pd.DataFrame(
+        {
+            "runs": groups.size(),
+            "critical_tokens": groups["critical_tokens"].first(),
+            "noise_tokens": noise.median(),
+            "noise_low": noise.quantile(0.25),
+            "noise_high": noise.quantile(0.75),
+            "ratio": groups["ratio"].median(),
+        }
+    ).sort_index(ascending=False)
+
+
+def _main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m shapelaw.prescribe.noise_scale", description=__doc__)
+    parser.add_argument("fit", type=Path, help="folder of the fit")
+    parser.add_argument("--uri", default="sqlite:///outputs/mlflow.db", help="tracker of the runs")
+    parser.add_argument("--experiment", default="nano", help="the suite")
+    given = parser.parse_args(arguments)
+    from shapelaw.tracking import read_noise
+
+    try:
+        table = compared(load_fit(given.fit), read_noise(given.uri, given.experiment))
+    except UserError as error:
+        sys.stderr.write(f"shapelaw: {error}\n")
+        return BAD_INPUT
+    from shapelaw.figures.noise import noise_and_critical
+    from shapelaw.figures.style import save
+
+    write_text(given.fit / "noise_scale.csv", table.to_csv(index=False))
+    save(noise_and_critical(table), given.fit, "noise_scale")
+    sys.stdout.write(summary(table).to_string(float_format="{:.4g}".format) + "\n")
+    sys.stdout.write(f"written to {given.fit}/noise_scale.csv, .pdf and .png\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(sys.argv[1:]))
