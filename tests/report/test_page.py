@@ -12,6 +12,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
@@ -115,6 +117,50 @@ def test_what_cannot_be_answered_is_said(chromium: Chrome, tmp_path: Path) -> No
         field.send_keys(budget, Keys.TAB)
         assert said in chromium.find_element(By.ID, "said").text
         assert "stale" in str(chromium.find_element(By.ID, "answer").get_attribute("class"))
+
+
+PUT = """
+const [texts, done] = [arguments[0], arguments[1]];
+const field = document.getElementById('budget'), answer = document.getElementById('answer'), found = [];
+(function next(place) {
+  if (place === texts.length) return done(found);
+  field.value = texts[place];
+  field.dispatchEvent(new Event('change'));
+  (function wait() {
+    if (answer.getAttribute('aria-busy') === 'true') return setTimeout(wait, 2);
+    const numbers = [...document.querySelectorAll('#numbers tbody tr td:nth-of-type(1)')].map((cell) => cell.textContent);
+    found.push([answer.classList.contains('stale'), document.getElementById('said').textContent, numbers]);
+    next(place + 1);
+  })();
+})(0);
+"""
+"""Puts texts into the budget's field one after the other; what the page shows of each: (stale, what is said, numbers)."""
+
+
+def test_whatever_is_typed_is_answered_or_refused(chromium: Chrome, tmp_path: Path) -> None:
+    """300 texts, numbers among them: what is answered is what prescribe.py answers, the rest is refused with a reason."""
+    made = report(tmp_path, refits=0)
+    visit(chromium, write(made))
+    texts: list[str] = []
+    anything = st.one_of(st.text(max_size=9), st.floats().map(repr), st.floats(18, 24).map(lambda x: f"{10**x:.3g}"))
+
+    @settings(max_examples=300, database=None, derandomize=True, deadline=None)
+    @given(anything)
+    def collect(text: str) -> None:
+        texts.append(text)
+
+    collect()
+    chromium.set_script_timeout(300)
+    shown = chromium.execute_async_script(PUT, texts)
+    answered = 0
+    for text, (stale, said, numbers) in zip(texts, shown, strict=True):
+        assert bool(said.strip()) or not stale, f"{text!r} is passed over in silence"
+        if not stale:
+            budget = float(chromium.execute_script("return Number(arguments[0].trim())", text))
+            assert numbers == [value for value, _ in printed(made.problem, budget).values()], text
+            answered += 1
+    assert 50 < answered < 300
+    assert not chromium.get_log("browser")
 
 
 def test_tables_sort_and_filter(chromium: Chrome, tmp_path: Path) -> None:
