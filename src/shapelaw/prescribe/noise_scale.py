@@ -41,7 +41,8 @@ def compared(fit: FitResult, measured: pd.DataFrame) -> pd.DataFrame:
         raise UserError(f"{fit.law}: has no critical batch; give a fit of method=staged law=steps_batch")
     contours = [float(row["loss"]) for row in fit.stages["critical_batch"]["contours"]]
     levels = np.geomspace(max(contours), min(contours), LEVELS).tolist()
-    return beside_critical(noise_at_losses(measured, levels), lambda loss: law.critical_batch(fit.parameters, loss))
+    table = beside_critical(noise_at_losses(measured, levels), lambda loss: law.critical_batch(fit.parameters, loss))
+    return table.sort_values([name for name in ("width", "depth", "run", "loss") if name in table], ignore_index=True)
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -74,10 +75,11 @@ def _main(arguments: list[str]) -> int:
         sys.stderr.write(f"shapelaw: {error}\n")
         return BAD_INPUT
     from shapelaw.figures.noise import noise_and_critical
-    from shapelaw.figures.style import save
+    from shapelaw.figures.style import look, save
 
     write_text(given.fit / "noise_scale.csv", table.to_csv(index=False))
-    save(noise_and_critical(table), given.fit, "noise_scale")
+    with look():
+        save(noise_and_critical(table), given.fit, "noise_scale")
     sys.stdout.write(summary(table).to_string(float_format="{:.4g}".format) + "\n")
     sys.stdout.write(f"written to {given.fit}/noise_scale.csv, .pdf and .png\n")
     return 0

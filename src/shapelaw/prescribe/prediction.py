@@ -139,11 +139,12 @@ def _main(arguments: list[str]) -> int:
     report = found.plain()
     write_text(target, OmegaConf.to_yaml(OmegaConf.create(report)))
     from shapelaw.figures.step_batch import outcome
-    from shapelaw.figures.style import canvas, save
+    from shapelaw.figures.style import canvas, look, save
 
-    figure, axes = canvas(3.4, 5.2)
-    outcome(axes, found)
-    save(figure, given.file.parent, target.stem)
+    with look():
+        figure, axes = canvas(3.4, 5.2)
+        outcome(axes, found)
+        save(figure, given.file.parent, target.stem)
     shown = {name: value for name, value in report.items() if name != "points"}
     sys.stdout.write(OmegaConf.to_yaml(OmegaConf.create(shown)) + f"written to {target}\n")
     return 0

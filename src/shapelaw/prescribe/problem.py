@@ -17,6 +17,7 @@ from shapelaw.prescribe.search import Found, Goal, Question, ReachLoss, SpendBud
 from shapelaw.prescribe.surface import Surface
 from shapelaw.prescribe.world import Points, World, law_of, reads_shapes
 from shapelaw.runs.table import RunsTable
+from shapelaw.shapes import ShapeRules
 
 Array = NDArray[np.float64]
 
@@ -28,6 +29,8 @@ SCAN_DECADES, SCAN_STEP = 10.0, 0.05
 """How far from a budget one is looked for that the shapes can serve, and in which steps (decades)."""
 LOG_PARAMS = (math.log(1e3), math.log(1e16))
 """Sizes without a shape that are searched."""
+MOST_SHAPES = 200_000
+"""Whole shapes that are searched; the suite's own rules allow some 8,000."""
 
 
 @dataclass(frozen=True)
@@ -289,12 +292,25 @@ class Problem:
         return f"; the smallest shape is {names[0]}, the largest {names[1]}"
 
 
+def _check_size(rules: ShapeRules) -> None:
+    """Refuse ranges with more shapes than memory holds."""
+    widths = (rules.width_max - rules.width_min) // rules.head_size + 1
+    depths = rules.depth_max - rules.depth_min + 1
+    if widths * depths > MOST_SHAPES:
+        raise UserError(
+            f"rules.width_max={rules.width_max}, rules.depth_max={rules.depth_max}: {widths} widths by {depths} depths are "
+            f"too many to search; allowed are {MOST_SHAPES:,} shapes; narrow rules.width_min to rules.width_max, or "
+            "rules.depth_min to rules.depth_max, or ask for space=relaxed"
+        )
+
+
 def feasible_points(world: World, limits: Limits) -> Points:
     """Every whole shape that meets the suite's rules and the limits.
 
     Raises:
         UserError: if none does.
     """
+    _check_size(world.rules)
     widths = np.array(world.rules.widths(), dtype=np.int64)
     depths = np.arange(world.rules.depth_min, world.rules.depth_max + 1, dtype=np.int64)
     points = world.points(np.repeat(widths, len(depths)), np.tile(depths, len(widths)))

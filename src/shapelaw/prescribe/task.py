@@ -41,6 +41,8 @@ RATIO_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 ROUNDING = 1e-12
 """What is printed as 0."""
 WHOLE = ("width", "depth")
+LARGEST = 2**24
+"""Width or depth of a shape."""
 VALIDATIONS = 25
 """Of a run whose loss curve was predicted."""
 SHOWN = {
@@ -189,8 +191,8 @@ def world_of(asked: PrescribeConfig, fit: FitResult, runs: RunsTable) -> World:
     world = suite_world(fit, runs)
     rules = {name: value for name, value in dataclasses.asdict(asked.rules).items() if value is not None}
     for name, value in rules.items():
-        if name != "even_heads":
-            whole(f"rules.{name}", value)
+        if name != "even_heads" and whole(f"rules.{name}", value) > LARGEST:
+            raise UserError(f"rules.{name}={value}: allowed are whole numbers up to {LARGEST}; give one")
     if asked.flops.name is not None and asked.flops.name not in FLOPS_CONVENTIONS:
         raise UserError(
             f"flops={asked.flops.name}: a new shape has none; allowed are auto, {', '.join(FLOPS_CONVENTIONS)}"
