@@ -20,7 +20,12 @@ from shapelaw.runs.fetch import DATA_DIR_VARIABLE, fetch_all
 from shapelaw.training.task import TrainTask
 from support import ROOT, TINY, Compose, Script, Sweep
 
-ONE_WORKER = ("tests/slurm/", "tests/parallel/test_parallel.py", "tests/tracking/test_server_away.py")
+ONE_WORKER = (
+    "tests/slurm/",
+    "tests/parallel/test_parallel.py",
+    "tests/parallel/test_axonn_faults.py",
+    "tests/tracking/test_server_away.py",
+)
 """Tests that share what takes long to start, or a cluster's nodes: each of these runs in one worker."""
 
 

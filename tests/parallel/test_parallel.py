@@ -6,16 +6,13 @@ The processes are real ones over gloo; the same four measure every layout (ranks
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from ranks import LR, QUICK, SPEC, STEPS, WORLDS, built, chosen, name_of
+from together import together
 
 from shapelaw.config import ParallelConfig, ParallelKind
 from shapelaw.errors import UserError
@@ -26,25 +23,6 @@ from shapelaw.shapes import Shape
 
 TOLERANCE = {"32": 5e-6, "64": 1e-12}
 """Sums in another order: of float32, and of float64, where a wrong factor could not hide."""
-
-
-def together(processes: int, script: Path, *arguments: str, folder: Path) -> None:
-    """Runs a script in so many processes; the first that fails ends the others, and is heard."""
-    notes = [folder / f"stderr-{rank}.txt" for rank in range(processes)]
-    command = [sys.executable, str(script), *arguments]
-    started = []
-    for rank, note in enumerate(notes):
-        with note.open("w") as stderr:
-            started.append(subprocess.Popen(command, env={**os.environ, "RANK": str(rank)}, stderr=stderr))
-    try:
-        while None in (codes := [process.poll() for process in started]) and not any(codes):
-            time.sleep(0.1)
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
-    codes = [process.returncode for process in started]
-    assert codes == [0] * processes, f"{codes}\n" + "\n".join(note.read_text() for note in notes)
 
 
 @pytest.fixture(scope="module", params=["quick", pytest.param("all", marks=pytest.mark.slow)])

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import nn
 
 from shapelaw.config import ParallelKind
+from shapelaw.errors import UserError
 from shapelaw.model import ModelSpec, Transformer
 from shapelaw.model.kernels import rms_norm
 from shapelaw.model.transformer import Norm
@@ -155,8 +156,7 @@ class Axonn(Placement):
 
     def __init__(self, layout: Layout, rank: int, device: torch.device) -> None:
         super().__init__(layout, rank, device)
-        from axonn import axonn as ax
-
+        ax = axonn_module()
         if device.type == "cpu":
             from shapelaw.parallel.axonn_cpu import adapt
 
@@ -199,6 +199,22 @@ class Axonn(Placement):
         held = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
         weights = [1.0 / self.splits[name].copies(self.layout) for name in held]
         return _clip_by(list(held.values()), weights, self.group, max_norm)
+
+
+def axonn_module() -> Any:
+    """The package.
+
+    Raises:
+        UserError: where it is there and cannot be imported: it takes an mpi4py that finds no MPI library for a fault.
+    """
+    try:
+        from axonn import axonn
+    except RuntimeError as error:
+        raise UserError(
+            f"parallel=axonn: the axonn package cannot be imported ({error}); it imports mpi4py where that is installed, and "
+            "needs none here: pip uninstall mpi4py, or install an MPI library"
+        ) from error
+    return axonn
 
 
 def _clip_by(gradients: list[torch.Tensor], weights: Iterable[float], group: Any, max_norm: float) -> torch.Tensor:
