@@ -68,7 +68,8 @@ def curve(outputs: Path) -> dict[tuple[str, int], float]:
 
 @pytest.mark.slow
 def test_a_run_goes_through_every_layout(composed: Compose, script: Script, outputs: Path, tmp_path: Path) -> None:
-    """Stopped by a signal after 5 steps of each layout and continued by the next: the curve of one process."""
+    """Stopped by a signal in the fifth step of each layout, after its sixth, and continued by the next: the curve of one
+    process."""
     common = (*COMMON, "tracker.log_every_steps=1")
     alone = tmp_path / "alone"
     done = script("train.py", *common, f"outputs_dir={alone}", SHAPELAW_OUTPUTS=str(alone))
@@ -90,7 +91,7 @@ def test_a_run_goes_through_every_layout(composed: Compose, script: Script, outp
     for number, layout in enumerate((AXONN, ("parallel=fsdp", "devices=2"), ("parallel=ddp", "devices=2")), start=1):
         stopped = script("train.py", *common, *layout, PYTHONPATH=str(hook))
         assert "stopped by" in stopped.stderr, stopped.stderr
-        assert checkpoint_steps(target.folder)[-1] == 5 * number
+        assert checkpoint_steps(target.folder)[-1] == 6 * number
     done = script("train.py", *common)
     assert done.returncode == 0, done.stderr
     assert read_state(target.folder).attempts == 4

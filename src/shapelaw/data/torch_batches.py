@@ -10,6 +10,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 from shapelaw.data.loader import Loader, ValidationSample, rank_rows
 from shapelaw.errors import UserError
 
+CPU = torch.device("cpu")
+
 
 class TokenBatches(IterableDataset[torch.Tensor]):
     """Micro-batches of one device, from a given optimiser step on.
@@ -26,7 +28,7 @@ class TokenBatches(IterableDataset[torch.Tensor]):
         steps: steps to give; the iterator ends after them.
         rank, world: this device and how many there are.
         micro_sequences: sequences of a micro-batch; None for the whole share of the device.
-        pin: whether they lie in memory that a GPU reads by itself, while the program goes on.
+        device: where they go; to a GPU they are copied while it computes.
         batch_of: number of the order's batch that a step takes; None for its own.
 
     Raises:
@@ -42,7 +44,7 @@ class TokenBatches(IterableDataset[torch.Tensor]):
         rank: int = 0,
         world: int = 1,
         micro_sequences: int | None = None,
-        pin: bool = False,
+        device: torch.device = CPU,
         batch_of: Callable[[int], int] | None = None,
     ) -> None:
         self._rows = rank_rows(batch_sequences, rank, world)
@@ -53,7 +55,8 @@ class TokenBatches(IterableDataset[torch.Tensor]):
                 f"micro_batch_sequences={self._micro}: it must divide the {share} sequences of each device "
                 f"(batch of {batch_sequences} over {world}); allowed are divisors of {share}"
             )
-        self._loader, self._batch_sequences, self._pin, self._batch_of = loader, batch_sequences, pin, batch_of
+        self._loader, self._batch_sequences, self._batch_of = loader, batch_sequences, batch_of
+        self._device = device
         self._steps = range(start_step, start_step + steps)
 
     @property
@@ -63,6 +66,8 @@ class TokenBatches(IterableDataset[torch.Tensor]):
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         """Tensors micro_sequences x (seq_len + 1), int64, each with memory of its own."""
+        gpu = self._device.type == "cuda"
+        stream = torch.cuda.Stream(self._device) if gpu else None  # type: ignore[no-untyped-call]
         worker = get_worker_info()
         first, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
         for number in range(first, len(self._steps) * self.micro_batches, stride):
@@ -70,7 +75,17 @@ class TokenBatches(IterableDataset[torch.Tensor]):
             batch = self._batch_of(self._steps[step]) if self._batch_of else self._steps[step]
             start = batch * self._batch_sequences + self._rows.start + micro * self._micro
             rows = torch.from_numpy(self._loader.rows(start, self._micro))
-            yield rows.pin_memory() if self._pin else rows
+            yield _copied(rows, stream) if stream else rows
+
+
+def _copied(rows: torch.Tensor, stream: torch.cuda.Stream) -> torch.Tensor:
+    """On the stream's GPU: from memory that it reads by itself, beside what it computes meanwhile."""
+    with torch.cuda.stream(stream):
+        copy = rows.pin_memory().to(stream.device, non_blocking=True)
+    current = torch.cuda.current_stream(stream.device)
+    current.wait_stream(stream)  # steps queued from now on: the copy begins at once, and they begin later
+    copy.record_stream(current)
+    return copy
 
 
 class ValidationBatches(IterableDataset[torch.Tensor]):

@@ -21,6 +21,7 @@ from shapelaw.data import ValidationSample
 from shapelaw.tracking import VAL_LOSS, Tracker, further_loss
 from shapelaw.tracking_views import FLOPS, TOKENS
 from shapelaw.training import checkpoint
+from shapelaw.training.agreement import Agreement
 from shapelaw.training.module import CellModule, mean_loss
 from shapelaw.training.trial import Trial
 from shapelaw.training.watch import Watch
@@ -84,7 +85,9 @@ class Between(pl.Callback):
         self.cell, self.sample, self.tracker, self.costs, self.state = cell, sample, tracker, costs, state
         self.further = further or {}
         self.keep, self.log_every, self.watch, self.show = keep, log_every, watch, show
+        self.signalled: int | None = None
         self.asked_to_stop: int | None = None
+        self.agreement: Agreement | None = None
         self.mark = self.reported = 0.0
         self.since_log = (0, 0.0)
 
@@ -94,6 +97,7 @@ class Between(pl.Callback):
         for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._ask)
+        self.agreement = Agreement(module.device) if trainer.world_size > 1 else None
         self.since_log = (module.progress.step, module.progress.seconds)
         self.watch.restore(module)
         step = module.progress.step
@@ -111,7 +115,7 @@ class Between(pl.Callback):
         step = module.progress.step
         validates, checkpoints = self.cell.validates_at(step), self.cell.checkpoints_at(step)
         logs = validates or step % self.log_every == 0
-        self._agree(trainer)
+        self._agree()
         if self.watch.looks_at(step):
             self.watch.look(module)
         if not (logs or checkpoints or self.asked_to_stop or time.perf_counter() - self.reported > REPORT_SECONDS):
@@ -133,13 +137,15 @@ class Between(pl.Callback):
         self.mark = time.perf_counter()
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked_to_stop = number
+        self.signalled = number
 
-    def _agree(self, trainer: pl.Trainer) -> None:
-        """Processes of one cell stop after the same step: as soon as one of them was asked to."""
-        if trainer.world_size > 1:
-            asked = trainer.strategy.reduce_boolean_decision(self.asked_to_stop is not None, all=False)
-            self.asked_to_stop = (self.asked_to_stop or signal.SIGUSR2) if asked else None
+    def _agree(self) -> None:
+        """Processes of one cell stop after the same step: the one after the step in which one of them was asked to."""
+        if self.agreement:
+            asked = self.agreement.ask(self.signalled is not None)
+            self.asked_to_stop = (self.signalled or signal.SIGUSR2) if asked else None
+        else:
+            self.asked_to_stop = self.signalled
 
     def _ask_search(self, trainer: pl.Trainer, step: int) -> None:
         """Report the held-out loss, and hear whether the trial is given up; all processes of a cell hear the same."""

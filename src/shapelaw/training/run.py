@@ -295,7 +295,7 @@ def _fit(config: TrainConfig, cell: Cell, corpus: Corpus, placement: Placement, 
         steps=cell.last_step - module.progress.step,
         rank=module.placement.share,
         world=module.placement.shares,
-        pin=module.placement.device.type == "cuda",
+        device=module.placement.device,
         batch_of=partial(batch_of, skipped=module.progress.skipped),
     )
     with warnings.catch_warnings():
