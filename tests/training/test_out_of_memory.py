@@ -69,8 +69,8 @@ def test_a_step_that_does_not_fit(
     assert refused.returncode == 2, refused.stderr
     lines = [line for line in refused.stderr.splitlines() if "do not fit" in line]
     assert lines == [
-        "shapelaw: 2048 sequences at a time do not fit the memory of cpu; give micro_batch_sequences=1024, or share the run out over "
-        "more devices"
+        "shapelaw: 2048 sequences at a time do not fit the memory of cpu; give micro_batch_sequences=1024, "
+        "or share the run out over more devices"
     ]
     assert checkpoint_steps(folder) == [2]
     assert read_state(folder).status is Status.failed
