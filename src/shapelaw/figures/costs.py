@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import NullFormatter, NullLocator
 from numpy.typing import NDArray
 
 from shapelaw.figures import style
@@ -41,7 +42,7 @@ def overspend_tables(evidence: Evidence) -> Tables:
     """`measured`: what every run paid for its loss over what the best runs pay; `by_law`: the same of every feasible shape."""
     runs = with_shapes(evidence.runs())
     fit = evidence.fit(OURS)
-    world = World.of(fit, runs)
+    world = World.of(fit, runs) if evidence.published else _trained_ranges(World.of(fit, runs))
     tokens = TOKENS if evidence.published else _shared_tokens(runs.kept)
     loss = TARGET_LOSS if evidence.published else _reachable(runs.kept)
     costs = {"flops": Cost()}
@@ -52,6 +53,15 @@ def overspend_tables(evidence: Evidence) -> Tables:
         measured.append(overspend_measured(runs, tokens, name).assign(unit=name))
         by_law.append(overspend(Problem(fit, world, cost, intervals=False), [loss]).assign(unit=name))
     return {"measured": pd.concat(measured, ignore_index=True), "by_law": pd.concat(by_law, ignore_index=True)}
+
+
+def _trained_ranges(world: World) -> World:
+    """The suite within the widths and depths that were trained: few small shapes say little of steps far beyond them."""
+    (narrow, wide), (shallow, deep) = (map(int, world.ranges[name]) for name in ("width", "depth"))
+    rules = dataclasses.replace(
+        world.rules, width_min=narrow, width_max=wide, depth_min=shallow, depth_max=deep, even_heads=False
+    )
+    return dataclasses.replace(world, rules=rules)
 
 
 def _shared_tokens(kept: pd.DataFrame) -> float:
@@ -90,6 +100,7 @@ def _measured(axes: Axes, table: pd.DataFrame, cost: str) -> None:
     ticks = [value for value in (1, 1.5, 2, 3, 5, 10, 20) if value <= 1.2 * table["overspend"].max()]
     axes.set_yticks(ticks, labels=[f"{value:g}" for value in ticks])
     axes.yaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.12, y=0.1)
     _name_points(axes, table)
     axes.figure.colorbar(points, ax=axes, pad=0.02).set_label("width / depth")
@@ -242,8 +253,8 @@ ENTRIES = (
         said(
             "Above: what each run paid for its loss at one token count, over what the convex hull of all runs pays for it; a "
             "name that would lie on another is left out. Below: the cost of reaching one loss by the interaction law for every "
-            "feasible shape, over the lowest (star); GPU hours by measured steps, interpolated over shape; white: shapes that "
-            "never reach the loss.",
+            "feasible shape, over the lowest (star); of a table of one's own, within the widths and depths trained; GPU hours by "
+            "measured steps, interpolated over shape; white: shapes that never reach the loss.",
             "Tokens: 300B, as in the paper, which shows the runs alone. Its text names about 50% (FLOPs) and 200% (GPU hours) "
             "for the worst; against the hull of all runs, as here, the small models pay most, as 300B tokens overtrain them.",
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,7 +87,7 @@ def of_the_paper(**options: Any) -> Evidence:
 def of_a_table(
     table: RunsTable, conditions: Mapping[str, str], assumed: Mapping[str, float] | None = None, **options: Any
 ) -> Evidence:
-    """A table of one's own.
+    """A table of one's own; data sets of equal conditions are one table.
 
     Args:
         conditions: data set of the paper -> which rows stand for it, such as `cooldown == 0 and lr_base == 5`.
@@ -95,18 +96,23 @@ def of_a_table(
     lacking = {name: value for name, value in (assumed or {}).items() if not table.has(name)}
     read = table.frame.assign(**lacking)
 
+    @functools.cache
+    def met(where: str) -> RunsTable:
+        return table.exclude(~matches(read, where), f"outside the selection {where}")
+
     def load(subset: str) -> RunsTable:
         if subset == EVERY:
             return table
         if subset not in conditions:
             raise CannotDraw(f"there are no such runs as the paper's {subset} (report.tables names none)")
-        where = conditions[subset]
         try:
-            found = table.exclude(~matches(read, where), f"outside the selection {where}")
+            found = met(conditions[subset])
         except UserError as error:
             raise CannotDraw(f"there are no such runs as the paper's {subset} (report.tables: {error})") from None
         if not len(found):
-            raise CannotDraw(f"there are no such runs as the paper's {subset}: none meets {where}{_said(lacking)}")
+            raise CannotDraw(
+                f"there are no such runs as the paper's {subset}: none meets {conditions[subset]}{_said(lacking)}"
+            )
         return found
 
     return Evidence(load, **options)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from shapelaw.errors import UserError
 from shapelaw.figures import style
 from shapelaw.figures.entry import Entry, Tables
-from shapelaw.figures.evidence import MAIN, Evidence
+from shapelaw.figures.evidence import MAIN, CannotDraw, Evidence
 from shapelaw.figures.industry import models
 from shapelaw.figures.shapes import with_shapes
 from shapelaw.fitting.published import published_law
@@ -37,6 +37,8 @@ LABELS = {
     "depth": "depth",
     "aspect_ratio": "width / depth",
 }
+PAPER_DELTA = 1e-4
+"""Of the paper's fits whose coefficients are public."""
 SIZE_PANELS, SHAPE_PANELS = ("params", "tokens", "tokens_per_param"), ("width", "depth", "aspect_ratio")
 BUDGETS = tuple(np.geomspace(1e18, 1e26, 17))
 WHOLE_BUDGETS = tuple(np.geomspace(1e18, 1e26, 81))
@@ -64,7 +66,7 @@ class Asked:
 
     Args:
         subset: data set of the paper.
-        delta: of Huber's function.
+        delta: of Huber's function where the figure is about one; None is the paper's 1e-4, or a table's own.
         law: with width and depth.
         whole: whether shapes are whole numbers too (the paper's 637,733), beside real-valued ones.
         sizes: whether eq 1 is asked too.
@@ -72,7 +74,7 @@ class Asked:
     """
 
     subset: str = MAIN
-    delta: float = 1e-4
+    delta: float | None = None
     law: str = EQ2
     whole: bool = False
     sizes: bool = True
@@ -80,7 +82,11 @@ class Asked:
 
     def tables(self, evidence: Evidence) -> Tables:
         """Curves of every law, the paper's search, and widely used models."""
-        delta = self.delta if evidence.published else evidence.delta
+        if self.whole and self.sizes and not evidence.published:
+            raise CannotDraw(
+                "whole shapes are searched for the paper's runs alone; prescribe.py answers with those of a suite"
+            )
+        delta = self.delta or (PAPER_DELTA if evidence.published else evidence.delta)
         with_shapes(evidence.runs(self.subset))
         fits = {"ours": evidence.fit(self.law, self.subset, delta=delta)}
         if self.beside:
@@ -108,13 +114,13 @@ class Asked:
         theirs = [self._published(), self._published(EQ1) if self.sizes else None]
         found += [curve("published", one, world, BUDGETS) for one in theirs if one is not None]
         if self.sizes:
-            ours = evidence.fit(EQ1, self.subset, delta=self.delta)
+            ours = evidence.fit(EQ1, self.subset, delta=self.delta or PAPER_DELTA)
             found.append(exactly_counted(ours, world))
         return found
 
     def _published(self, law: str | None = None) -> FitResult | None:
         """The paper's own fit, where its file is public (delta 1e-4)."""
-        if self.delta != 1e-4:
+        if self.delta is not None:
             return None
         try:
             return published_law(law or self.law, self.subset)
@@ -288,12 +294,14 @@ def caption(about: str, asked: Asked) -> Callable[[Evidence, Tables], str]:
         )
         if not evidence.published:
             return said
+        if asked.whole:
+            said += " The bumps are whole heads and blocks."
         if asked.sizes:
             said += (
                 " Eq 1 with FLOPs counted exactly takes the widest and shallowest shape of its size, as embeddings cost none; "
                 "it steps where the least depth searched, a 2,048th of the width, grows by a block."
             )
-        if asked.delta == 1e-4:
+        if asked.delta is None:
             said += (
                 " Dashed: what the published coefficients prescribe when searched exactly; they stop short of the optimum of "
                 "the paper's own objective, so ours differ."
@@ -327,7 +335,7 @@ ENTRIES = (
         "fig05_prescriptions",
         "Fig 5",
         "Best aspect ratio and tokens per parameter",
-        "Best aspect ratio and tokens per parameter by eq 2 and by the interaction law; the bumps are whole heads and blocks.",
+        "Best aspect ratio and tokens per parameter by eq 2 and by the interaction law.",
         Asked(whole=True, sizes=False, beside=OURS),
         short,
     ),

@@ -21,13 +21,19 @@ FAN = (1e19, 1e23)
 
 def table(evidence: Evidence) -> Tables:
     """A row per line that the data serve; `published` is the paper's exponent where it has one."""
-    rows = []
+    rows: list[dict[str, object]] = []
+    seen: set[tuple[int, str, str]] = (
+        set()
+    )  # several data sets of the paper may be the same rows of a table of one's own
     for line in LINES:
         try:
-            found = row(line, evidence.runs(line.subset), evidence.bootstrap, evidence.delta, evidence.seed)
+            runs = evidence.runs(line.subset)
+            key = (id(runs), line.method, line.counting)
+            found = {} if key in seen else row(line, runs, evidence.bootstrap, evidence.delta, evidence.seed)
         except UserError:
             continue
-        if found["exponent"] is None:
+        seen.add(key)
+        if found.get("exponent") is None:
             continue
         rows.append(found | ({"published": published_exponent(line)} if evidence.published else {}))
     if len(rows) < 2:

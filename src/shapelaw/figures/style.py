@@ -30,6 +30,8 @@ BAND = 0.18
 """Opacity of intervals."""
 MANY_DECADES = 1e4
 """Range of a logarithmic axis from which ticks between its decades only blacken it."""
+NAMES_APART = 0.055
+"""Share of an axis by which contours' names are apart."""
 INSET = 0.85
 """Share of logarithmic axes' ends within which a contour is named."""
 SHORT_AXIS = 10.0
@@ -119,14 +121,17 @@ def plain_losses(axes: Axes) -> None:
 
 
 def name_contours(axes: Axes, lines: QuadContourSet, form: str) -> None:
-    """Each contour's value once, where x times y is largest on it, so that neighbours' names do not touch."""
+    """Each contour's value once, where x times y is largest on it, but for names that would touch another."""
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     box = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.7}
+    spans, named = np.log([right / left, high / low]), list[np.ndarray]()
     for level, path in zip(lines.levels, lines.get_paths(), strict=True):
         x, y = np.asarray(path.vertices).reshape(-1, 2).T
         inside = (x < right * INSET) & (x > left / INSET) & (y < high * INSET) & (y > low / INSET)
-        if inside.any():
-            best = int(np.argmax(np.where(inside, x * y, 0.0)))
+        best = int(np.argmax(np.where(inside, x * y, 0.0))) if len(x) else 0
+        place = np.log([x[best], y[best]]) / spans if inside.any() else None
+        if place is not None and all(np.abs(place - other).max() > NAMES_APART for other in named):
+            named.append(place)
             where = (float(x[best]), float(y[best]))
             axes.annotate(form.format(level), where, fontsize=6, ha="center", va="center", bbox=box)
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from shapelaw.counting import (
     FLOPS_CONVENTIONS,
     SEQ_LEN_GEMSTONES,
+    flops_exact,
     flops_per_served_token,
     flops_per_token,
     params_total,
@@ -151,17 +152,27 @@ class World:
                 "or ask for the size alone by space=params"
             )
         sizes = (self.vocab_size, self.rules.head_size)
-        flops = (self.vocab_size, self.seq_len, self.rules.head_size, self.flops)
         w, d = np.asarray(width), np.asarray(depth)
         total = np.asarray(params_total(w, d, *sizes, relaxed=relaxed), dtype=np.float64)
+        train, serve = self._flops(w, d, relaxed)
         return Points(
             width=w.astype(np.float64),
             depth=d.astype(np.float64),
             params=total,
             counted=np.asarray(recount(total, w, self.vocab_size, self.counting), dtype=np.float64),
-            train_flops=np.asarray(flops_per_token(w, d, *flops, relaxed=relaxed), dtype=np.float64),
-            serve_flops=np.asarray(flops_per_served_token(w, d, *flops, relaxed=relaxed), dtype=np.float64),
+            train_flops=np.asarray(train, dtype=np.float64),
+            serve_flops=np.asarray(serve, dtype=np.float64),
         )
+
+    def _flops(self, width: ArrayLike, depth: ArrayLike, relaxed: bool) -> tuple[Array, Array]:
+        """FLOPs of a token in training and in serving; the exact count, which searches spend most time on, once for both."""
+        sizes = (self.vocab_size, self.seq_len, self.rules.head_size)
+        if self.flops == "exact":
+            counted = flops_exact(width, depth, *sizes)
+            return counted.total, counted.forward
+        counts = (flops_per_token, flops_per_served_token)
+        train, serve = (count(width, depth, *sizes, self.flops, relaxed=relaxed) for count in counts)
+        return train, serve
 
     def sizes(self, params: ArrayLike) -> Points:
         """Sizes without a shape: params as the law counts them, FLOPs 6N and 2N."""
