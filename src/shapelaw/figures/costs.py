@@ -253,8 +253,8 @@ ENTRIES = (
         said(
             "Above: what each run paid for its loss at one token count, over what the convex hull of all runs pays for it; a "
             "name that would lie on another is left out. Below: the cost of reaching one loss by the interaction law for every "
-            "feasible shape, over the lowest (star); of a table of one's own, within the widths and depths trained; GPU hours by "
-            "measured steps, interpolated over shape; white: shapes that never reach the loss.",
+            "feasible shape, over the lowest (star); of a table of one's own, within the widths and depths trained; GPU hours "
+            "by measured steps, interpolated over shape; white: shapes that never reach the loss.",
             "Tokens: 300B, as in the paper, which shows the runs alone. Its text names about 50% (FLOPs) and 200% (GPU hours) "
             "for the worst; against the hull of all runs, as here, the small models pay most, as 300B tokens overtrain them.",
         ),

@@ -30,7 +30,7 @@ BAND = 0.18
 """Opacity of intervals."""
 MANY_DECADES = 1e4
 """Range of a logarithmic axis from which ticks between its decades only blacken it."""
-NAMES_APART = 0.055
+NAMES_APART = 0.07
 """Share of an axis by which contours' names are apart."""
 INSET = 0.85
 """Share of logarithmic axes' ends within which a contour is named."""
