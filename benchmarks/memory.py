@@ -3,7 +3,7 @@
     python benchmarks/memory.py [WIDTHxDEPTH,VOCABULARY,CONTEXT,SEQUENCES,MICROS ...]
 
 On a GPU in bfloat16, measured by torch.cuda.max_memory_allocated; on a CPU in float32 (our kernels with few threads) and
-in bfloat16, by following every allocation of torch.
+in bfloat16, by following every allocation of torch. Exit code 1 if an estimate is off by more than 15%.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from shapelaw.training.memory import Arithmetic, StepMemory
 
 CASES_CPU = ("128x4,1024,128,8,1", "256x4,8192,256,8,2", "256x2,50304,128,8,1")
 CASES_GPU = ("256x23,50304,2048,8,1", "512x12,50304,2048,8,2", "1024x28,50304,2048,4,1", "2048x27,50304,2048,2,1")
+TOLERANCE = 0.15
 STEPS = 3
 """The first makes AdamW's moments."""
 
@@ -94,8 +95,9 @@ def arithmetics() -> dict[str, Arithmetic]:
     return {"fp32": Arithmetic(False, False, kernels), "bf16": Arithmetic(False, True, False)}
 
 
-def main() -> None:
-    """One line a case and form."""
+def main() -> int:
+    """One line a case and form; 1 if an estimate is off by more than TOLERANCE."""
+    worst = 0.0
     gpu = torch.cuda.is_available()
     name = torch.cuda.get_device_name() if gpu else f"CPU, {torch.get_num_threads()} thread(s)"
     print(f"{name}; torch {torch.__version__}, Python {platform.python_version()}")
@@ -104,9 +106,12 @@ def main() -> None:
         case = Case.parsed(text)
         for form, work in arithmetics().items():
             estimate, measured = case.memory(work).peak_bytes, measured_bytes(Step(case, work))
+            worst = max(worst, abs(estimate / measured - 1))
             row = f"{estimate / 2**20:>12.1f} {measured / 2**20:>12.1f} {estimate / measured:>6.3f}"
             print(f"{text:<26} {form:<5} {row}", flush=True)
+    print(f"largest error {worst:.1%}, allowed {TOLERANCE:.0%}")
+    return int(worst > TOLERANCE)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

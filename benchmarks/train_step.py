@@ -13,7 +13,8 @@ more, wall time. On a GPU (by default five of the Gemstones' shapes, 2048 tokens
 each takes much of its memory; a round is several steps between two events.
 
 MFU is a step's FLOPs, by the exact count and by 6 N with all parameters, over the rate of a product of large random matrices
-(bfloat16 on a GPU, else float32 on as many threads) in the same run. Peak memory: what torch allocates at a time in a step.
+(bfloat16 on a GPU, else float32 on as many threads) in the same run; 6 N counts the embedding, a look-up, as a product, and
+so may pass 100% where the vocabulary is most of a model. Peak memory: what torch allocates at a time in a step.
 The report is written to benchmarks/results/train_step_DEVICE.txt.
 """
 
@@ -22,6 +23,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import os
 import platform
 import sys
 from collections.abc import Iterator, Sequence
@@ -160,7 +162,8 @@ def compared(asked: argparse.Namespace, gpu: bool) -> Iterator[str]:
 def report(asked: argparse.Namespace, gpu: bool, device: str) -> Iterator[str]:
     """The lines of the report."""
     yield f"{datetime.date.today()}  python benchmarks/train_step.py {' '.join(sys.argv[1:])}".rstrip()
-    yield f"{device}; {platform.system()}, Python {platform.python_version()}, torch {torch.__version__}"
+    software = f"{platform.system()}, Python {platform.python_version()}, torch {torch.__version__}"
+    yield f"{device}; {software}; load {os.getloadavg()[0]:.1f}"
     if not (asked.parity or asked.nano or asked.parts):
         yield from compared(asked, gpu)
     torch.set_num_threads(asked.threads)

@@ -166,7 +166,7 @@ class DataConfig:
     """Name of the corpus; its folder is data_dir/NAME-TOKENIZER."""
     source: Source = MISSING
     path: str | None = None
-    """text, jsonl, parquet: a file, a folder or a glob."""
+    """text, jsonl, parquet: a file, a folder or a glob; packages: the folder they are installed in, if not this Python's."""
     text_key: str = "text"
     """jsonl, parquet, huggingface: field that holds the text."""
     document_chars: int = 1048576

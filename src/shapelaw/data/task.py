@@ -50,7 +50,7 @@ def source_of(data: DataConfig) -> Source:
         case SourceKind.stdlib:
             return StdlibSource()
         case SourceKind.packages:
-            return PackagesSource()
+            return PackagesSource(Path(data.path) if data.path else None)
         case SourceKind.huggingface:
             name = _given("data.dataset", data.dataset)
             return HubSource(name, data.subset, data.split, data.revision, data.text_key)
