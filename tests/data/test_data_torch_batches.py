@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from shapelaw.data import Corpus, Loader, validation
-from shapelaw.data.torch_batches import TokenBatches, ValidationBatches
+from shapelaw.data import Corpus, Loader
+from shapelaw.data.torch_batches import TokenBatches
 from shapelaw.errors import UserError
 
 SEQ_LEN = 32
@@ -55,13 +55,6 @@ def test_tensors(small_corpus: Corpus) -> None:
 def test_micro_batches_must_divide(small_corpus: Corpus, micro: int) -> None:
     with pytest.raises(UserError, match=f"micro_batch_sequences={micro}"):
         TokenBatches(Loader.of(small_corpus, SEQ_LEN, 3), BATCH, 0, STEPS, micro_sequences=micro)
-
-
-def test_validation_batches(small_corpus: Corpus) -> None:
-    sample = validation(small_corpus, SEQ_LEN, 10 * SEQ_LEN)
-    loaded = list(DataLoader(ValidationBatches(sample, 4), batch_size=None))
-    assert [len(batch) for batch in loaded] == [4, 4, 2]
-    assert torch.equal(torch.cat(loaded), torch.from_numpy(next(sample.batches(10))))
 
 
 def test_data_imports_nothing_heavy() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from shapelaw.data.loader import Loader, ValidationSample, rank_rows
+from shapelaw.data.loader import Loader, rank_rows
 from shapelaw.errors import UserError
 
 CPU = torch.device("cpu")
@@ -86,21 +86,3 @@ def _copied(rows: torch.Tensor, stream: torch.cuda.Stream) -> torch.Tensor:
     current.wait_stream(stream)  # steps queued from now on: the copy begins at once, and they begin later
     copy.record_stream(current)
     return copy
-
-
-class ValidationBatches(IterableDataset[torch.Tensor]):
-    """The fixed held-out sample of one device; give it to a DataLoader with batch_size=None and no workers.
-
-    Args:
-        sample: the held-out sequences.
-        batch_sequences: sequences of a batch, at most.
-        rank, world: this device and how many there are.
-    """
-
-    def __init__(self, sample: ValidationSample, batch_sequences: int, rank: int = 0, world: int = 1) -> None:
-        self._sample, self._batch_sequences, self._rank, self._world = sample, batch_sequences, rank, world
-
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        """Tensors of at most batch_sequences x (seq_len + 1), int64."""
-        for rows in self._sample.batches(self._batch_sequences, self._rank, self._world):
-            yield torch.from_numpy(rows)
