@@ -238,8 +238,10 @@ def norm_of_split_features() -> dict[str, float]:
 
     from shapelaw.config import ParallelKind
     from shapelaw.parallel.layout import Layout
+    from shapelaw.parallel.placement import place
 
-    placement, model, _ = built(Layout(ParallelKind.axonn, column=2), RANK)
+    placement = place(Layout(ParallelKind.axonn, column=2), RANK, torch.device("cpu"))
+    model, _ = built(placement, RANK)
     model.loss(torch.arange(66).view(2, 33)).backward()
     placement.sync(model)
     gradient = model.norm.weight.grad
