@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file
 
-from shapelaw.cell import checkpoint_path, read_state
+from shapelaw.cell import checkpoint_path
+from shapelaw.cell_state import read_state
 from shapelaw.tracking.journal import JOURNAL, records
 from shapelaw.training.checkpoint import MODEL
 

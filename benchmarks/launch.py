@@ -14,7 +14,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from shapelaw.cell import read_state
+from shapelaw.cell_state import read_state
 
 ROOT = Path(__file__).resolve().parents[1]
 CELLS = 1000

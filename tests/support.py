@@ -10,7 +10,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from shapelaw.cell import Cell, State, cell_of, corpus_folder
+from shapelaw.cell import Cell, cell_of, corpus_folder
+from shapelaw.cell_state import State
 from shapelaw.config import TrainConfig, to_dataclass
 from shapelaw.data import load_corpus
 

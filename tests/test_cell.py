@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shapelaw.cell import Cell, State, Status, cell_of, is_locked, labels_of, lock, read_state, write_state
+from shapelaw.cell import Cell, cell_of, labels_of
+from shapelaw.cell_state import State, Status, is_locked, lock, read_state, write_state
 from shapelaw.config import to_dataclass
 from shapelaw.errors import UserError
 from support import Compose

@@ -6,17 +6,12 @@ MLflow run, trained once.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import math
-import os
 import re
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +33,6 @@ from shapelaw.config import (
     whole,
 )
 from shapelaw.errors import UserError
-from shapelaw.files import as_record, read_json, write_json
 from shapelaw.lr_rules import DepthPatch, lr_eff
 from shapelaw.schedule import (
     Constant,
@@ -401,86 +395,3 @@ def _cadence(key: str, every_tokens: float, batch_tokens: int) -> int:
 def _multiples_around(value: int, unit: int) -> str:
     below = value // unit * unit
     return f"{below} or {below + unit}" if below else str(unit)
-
-
-class Status(Enum):
-    """State of a cell on disk."""
-
-    new = "new"
-    running = "running"
-    interrupted = "interrupted"
-    failed = "failed"
-    pruned = "pruned"
-    """Stopped early by a search; training it again continues it."""
-    finished = "finished"
-
-
-@dataclass(frozen=True)
-class State:
-    """What a cell's folder says of it (state.json), refreshed about once a second while it runs."""
-
-    status: Status = Status.new
-    step: int = 0
-    steps: int = 0
-    tokens: int = 0
-    train_loss: float | None = None
-    val_loss: float | None = None
-    tokens_per_second: float | None = None
-    attempts: int = 0
-    reason: str = ""
-    host: str = ""
-    pid: int = 0
-    mlflow_run_id: str | None = None
-    updated: float = 0.0
-    spikes: int = 0
-    rollbacks: int = 0
-    diverged_step: int | None = None
-
-
-def read_state(folder: Path) -> State:
-    """The state in a cell's folder; a cell without one is new, and a running one whose process is gone interrupted."""
-    path = folder / "state.json"
-    if not path.exists():
-        return State()
-    state = as_record(State, read_json(path), path)
-    if state.status is Status.running and not is_locked(folder):
-        return replace(state, status=Status.interrupted, reason="its process ended without a word")
-    return state
-
-
-def write_state(folder: Path, state: State) -> None:
-    """Write state.json aside, then rename."""
-    values = asdict(replace(state, updated=time.time()))
-    lasting = state.status is not Status.running  # a running state is written anew every second
-    write_json(folder / "state.json", {**values, "status": state.status.value}, durable=lasting)
-
-
-@contextlib.contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Hold a cell's folder: one process trains a cell, a second refuses.
-
-    Raises:
-        UserError: if another process holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder.name} is being trained by another process; wait for it or stop it") from None
-        yield
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether a process holds the cell's folder."""
-    path = folder / "lock"
-    if not path.exists():
-        return False
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from shapelaw.cell import Cell, Status, cell_of, checkpoint_path, checkpoint_steps, corpus_folder, read_state
+from shapelaw.cell import Cell, cell_of, checkpoint_path, checkpoint_steps, corpus_folder
+from shapelaw.cell_state import Status, read_state
 from shapelaw.config import to_dataclass
 from shapelaw.data import load_corpus
 from shapelaw.training import processes

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from shapelaw.cell import State, Status, read_state
+from shapelaw.cell_state import State, Status, read_state
 from shapelaw.tracking import read_runs
 from support import ROOT, TINY
 

@@ -15,7 +15,7 @@ from launch import counting
 from omegaconf import OmegaConf
 from slurm_bench import LONG, ON_SANDBOX, Bench, await_, slurm
 
-from shapelaw.cell import Status
+from shapelaw.cell_state import Status
 from shapelaw.sweep.accounting import max_array_size
 from shapelaw.sweep.slurm import POLL_SECONDS
 

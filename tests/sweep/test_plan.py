@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from shapelaw.cell import State, Status, write_state
+from shapelaw.cell_state import State, Status, write_state
 from shapelaw.training.cost import device_hours
 from support import ROOT, Script
 

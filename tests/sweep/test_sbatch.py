@@ -12,7 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from shapelaw.cell import State, Status
+from shapelaw.cell_state import State, Status
 from shapelaw.errors import UserError
 from shapelaw.sweep.accounting import Standing, judge, own_words
 from shapelaw.sweep.resources import Resources, resources_of

@@ -14,7 +14,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.trial import TrialState
 
-from shapelaw.cell import Status, read_state
+from shapelaw.cell_state import Status, read_state
 from shapelaw.errors import UserError
 from shapelaw.sweep.spaces import Choices, Interval, Space, lines, split
 from shapelaw.sweep.studies import Study, make
@@ -207,7 +207,7 @@ def test_a_killed_search_continues_its_trial(outputs: Path, corpora: Path) -> No
 
 
 def test_two_searches_of_one_study_do_not_meet(sweep: Sweep, outputs: Path) -> None:
-    from shapelaw.cell import lock
+    from shapelaw.cell_state import lock
 
     first = sweep(*SEARCH, RATE, "hydra.sweeper.n_trials=1", "tracker=none")
     assert first.returncode == 0, first.stderr

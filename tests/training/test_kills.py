@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from shapelaw.cell import Cell, Status, cell_of, corpus_folder, read_state
+from shapelaw.cell import Cell, cell_of, corpus_folder
+from shapelaw.cell_state import Status, read_state
 from shapelaw.config import TrainConfig, to_dataclass
 from shapelaw.data import BytesChoice, TextSource, load_corpus, prepare
 from shapelaw.tracking import deliver_left, open_store

@@ -12,7 +12,7 @@ from lightning.pytorch.loops.fetchers import _PrefetchDataFetcher
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from shapelaw import optim
-from shapelaw.cell import read_state
+from shapelaw.cell_state import read_state
 from shapelaw.config import ParallelKind
 from shapelaw.data import Loader, SequenceOrder, TokenStream
 from shapelaw.data.torch_batches import TokenBatches

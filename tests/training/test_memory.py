@@ -10,7 +10,7 @@ import pytest
 import torch
 from allocations import Allocations, saved_bytes
 
-from shapelaw.cell import read_state
+from shapelaw.cell_state import read_state
 from shapelaw.config import ParallelKind, TrainConfig, to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.model import ModelSpec, Transformer, kernels

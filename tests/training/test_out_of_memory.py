@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from shapelaw.cell import Status, checkpoint_steps, read_state
+from shapelaw.cell import checkpoint_steps
+from shapelaw.cell_state import Status, read_state
 from shapelaw.training.callbacks import Interrupted
 from shapelaw.training.module import CellModule
 from support import Compose, Script, prepared, train

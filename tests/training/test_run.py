@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from shapelaw.cell import State, Status, checkpoint_path, checkpoint_steps, read_state
+from shapelaw.cell import checkpoint_path, checkpoint_steps
+from shapelaw.cell_state import State, Status, read_state
 from shapelaw.errors import UserError
 from shapelaw.training import callbacks, checkpoint
 from shapelaw.training.callbacks import Interrupted

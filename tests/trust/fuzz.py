@@ -28,7 +28,8 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from omegaconf import DictConfig, OmegaConf
 
-from shapelaw.cell import State, Status, cell_of, corpus_folder, read_state
+from shapelaw.cell import cell_of, corpus_folder
+from shapelaw.cell_state import State, Status, read_state
 from shapelaw.cli import _keys, explain, set_environment
 from shapelaw.config import (
     FitConfig,

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from shapelaw.cell import Status, checkpoint_steps, read_state
+from shapelaw.cell import checkpoint_steps
+from shapelaw.cell_state import Status, read_state
 from shapelaw.cli import explain
 from shapelaw.errors import UserError
 from shapelaw.training.callbacks import Interrupted

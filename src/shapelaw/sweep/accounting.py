@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from shapelaw.cell import State, Status, read_state
+from shapelaw.cell_state import State, Status, read_state
 from shapelaw.errors import UserError
 from shapelaw.sweep import records
 from shapelaw.sweep.records import Submission

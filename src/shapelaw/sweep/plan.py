@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from shapelaw.cell import read_state
+from shapelaw.cell_state import read_state
 from shapelaw.errors import UserError
 from shapelaw.sweep import records
 from shapelaw.sweep.accounting import Report, Standing, judge, survey

@@ -18,7 +18,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 from rich.console import Console
 
-from shapelaw.cell import Status, lock, read_state
+from shapelaw.cell_state import Status, lock, read_state
 from shapelaw.config.values import whole
 from shapelaw.errors import UserError
 from shapelaw.files import write_json

@@ -14,7 +14,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 from rich.console import Console
 
-from shapelaw.cell import read_state
+from shapelaw.cell_state import read_state
 from shapelaw.errors import UserError
 from shapelaw.sweep import records
 from shapelaw.sweep.accounting import Report, Standing, call, max_array_size, need, survey

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as Remaining
 
-from shapelaw.cell import Status, read_state
+from shapelaw.cell_state import Status, read_state
 from shapelaw.errors import UserError
 from shapelaw.sweep.task import Job
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from shapelaw.cell import is_locked, read_state
+from shapelaw.cell_state import is_locked, read_state
 from shapelaw.errors import UserError
 from shapelaw.files import read_json, write_json
 from shapelaw.sweep.local import log_to

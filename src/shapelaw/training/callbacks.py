@@ -15,7 +15,8 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from shapelaw.cell import Cell, State, Status, checkpoint_steps, write_state
+from shapelaw.cell import Cell, checkpoint_steps
+from shapelaw.cell_state import State, Status, write_state
 from shapelaw.config import CheckpointConfig, Keep
 from shapelaw.data import ValidationSample
 from shapelaw.tracking import VAL_LOSS, Tracker, further_loss

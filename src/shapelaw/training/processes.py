@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from shapelaw.cell import Cell, State, Status, read_state, write_state
+from shapelaw.cell import Cell
+from shapelaw.cell_state import State, Status, read_state, write_state
 from shapelaw.config import TrainConfig
 from shapelaw.errors import UserError
 from shapelaw.files import read_json, write_json

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from shapelaw.cell import Cell, State
+from shapelaw.cell import Cell
+from shapelaw.cell_state import State
 
 
 @contextlib.contextmanager

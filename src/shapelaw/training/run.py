@@ -21,18 +21,8 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import OmegaConf
 
-from shapelaw.cell import (
-    Cell,
-    State,
-    Status,
-    corpus_folder,
-    depth_patch,
-    further_folders,
-    lock,
-    parent_checkpoint,
-    read_state,
-    write_state,
-)
+from shapelaw.cell import Cell, corpus_folder, depth_patch, further_folders, parent_checkpoint
+from shapelaw.cell_state import State, Status, lock, read_state, write_state
 from shapelaw.config import AUTO, ParallelKind, Precision, TrainConfig
 from shapelaw.counting import params_total
 from shapelaw.data import Corpus, Loader, ValidationSample, load_corpus, validation

@@ -17,8 +17,6 @@ from rich.console import Console
 
 from shapelaw.cell import (
     Cell,
-    State,
-    Status,
     cell_of,
     checkpoint_path,
     corpus_folder,
@@ -26,8 +24,8 @@ from shapelaw.cell import (
     labels_of,
     parent_checkpoint,
     parent_folder,
-    read_state,
 )
+from shapelaw.cell_state import State, Status, read_state
 from shapelaw.config import ResourcesConfig, SearchConfig, TrainConfig, positive, to_dataclass, whole
 from shapelaw.counting import params_total
 from shapelaw.data import Corpus, check_repeats, load_corpus
