@@ -114,6 +114,13 @@ class ShapeRules:
     depth_min: int = 2
     depth_max: int = 255
 
+    def __str__(self) -> str:
+        heads = "an even number of heads" if self.even_heads else "one, three or an even number of heads"
+        return (
+            f"widths {self.width_min} to {self.width_max} ({heads} of {self.head_size}), depths {self.depth_min} to "
+            f"{self.depth_max}"
+        )
+
     def widths(self) -> list[int]:
         """Every allowed width."""
         heads = range(math.ceil(self.width_min / self.head_size), self.width_max // self.head_size + 1)
@@ -149,7 +156,7 @@ def feasible_shapes(
     ]
     if not found:
         raise UserError(
-            f"no shape has a parameter count within {tolerance:.0%} of {list(params_targets)} under {rules}; "
+            f"no shape has a parameter count within {tolerance:.0%} of {list(params_targets)} among {rules}; "
             "widen the ranges or the tolerance"
         )
     return found

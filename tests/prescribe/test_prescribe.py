@@ -258,7 +258,7 @@ def test_what_is_refused() -> None:
         problem.reach(1.0)
     with pytest.raises(UserError, match=r"prescribes no aspect ratio.*aspect_ratio=NUMBER"):
         Problem.of(fitted("params_tokens"), runs)
-    with pytest.raises(UserError, match="no shape meets"):
+    with pytest.raises(UserError, match="no shape of"):
         Problem.of(fit, runs, limits=Limits(params_max=1e3))
     with pytest.raises(UserError, match="reads width and depth"):
         Problem.of(fit, runs, space="params")

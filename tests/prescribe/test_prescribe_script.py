@@ -97,8 +97,8 @@ def test_other_questions(fits: Path, prescribe: Prescribe) -> None:
 BAD = [
     (["budget=1e30"], "smallest shape is 256x2"),
     (["budget=1e21", "fit=FITS/params_tokens-000000"], "prescribes no aspect ratio"),
-    (["budget=1e21", "limits.params_max=1000"], "no shape meets"),
-    (["budget=1e21", "rules.width_max=128"], "no shape meets"),
+    (["budget=1e21", "limits.params_max=1000"], "no shape of"),
+    (["budget=1e21", "rules.width_max=128"], "no shape of"),
     (["budget=1e21", "fit=FITS/old-000000"], "version 0 of the schema"),
     (["budget=1e21", "fit=FITS/none"], "no such fit"),
     (["budget=1e21", "loss=2.5"], "give exactly one"),

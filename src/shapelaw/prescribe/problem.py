@@ -53,6 +53,12 @@ class Limits:
         if self.aspect_ratio is not None and not (math.isfinite(self.aspect_ratio) and self.aspect_ratio > 0):
             raise UserError(f"aspect_ratio={self.aspect_ratio}: allowed are positive numbers, such as 64")
 
+    def __str__(self) -> str:
+        """Those that are set, as they are given."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        asked = {name: value for name, value in values.items() if value != getattr(UNLIMITED, name)}
+        return ", ".join(f"{name if name == 'aspect_ratio' else f'limits.{name}'}={v:g}" for name, v in asked.items())
+
     @property
     def given(self) -> bool:
         """Whether any limit is set."""
@@ -316,7 +322,8 @@ def feasible_points(world: World, limits: Limits) -> Points:
     points = world.points(np.repeat(widths, len(depths)), np.tile(depths, len(widths)))
     mask = limits.allow(points) if len(points.params) else np.zeros(0, dtype=bool)
     if not mask.any():
-        raise UserError(f"no shape meets {world.rules} and {limits}; widen the ranges")
+        having = f" has {limits}" if limits.given else ""
+        raise UserError(f"no shape of {world.rules}{having}; widen the ranges (rules.width_min, ...) or the limits")
     return points.take(np.flatnonzero(mask))
 
 
