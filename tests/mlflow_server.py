@@ -34,7 +34,8 @@ class MlflowServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start it, anew if it runs, and wait until it answers."""
+        self.kill()
         options = {
             "--host": "127.0.0.1",
             "--port": str(self.port),

@@ -25,11 +25,11 @@ SMALL = (
 
 def test_the_micro_suite_is_prepared_planned_and_trained(script: Script, outputs: Path, tmp_path: Path) -> None:
     made = script(
-        "prepare.py", *SMALL[:2], f"data.path={ROOT / 'src'}", "data.val_fraction=0.1", SHAPELAW_SUITE="micro"
+        "prepare.py", *SMALL[:2], f"data.path={ROOT / 'docs'}", "data.val_fraction=0.1", SHAPELAW_SUITE="micro"
     )
     assert made.returncode == 0, made.stderr
     assert "training and" in made.stderr + made.stdout
-    run = ("shape=128x16", f"data.path={ROOT / 'src'}", *SMALL)
+    run = ("shape=128x16", f"data.path={ROOT / 'docs'}", *SMALL)
     plan = script("train.py", "-m", *run, "hydra/launcher=plan", "hydra.launcher.device=H200", SHAPELAW_SUITE="micro")
     assert plan.returncode == 0, plan.stderr
     assert "micro-batch" in plan.stdout
