@@ -117,6 +117,8 @@ def test_tokens_are_rounded_as_asked(composed: Compose, rounding: str, steps: in
         ("shape.width=20", ["shape.width=20", "head_size=8", "16 and 24"]),
         ("shape.depth=0", ["shape.depth=0"]),
         ("lr_base=0", ["lr_base=0"]),
+        ("seed=-1", ["seed=-1", "whole numbers from 0"]),
+        ("order_seed=-1", ["order_seed=-1"]),
         ("lr_base=nan", ["lr_base=nan"]),
         ("optim.beta1=2", ["optim.beta1=2"]),
         ("schedule.warmup_tokens=-1", ["schedule.warmup_tokens"]),

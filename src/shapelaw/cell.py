@@ -340,6 +340,8 @@ def _spikes_science(config: TrainConfig) -> dict[str, Any]:
 
 
 def _check_values(config: TrainConfig) -> None:
+    whole("seed", config.seed, 0)
+    whole("order_seed", config.order_seed, 0)
     whole("seq_len", config.seq_len, 2)
     whole("tokenizer.vocab_size", config.tokenizer.vocab_size, 2)
     or_auto("micro_batch_sequences", config.micro_batch_sequences, 0)

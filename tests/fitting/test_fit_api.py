@@ -216,6 +216,7 @@ def frame(n: int = 12, **changes: Any) -> pd.DataFrame:
     [
         ({}, {"delta": 0.0}, "delta=0"),
         ({}, {"delta": -1.0}, "delta=-1"),
+        ({}, {"seed": -1}, "seed=-1: allowed are whole numbers from 0"),
         ({}, {"delta": float("nan")}, "delta=nan"),
         ({}, {"law": "eq9"}, "law=eq9: allowed are"),
         ({}, {"method": "guess"}, "allowed are parametric, staged, hull"),

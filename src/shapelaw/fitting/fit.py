@@ -75,6 +75,8 @@ def fit(
     """
     if method not in METHODS:
         raise UserError(f"method={method}: allowed are {', '.join(METHODS)}")
+    if seed < 0:
+        raise UserError(f"seed={seed}: allowed are whole numbers from 0; give one")
     runs = RunsTable(runs) if isinstance(runs, pd.DataFrame) else runs
     if not len(runs):
         raise UserError(f"runs: the table has no kept rows; excluded are {runs.exclusions or 'none'}")
