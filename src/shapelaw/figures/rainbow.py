@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -20,22 +22,21 @@ FAN = (1e19, 1e23)
 
 
 def table(evidence: Evidence) -> Tables:
-    """A row per line that the data serve; `published` is the paper's exponent where it has one."""
-    rows: list[dict[str, object]] = []
-    seen: set[tuple[int, str, str]] = (
-        set()
-    )  # several data sets of the paper may be the same rows of a table of one's own
+    """A row per line that the data serve; `published` is the paper's exponent where it has one.
+
+    Several data sets of the paper may be one table of one's own, which then has one line."""
+    found: dict[tuple[int, str, str], tuple[RainbowLine, dict[str, object]]] = {}
     for line in LINES:
-        try:
+        with contextlib.suppress(UserError):
             runs = evidence.runs(line.subset)
             key = (id(runs), line.method, line.counting)
-            found = {} if key in seen else row(line, runs, evidence.bootstrap, evidence.delta, evidence.seed)
-        except UserError:
-            continue
-        seen.add(key)
-        if found.get("exponent") is None:
-            continue
-        rows.append(found | ({"published": published_exponent(line)} if evidence.published else {}))
+            if key not in found:
+                found[key] = line, row(line, runs, evidence.bootstrap, evidence.delta, evidence.seed)
+    rows = [
+        one | ({"published": published_exponent(line)} if evidence.published else {})
+        for line, one in found.values()
+        if one["exponent"] is not None
+    ]
     if len(rows) < 2:
         raise CannotDraw("fewer than two data sets can be fitted, so there is nothing to compare")
     return {"lines": pd.DataFrame(rows)}

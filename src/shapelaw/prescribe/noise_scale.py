@@ -7,7 +7,6 @@ python -m shapelaw.prescribe.noise_scale FIT [--uri URI] [--experiment NAME]   #
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -20,8 +19,8 @@ from shapelaw.fitting.noise_scale import beside_critical, noise_at_losses
 from shapelaw.fitting.result import FitResult, load_fit
 from shapelaw.laws import get_law
 from shapelaw.laws.steps_batch import StepsBatchLaw
+from shapelaw.prescribe.prediction import BAD_INPUT, parser_of
 
-BAD_INPUT = 2
 LEVELS = 12
 """Losses at which both are compared, spread over those of the contours."""
 
@@ -62,10 +61,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m shapelaw.prescribe.noise_scale", description=__doc__)
+    parser = parser_of("noise_scale", __doc__)
     parser.add_argument("fit", type=Path, help="folder of the fit")
-    parser.add_argument("--uri", default="sqlite:///outputs/mlflow.db", help="tracker of the runs")
-    parser.add_argument("--experiment", default="nano", help="the suite")
     given = parser.parse_args(arguments)
     from shapelaw.tracking import read_noise
 

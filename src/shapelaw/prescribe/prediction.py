@@ -124,11 +124,17 @@ def compare(prediction: Mapping[str, Any], runs: RunsTable) -> Comparison:
     return Comparison(prediction, run, points)
 
 
-def _main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m shapelaw.prescribe.prediction", description=__doc__)
-    parser.add_argument("file", type=Path, help="YAML that prescribe.py wrote")
-    parser.add_argument("--uri", default="sqlite:///outputs/mlflow.db", help="tracker of the run")
+def parser_of(module: str, description: str | None) -> argparse.ArgumentParser:
+    """Of a command that reads tracked runs."""
+    parser = argparse.ArgumentParser(prog=f"python -m shapelaw.prescribe.{module}", description=description)
+    parser.add_argument("--uri", default="sqlite:///outputs/mlflow.db", help="tracker of the runs")
     parser.add_argument("--experiment", default="nano", help="the suite")
+    return parser
+
+
+def _main(arguments: list[str]) -> int:
+    parser = parser_of("prediction", __doc__)
+    parser.add_argument("file", type=Path, help="YAML that prescribe.py wrote")
     given = parser.parse_args(arguments)
     try:
         found = compare(read_prediction(given.file), load_runs("mlflow", uri=given.uri, experiment=given.experiment))

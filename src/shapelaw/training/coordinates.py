@@ -18,10 +18,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from shapelaw.cell import Cell, depth_patch
+from shapelaw.cell import Cell
 from shapelaw.config import TrainConfig
-from shapelaw.model import InitSpec, ModelSpec, Transformer, initialise
-from shapelaw.optim import AdamWSpec, build_adamw, clip_gradients
+from shapelaw.model import Transformer, initialise
+from shapelaw.optim import build_adamw, clip_gradients
+from shapelaw.training.recipe import adamw_spec, init_spec, model_spec
 
 MATRICES = {
     "embedding.weight": "embedding",
@@ -66,9 +67,7 @@ def coordinates(cell: Cell, config: TrainConfig, tokens: Tokens, device: torch.d
     """
     autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=bf16)
     model = _model(cell, config, device)
-    optim = config.optim
-    adamw = AdamWSpec(optim.beta1, optim.beta2, optim.eps, optim.weight_decay)
-    optimizer = build_adamw(model, cell.lr_eff, adamw)
+    optimizer = build_adamw(model, cell.lr_eff, adamw_spec(config))
     probe = torch.from_numpy(tokens.probe).to(device)
 
     def look() -> tuple[dict[Where, torch.Tensor], float]:
@@ -81,8 +80,8 @@ def coordinates(cell: Cell, config: TrainConfig, tokens: Tokens, device: torch.d
         before = _matrices(model)
         with autocast():
             torch.autograd.backward(model.loss(torch.from_numpy(batch).to(device)))
-        if optim.clip_norm:
-            clip_gradients(model.parameters(), optim.clip_norm)
+        if config.optim.clip_norm:
+            clip_gradients(model.parameters(), config.optim.clip_norm)
         optimizer.step()
         optimizer.zero_grad()
         now, loss = look()
@@ -93,9 +92,8 @@ def coordinates(cell: Cell, config: TrainConfig, tokens: Tokens, device: torch.d
 
 
 def _model(cell: Cell, config: TrainConfig, device: torch.device) -> Transformer:
-    spec = ModelSpec(cell.shape, cell.vocab_size, cell.seq_len, attention=config.attention.name)
-    model = Transformer(spec).to(device)
-    initialise(model, config.seed, InitSpec(depth_patch(config.lr_rule), config.suite.width_unit))
+    model = Transformer(model_spec(cell, config)).to(device)
+    initialise(model, config.seed, init_spec(config))
     return model
 
 

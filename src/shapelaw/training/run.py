@@ -21,7 +21,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import OmegaConf
 
-from shapelaw.cell import Cell, corpus_folder, depth_patch, further_folders, parent_checkpoint
+from shapelaw.cell import Cell, corpus_folder, further_folders, parent_checkpoint
 from shapelaw.cell_state import State, Status, lock, read_state, write_state
 from shapelaw.config import AUTO, ParallelKind, Precision, TrainConfig
 from shapelaw.counting import params_total
@@ -29,10 +29,10 @@ from shapelaw.data import Corpus, Loader, ValidationSample, load_corpus, validat
 from shapelaw.data.torch_batches import TokenBatches
 from shapelaw.errors import UserError
 from shapelaw.files import write_text
-from shapelaw.model import InitSpec, ModelSpec, Transformer
+from shapelaw.model import ModelSpec, Transformer
 from shapelaw.model.cpu_memory import keep_freed_memory
 from shapelaw.model.initialisation import initial_weight
-from shapelaw.optim import AdamWSpec, build_adamw
+from shapelaw.optim import build_adamw
 from shapelaw.parallel.layout import check_layout, check_noise, layout_of
 from shapelaw.parallel.placement import Placement, place
 from shapelaw.tracking import DIVERGED_TAG, PRUNED_TAG, ROLLBACKS, MlflowTracker, NoTracker, RunInfo, Store, Tracker
@@ -44,6 +44,7 @@ from shapelaw.training.cost import arithmetic, fit_micro_batch, flops_per_token,
 from shapelaw.training.module import CellModule
 from shapelaw.training.noise import NoiseScale
 from shapelaw.training.processes import launch, starts_processes, world_of
+from shapelaw.training.recipe import adamw_spec, init_spec, model_spec
 from shapelaw.training.rollback import Rollback, batch_of, discard_undone, read_rollbacks, roll_back
 from shapelaw.training.spikes import Verdict
 from shapelaw.training.trial import Trial
@@ -190,11 +191,9 @@ def _placed(config: TrainConfig) -> Placement:
 
 def _module(config: TrainConfig, cell: Cell, placement: Placement) -> CellModule:
     """Model and optimiser, at the newest checkpoint of the cell, of its parent, or at the start."""
-    spec = ModelSpec(cell.shape, cell.vocab_size, cell.seq_len, attention=config.attention.name)
+    spec = model_spec(cell, config)
     model = placement.build(spec)
-    optim = config.optim
-    adamw = AdamWSpec(optim.beta1, optim.beta2, optim.eps, optim.weight_decay)
-    optimizer = build_adamw(model, cell.lr_at(cell.first_step), adamw)
+    optimizer = build_adamw(model, cell.lr_at(cell.first_step), adamw_spec(config))
     events = read_rollbacks(cell.folder)
     if placement.rank == 0:
         discard_undone(cell.folder, events)
@@ -212,7 +211,7 @@ def _module(config: TrainConfig, cell: Cell, placement: Placement) -> CellModule
         compile_step(model)
     micro = _micro_batch(config, cell, placement)
     halves = config.micro_batch_sequences == AUTO and placement.layout.kind in PLAIN
-    clip, measured = optim.clip_norm, bool(config.noise.every_steps)
+    clip, measured = config.optim.clip_norm, bool(config.noise.every_steps)
     return CellModule(cell, model, optimizer, progress, micro, halves, clip, placement, measured)
 
 
@@ -226,7 +225,7 @@ def _micro_batch(config: TrainConfig, cell: Cell, placement: Placement) -> int:
 
 def _initialise(config: TrainConfig, cell: Cell, spec: ModelSpec, model: Transformer, placement: Placement) -> None:
     """Initial weights by seed and name, the same whatever the layout; every process keeps its part."""
-    init = InitSpec(depth_patch(config.lr_rule), config.suite.width_unit)
+    init = init_spec(config)
     with torch.device("meta"):
         sizes = {name: parameter.shape for name, parameter in Transformer(spec).named_parameters()}
     full = {name: initial_weight(name, size, cell.shape, config.seed, init) for name, size in sizes.items()}
