@@ -70,8 +70,9 @@ def test_same_seed_same_draws(data_dir: object) -> None:
     one, two, other = (bootstrap(LAW, columns, loss, runs.kept["run"], found, n=20, seed=s) for s in (0, 0, 1))
     np.testing.assert_array_equal(one.thetas, two.thetas)
     assert not np.array_equal(one.thetas, other.thetas)
-    threads = bootstrap(LAW, columns, loss, runs.kept["run"], found, n=20, seed=0, workers=2)
-    np.testing.assert_allclose(one.objectives, threads.objectives, rtol=1e-12)
+    for workers in (2, 100):  # more than refits, too
+        threads = bootstrap(LAW, columns, loss, runs.kept["run"], found, n=20, seed=0, workers=workers)
+        np.testing.assert_allclose(one.objectives, threads.objectives, rtol=1e-12)
 
 
 def test_kinds_of_intervals_agree_where_all_is_symmetric(data_dir: object) -> None:

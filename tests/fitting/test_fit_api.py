@@ -224,6 +224,7 @@ def frame(n: int = 12, **changes: Any) -> pd.DataFrame:
         ({}, {"starts": "one"}, "starts=one"),
         ({}, {"counting": "some"}, "counting=some"),
         ({}, {"bootstrap": {"n": 1}}, "bootstrap.n=1"),
+        ({}, {"bootstrap": {"n": 10**12}}, "bootstrap.n=1000000000000: allowed are whole numbers from 2 to 1,000,000"),
         ({}, {"bootstrap": {"times": 10}}, "unknown times; allowed are n, by"),
         ({}, {"bootstrap": {"by": "days"}}, "bootstrap.by=days"),
         ({}, {"bootstrap": {"level": 90}}, "bootstrap.level=90"),

@@ -185,6 +185,7 @@ def _refit_all(problem: Problem, solution: Solution, weights: Array, workers: in
         ends = [refit(starts, row) for row in part]
         return np.array([theta for theta, _ in ends]), np.array([value for _, value in ends])
 
+    workers = min(workers, len(weights))
     if workers <= 1:
         return some(weights)
     with ThreadPoolExecutor(workers) as pool:

@@ -43,6 +43,10 @@ class FitOptions:
     seed: int = 0
 
 
+MOST_REFITS = 1_000_000
+"""Whose weights fit into memory."""
+
+
 @dataclass(frozen=True)
 class BootstrapOptions:
     """Values of the resampling.
@@ -66,8 +70,8 @@ class BootstrapOptions:
     workers: int = 1
 
     def __post_init__(self) -> None:
-        if self.n < 2:
-            raise UserError(f"bootstrap.n={self.n}: allowed are whole numbers from 2; 1000 is usual")
+        if not 2 <= self.n <= MOST_REFITS:
+            raise UserError(f"bootstrap.n={self.n}: allowed are whole numbers from 2 to {MOST_REFITS:,}; 1000 is usual")
         if self.by not in RESAMPLED:
             raise UserError(f"bootstrap.by={self.by}: allowed are {', '.join(RESAMPLED)}")
         if self.kind not in INTERVALS:
