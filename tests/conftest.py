@@ -24,6 +24,7 @@ ONE_WORKER = (
     "tests/slurm/",
     "tests/parallel/test_parallel.py",
     "tests/parallel/test_axonn_faults.py",
+    "tests/tracking/test_postgresql.py",
     "tests/tracking/test_server_away.py",
 )
 """Tests that share what takes long to start, or a cluster's nodes: each of these runs in one worker."""

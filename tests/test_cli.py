@@ -53,6 +53,16 @@ def test_bad_input(script: Script, outputs: Path, arguments: list[str], words: l
     assert not outputs.exists()
 
 
+def test_output_that_nobody_reads_any_more_is_no_error(outputs: Path) -> None:
+    """As in `train.py --help | head`."""
+    command = [sys.executable, str(ROOT / "train.py"), "--cfg", "job"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as shown:
+        assert shown.stdout is not None
+        assert shown.stderr is not None
+        shown.stdout.close()
+        assert (shown.stderr.read(), shown.wait(100)) == ("", 141)
+
+
 def test_an_unknown_suite_is_named(script: Script) -> None:
     done = script("train.py", SHAPELAW_SUITE="micro-nano")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)

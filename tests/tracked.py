@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 
-from shapelaw.tracking import MlflowTracker, RunInfo, Store, client
+from shapelaw.tracking import VAL_LOSS, MlflowTracker, RunInfo, Store, client
 from shapelaw.tracking.journal import JOURNAL, records
 
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["mlflow", "tracked"])
 Row = tuple[str, int, float]
 """A metric, the tokens it was measured after, its value."""
 PARAMS = {
@@ -33,6 +36,15 @@ def info(identity: str) -> RunInfo:
 def tracker(uri: str, root: Path, identity: str, seconds: float = 60.0) -> MlflowTracker:
     """The tracker of a run in its own folder under a root."""
     return MlflowTracker(Store(uri, str(root / "artifacts"), "tiny"), info(identity), root / identity, seconds)
+
+
+def write_300(uri: str, root: Path, identity: str) -> None:
+    """A run of 300 values: what one of several processes that write a store at once does."""
+    run = tracker(uri, root, identity, seconds=300)
+    for tokens in range(1, 301):
+        run.log({VAL_LOSS: 1.0 + 1 / tokens}, tokens)
+    run.finish("FINISHED")
+    run.close()
 
 
 def stored(uri: str, identity: str) -> list[Row]:

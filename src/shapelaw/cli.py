@@ -6,6 +6,7 @@ import difflib
 import errno
 import os
 import re
+import select
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ from shapelaw.secrets import hidden
 BAD_INPUT = 2
 FAILED = 1
 INTERRUPTED = 130
+UNREAD = 141
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 
 
@@ -36,7 +38,8 @@ def main(root: Path, config_name: str, task: Any) -> NoReturn:
         config_name: name of the top-level configuration.
         task: called with a composed configuration; `task.single`, if there is one, when it is not a sweep.
 
-    Exit codes: 0; 1 if some work failed; 2 for bad input, said in one line; 130 when interrupted.
+    Exit codes: 0; 1 if some work failed; 2 for bad input, said in one line; 130 when interrupted; 141 when whoever reads its
+    output (`--help | head`) has read enough.
     """
     try:
         set_environment(root)
@@ -47,6 +50,8 @@ def main(root: Path, config_name: str, task: Any) -> NoReturn:
         sys.exit(INTERRUPTED)
     except (Exception, _Failed) as caught:
         error = caught.error if isinstance(caught, _Failed) else caught
+        if isinstance(error, BrokenPipeError) and _unread():
+            sys.exit(UNREAD)
         message = explain(error)
         if message is None:
             raise error from None
@@ -171,6 +176,16 @@ def _quoted(text: str) -> str:
 def _line(error: BaseException) -> str:
     """First line of an error's message."""
     return (str(error).splitlines() or [type(error).__name__])[0].strip()
+
+
+def _unread() -> bool:
+    """Whether nobody reads the output any more; what is left to be flushed goes nowhere then."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    closed = any(events & (select.POLLERR | select.POLLHUP) for _, events in output.poll(0))
+    if closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return closed
 
 
 def _say(message: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -13,10 +12,7 @@ import pytest
 from shapelaw.errors import UserError
 from shapelaw.tracking import VAL_LOSS, client, deliver_left, open_store, read_runs
 from shapelaw.tracking import delivery as delivering
-from tracked import journaled, stored, tracker
-
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["mlflow", "tracked"])
+from tracked import PROCESSES, journaled, stored, tracker, write_300
 
 
 def killed(target: Any, *arguments: Any) -> None:
@@ -154,21 +150,13 @@ def test_metrics_are_batched(uri: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert len([size for size in sizes if size]) <= 4
 
 
-def _write(uri: str, root: Path, identity: str) -> None:
-    run = tracker(uri, root, identity, seconds=300)
-    for tokens in range(1, 301):
-        run.log({VAL_LOSS: 1.0 + 1 / tokens}, tokens)
-    run.finish("FINISHED")
-    run.close()
-
-
 @pytest.mark.parametrize("writers", [4, pytest.param(32, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("opened", [True, False])
 def test_many_processes_share_a_database(uri: str, tmp_path: Path, writers: int, opened: bool) -> None:
     """Also one that none of them has opened before, as after a start without the store."""
     uri = uri if opened else f"sqlite:///{tmp_path}/fresh.db"
     names = [f"run{k}" for k in range(writers)]
-    processes = [PROCESSES.Process(target=_write, args=(uri, tmp_path, name)) for name in names]
+    processes = [PROCESSES.Process(target=write_300, args=(uri, tmp_path, name)) for name in names]
     for process in processes:
         process.start()
     for process in processes:

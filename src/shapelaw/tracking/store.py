@@ -15,7 +15,7 @@ from urllib.parse import urlparse
 
 from shapelaw.config import TrackerConfig, WhenUnreachable
 from shapelaw.errors import UserError
-from shapelaw.secrets import connectable, hidden, refuse_password
+from shapelaw.secrets import TRACKING_VARIABLE, connectable, hidden, refuse_password
 from shapelaw.tracking.protocol import RunInfo
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ PARENT_TAG = "mlflow.parentRunId"
 SWEEP_TAG = "shapelaw.sweep"
 """Identity of the sweep that made a run: `tags.`shapelaw.sweep` = '...'` finds them all."""
 SQLITE = "sqlite:///"
+DATABASES = ("postgresql", "mysql", "mssql")
+PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+"""A database driver's module -> the package that installs it ready to use; the others are named like their module."""
 REQUEST_SECONDS = 20
 log = logging.getLogger(__name__)
 
@@ -66,6 +69,8 @@ def client(uri: str) -> MlflowClient:
 
     A request is tried twice, so that a launcher says within seconds what is wrong; whoever must not give up tries anew.
     """
+    if urlparse(uri).scheme.split("+")[0] in DATABASES:
+        _knock(connectable(uri))
     settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(REQUEST_SECONDS)}
     quiet = ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT")
     for key, value in {**dict.fromkeys(quiet, "true"), **settings}.items():
@@ -75,6 +80,18 @@ def client(uri: str) -> MlflowClient:
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=connectable(uri))
+
+
+def _knock(uri: str) -> None:
+    """Connect to a database once: MLflow goes on trying for two minutes before it says what is wrong."""
+    from sqlalchemy import create_engine
+
+    limit = {} if uri.startswith("mssql") else {"connect_args": {"connect_timeout": REQUEST_SECONDS}}
+    engine = create_engine(uri, **limit)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
 
 
 def open_store(uri: str, artifacts: str, experiment: str, tags: Mapping[str, str] | None = None) -> str:
@@ -176,6 +193,11 @@ def unreachable(uri: str) -> Iterator[None]:
             yield
     except (StoreAway, StoreRefused, RunGone) as error:
         what = f"cannot be reached ({error}); start the server"
+        if re.search(r"password|error code 40[13]", str(error)):
+            what = (
+                f"does not let this user in ({error}); put the address with its password into the environment variable "
+                f"{TRACKING_VARIABLE}"
+            )
         if uri.startswith(SQLITE):
             what = f"the database cannot be opened or made ({error}); let its folder be written to, or free some space there"
         raise UserError(
@@ -188,24 +210,42 @@ def root_cause(error: BaseException) -> str:
     """The innermost reason, in a line: an MLflow error wraps several that say the same."""
     known = (
         "Connection refused|Connection reset|timed out|Name or service not known|unable to open database file|"
-        "database or disk is full|database is locked|disk I/O error|attempt to write a readonly database"
+        "database or disk is full|database is locked|disk I/O error|attempt to write a readonly database|"
+        "no password supplied|password authentication failed"
     )
     found = re.findall(f"({known})", str(error))
     return found[-1] if found else hidden((str(error).splitlines() or [type(error).__name__])[0])[:200]
 
 
 def check_uri(uri: str) -> None:
-    """Refuse what is no tracking URI, and one with a password.
+    """Refuse what is no tracking URI, one with a password, and a database whose driver is not installed.
 
     Raises:
-        UserError: naming what is allowed.
+        UserError: naming what is allowed, or what to install.
     """
     refuse_password("tracker.uri", uri)
-    scheme = urlparse(uri).scheme
-    if scheme.split("+")[0] not in ("sqlite", "postgresql", "mysql", "mssql", "http", "https"):
+    kind = urlparse(uri).scheme.split("+")[0]
+    if kind not in ("sqlite", *DATABASES, "http", "https"):
         raise UserError(
             f"tracker.uri={uri}: allowed are sqlite:///FILE, another database's URI, or http(s)://HOST:PORT of an MLflow server"
         )
+    if kind in DATABASES:
+        _check_driver(uri)
+
+
+def _check_driver(uri: str) -> None:
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        make_url(uri).get_dialect().import_dbapi()
+    except ModuleNotFoundError as error:
+        package = PACKAGES.get(str(error.name), str(error.name))
+        raise UserError(
+            f"tracker.uri={uri}: its driver, the module {error.name}, is not installed; run: pip install '{package}'"
+        ) from error
+    except (ArgumentError, ValueError) as error:  # an unknown driver, a port that is no number
+        raise UserError(f"tracker.uri={uri}: {hidden(str(error))}; give DATABASE://USER@HOST:PORT/NAME") from error
 
 
 def find_run(store: MlflowClient, experiment_id: str, identity: str) -> Run | None:
