@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import is_dataclass
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
+from hydra_plugins.shapelaw_sweep.plugins import CellsConfig, LocalConfig, PlanConfig, SearchConfig, SlurmConfig
+from shapelaw.config import CoordinatesConfig, FitConfig, PrepareConfig, PrescribeConfig, ReportConfig, TrainConfig
+from shapelaw.config.help import field_docs, kind
 from support import ROOT, Script
+
+SCHEMAS = (CoordinatesConfig, FitConfig, PrepareConfig, PrescribeConfig, ReportConfig, TrainConfig)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +86,53 @@ def test_the_paper_s_sweep_is_refused_here_with_its_cost(script: Script, outputs
         word in done.stderr for word in ("44 cells", "FLOPs", "hours", "GiB", "SHAPELAW_SUITE=nano", "force=true")
     )
     assert not outputs.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("coordinates", "random_tokens"),
+        ("fit", "law"),
+        ("prepare", "data"),
+        ("prescribe", "objective.price"),
+        ("report", "report.tables"),
+        ("train", "shape"),
+    ],
+)
+def test_help_says_what_there_is(name: str, key: str, script: Script) -> None:
+    done = script(f"{name}.py", "--help", COLUMNS="80")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"python {name}.py ")
+    assert max(map(len, done.stdout.splitlines())) <= 128
+    keys = dict(line.split()[0].split("=", 1) for line in done.stdout.splitlines() if re.match(r"  \w[\w./]*=", line))
+    assert key in keys
+    assert keys["outputs_dir"].endswith("outputs")
+
+
+def test_help_has_the_values_of_the_command_line(script: Script) -> None:
+    shown = script("train.py", "shape=32x1", "lr_base=2.5", "hydra/launcher=slurm", "-h").stdout
+    assert all(line in shown for line in ("  shape.width=32 ", "  lr_base=2.5 ", "  hydra.launcher.partition=null "))
+    assert re.search(r"  shape=32x1 +16x1, 16x2, 32x1\n", shown)
+    swept = script("train.py", "-m", "lr_base=5,2.5", "--help")
+    assert (swept.returncode, "  lr_base=5 " in swept.stdout) == (0, True)
+    refused = script("train.py", "--help", "lr_bas=3")
+    assert (refused.returncode, "did you mean lr_base" in refused.stderr) == (2, True)
+
+
+def options_of(schema: type) -> Iterator[tuple[type, str]]:
+    """Every option of a schema and of those inside it, with the dataclass it stands in."""
+    for name, annotation in get_type_hints(schema).items():
+        yield from options_of(annotation) if is_dataclass(annotation) else [(schema, name)]
+
+
+@pytest.mark.parametrize("schema", [*SCHEMAS, CellsConfig, LocalConfig, SearchConfig, SlurmConfig, PlanConfig])
+def test_every_option_is_explained_and_of_a_type(schema: type) -> None:
+    plain = [
+        f"{part.__name__}.{name}"
+        for part, name in options_of(schema)
+        if name != "_target_" and (name not in field_docs(part) or not kind(get_type_hints(part)[name]))
+    ]
+    assert not plain
 
 
 def test_help_imports_no_torch(tmp_path: Path) -> None:

@@ -44,6 +44,9 @@ def main(root: Path, config_name: str, task: Any) -> NoReturn:
     try:
         set_environment(root)
         store_schemas()
+        if {"-h", "--help"} & set(sys.argv[1:]):
+            sys.stdout.write(_help(root / "conf", config_name, sys.argv[1:]))
+            sys.exit(0)
         hydra.main(config_path=str(root / "conf"), config_name=config_name)(_Entry(task))()
     except KeyboardInterrupt:
         _say("interrupted; run the same command again to continue")
@@ -58,6 +61,14 @@ def main(root: Path, config_name: str, task: Any) -> NoReturn:
         _say(message)
         sys.exit(FAILED if type(error).__name__ in ("SweepFailed", "Interrupted", "RankFailed") else BAD_INPUT)
     sys.exit(0)
+
+
+def _help(conf: Path, script: str, arguments: list[str]) -> str:
+    """Its help, with the values of the other arguments, unless they are lists of them."""
+    from shapelaw.config.help import help_text
+
+    swept = {"-m", "--multirun"} & set(arguments)
+    return help_text(conf, script, [] if swept else [word for word in arguments if not word.startswith("-")])
 
 
 class _Failed(BaseException):

@@ -23,26 +23,24 @@ from shapelaw.config.fitting import (
     RunsConfig,
     SubsetConfig,
 )
+from shapelaw.config.preparing import DataConfig, PrepareConfig, TokenizerConfig
 from shapelaw.config.prescribing import ObjectiveConfig, PrescribeConfig, RulesConfig, ShapeLimitsConfig
 from shapelaw.config.reporting import ReportConfig, ReportKindConfig
 from shapelaw.config.training import (
     AttentionConfig,
     CheckpointConfig,
     CooldownConfig,
-    DataConfig,
     LimitsConfig,
     LrRuleConfig,
     NoiseConfig,
     OptimConfig,
     ParallelConfig,
-    PrepareConfig,
     ResourcesConfig,
     ScheduleConfig,
     SearchConfig,
     ShapeConfig,
     SpikesConfig,
     SuiteConfig,
-    TokenizerConfig,
     TrackerConfig,
     TrainConfig,
     ValidationConfig,

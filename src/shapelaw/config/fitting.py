@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from shapelaw.config.places import PlacesConfig
 from shapelaw.config.training import TrackerConfig
 
 
@@ -53,6 +54,7 @@ class NamedConfig:
     """A choice by name; null leaves it to the law and the table."""
 
     name: str | None = None
+    """Set by the group's choice."""
 
 
 @dataclass
@@ -65,7 +67,7 @@ class MethodConfig:
     cost: str = "flops"
     """hull, binning: flops or device_hours."""
     bins_per_decade: int = 250
-    """binning."""
+    """binning: bins of a decade of the cost."""
     converged: str = "extrapolated"
     """staged: the loss that a size converges to, extrapolated, or the last one as it is."""
     steps_min: float = 0.0
@@ -83,10 +85,15 @@ class BootstrapConfig:
     """Resampling for intervals; n=0 is none."""
 
     n: int = 0
+    """Refits."""
     by: str = "runs"
+    """What is drawn: runs, each with all its rows, or single rows."""
     kind: str = "percentile"
+    """percentile, expanded (widened for few runs) or bca."""
     level: float = 0.9
+    """Share of the refits that an interval holds."""
     workers: int = 1
+    """Threads."""
 
 
 @dataclass
@@ -94,10 +101,11 @@ class HoldoutConfig:
     """Hold-outs whose errors the fit's checklist is to hold."""
 
     kinds: list[str] = field(default_factory=list)
+    """Names of hold-outs; the group holdout has them."""
 
 
 @dataclass
-class FitConfig:
+class FitConfig(PlacesConfig):
     """One fit."""
 
     runs: RunsConfig = field(default_factory=RunsConfig)
@@ -124,5 +132,3 @@ class FitConfig:
     """Whether profile intervals are computed."""
     plots: bool = True
     """Whether the fit's figures are drawn."""
-    outputs_dir: str = MISSING
-    data_dir: str = MISSING

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from shapelaw.config.fitting import NamedConfig
+from shapelaw.config.places import PlacesConfig
 
 
 @dataclass
@@ -30,10 +31,15 @@ class RulesConfig:
     """What makes a shape feasible; null is the suite's own (two to 64 heads, an even number, 2 to 255 blocks)."""
 
     even_heads: bool | None = None
+    """Whether the number of heads must be even."""
     width_min: int | None = None
+    """Smallest width."""
     width_max: int | None = None
+    """Largest width."""
     depth_min: int | None = None
+    """Fewest blocks."""
     depth_max: int | None = None
+    """Most blocks."""
 
 
 @dataclass
@@ -41,14 +47,17 @@ class ShapeLimitsConfig:
     """What a shape must meet beside the rules; null is no limit."""
 
     params_min: float | None = None
+    """Fewest parameters, embedding included."""
     params_max: float | None = None
+    """Most parameters."""
     aspect_min: float | None = None
-    """Of width / depth."""
+    """Smallest width / depth."""
     aspect_max: float | None = None
+    """Largest width / depth."""
 
 
 @dataclass
-class PrescribeConfig:
+class PrescribeConfig(PlacesConfig):
     """One prescription: give budget, or loss, or width, depth and tokens."""
 
     fit: str | None = None
@@ -64,11 +73,13 @@ class PrescribeConfig:
     width: int | None = None
     """With depth and tokens, instead of a budget: the shape whose loss is asked."""
     depth: int | None = None
+    """Its blocks."""
     params: float | None = None
     """Instead of width and depth, for a fit of the step-and-batch law: parameters as the law counts them."""
     batch_tokens: float | None = None
     """Tokens of one step, for a fit of the step-and-batch law: whole sequences."""
     tokens: float | None = None
+    """Its training tokens."""
     space: str = MISSING
     """feasible (every whole shape), relaxed (real width and depth) or params (no shape at all, 6N FLOPs)."""
     aspect_ratio: float | None = None
@@ -83,5 +94,3 @@ class PrescribeConfig:
     """Further fits, for what each law prescribes for the budget and what following it costs if another is true."""
     studies: bool = MISSING
     """Whether the price of overtraining and of a wrong aspect ratio is listed too (with a budget in FLOPs)."""
-    outputs_dir: str = MISSING
-    data_dir: str = MISSING

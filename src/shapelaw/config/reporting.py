@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from shapelaw.config.fitting import BootstrapConfig, NamedConfig, RunsConfig
+from shapelaw.config.places import PlacesConfig
 from shapelaw.config.training import TrackerConfig
 
 
@@ -23,7 +24,7 @@ class ReportKindConfig:
 
 
 @dataclass
-class ReportConfig:
+class ReportConfig(PlacesConfig):
     """One report: figures, their tables and a page."""
 
     report: ReportKindConfig = field(default_factory=ReportKindConfig)
@@ -46,5 +47,3 @@ class ReportConfig:
     """Whether the page is written too."""
     mlflow_ui: str = MISSING
     """Address of MLflow's pages, to which the page's runs and fits link (runs=mlflow); empty for no links."""
-    outputs_dir: str = MISSING
-    data_dir: str = MISSING

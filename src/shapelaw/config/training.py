@@ -1,4 +1,4 @@
-"""Options of prepare.py and train.py."""
+"""Options of train.py."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from shapelaw.config.places import PlacesConfig
+from shapelaw.config.preparing import DataConfig, TokenizerConfig
 from shapelaw.config.values import (
     BatchScaling,
     Keep,
@@ -15,10 +17,7 @@ from shapelaw.config.values import (
     Precision,
     Rounding,
     ScheduleKind,
-    Source,
     SpikePolicy,
-    TokenizerKind,
-    Verify,
     WhenUnreachable,
     positive,
     whole,
@@ -62,7 +61,9 @@ class ShapeConfig:
     """One shape of the suite (conf/suite/NAME/shape/WIDTHxDEPTH.yaml)."""
 
     width: int = MISSING
+    """Features of the residual stream: a multiple of the head size."""
     depth: int = MISSING
+    """Blocks."""
     nodes: int = 1
     """Nodes that a run of it takes on a cluster; resources.nodes refers to it."""
 
@@ -72,10 +73,13 @@ class ResourcesConfig:
     """What a cell asks of a cluster; null is the launcher's own default. Never part of a cell's identity."""
 
     nodes: int = 1
+    """Nodes of one job."""
     gpus_per_node: int | None = None
+    """GPUs of each."""
     tasks_per_node: int | None = None
     """Processes a node, one per device."""
     cpus_per_task: int | None = None
+    """Cores of each process."""
     mem_gb: float | None = None
     """Memory a node; 0 is all of it."""
     timeout_min: int | None = None
@@ -87,6 +91,7 @@ class LrRuleConfig:
     """How lr_base becomes the rate of one shape."""
 
     name: LrRule = MISSING
+    """What lr_base is divided by: width * sqrt(depth), width, sqrt(depth) or nothing."""
     patch_ratio: float = MISSING
     """Width / depth from which a shape counts as extreme and is treated as if it were deeper; inf switches that off."""
     patch_strict: bool = MISSING
@@ -100,6 +105,7 @@ class ScheduleConfig:
     """The rate's course over the run."""
 
     kind: ScheduleKind = MISSING
+    """How the rate goes on after the warm-up; wsd: constant, then falling."""
     warmup_tokens: float = MISSING
     """Linear warm-up from 0 over so many tokens."""
     decay_fraction: float = 0.0
@@ -123,8 +129,11 @@ class OptimConfig:
     """AdamW."""
 
     beta1: float = MISSING
+    """Decay of the mean of gradients."""
     beta2: float = MISSING
+    """Decay of the mean of their squares."""
     eps: float = MISSING
+    """Added to the root of the latter."""
     weight_decay: float = MISSING
     """Applied to matrices, not to norms."""
     clip_norm: float = MISSING
@@ -159,56 +168,11 @@ class SpikesConfig:
 
 
 @dataclass
-class DataConfig:
-    """A corpus: its source (prepare.py) and its use (train.py)."""
-
-    name: str = MISSING
-    """Name of the corpus; its folder is data_dir/NAME-TOKENIZER."""
-    source: Source = MISSING
-    path: str | None = None
-    """text, jsonl, parquet: a file, a folder or a glob; packages: the folder they are installed in, if not this Python's."""
-    text_key: str = "text"
-    """jsonl, parquet, huggingface: field that holds the text."""
-    document_chars: int = 1048576
-    """text: a file is one document; a longer one is cut at line ends into pieces of about so many characters."""
-    dataset: str | None = None
-    """huggingface: name of the dataset."""
-    subset: str | None = None
-    """huggingface: name of its configuration."""
-    split: str = "train"
-    """huggingface: split to read."""
-    revision: str | None = None
-    """huggingface: commit or tag; give one, as a data set may change under its name."""
-    val_fraction: float = MISSING
-    """Share of documents held out for validation, chosen by hash."""
-    shard_tokens: float = MISSING
-    """Tokens of one shard file."""
-    max_epochs: float = MISSING
-    """How often a run may repeat the corpus before it is refused."""
-    verify: Verify = Verify.auto
-    """train.py: whether every shard is read and its hash compared before a sweep and before each run; auto does so for
-    corpora of up to 2 GB. File sizes are compared always."""
-
-
-@dataclass
-class TokenizerConfig:
-    """A tokenizer."""
-
-    name: str = MISSING
-    kind: TokenizerKind = MISSING
-    vocab_size: int = MISSING
-    """Rows of the embedding; for a tokenizer file it may be padded above the file's vocabulary."""
-    path: str | None = None
-    """file: a tokenizer.json."""
-    separator: str | None = "<|endoftext|>"
-    """file: token that follows every document; null for none."""
-
-
-@dataclass
 class AttentionConfig:
     """Attention back end."""
 
     name: str = MISSING
+    """sdpa (torch's own) or flash (the package flash-attn, on a GPU)."""
 
 
 @dataclass
@@ -216,6 +180,7 @@ class ParallelConfig:
     """How one run is shared out over its processes. Never part of a cell's identity: results agree to the order of sums."""
 
     kind: ParallelKind = MISSING
+    """auto: single for one process, ddp for several."""
     row: int = 1
     """axonn: processes that share out heads, the MLP's hidden features and the head's vocabulary."""
     column: int = 1
@@ -246,6 +211,7 @@ class CheckpointConfig:
     every_tokens: float = MISSING
     """Cadence, rounded up to whole steps; also at the end of the run."""
     keep: Keep = MISSING
+    """Which checkpoints stay."""
     newest: int = 2
     """How many stay with keep=newest."""
 
@@ -288,8 +254,11 @@ class SearchConfig:
     """Which trial of a search a run is; set by the launching process."""
 
     study: str | None = None
+    """Its study."""
     storage: str = ""
+    """Database URL of the study."""
     trial: int | None = None
+    """Number of the trial."""
     pruner: Any = None
     """Configuration of one of Optuna's pruners."""
 
@@ -307,7 +276,7 @@ class LimitsConfig:
 
 
 @dataclass
-class TrainConfig:
+class TrainConfig(PlacesConfig):
     """One cell of a sweep."""
 
     suite: SuiteConfig = field(default_factory=SuiteConfig)
@@ -347,6 +316,7 @@ class TrainConfig:
     order_seed: int = MISSING
     """Of the order of sequences."""
     precision: Precision = MISSING
+    """Of the matrix products: bf16 (weights stay fp32), fp32; auto: bf16 on a GPU."""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
@@ -355,8 +325,6 @@ class TrainConfig:
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     force: bool = False
     """Start even what exceeds `limits`."""
-    outputs_dir: str = MISSING
-    data_dir: str = MISSING
     accelerator: str = "auto"
     """Lightning's accelerator: auto, cpu, gpu."""
     devices: int = 1
@@ -368,19 +336,6 @@ class TrainConfig:
     """CPU threads of one run; 0 leaves torch's own choice."""
     progress: bool = True
     """Whether a single run draws a progress bar."""
-
-
-@dataclass
-class PrepareConfig:
-    """Text to token shards."""
-
-    data: DataConfig = field(default_factory=DataConfig)
-    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
-    data_dir: str = MISSING
-    outputs_dir: str = MISSING
-    workers: int = 0
-    """Processes; 0 is one per core."""
-    progress: bool = True
 
 
 def check_spikes(spikes: SpikesConfig) -> None:

@@ -9,9 +9,13 @@ class SlurmSettings:
     """A SLURM site and how a sweep is run on it. A site file starts `defaults: [slurm, _self_]` and sets what differs."""
 
     partition: str | None = None
+    """sbatch's; so are the next three."""
     account: str | None = None
+    """Project that pays."""
     qos: str | None = None
+    """Quality of service."""
     constraint: str | None = None
+    """Features that nodes must have."""
     gpu_type: str | None = None
     """Type in the request for GPUs (--gres=gpu:TYPE:COUNT); null asks for any."""
     gpus_per_node: int = 0
@@ -19,9 +23,11 @@ class SlurmSettings:
     tasks_per_node: int | None = None
     """Processes a node; null is one per GPU, at least one."""
     cpus_per_task: int = 1
+    """Cores of each process."""
     mem_gb: float | None = None
     """Memory a node; 0 is all of it, null the site's own default."""
     timeout_min: int = 120
+    """Time limit of one job."""
     timeout_by_nodes: dict[int, int] = field(default_factory=dict)
     """Time limit in minutes from so many nodes on, where the site's limit grows with the job; wins over timeout_min."""
     signal_seconds: int = 120

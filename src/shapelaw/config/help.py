@@ -1,0 +1,147 @@
+"""What `--help` shows: a script's choices and values, each with its type and what it means, as the schemas say it."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import shutil
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import is_dataclass
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+LAUNCHING = ("hydra/sweeper", "hydra/launcher")
+SWEEPS = """
+With -m every value may be a list (a,b,c), a range (range(1,4)) or, for a choice, a pattern (glob(*)), in quotes:
+all combinations are done, those that are finished already excepted.
+"""
+KINDS = {float: "number", int: "whole number", str: "text", bool: "true or false", NoneType: "null"}
+KEY_COLUMNS = 30
+VALUE_COLUMNS = 80
+LEAST_COLUMNS, MOST_COLUMNS = 80, 128
+
+
+def help_text(conf: Path, script: str, overrides: list[str]) -> str:
+    """The help of a script, with the values that these overrides give.
+
+    Args:
+        conf: folder of the configuration.
+        script: name of the script and of its configuration.
+        overrides: of the command line.
+    """
+    with initialize_config_dir(str(conf)):
+        config = compose(script, overrides, return_hydra_config=True)
+        chosen: Mapping[str, str | None] = config.hydra.runtime.choices
+        launching = LAUNCHING if chosen[LAUNCHING[0]] != "basic" else ()  # Hydra's own: nothing of ours is swept
+        groups = [*(group for group in chosen if not group.startswith("hydra/")), *launching]
+        loader = GlobalHydra.instance().config_loader()
+        options = {group: loader.get_group_options(group, config_name=script) for group in sorted(groups, key=_last)}
+        choices = "\n".join(_line(f"{group}={_shown(chosen[group])}", ", ".join(options[group])) for group in options)
+        values = "\n".join(_values(config, launching))
+    return (
+        f"python {script}.py {'[-m] ' if launching else ''}[GROUP=CHOICE ...] [KEY=VALUE ...]\n\n"
+        f"{_about(conf / f'{script}.yaml')}\n{SWEEPS if launching else ''}\n"
+        f"Choices, as they are now, and what there is:\n\n{choices}\n\n"
+        f"Values, as they are now:\n\n{values}\n\n"
+        "--cfg job shows the values as YAML, --hydra-help Hydra's own options.\n"
+    )
+
+
+def _last(group: str) -> tuple[bool, str]:
+    return group.startswith("hydra/"), group
+
+
+def _about(file: Path) -> str:
+    """The comment at the head of a configuration."""
+    lines = file.read_text().splitlines()
+    head = lines[: next(k for k, line in enumerate(lines) if not line.startswith("#"))]
+    return textwrap.fill(" ".join(line.removeprefix("#").strip() for line in head), _columns())
+
+
+def _values(config: DictConfig, launching: Iterable[str]) -> Iterator[str]:
+    yield from _described(config, "", ("hydra",))
+    for group in launching:
+        name = group.replace("/", ".")
+        yield from _described(config.hydra[group.removeprefix("hydra/")], f"{name}.", ("_target_",))
+
+
+def _described(node: DictConfig, prefix: str, without: Iterable[str] = ()) -> Iterator[str]:
+    """A line or more for every value below a node."""
+    schema = OmegaConf.get_type(node)
+    meanings = field_docs(schema) if is_dataclass(schema) else {}
+    types = get_type_hints(schema) if is_dataclass(schema) else {}
+    for key in map(str, node):
+        if key in without:
+            continue
+        if OmegaConf.is_missing(node, key):
+            shown: Any = "???"
+        elif isinstance(node[key], DictConfig) and is_dataclass(OmegaConf.get_type(node[key])):
+            yield from _described(node[key], f"{prefix}{key}.")
+            continue
+        else:
+            shown = _shown(node[key])
+        words = (kind(types[key]) if key in types else "", meanings.get(key, ""))
+        yield _line(f"{prefix}{key}={shown}", ". ".join(filter(None, words)))
+
+
+def _shown(value: Any) -> str:
+    if OmegaConf.is_config(value):
+        text = str(OmegaConf.to_container(value, resolve=True))
+        return text if len(text) <= VALUE_COLUMNS else f"{text[0]}...{text[-1]}"
+    if isinstance(value, Enum):
+        return value.name
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e12
+    return str(int(value) if whole else value)
+
+
+def kind(annotation: Any) -> str:
+    """A type in the user's words.
+
+    >>> kind(float | None)
+    'number or null'
+    """
+    if get_origin(annotation) in (Union, UnionType):
+        return " or ".join(kind(part) for part in get_args(annotation))
+    if get_origin(annotation) is list:
+        return f"list of {kind(get_args(annotation)[0])}"
+    if get_origin(annotation) is dict:
+        return f"names with {kind(get_args(annotation)[1])}"
+    if inspect.isclass(annotation) and issubclass(annotation, Enum):
+        return " | ".join(member.name for member in annotation)
+    return KINDS.get(annotation, "any value")
+
+
+@cache
+def field_docs(schema: type) -> dict[str, str]:
+    """Field of a dataclass, or of those that it extends -> the text below it in its source."""
+    found: dict[str, str] = {}
+    for part in reversed([part for part in schema.__mro__ if is_dataclass(part)]):
+        (body,) = ast.parse(textwrap.dedent(inspect.getsource(part))).body
+        assert isinstance(body, ast.ClassDef)
+        for field, below in zip(body.body, [*body.body[1:], None], strict=True):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
+                found[field.target.id] = " ".join(ast.literal_eval(below.value).split())
+    return found
+
+
+def _columns() -> int:
+    return min(max(shutil.get_terminal_size((MOST_COLUMNS, 1)).columns, LEAST_COLUMNS), MOST_COLUMNS)
+
+
+def _line(key: str, text: str) -> str:
+    """A key beside its text; a long key has a line of its own."""
+    filled = textwrap.wrap(text, _columns() - KEY_COLUMNS - 4) or [""]
+    if len(key) > KEY_COLUMNS:
+        filled = ["", *filled]
+    first, *rest = filled
+    return "\n".join([f"  {key:<{KEY_COLUMNS}}  {first}".rstrip(), *(" " * (KEY_COLUMNS + 4) + line for line in rest)])
