@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import http.server
 import math
@@ -23,6 +24,7 @@ from shapelaw.errors import UserError
 from shapelaw.runs import ALIASES, SUBSETS, RunsTable, load_runs
 from shapelaw.runs.fetch import fetch_all
 from shapelaw.runs.registry import CHINCHILLA, CHINCHILLA_POINTS, EVERY, GEMSTONES, Repository
+from shapelaw.shapes import HEAD_SIZE
 
 
 def frame(**changes: object) -> pd.DataFrame:
@@ -177,12 +179,75 @@ def test_csv_counts_params_and_runs_where_it_names_none(tmp_path: Path) -> None:
     assert "each row counts as a run" in table.about["runs"]
 
 
+def test_params_are_counted_with_each_row_s_head_size(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    heads = [24, 96, None, 24, 96, None]
+    frame(head_size=heads).drop(columns="params").to_csv(path, index=False)
+    kept = load_runs("csv", path=path).kept
+    shapes = zip(kept["width"], kept["depth"], heads, strict=True)
+    assert list(kept["params"]) == [params_total(w, d, 50_304, head or HEAD_SIZE) for w, d, head in shapes]
+    assert kept["params"].nunique() == 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"width": ["?"] * 6}, "column width holds something that is not a number"),
+        ({"head_size": [0] * 6}, "head_size is zero or negative"),
+        ({"width": [None] * 6}, "params is missing"),
+    ],
+)
+def test_params_are_not_counted_from_nonsense(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    path = tmp_path / "mine.csv"
+    frame(**changes).drop(columns="params").to_csv(path, index=False)
+    with pytest.raises(UserError, match=message):
+        load_runs("csv", path=path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("cut.csv.gz", gzip.compress(b"run,params,tokens,loss\n" * 99, mtime=0)[:40]),
+        ("other.csv.zst", b"no such frame"),
+        ("other.csv.xz", b"no such stream"),
+        ("ragged.csv", b"a,b\n1,2\n1,2,3\n"),
+        ("nameless.jsonl", b"[1, 2]\n3\n"),
+        ("cut.parquet", b"PAR1"),
+    ],
+)
+def test_damaged_files_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"^path=.*{name}: cannot be read"):
+        load_runs("csv", path=tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("column", "factors"),
+    [
+        ("seconds_per_step", {"seconds": 1, "minutes": 60, "hours": 3600}),
+        ("device_hours", {"seconds": 1 / 3600, "minutes": 1 / 60, "hours": 1}),
+        ("flops", {"T": 1e12, "PF-days": 8.64e19}),
+        ("batch_tokens", {"K": 1e3, "M": 1e6}),
+    ],
+)
+def test_a_named_unit_is_the_column_s_own(tmp_path: Path, column: str, factors: dict[str, float]) -> None:
+    path = tmp_path / "mine.csv"
+    frame(**{column: [2.0] * 6}).to_csv(path, index=False)
+    for unit, factor in factors.items():
+        kept = load_runs("csv", path=path, units={column: unit}).kept
+        assert list(kept[column]) == pytest.approx([2.0 * factor] * 6, rel=1e-15)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"columns": {"tokens": "X"}}, "tokens=X, but the file has run, width"),
         ({"columns": {"tokes": "tokens"}}, "tokes is not canonical"),
-        ({"units": {"loss": "perplexity"}}, "loss=perplexity; allowed are"),
+        ({"units": {"loss": "perplexity"}}, "^units: loss=perplexity; allowed are positive numbers, nats, bits$"),
+        ({"units": {"loss": "B"}}, "loss=B; allowed are positive numbers, nats, bits"),
+        ({"units": {"tokens": "bits"}}, "tokens=bits; allowed are positive numbers, K, M, B, T"),
+        ({"units": {"tokens": None}}, "tokens=None; allowed are positive numbers, K, M, B, T"),
+        ({"units": {"width": "K"}}, "width=K; allowed are positive numbers$"),
         ({"units": {"loss": -1.0}}, "allowed are positive numbers"),
         ({"units": {"flops": "PF-days"}}, "flops is no numeric column"),
         ({"subset": "hot"}, "does not take subset"),
@@ -354,6 +419,10 @@ def test_counting_and_flops() -> None:
     shorter = RunsTable(frame(seq_len=[1024] * 3 + [2048] * 3))
     assert shorter.flops()[0] == pytest.approx(float(flops_exact(256, 4, seq_len=1024).total) * 1e9)
     assert shorter.flops()[5] == table.flops()[5]
+    partly = RunsTable(frame(vocab_size=[50_304] * 5 + [None]))
+    assert np.array_equal(partly.flops(), table.flops("6n"))
+    with pytest.raises(UserError, match="vocab_size, which 1 of 6 rows lack"):
+        partly.flops("exact")
     with pytest.raises(UserError, match="needs the column flops"):
         table.flops("recorded")
     with pytest.raises(UserError, match="allowed are total"):

@@ -29,7 +29,12 @@ SEQ_LEN_GEMSTONES = 2048
 
 
 def params_total(
-    width: ArrayLike, depth: ArrayLike, vocab_size: ArrayLike, head_size: int = HEAD_SIZE, *, relaxed: bool = False
+    width: ArrayLike,
+    depth: ArrayLike,
+    vocab_size: ArrayLike,
+    head_size: ArrayLike = HEAD_SIZE,
+    *,
+    relaxed: bool = False,
 ) -> Array:
     """All parameters of the shape, embedding and head included.
 
@@ -42,10 +47,10 @@ def params_total(
 
     Source: checked against every published row of the Gemstones (GEMSTONES facts, section 1).
     """
-    w, d, v = np.asarray(width), np.asarray(depth), np.asarray(vocab_size)
-    heads = w / head_size if relaxed else w // head_size
+    w, d, v, size = (np.asarray(one) for one in (width, depth, vocab_size, head_size))
+    heads = w / size if relaxed else w // size
     kv_heads = heads / 2 if relaxed else np.maximum(heads // 2, 1)
-    attention = w * (heads + 2 * kv_heads) * head_size + head_size * heads * w
+    attention = w * (heads + 2 * kv_heads) * size + size * heads * w
     block = attention + 3 * EXPAND * w * w + 2 * w
     return np.asarray(d * block + w + 2 * v * w)
 

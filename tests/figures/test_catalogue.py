@@ -12,6 +12,7 @@ from shapelaw.figures import catalogue, costs, frontiers, prescriptions, rainbow
 from shapelaw.figures.catalogue import CATALOGUE, Drawn, NotDrawn
 from shapelaw.figures.evidence import Evidence, of_a_table, of_the_paper
 from shapelaw.fitting.options import BootstrapOptions
+from shapelaw.fitting.rates import best_rates
 from shapelaw.runs.table import RunsTable
 from worlds import table
 
@@ -66,6 +67,23 @@ def test_rates_are_those_of_the_study(data_dir: Path) -> None:
     one = found[(found["width"] == 256) & (found["depth"] == 80) & (found["lr_eff"] == 5e-3)].iloc[0]
     assert one["lr_base"] == pytest.approx(5e-3 * 256 * 80**0.5)
     assert one["loss"] == pytest.approx(3.6207480430603023)
+
+
+@pytest.mark.parametrize("longer", [(), (5.0, 2.5)])
+def test_the_losses_of_a_shape_s_rates_are_compared_at_one_token_count(longer: tuple[float, ...]) -> None:
+    """Two of six rates trained on, as a sweep of shapes does beside the sweep of rates, leave the best rate where it is."""
+    runs = [(rate, tokens) for rate in (0.625, 1.25, 2.5, 5.0, 10.0, 20.0) for tokens in (2e5, 4e5)]
+    runs += [(rate, tokens) for rate in longer for tokens in (2e6, 4e6)]
+    rows = [
+        {"run": f"{width}-{rate}-{tokens > 1e6}", "width": width, "depth": 2, "head_size": 16, "params": 1e6}
+        | {"tokens": tokens, "lr_base": rate, "loss": 1.5 + 300 / tokens**0.45 + 0.05 * np.log(rate / 10) ** 2}
+        for width in (32, 128)
+        for rate, tokens in runs
+    ]
+    found = rates.tracked_rates(RunsTable(pd.DataFrame(rows)))
+    assert len(found) == 12
+    assert list(best_rates(found, "lr_base")["rate"]) == pytest.approx([10.0, 10.0])
+    assert found["loss"].min() == pytest.approx(1.5 + 300 / 4e5**0.45)
 
 
 def test_the_rule_takes_most_of_the_spread_of_the_best_rates(published: Evidence) -> None:

@@ -26,6 +26,7 @@ LR_BASE = 5.0
 DIVERGED = 1.35
 """Loss over the lowest above which a point is drawn at the panel's edge."""
 FEWEST_RATES, FEWEST_SHAPES = 3, 2
+SHAPE = ["width", "depth"]
 RULED, PLAIN = "lr_base", "lr_eff"
 """Columns of the rate: what the rule multiplies, and the rate itself."""
 
@@ -47,8 +48,8 @@ def rates_table(evidence: Evidence) -> Tables:
 def said_of_rates(evidence: Evidence, tables: Tables) -> str:
     """The caption: what is shown, and how well the rule holds on these runs."""
     shown = (
-        "Final loss against the rate (left) and against the base rate that the rule turns into it (right); rings: each "
-        "shape's best. Lines that leave the panel diverged. "
+        "Loss against the rate (left) and against the base rate that the rule turns into it (right), of each shape at the "
+        "token count that most of its rates share; rings: each shape's best. Lines that leave the panel diverged. "
     )
     if evidence.published:
         shown += "Training loss after 2B tokens, the published study; the rates tried are a factor of 2 to 5 apart. "
@@ -82,14 +83,13 @@ def published_rates() -> pd.DataFrame:
 
 
 def tracked_rates(runs: RunsTable) -> pd.DataFrame:
-    """Losses of a table's hot runs at the token count that most runs of one shape share."""
+    """Losses of a table's hot runs, of each shape at the token count that most of its rates share."""
     if not runs.has_shapes or "lr_base" not in runs.kept:
         raise CannotDraw("the runs do not name their shape and lr_base")
-    kept = runs.kept.dropna(subset=["lr_base"])
-    last = kept.sort_values("tokens").groupby(["width", "depth", "lr_base"]).tail(1)
-    rates = last.groupby(["width", "depth"])["lr_base"].transform("nunique")
+    last = _at_shared_tokens(runs.kept.dropna(subset=["lr_base"]))
+    rates = last.groupby(SHAPE)["lr_base"].transform("nunique")
     last = last[rates >= FEWEST_RATES]
-    if last[["width", "depth"]].drop_duplicates().shape[0] < FEWEST_SHAPES:
+    if last[SHAPE].drop_duplicates().shape[0] < FEWEST_SHAPES:
         raise CannotDraw(f"fewer than {FEWEST_SHAPES} shapes were trained at {FEWEST_RATES} rates or more")
     head = (
         int(last["head_size"].mode().iloc[0]) if "head_size" in last and last["head_size"].notna().any() else HEAD_SIZE
@@ -100,6 +100,13 @@ def tracked_rates(runs: RunsTable) -> pd.DataFrame:
     ]
     found = last[["width", "depth", "lr_base", "loss"]].assign(lr_eff=last["lr_base"] * scales)
     return found.sort_values(["width", "depth", "lr_eff"])
+
+
+def _at_shared_tokens(kept: pd.DataFrame) -> pd.DataFrame:
+    """Of each shape a row per rate, all at one token count: the one with most rates, the largest of equals."""
+    tried = kept.groupby([*SHAPE, "tokens"], as_index=False)["lr_base"].nunique()
+    shared = tried.sort_values(["lr_base", "tokens"]).groupby(SHAPE).tail(1)[[*SHAPE, "tokens"]]
+    return kept.merge(shared).drop_duplicates([*SHAPE, "lr_base"], keep="last")
 
 
 def rates(tables: Tables) -> Figure:

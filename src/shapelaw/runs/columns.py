@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from shapelaw.errors import UserError
 
@@ -22,6 +24,7 @@ class Column:
         whole: whether its values are whole numbers.
         zero: whether 0 is a valid value.
         text: whether it holds text.
+        units: named units that a file may hold it in -> factor to the column's own.
     """
 
     meaning: str
@@ -29,32 +32,41 @@ class Column:
     whole: bool = False
     zero: bool = False
     text: bool = False
+    units: Mapping[str, float] = field(default_factory=dict)
 
+
+COUNTS = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
+LOSSES = {"nats": 1.0, "bits": math.log(2.0)}
+SECONDS = {"seconds": 1.0, "minutes": 60.0, "hours": 3600.0}
+HOURS = {"seconds": 1.0 / 3600.0, "minutes": 1.0 / 60.0, "hours": 1.0}
+FLOPS = {**COUNTS, "PF-days": 1e15 * 86_400.0}
 
 CANONICAL: dict[str, Column] = {
     "run": Column("name of the training run that the row was measured on", required=True, text=True),
     "width": Column("model width (embedding size)", whole=True),
     "depth": Column("number of blocks", whole=True),
-    "params": Column("parameters, embedding and head included", required=True),
-    "tokens": Column("training tokens seen", required=True),
-    "loss": Column("validation loss, nats per token", required=True),
+    "params": Column("parameters, embedding and head included", required=True, units=COUNTS),
+    "tokens": Column("training tokens seen", required=True, units=COUNTS),
+    "loss": Column("validation loss, nats per token", required=True, units=LOSSES),
     "accuracy": Column("share of right answers on a downstream task, 0 to 1", zero=True),
     "error": Column("share of wrong answers, 1 - accuracy", zero=True),
-    "vocab_size": Column("vocabulary size, padding included", whole=True),
-    "flops": Column("training FLOPs up to this row"),
-    "device_hours": Column("device hours of training up to this row"),
-    "step": Column("optimiser steps taken", whole=True, zero=True),
+    "vocab_size": Column("vocabulary size, padding included", whole=True, units=COUNTS),
+    "flops": Column("training FLOPs up to this row", units=FLOPS),
+    "device_hours": Column("device hours of training up to this row", units=HOURS),
+    "step": Column("optimiser steps taken", whole=True, zero=True, units=COUNTS),
     "lr_base": Column("base learning rate, before it is scaled to the shape"),
-    "batch_tokens": Column("tokens of one optimiser step"),
-    "seconds_per_step": Column("seconds of one optimiser step"),
+    "batch_tokens": Column("tokens of one optimiser step", units=COUNTS),
+    "seconds_per_step": Column("seconds of one optimiser step", units=SECONDS),
     "num_devices": Column("devices the run was trained on", whole=True),
     "cooldown": Column("tokens of the cooldown over the tokens before it; 0 at a constant rate", zero=True),
-    "seq_len": Column("tokens of one sequence; 2048 where it is not named", whole=True),
+    "seq_len": Column("tokens of one sequence; 2048 where it is not named", whole=True, units=COUNTS),
     "head_size": Column("features of one attention head; 128 where it is not named", whole=True),
     "suite": Column("named world of shapes and scale", text=True),
     "status": Column("how the run stands in its tracker", text=True),
     "rollbacks": Column("rollbacks of the run before the row, each to a lower rate", whole=True, zero=True),
-    "diverged_step": Column("step at which the run diverged in the end; missing where it did not", whole=True),
+    "diverged_step": Column(
+        "step at which the run diverged in the end; missing where it did not", whole=True, units=COUNTS
+    ),
     "mlflow_run_id": Column("the run in its tracker", text=True),
     "excluded": Column("reason why the row is left out; empty where it is kept", text=True),
 }
@@ -75,7 +87,7 @@ def is_canonical(name: str) -> bool:
 
 def rules_of(name: str) -> Column:
     """Rules of a canonical column or a further loss."""
-    return CANONICAL.get(name) or Column("further loss, nats per token")
+    return CANONICAL.get(name) or Column("further loss, nats per token", units=LOSSES)
 
 
 def tidy(frame: pd.DataFrame) -> pd.DataFrame:
@@ -103,15 +115,24 @@ def _typed(name: str, values: pd.Series) -> pd.Series:
     """The column as text, int64 (whole numbers only) or float64, with a fresh index."""
     if rules_of(name).text:
         return pd.Series(["" if pd.isna(v) else str(v) for v in values], dtype=object)
+    found = as_numbers(name, values)
+    if rules_of(name).whole and np.isfinite(found).all() and (np.abs(found) < 2**53).all():
+        whole = np.rint(found)
+        if np.array_equal(whole, found):
+            return pd.Series(whole.astype(np.int64))
+    return pd.Series(found)
+
+
+def as_numbers(name: str, values: pd.Series) -> NDArray[np.float64]:
+    """A column's values as floats, missing ones as NaN.
+
+    Raises:
+        UserError: if a value is not a number.
+    """
     try:
-        numbers = np.asarray(pd.to_numeric(values).to_numpy(dtype=np.float64, na_value=np.nan))
+        return np.asarray(pd.to_numeric(values).to_numpy(dtype=np.float64, na_value=np.nan))
     except (TypeError, ValueError) as error:
         raise UserError(f"runs table: column {name} holds something that is not a number ({error})") from None
-    if rules_of(name).whole and np.isfinite(numbers).all() and (np.abs(numbers) < 2**53).all():
-        whole = np.rint(numbers)
-        if np.array_equal(whole, numbers):
-            return pd.Series(whole.astype(np.int64))
-    return pd.Series(numbers)
 
 
 def faults(frame: pd.DataFrame) -> pd.Series:

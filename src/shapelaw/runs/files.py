@@ -7,26 +7,15 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from shapelaw.counting import params_total
 from shapelaw.errors import UserError
-from shapelaw.runs.columns import CANONICAL, is_canonical, rules_of
+from shapelaw.runs.columns import CANONICAL, as_numbers, is_canonical, rules_of
 from shapelaw.runs.table import RunsTable
-
-UNITS: dict[str, float] = {
-    "K": 1e3,
-    "M": 1e6,
-    "B": 1e9,
-    "T": 1e12,
-    "nats": 1.0,
-    "bits": math.log(2.0),
-    "seconds": 1.0 / 3600.0,
-    "minutes": 1.0 / 60.0,
-    "hours": 1.0,
-    "PF-days": 1e15 * 86_400.0,
-}
-"""Named units -> factor to the canonical one (counts, nats per token, device hours, FLOPs)."""
+from shapelaw.shapes import HEAD_SIZE
 
 _READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".csv": pd.read_csv,
@@ -47,11 +36,11 @@ def from_file(
     Args:
         path: a .csv, .parquet or .jsonl file (.gz and the like are read too).
         columns: canonical name -> name in the file; a canonical name that the file holds needs no entry.
-        units: canonical name -> factor, or one of `UNITS`, that its values are multiplied by.
+        units: canonical name -> factor, or a unit that the column's rules name, by which its values are multiplied.
         exclude_faults: exclude invalid and repeated rows with a reason instead of raising.
 
-    Without `params`, parameters are counted from width, depth and vocab_size. Without `run`, each row counts as a run
-    of its own, which `about` says: intervals from the table are then those of independent rows.
+    Without `params`, parameters are counted from width, depth, vocab_size and head_size. Without `run`, each row counts
+    as a run of its own, which `about` says: intervals from the table are then those of independent rows.
 
     Raises:
         UserError: if the file, a column or a unit cannot be found, or a value is invalid.
@@ -66,8 +55,8 @@ def from_file(
         frame = frame.assign(run=[f"row-{i:05d}" for i in range(len(frame))])
         about["runs"] = "the file names no runs: each row counts as a run of its own"
     if "params" not in frame and {"width", "depth", "vocab_size"} <= set(frame):
-        frame = frame.assign(params=params_total(frame["width"], frame["depth"], frame["vocab_size"]))
-        about["params_counting"] = "total: counted from width, depth and vocab_size"
+        frame = frame.assign(params=_counted(frame))
+        about["params_counting"] = "total: counted from width, depth, vocab_size and head_size (128 where not named)"
     return RunsTable.excluding_faults(frame, about) if exclude_faults else RunsTable(frame, about)
 
 
@@ -78,8 +67,8 @@ def _read(path: Path) -> pd.DataFrame:
         raise UserError(f"path={path}: allowed are files ending {', '.join(_READERS)}")
     try:
         return _READERS[kind](path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"path={path}: cannot be read ({error})") from None
+    except Exception as error:  # pandas hands on whatever its parsers and the decompressors raise
+        raise UserError(f"path={path}: cannot be read ({error}); give an undamaged file of named columns") from None
 
 
 def _rename(raw: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
@@ -94,16 +83,25 @@ def _rename(raw: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
     return pd.DataFrame({ours: raw[theirs] for ours, theirs in {**own, **columns}.items()})
 
 
+def _counted(frame: pd.DataFrame) -> NDArray[np.float64]:
+    """Parameters of each row's shape, embedding and head included; of invalid sizes, which are refused as such, anything.
+
+    Raises:
+        UserError: if a size is not a number.
+    """
+    width, depth, vocab = (as_numbers(name, frame[name]) for name in ("width", "depth", "vocab_size"))
+    head = as_numbers("head_size", frame["head_size"]) if "head_size" in frame else np.zeros(len(frame))
+    with np.errstate(invalid="ignore"):
+        return params_total(width, depth, vocab, np.where(head > 0, head, HEAD_SIZE))
+
+
 def _scale(frame: pd.DataFrame, units: Mapping[str, str | float]) -> pd.DataFrame:
     """Columns times the factor of their unit."""
     out = frame.copy()
     for name, unit in units.items():
         if name not in out or rules_of(name).text:
             raise UserError(f"units: {name} is no numeric column; the table has {', '.join(map(str, out.columns))}")
-        try:
-            out[name] = pd.to_numeric(out[name]) * _factor(name, unit)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"units: {name} cannot be scaled ({error})") from None
+        out[name] = as_numbers(name, out[name]) * _factor(name, unit)
     return out
 
 
@@ -125,11 +123,10 @@ def _with_error(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _factor(name: str, unit: str | float) -> float:
-    """Factor of a named unit or a positive number."""
-    if isinstance(unit, str):
-        if unit not in UNITS:
-            raise UserError(f"units: {name}={unit}; allowed are numbers and {', '.join(UNITS)}")
-        return UNITS[unit]
-    if not (math.isfinite(unit) and unit > 0):
-        raise UserError(f"units: {name}={unit}; allowed are positive numbers and {', '.join(UNITS)}")
+    """Factor of one of the column's named units, or a positive number."""
+    named = rules_of(name).units
+    if isinstance(unit, str) and unit in named:
+        return named[unit]
+    if not isinstance(unit, int | float) or not (math.isfinite(unit) and unit > 0):
+        raise UserError(f"units: {name}={unit}; allowed are {', '.join(['positive numbers', *named])}")
     return float(unit)

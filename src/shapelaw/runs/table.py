@@ -199,7 +199,7 @@ class RunsTable:
 
         Args:
             convention: `recorded` (the column), `exact`, `6n` or `kaplan` (`shapelaw.counting`); None takes the column
-                where there is one, else `exact` where there are shapes, else `6n`.
+                where every row has it, else `exact` where every row names its shape and vocabulary, else `6n`.
 
         Raises:
             UserError: if the convention is unknown or needs columns that the table lacks.
@@ -235,7 +235,8 @@ class RunsTable:
         kept = self.kept
         if "flops" in kept and bool(kept["flops"].notna().all()):
             return "recorded"
-        return "exact" if self.has_shapes and "vocab_size" in kept else "6n"
+        known = self.has_shapes and "vocab_size" in kept and bool(kept["vocab_size"].notna().all())
+        return "exact" if known else "6n"
 
     def column(self, name: str, purpose: str) -> Floats:
         """Kept values of one column as floats.
