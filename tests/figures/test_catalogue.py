@@ -41,6 +41,25 @@ def test_quick_figures_are_drawn_with_tables_and_a_caption(name: str, published:
     assert made.entry.number in made.entry.heading
 
 
+@pytest.mark.parametrize("published", [False, True])
+def test_captions_name_the_level_and_what_is_resampled(published: bool) -> None:
+    options = BootstrapOptions(n=2, level=0.5, by="rows")
+    evidence = Evidence(lambda subset: table(), published=published, bootstrap=options)
+    row = {"subset": "hot", "counting": "total", "published": 0.5, "exponent": 0.6}
+    said = {entry.name: entry.caption(evidence, {"lines": pd.DataFrame([row])}) for entry in CATALOGUE}
+    assert not [name for name, text in said.items() if "90%" in text or "{" in text]
+    ours = {name for name, text in said.items() if "50% of refits on resampled rows" in text}
+    assert {"fig04_approach_1", "fig06_rainbow", "fig08_overtraining", "fig16_relaxed", "beyond_aspect_ratio"} <= ours
+    assert "50% of refits on resampled runs" in said["beyond_held_out"]  # where only runs are resampled
+
+
+def test_the_band_of_overtraining_names_its_level() -> None:
+    frame = pd.DataFrame({"factor": [0.5, 1.0, 2.0], "loss": [2.1, 2.0, 2.1], "low": 1.9, "high": 2.2, "level": 0.955})
+    _, axes = style.canvas()
+    costs._overtrained(axes, frame, 1e20)
+    assert axes.get_legend_handles_labels()[1] == ["95.5% interval"]
+
+
 @pytest.mark.slow
 def test_all_of_them_are_drawn_from_the_published_runs(published: Evidence, tmp_path: Path) -> None:
     made = list(catalogue.draw(published, tmp_path))

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import shapelaw
 from shapelaw import FitResult, RunsTable, UserError, fit, load_fit, load_runs
-from shapelaw.fitting.checklist import POINTS
+from shapelaw.fitting.checklist import POINTS, outside_intervals
 from shapelaw.fitting.line_fit import LINE_METHODS
 from shapelaw.fitting.objective import objective
 from shapelaw.laws import get_law
@@ -216,6 +216,8 @@ def frame(n: int = 12, **changes: Any) -> pd.DataFrame:
     [
         ({}, {"delta": 0.0}, "delta=0"),
         ({}, {"delta": -1.0}, "delta=-1"),
+        ({}, {"delta": 1e-20}, "delta=1e-20: allowed are finite values from 1e-15"),
+        ({}, {"holdouts": ["where"]}, "holdout=where: allowed are largest, latest"),
         ({}, {"seed": -1}, "seed=-1: allowed are whole numbers from 0"),
         ({}, {"delta": float("nan")}, "delta=nan"),
         ({}, {"law": "eq9"}, "law=eq9: allowed are"),
@@ -384,6 +386,26 @@ def test_run_level_intervals(small: RunsTable, tmp_path: Path, kind: str) -> Non
     assert result.settings["bootstrap"]["kind"] == kind
     assert load_fit(result.save(tmp_path)) == result
     assert fit(small, bootstrap=options).intervals == result.intervals
+
+
+def test_an_estimate_outside_its_interval_is_flagged(small: RunsTable) -> None:
+    """solver=reference stops early; its refits, which are Newton's, do not."""
+    codes = {}
+    for solver in ("reference", "newton"):
+        result = fit(small, solver=solver, starts="grid", grid_size=8, bootstrap={"n": 20})
+        estimates = {**result.parameters, "compute_optimal_exponent": result.compute_optimal_exponent}
+        outside = [name for name, (low, high) in result.intervals.items() if not low <= estimates[name] <= high]
+        said = [flag for flag in result.checklist["parameters"]["flags"] if flag.startswith("outside_interval")]
+        assert bool(said) == bool(outside)
+        assert not said or said[0].startswith(f"outside_interval: {', '.join(outside)}: ")
+        codes[solver] = {flag.split(":")[0] for flag in result.flags}
+    assert codes["reference"] >= {"outside_interval", "refits_by_newton"}
+    assert not codes["newton"] & {"outside_interval", "refits_by_newton"}
+
+
+def test_rounding_is_not_outside() -> None:
+    assert outside_intervals({"A": 1.0, "B": None}, {"A": (1.0 + 1e-9, 2.0), "B": (1.0, 2.0)}) == ()
+    assert outside_intervals({"A": -1.1}, {"A": (-1.0, 2.0)})[0].startswith("outside_interval: A: ")
 
 
 def test_rows_make_intervals_too_narrow_and_say_so(small: RunsTable) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from shapelaw.fitting.flags import flags
 from shapelaw.fitting.solve import Solution, Status, solve
+from shapelaw.fitting.starts import start_ranges
 from shapelaw.laws import EXPONENT, get_law
 from shapelaw.runs import load_runs
 from test_laws import NATURAL, table
@@ -40,6 +41,21 @@ def test_four_terms_and_late_tokens_are_flat(data_dir: object) -> None:
 
 def test_one_width_drives_the_exponent_out_of_range(data_dir: object) -> None:
     assert found("params_tokens", "hot_100b+_512x")["exponent_range"] == {"alpha"}
+
+
+@pytest.mark.parametrize(("gamma", "flagged"), [(2.29, False), (3.5, True)])
+def test_an_exponent_is_out_of_the_range_of_its_own_law_s_starts(gamma: float, flagged: bool) -> None:
+    law = get_law("accuracy_exponential")
+    columns = {"loss": np.linspace(2.0, 4.0, 30)}
+    error = law.predict({"epsilon": 0.8, "k": np.exp(gamma), "gamma": gamma}, columns)
+    solution = solve(law, columns, error)
+    said = [flag.message for flag in flags(law, columns, error, solution) if flag.code == "exponent_range"]
+    assert said == ["gamma = 3.5 lies outside 0.25 to 3, the range of the starts"] * flagged
+
+
+def test_ranges_of_starts_are_those_of_parameters_in_natural_units() -> None:
+    """Kaplan's alpha_N is the product of two coordinates, from 0.5 to 2 and from 0.05 to 0.6."""
+    assert start_ranges(get_law("kaplan"))["alpha_N"] == pytest.approx((0.025, 1.2))
 
 
 def test_a_good_fit_has_none(data_dir: object) -> None:

@@ -91,6 +91,10 @@ def test_chinchilla_by_flops(data_dir: Path) -> None:
         (Holdout("latest", tokens_from=1e15), "and 0 to predict"),
         (Holdout("where", train="tokens > 0", test="width == 512"), "175 rows are in both"),
         (Holdout("where", train="tokens > 0", test="heads == 4"), "no column heads"),
+        (
+            Holdout("where", train="width == 512 and depth == 12", test="width == 256", name="one shape"),
+            "^holdout=one shape, without one shape: column params has the single value .*; or give another hold-out$",
+        ),
     ],
 )
 def test_bad_splits_are_named(gemstones: RunsTable, holdout: Holdout, message: str) -> None:
@@ -113,5 +117,10 @@ def test_comparison_is_one_table(gemstones: RunsTable) -> None:
     assert table.loc["interaction", "largest"] == found.holdouts["interaction", "largest"].mean_absolute
     with pytest.raises(UserError, match="none given"):
         compare(gemstones, [])
+    for kind in ("where", "biggest"):
+        with pytest.raises(
+            UserError, match=f"holdout={kind}: allowed are largest, latest.*leave_one_shape_out; conditions"
+        ):
+            compare(gemstones, ["interaction"], [kind])
     with pytest.raises(UserError, match="law=chinchilla"):
         compare(gemstones, ["chinchilla"])

@@ -293,7 +293,8 @@ LOSS = np.linspace(3.5, 2.5, 8)
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"delta": 0.0}, "delta=0.0"),
+        ({"delta": 0.0}, "delta=0: allowed are finite values from 1e-15"),
+        ({"delta": 1e-30}, "delta=1e-30: allowed"),
         ({"delta": -1e-3}, "delta=-0.001"),
         ({"delta": float("nan")}, "delta=nan"),
         ({"loss": -LOSS}, "loss has 8 values that are not positive"),
@@ -307,15 +308,19 @@ LOSS = np.linspace(3.5, 2.5, 8)
         ({"columns": GOOD | {"params": np.array(["a"] * 8)}}, "no number"),
         ({"starts": "random"}, "starts=random"),
         ({"solver": "adam"}, "solver=adam"),
+        (
+            {"law": "accuracy_sigmoid", "columns": {"loss": LOSS}, "loss": LOSS / 9, "solver": "newton_torch"},
+            "law=accuracy_sigm",
+        ),
         ({"grid_size": 0}, "grid_size=0"),
         ({"weights": -np.ones(8)}, "weights"),
     ],
 )
 def test_bad_input_is_named_before_the_first_start(change: dict[str, object], words: str) -> None:
-    given_ = {"columns": GOOD, "loss": LOSS} | change
-    columns, loss = given_.pop("columns"), given_.pop("loss")
+    given_ = {"law": "params_tokens", "columns": GOOD, "loss": LOSS} | change
+    law, columns, loss = given_.pop("law"), given_.pop("columns"), given_.pop("loss")
     with pytest.raises(UserError, match=words):
-        solve(get_law("params_tokens"), columns, loss, **given_)
+        solve(get_law(law), columns, loss, **given_)
 
 
 positive = st.floats(1e-3, 1e15, allow_nan=False)

@@ -36,13 +36,33 @@ def test_an_unknown_figure_is_refused_with_what_there_is() -> None:
     [
         (["report=gemstones", "runs=chinchilla"], "the published runs go with report=gemstones alone"),
         (["runs=gemstones"], "the published runs go with report=gemstones alone"),
-        (["delta=-1"], "delta=-1: allowed are finite numbers above 0"),
+        (["delta=-1"], "delta=-1: allowed are finite values from 1e-15"),
         (["report.name=mine"], "report.name=mine: allowed are gemstones, experiment"),
     ],
 )
 def test_contradictions_are_refused(overrides: list[str], said: str, composed: Compose) -> None:
     with pytest.raises(UserError, match=said):
         evidence_of(to_dataclass(composed(*overrides, name="report")))
+
+
+def test_options_of_the_runs_are_those_of_a_fit(tmp_path: Path, data_dir: Path, composed: Compose) -> None:
+    """A run that diverged and rows after a rollback are left out, or not, as asked; an unknown loss is refused."""
+    frame = table().frame
+    first, second = frame["run"].unique()[:2]
+    frame = frame.assign(diverged_step=np.where(frame["run"] == first, 7.0, np.nan), rollbacks=frame["run"] == second)
+    frame.astype({"rollbacks": int}).to_csv(tmp_path / "runs.csv", index=False)
+
+    def runs(*overrides: str) -> set[str]:
+        asked = to_dataclass(composed("runs=csv", f"runs.path={tmp_path}/runs.csv", *overrides, name="report"))
+        return set(evidence_of(asked).runs(EVERY).kept["run"])
+
+    every = set(frame["run"])
+    assert runs() == every - {first}
+    assert runs("runs.diverged=keep") == every
+    assert runs("runs.rolled_back=exclude") == every - {first, second}
+    asked = to_dataclass(composed("report=gemstones", "runs.loss=wiki", name="report"))
+    with pytest.raises(UserError, match="loss=wiki: the table has no column loss_wiki"):
+        evidence_of(asked).runs()
 
 
 def test_what_the_data_cannot_show_is_left_out_with_its_reason(tmp_path: object, composed: Compose) -> None:

@@ -147,7 +147,8 @@ def overtraining_tables(law: str) -> Callable[[Evidence], Tables]:
         fit = evidence.fit(law)
         problem = Problem(fit, wide_world(fit, evidence), space="relaxed")
         found = [overtraining(problem, budget).assign(budget=budget) for budget in _budgets(evidence)]
-        return {"losses": pd.concat(found, ignore_index=True)} | ({"industry": models()} if evidence.published else {})
+        losses = pd.concat(found, ignore_index=True).assign(level=evidence.level)
+        return {"losses": losses} | ({"industry": models()} if evidence.published else {})
 
     return tables
 
@@ -176,10 +177,8 @@ def overtrained(tables: Tables) -> Figure:
 def _overtrained(axes: Axes, table: pd.DataFrame, budget: float) -> None:
     best = float(table["loss"].iloc[int(np.argmin((table["factor"] - 1).abs()))])
     if "low" in table:
-        ends = (table["low"], table["high"])
-        axes.fill_between(
-            table["factor"], *ends, color=style.FITTED, alpha=style.BAND, linewidth=0, label="90% interval"
-        )
+        ends, label = (table["low"], table["high"]), f"{100 * table['level'].iloc[0]:g}% interval"
+        axes.fill_between(table["factor"], *ends, color=style.FITTED, alpha=style.BAND, linewidth=0, label=label)
     axes.plot(table["factor"], table["loss"], "o-", color=style.FITTED, markersize=2.5)
     axes.axhline(best, color=style.NEUTRAL, linewidth=0.8, linestyle=":")
     axes.set(xscale="log", xlabel="tokens over the best")
@@ -236,7 +235,7 @@ def aspect(tables: Tables) -> Figure:
 
 _OVERTRAINED = (
     "Predicted loss when a budget is spent on more or fewer tokens than are best, the shape re-optimised to pay for them; "
-    "bands: 90% of refits on resampled runs; dotted: the lowest."
+    "bands: {evidence.refits}; dotted: the lowest."
 )
 _NAMES_BESIDE = (
     "Names: losses of widely used models on the same text, per token of their own tokenizers, so that only the order of "
@@ -286,8 +285,8 @@ ENTRIES = (
         aspect,
         said(
             "Width over depth is held and everything else re-optimised, by the interaction law: loss above the lowest of the "
-            "budget (left) and the budget that reaches the lowest loss all the same, over the budget (right); bands: 90% of "
-            "refits on resampled runs."
+            "budget (left) and the budget that reaches the lowest loss all the same, over the budget (right); bands: "
+            "{evidence.refits}."
         ),
     ),
 )

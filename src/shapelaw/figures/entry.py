@@ -41,9 +41,10 @@ class Entry:
 
 
 def said(ours: str, of_the_paper: str = "") -> Callable[[Evidence, Tables], str]:
-    """A caption that is the same for all runs but for what is said of the published ones."""
+    """A caption that is the same for all runs but for what is said of the published ones and `{evidence.refits}`."""
 
     def caption(evidence: Evidence, tables: Tables) -> str:
-        return f"{ours} {of_the_paper}".strip() if evidence.published else ours
+        text = f"{ours} {of_the_paper}".strip() if evidence.published else ours
+        return text.format(evidence=evidence)
 
     return caption

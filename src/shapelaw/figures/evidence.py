@@ -46,6 +46,21 @@ class Evidence:
     fits: dict[tuple[object, ...], FitResult] = field(default_factory=dict)
     tables: dict[str, RunsTable] = field(default_factory=dict)
 
+    @property
+    def level(self) -> float:
+        """Share of refits inside an interval."""
+        return (self.bootstrap or BootstrapOptions()).level
+
+    @property
+    def share(self) -> str:
+        """The level, for people."""
+        return f"{100 * self.level:g}%"
+
+    @property
+    def refits(self) -> str:
+        """What bands and bars are, for captions."""
+        return f"{self.share} of refits on resampled {(self.bootstrap or BootstrapOptions()).by}"
+
     def runs(self, subset: str = MAIN) -> RunsTable:
         """The table of a data set.
 
@@ -79,9 +94,13 @@ class Evidence:
         return self.fits[key]
 
 
-def of_the_paper(**options: Any) -> Evidence:
-    """The published runs."""
-    return Evidence(lambda subset: load_runs("gemstones", subset=subset), published=True, **options)
+def _published(subset: str) -> RunsTable:
+    return load_runs("gemstones", subset=subset)
+
+
+def of_the_paper(load: Callable[[str], RunsTable] = _published, **options: Any) -> Evidence:
+    """The published runs, as they are or as another function loads them."""
+    return Evidence(load, published=True, **options)
 
 
 def of_a_table(

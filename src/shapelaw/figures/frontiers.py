@@ -175,7 +175,7 @@ def caption(about: str) -> Callable[[Evidence, Tables], str]:
         said = (
             f"{about} Above: every run's loss, the vertices of the lower convex hull in logarithms (crosses) and the lowest "
             "point of each of 250 bins of the cost per decade (dots). Below: their sizes and least-squares lines, named by "
-            "slope; bands and brackets: 90% of refits on resampled runs, the band turned about the points' centre."
+            f"slope; bands and brackets: {evidence.refits}, the band turned about the points' centre."
         )
         if evidence.published:
             said += (

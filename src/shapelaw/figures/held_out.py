@@ -41,7 +41,7 @@ def table(evidence: Evidence) -> Tables:
         for label, (law, counting) in LAWS.items():
             options = FitOptions(delta=DELTA, counting=counting, seed=evidence.seed)
             try:
-                found = evaluate(runs, get_law(law), Holdout(kind), options, count)
+                found = evaluate(runs, get_law(law), Holdout(kind), options, count, level=evidence.level)
             except UserError:
                 continue
             low, high = found.interval or (None, None)
@@ -91,7 +91,7 @@ ENTRIES = (
         said(
             "Each law is fitted (Huber's delta 1e-3) without some runs and predicts them: the largest models (from 3/4 of the "
             "largest size), the latest tokens (fitted up to 28.5% of the longest run, predicted from 85.5%), both at once, and "
-            "each shape in turn. Bars: 90% of refits on resampled runs.",
+            "each shape in turn. Bars: {evidence.share} of refits on resampled runs.",
         ),
     ),
 )

@@ -289,7 +289,7 @@ def caption(about: str, asked: Asked) -> Callable[[Evidence, Tables], str]:
 
     def text(evidence: Evidence, tables: Tables) -> str:
         said = (
-            f"{about} Wide lines lie inside the fitted domain, thin ones beyond; bands: 90% of refits on resampled runs. "
+            f"{about} Wide lines lie inside the fitted domain, thin ones beyond; bands: {evidence.refits}. "
             "Kaplan et al. and the refit of Chinchilla split a budget by 6N."
         )
         if not evidence.published:

@@ -106,7 +106,7 @@ def caption(evidence: Evidence, tables: Tables) -> str:
     """What the bars are, and how far the published exponents are from ours."""
     text = (
         "Exponent a of the compute-optimal parameters by data set, counting of parameters and approach. Bars and bands: "
-        "90% of refits on resampled runs."
+        f"{evidence.refits}."
     )
     if not evidence.published:
         return text

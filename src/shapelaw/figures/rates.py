@@ -104,8 +104,8 @@ def tracked_rates(runs: RunsTable) -> pd.DataFrame:
 
 def _at_shared_tokens(kept: pd.DataFrame) -> pd.DataFrame:
     """Of each shape a row per rate, all at one token count: the one with most rates, the largest of equals."""
-    tried = kept.groupby([*SHAPE, "tokens"], as_index=False)["lr_base"].nunique()
-    shared = tried.sort_values(["lr_base", "tokens"]).groupby(SHAPE).tail(1)[[*SHAPE, "tokens"]]
+    tried = kept.groupby([*SHAPE, "tokens"]).agg(rates=("lr_base", "nunique")).reset_index()
+    shared = tried.sort_values(["rates", "tokens"]).groupby(SHAPE).tail(1)[[*SHAPE, "tokens"]]
     return kept.merge(shared).drop_duplicates([*SHAPE, "lr_base"], keep="last")
 
 

@@ -37,6 +37,8 @@ POINTS = (
 _PACKAGES = ("shapelaw", "numpy", "scipy", "pandas", "numba")
 FEW_RUNS = 10
 """Below this many, resampling runs says little."""
+ROUNDING = 1e-6
+"""Share of an interval's end by which refits that end at one optimum may differ."""
 _ABSENT = "not asked for in this fit"
 
 
@@ -151,6 +153,23 @@ def assemble(**points: Any) -> dict[str, Any]:
     unknown = set(points) - set(POINTS)
     assert not unknown, unknown
     return {name: points.get(name) or _ABSENT for name in POINTS}
+
+
+def outside_intervals(
+    estimates: Mapping[str, float | None], intervals: Mapping[str, tuple[float, float]]
+) -> tuple[str, ...]:
+    """A flag of the estimates that lie outside their own intervals by more than the rounding of refits."""
+    outside = []
+    for name, (low, high) in intervals.items():
+        value = estimates[name]
+        if value is not None and not low - ROUNDING * abs(low) <= value <= high + ROUNDING * abs(high):
+            outside.append(name)
+    if not outside:
+        return ()
+    return (
+        f"outside_interval: {', '.join(outside)}: outside the refits' own interval, so the refits lead elsewhere than the "
+        "fit: do not read the interval as one of this estimate; use more starts, or bootstrap.kind=bca against a bias",
+    )
 
 
 def table_flags(runs: RunsTable, bootstrap: BootstrapOptions | None) -> tuple[str, ...]:

@@ -60,7 +60,7 @@ def compare(
     """
     if not laws:
         raise UserError("laws: none given; name at least one, such as params_tokens")
-    wanted = [one if isinstance(one, Holdout) else Holdout(one) for one in holdouts]
+    wanted = [Holdout.of(one) for one in holdouts]
     fits: dict[str, FitResult] = {}
     errors: dict[tuple[str, str], HoldoutResult] = {}
     rows = []

@@ -20,7 +20,7 @@ from shapelaw.fitting.parametric import Extras, fit_parametric
 from shapelaw.fitting.result import FitResult, plain
 from shapelaw.fitting.staged.pipeline import StagedOptions
 from shapelaw.fitting.staged.result import fit_staged
-from shapelaw.laws import Law, check_method, get_law
+from shapelaw.laws import EXPONENT, Law, check_method, get_law
 from shapelaw.runs.table import RunsTable
 
 METHODS = ("parametric", "staged", *LINE_METHODS)
@@ -80,15 +80,15 @@ def fit(
     runs = RunsTable(runs) if isinstance(runs, pd.DataFrame) else runs
     if not len(runs):
         raise UserError(f"runs: the table has no kept rows; excluded are {runs.exclusions or 'none'}")
-    resampling = BootstrapOptions.of(bootstrap)
+    resampling, held_out = BootstrapOptions.of(bootstrap), [Holdout.of(one) for one in holdouts]
     if method in ("parametric", "staged"):
         options = FitOptions(delta, counting, flops, solver, starts, grid_size, seed)
         chosen = law if isinstance(law, Law) else get_law(law)
         check_method(chosen, method)
         if method == "staged":
             steps = staged if isinstance(staged, StagedOptions) else StagedOptions(**(staged or {}))
-            return fit_staged(runs, chosen, options, steps, resampling, holdouts)
-        return fit_parametric(runs, chosen, options, Extras(resampling, holdouts, sensitivity, profile))
+            return fit_staged(runs, chosen, options, steps, resampling, held_out)
+        return fit_parametric(runs, chosen, options, Extras(resampling, held_out, sensitivity, profile))
     lines = LineOptions(method, cost, counting or "total", flops, bins_per_decade, bins, tolerance)
     return _line_result(runs, lines, fit_lines(runs, lines, resampling, seed), resampling, seed)
 
@@ -104,7 +104,8 @@ def _line_result(
     ends = {f"{target}_exponent": interval for target, interval in found.ends.items()}
     on_flops = options.cost == "flops"
     if on_flops and "params" in found.ends:
-        ends["compute_optimal_exponent"] = found.ends["params"]
+        ends[EXPONENT] = found.ends["params"]
+    optimum = found.lines["params"].slope if on_flops else None
     replicates = {f"{target}_exponent": tuple(map(float, drawn)) for target, drawn in found.slopes.items()}
     settings = dataclasses.asdict(options) | {"bootstrap": bootstrap and dataclasses.asdict(bootstrap), "seed": seed}
     return FitResult(
@@ -113,9 +114,12 @@ def _line_result(
         parameters=parameters,
         units={name: "log of params or tokens" if "log" in name else "1" for name in parameters},
         objective=found.squares,
-        compute_optimal_exponent=found.lines["params"].slope if on_flops else None,
+        compute_optimal_exponent=optimum,
         intervals=ends,
-        flags=_line_flags(runs, found, bootstrap),
+        flags=(
+            *checklist.outside_intervals({**parameters, EXPONENT: optimum}, ends),
+            *_line_flags(runs, found, bootstrap),
+        ),
         settings=settings,
         search={"points": len(found.points) or "minima of parabolas", "n_starts": 1, "status": "converged"},
         replicates=replicates,

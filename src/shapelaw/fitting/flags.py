@@ -12,8 +12,8 @@ from shapelaw.errors import UserError
 from shapelaw.fitting.objective import Problem
 from shapelaw.fitting.profile import constrained_minimum
 from shapelaw.fitting.solve import Solution, Status
+from shapelaw.fitting.starts import start_ranges
 from shapelaw.laws import EXPONENT, Columns, Law
-from shapelaw.laws.base import LEVELS
 
 Array = NDArray[np.float64]
 
@@ -103,9 +103,9 @@ def _dead(problem: Problem, solution: Solution) -> Iterator[Flag]:
 
 
 def _out_of_range(law: Law, solution: Solution) -> Iterator[Flag]:
-    low, high = LEVELS["exponent"][:2]
-    parameters = law.natural(solution.theta)
+    parameters, ranges = law.natural(solution.theta), start_ranges(law)
     for name in law.exponents:
+        low, high = ranges[name]
         if not low <= parameters[name] <= high:
             message = f"{name} = {parameters[name]:.3g} lies outside {low:g} to {high:g}, the range of the starts"
             yield Flag("exponent_range", name, message)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from shapelaw.errors import UserError
 from shapelaw.fitting.bootstrap import bootstrap
+from shapelaw.fitting.intervals import percentile
 from shapelaw.fitting.options import FitData, FitOptions
 from shapelaw.laws import Law
 from shapelaw.runs.query import matches
@@ -58,6 +59,22 @@ class Holdout:
     train: str = ""
     test: str = ""
     name: str = ""
+
+    @classmethod
+    def of(cls, given: Holdout | str) -> Holdout:
+        """A hold-out from its kind.
+
+        Raises:
+            UserError: for an unknown kind, or one that needs conditions.
+        """
+        if isinstance(given, Holdout):
+            return given
+        if given not in KINDS or given == "where":
+            raise UserError(
+                f"holdout={given}: allowed are {', '.join(kind for kind in KINDS if kind != 'where')}; conditions of your own "
+                "are given in Python, by Holdout('where', train=..., test=...)"
+            )
+        return cls(given)
 
     @property
     def label(self) -> str:
@@ -202,12 +219,14 @@ def evaluate(
     options: FitOptions | None = None,
     refits: int = 0,
     solve: Callable[[FitData], Floats] | None = None,
+    level: float = 0.9,
 ) -> HoldoutResult:
     """Fit a law on the rows that are not held out, and predict those that are.
 
     Args:
-        refits: of resampled runs, for the interval of the mean absolute error (90%); 0 gives none.
+        refits: of resampled runs, for the interval of the mean absolute error; 0 gives none.
         solve: theta of some rows, for laws that are not fitted all at once; None is the free fit.
+        level: share of the refits inside that interval.
 
     Raises:
         UserError: if a fold cannot be made or fitted.
@@ -216,8 +235,16 @@ def evaluate(
     data, kept = FitData.of(table, law, options), table.kept
     folds = holdout.folds(table)
     solve = solve or (lambda rows: rows.solve(options).theta)
-    points = pd.concat([_predicted(data, kept, fold, solve) for fold in folds], ignore_index=True)
-    interval = _interval(data, folds, options, refits) if refits else None
+    found = []
+    for fold in folds:
+        try:
+            found.append(_predicted(data, kept, fold, solve))
+        except UserError as error:
+            raise UserError(
+                f"holdout={holdout.label}, without {fold.name}: {error}; or give another hold-out"
+            ) from None
+    points = pd.concat(found, ignore_index=True)
+    interval = _interval(data, folds, options, refits, level) if refits else None
     return HoldoutResult(holdout.label, law.name, points, _distance(kept, folds), interval)
 
 
@@ -242,8 +269,8 @@ def _distance(kept: pd.DataFrame, folds: Sequence[Fold]) -> dict[str, float]:
     }
 
 
-def _interval(data: FitData, folds: Sequence[Fold], options: FitOptions, n: int) -> tuple[float, float]:
-    """90% interval of the mean absolute error when the fitted runs are resampled, the folds' replicates in step."""
+def _interval(data: FitData, folds: Sequence[Fold], options: FitOptions, n: int, level: float) -> tuple[float, float]:
+    """Interval of the mean absolute error when the fitted runs are resampled, the folds' replicates in step."""
     totals, count = np.zeros(n), 0
     for fold in folds:
         train, test = data.rows(fold.train), data.rows(fold.test)
@@ -255,5 +282,4 @@ def _interval(data: FitData, folds: Sequence[Fold], options: FitOptions, n: int)
         errors = [np.expm1(data.law.log_prediction(theta, test.columns) - log_loss) for theta in drawn.thetas]
         totals += np.abs(np.array(errors)).sum(axis=1)
         count += len(test.loss)
-    low, high = np.quantile(totals / count, [0.05, 0.95])
-    return float(low), float(high)
+    return percentile(totals / count, level)

@@ -21,6 +21,23 @@ from shapelaw.laws import Columns, Law
 Array = NDArray[np.float64]
 
 
+DELTA_LEAST = 1e-15
+"""A few rounding errors of a log loss: below it nothing changes but the objective's scale, until its digits are lost."""
+
+
+def check_delta(delta: float) -> float:
+    """`delta` if it can be one of Huber's function.
+
+    Raises:
+        UserError: for one that is not finite, or below the rounding of losses.
+    """
+    if not DELTA_LEAST <= delta < np.inf:
+        raise UserError(
+            f"delta={delta:g}: allowed are finite values from {DELTA_LEAST:g}, in units of log loss; the paper's is 1e-4"
+        )
+    return delta
+
+
 def huber(residual: ArrayLike, delta: float) -> Array:
     """Huber's function of a residual in units of log loss: quadratic up to delta, linear beyond."""
     size = np.abs(np.asarray(residual, dtype=np.float64))
@@ -63,13 +80,10 @@ class Problem:
         """Check everything that would otherwise fail, or mislead, during the fit.
 
         Raises:
-            UserError: on delta <= 0, missing columns, values that are not positive and finite, fewer points than
+            UserError: on a delta out of range, missing columns, values that are not positive and finite, fewer points than
                 parameters, or a predictor with a single distinct value.
         """
-        if not (np.isfinite(delta) and delta > 0):
-            raise UserError(
-                f"delta={delta}: allowed are finite values above 0, in units of log loss; the paper's is 1e-4"
-            )
+        check_delta(delta)
         missing = [name for name in law.predictors if name not in columns]
         if missing:
             raise UserError(f"law {law.name} reads the columns {', '.join(law.predictors)}; missing: {missing}")

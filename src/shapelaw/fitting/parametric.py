@@ -37,13 +37,13 @@ class Extras:
 
     Args:
         bootstrap: refits of resampled data.
-        holdouts: hold-outs, or their kinds, for the checklist.
+        holdouts: hold-outs for the checklist.
         sensitivity: other deltas and countings, for the checklist.
         profile: profile intervals.
     """
 
     bootstrap: BootstrapOptions | None = None
-    holdouts: Sequence[Holdout | str] = ()
+    holdouts: Sequence[Holdout] = ()
     sensitivity: bool = False
     profile: bool = False
 
@@ -63,16 +63,22 @@ def fit_parametric(runs: RunsTable, law: Law, options: FitOptions, extras: Extra
     warnings = flags(law, data.columns, data.loss, solution, delta=options.delta)
     nothing = tuple(flag.parameter for flag in warnings if flag.code in DEAD and flag.parameter)
     parameters = law.natural(solution.theta) | {name: 0.0 for name in nothing if name == law.irreducible}
+    optimum = law.compute_optimal_exponent(parameters)
     spread = resample(data, solution, options, extras.bootstrap) if extras.bootstrap else Uncertainty({}, {})
+    intervals = {name: ends for name, ends in spread.intervals.items() if name not in nothing}
     result = FitResult(
         method="parametric",
         law=law.name,
         parameters=parameters,
         units=law.units,
         objective=solution.objective,
-        compute_optimal_exponent=law.compute_optimal_exponent(parameters),
-        intervals={name: ends for name, ends in spread.intervals.items() if name not in nothing},
-        flags=(*(f"{flag.code}: {flag.message}" for flag in warnings), *_table_flags(runs, data, options, extras)),
+        compute_optimal_exponent=optimum,
+        intervals=intervals,
+        flags=(
+            *(f"{flag.code}: {flag.message}" for flag in warnings),
+            *checklist.outside_intervals({**parameters, EXPONENT: optimum}, intervals),
+            *_table_flags(runs, data, options, extras),
+        ),
         not_identified=nothing,
         settings=_settings(data, options, extras.bootstrap),
         search=_search(solution, options),
@@ -113,6 +119,11 @@ def _table_flags(runs: RunsTable, data: FitData, options: FitOptions, extras: Ex
     own = data.law.default_counting
     if options.counting is None and data.counting != own and "params" in data.columns:
         found.append(f"counting: params are counted as {data.counting}, as the table lacks what the law's {own} needs")
+    if options.solver == "reference" and extras.bootstrap:
+        found.append(
+            "refits_by_newton: the intervals are of refits by solver=newton, which does not stop early: they are those of "
+            "its optimum, not of the point at which solver=reference stopped"
+        )
     return (*found, *checklist.table_flags(runs, extras.bootstrap))
 
 
@@ -184,7 +195,7 @@ def _checklist(
             "flags": result.flags,
         },
         residuals=checklist.residual_points(residual_structure(runs.kept, residuals)),
-        held_out=[_held_out(runs, data.law, one, options) for one in extras.holdouts],
+        held_out=[evaluate(runs, data.law, one, options).plain() for one in extras.holdouts],
         sensitivity=_sensitivity(runs, data.law, options) if extras.sensitivity else None,
         prescriptions={
             "compute_optimal_exponent": result.compute_optimal_exponent,
@@ -193,11 +204,6 @@ def _checklist(
         },
         provenance=checklist.provenance(options.seed, runs),
     )
-
-
-def _held_out(runs: RunsTable, law: Law, holdout: Holdout | str, options: FitOptions) -> dict[str, Any]:
-    """Point 9: errors on what is held out, and how far it lies beyond what was fitted."""
-    return evaluate(runs, law, holdout if isinstance(holdout, Holdout) else Holdout(holdout), options).plain()
 
 
 def _sensitivity(runs: RunsTable, law: Law, options: FitOptions) -> list[dict[str, Any]]:

@@ -131,6 +131,11 @@ def solve(
 
 def _minimiser(problem: Problem, solver: str) -> Minimiser:
     if solver == "newton_torch":
+        if not isinstance(problem.law, SumLaw):
+            raise UserError(
+                f"solver=newton_torch: fits laws that are sums of powers, and law={problem.law.name} is none; give "
+                "solver=newton"
+            )
         from shapelaw.fitting.newton_torch import NewtonTorch
 
         return NewtonTorch(problem)

@@ -81,6 +81,13 @@ def grid_count(law: Law, grid_size: int | None = None) -> int:
     return math.prod(map(len, grid_levels(law, grid_size)))
 
 
+def start_ranges(law: Law) -> dict[str, tuple[float, float]]:
+    """Lowest and highest value of every parameter, in natural units, at the corners of the authors' grid."""
+    ends = [(level.min(), level.max()) for level in law.start_levels()]
+    corners = [law.natural(corner) for corner in itertools.product(*ends)]
+    return {name: (min(one[name] for one in corners), max(one[name] for one in corners)) for name in law.parameters}
+
+
 def spread_indices(total: int, count: int) -> NDArray[np.int64]:
     """`count` of `total` indices, evenly spread without aliasing the grid's axes: multiples of a step near
     total / golden ratio that shares no factor with total, so that every shorter count is a prefix."""

@@ -13,9 +13,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from shapelaw.config import FitConfig, RunsConfig, positive, to_dataclass
+from shapelaw.config import FitConfig, RunsConfig, to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.fitting.fit import fit
+from shapelaw.fitting.holdout import Holdout
+from shapelaw.fitting.objective import check_delta
 from shapelaw.fitting.result import SCHEMA_VERSION, FitResult, load_fit
 from shapelaw.fitting.staged.pipeline import StagedOptions
 from shapelaw.fitting.summary import show
@@ -93,7 +95,7 @@ def table_of(asked: FitConfig) -> RunsTable:
     Raises:
         UserError: if there are none.
     """
-    return _subset(asked, _load(asked.runs, _published(asked)))
+    return _subset(asked, load_table(asked.runs, _published(asked)))
 
 
 def make_fit(asked: FitConfig, runs: RunsTable) -> FitResult:
@@ -151,7 +153,12 @@ def _published(asked: FitConfig) -> str | None:
     return "hot" if asked.subset.name == "auto" else asked.subset.name
 
 
-def _load(runs: RunsConfig, published: str | None) -> RunsTable:
+def load_table(runs: RunsConfig, published: str | None = None) -> RunsTable:
+    """The table that options name, or a published data set of it.
+
+    Raises:
+        UserError: if it cannot be loaded.
+    """
     options: dict[str, Any] = {name: getattr(runs, name) for name in ("bad_rows", "loss", "diverged", "rolled_back")}
     if runs.source == "gemstones":
         options["subset"] = published
@@ -179,12 +186,14 @@ def _cached(asked: FitConfig, loaded: dict[str, RunsTable]) -> RunsTable:
     """The rows of a fit, from a table that is loaded once however many fits use it."""
     key = json.dumps([dataclasses.asdict(asked.runs), _published(asked)], sort_keys=True)
     if key not in loaded:
-        loaded[key] = _load(asked.runs, _published(asked))
+        loaded[key] = load_table(asked.runs, _published(asked))
     return _subset(asked, loaded[key])
 
 
 def _job(asked: FitConfig, runs: RunsTable) -> Job:
-    positive("delta", asked.delta)
+    check_delta(asked.delta)
+    for kind in asked.holdout.kinds:
+        Holdout.of(kind)
     if asked.method.name in LAW_METHODS:
         check_method(get_law(asked.law.name or "params_tokens"), asked.method.name)
     _staged(asked)

@@ -10,18 +10,20 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 
-from shapelaw.config import ReportConfig, RunsConfig, positive, to_dataclass
+from shapelaw.config import ReportConfig, positive, to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.figures import catalogue
 from shapelaw.figures.catalogue import Drawn, NotDrawn
 from shapelaw.figures.evidence import EVERY, MAIN, Evidence, of_a_table, of_the_paper
+from shapelaw.fitting.objective import check_delta
 from shapelaw.fitting.options import BootstrapOptions
+from shapelaw.fitting.task import load_table
 from shapelaw.prescribe.problem import Problem
 from shapelaw.prescribe.task import suite_world
 from shapelaw.report.content import Figure, FitRow, LeftOut, Report
 from shapelaw.report.links import Links
 from shapelaw.report.page import write
-from shapelaw.runs import RunsTable, load_runs
+from shapelaw.runs import RunsTable
 
 KINDS = ("gemstones", "experiment")
 WIDE = 140
@@ -63,15 +65,15 @@ def evidence_of(asked: ReportConfig) -> Evidence:
         UserError: for an unknown kind, or runs that are not of it.
     """
     resampling = BootstrapOptions(**dataclasses.asdict(asked.bootstrap)) if asked.bootstrap.n else None
-    options: dict[str, Any] = {"bootstrap": resampling, "delta": positive("delta", asked.delta), "seed": asked.seed}
+    options: dict[str, Any] = {"bootstrap": resampling, "delta": check_delta(asked.delta), "seed": asked.seed}
     kind = asked.report.name
     if kind not in KINDS:
         raise UserError(f"report.name={kind}: allowed are {', '.join(KINDS)}")
     if (asked.runs.source == "gemstones") != (kind == "gemstones"):
         raise UserError(f"report={kind}, runs={asked.runs.source}: the published runs go with report=gemstones alone")
     if kind == "gemstones":
-        return of_the_paper(**options)
-    return of_a_table(_own_table(asked.runs), asked.report.tables, asked.report.assumed, **options)
+        return of_the_paper(lambda subset: load_table(asked.runs, subset), **options)
+    return of_a_table(load_table(asked.runs), asked.report.tables, asked.report.assumed, **options)
 
 
 def folder_of(asked: ReportConfig) -> Path:
@@ -141,12 +143,3 @@ def _other_fits(evidence: Evidence, first: object) -> list[FitRow]:
 
 def _figure(one: Drawn) -> Figure:
     return Figure(one.entry.name, one.entry.heading, one.caption, one.files)
-
-
-def _own_table(runs: RunsConfig) -> RunsTable:
-    options: dict[str, Any] = {"bad_rows": runs.bad_rows, "loss": runs.loss}
-    if runs.source == "csv":
-        options |= {"path": runs.path, "columns": runs.columns, "units": runs.units}
-    elif runs.source == "mlflow":
-        options |= {"uri": runs.uri, "experiment": runs.experiment}
-    return load_runs(runs.source, **options)

@@ -33,7 +33,7 @@ def fit_staged(
     options: FitOptions,
     staged: StagedOptions,
     bootstrap: BootstrapOptions | None = None,
-    holdouts: Sequence[Holdout | str] = (),
+    holdouts: Sequence[Holdout] = (),
 ) -> FitResult:
     """Estimate a law stage by stage (see `shapelaw.fitting.fit.fit`).
 
@@ -62,7 +62,11 @@ def fit_staged(
         objective=report.objective(data, found.theta, found.rows),
         compute_optimal_exponent=None,
         intervals=intervals,
-        flags=(*warnings(data, found), *checklist.table_flags(runs, bootstrap)),
+        flags=(
+            *warnings(data, found),
+            *checklist.outside_intervals(parameters, intervals),
+            *checklist.table_flags(runs, bootstrap),
+        ),
         not_identified=nothing,
         settings=_settings(whole, options, staged, bootstrap),
         search={"solver": "stage by stage", "status": "converged", "n_starts": 1},
@@ -100,15 +104,14 @@ def _polished(rows: FitData, found: Estimate, delta: float) -> dict[str, Any]:
 
 
 def _held_out(
-    runs: RunsTable, law: Law, holdout: Holdout | str, options: FitOptions, staged: StagedOptions
+    runs: RunsTable, law: Law, holdout: Holdout, options: FitOptions, staged: StagedOptions
 ) -> dict[str, Any]:
     """Errors on what is held out of all stages."""
 
     def solve(data: FitData) -> Array:
         return estimated(StagedData.of(data, staged, options.delta)).theta
 
-    found = evaluate(runs, law, holdout if isinstance(holdout, Holdout) else Holdout(holdout), options, solve=solve)
-    return found.plain()
+    return evaluate(runs, law, holdout, options, solve=solve).plain()
 
 
 def _settings(
