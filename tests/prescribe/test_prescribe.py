@@ -6,6 +6,7 @@ import dataclasses
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from scipy.optimize import minimize
 from shapelaw.counting import flops_exact, flops_per_token, params, params_total
 from shapelaw.errors import UserError
 from shapelaw.laws import get_law
+from shapelaw.prescribe.limits import Limits
 from shapelaw.prescribe.price import Cost, Throughput
-from shapelaw.prescribe.problem import Limits, Problem, measured_cost
+from shapelaw.prescribe.problem import Problem, measured_cost
 from shapelaw.prescribe.search import SpendBudget
 from shapelaw.prescribe.surface import Surface, _AnyBound
 from shapelaw.prescribe.world import World
@@ -59,6 +61,54 @@ def test_the_best_of_all_whole_shapes(law: str, budget: float) -> None:
 def test_relaxed_is_where_another_optimiser_ends(law: str) -> None:
     problem = Problem.of(fitted(law), table(), space="relaxed")
     answer, whole = problem.best(1e21), Problem.of(fitted(law), table()).best(1e21)
+    options = {"xatol": 1e-9, "fatol": 1e-15}
+    other = minimize(relaxed_loss(law), np.log([1500.0, 30.0]), method="Nelder-Mead", options=options)
+    assert answer.values["loss"] == pytest.approx(other.fun, rel=1e-12)
+    assert [answer.values["width"], answer.values["depth"]] == pytest.approx(np.exp(other.x), rel=1e-5)
+    assert answer.values["loss"] <= whole.values["loss"]
+    assert answer.overrides == ()
+
+
+@pytest.mark.parametrize(
+    ("limits", "bound"),
+    [
+        (Limits(params_max=1e12), []),
+        (Limits(params_max=1e8), ["params is the largest"]),
+        (Limits(aspect_max=20.0), ["aspect ratio is the largest"]),
+        (Limits(params_min=4e9, aspect_min=100.0), ["params is the smallest", "aspect ratio is the smallest"]),
+        (
+            Limits(
+                params_min=2.4e8, params_max=2.5e8, aspect_min=30.0, aspect_max=31.0
+            ),  # less than a first grid's cell
+            ["params is the largest", "aspect ratio is the largest"],
+        ),
+        (Limits(params_max=1e8, aspect_ratio=64.0), ["params is the largest"]),
+    ],
+    ids=str,
+)
+def test_relaxed_limits_hold_and_the_best_within_is_another_optimisers(limits: Limits, bound: list[str]) -> None:
+    answer = Problem.of(fitted("interaction"), table(), limits=limits, space="relaxed").best(1e21)
+
+    def log_params(logs: np.ndarray) -> float:
+        return math.log(params_total(*np.exp(logs), VOCAB, relaxed=True))
+
+    ranges = ((log_params, limits.params_min, limits.params_max), (lambda logs: logs[0] - logs[1], *limits.aspects))
+    low = [{"type": "ineq", "fun": lambda x, f=f, end=end: f(x) - math.log(end)} for f, end, _ in ranges if end > 0]
+    high = [
+        {"type": "ineq", "fun": lambda x, f=f, end=end: math.log(end) - f(x)} for f, _, end in ranges if end < math.inf
+    ]
+    bounds = [np.log([256, 8192]), np.log([2, 255])]
+    options = {"ftol": 1e-15, "maxiter": 500}
+    other = minimize(
+        relaxed_loss("interaction"), np.log([700.0, 20.0]), bounds=bounds, constraints=low + high, options=options
+    )
+    assert answer.values["loss"] == pytest.approx(other.fun, rel=1e-12)
+    assert [answer.values["width"], answer.values["depth"]] == pytest.approx(np.exp(other.x), rel=1e-5)
+    assert answer.notes[1:] == tuple(f"the best {one} allowed" for one in bound)
+
+
+def relaxed_loss(law: str) -> Callable[[np.ndarray], float]:
+    """Of 1e21 FLOPs, by log width and log depth."""
 
     def loss(logs: np.ndarray) -> float:
         w, d = np.exp(logs)
@@ -66,11 +116,7 @@ def test_relaxed_is_where_another_optimiser_ends(law: str) -> None:
         columns = {"width": w, "depth": d, "params": count, "tokens": 1e21 / flops_exact(w, d).total}
         return float(get_law(law).predict(NATURAL[law], columns)[0])
 
-    other = minimize(loss, np.log([1500.0, 30.0]), method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-15})
-    assert answer.values["loss"] == pytest.approx(other.fun, rel=1e-12)
-    assert [answer.values["width"], answer.values["depth"]] == pytest.approx(np.exp(other.x), rel=1e-5)
-    assert answer.values["loss"] <= whole.values["loss"]
-    assert answer.overrides == ()
+    return loss
 
 
 def test_size_alone_is_chinchillas_closed_form() -> None:
@@ -82,6 +128,10 @@ def test_size_alone_is_chinchillas_closed_form() -> None:
     assert answer.values["params"] == pytest.approx(n_opt, rel=1e-7)
     assert answer.values["tokens"] == pytest.approx(5.76e23 / (6 * n_opt), rel=1e-7)
     assert "width" not in answer.values
+    limited = Problem.of(fitted("params_tokens"), table(), space="params", limits=Limits(params_max=1e9)).best(5.76e23)
+    assert limited.values["params"] == pytest.approx(1e9)
+    assert limited.values["flops"] == pytest.approx(5.76e23)
+    assert "the best params is the largest allowed" in limited.notes
 
 
 @pytest.mark.parametrize("law", ["interaction", "width_depth_params_tokens", "kaplan_e", "params_tokens"])
@@ -243,13 +293,23 @@ def test_a_nano_suite_has_its_own_rules() -> None:
     assert (world.vocab_size, world.seq_len, world.suite, world.width_unit) == (257, 128, "nano", 8.0)
 
 
+@pytest.mark.parametrize("budget", [1e12, 1e30])
+@pytest.mark.parametrize("space", ["feasible", "relaxed"])
+def test_a_best_shape_at_the_end_of_what_is_searched_is_refused(space: str, budget: float) -> None:
+    which = "smallest" if budget < 1e20 else "largest"
+    problem = Problem.of(fitted("interaction"), table(), space=space)
+    with pytest.raises(
+        UserError, match=rf"the {which} of all; the smallest shape is 256x2 .* largest 8192x255"
+    ) as said:
+        problem.best(budget)
+    assert "space=relaxed" not in str(said.value)  # it would be refused just so
+    assert not problem.serves(budget)
+    assert problem.serves(1e21)
+
+
 def test_what_is_refused() -> None:
     runs, fit = table(), fitted("interaction")
     problem = Problem.of(fit, runs)
-    with pytest.raises(UserError, match=r"smallest shape is 256x2 .* largest 8192x255"):
-        problem.best(1e30)
-    with pytest.raises(UserError, match="the best is the smallest"):
-        problem.best(1e14)
     with pytest.raises(UserError, match=r"buys no training token.*smallest shape is 256x2"):
         Problem.of(fit, runs, Cost(served_tokens=1e15)).best(1e18)
     with pytest.raises(UserError, match=r"budget=-1"):
@@ -260,6 +320,17 @@ def test_what_is_refused() -> None:
         Problem.of(fitted("params_tokens"), runs)
     with pytest.raises(UserError, match="no shape of"):
         Problem.of(fit, runs, limits=Limits(params_max=1e3))
+    rules = dataclasses.replace(problem.world.rules, width_min=9999, width_max=99)
+    inverted = Problem(fit, dataclasses.replace(problem.world, rules=rules), space="relaxed")
+    with pytest.raises(UserError, match="no shape of widths 9999 to 99"):
+        inverted.best(1e21)
+    with pytest.raises(UserError, match=r"limits.params_min=2e\+09, limits.params_max=1e\+09: allowed are"):
+        Limits(params_min=2e9, params_max=1e9)
+    with pytest.raises(UserError, match="space=params has neither width nor depth"):
+        Problem.of(fitted("params_tokens"), runs, space="params", limits=Limits(aspect_max=64.0))
+    by_size = Problem.of(fitted("params_tokens"), runs, space="params")
+    with pytest.raises(UserError, match=r"largest of all.* the largest 1e\+16 params.*limits.params_max"):
+        by_size.reach(2.5, least="tokens")
     with pytest.raises(UserError, match="reads width and depth"):
         Problem.of(fit, runs, space="params")
     with pytest.raises(UserError, match="lack seconds_per_step"):

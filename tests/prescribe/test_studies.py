@@ -14,9 +14,17 @@ from shapelaw import load_runs
 from shapelaw.counting import flops_exact, params_total
 from shapelaw.errors import UserError
 from shapelaw.prescribe.brute import Triples, bin_minima, paper_edges, paper_shapes
+from shapelaw.prescribe.limits import Limits
 from shapelaw.prescribe.price import Cost
-from shapelaw.prescribe.problem import Limits, Problem
-from shapelaw.prescribe.studies import aspect_ratio_cost, compare_laws, overspend, overspend_measured, overtraining
+from shapelaw.prescribe.problem import Problem
+from shapelaw.prescribe.studies import (
+    aspect_ratio_cost,
+    compare_laws,
+    overspend,
+    overspend_measured,
+    overtraining,
+    relaxed_problem,
+)
 from shapelaw.prescribe.surface import Surface
 from shapelaw.prescribe.world import World
 from shapelaw.runs.table import RunsTable
@@ -47,6 +55,33 @@ def test_overtraining_shapes_are_reoptimised_and_spend_the_budget() -> None:
     assert (found["high"] > found["loss"]).all()
     with pytest.raises(UserError, match="training FLOPs"):
         overtraining(Problem.of(fitted("interaction"), table(), Cost(served_tokens=1e9)), 1e21)
+
+
+@pytest.mark.parametrize("space", ["feasible", "relaxed"])
+def test_other_choices_keep_the_limits(space: str) -> None:
+    limits = Limits(params_max=1e8, aspect_max=40.0)
+    problem = Problem.of(fitted("interaction", refits=5), table(), limits=limits, space=space)
+    best = relaxed_problem(problem).best(1e21).values
+    found = overtraining(problem, 1e21)
+    assert (found["params"] <= 1e8 * (1 + 1e-12)).all()
+    assert (found["width"] / found["depth"] <= 40.0 * (1 + 1e-12)).all()
+    same = found[found["factor"] == 1]
+    assert len(same) == 1
+    assert found["factor"].max() > 2
+    for name in ("loss", "params", "tokens"):
+        assert same[name].iloc[0] == pytest.approx(best[name], rel=1e-9)
+    ratios = aspect_ratio_cost(problem, 1e21, [best["aspect_ratio"], 20.0])
+    assert (ratios["params"] <= 1e8 * (1 + 1e-12)).all()
+    assert ratios["excess"].tolist() == [pytest.approx(0.0, abs=1e-12), pytest.approx(ratios["excess"][1])]
+    assert ratios["excess"][1] > 0
+    with pytest.raises(UserError, match=r"no shape of .* has limits.params_max=1e\+08, limits.aspect_max=40"):
+        aspect_ratio_cost(problem, 1e21, [50.0])
+
+
+def test_overtraining_by_size_keeps_the_limits() -> None:
+    problem = Problem.of(fitted("params_tokens"), table(), space="params", limits=Limits(params_max=1e8))
+    found = overtraining(problem, 1e21, (0.5, 1.0, 2.0))
+    assert found["params"].tolist() == pytest.approx([1e8, 5e7])
 
 
 def _least_at(tokens: float, budget: float) -> float:

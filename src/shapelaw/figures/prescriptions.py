@@ -149,9 +149,16 @@ def budgets_of(evidence: Evidence, subset: str = MAIN) -> tuple[float, ...]:
 
 
 def curve(kind: str, fit: FitResult, world: World, budgets: Sequence[float]) -> pd.DataFrame:
-    """Prescriptions over budgets: real-valued shapes, or params and tokens at 6N for a law without shapes."""
+    """Prescriptions over budgets: real-valued shapes, or params and tokens at 6N for a law without shapes.
+
+    Budgets whose best size is the smallest or the largest of all are left out.
+    """
     space = "relaxed" if reads_shapes(law_of(fit)) else "params"
-    found = prescriptions_by_budget(Problem(fit, world, space=space), budgets)
+    problem = Problem(fit, world, space=space)
+    served = [budget for budget in budgets if problem.serves(budget)]
+    if not served:
+        raise CannotDraw(f"law={fit.law}: the best size is the smallest or the largest of all for every budget")
+    found = prescriptions_by_budget(problem, served)
     return found.assign(kind=kind, law=str(fit.law))
 
 

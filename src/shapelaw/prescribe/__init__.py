@@ -7,8 +7,9 @@ answer.values, answer.intervals, answer.domain, answer.overrides
 """
 
 from shapelaw.prescribe.answer import Prescription
+from shapelaw.prescribe.limits import Limits
 from shapelaw.prescribe.price import Cost, Throughput
-from shapelaw.prescribe.problem import Limits, Problem, measured_cost
+from shapelaw.prescribe.problem import Problem, measured_cost
 from shapelaw.prescribe.studies import (
     LawComparison,
     aspect_ratio_cost,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shapelaw.lr_rules import lr_eff
+from shapelaw.prescribe.limits import SAME
 from shapelaw.prescribe.search import Found
 from shapelaw.prescribe.surface import LOG_TOKENS_MAX
 from shapelaw.prescribe.world import Points, World
@@ -119,7 +120,7 @@ def collect(problem: Problem, found: Found, question: str) -> Prescription:
         inside=not outside,
         outside=outside,
         overrides=overrides(problem.world, values) if problem.space == "feasible" else (),
-        notes=_notes(problem, found, usable),
+        notes=_notes(problem, values, usable),
     )
 
 
@@ -197,14 +198,14 @@ def _same(drawn: Array) -> bool:
     return bool(drawn.size) and float(np.ptp(drawn)) <= 1e-9 * abs(float(drawn[0]))
 
 
-def _notes(problem: Problem, found: Found, usable: NDArray[np.bool_]) -> tuple[str, ...]:
+def _notes(problem: Problem, values: Mapping[str, float], usable: NDArray[np.bool_]) -> tuple[str, ...]:
     notes = list(problem.world.notes) if problem.space != "params" else []
     if len(problem.surface) == 1 and problem.intervals:
         notes.append("no intervals: the fit holds no refits of resampled runs (bootstrap=runs makes them)")
     failed = int((~usable).sum())
     if failed > AMONG * max(len(usable), 1):
         notes.append(f"{failed} of {len(usable)} refits reach it at no size and are left out of the intervals")
-    notes += _edges(problem, found)
+    notes += _edges(problem, values)
     throughput = problem.cost.throughput
     if throughput is not None:
         error = f"; a left-out shape's rate is off by {throughput.error:.1%}" if throughput.error else ""
@@ -212,17 +213,13 @@ def _notes(problem: Problem, found: Found, usable: NDArray[np.bool_]) -> tuple[s
     return tuple(notes)
 
 
-def _edges(problem: Problem, found: Found) -> list[str]:
-    """Which ends of the searched ranges the best shape lies at."""
-    points = problem.shapes if problem.space == "feasible" else None
-    if points is None or points.width is None or points.depth is None or len(points.width) == 1:
-        return []
-    assert found.points.width is not None
-    assert found.points.depth is not None
+def _edges(problem: Problem, values: Mapping[str, float]) -> list[str]:
+    """Which ends of the allowed ranges the best size lies at."""
     out = []
-    for name, own, every in (("width", found.points.width, points.width), ("depth", found.points.depth, points.depth)):
-        if own[0] in (every.min(), every.max()):
-            out.append(f"the best {name} is the {'smallest' if own[0] == every.min() else 'largest'} allowed")
+    for name, (low, high) in problem.allowed().items():
+        for end, which in ((low, "smallest"), (high, "largest")):
+            if math.isclose(values[name], end, rel_tol=SAME):
+                out.append(f"the best {name.replace('_', ' ')} is the {which} allowed")
     return out
 
 

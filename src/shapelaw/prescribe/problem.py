@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from shapelaw.errors import UserError
 from shapelaw.fitting.result import FitResult
 from shapelaw.prescribe.answer import Prescription, collect
+from shapelaw.prescribe.limits import SAME, UNLIMITED, Limits, Region, no_shape
 from shapelaw.prescribe.price import Cost, Throughput
-from shapelaw.prescribe.search import Found, Goal, Question, ReachLoss, SpendBudget, exact, zoom
+from shapelaw.prescribe.search import AtTokens, Found, Goal, Question, ReachLoss, SpendBudget, exact, zoom
 from shapelaw.prescribe.surface import Surface
 from shapelaw.prescribe.world import Points, World, law_of, reads_shapes
 from shapelaw.runs.table import RunsTable
@@ -23,61 +24,16 @@ Array = NDArray[np.float64]
 
 SPACES = ("feasible", "relaxed", "params")
 LEASTS = ("cost", "tokens")
-ASPECT_TOLERANCE = math.log(1.15)
-"""How far a whole shape may be from a held ratio, so that sizes lie close enough together."""
 SCAN_DECADES, SCAN_STEP = 10.0, 0.05
 """How far from a budget one is looked for that the shapes can serve, and in which steps (decades)."""
-LOG_PARAMS = (math.log(1e3), math.log(1e16))
+PARAMS = (1e3, 1e16)
 """Sizes without a shape that are searched."""
+LOG_TOKENS_WITHOUT_END = 100.0
+"""Where more tokens change no digit of a loss."""
 MOST_SHAPES = 200_000
 """Whole shapes that are searched; the suite's own rules allow some 8,000."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a shape must meet beside the suite's rules.
-
-    Args:
-        params_min, params_max: range of all parameters.
-        aspect_min, aspect_max: range of width / depth.
-        aspect_ratio: one ratio to hold: within 15%, and of every width the depth nearest to it (exactly it, if relaxed).
-    """
-
-    params_min: float = 0.0
-    params_max: float = math.inf
-    aspect_min: float = 0.0
-    aspect_max: float = math.inf
-    aspect_ratio: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.aspect_ratio is not None and not (math.isfinite(self.aspect_ratio) and self.aspect_ratio > 0):
-            raise UserError(f"aspect_ratio={self.aspect_ratio}: allowed are positive numbers, such as 64")
-
-    def __str__(self) -> str:
-        """Those that are set, as they are given."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        asked = {name: value for name, value in values.items() if value != getattr(UNLIMITED, name)}
-        return ", ".join(f"{name if name == 'aspect_ratio' else f'limits.{name}'}={v:g}" for name, v in asked.items())
-
-    @property
-    def given(self) -> bool:
-        """Whether any limit is set."""
-        return self != Limits()
-
-    def allow(self, points: Points) -> NDArray[np.bool_]:
-        """Mask of the shapes that meet them."""
-        assert points.width is not None
-        assert points.depth is not None
-        ratio = points.width / points.depth
-        mask = (points.params >= self.params_min) & (points.params <= self.params_max)
-        mask &= (ratio >= self.aspect_min) & (ratio <= self.aspect_max)
-        if self.aspect_ratio is not None:
-            nearest = points.depth == np.maximum(np.rint(points.width / self.aspect_ratio), 1)
-            mask &= nearest | (np.abs(np.log(ratio / self.aspect_ratio)) <= ASPECT_TOLERANCE)
-        return mask
-
-
-UNLIMITED = Limits()
 FLOPS = Cost()
 
 
@@ -90,8 +46,8 @@ class Problem:
         world: the suite of its runs.
         cost: what is spent.
         space: `feasible` (every whole shape by the suite's rules), `relaxed` (real width and depth within the same
-            ranges) or `params` (params and tokens alone, 6N FLOPs).
-        limits: on the shapes.
+            ranges) or `params` (tokens and params as the law counts them, 6N FLOPs).
+        limits: on the sizes.
         shapes: whole shapes to search instead of all by the rules.
         intervals: whether the refits of the fit are prescribed for too.
         seed: of the draws of the throughput's coefficients.
@@ -114,6 +70,11 @@ class Problem:
             raise UserError(f"space={self.space}: allowed are {', '.join(SPACES)}")
         if self.space == "params" and {"width", "depth"} & set(law.predictors):
             raise UserError(f"space=params: law {law.name} reads width and depth; give space=feasible or relaxed")
+        if self.space == "params" and self.limits.aspects != UNLIMITED.aspects:
+            raise UserError(
+                f"{self.limits}: space=params has neither width nor depth; give limits.params_min or limits.params_max "
+                "alone, or space=feasible or relaxed"
+            )
         if self.space != "params" and not reads_shapes(law) and self.limits.aspect_ratio is None:
             raise UserError(
                 f"law={law.name}: has no width and depth, so it prescribes no aspect ratio; hold one by "
@@ -175,7 +136,7 @@ class Problem:
                 f"loss={loss:g}: no allowed size reaches it under law {self.fit.law}, at any number of tokens; "
                 f"the lowest is {self.lowest_loss():.6g} nats per token"
             )
-        if least == "cost":
+        if least == "cost" or self.space == "params":
             self._refuse_ends(found, f"loss={loss:g}")
         unit = self.cost.unit if least == "cost" else "tokens"
         return collect(self, found, f"least {unit} for a loss of {loss:g}")
@@ -200,29 +161,42 @@ class Problem:
         if self.space == "feasible":
             assert self.shapes is not None
             return exact(question, self.shapes)
-        return zoom(question, self.build, *self.box())
+        clip = np.asarray if self.space == "params" else self.region.clip
+        return zoom(question, self.build, *self.box(), clip)
+
+    @property
+    def region(self) -> Region:
+        """The real widths and depths of the space `relaxed`."""
+        return Region(self.world, self.limits)
 
     def box(self) -> tuple[Array, Array]:
-        """Ends of the searched logarithms: (params), (width), or (width, depth)."""
-        if self.space == "params":
-            return np.array(LOG_PARAMS[:1]), np.array(LOG_PARAMS[1:])
-        rules, ratio = self.world.rules, self.limits.aspect_ratio
-        low, high = np.log([rules.width_min, rules.depth_min]), np.log([rules.width_max, rules.depth_max])
-        if ratio is None:
-            return low, high
-        ends = np.array([max(low[0], low[1] + math.log(ratio))]), np.array([min(high[0], high[1] + math.log(ratio))])
-        if ends[0] > ends[1]:
-            raise UserError(f"aspect_ratio={ratio:g}: no width and depth of {rules} have it; widen the ranges")
-        return ends
+        """Ends of the searched coordinates: those of the region, or the logarithm of the params."""
+        if self.space != "params":
+            return self.region.box
+        low, high = np.log([max(self.limits.params_min, PARAMS[0]), min(self.limits.params_max, PARAMS[1])])
+        if low > high:
+            raise UserError(f"{self.limits}: space=params searches {PARAMS[0]:g} to {PARAMS[1]:g} params; give others")
+        return np.array([low]), np.array([high])
 
-    def build(self, logs: Array) -> Points:
-        """Points at logarithms of shape (vectors, points, dimensions)."""
-        sizes = np.exp(logs)
+    def build(self, coordinates: Array) -> Points:
+        """Points at coordinates of shape (..., dimensions)."""
         if self.space == "params":
-            return self.world.sizes(sizes[..., 0])
-        ratio = self.limits.aspect_ratio
-        depth = sizes[..., 1] if ratio is None else sizes[..., 0] / ratio
-        return self.world.points(sizes[..., 0], depth, relaxed=True)
+            return self.world.sizes(np.exp(coordinates[..., 0]))
+        return self.region.points(coordinates)
+
+    def allowed(self) -> dict[str, tuple[float, float]]:
+        """Ranges of what is searched or limited; none of a single size."""
+        limits, rules = self.limits, self.world.rules
+        if self.space == "params":
+            low, high = self.box()
+            return {"params": (math.exp(low[0]), math.exp(high[0]))}
+        if self.shapes is not None:
+            sizes = {"width": self.shapes.width, "depth": self.shapes.depth}
+            ends = {name: (float(v.min()), float(v.max())) for name, v in sizes.items() if v is not None}
+            return ends if len(self.shapes.params) > 1 else {}
+        own = {"width": (rules.width_min, rules.width_max), "depth": (rules.depth_min, rules.depth_max)}
+        held = {} if limits.aspect_ratio else {"aspect_ratio": limits.aspects}
+        return own | {"params": (limits.params_min, limits.params_max)} | held
 
     def replaced(self, **changes: object) -> Problem:
         """The problem with other values; whole shapes are listed anew unless they are given."""
@@ -231,13 +205,16 @@ class Problem:
 
     def lowest_loss(self) -> float:
         """Predicted loss of the best allowed size at unlimited tokens."""
-        points = (
-            self.shapes
-            if self.space == "feasible"
-            else self.build(np.stack(np.meshgrid(*np.stack(self.box(), 1)), -1)[None])
-        )
-        assert points is not None
-        return float(self.surface.rows(0, 1).at(points).loss(np.array(100.0)).min())
+        return float(self._alone().search(AtTokens(math.exp(LOG_TOKENS_WITHOUT_END))).value[0])
+
+    def serves(self, budget: float) -> bool:
+        """Whether the best size for a budget is neither the smallest nor the largest of all."""
+        alone = self._alone()
+        return not alone._end_of(alone.search(SpendBudget(budget)))
+
+    def _alone(self) -> Problem:
+        """The problem without its refits."""
+        return self.replaced(intervals=False, shapes=self.shapes)
 
     def _refuse_unaffordable(self, found: Found, budget: float) -> None:
         if not math.isfinite(found.value[0]):
@@ -252,18 +229,18 @@ class Problem:
         Looked for upward where the best is the smallest or nothing is bought, downward where it is the largest; two digits
         where it is another than the given one, None where none lies within ten decades.
         """
-        alone = self.replaced(intervals=False, shapes=self.shapes)
+        alone = self._alone()
         end = alone._end_of(alone.search(SpendBudget(budget)))
         if not end:
             return budget
         for step in np.arange(SCAN_STEP, SCAN_DECADES, SCAN_STEP):
             other = float(f"{budget * 10 ** (-step if end == 'largest' else step):.1e}")
-            if not alone._end_of(alone.search(SpendBudget(other))):
+            if alone.serves(other):
                 return other
         return None
 
     def _refuse_ends(self, found: Found, asked: str, budget: float | None = None) -> None:
-        """Refuse an optimum at the smallest or largest of all shapes: the true one lies outside what was searched."""
+        """Refuse an optimum at the smallest or largest of all sizes: the true one lies outside what was searched."""
         which = self._end_of(found)
         if not which:
             return
@@ -271,31 +248,47 @@ class Problem:
         instead = (
             "give another" if other is None else f"the nearest budget that they serve is about {other:.3g}: give that"
         )
+        kind, wider = _WIDER[self.space == "params"]
         raise UserError(
-            f"{asked}: outside what the shapes can serve, as the best is the {which} of all{self._ends_text()}; {instead}, "
-            "ask for space=relaxed, or widen the rules (rules.width_min, rules.width_max, rules.depth_min, rules.depth_max)"
+            f"{asked}: outside what the {kind}s can serve, as the best is the {which} of all{self._ends_text()}; "
+            f"{instead}, or {wider}"
         )
 
     def _end_of(self, found: Found) -> str:
-        """`smallest` or `largest` where the best shape is that of all (or none is affordable); else nothing."""
-        if self.space != "feasible" or self.limits.given or self.shapes is None or found.index is None:
+        """`smallest` or `largest` where the best size is that of all (or none is affordable); else nothing."""
+        if self.limits.given:
             return ""
         if not math.isfinite(found.value[0]):
             return "smallest"
+        same = np.isclose(found.points.train_flops[0], self._ends().train_flops, rtol=SAME, atol=0.0)
+        return next((name for name, here in zip(("smallest", "largest"), same, strict=True) if here), "")
+
+    def _ends(self) -> Points:
+        """The smallest and the largest of all sizes."""
+        if self.shapes is None:
+            return self.build(np.stack(self.box()))
         costs = self.shapes.train_flops
-        return {int(np.argmin(costs)): "smallest", int(np.argmax(costs)): "largest"}.get(int(found.index[0]), "")
+        return self.shapes.take(np.array([np.argmin(costs), np.argmax(costs)]))
 
     def _ends_text(self) -> str:
-        if self.shapes is None or self.shapes.width is None or self.shapes.depth is None:
-            return ""
-        costs = self.shapes.train_flops
-        small, large = (int(pick(costs)) for pick in (np.argmin, np.argmax))
+        if self.shapes is None and self.limits.given:
+            return ""  # the corners of such a box need not be the smallest and the largest
+        ends = self._ends()
         names = [
-            f"{self.shapes.width[i]:.0f}x{self.shapes.depth[i]:.0f} ({self.shapes.params[i]:.3g} params, "
-            f"{costs[i]:.3g} FLOPs a token)"
-            for i in (small, large)
+            f"{n:.3g} params, {cost:.3g} FLOPs a token" for n, cost in zip(ends.params, ends.train_flops, strict=True)
         ]
-        return f"; the smallest shape is {names[0]}, the largest {names[1]}"
+        if ends.width is not None and ends.depth is not None:
+            sizes = zip(ends.width, ends.depth, names, strict=True)
+            names = [f"{width:.0f}x{depth:.0f} ({name})" for width, depth, name in sizes]
+        kind, _ = _WIDER[self.space == "params"]
+        return f"; the smallest {kind} is {names[0]}, the largest {names[1]}"
+
+
+_WIDER = (
+    ("shape", "widen the rules (rules.width_min, rules.width_max, rules.depth_min, rules.depth_max)"),
+    ("size", "limit the sizes yourself (limits.params_min, limits.params_max)"),
+)
+"""With and without shapes: what is searched, and how to search more."""
 
 
 def _check_size(rules: ShapeRules) -> None:
@@ -322,8 +315,7 @@ def feasible_points(world: World, limits: Limits) -> Points:
     points = world.points(np.repeat(widths, len(depths)), np.tile(depths, len(widths)))
     mask = limits.allow(points) if len(points.params) else np.zeros(0, dtype=bool)
     if not mask.any():
-        having = f" has {limits}" if limits.given else ""
-        raise UserError(f"no shape of {world.rules}{having}; widen the ranges (rules.width_min, ...) or the limits")
+        raise no_shape(world, limits)
     return points.take(np.flatnonzero(mask))
 
 

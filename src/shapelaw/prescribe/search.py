@@ -143,14 +143,21 @@ def exact(question: Question, shapes: Points) -> Found:
     return Found(shapes.take(index), log_tokens, value, index)
 
 
-def zoom(question: Question, build: Callable[[Array], Points], low: Array, high: Array) -> Found:
+def zoom(
+    question: Question,
+    build: Callable[[Array], Points],
+    low: Array,
+    high: Array,
+    clip: Callable[[Array], Array] = np.asarray,
+) -> Found:
     """The best real-valued size in a box, for every parameter vector, by grids that shrink about their best point.
 
     Args:
         build: coordinates (vectors, points, dimensions) -> points.
         low, high: the box, each (dimensions,); one dimension or two.
+        clip: coordinates in the box -> the nearest allowed ones, so that a grid has points on every limit.
 
-    A grid whose best point lies at its edge moves without shrinking, unless the box ends there. The last grid is finer
+    A grid whose best point lies at its edge moves without shrinking, unless what is allowed ends there. The last grid is finer
     than rounding errors of the values can tell apart (1e-8 in the logarithm of a size).
     """
     dims, n = len(low), len(question.surface)
@@ -158,11 +165,12 @@ def zoom(question: Question, build: Callable[[Array], Points], low: Array, high:
     unit = np.stack(np.meshgrid(*[np.linspace(-0.5, 0.5, cells + 1)] * dims, indexing="ij"), axis=-1).reshape(-1, dims)
     centre, span = np.tile((low + high) / 2, (n, 1)), np.tile(high - low, (n, 1))
     for level in range(ZOOM_LEVELS[dims]):
-        grid = np.clip(centre[:, None] + span[:, None] * unit, low, high)
+        free = centre[:, None] + span[:, None] * unit
+        grid = clip(np.clip(free, low, high))
         values = _in_pieces(question, build, grid)
         best = np.argmin(values, axis=1)
         centre = grid[np.arange(n), best]
-        beyond = (np.abs(unit[best]) == 0.5) & (centre > low) & (centre < high) & (level > 0)
+        beyond = (np.abs(unit[best]) == 0.5) & (centre == free[np.arange(n), best]) & (level > 0)
         span = np.where(beyond.any(axis=1)[:, None], span, span * ZOOM_SHRINK[dims])
     points = build(centre[:, None])
     values, log_tokens = question.ask(points)

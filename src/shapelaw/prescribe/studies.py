@@ -15,8 +15,9 @@ from shapelaw.errors import UserError
 from shapelaw.fitting.hull import frontier
 from shapelaw.fitting.result import FitResult
 from shapelaw.prescribe.answer import LEVEL, Prescription
+from shapelaw.prescribe.limits import SAME, UNLIMITED, Limits
 from shapelaw.prescribe.price import Cost
-from shapelaw.prescribe.problem import FLOPS, UNLIMITED, Limits, Problem
+from shapelaw.prescribe.problem import FLOPS, Problem
 from shapelaw.prescribe.search import AtTokens, Found, Question, ReachLoss, SpendBudget, zoom
 from shapelaw.prescribe.world import Points, World, law_of, reads_shapes
 from shapelaw.runs.table import RunsTable
@@ -27,6 +28,8 @@ OVERTRAINING = tuple(2.0 ** (k / 2) for k in range(-4, 5))
 """Factors of tokens in Fig 8. The authors' factor 2^k multiplies tokens by 2^(k/2): at a fixed budget params fall by about
 as much, so that tokens per param change by about 2^k."""
 ENDS = ("low", "high")
+SCANNED = 20_001
+"""Widths among which those are looked for that can have a given cost per token."""
 MEASURED = 0.01
 """How far (relative) a validation may lie from the asked tokens."""
 
@@ -38,7 +41,7 @@ def overtraining(problem: Problem, budget: float, factors: Sequence[float] = OVE
     `params`, else the width (and the depth that follows) of lowest loss.
 
     Args:
-        problem: priced in flops, without serving; its space is taken as relaxed unless it is `params`.
+        problem: priced in flops, without serving; its space is taken as relaxed unless it is `params`, its limits hold.
         factors: of the tokens.
 
     Returns:
@@ -54,12 +57,12 @@ def overtraining(problem: Problem, budget: float, factors: Sequence[float] = OVE
         raise UserError(
             "overtraining: is asked for a budget of training FLOPs; give objective=flops, no inference_tokens"
         )
-    relaxed = problem if problem.space == "params" else problem.replaced(space="relaxed", limits=Limits())
+    relaxed = problem if problem.space == "params" else relaxed_problem(problem)
     best = relaxed.search(SpendBudget(budget))
     rows = []
     for factor in factors:
         tokens = factor * math.exp(best.log_tokens[0])
-        found = _at_tokens(relaxed, tokens, budget / tokens)
+        found = _at_tokens(relaxed, tokens, budget / tokens, best)
         if math.isfinite(found.value[0]):
             excess = float(found.value[0] / best.value[0] - 1)
             row = {"factor": factor, **_size(found), "loss": float(found.value[0]), "excess": excess}
@@ -67,29 +70,42 @@ def overtraining(problem: Problem, budget: float, factors: Sequence[float] = OVE
     return pd.DataFrame(rows)
 
 
-def _at_tokens(problem: Problem, tokens: float, flops_per_token: float) -> Found:
-    """The size of lowest loss among those of so many FLOPs per token."""
+def relaxed_problem(problem: Problem, ratio: float | None = None) -> Problem:
+    """The same over real-valued shapes, a ratio held or none."""
+    return problem.replaced(space="relaxed", limits=problem.limits.holding(ratio))
+
+
+def _at_tokens(problem: Problem, tokens: float, flops_per_token: float, best: Found) -> Found:
+    """The size of lowest loss among those of so many FLOPs per token.
+
+    Few widths may have an allowed depth of so many: those that do are looked for first, and the best size's own is tried.
+    """
     question = Question(problem.surface, problem.cost, AtTokens(tokens), problem.coefficients)
+    (low, high), region = problem.box(), problem.region
     if problem.space == "params":
         log_params = np.array([math.log(flops_per_token / 6.0)])
-        return zoom(question, problem.build, log_params, log_params)
-    rules = problem.world.rules
+        inside = low - SAME <= log_params <= high + SAME
+        return zoom(question, lambda logs: problem.build(np.where(inside, logs, np.nan)), log_params, log_params)
 
     def build(logs: Array) -> Points:
         width = np.exp(logs[..., 0])
         depth = problem.world.depth_at(width, flops_per_token)
-        inside = (depth >= rules.depth_min) & (depth <= rules.depth_max)
+        inside = region.inside(width, depth)
         return problem.world.points(width, np.where(inside, depth, np.nan), relaxed=True)
 
-    low, high = problem.box()
-    return zoom(question, build, low[:1], high[:1])
+    assert best.points.width is not None
+    logs, step = np.linspace(low[0], high[0], SCANNED, retstep=True)
+    logs = np.append(logs, np.log(best.points.width[0]))
+    some = logs[np.isfinite(build(logs[:, None]).params)]
+    ends = (some.min() - step, some.max() + step) if len(some) else (low[0], high[0])
+    return zoom(question, build, *np.array(ends)[:, None])
 
 
 def aspect_ratio_cost(problem: Problem, budget: float, ratios: Sequence[float]) -> pd.DataFrame:
     """What holding a width over depth other than the best costs, everything else re-optimised.
 
     Args:
-        problem: its shapes are taken as relaxed within the suite's ranges.
+        problem: its shapes are taken as relaxed within the suite's ranges and its limits, a held ratio apart.
         budget: in the unit of the problem's cost.
         ratios: width / depth.
 
@@ -103,10 +119,10 @@ def aspect_ratio_cost(problem: Problem, budget: float, ratios: Sequence[float]) 
     """
     if not reads_shapes(law_of(problem.fit)):
         raise UserError(f"law={problem.fit.law}: has no width and depth, so no aspect ratio costs anything under it")
-    best = problem.replaced(space="relaxed", limits=Limits()).search(SpendBudget(budget))
+    best = relaxed_problem(problem).search(SpendBudget(budget))
     rows = []
     for ratio in ratios:
-        held = problem.replaced(space="relaxed", limits=Limits(aspect_ratio=ratio))
+        held = relaxed_problem(problem, ratio)
         found, reached = held.search(SpendBudget(budget)), held.search(ReachLoss(best.value[:, None]))
         measures = {"excess": found.value / best.value - 1, "budget_factor": reached.value / budget}
         row = {"aspect_ratio": ratio, **_size(found), "loss": float(found.value[0])}
@@ -212,8 +228,8 @@ def compare_laws(
 ) -> LawComparison:
     """Prescribe by every law and price each answer under every other.
 
-    Laws without width and depth hold the aspect ratio of the first law that has them; where none has, all are asked for
-    params and tokens alone, in the counting of their own fits.
+    Laws without width and depth hold the limits' aspect ratio, or that of the first law that has them; where there is none,
+    all are asked for params and tokens alone, as they all must count them then.
 
     Args:
         fits: label -> fit.
@@ -221,7 +237,7 @@ def compare_laws(
         world: that suite with other rules than the runs'; its counting gives way to each fit's own.
 
     Raises:
-        UserError: for a single law, or a budget that a law cannot serve.
+        UserError: for a single law, a budget that a law cannot serve, or sizes that are not counted alike.
     """
     if len(fits) < 2:
         raise UserError(f"laws: {', '.join(fits) or 'none'} given; comparing takes at least two fits")
@@ -229,15 +245,27 @@ def compare_laws(
     shaped = [label for label, fit in fits.items() if reads_shapes(law_of(fit))]
     problems = {label: Problem(fits[label], worlds[label], cost, limits=limits) for label in shaped}
     ratio = problems[shaped[0]].best(budget).values["aspect_ratio"] if shaped else None
-    held = dataclasses.replace(limits, aspect_ratio=limits.aspect_ratio or ratio)
+    held = limits.holding(limits.aspect_ratio or ratio)
+    if held.aspect_ratio is None:
+        _check_countings(worlds)
     for label in fits:
         if label not in problems:
-            space, own = ("feasible", held) if shaped else ("params", UNLIMITED)
-            problems[label] = Problem(fits[label], worlds[label], cost, space, own)
+            space = "params" if held.aspect_ratio is None else "feasible"
+            problems[label] = Problem(fits[label], worlds[label], cost, space, held)
     found = {label: one.search(SpendBudget(budget)) for label, one in problems.items()}
     answers = {label: problems[label].best(budget) for label in fits}
     pairs = [_regret(a, found[a], b, problems[b], found[b], budget) for a in fits for b in fits if a != b]
     return LawComparison(answers, pd.DataFrame(pairs))
+
+
+def _check_countings(worlds: Mapping[str, World]) -> None:
+    """Refuse laws that mean different sizes by the same params: without a shape none can be counted anew."""
+    if len({world.counting for world in worlds.values()}) > 1:
+        counted = ", ".join(f"{label} counts {world.counting}" for label, world in worlds.items())
+        raise UserError(
+            f"compare: {counted}, and sizes without a shape cannot be counted anew; give fits of one counting, or hold a "
+            "ratio by aspect_ratio=NUMBER (not in space=params)"
+        )
 
 
 def _world(fit: FitResult, runs: RunsTable, world: World | None) -> World:

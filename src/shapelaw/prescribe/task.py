@@ -25,12 +25,13 @@ from shapelaw.fitting.result import FitResult, load_fit, plain
 from shapelaw.laws import STAGED
 from shapelaw.lr_rules import DEFAULT_PATCH, DepthPatch
 from shapelaw.prescribe.answer import Prescription
+from shapelaw.prescribe.limits import Limits
 from shapelaw.prescribe.prediction import KEY
 from shapelaw.prescribe.price import Cost, Throughput
-from shapelaw.prescribe.problem import Limits, Problem
+from shapelaw.prescribe.problem import Problem
 from shapelaw.prescribe.step_batch import StepBatchAnswer
 from shapelaw.prescribe.step_batch_task import answer_steps_batch, prediction
-from shapelaw.prescribe.studies import aspect_ratio_cost, compare_laws, overtraining
+from shapelaw.prescribe.studies import aspect_ratio_cost, compare_laws, overtraining, relaxed_problem
 from shapelaw.prescribe.world import World, law_of, reads_shapes
 from shapelaw.runs.table import RunsTable
 
@@ -290,9 +291,8 @@ def _studies(asked: PrescribeConfig, problem: Problem, main: Prescription) -> di
 
 
 def _possible(problem: Problem, ratios: list[float]) -> list[float]:
-    """Ratios that some shape of the suite's ranges has."""
-    rules = problem.world.rules
-    return [r for r in ratios if rules.width_min / rules.depth_max <= r <= rules.width_max / rules.depth_min]
+    """Ratios that some allowed shape has."""
+    return [ratio for ratio in ratios if not relaxed_problem(problem, ratio).region.empty]
 
 
 def _comparison(

@@ -179,11 +179,12 @@ class World:
         n = np.asarray(params, dtype=np.float64)
         return Points(None, None, n, n, 6.0 * n, 2.0 * n)
 
-    def depth_at(self, width: ArrayLike, flops_per_token_wanted: ArrayLike) -> Array:
-        """Relaxed depth at which a width costs so many training FLOPs per token (every convention is affine in depth)."""
-        one, two = (self.points(width, np.full(np.shape(width), d), relaxed=True).train_flops for d in (1.0, 2.0))
+    def depth_at(self, width: ArrayLike, wanted: ArrayLike, count: str = "train_flops") -> Array:
+        """Relaxed depth at which a width has a count of `Points`, by default of FLOPs (each is affine in the depth)."""
+        shapes = (self.points(width, np.full(np.shape(width), d), relaxed=True) for d in (1.0, 2.0))
+        one, two = (getattr(points, count) for points in shapes)
         block = two - one
-        return np.asarray((np.asarray(flops_per_token_wanted) - (one - block)) / block)
+        return np.asarray((np.asarray(wanted) - (one - block)) / block)
 
     @property
     def width_unit(self) -> float:

@@ -1,0 +1,191 @@
+"""What a shape must meet beside the suite's rules, and the real widths and depths that meet both."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+
+from shapelaw.errors import UserError
+from shapelaw.prescribe.world import Points, World
+
+Array = NDArray[np.float64]
+
+ASPECT_TOLERANCE = math.log(1.15)
+"""How far a whole shape may be from a held ratio, so that sizes lie close enough together."""
+SAME = 1e-12
+"""Relative difference of two sizes that is rounding."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a shape must meet beside the suite's rules.
+
+    Args:
+        params_min, params_max: range of all parameters; of sizes without a shape, as the law counts them.
+        aspect_min, aspect_max: range of width / depth.
+        aspect_ratio: one ratio to hold: within 15%, and of every width the depth nearest to it (exactly it, if relaxed).
+
+    Raises:
+        UserError: for values that no size can meet.
+    """
+
+    params_min: float = 0.0
+    params_max: float = math.inf
+    aspect_min: float = 0.0
+    aspect_max: float = math.inf
+    aspect_ratio: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.aspect_ratio is not None and not (math.isfinite(self.aspect_ratio) and self.aspect_ratio > 0):
+            raise UserError(f"aspect_ratio={self.aspect_ratio}: allowed are positive numbers, such as 64")
+        for name in ("params", "aspect"):
+            low, high = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
+            if not (0 <= low <= high and low < math.inf and high > 0):
+                raise UserError(
+                    f"limits.{name}_min={low:g}, limits.{name}_max={high:g}: allowed are positive numbers, the smallest "
+                    "not above the largest; give others"
+                )
+
+    def __str__(self) -> str:
+        """Those that are set, as they are given."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        asked = {name: value for name, value in values.items() if value != getattr(UNLIMITED, name)}
+        return ", ".join(f"{name if name == 'aspect_ratio' else f'limits.{name}'}={v:g}" for name, v in asked.items())
+
+    @property
+    def given(self) -> bool:
+        """Whether any limit is set."""
+        return self != Limits()
+
+    @property
+    def aspects(self) -> tuple[float, float]:
+        """Range of width / depth of a real-valued shape: a single ratio, if one is held."""
+        held = self.aspect_ratio
+        ends = self.aspect_min, self.aspect_max
+        return ends if held is None else (max(ends[0], held), min(ends[1], held))
+
+    def holding(self, ratio: float | None) -> Limits:
+        """The same with another held ratio, or none."""
+        return dataclasses.replace(self, aspect_ratio=ratio)
+
+    def allow(self, points: Points) -> NDArray[np.bool_]:
+        """Mask of the shapes that meet them."""
+        assert points.width is not None
+        assert points.depth is not None
+        ratio = points.width / points.depth
+        mask = (points.params >= self.params_min) & (points.params <= self.params_max)
+        mask &= (ratio >= self.aspect_min) & (ratio <= self.aspect_max)
+        if self.aspect_ratio is not None:
+            nearest = points.depth == np.maximum(np.rint(points.width / self.aspect_ratio), 1)
+            mask &= nearest | (np.abs(np.log(ratio / self.aspect_ratio)) <= ASPECT_TOLERANCE)
+        return mask
+
+
+UNLIMITED = Limits()
+
+
+def no_shape(world: World, limits: Limits) -> UserError:
+    """Nothing meets the rules and the limits."""
+    having = f" has {limits}" if limits.given else ""
+    return UserError(f"no shape of {world.rules}{having}; widen the ranges (rules.width_min, ...) or the limits")
+
+
+@dataclass(frozen=True)
+class Region:
+    """Real widths and depths within a suite's ranges and the limits.
+
+    Its coordinates are the logarithms of width and depth; of the width alone where an aspect ratio is held.
+    """
+
+    world: World
+    limits: Limits
+
+    @property
+    def box(self) -> tuple[Array, Array]:
+        """Ends of the coordinates: a box about the region.
+
+        Raises:
+            UserError: if it is empty.
+        """
+        if self.empty:
+            raise no_shape(self.world, self.limits)
+        rules, dimensions = self.world.rules, 1 if self.limits.aspect_ratio else 2
+        low, high = np.log([self.widths, (rules.depth_min, rules.depth_max)]).T
+        return low[:dimensions], high[:dimensions]
+
+    def clip(self, coordinates: Array) -> Array:
+        """Coordinates (..., dimensions) within the box, their depths moved to the nearest allowed ones."""
+        if coordinates.shape[-1] == 1 or not self.limits.given:
+            return coordinates
+        log_width, log_depth = np.moveaxis(coordinates, -1, 0)
+        shallow, deep = self.depths(np.exp(log_width))
+        return np.stack([log_width, np.clip(log_depth, np.log(shallow), np.log(deep))], axis=-1)
+
+    def points(self, coordinates: Array) -> Points:
+        """Points at coordinates of shape (..., dimensions)."""
+        sizes, ratio = np.exp(coordinates), self.limits.aspect_ratio
+        return self.world.points(sizes[..., 0], sizes[..., 1] if ratio is None else sizes[..., 0] / ratio, relaxed=True)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no width has an allowed depth."""
+        return self.widths[0] > self.widths[1]
+
+    @cached_property
+    def widths(self) -> tuple[float, float]:
+        """Smallest and largest width that some allowed depth goes with; the first above the second if none has.
+
+        Params grow with width and depth alike, so every width in between has one too.
+        """
+        rules, limits, (low, high) = self.world.rules, self.limits, self.limits.aspects
+        narrow, wide = max(rules.width_min, rules.depth_min * low), min(rules.width_max, rules.depth_max * high)
+        if rules.depth_min > rules.depth_max or low > high * (1 + SAME) or narrow > wide * (1 + SAME):
+            return math.inf, 0.0
+        ends = narrow, max(narrow, wide)
+        narrow = max(narrow, self._width_at(limits.params_min, lambda width: self._ends(width)[1], *ends))
+        wide = min(wide, self._width_at(limits.params_max, lambda width: self._ends(width)[0], *ends))
+        return narrow, max(narrow, wide) if narrow <= wide * (1 + SAME) else wide
+
+    def depths(self, width: Array) -> tuple[Array, Array]:
+        """Shallowest and deepest that is allowed of each of the widths."""
+        shallow, deep = self._ends(width)
+        if self.limits.params_min > 0:
+            shallow = np.maximum(shallow, self.world.depth_at(width, self.limits.params_min, "params"))
+        if self.limits.params_max < math.inf:
+            deep = np.minimum(deep, self.world.depth_at(width, self.limits.params_max, "params"))
+        return shallow, np.maximum(shallow, deep)  # where a single depth is left, rounding must not leave none
+
+    def inside(self, width: Array, depth: Array) -> NDArray[np.bool_]:
+        """Mask of the shapes that lie in it."""
+        (narrow, wide), (shallow, deep) = self.widths, self.depths(width)
+        allowed = (width >= narrow * (1 - SAME)) & (width <= wide * (1 + SAME))
+        return allowed & (depth >= shallow * (1 - SAME)) & (depth <= deep * (1 + SAME))
+
+    def _ends(self, width: Array) -> tuple[Array, Array]:
+        """The same without the limits on params."""
+        rules, (low, high) = self.world.rules, self.limits.aspects
+        deep = width / low if low > 0 else np.full_like(width, np.inf)
+        return np.maximum(rules.depth_min, width / high), np.minimum(rules.depth_max, deep)
+
+    def _width_at(self, params: float, depth: Callable[[Array], Array], low: float, high: float) -> float:
+        """The width at which a shape has so many params; 0 if every width has more, infinite if every one has fewer."""
+
+        wanted = math.log(params) if params > 0 else -math.inf
+
+        def above(log_width: float) -> float:
+            width = np.exp(np.array([log_width]))
+            return math.log(self.world.points(width, depth(width), relaxed=True).params[0]) - wanted
+
+        start, stop = math.log(low), math.log(high)
+        if above(start) >= 0:
+            return low if above(start) <= SAME else 0.0
+        if above(stop) <= 0:
+            return high if above(stop) >= -SAME else math.inf
+        return math.exp(brentq(above, start, stop, xtol=1e-14))
