@@ -6,10 +6,11 @@
 #   TINY=1 bash benchmarks/gpu.sh                the same on a CPU with tiny settings: a test of this script
 #
 #   environment     device, versions, what is missing
-#   tests           tests whose names say that they need a GPU (flash attention)
+#   tests           tests whose names say that they need a GPU (flash attention, batches)
 #   speed-SHAPE     benchmarks/train_step.py for each of the shapes
 #   memory          estimated over measured peak of a step: all within 15%
 #   nano            the nano suite: corpus, twelve runs, eq 1 and eq 2
+#   nano-cooldown   a cooldown of each of those runs: continues from their checkpoints
 #   micro-prepare   corpus of the micro suite: source text of all installed packages, byte-pair vocabulary trained on it
 #   micro           its twelve runs; cut off by the limit, the same command again continues them
 #   micro-fit       their runs table (Parquet), eq 1 and eq 2
@@ -55,7 +56,7 @@ PYTHON
   [ "$TINY" = 1 ] || "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'
 }
 
-tests() { "$PYTHON" -m pytest -n 0 -q -rs tests/model tests/training/test_memory.py -k "gpu or flash"; }
+tests() { "$PYTHON" -m pytest -n 0 -q -rs tests/model tests/training/test_memory.py tests/training/test_loop.py -k "gpu or flash"; }
 
 speed() {
   "$PYTHON" benchmarks/train_step.py --shape "$1" --litgpt-python "$LITGPT_PYTHON" --out "$OUT/train_step_$1.txt" "${SPEED[@]}"
@@ -66,6 +67,8 @@ memory() { "$PYTHON" benchmarks/memory.py "${MEMORY[@]}" | tee "$OUT/memory.txt"
 nano() {
   SHAPELAW_SUITE=nano "$PYTHON" prepare.py progress=false && SHAPELAW_SUITE=nano sweep "${NANO[@]}" && fits nano
 }
+
+nano-cooldown() { SHAPELAW_SUITE=nano sweep "${NANO[@]}" cooldown=linear10; }
 
 micro-prepare() {
   if [ "$TINY" = 1 ] && [ ! -d "$OUT/site" ]; then
@@ -100,14 +103,14 @@ PYTHON
 
 parts=(environment tests)
 for shape in $SHAPES; do parts+=("speed-$shape"); done
-parts+=(memory nano micro-prepare micro micro-fit)
+parts+=(memory nano nano-cooldown micro-prepare micro micro-fit)
 asked=("$@")
 [ $# -gt 0 ] || asked=("${parts[@]}")
 for part in "${asked[@]}"; do
   [[ " ${parts[*]} " == *" $part "* ]] || { echo "$part: no such part; there are ${parts[*]}" >&2; exit 2; }
 done
 
-export -f environment tests speed memory nano micro-prepare micro micro-fit sweep fits
+export -f environment tests speed memory nano nano-cooldown micro-prepare micro micro-fit sweep fits
 run_part() { # in a shell of its own, with the limit
   local words=("$1")
   [[ $1 == speed-* ]] && words=(speed "${1#speed-}")

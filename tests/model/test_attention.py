@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from shapelaw.errors import UserError
-from shapelaw.model import attention
-from shapelaw.model.attention import attend_flash, attend_sdpa, attention_backend, check_attention
+from shapelaw.model import ModelSpec
+from shapelaw.model.attention import ATTENTIONS, attend_sdpa, attention_backend, check_attention
+from shapelaw.model.transformer import Block
+from shapelaw.shapes import Shape
 from support import ROOT
 
 
@@ -46,9 +49,8 @@ def test_unknown_name() -> None:
 
 
 def test_flash_on_a_cpu() -> None:
-    q = torch.randn(1, 4, 2, 16)
     with pytest.raises(UserError, match="not on cpu; give attention=sdpa"):
-        attend_flash(q, q, q)
+        check_attention("flash", "cpu", 128)
 
 
 def test_flash_with_too_large_heads() -> None:
@@ -60,6 +62,8 @@ def test_flash_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "flash_attn", None)
     with pytest.raises(UserError, match="flash-attn package cannot be imported"):
         check_attention("flash", "cuda", 128)
+    with pytest.raises(UserError, match="flash-attn package cannot be imported"):
+        attention_backend("flash")
 
 
 def _documented() -> inspect.Signature:
@@ -85,11 +89,26 @@ def test_flash_is_called_with_its_own_layout(monkeypatch: pytest.MonkeyPatch) ->
         return _by_definition(q.float(), k.float(), v.float()).bfloat16()
 
     monkeypatch.setitem(sys.modules, "flash_attn", SimpleNamespace(flash_attn_func=flash_attn_func))
-    monkeypatch.setattr(attention, "check_attention", lambda *_: None)
     q, k = torch.randn(2, 9, 4, 16), torch.randn(2, 9, 2, 16)
-    attended = attend_flash(q, k, k)
+    attended = attention_backend("flash")(q, k, k)
     assert attended.dtype == torch.float32
     torch.testing.assert_close(attended, attend_sdpa(q, k, k), rtol=3e-2, atol=3e-2)
+
+
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_a_block_compiles_in_one_piece(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the package is traced as its kernel is: without a look at what is imported."""
+
+    def flash_attn_func(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool) -> torch.Tensor:
+        heads_first = (x.transpose(1, 2) for x in (q, k, v))
+        return F.scaled_dot_product_attention(*heads_first, is_causal=causal, enable_gqa=True).transpose(1, 2)
+
+    monkeypatch.setitem(sys.modules, "flash_attn", SimpleNamespace(flash_attn_func=flash_attn_func))
+    spec = ModelSpec(Shape(32, 1, 16), vocab_size=64, seq_len=8, attention=name)
+    block, x = Block(spec), torch.randn(2, 8, 32)
+    angles = torch.randn(8, 8)
+    whole = torch.compile(block, fullgraph=True, backend="eager")(x, angles.cos(), angles.sin())
+    torch.testing.assert_close(whole, block(x, angles.cos(), angles.sin()))
 
 
 @pytest.mark.skipif(
@@ -104,7 +123,7 @@ def test_flash_equals_sdpa_on_a_gpu(heads: int, kv_heads: int, size: int) -> Non
     inputs = [torch.randn(2, 40, h, size, generator=generator).cuda().requires_grad_() for h in sizes]
     weight = torch.randn(2, 40, heads, size, generator=generator).cuda()
     pairs = []
-    for attend in (attend_sdpa, attend_flash):
+    for attend in map(attention_backend, ATTENTIONS):
         attended = attend(*inputs)
         pairs.append((attended, *torch.autograd.grad((attended * weight).sum(), inputs)))
     for expected, found in zip(*pairs, strict=True):

@@ -16,7 +16,10 @@ from safetensors.torch import load_file
 from shapelaw.cell import checkpoint_path, checkpoint_steps
 from shapelaw.cell_state import State, Status, read_state
 from shapelaw.errors import UserError
+from shapelaw.parallel.layout import layout_of
+from shapelaw.parallel.placement import place
 from shapelaw.training import callbacks, checkpoint
+from shapelaw.training import run as running
 from shapelaw.training.callbacks import Interrupted
 from support import Compose, prepared, train
 
@@ -47,6 +50,18 @@ def test_a_finished_run_is_left_alone(composed: Compose) -> None:
     train(composed)
     after = {path: path.stat().st_mtime_ns for path in cell.folder.rglob("*") if path.is_file() and path.name != "lock"}
     assert before == after
+
+
+def test_what_is_continued_lies_where_the_run_computes(composed: Compose) -> None:
+    """Weights, moments and step numbers, where the optimiser's kernel looks for them; torch's meta device stands for a GPU."""
+    config, _ = prepared(composed)
+    cell = train(composed)
+    module = running._module(config, cell, place(layout_of(config.parallel, 1), 0, torch.device("meta")))
+    held = [value for state in module.optimizer.state.values() for value in state.values()]
+    weights = list(module.model.parameters())
+    assert module.progress.step == 20
+    assert len(held) == 3 * len(weights)
+    assert all(tensor.is_meta for tensor in (*weights, *held))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])

@@ -36,7 +36,7 @@ class LocalConfig:
 
     _target_: str = "hydra_plugins.shapelaw_sweep.plugins.LocalLauncher"
     workers: int = 0
-    """Jobs at once; 0 is one per core."""
+    """Jobs at once; 0 is one per core, or for runs on GPUs one per GPU (each sees its own alone; more than that share them)."""
     stop_on_failure: bool = False
     """Whether the first failed job stops the sweep."""
 

@@ -25,34 +25,44 @@ def attend_sdpa(q_BTHD: torch.Tensor, k_BTKD: torch.Tensor, v_BTKD: torch.Tensor
     """torch's scaled_dot_product_attention, which itself dispatches to a flash kernel on CPU, CUDA and ROCm."""
     grouped = q_BTHD.shape[2] != k_BTKD.shape[2]
     q, k, v = (x.transpose(1, 2) for x in (q_BTHD, k_BTKD, v_BTKD))
+    if grouped and q.dtype is torch.float32 and q.is_cuda:  # no kernel but the one that holds all scores groups float32
+        k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
+        grouped = False
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped).transpose(1, 2)
 
 
-def attend_flash(q_BTHD: torch.Tensor, k_BTKD: torch.Tensor, v_BTKD: torch.Tensor) -> torch.Tensor:
+def flash(kernel: Callable[..., Any]) -> Attend:
     """The flash-attn package's kernel; float32 inputs outside autocast go through it as bfloat16.
 
-    Raises:
-        UserError: on a CPU, for a head above 256, or when flash-attn is not installed.
+    Args:
+        kernel: the package's flash_attn_func, given here: a compiled block that imported it would fall apart.
     """
-    check_attention("flash", q_BTHD.device.type, q_BTHD.shape[-1])
-    half = q_BTHD.dtype if q_BTHD.dtype in (torch.float16, torch.bfloat16) else torch.bfloat16
-    attended = _flash_attn_func()(q_BTHD.to(half), k_BTKD.to(half), v_BTKD.to(half), causal=True)
-    return torch.as_tensor(attended).to(q_BTHD.dtype)
+
+    def attend_flash(q_BTHD: torch.Tensor, k_BTKD: torch.Tensor, v_BTKD: torch.Tensor) -> torch.Tensor:
+        half = q_BTHD.dtype if q_BTHD.dtype in (torch.float16, torch.bfloat16) else torch.bfloat16
+        attended = kernel(q_BTHD.to(half), k_BTKD.to(half), v_BTKD.to(half), causal=True)
+        return torch.as_tensor(attended).to(q_BTHD.dtype)
+
+    return attend_flash
 
 
-_BACKENDS: dict[str, Attend] = {"sdpa": attend_sdpa, "flash": attend_flash}
-ATTENTIONS = tuple(_BACKENDS)
+ATTENTIONS = ("sdpa", "flash")
 
 
 def attention_backend(name: str) -> Attend:
     """The back end of this name.
 
     Raises:
-        UserError: for an unknown name.
+        UserError: for an unknown name, and for flash without its package.
     """
-    if name not in _BACKENDS:
+    check_name(name)
+    return flash(_flash_attn_func()) if name == "flash" else attend_sdpa
+
+
+def check_name(name: str) -> None:
+    """Raises UserError for an unknown back end."""
+    if name not in ATTENTIONS:
         raise UserError(f"attention={name}: allowed are {', '.join(ATTENTIONS)}")
-    return _BACKENDS[name]
 
 
 def check_attention(name: str, device_type: str, head_size: int) -> None:
@@ -66,7 +76,7 @@ def check_attention(name: str, device_type: str, head_size: int) -> None:
     Raises:
         UserError: for an unknown name; for flash without a GPU, with a head above 256 or without the package.
     """
-    attention_backend(name)
+    check_name(name)
     if name != "flash":
         return
     if device_type != "cuda":

@@ -28,7 +28,7 @@ import torch
 from torch import nn
 
 from shapelaw.errors import UserError
-from shapelaw.model.attention import attend_sdpa, attention_backend
+from shapelaw.model.attention import attend_sdpa, attention_backend, check_name
 from shapelaw.model.kernels import (
     attend_small_heads,
     geglu,
@@ -65,7 +65,7 @@ class ModelSpec:
     attention: str = "sdpa"
 
     def __post_init__(self) -> None:
-        attention_backend(self.attention)
+        check_name(self.attention)
         for name in ("vocab_size", "seq_len", "rope_base", "norm_eps"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name}={getattr(self, name)}: allowed are positive numbers")

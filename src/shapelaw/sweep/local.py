@@ -25,6 +25,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from shapelaw.errors import UserError
+from shapelaw.sweep.slots import Slots, slots_of
 from shapelaw.sweep.task import ChecksMachine, Job, Task
 from shapelaw.sweep.view import View
 
@@ -45,6 +46,8 @@ class _Running:
     index: int
     process: ForkServerProcess
     connection: Connection
+    gpus: dict[str, str]
+    """Environment that gives it its own."""
 
 
 def launch(
@@ -59,11 +62,12 @@ def launch(
     task_configs = [task_config(config) for config in configs]
     if isinstance(task, ChecksMachine):
         task.check_machine(task_configs)
+    slots = slots_of(task, task_configs, workers)
     jobs = task.plan(task_configs)
     shared = task.begin(task_configs, jobs)
     for config in configs:
         set_values(config, shared)
-    pool = Pool(context, task, configs, jobs, workers or os.cpu_count() or 1, stop_on_failure)
+    pool = Pool(context, task, configs, jobs, slots, stop_on_failure)
     with View(task.noun, jobs) as view:
         results = pool.run(view)
     failed = [job.identity for job, result in zip(jobs, results, strict=True) if result.status is JobStatus.FAILED]
@@ -96,11 +100,11 @@ class Pool:
         task: Task,
         configs: Sequence[DictConfig],
         jobs: Sequence[Job],
-        workers: int,
+        slots: Slots,
         stop_on_failure: bool,
     ) -> None:
         self.context, self.task, self.configs, self.jobs = context, task, list(configs), list(jobs)
-        self.workers, self.stop_on_failure = workers, stop_on_failure
+        self.slots, self.stop_on_failure = slots, stop_on_failure
         self.first = {job.identity: index for index, job in reversed(list(enumerate(jobs)))}
         self.results: dict[int, JobReturn] = {}
         self.running: list[_Running] = []
@@ -128,7 +132,7 @@ class Pool:
     def _ready(self, waiting: list[int]) -> Iterator[int]:
         """Jobs to start now, one by one: those whose predecessor, if it is in this sweep, has ended."""
         for index in list(waiting):
-            if len(self.running) >= self.workers:
+            if len(self.running) >= self.slots.workers:
                 return
             after = self._predecessor(index)
             if after is None or after in self.results:
@@ -150,11 +154,19 @@ class Pool:
 
     def _start(self, index: int) -> None:
         ours, theirs = self.processes.Pipe(duplex=False)
-        arguments = (theirs, dict(os.environ), self.jobs[index].folder, self.context, self.task, self.configs[index])
+        gpus = self.slots.take()
+        arguments = (
+            theirs,
+            {**os.environ, **gpus},
+            self.jobs[index].folder,
+            self.context,
+            self.task,
+            self.configs[index],
+        )
         process = self.processes.Process(target=_work, args=arguments, name=self.jobs[index].label)
         process.start()
         theirs.close()
-        self.running.append(_Running(index, process, ours))
+        self.running.append(_Running(index, process, ours, gpus))
 
     def _finished(self) -> list[int]:
         """Jobs that ended; waits a little for the first."""
@@ -163,6 +175,7 @@ class Pool:
         for running in ended:
             self.results[running.index] = _receive(running)
             self.running.remove(running)
+            self.slots.give_back(running.gpus)
         return [running.index for running in ended]
 
     def _reason(self, index: int) -> str:

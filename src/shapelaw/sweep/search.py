@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from shapelaw.errors import UserError
 from shapelaw.files import write_json
 from shapelaw.secrets import refuse_password
 from shapelaw.sweep.local import Pool, SweepFailed, set_values, task_config
+from shapelaw.sweep.slots import Slots, slots_of
 from shapelaw.sweep.spaces import Space, lines
 from shapelaw.sweep.studies import Study, Ticket, digest, make
 from shapelaw.sweep.task import ChecksMachine, Job, Searches, Task, Trials
@@ -115,13 +115,14 @@ def search(machine: Machine, blocks: Sequence[list[str]], space: Space, settings
     questions = [_question(machine, block, space, settings, len(blocks) > 1) for block in blocks]
     if isinstance(task, ChecksMachine):
         task.check_machine([asked.config for asked in questions for _ in range(settings.n_trials)])
+    slots = slots_of(task, [asked.config for asked in questions], machine.workers)
     trials = [Trials(asked.name, settings.storage, dict(settings.pruner)) for asked in questions]
     shared = [task.begin_search(asked.config, told) for asked, told in zip(questions, trials, strict=True)]
     with contextlib.ExitStack() as held:
         for asked in questions:
             held.enter_context(lock(asked.folder))
         lined = [_line(asked, values, space, settings) for asked, values in zip(questions, shared, strict=True)]
-        _Search(machine, lined, settings).run()
+        _Search(machine, slots, lined, settings).run()
         return _end(task, lined, settings)
 
 
@@ -162,9 +163,9 @@ class _Trials(Pool):
 class _Search:
     """Asks, runs and tells, until every study has its trials."""
 
-    def __init__(self, machine: Machine, lined: list[_Line], settings: SearchSettings) -> None:
+    def __init__(self, machine: Machine, slots: Slots, lined: list[_Line], settings: SearchSettings) -> None:
         self.machine, self.lined, self.settings = machine, lined, settings
-        self.pool = _Trials(machine.context, machine.task, [], [], machine.workers or os.cpu_count() or 1, False)
+        self.pool = _Trials(machine.context, machine.task, [], [], slots, False)
         self.asked: dict[str, list[tuple[_Line, Ticket]]] = {}  # by the identity of the running job: doubles share it
         self.number = 0
 
@@ -183,7 +184,7 @@ class _Search:
     def _fill(self, view: View) -> bool:
         """Start trials while there are workers; whether any was begun."""
         begun = False
-        while len(self.pool.running) < self.pool.workers and (line := self._next()):
+        while len(self.pool.running) < self.pool.slots.workers and (line := self._next()):
             self._begin(view, line)
             begun = True
         return begun

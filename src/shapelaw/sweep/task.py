@@ -97,6 +97,15 @@ class ChecksMachine(Protocol):
         ...
 
 
+@runtime_checkable
+class TakesGpus(Protocol):
+    """A task whose jobs train on GPUs where there are some; jobs that run here are given theirs."""
+
+    def gpus(self, configs: Sequence[DictConfig]) -> int:
+        """GPUs of this machine that one job takes; 0 is none."""
+        ...
+
+
 @dataclass(frozen=True)
 class Trials:
     """What the jobs of a search are told of it: the study's name, its storage, and the configuration of its pruner."""

@@ -197,12 +197,13 @@ def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> di
 
 
 def _full(held: Mapping[str, tuple[str, torch.Tensor]], placement: Placement) -> dict[str, torch.Tensor]:
-    """Full tensors, kept in the first process alone; single numbers are the same in all."""
+    """Full tensors, in the memory of the first process's computer alone: no GPU holds them all; single numbers are the same in
+    all."""
     full = {}
     for key, (name, value) in held.items():
         whole = placement.full(name, value) if value.ndim else value
         if placement.rank == 0:
-            full[key] = whole.contiguous()
+            full[key] = whole.cpu().contiguous()
     return full
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import shutil
-import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ import numpy as np
 from shapelaw.cell import Cell
 from shapelaw.config import AUTO, Precision, TrainConfig
 from shapelaw.counting import flops_exact, params_total
+from shapelaw.devices import RUNS_PER_GPU_VARIABLE, gpus, host_memory
 from shapelaw.errors import UserError
 from shapelaw.parallel.layout import Layout, layout_of
 from shapelaw.thresholds import FAST_THREADS_MAX
@@ -75,9 +74,9 @@ def cost_of(cell: Cell, config: TrainConfig, device: str = "this") -> Cost:
     Raises:
         UserError: for a device that is not rated.
     """
-    shape, machine = cell.shape, machine_of(device)
+    shape, machine = cell.shape, machine_of(device, config.accelerator)
     params = int(params_total(shape.width, shape.depth, cell.vocab_size, shape.head_size))
-    work = arithmetic(config, machine.gpu and config.accelerator != "cpu")
+    work = arithmetic(config, machine.gpu)
     limit = memory_limit(config, machine.memory_bytes, machine.gpu)
     micro, memory = fit_micro_batch(cell, config, layout_of(config.parallel, _processes(config)), work, limit)
     return Cost(params, flops_of(cell), micro, memory)
@@ -98,11 +97,12 @@ def arithmetic(config: TrainConfig, gpu: bool) -> Arithmetic:
 
 
 def memory_limit(config: TrainConfig, memory_bytes: float, gpu: bool) -> float:
-    """Bytes that a step may take: limits.memory_share of a GPU, or of a computer as many parts as its threads are of cores."""
+    """Bytes that a step may take: limits.memory_share of a GPU, or of its part of one that several runs share; of a computer
+    as many parts as its threads are of cores."""
     if config.limits.memory_gb is not None:
         return config.limits.memory_gb * 1e9
     cores = os.cpu_count() or 1
-    part = 1.0 if gpu else min((config.threads or cores) / cores, 1.0)
+    part = 1 / int(os.environ.get(RUNS_PER_GPU_VARIABLE, "1")) if gpu else min((config.threads or cores) / cores, 1.0)
     return config.limits.memory_share * memory_bytes * part
 
 
@@ -127,10 +127,9 @@ def fit_micro_batch(
     return size, peak
 
 
-@functools.cache
-def this_machine() -> Machine:
-    """This machine's device: the first GPU by its driver's word, or the processor by a timed matrix product."""
-    return _gpu() or _cpu()
+def this_machine(accelerator: str) -> Machine:
+    """This machine's device: the first GPU as it is rated, or with accelerator=cpu and where there is none, the processor."""
+    return (None if accelerator == "cpu" else _gpu()) or _cpu()
 
 
 def device_hours(flops: float, device: str) -> float:
@@ -143,13 +142,17 @@ def device_hours(flops: float, device: str) -> float:
     Raises:
         UserError: for a device that is not rated.
     """
-    return flops / (machine_of(device).flops_per_second * USABLE_SHARE) / 3600
+    return _hours(flops, machine_of(device))
 
 
-def machine_of(device: str) -> Machine:
+def _hours(flops: float, machine: Machine) -> float:
+    return flops / (machine.flops_per_second * USABLE_SHARE) / 3600
+
+
+def machine_of(device: str, accelerator: str = "auto") -> Machine:
     """This machine's device (`this`), or a rated GPU by its name; raises UserError for another name."""
     if device == "this":
-        return this_machine()
+        return this_machine(accelerator)
     if device not in GPUS:
         raise UserError(f"hydra.launcher.device={device}: allowed are this, {', '.join(GPUS)}")
     return GPUS[device]
@@ -163,9 +166,9 @@ def check_machine(cells: Sequence[tuple[Cell, Cost]], config: TrainConfig) -> No
     """
     if config.force or not cells:
         return
-    machine = this_machine()
+    machine = this_machine(config.accelerator)
     flops = sum(cost.flops for _, cost in cells)
-    hours = device_hours(flops, "this")
+    hours = _hours(flops, machine)
     cell, largest = max(cells, key=lambda pair: pair[1].memory_bytes)
     too_long = hours > config.limits.hours
     limit = memory_limit(config, machine.memory_bytes, machine.gpu)
@@ -181,17 +184,14 @@ def check_machine(cells: Sequence[tuple[Cell, Cost]], config: TrainConfig) -> No
         )
 
 
+@functools.cache
 def _cpu() -> Machine:
+    """The processor, by a timed matrix product."""
     size = 768
     matrix = np.ones((size, size), np.float32)
     matrix @ matrix  # wakes the threads
     seconds = min(_timed(matrix) for _ in range(5))
     return Machine(f"{os.cpu_count()} CPU cores", 2.0 * size**3 / seconds, host_memory())
-
-
-def host_memory() -> float:
-    """Bytes of memory of this computer."""
-    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 def _timed(matrix: np.ndarray) -> float:
@@ -218,12 +218,8 @@ GPUS = _gpus()
 
 
 def _gpu() -> Machine | None:
-    if not shutil.which("nvidia-smi"):
+    if not gpus():
         return None
-    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-    answer = subprocess.run(query, capture_output=True, text=True, check=False, timeout=30)
-    if answer.returncode or not answer.stdout.strip():
-        return None
-    name, memory_mib = answer.stdout.splitlines()[0].rsplit(",", 1)
-    rate = next((gpu.flops_per_second for key, gpu in GPUS.items() if key in name), 1e14)
-    return Machine(name.strip(), rate, float(memory_mib) * 2**20, gpu=True)
+    gpu = gpus()[0]
+    rate = next((rated.flops_per_second for key, rated in GPUS.items() if key in gpu.name), 1e14)
+    return Machine(gpu.name, rate, gpu.memory_bytes, gpu=True)

@@ -27,6 +27,7 @@ from shapelaw.config import AUTO, ParallelKind, Precision, TrainConfig
 from shapelaw.counting import params_total
 from shapelaw.data import Corpus, Loader, ValidationSample, load_corpus, validation
 from shapelaw.data.torch_batches import TokenBatches
+from shapelaw.devices import host_memory
 from shapelaw.errors import UserError
 from shapelaw.files import write_text
 from shapelaw.model import ModelSpec, Transformer
@@ -40,7 +41,7 @@ from shapelaw.training import checkpoint
 from shapelaw.training.callbacks import Between, Costs, Interrupted, Pruned, running
 from shapelaw.training.checkpoint import Progress
 from shapelaw.training.compiling import PLAIN, compile_step, compiles
-from shapelaw.training.cost import arithmetic, fit_micro_batch, flops_per_token, host_memory, memory_limit
+from shapelaw.training.cost import arithmetic, fit_micro_batch, flops_per_token, memory_limit
 from shapelaw.training.module import CellModule
 from shapelaw.training.noise import NoiseScale
 from shapelaw.training.processes import launch, starts_processes, world_of
@@ -105,6 +106,7 @@ def _train(
             torch.set_num_threads(config.threads)
         keep_freed_memory()
         placement = _placed(config)
+        tracker.tag(_computed(config, placement.device))
         costs = Costs(flops_per_token(cell), config.devices * config.num_nodes)
         sample = validation(corpus, cell.seq_len, int(config.validation.tokens))
         between = Between(
@@ -192,7 +194,9 @@ def _placed(config: TrainConfig) -> Placement:
 def _module(config: TrainConfig, cell: Cell, placement: Placement) -> CellModule:
     """Model and optimiser, at the newest checkpoint of the cell, of its parent, or at the start."""
     spec = model_spec(cell, config)
-    model = placement.build(spec)
+    model = placement.build(spec).to(
+        placement.device
+    )  # before the optimiser's state is loaded: it goes where weights are
     optimizer = build_adamw(model, cell.lr_at(cell.first_step), adamw_spec(config))
     events = read_rollbacks(cell.folder)
     if placement.rank == 0:
@@ -276,7 +280,7 @@ def _fit(config: TrainConfig, cell: Cell, corpus: Corpus, placement: Placement, 
     """Lightning's loop over the steps that are left; the spike that ended it, if one did."""
     module = _module(config, cell, placement)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # devices and tips are not news in a sweep
-    trainer = _trainer(config, [*_noise(config, cell, between.tracker), between])
+    trainer = _trainer(config, placement, [*_noise(config, cell, between.tracker), between])
     batches = TokenBatches(
         Loader.of(corpus, cell.seq_len, config.order_seed),
         batch_sequences=cell.batch_sequences,
@@ -304,12 +308,12 @@ def _noise(config: TrainConfig, cell: Cell, tracker: Tracker) -> list[pl.Callbac
     return [NoiseScale(tracker, cell.batch_tokens, every, average)] if every else []
 
 
-def _trainer(config: TrainConfig, callbacks: list[pl.Callback]) -> pl.Trainer:
+def _trainer(config: TrainConfig, placement: Placement, callbacks: list[pl.Callback]) -> pl.Trainer:
     return pl.Trainer(
-        accelerator=config.accelerator,
+        accelerator=placement.device.type,
         devices=config.devices,
         num_nodes=config.num_nodes,
-        precision=_precision(config.precision),  # type: ignore[arg-type]
+        precision=_precision(config.precision, placement.device),  # type: ignore[arg-type]
         max_epochs=1,
         callbacks=callbacks,
         plugins=[_environment(config)],
@@ -337,11 +341,16 @@ def _environment(config: TrainConfig) -> ClusterEnvironment:
     return SLURMEnvironment(auto_requeue=False)
 
 
-def _precision(precision: Precision) -> str:
-    bf16 = precision is Precision.bf16 or (
-        precision is Precision.auto and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    )
-    return "bf16-mixed" if bf16 else "32-true"
+def _precision(precision: Precision, device: torch.device) -> str:
+    """Lightning's name for it; auto is bf16 on a GPU that has it."""
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return "bf16-mixed" if precision is Precision.bf16 or (precision is Precision.auto and has_bf16) else "32-true"
+
+
+def _computed(config: TrainConfig, device: torch.device) -> dict[str, str]:
+    """Tags: what the run is computed on and in, which no identity says."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return {"shapelaw.device": name, "shapelaw.precision": _precision(config.precision, device)}
 
 
 def _tracker(config: TrainConfig, cell: Cell, tags: dict[str, str]) -> Tracker:

@@ -29,6 +29,7 @@ from shapelaw.cell_state import State, Status, read_state
 from shapelaw.config import ResourcesConfig, SearchConfig, TrainConfig, positive, to_dataclass, whole
 from shapelaw.counting import params_total
 from shapelaw.data import Corpus, check_repeats, load_corpus
+from shapelaw.devices import gpu_names
 from shapelaw.errors import UserError
 from shapelaw.parallel.layout import check_degrees, check_layout, check_noise, check_tasks, layout_of
 from shapelaw.sweep.task import Job, Trials, Wants, sweep_identity
@@ -99,6 +100,11 @@ class TrainTask:
             if train.noise.every_steps:
                 check_noise(layout, cell.batch_sequences, train.micro_batch_sequences)
         check_machine([(cell, cost_of(cell, train)) for cell, train in priced], trains[0])
+
+    def gpus(self, configs: Sequence[DictConfig]) -> int:
+        """GPUs that a run takes on this machine: its devices, if there are any and accelerator=cpu does not say otherwise."""
+        wanted = [config.devices for config in configs if config.accelerator != "cpu"]
+        return max(wanted, default=0) if gpu_names() else 0
 
     def estimate(self, configs: Sequence[DictConfig]) -> list[Job]:
         """The jobs as far as they are known without a corpus: everything but their identities and states."""
