@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 
 from shapelaw.errors import UserError
-from shapelaw.tracking import VAL_LOSS, client, deliver_left, open_store, read_runs
+from shapelaw.tracking import VAL_LOSS, MlflowTracker, client, deliver_left, open_store, read_runs
 from shapelaw.tracking import delivery as delivering
+from shapelaw.tracking.journal import JOURNAL
+from shapelaw.tracking.store import StoreAway
 from tracked import PROCESSES, journaled, stored, tracker, write_300
 
 
@@ -71,15 +74,46 @@ def test_a_kill_between_sending_and_noting_it_loses_and_doubles_nothing(uri: str
     assert stored(uri, "aaa") == journaled(tmp_path / "aaa") == sorted((VAL_LOSS, t, 1.0 / t) for t in range(1, 2001))
 
 
-def test_a_journal_that_is_lost_doubles_nothing(uri: str, tmp_path: Path) -> None:
-    """The run's folder was removed, and the run made again: the store is asked what it has."""
-    for root in (tmp_path / "first", tmp_path / "second"):
-        run = tracker(uri, root, "aaa")
-        for tokens in range(1, 51):
-            run.log({VAL_LOSS: 1.0 / tokens}, tokens)
-        run.finish("FINISHED")
-        run.close()
-    assert stored(uri, "aaa") == sorted((VAL_LOSS, t, 1.0 / t) for t in range(1, 51))
+@pytest.mark.parametrize("lost", ["the folder", "the journal", "what was not flushed"])
+def test_a_journal_that_is_lost_or_cut_short_misses_and_doubles_nothing(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    """The store has more than is left of the journal; it is away during the next attempt, and asked by the one after it."""
+    folder = tmp_path / "aaa"
+    first = tracker(uri, tmp_path, "aaa")
+    _log(first, range(1, 11))
+    flushed = (folder / JOURNAL).read_bytes()
+    _log(first, range(11, 41))
+    first.close()
+    match lost:
+        case "the folder":
+            shutil.rmtree(folder)
+        case "the journal":
+            (folder / JOURNAL).unlink()
+        case _:
+            (folder / JOURNAL).write_bytes(flushed + b'{"kind":"metr')
+    with monkeypatch.context() as away:
+        away.setattr(delivering.Delivery, "deliver", _no_answer)
+        second = tracker(uri, tmp_path, "aaa", seconds=0)
+        _log(second, range(11, 56), new=1.0)
+        second.close()
+        second._sender.join(60)
+    third = tracker(uri, tmp_path, "aaa")
+    _log(third, range(11, 61), new=1.0)
+    third.finish("FINISHED")
+    third.close()
+    assert stored(uri, "aaa") == sorted(
+        [(VAL_LOSS, t, 1.0 / t) for t in range(1, 61)] + [("new", t, 1.0) for t in range(11, 61)]
+    )
+
+
+def _log(run: MlflowTracker, tokens: range, **others: float) -> None:
+    for count in tokens:
+        run.log({VAL_LOSS: 1.0 / count, **others}, count)
+
+
+def _no_answer(delivery: delivering.Delivery) -> None:
+    raise StoreAway("Connection refused")
 
 
 @pytest.mark.parametrize("loss", ["run", "store"])

@@ -78,6 +78,10 @@ class Delivery:
     def __init__(self, folder: Path, uri: str | None = None) -> None:
         self.folder, self.path, self._uri = folder, folder / JOURNAL, uri
         self.sent = _read_sent(folder)
+        if self.sent.bytes > _size(self.path):  # a power cut took lines that the store has: it is asked what it has
+            self.sent = _Sent(self.sent.uri)
+            with contextlib.suppress(OSError):
+                (folder / SENT).unlink()  # before the journal has grown again
         self._checked = self._by_name = False
         self._client: MlflowClient | None = None
         self._stored: dict[str, int] = {}
@@ -246,16 +250,20 @@ def _read_sent(folder: Path) -> _Sent:
     return _Sent()
 
 
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
 class Sender(threading.Thread):
     """Delivers a journal while its run goes on; it never raises, and nobody waits for it but `finish`.
 
     Args:
-        folder: of the run.
+        delivery: of the journal.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, delivery: Delivery) -> None:
         super().__init__(name="tracking", daemon=True)
-        self.delivery = Delivery(folder)
+        self.delivery = delivery
         self._wake, self._ending, self._over = threading.Event(), False, False
         self._reason = ""
         self.start()

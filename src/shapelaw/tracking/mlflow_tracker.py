@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from shapelaw.tracking.delivery import Sender
+from shapelaw.tracking.delivery import Delivery, Sender
 from shapelaw.tracking.journal import Journal
 from shapelaw.tracking.protocol import RunInfo
 from shapelaw.tracking.store import Store
@@ -24,8 +24,9 @@ class MlflowTracker:
 
     def __init__(self, store: Store, info: RunInfo, folder: Path, finish_seconds: float) -> None:
         self._journal, self._folder, self._seconds = Journal(folder), folder, finish_seconds
+        delivery = Delivery(folder)  # which looks whether the journal has all that was delivered: before it grows
         self._journal.append("start", info=_plain(info), **asdict(store))
-        self._sender = Sender(folder)
+        self._sender = Sender(delivery)
 
     @property
     def run_id(self) -> str | None:
