@@ -41,17 +41,19 @@ def test_a_sweep_trains_every_cell_once_and_nests_it(sweep: Sweep, outputs: Path
     }
     store = client(f"sqlite:///{outputs}/mlflow.db")
     runs = store.search_runs([store.get_experiment_by_name("tiny").experiment_id])
-    parents = {run.info.run_id for run in runs if run.data.tags["shapelaw.kind"] == "sweep"}
+    (parent,) = (run.info for run in runs if run.data.tags["shapelaw.kind"] == "sweep")
     assert len(runs) == 7
-    assert {run.data.tags.get("mlflow.parentRunId") for run in runs} == {*parents, None}
+    assert {run.data.tags.get("mlflow.parentRunId") for run in runs} == {parent.run_id, None}
     trained = next(run for run in runs if run.data.tags["shapelaw.kind"] == "train")
     assert {"shapelaw.corpus", "shapelaw.git_commit", "shapelaw.host", "shapelaw.identity"} <= set(trained.data.tags)
     assert {"train/loss", "train/lr", "val/loss", "speed/tokens_per_second", "cost/flops"} <= set(trained.data.metrics)
     assert [file.path for file in store.list_artifacts(trained.info.run_id)] == ["config.yaml"]
 
+    store.update_run(parent.run_id, status="RUNNING")  # as a launcher leaves it that was killed, or did not stay
     again = sweep(*SWEEP)
     assert again.returncode == 0, again.stderr
     assert "0 cells to run; 6 already finished, skipped" in again.stderr
+    assert store.get_run(parent.run_id).info.status == "FINISHED"
     assert [state.attempts for state in states(outputs).values()] == [1] * 6
 
 

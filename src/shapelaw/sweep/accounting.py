@@ -162,7 +162,8 @@ def find_array(name: str) -> str | None:
 def survey(jobs: Sequence[Job]) -> dict[str, Report]:
     """How every job stands, with one call to sacct."""
     submitted = {job.identity: records.submission_of(job.folder) for job in jobs}
-    arrays = {record.batch: _array_of(Path(record.batch)) for record in submitted.values() if record}
+    batches = {record.batch for record in submitted.values() if record}
+    arrays = {batch: _array_of(Path(batch)) for batch in batches}
     words = words_of(array for array in arrays.values() if array)
     return {job.identity: _report(job, submitted[job.identity], arrays, words) for job in jobs}
 

@@ -35,7 +35,7 @@ class SlurmSettings:
     max_jobs: int = 0
     """Jobs of the sweep running at once, shared out over its arrays, each at least one; branches count apart. 0 is no limit."""
     max_array_size: int = 0
-    """Jobs of one array; 0 asks the site (MaxArraySize)."""
+    """Jobs of one array at most; 0 is what the site allows (MaxArraySize), which holds in any case."""
     pack: int = 1
     """Cells in one job, side by side on its node and GPUs; for cells of one node and one task."""
     setup: list[str] = field(default_factory=list)

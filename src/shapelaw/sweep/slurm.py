@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from shapelaw.sweep.task import Job, Task, sweep_identity
 from shapelaw.sweep.view import View, tail
 
 POLL_SECONDS = 10.0
-LEFT_ALONE = (Standing.finished, Standing.queued, Standing.running)
+UNDER_WAY = (Standing.queued, Standing.running)
 
 
 @dataclass
@@ -51,7 +51,7 @@ def launch(task: Task, configs: Sequence[DictConfig], site: SlurmSettings) -> li
 
     Raises:
         UserError: before anything is queued, for the first thing that is wrong, in sbatch's own words where it is its.
-        SweepFailed: if cells failed and are not tried again.
+        SweepFailed: if cells failed and are not tried again, or not all could be queued.
     """
     need("sbatch", "srun", "scontrol", "squeue")
     _check(site)
@@ -74,11 +74,13 @@ def launch(task: Task, configs: Sequence[DictConfig], site: SlurmSettings) -> li
                 assert record is not None
                 array = records.job_id_of(Path(record.batch))
                 reports[identity] = Report(Standing.queued, job=f"{array}_{record.task}", submission=record)
+    if not todo:
+        task.begin(configs, [job for job in jobs if job.done])  # what finished ones could not deliver; opens nothing
     _tell(sweep, reports, len(todo), console)
-    if site.wait and any(report.standing in LEFT_ALONE[1:] for report in reports.values()):
+    if site.wait and any(report.standing in UNDER_WAY for report in reports.values()):
         reports = _watch(sweep, reports)
     failed = _failures(sweep, reports)
-    if all(report.standing in (Standing.finished, Standing.failed) for report in reports.values()):
+    if not any(report.standing in UNDER_WAY for report in reports.values()):
         task.end(configs, jobs, failed)
     if failed:
         raise SweepFailed(_advice(sweep, reports, failed))
@@ -114,21 +116,43 @@ def _again(sweep: _Sweep, report: Report) -> bool:
 def _submit(
     sweep: _Sweep, configs: Sequence[DictConfig], todo: Sequence[str], reports: Mapping[str, Report], console: Console
 ) -> None:
-    """Let sbatch judge one job of every kind, then submit: first what depends on nothing, then what continues it."""
-    longest = sweep.site.max_array_size or max_array_size()
-    branches = {i for i in todo if _awaits(sweep, i, todo, reports)}
-    free = [(sweep.jobs[i], sweep.resources[i]) for i in todo if i not in branches]
-    arrays = arrays_of(free, longest, sweep.site.pack)
+    """Let sbatch judge one job of every kind, then submit all.
+
+    Raises:
+        UserError: before anything is queued.
+        SweepFailed: if some arrays are queued and the next is refused, as where a user may have so many jobs.
+    """
+    longest = max_array_size()
+    longest = min(sweep.site.max_array_size or longest, longest)
     _test(sweep, todo)
     shared = sweep.task.begin(configs, list(sweep.jobs.values()))
     for identity in todo:
         _prepare(sweep, identity, shared)
+    queued: dict[str, int] = {}
+    for array, limit in _arrays(sweep, todo, reports, longest):
+        try:
+            queued[_hand_over(sweep, array, limit)] = len(array.cells)
+        except UserError as error:
+            if not queued:
+                raise
+            raise SweepFailed(
+                f"{error}; {sum(queued.values())} of {len(todo)} {sweep.task.noun}s are queued (to stop them: scancel "
+                f"{' '.join(queued)}); the same command submits the others"
+            ) from error
+
+
+def _arrays(
+    sweep: _Sweep, todo: Sequence[str], reports: Mapping[str, Report], longest: int
+) -> Iterator[tuple[Array, int]]:
+    """Arrays and their limits of jobs at once: what depends on nothing, then, once that has its ids, what continues it."""
+    branches = {i for i in todo if _awaits(sweep, i, todo, reports)}
+    free = [(sweep.jobs[i], sweep.resources[i]) for i in todo if i not in branches]
+    arrays = arrays_of(free, longest, sweep.site.pack)
     limits = _limits(sweep.site.max_jobs, [len(array.tasks) for array in arrays])
-    for array, limit in zip(arrays, limits, strict=True):
-        _hand_over(sweep, array, limit)
+    yield from zip(arrays, limits, strict=True)
     waiting = [(sweep.jobs[i], sweep.resources[i], _job_of(sweep, i, reports)) for i in todo if i in branches]
     for array in branches_of(waiting, sweep.site.pack):
-        _hand_over(sweep, array, sweep.site.max_jobs)
+        yield array, sweep.site.max_jobs
 
 
 def _awaits(sweep: _Sweep, identity: str, todo: Sequence[str], reports: Mapping[str, Report]) -> bool:
@@ -136,7 +160,7 @@ def _awaits(sweep: _Sweep, identity: str, todo: Sequence[str], reports: Mapping[
     after = sweep.jobs[identity].after
     if after is None or after not in reports:
         return False
-    under_way = reports[after].standing in (Standing.queued, Standing.running) and reports[after].job is not None
+    under_way = reports[after].standing in UNDER_WAY and reports[after].job is not None
     return after in todo or under_way
 
 
@@ -175,7 +199,7 @@ def _prepare(sweep: _Sweep, identity: str, shared: Mapping[str, Any]) -> None:
     set_values(config, {**shared, **{key: value for key, value in place.items() if key in config}})
 
 
-def _hand_over(sweep: _Sweep, array: Array, limit: int) -> None:
+def _hand_over(sweep: _Sweep, array: Array, limit: int) -> str:
     """Write down what is submitted, submit it, note its id."""
     batch = records.new_batch(sweep.root, sweep.label)
     records.fill_batch(
@@ -187,6 +211,7 @@ def _hand_over(sweep: _Sweep, array: Array, limit: int) -> None:
         records.withdraw(array.tasks)
         raise
     records.write_job_id(batch, job_id)
+    return job_id
 
 
 def _limits(total: int, sizes: Sequence[int]) -> list[int]:
@@ -206,7 +231,7 @@ def _tell(sweep: _Sweep, reports: Mapping[str, Report], submitted: int, console:
             console.print(f"{sweep.jobs[identity].label}: {report.note}")
         if report.standing is Standing.failed:
             _tell_failure(sweep.jobs[identity], report, console)
-    arrays = sorted({r.job.split("_")[0] for r in reports.values() if r.job and r.standing in LEFT_ALONE[1:]}, key=int)
+    arrays = sorted({r.job.split("_")[0] for r in reports.values() if r.job and r.standing in UNDER_WAY}, key=int)
     if arrays and not sweep.site.wait:
         console.print(
             f"see them: the same command with hydra.launcher.wait=true; stop them: scancel {' '.join(arrays)}"
@@ -235,7 +260,7 @@ def _watch(sweep: _Sweep, reports: dict[str, Report]) -> dict[str, Report]:
     """Show the cells until all have ended; the accounting is asked at most every ten seconds."""
     jobs = list(sweep.jobs.values())
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    with View(sweep.task.noun, [job for job in jobs if reports[job.identity].standing in LEFT_ALONE[1:]]) as view:
+    with View(sweep.task.noun, [job for job in jobs if reports[job.identity].standing in UNDER_WAY]) as view:
         shown = {job.identity for job in view.todo}
         started: set[str] = set()
         while True:
@@ -244,9 +269,10 @@ def _watch(sweep: _Sweep, reports: dict[str, Report]) -> dict[str, Report]:
                 if report.standing is Standing.running and identity not in started:
                     started.add(identity)
                     view.started(job)
-                if report.standing in (Standing.finished, Standing.failed):
+                if report.standing not in UNDER_WAY:
                     shown.remove(identity)
-                    view.ended(job, report.reason, log_of(job, report))
+                    forgotten = "SLURM does not know it any more" if report.standing is Standing.new else ""
+                    view.ended(job, report.reason or forgotten, log_of(job, report))
             if not shown:
                 return reports
             if sweep.site.stop_on_failure and any(r.standing is Standing.failed for r in reports.values()):
@@ -264,21 +290,21 @@ def _pause(view: View, seconds: float) -> None:
 
 
 def _cancel(reports: Mapping[str, Report], console: Console) -> None:
-    ids = [report.job for report in reports.values() if report.job and report.standing in LEFT_ALONE[1:]]
+    ids = [report.job for report in reports.values() if report.job and report.standing in UNDER_WAY]
     if ids:
         call("scancel", *ids)
         console.print(f"{len(ids)} jobs cancelled, as hydra.launcher.stop_on_failure is set")
 
 
 def _failures(sweep: _Sweep, reports: Mapping[str, Report]) -> list[str]:
-    """Cells that failed, and those that cannot start as what they continue failed."""
+    """Cells that failed, those that cannot start as what they continue failed, and those that SLURM forgot."""
     failed = [i for i, report in reports.items() if report.standing is Standing.failed]
     return failed + [i for i, report in reports.items() if report.standing is Standing.new]
 
 
 def _advice(sweep: _Sweep, reports: Mapping[str, Report], failed: Sequence[str]) -> str:
     words = f"{len(failed)} of {len(reports)} {sweep.task.noun}s failed"
-    if any(_again(sweep, reports[identity]) for identity in failed):
+    if _to_submit(sweep, reports):
         return f"{words}; run the same command again to retry them"
     return (
         f"{words}, after hydra.launcher.max_attempts={sweep.site.max_attempts}; mend the cause and give a larger "

@@ -337,28 +337,34 @@ def close_search(uri: str, experiment: str, study: str, record: Mapping[str, Any
     """Record what a study found, if the store answers: its best loss as a metric, all of it as an artifact."""
     try:
         with answers():
-            store = client(uri)
-            found = store.get_experiment_by_name(experiment)
-            run = find_run(store, found.experiment_id, study) if found else None
-            if run:
+            if known := _known(uri, experiment, study):
+                store, run_id = known
                 trials = sum(record["trials"].values())
                 if record["loss"] is not None:
-                    store.log_metric(run.info.run_id, "search/best_loss", record["loss"], step=trials)
-                store.log_dict(run.info.run_id, dict(record), "search.json")
-                store.set_terminated(run.info.run_id, "FINISHED" if record["loss"] is not None else "FAILED")
+                    store.log_metric(run_id, "search/best_loss", record["loss"], step=trials)
+                store.log_dict(run_id, dict(record), "search.json")
+                store.set_terminated(run_id, "FINISHED" if record["loss"] is not None else "FAILED")
     except (StoreAway, StoreRefused, RunGone) as error:
         log.warning("tracking: the outcome of study %s is not recorded: %s (%s)", study, uri, error)
 
 
 def close_parent(uri: str, experiment: str, identity: str, failed: Sequence[str]) -> None:
-    """Record the outcome of a sweep, if the store answers."""
+    """Record the outcome of a sweep, if it has a run and the store answers."""
     try:
         with answers():
-            store = client(uri)
-            found = store.get_experiment_by_name(experiment)
-            run = find_run(store, found.experiment_id, identity) if found else None
-            if run:
-                store.set_tag(run.info.run_id, "shapelaw.failed", str(len(failed)))
-                store.set_terminated(run.info.run_id, "FAILED" if failed else "FINISHED")
+            if known := _known(uri, experiment, identity):
+                store, run_id = known
+                store.set_tag(run_id, "shapelaw.failed", str(len(failed)))
+                store.set_terminated(run_id, "FAILED" if failed else "FINISHED")
     except (StoreAway, StoreRefused, RunGone) as error:
         log.warning("tracking: the outcome of sweep %s is not recorded: %s (%s)", identity, uri, error)
+
+
+def _known(uri: str, experiment: str, identity: str) -> tuple[MlflowClient, str] | None:
+    """A client and the run of an identity, if it was made before; a database that is missing is not made to look for it."""
+    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
+        return None
+    store = client(uri)
+    found = store.get_experiment_by_name(experiment)
+    run = find_run(store, found.experiment_id, identity) if found else None
+    return (store, run.info.run_id) if run else None

@@ -132,7 +132,7 @@ class TrainTask:
     def end(self, configs: Sequence[DictConfig], jobs: Sequence[Job], failed: Sequence[str]) -> None:
         """Close the sweep's parent run."""
         tracker = configs[0].tracker
-        if tracker.name == "none" or len(jobs) < 2 or all(job.done for job in jobs):
+        if tracker.name == "none" or len(jobs) < 2:
             return
         from shapelaw.tracking import close_parent
 
