@@ -50,7 +50,9 @@ class Cells:
 
     def plan(self, configs: Sequence[DictConfig]) -> list[Job]:
         folders = {config.name: self.folder(config.name) for config in configs}
-        return [Job(name, name, path, done=read_state(path).status is Status.finished) for name, path in folders.items()]
+        return [
+            Job(name, name, path, done=read_state(path).status is Status.finished) for name, path in folders.items()
+        ]
 
     def begin(self, configs: Sequence[DictConfig], jobs: Sequence[Job]) -> Mapping[str, Any]:
         self.begun.append([job.identity for job in jobs])
@@ -114,7 +116,9 @@ def test_arrays_keep_to_the_site_s_length_and_a_half_queued_sweep_says_so(
     with pytest.raises(UserError, match=r"^sbatch: AssocMaxSubmitJobLimit$"):
         launch(cells, cells.configs, settings)
     site.takes(2)
-    with pytest.raises(SweepFailed, match=r"SubmitJobLimit; 10 of 12 cells are queued \(to stop them: scancel 1 2\); the same"):
+    with pytest.raises(
+        SweepFailed, match=r"SubmitJobLimit; 10 of 12 cells are queued \(to stop them: scancel 1 2\); the same"
+    ):
         launch(cells, cells.configs, settings)
     site.takes(9)
     launch(cells, cells.configs, settings)

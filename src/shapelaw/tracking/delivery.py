@@ -321,8 +321,9 @@ def left_line(delivery: Delivery, reason: str) -> str:
     """What to tell the user of a journal that the store does not have in whole."""
     count = sum(len(record.get("values", ())) for record, _ in records(delivery.path, delivery.sent.bytes))
     return (
-        f"tracking: {count} values of {delivery.folder} are not in {delivery.sent.uri} yet ({reason or 'it is slow'}); "
-        "they stay there until `python -m shapelaw.tracking replay`, or the same command again, delivers them"
+        f"tracking: {count} values of {delivery.folder} are not in {delivery.sent.uri or 'the store'} yet "
+        f"({reason or 'it is slow'}); they stay there until `python -m shapelaw.tracking replay`, or the same command again, "
+        "delivers them"
     )
 
 
