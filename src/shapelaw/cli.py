@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
@@ -72,7 +73,7 @@ def _help(conf: Path, script: str, arguments: list[str]) -> str:
 
 
 class _Failed(BaseException):
-    """Carries an error of a single run past Hydra, which would print lines of its own."""
+    """Carries an error past Hydra, which would print lines of its own, and whose own launcher says nothing of it."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
@@ -87,13 +88,30 @@ class _Entry:
         self.__name__ = "main"
 
     def __call__(self, config: DictConfig) -> Any:
-        if HydraConfig.get().mode is RunMode.MULTIRUN:
-            return self.task(config)
-        work: Callable[[DictConfig], Any] = getattr(self.task, "single", self.task)
+        chosen = HydraConfig.get()
+        swept = chosen.mode is RunMode.MULTIRUN
+        work: Callable[[DictConfig], Any] = self.task if swept else getattr(self.task, "single", self.task)
         try:
+            if not swept:
+                _check_single(chosen)
             return work(config)
         except Exception as error:
             raise _Failed(error) from error
+
+
+def _check_single(chosen: HydraConf) -> None:
+    """One run of a named sweep is asked for by a value of every key that it sweeps: its lists wait for -m."""
+    given = [line.lstrip("+~").partition("=")[0] for line in chosen.overrides.task]
+    left = [
+        key
+        for key in chosen.sweeper.get("params") or {}
+        if not any(word == key or word.startswith(f"{key}.") for word in given)
+    ]
+    if left:
+        raise UserError(
+            f"sweeps={chosen.runtime.choices.get('sweeps')}: it sweeps {', '.join(left)}; give -m for all its cells, or one "
+            "value of each for one of them"
+        )
 
 
 def set_environment(root: Path) -> None:
@@ -127,6 +145,8 @@ def explain(error: BaseException) -> str | None:
         return _missing(error)
     if isinstance(error, OverrideParseException):
         return f"{error.override}: not an override ({_line(error)}); write KEY=VALUE, quoted for the shell"
+    if swept := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.+)'", str(error)):
+        return f"{swept[1]}: several values need -m; give it, or one value"
     if isinstance(error, ValueError) and str(error).startswith("Config group override"):
         return f"{_line(error)}: a group is given the name of one of its choices; see them with --help"
     if isinstance(error, ConfigCompositionException | OmegaConfBaseException | HydraException):

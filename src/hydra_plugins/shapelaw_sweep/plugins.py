@@ -14,6 +14,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from shapelaw.errors import UserError
 from shapelaw.sweep.settings import PlanSettings, SlurmSettings
 
 
@@ -99,6 +100,11 @@ class CellsSweeper(Sweeper):
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
+        if not isinstance(self.launcher, _TaskLauncher):
+            raise UserError(
+                f"hydra/launcher={config.hydra.runtime.choices['hydra/launcher']}: it checks no cell before the first and says "
+                "nothing of those that fail; allowed are local, slurm, plan and site files that start from slurm (frontier)"
+            )
 
     def sweep(self, arguments: list[str]) -> Any:
         assert self.launcher is not None
@@ -135,7 +141,6 @@ class SearchSweeper(CellsSweeper):
         self.settings = {key: _plain(value) for key, value in settings.items()}
 
     def sweep(self, arguments: list[str]) -> Any:
-        from shapelaw.errors import UserError
         from shapelaw.sweep.spaces import split
 
         if not isinstance(self.launcher, LocalLauncher):
@@ -165,6 +170,8 @@ class _TaskLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from shapelaw.sweep.compose import compose_all
 
+        if not job_overrides:  # of Hydra's own sweeper: ours says which list is empty
+            raise UserError("the sweep has no cell, as one of its patterns matches nothing; hydra/sweeper=cells says which")
         return self.start(compose_all(self.compose, job_overrides, initial_job_idx))
 
     def start(self, configs: list[DictConfig]) -> list[JobReturn]:
