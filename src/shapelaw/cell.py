@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from shapelaw.cell_state import Status, read_state
 from shapelaw.config import (
     BatchScaling,
     Keep,
@@ -261,10 +262,14 @@ def parent_checkpoint(cell: Cell) -> Path:
     path = checkpoint_path(folder, cell.first_step)
     if not path.exists():
         have = ", ".join(f"{step * cell.batch_tokens:,}" for step in checkpoint_steps(folder)) or "none"
+        remedy = (
+            f"It is finished: branch at one of these, or remove {folder} and train it again with checkpoint.keep=all"
+            if read_state(folder).status is Status.finished
+            else "Train it first: the same command with cooldown=none, or both in one sweep with cooldown=none,linear10"
+        )
         raise UserError(
             f"cooldown.from_tokens={cell.first_step * cell.batch_tokens:,}: the run it continues ({folder.name}) has no "
-            f"checkpoint there; it has: {have}. Train it first: the same command with cooldown=none, or both in one sweep "
-            "with cooldown=none,linear10"
+            f"checkpoint there; it has: {have}. {remedy}"
         )
     return path
 

@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 
 from shapelaw.cell_state import State, Status, write_state
+from shapelaw.errors import UserError
 from shapelaw.training.cost import device_hours
-from support import ROOT, Script
+from shapelaw.training.task import TrainTask
+from support import ROOT, Compose, Script
 
 PLAN = ("-m", "hydra/launcher=plan")
 
@@ -122,4 +124,18 @@ def test_a_branch_without_its_checkpoint_is_refused(script: Script, outputs: Pat
     done = script("train.py", *PLAN, "shape=16x1", "cooldown=linear10", "cooldown.from_tokens=2048,2560")
     assert done.returncode == 2
     assert "cooldown.from_tokens=2,048" in done.stderr
-    assert "it has: 512, 1,024, 1,536, 2,560" in done.stderr
+    assert "it has: 512, 1,024, 1,536, 2,560. It is finished: branch at one of these" in done.stderr
+
+
+def test_a_branch_whose_checkpoint_its_run_will_remove_is_refused(composed: Compose) -> None:
+    """Before the run is trained, and of doubles the first one's rule counts; the newest checkpoints can be branched off."""
+    newest = ("checkpoint.keep=newest", "checkpoint.newest=1")
+
+    def plan(from_tokens: int, *rules: str) -> None:
+        branch = ("cooldown=linear10", f"cooldown.from_tokens={from_tokens}", *newest)
+        TrainTask().plan([composed(*branch), composed(*rules), composed("checkpoint.keep=all")])
+
+    plan(2560, *newest)
+    plan(2048, "checkpoint.keep=all")
+    with pytest.raises(UserError, match=r"from_tokens=2,048: .*ends with: 2,560. Give checkpoint.keep=all"):
+        plan(2048, *newest)

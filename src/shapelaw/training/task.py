@@ -26,7 +26,7 @@ from shapelaw.cell import (
     parent_folder,
 )
 from shapelaw.cell_state import State, Status, read_state
-from shapelaw.config import ResourcesConfig, SearchConfig, TrainConfig, positive, to_dataclass, whole
+from shapelaw.config import CheckpointConfig, Keep, ResourcesConfig, SearchConfig, TrainConfig, positive, to_dataclass, whole
 from shapelaw.counting import params_total
 from shapelaw.data import Corpus, check_repeats, load_corpus
 from shapelaw.devices import gpu_names
@@ -84,9 +84,12 @@ class TrainTask:
             _check_attention(train, cell)
             check_degrees(train.parallel, cell.shape, cell.vocab_size)
         jobs = _jobs(cells, trains)
-        to_come = {job.identity for job in jobs if not job.done}
+        planned = reversed([*zip(jobs, cells, trains, strict=True)])  # of doubles the first is trained
+        to_come = {job.identity: (cell, train.checkpoint) for job, cell, train in planned if not job.done}
         for cell in cells:
-            if cell.parent not in (None, *to_come) and cell.identity in to_come:
+            if cell.parent in to_come and cell.identity in to_come:
+                _check_kept(cell, *to_come[cell.parent])
+            elif cell.parent is not None and cell.identity in to_come:
                 parent_checkpoint(cell)
         return jobs
 
@@ -241,6 +244,18 @@ def _check_further(train: TrainConfig, own: Corpus) -> None:
                 f"validation.further.{name}={folder.name}: was prepared with another tokenizer than {own.folder.name}, so its "
                 "loss has another unit; prepare it again with that tokenizer"
             )
+
+
+def _check_kept(branch: Cell, run: Cell, kept: CheckpointConfig) -> None:
+    """The run that a branch of the same sweep continues still has the checkpoint when it has ended."""
+    made = [*range(run.checkpoint_every_steps, run.last_step, run.checkpoint_every_steps), run.last_step]
+    left = made[-kept.newest :]
+    if kept.keep is Keep.newest and branch.first_step not in left:
+        raise UserError(
+            f"cooldown.from_tokens={branch.first_step * branch.batch_tokens:,}: the run it continues removes its checkpoint "
+            f"there (checkpoint.keep=newest, checkpoint.newest={kept.newest}); it ends with: "
+            f"{', '.join(f'{step * run.batch_tokens:,}' for step in left)}. Give checkpoint.keep=all, or branch at one of these"
+        )
 
 
 def _check_attention(train: TrainConfig, cell: Cell) -> None:
