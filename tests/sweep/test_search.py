@@ -57,6 +57,14 @@ def test_lists_are_searched_only_where_chosen() -> None:
     assert [override.input_line for override in rest] == ["shape=a,b"]
 
 
+def test_every_value_of_a_list_is_probed() -> None:
+    """After the three places that tell what a study asks."""
+    space = parsed("lr_base=interval(1,64)", "batch_tokens=1,2,3,4,5,6", choose=("batch_tokens",))
+    assert [place["batch_tokens"] for place in space.probes()] == ["1", "3", "6"]
+    middle = pytest.approx(8)
+    assert space.further_probes() == [{"lr_base": middle, "batch_tokens": value} for value in "245"]
+
+
 def test_a_study_goes_on_as_if_it_had_not_been_interrupted(tmp_path: Path) -> None:
     """Draws depend on seed, number and history alone: ten in one go equal ten of which every one is a new process's first."""
     space = Space({"lr_base": Interval(0.5, 50.0, True)})
@@ -181,6 +189,24 @@ def test_lists_make_a_study_each_and_too_many_failures_end_one(sweep: Sweep, out
         assert [trial.state for trial in trials] == [TrialState.FAIL] * 2
 
 
+def test_values_that_do_not_go_together_fail_their_trial_alone(sweep: Sweep, outputs: Path) -> None:
+    """1,536 tokens are whole batches of 128 and of 256, not of 1,280: no probe says so."""
+    space = ("batch_tokens=128,256,1280", "tokens=1536,2560,1280", "hydra.sweeper.choose=[batch_tokens,tokens]")
+    done = sweep(
+        *SEARCH,
+        *space,
+        "hydra.sweeper.sampler.seed=1",
+        "hydra/sweeper/sampler=random",
+        "hydra.sweeper.n_trials=3",
+        "tracker=none",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "failed batch_tokens=1280 tokens=1536: tokens=1536: allowed are multiples" in done.stderr
+    failed = [trial for trial in study_of(outputs).trials if trial.state is TrialState.FAIL]
+    assert [trial.params for trial in failed] == [{"batch_tokens": "1280", "tokens": "1536"}]
+    assert "tokens=1536" in failed[0].user_attrs["reason"]
+
+
 def test_a_killed_search_continues_its_trial(outputs: Path, corpora: Path) -> None:
     """SIGKILL to the launcher in mid-trial: the rerun continues that trial from its checkpoint and asks for the rest only."""
     options = ("hydra.sweeper.n_trials=2", "tokens=25600", "tracker=none", f"data_dir={corpora}")
@@ -233,6 +259,11 @@ def test_two_searches_of_one_study_do_not_meet(sweep: Sweep, outputs: Path) -> N
         ([RATE, "hydra.sweeper.pruner.n_min_trials=0"], ["pruner", "MedianPruner", "n_min_trials"]),
         ([RATE, "hydra.sweeper.storage=nosuch://x"], ["hydra.sweeper.storage=nosuch://x", "sqlite:///FILE"]),
         ([RATE, "hydra.sweeper.choose=[shape]"], ["hydra.sweeper.choose", "shape=A,B"]),
+        (
+            ["hydra.sweeper.choose=[batch_tokens]", "batch_tokens=128,120,256,640,1280"],
+            ["batch_tokens=120", "112 or 128"],
+        ),
+        ([RATE, "hydra.sweeper.study_name=../x"], ["hydra.sweeper.study_name='../x'", "letters, digits"]),
         ([RATE, "hydra/launcher=slurm"], ["hydra/launcher=local", "hydra/sweeper=cells"]),
         ([RATE, "shape=glob(z*)"], ["shape=glob(z*)", "matches nothing"]),
         (["batch_tokens=interval(128,1024)", "lr_base=5"], ["tokens=2560", "batch_tokens=576"]),

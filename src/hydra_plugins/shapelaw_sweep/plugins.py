@@ -171,7 +171,9 @@ class _TaskLauncher(Launcher):
         from shapelaw.sweep.compose import compose_all
 
         if not job_overrides:  # of Hydra's own sweeper: ours says which list is empty
-            raise UserError("the sweep has no cell, as one of its patterns matches nothing; hydra/sweeper=cells says which")
+            raise UserError(
+                "the sweep has no cell, as one of its patterns matches nothing; hydra/sweeper=cells says which"
+            )
         return self.start(compose_all(self.compose, job_overrides, initial_job_idx))
 
     def start(self, configs: list[DictConfig]) -> list[JobReturn]:

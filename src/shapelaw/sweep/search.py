@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from shapelaw.cell_state import Status, lock, read_state
-from shapelaw.config.values import whole
+from shapelaw.config.values import file_name, whole
 from shapelaw.errors import UserError
 from shapelaw.files import write_json
 from shapelaw.secrets import refuse_password
@@ -51,6 +51,8 @@ class SearchSettings:
 
     def __post_init__(self) -> None:
         whole("hydra.sweeper.n_trials", self.n_trials)
+        if self.study_name:
+            file_name("hydra.sweeper.study_name", self.study_name)
         refuse_password("hydra.sweeper.storage", self.storage)
         if not 0 <= self.max_failure_rate <= 1:
             raise UserError(f"hydra.sweeper.max_failure_rate={self.max_failure_rate:g}: allowed are shares from 0 to 1")
@@ -93,6 +95,11 @@ class _Line:
     failed: int
     running: int = 0
 
+    def fail(self, ticket: Ticket, reason: str) -> None:
+        """A trial failed: it counts, and the study goes on."""
+        self.study.failed(ticket, reason)
+        self.failed += 1
+
 
 def search(machine: Machine, blocks: Sequence[list[str]], space: Space, settings: SearchSettings) -> dict[str, Any]:
     """Run every study to its number of trials; the best values of each by its name.
@@ -127,9 +134,10 @@ def search(machine: Machine, blocks: Sequence[list[str]], space: Space, settings
 
 
 def _question(machine: Machine, block: list[str], space: Space, settings: SearchSettings, several: bool) -> _Question:
-    """A study's question, checked at both ends and in the middle of its space."""
-    probes = [task_config(machine.compose(0, [*block, *lines(values)])) for values in space.probes()]
-    jobs = machine.task.plan(probes)
+    """A study's question, checked at both ends and in the middle of its space, and at every value of its lists."""
+    places = [*space.probes(), *space.further_probes()]
+    probes = [task_config(machine.compose(0, [*block, *lines(values)])) for values in places]
+    jobs = machine.task.plan(probes)[: len(space.probes())]
     asks = digest([job.identity for job in jobs], space)
     stem = jobs[0].folder.name.rpartition("-")[0]
     name = f"{jobs[0].folder.parent.name}-{stem}-{asks}"
@@ -204,7 +212,12 @@ class _Search:
         config = self.machine.compose(self.number, [*line.question.fixed, *lines(ticket.values)])
         set_values(config, {**line.shared, "search.trial": ticket.number})
         self.number += 1
-        job = self.machine.task.plan([task_config(config)])[0]
+        try:
+            job = self.machine.task.plan([task_config(config)])[0]
+        except UserError as error:  # each value can be had, but not with the others
+            view.refused(" ".join(lines(ticket.values)), str(error))
+            line.fail(ticket, str(error))
+            return
         line.running += 1
         double = job.identity in self.asked
         self.asked.setdefault(job.identity, []).append((line, ticket))
@@ -224,8 +237,7 @@ class _Search:
             elif whole_run:
                 line.study.finished(ticket, value)
             elif state.status is not Status.interrupted:  # one that was is continued by the next start
-                line.study.failed(ticket, str(value))
-                line.failed += 1
+                line.fail(ticket, str(value))
 
 
 def _end(task: Searches, lined: list[_Line], settings: SearchSettings) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from shapelaw.errors import UserError
 
 PROBES = (0.0, 0.5, 1.0)
-"""Places of an axis, from its lower to its upper end, that are checked before the first trial."""
+"""Places of an axis, from its lower to its upper end, that are checked before the first trial. Their jobs tell what a study
+asks, so another place would part a study from its earlier starts."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,17 @@ class Space:
     def probes(self) -> list[dict[str, float | str]]:
         """Lower ends, middles and upper ends of all axes."""
         return [{key: axis.at(share) for key, axis in self.axes.items()} for share in PROBES]
+
+    def further_probes(self) -> list[dict[str, float | str]]:
+        """The values of every list that are not among those, each with the middles of the other axes."""
+        first, middle, last = self.probes()
+        return [
+            {**middle, key: value}
+            for key, axis in self.axes.items()
+            if isinstance(axis, Choices)
+            for value in axis.values
+            if value not in (first[key], middle[key], last[key])
+        ]
 
     def described(self) -> dict[str, dict[str, Any]]:
         """As plain values: two searches with equal ones search the same."""

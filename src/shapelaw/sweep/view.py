@@ -62,14 +62,22 @@ class View:
 
     def ended(self, job: Job, reason: str, log: Path | None = None) -> None:
         """A job ended, with the reason if it failed; `log` is where it wrote, if not its folder's log.txt."""
-        self.ended_count += 1
         if job.identity in self.rows:
             self.progress.remove_task(self.rows.pop(job.identity))
-        self.progress.update(self.total, completed=self.ended_count)
+        self._count()
         if reason:
             self.failed(job, reason, log or job.folder / "log.txt")
         elif not self.console.is_terminal:
             self.console.print(f"[{self.ended_count}/{self.expected}] {job.label} {self._outcome(job)}")
+
+    def refused(self, what: str, reason: str) -> None:
+        """What was to be a job cannot be one."""
+        self._count()
+        self.console.print(f"[red]failed[/red] {escape(what)}: {escape(reason)}")
+
+    def _count(self) -> None:
+        self.ended_count += 1
+        self.progress.update(self.total, completed=self.ended_count)
 
     def failed(self, job: Job, reason: str, log: Path) -> None:
         """Say why a job failed, and the end of its log."""

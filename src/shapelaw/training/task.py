@@ -26,7 +26,16 @@ from shapelaw.cell import (
     parent_folder,
 )
 from shapelaw.cell_state import State, Status, read_state
-from shapelaw.config import CheckpointConfig, Keep, ResourcesConfig, SearchConfig, TrainConfig, positive, to_dataclass, whole
+from shapelaw.config import (
+    CheckpointConfig,
+    Keep,
+    ResourcesConfig,
+    SearchConfig,
+    TrainConfig,
+    positive,
+    to_dataclass,
+    whole,
+)
 from shapelaw.counting import params_total
 from shapelaw.data import Corpus, check_repeats, load_corpus
 from shapelaw.devices import gpu_names
