@@ -22,6 +22,7 @@ NATURAL: dict[str, dict[str, float]] = {
     "interaction": {
         "A": 21.6, "B": 3150.0, "alpha": 0.143, "beta": 0.54, "gamma": 0.18, "kappa": 0.084, "mu": 3.83, "E": 1.37,
     },
+    "steps_batch": {"N_c": 6e7, "alpha_N": 0.06, "S_c": 50.0, "alpha_S": 0.6, "B_star": 6e4, "alpha_B": 0.25},
 }  # fmt: skip
 
 
@@ -55,7 +56,6 @@ def table(vocab_size: int = 50_304, rate: float = 1e14, **changed: object) -> Ru
                 "tokens": tokens,
             }
             speed = {"batch_tokens": 2**22, "num_devices": 64, "seconds_per_step": per_token * 2**22 / (64 * rate)}
-            rows.append(
-                {"run": f"{width}x{depth}", "loss": 3.0, "vocab_size": vocab_size, "lr_base": 5.0, **size, **speed}
-            )
+            facts = {"run": f"{width}x{depth}", "suite": "gemstones", "vocab_size": vocab_size, "lr_base": 5.0}
+            rows.append({**facts, "loss": 3.0, **size, **speed})
     return RunsTable(pd.DataFrame(rows).assign(**changed))

@@ -134,6 +134,17 @@ def test_size_alone_is_chinchillas_closed_form() -> None:
     assert "the best params is the largest allowed" in limited.notes
 
 
+def test_sizes_alone_are_counted_and_compared_as_their_law_counts() -> None:
+    counting = "no_embedding_and_head"
+    answer = Problem.of(fitted("params_tokens", counting=counting), table(), space="params").best(6e16)
+    smallest = params(256, 23, VOCAB, counting)
+    assert answer.values["params"] < smallest
+    assert answer.outside["params"] == pytest.approx(answer.values["params"] / smallest)
+    ranges = World.of(fitted("params_tokens"), table()).ranges_by[counting]
+    assert ranges["tokens_per_param"] == (1e10 / params(2048, 27, VOCAB, counting), 1e11 / smallest)
+    assert answer.units["params"] == "parameters (no_embedding_and_head)"
+
+
 @pytest.mark.parametrize("law", ["interaction", "width_depth_params_tokens", "kaplan_e", "params_tokens"])
 def test_surfaces_are_the_laws_and_their_inverses(law: str) -> None:
     problem = Problem.of(fitted(law, refits=3), table(), limits=Limits(aspect_ratio=64.0))
@@ -203,6 +214,26 @@ def test_loss_of_a_given_shape() -> None:
         f"tokens={int(5e10 // 2**22) * 2**22}",
         "lr_base=5",
     )
+
+
+@pytest.mark.parametrize(
+    ("width", "changed", "note"),
+    [
+        (
+            1000,
+            {},
+            "train.py refuses it: shape.width=1000: allowed are multiples of head_size=128; the nearest are 896",
+        ),
+        (640, {}, "train.py refuses it: shape.width=640: its 5 query heads of 128 cannot share"),
+        (1024, {"suite": ""}, "no command trains it: the runs do not name their suite"),
+        (1024, {"suite": "", "batch_tokens": None}, "the runs do not name their suite and batch_tokens"),
+    ],
+)
+def test_what_no_command_trains_is_answered_with_the_reason(width: int, changed: dict[str, object], note: str) -> None:
+    answer = Problem.of(fitted("interaction"), table(**changed)).at(width, 28, 5e10)
+    assert answer.values["width"] == width
+    assert answer.overrides == ()
+    assert [one for one in answer.notes if note in one]
 
 
 def test_every_refit_is_prescribed_for() -> None:

@@ -26,9 +26,9 @@ Prescribe = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def fits(outputs: Path) -> Path:
-    """Three fits as fit.py leaves them; that of the interaction law is older than that of eq 1."""
+    """Fits as fit.py leaves them, the newest first."""
     folder = outputs / "fits"
-    for age, law in enumerate(("params_tokens", "interaction", "width_depth_params_tokens")):
+    for age, law in enumerate(("params_tokens", "interaction", "width_depth_params_tokens", "steps_batch")):
         one = folder / f"{law}-000000"
         one.mkdir(parents=True)
         fitted(law, refits=30).save(one)
@@ -63,7 +63,7 @@ def test_a_budget_has_its_table_yaml_and_command(fits: Path, script: Script, out
     assert done.returncode == 0, done.stderr
     assert f"fit {fits / 'interaction-000000'}" in done.stdout  # the newest with width and depth
     answer = Problem.of(fitted("interaction", refits=30), table()).best(1e21)
-    assert f"train it:  python train.py {' '.join(answer.overrides)}" in done.stdout
+    assert f"train it:  SHAPELAW_SUITE=gemstones python train.py {' '.join(answer.overrides)}" in done.stdout
     assert answer.domain in done.stdout
     written = OmegaConf.to_container(OmegaConf.load(next((outputs / "prescriptions").iterdir())))
     assert isinstance(written, dict)
@@ -110,6 +110,19 @@ BAD = [
     (["budget=1e21", "flops=7n"], "allowed are 6n, auto, exact"),
     (["budget=1e21", "flops=recorded"], "allowed are auto, exact, 6n"),
     (["budgt=1e21"], "did you mean budget"),
+    (["budget=1e21", "width=1024", "depth=3"], "width=1024, depth=3: without effect beside budget=NUMBER"),
+    (["budget=1e21", "least=foo"], "least=foo: without effect beside budget=NUMBER"),
+    (["loss=2.5", "compare=[x]"], "compare=['x']: without effect beside loss=NUMBER"),
+    (
+        ["width=1024", "depth=3", "tokens=1e10", "limits.params_max=1e9"],
+        "limits.params_max=1000000000.0: without effect",
+    ),
+    (
+        ["budget=1e21", "fit=FITS/params_tokens-000000", "space=params", "rules.width_max=512", "flops=6n"],
+        "rules.width_max=512, flops=6n: without effect beside space=params",
+    ),
+    (["budget=1e21", "fit=FITS/steps_batch-000000"], "budget=1e+21: law=steps_batch answers a size alone"),
+    (["budget=1e21", "compare=[FITS/steps_batch-000000]"], "law=steps_batch: reads batch_tokens too"),
 ]
 
 

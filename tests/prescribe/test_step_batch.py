@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
+from shapelaw.config import ObjectiveConfig, PrescribeConfig, RulesConfig, ShapeLimitsConfig
 from shapelaw.counting import params
 from shapelaw.errors import UserError
 from shapelaw.fitting.result import FitResult
@@ -18,10 +20,12 @@ from shapelaw.laws.steps_batch import StepsBatchLaw
 from shapelaw.prescribe.noise_scale import LEVELS, compared, summary
 from shapelaw.prescribe.prediction import compare, read_prediction
 from shapelaw.prescribe.step_batch import Size, StepBatchProblem
+from shapelaw.prescribe.step_batch_task import answer_steps_batch
 from shapelaw.runs.table import RunsTable
 from support import Script
+from worlds import NATURAL as LAWS
 
-NATURAL = {"N_c": 6e7, "alpha_N": 0.06, "S_c": 50.0, "alpha_S": 0.6, "B_star": 6e4, "alpha_B": 0.25}
+NATURAL = LAWS["steps_batch"]
 SIZE = Size(5e4)
 
 
@@ -59,8 +63,17 @@ def fitted(refits: int = 0) -> FitResult:
     scatter = np.exp(0.01 * np.random.default_rng(0).standard_normal((refits, len(NATURAL))))
     drawn = {name: tuple(value * scatter[:, i]) for i, (name, value) in enumerate(NATURAL.items())}
     settings = {"counting": "no_embedding_and_head", "flops": None, "bootstrap": {"level": 0.9}}
+    contours = [{"loss": loss, "b_crit": critical} for loss, critical in ((4.0, None), (2.6, 1.3e3), (1.7, 7.2e3))]
     return FitResult(
-        "staged", "steps_batch", NATURAL, law().units, 0.0, None, settings=settings, replicates=drawn if refits else {}
+        "staged",
+        "steps_batch",
+        NATURAL,
+        law().units,
+        0.0,
+        None,
+        settings=settings,
+        replicates=drawn if refits else {},
+        stages={"critical_batch": {"contours": contours}},
     )
 
 
@@ -78,6 +91,9 @@ def test_the_four_answers_agree_with_the_law() -> None:
     assert critical.main.values["critical_batch"] == pytest.approx(6e4 / loss**4, rel=1e-12)
     middle = critical.tables["trade_off"].iloc[5]
     assert middle["steps_ratio"] == middle["tokens_ratio"] == 2
+    assert critical.main.inside
+    assert problem.critical(0.85).main.outside == {"loss": pytest.approx(0.5)}
+    assert problem.critical(5.2).main.domain == "outside the fitted domain: loss 2 times the largest"
     curve = problem.trajectory(SIZE, 1024, reached["tokens"])
     assert curve.main.values["loss"] == pytest.approx(loss, rel=1e-10)
     assert (curve.tables["curve"]["loss_low"] < curve.tables["curve"]["loss_high"]).all()
@@ -140,6 +156,34 @@ def test_bad_questions_are_one_line(saved: Path, outputs: Path, script: Script, 
     assert done.returncode == 2
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"least": "tokens"},
+        {"space": "relaxed"},
+        {"objective": ObjectiveConfig("dollars")},
+        {"compare": ["x"]},
+        {"rules": RulesConfig(width_max=4096)},
+        {"limits": ShapeLimitsConfig(params_max=1e9), "vocab_size": 50},
+    ],
+    ids=str,
+)
+def test_options_of_other_laws_are_refused(other: dict[str, Any]) -> None:
+    usual = {"least": "cost", "space": "feasible", "objective": ObjectiveConfig("flops"), "params": 1e5}
+    assert answer_steps_batch(PrescribeConfig(**usual), fitted(), world()).main.values["loss"] > 0
+    with pytest.raises(UserError, match=r"^[\w.]+=\S+(, [\w.]+=\S+)*: law=steps_batch answers a size alone"):
+        answer_steps_batch(PrescribeConfig(**{**usual, **other}), fitted(), world())
+
+
+@pytest.mark.parametrize("content", [b"a: [1,\n", b"\x80\x81", b"prediction: {written: 2026-01-01}", b"a", b""])
+def test_a_file_without_a_prediction_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.yaml: (is no YAML|holds no prediction|the prediction's hash)") as said:
+        read_prediction(path)
+    assert "\n" not in str(said.value)
 
 
 def test_the_noise_scale_stands_beside_the_critical_batch() -> None:

@@ -173,9 +173,17 @@ def test_laws_are_compared_by_what_following_them_costs() -> None:
 
 
 def test_laws_without_shapes_are_compared_by_size() -> None:
-    found = compare_laws({"a": fitted("params_tokens"), "b": fitted("params_tokens", alpha=0.3)}, table(), 1e21)
+    pair = {"a": fitted("params_tokens"), "b": fitted("params_tokens", alpha=0.3)}
+    found = compare_laws(pair, table(), 1e21)
     assert "width" not in found.prescriptions["a"].values
     assert (found.regret["wasted"] > 0).all()
+    mixed = pair | {"b": fitted("kaplan_e", counting="no_embedding_and_head")}
+    with pytest.raises(UserError, match="a counts total, b counts no_embedding_and_head, and sizes without a shape"):
+        compare_laws(mixed, table(), 1e21)
+    held = compare_laws(mixed, table(), 1e21, limits=Limits(aspect_ratio=64.0))
+    assert held.prescriptions["b"].values["aspect_ratio"] == pytest.approx(64.0, rel=0.15)
+    limited = compare_laws(pair, table(), 1e21, limits=Limits(params_max=1e9)).prescriptions
+    assert [limited[label].values["params"] for label in pair] == pytest.approx([1e9, 1e9])
 
 
 @pytest.mark.parametrize("law", ["interaction", "width_depth_params_tokens"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from browser import browser, resize, scheme
 from shapelaw.errors import UserError
 from shapelaw.prescribe import Cost, Limits, Problem
 from shapelaw.prescribe.price import Throughput
-from shapelaw.prescribe.task import _number
+from shapelaw.prescribe.task import _number, command
 from shapelaw.report import Figure, FitRow, LeftOut, Report, write
 from shapelaw.runs.table import RunsTable
 from worlds import fitted, table
@@ -31,8 +32,8 @@ HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=\"
 LINK = "http://127.0.0.1:5000/#/experiments/1/runs/{run}"
 
 
-def report(folder: Path, law: str = "interaction", refits: int = 60, budget: float = 1e21) -> Report:
-    runs = RunsTable(table().frame.assign(mlflow_run_id="0a1b"))
+def report(folder: Path, law: str = "interaction", refits: int = 60, budget: float = 1e21, suite: str = "x") -> Report:
+    runs = RunsTable(table(suite=suite).frame.assign(mlflow_run_id="0a1b"))
     counting = "no_embedding_and_head" if law in ("interaction", "kaplan_e") else "total"
     fit = fitted(law, refits, counting)
     held = {"aspect_ratio": 64.0} if law in ("params_tokens", "kaplan_e") else {}
@@ -92,9 +93,21 @@ def test_the_page_computes_what_prescribe_answers(law: str, chromium: Chrome, tm
         ask(chromium, budget)
         assert numbers(chromium) == printed(made.problem, float(budget)), budget
         answer = made.problem.best(float(budget))
-        assert chromium.find_element(By.ID, "command").text.endswith(" ".join(answer.overrides))
+        assert chromium.find_element(By.ID, "command").text == command(made.problem.world, answer)
         assert chromium.find_element(By.ID, "domain").text == answer.domain
         assert [one.text for one in chromium.find_elements(By.CSS_SELECTOR, "#notes li")] == list(answer.notes)
+    assert chromium.get_log("browser") == []
+
+
+def test_runs_without_a_suite_have_a_note_in_place_of_a_command(chromium: Chrome, tmp_path: Path) -> None:
+    made = report(tmp_path, refits=0, suite="")
+    visit(chromium, write(made))
+    ask(chromium, "2e21")
+    assert numbers(chromium) == printed(made.problem, 2e21)
+    assert chromium.find_elements(By.ID, "command") == []
+    notes = [one.text for one in chromium.find_elements(By.CSS_SELECTOR, "#notes li")]
+    assert notes == list(made.problem.best(2e21).notes)
+    assert notes[0] == "no command trains it: the runs do not name their suite"
     assert chromium.get_log("browser") == []
 
 
@@ -260,7 +273,7 @@ def hostile(folder: Path) -> Report:
     changes = {
         "title": HOSTILE,
         "runs": RunsTable(frame),
-        "suite": HOSTILE,
+        "problem": made.problem.replaced(world=dataclasses.replace(made.problem.world, suite=HOSTILE)),
         "fits": [FitRow(HOSTILE, made.problem.fit, "javascript:alert(1)")],
         "left_out": [LeftOut(HOSTILE, HOSTILE)],
     }

@@ -44,9 +44,10 @@ class RulesConfig:
 
 @dataclass
 class ShapeLimitsConfig:
-    """What a shape must meet beside the rules; null is no limit."""
+    """What a size must meet beside the rules, in every space; null is no limit."""
 
     params_min: float | None = None
+    """Of all parameters; in space=params as the law counts them, and there without limits on aspect."""
     """Fewest parameters, embedding included."""
     params_max: float | None = None
     """Most parameters."""
@@ -81,7 +82,8 @@ class PrescribeConfig(PlacesConfig):
     tokens: float | None = None
     """Its training tokens."""
     space: str = MISSING
-    """feasible (every whole shape), relaxed (real width and depth) or params (no shape at all, 6N FLOPs)."""
+    """feasible (every whole shape), relaxed (real width and depth) or params (no shape at all, params as the law counts them,
+    6N FLOPs)."""
     aspect_ratio: float | None = None
     """Width / depth to hold; a law without width and depth needs it, or space=params."""
     rules: RulesConfig = field(default_factory=RulesConfig)

@@ -109,7 +109,7 @@ class StepsBatchLaw(Law):
         floor, first = float(self.converged_loss(parameters, params)), float(self.curve(parameters, params, 1.0))
         if not floor < loss < first:
             raise UserError(
-                f"target_loss={loss:g}: a model of {params:,.0f} parameters reaches losses between {floor:.4f}, its L(N) "
+                f"loss={loss:g}: a model of {params:,.0f} parameters reaches losses between {floor:.4f}, its L(N) "
                 f"after any number of steps, and {first:.4g}; give one of them, or a larger model"
             )
         return float(parameters["S_c"] / (loss - floor) ** (1 / parameters["alpha_S"]))

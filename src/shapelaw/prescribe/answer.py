@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shapelaw.errors import UserError
 from shapelaw.lr_rules import lr_eff
 from shapelaw.prescribe.limits import SAME
 from shapelaw.prescribe.search import Found
 from shapelaw.prescribe.surface import LOG_TOKENS_MAX
-from shapelaw.prescribe.world import Points, World
-from shapelaw.shapes import Shape
+from shapelaw.prescribe.world import Points, Ranges, World
+from shapelaw.shapes import Shape, check_heads
 
 if TYPE_CHECKING:
     from shapelaw.prescribe.problem import Problem
@@ -42,7 +43,7 @@ class Prescription:
         level: share of refits inside an interval.
         inside: whether every size lies in the fitted domain.
         outside: name -> factor beyond the fitted range (above 1: over the largest; below 1: under the smallest).
-        overrides: `key=value` for train.py; empty without a shape.
+        overrides: `key=value` for train.py; empty without a shape, or where the notes say why.
         notes: what a reader must know.
     """
 
@@ -110,18 +111,25 @@ def collect(problem: Problem, found: Found, question: str) -> Prescription:
     varied = {name: drawn[1:][usable] for name, drawn in table.items() if not _same(drawn[1:][usable])}
     intervals = {name: _interval(drawn, level) for name, drawn in varied.items() if usable.sum() > 1}
     outside = beyond(problem.world, values)
+    trains, refused = _training(problem, values)
     return Prescription(
         question=question,
         law=str(problem.fit.law),
         values=values,
-        units={name: UNITS[name] for name in values},
+        units=_units(problem.world, values),
         intervals=intervals,
         level=level,
         inside=not outside,
         outside=outside,
-        overrides=overrides(problem.world, values) if problem.space == "feasible" else (),
-        notes=_notes(problem, values, usable),
+        overrides=trains,
+        notes=(*_notes(problem, values, usable), *refused),
     )
+
+
+def _units(world: World, values: Mapping[str, float]) -> dict[str, str]:
+    """Unit of each value; params of a size without a shape name how the law counts them."""
+    counted = {} if "width" in values else {"params": f"parameters ({world.counting})"}
+    return {name: UNITS[name] for name in values} | counted
 
 
 def quantities(problem: Problem, found: Found) -> dict[str, Array]:
@@ -164,17 +172,49 @@ def _column(points: Points) -> Points:
 
 
 def beyond(world: World, values: Mapping[str, float]) -> dict[str, float]:
-    """Quantities outside the fitted ranges, with their factor over the largest or the smallest."""
+    """Quantities outside the fitted ranges, with their factor over the largest or the smallest.
+
+    Params of a size without a shape are compared with the runs' as the law counts them.
+    """
+    return outside_of(world.ranges if "width" in values else world.ranges_by.get(world.counting, {}), values)
+
+
+def outside_of(ranges: Ranges, values: Mapping[str, float]) -> dict[str, float]:
+    """Values outside their ranges, with their factor over the largest or the smallest."""
     out = {}
-    for name, (low, high) in world.ranges.items():
+    for name, (low, high) in ranges.items():
         if name in values and not low * (1 - 1e-9) <= values[name] <= high * (1 + 1e-9):
             out[name] = values[name] / (high if values[name] > high else low)
     return out
 
 
+def _training(problem: Problem, values: Mapping[str, float]) -> tuple[tuple[str, ...], list[str]]:
+    """What train.py is given, and why there is nothing that it could be given for this very shape."""
+    if problem.space != "feasible" or unnamed(problem.world):
+        return (), []
+    try:
+        check_heads(Shape(int(values["width"]), int(values["depth"]), problem.world.rules.head_size))
+    except UserError as error:
+        return (), [f"train.py refuses it: {error}"]
+    return overrides(problem.world, values), []
+
+
+def unnamed(world: World) -> list[str]:
+    """What the runs do not name, without which no command trains a shape of theirs."""
+    return [name for name in ("suite", "batch_tokens") if not getattr(world, name)]
+
+
+def standing(problem: Problem) -> list[str]:
+    """Notes that hold whatever size is asked for."""
+    missing = unnamed(problem.world) if problem.space == "feasible" else []
+    without = [f"no command trains it: the runs do not name their {' and '.join(missing)}"] if missing else []
+    return [*(problem.world.notes if problem.space != "params" else ()), *without]
+
+
 def overrides(world: World, values: Mapping[str, float]) -> tuple[str, ...]:
     """What train.py is given: the shape, tokens in whole batches (rounded down, so that the budget holds) and the rate."""
-    batch = world.batch_tokens or 1
+    batch = world.batch_tokens
+    assert batch is not None
     tokens = max(int(values["tokens"] // batch), 1) * batch
     out = [f"shape.width={values['width']:.0f}", f"shape.depth={values['depth']:.0f}", f"tokens={tokens}"]
     return (*out, f"lr_base={world.lr_base:g}") if world.lr_base is not None else tuple(out)
@@ -199,7 +239,7 @@ def _same(drawn: Array) -> bool:
 
 
 def _notes(problem: Problem, values: Mapping[str, float], usable: NDArray[np.bool_]) -> tuple[str, ...]:
-    notes = list(problem.world.notes) if problem.space != "params" else []
+    notes = standing(problem)
     if len(problem.surface) == 1 and problem.intervals:
         notes.append("no intervals: the fit holds no refits of resampled runs (bootstrap=runs makes them)")
     failed = int((~usable).sum())

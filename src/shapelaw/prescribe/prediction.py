@@ -20,6 +20,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from shapelaw.errors import UserError
 from shapelaw.files import write_text
@@ -86,7 +88,11 @@ def read_prediction(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; prescribe.py with width, depth, batch_tokens and tokens writes one")
-    content = OmegaConf.to_container(OmegaConf.load(path))
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: is no YAML ({reason}); give a file of prescribe.py with a prediction") from error
     found = content.get(KEY) if isinstance(content, dict) else None
     if not isinstance(found, dict):
         raise UserError(f"{path}: holds no prediction; ask prescribe.py for width, depth, batch_tokens and tokens")

@@ -24,7 +24,8 @@ from shapelaw.fitting.options import FitData, FitOptions
 from shapelaw.fitting.result import FitResult
 from shapelaw.laws import get_law
 from shapelaw.laws.steps_batch import StepsBatchLaw
-from shapelaw.prescribe.answer import LEVEL, Prescription
+from shapelaw.prescribe.answer import LEVEL, Prescription, outside_of
+from shapelaw.prescribe.world import Ranges
 from shapelaw.runs.table import RunsTable
 
 Array = NDArray[np.float64]
@@ -114,7 +115,7 @@ class StepBatchProblem:
         return [dict(zip(names, row, strict=True)) for row in zip(*self.fit.replicates.values(), strict=True)]
 
     @cached_property
-    def ranges(self) -> dict[str, tuple[float, float]]:
+    def ranges(self) -> Ranges:
         """The fitted domain: sizes, batches and adjusted steps of the rows."""
         data = FitData.of(self.runs, self.law, FitOptions(counting=self.fit.settings["counting"]))
         batch = data.columns["batch_tokens"]
@@ -122,6 +123,13 @@ class StepBatchProblem:
         steps_min = steps / (1 + self.law.critical_batch(self.fit.parameters, data.loss) / batch)
         columns = {"params": data.columns["params"], "batch_tokens": batch, "steps_min": steps_min}
         return {name: (float(values.min()), float(values.max())) for name, values in columns.items()}
+
+    @cached_property
+    def losses(self) -> tuple[float, float]:
+        """Range of the losses at which the critical batch was fitted."""
+        contours = self.fit.stages["critical_batch"]["contours"]
+        fitted = [float(one["loss"]) for one in contours if one["b_crit"] is not None]
+        return min(fitted), max(fitted)
 
     def lowest(self, size: Size) -> StepBatchAnswer:
         """The smallest loss of a size: L(N), which no number of steps goes below."""
@@ -165,7 +173,7 @@ class StepBatchProblem:
         def values(p: Parameters) -> dict[str, float]:
             return {"loss": loss, "critical_batch": float(self.law.critical_batch(p, loss))}
 
-        main = self._answer(f"the critical batch at a loss of {loss:g}", {}, values)
+        main = self._answer(f"the critical batch at a loss of {loss:g}", {}, values, {"loss": self.losses})
         table = self._trade_off(main.values["critical_batch"], 1.0)
         return StepBatchAnswer(main, {"trade_off": table.drop(columns=["steps", "tokens"])})
 
@@ -237,9 +245,13 @@ class StepBatchProblem:
             )
 
     def _answer(
-        self, question: str, given: Mapping[str, float], values: Callable[[Parameters], dict[str, float]]
+        self,
+        question: str,
+        given: Mapping[str, float],
+        values: Callable[[Parameters], dict[str, float]],
+        ranges: Ranges | None = None,
     ) -> Prescription:
-        """The fit's own values, and their intervals over its refits."""
+        """The fit's own values, their intervals over its refits, and which lie outside the ranges (None: the rows')."""
         own = values(self.fit.parameters)
         drawn = pd.DataFrame([values(p) for p in self.refits]).replace([np.inf, -np.inf], np.nan)
         varied = [
@@ -247,7 +259,7 @@ class StepBatchProblem:
         ]
         intervals = {str(n): tuple(map(float, drawn[n].quantile(self._tails))) for n in varied}
         whole = {**given, **own}
-        outside = self._outside(whole)
+        outside = outside_of(ranges or self.ranges, whole)
         return Prescription(
             question=question,
             law=str(self.fit.law),
@@ -260,15 +272,6 @@ class StepBatchProblem:
             overrides=(),
             notes=self._notes(drawn),
         )
-
-    def _outside(self, values: Mapping[str, float]) -> dict[str, float]:
-        """What lies beyond the fitted ranges, with its factor over the largest or the smallest."""
-        out = {}
-        for name, (low, high) in self.ranges.items():
-            value = values.get(name)
-            if value is not None and not low * (1 - 1e-9) <= value <= high * (1 + 1e-9):
-                out[name] = value / (high if value > high else low)
-        return out
 
     def _notes(self, drawn: pd.DataFrame) -> tuple[str, ...]:
         notes = []

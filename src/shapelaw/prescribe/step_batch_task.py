@@ -9,6 +9,7 @@ from typing import Any
 from shapelaw.config import PrescribeConfig, positive
 from shapelaw.errors import UserError
 from shapelaw.fitting.result import FitResult
+from shapelaw.prescribe.idle import given
 from shapelaw.prescribe.prediction import file_hash, now, sealed
 from shapelaw.prescribe.step_batch import Size, StepBatchAnswer, StepBatchProblem
 from shapelaw.prescribe.world import World
@@ -19,7 +20,11 @@ QUESTIONS = (
     "a size alone (width and depth, or params): its smallest loss; a size and loss (and batch_tokens): steps and tokens to it; "
     "loss alone: the critical batch; a size, batch_tokens and tokens: the loss curve"
 )
-FOREIGN = ("budget", "aspect_ratio")
+FOREIGN = (
+    *("budget", "objective", "flops", "least", "compare"),
+    *("space", "aspect_ratio", "limits", "rules", "vocab_size"),
+)
+"""Options that say nothing to this law."""
 
 
 def answer_steps_batch(asked: PrescribeConfig, fit: FitResult, runs: RunsTable) -> StepBatchAnswer:
@@ -28,10 +33,12 @@ def answer_steps_batch(asked: PrescribeConfig, fit: FitResult, runs: RunsTable) 
     Raises:
         UserError: for values that make none of the four questions, or that cannot be answered.
     """
+    foreign = given(asked, *FOREIGN)
+    if foreign:
+        raise UserError(
+            f"{', '.join(foreign)}: law={fit.law} answers {QUESTIONS}; give no more than one of these takes"
+        )
     problem = StepBatchProblem(fit, runs)
-    for name in FOREIGN:
-        if getattr(asked, name) is not None:
-            raise UserError(f"{name}={getattr(asked, name)}: law={fit.law} answers {QUESTIONS}")
     size, batch = _size(asked, fit, runs), asked.batch_tokens
     if size is not None and asked.loss is not None and asked.tokens is None:
         return problem.reach(size, positive("loss", asked.loss), batch)

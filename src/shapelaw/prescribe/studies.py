@@ -264,7 +264,7 @@ def _check_countings(worlds: Mapping[str, World]) -> None:
         counted = ", ".join(f"{label} counts {world.counting}" for label, world in worlds.items())
         raise UserError(
             f"compare: {counted}, and sizes without a shape cannot be counted anew; give fits of one counting, or hold a "
-            "ratio by aspect_ratio=NUMBER (not in space=params)"
+            "ratio by aspect_ratio=NUMBER without space=params"
         )
 
 

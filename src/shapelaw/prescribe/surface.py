@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from shapelaw.errors import UserError
 from shapelaw.fitting.result import FitResult
 from shapelaw.laws import Law, SumLaw
 from shapelaw.prescribe.world import Points, law_of
@@ -20,6 +21,8 @@ Array = NDArray[np.float64]
 LOG_TOKENS_MIN, LOG_TOKENS_MAX = 0.0, 115.0
 """Where tokens are searched for: 1 to 1e50."""
 BISECTIONS = 64
+READ = {"width", "depth", "params", "tokens"}
+"""What a law may be asked by."""
 
 
 class Bound(ABC):
@@ -50,9 +53,15 @@ class Surface:
         """The fit's optimum, then its refits; those that failed are left out.
 
         Raises:
-            UserError: if the fit is no law of the loss.
+            UserError: if the fit is no law of the loss, or one that sizes and tokens do not decide.
         """
         law = law_of(fit)
+        further = sorted({*law.predictors} - READ)
+        if further:
+            raise UserError(
+                f"law={law.name}: reads {', '.join(further)} too, so no budget and no comparison of laws can be asked of "
+                "it; give a fit of a law of width, depth, params and tokens"
+            )
         rows = [law.theta(fit.parameters)]
         if refits and all(name in fit.replicates for name in law.parameters):
             drawn = zip(*(fit.replicates[name] for name in law.parameters), strict=True)

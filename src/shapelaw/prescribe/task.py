@@ -25,6 +25,7 @@ from shapelaw.fitting.result import FitResult, load_fit, plain
 from shapelaw.laws import STAGED
 from shapelaw.lr_rules import DEFAULT_PATCH, DepthPatch
 from shapelaw.prescribe.answer import Prescription
+from shapelaw.prescribe.idle import refuse_idle
 from shapelaw.prescribe.limits import Limits
 from shapelaw.prescribe.prediction import KEY
 from shapelaw.prescribe.price import Cost, Throughput
@@ -64,7 +65,7 @@ class Answers:
     Args:
         fit: where the fit lies.
         main: the prescription.
-        command: what trains it; empty without a shape.
+        command: what trains it; empty without a shape, or where the notes say why.
         tables: title -> further tables.
         ranged: quantities that have a fitted range.
         sealed: a loss curve with its hash, for comparison with its run; empty elsewhere.
@@ -207,11 +208,10 @@ def world_of(asked: PrescribeConfig, fit: FitResult, runs: RunsTable) -> World:
 
 
 def suite_world(fit: FitResult, runs: RunsTable) -> World:
-    """The world of the runs, with the name of their suite and the rate rule that train.py takes for it."""
+    """The world of the runs, with the rate rule that train.py takes for their suite."""
     world = World.of(fit, runs)
-    suite = world.suite or published_suite(runs)
-    name, patch = _rate_rule(suite)
-    return dataclasses.replace(world, suite=suite, lr_rule=name, patch=patch)
+    name, patch = _rate_rule(world.suite)
+    return dataclasses.replace(world, lr_rule=name, patch=patch)
 
 
 def cost_of(asked: PrescribeConfig, runs: RunsTable, world: World) -> Cost:
@@ -232,9 +232,8 @@ def cost_of(asked: PrescribeConfig, runs: RunsTable, world: World) -> Cost:
 
 
 def command(world: World, found: Prescription) -> str:
-    """What trains a prescription."""
-    suite = f"SHAPELAW_SUITE={world.suite} " if world.suite else ""
-    return f"{suite}python train.py {' '.join(found.overrides)}" if found.overrides else ""
+    """What trains a prescription; empty where nothing does."""
+    return f"SHAPELAW_SUITE={world.suite} python train.py {' '.join(found.overrides)}" if found.overrides else ""
 
 
 def show(answers: Answers, path: Path) -> None:
@@ -268,6 +267,7 @@ def _main(asked: PrescribeConfig, problem: Problem) -> Prescription:
             f"{', '.join(given) or 'budget, loss, tokens'}: give exactly one of budget=NUMBER (what is best for it), "
             "loss=NUMBER (what reaches it at the least cost) and tokens=NUMBER (with width and depth: their loss)"
         )
+    refuse_idle(asked, given[0])
     if asked.budget is not None:
         return problem.best(asked.budget)
     if asked.loss is not None:
@@ -313,11 +313,6 @@ def _comparison(
 def _label(path: Path, fit: FitResult) -> str:
     folder = path.parent if path.name == "fit.json" else path
     return f"{fit.law} {folder.name[-6:]}"
-
-
-def published_suite(runs: RunsTable) -> str:
-    """The suite of the published runs, which name it in their source alone."""
-    return "gemstones" if "gemstone" in runs.about.get("source", "") else ""
 
 
 def _rate_rule(suite: str) -> tuple[str, DepthPatch]:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from shapelaw.counting import (
     FLOPS_CONVENTIONS,
+    PARAMS_CONVENTIONS,
     SEQ_LEN_GEMSTONES,
     flops_exact,
     flops_per_served_token,
@@ -26,7 +27,7 @@ from shapelaw.runs.table import RunsTable
 from shapelaw.shapes import HEAD_SIZE, ShapeRules
 
 Array = NDArray[np.float64]
-
+Ranges = Mapping[str, tuple[float, float]]
 
 PAPER_RULES = ShapeRules()
 ARCHITECTURE_TOLERANCE = 0.01
@@ -82,7 +83,8 @@ class World:
         lr_base: base rate; None if the runs do not say.
         lr_rule, patch: how it becomes the rate of a shape.
         batch_tokens: tokens of one optimiser step; None if the runs do not say.
-        ranges: smallest and largest fitted value of each quantity: the fitted domain.
+        ranges: smallest and largest fitted value of each quantity, by all parameters: the fitted domain.
+        ranges_by: the same by each convention of counting parameters that the runs can be counted by.
         notes: what a reader of its prescriptions must know.
     """
 
@@ -96,7 +98,8 @@ class World:
     lr_rule: str = "width_sqrt_depth"
     patch: DepthPatch = DEFAULT_PATCH
     batch_tokens: int | None = None
-    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    ranges: Ranges = field(default_factory=dict)
+    ranges_by: Mapping[str, Ranges] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -119,10 +122,11 @@ class World:
             counting=str(fit.settings.get("counting") or "total"),
             flops=flops if flops in FLOPS_CONVENTIONS else "exact",
             rules=rules_of(runs, head_size),
-            suite=str(runs.kept["suite"].iloc[0]) if "suite" in runs.kept else "",
+            suite=suite_of(runs),
             lr_base=_usual(runs, "lr_base"),
             batch_tokens=int(batch) if batch else None,
             ranges=ranges_of(runs),
+            ranges_by={name: ranges_of(runs, name) for name in PARAMS_CONVENTIONS if runs.counts(name)},
         )
         return dataclasses.replace(world, notes=world._architecture(runs))
 
@@ -231,16 +235,23 @@ def rules_of(runs: RunsTable, head_size: int) -> ShapeRules:
     )
 
 
-def ranges_of(runs: RunsTable) -> dict[str, tuple[float, float]]:
+def ranges_of(runs: RunsTable, counting: str = "total") -> Ranges:
     """The fitted domain: ranges of the kept rows, and of their tokens per param and aspect ratio."""
     kept = runs.kept
     values = {
         name: kept[name].to_numpy(dtype=np.float64) for name in ("width", "depth", "params", "tokens") if name in kept
-    }
+    } | {"params": runs.params(counting)}
     values["tokens_per_param"] = values["tokens"] / values["params"]
     if runs.has_shapes:
         values["aspect_ratio"] = values["width"] / values["depth"]
     return {name: (float(np.nanmin(v)), float(np.nanmax(v))) for name, v in values.items()}
+
+
+def suite_of(runs: RunsTable) -> str:
+    """The suite that the runs name; the published ones do in their source alone. Empty if they name none."""
+    if "suite" in runs.kept:
+        return str(runs.kept["suite"].iloc[0])
+    return "gemstones" if "gemstone" in runs.about.get("source", "") else ""
 
 
 def _usual(runs: RunsTable, name: str) -> float | None:

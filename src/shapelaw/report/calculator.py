@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from shapelaw.errors import UserError
 from shapelaw.laws import SumLaw
-from shapelaw.prescribe.answer import LEVEL, UNITS
+from shapelaw.prescribe.answer import LEVEL, UNITS, standing
 from shapelaw.prescribe.problem import Problem
 
 
@@ -44,7 +44,9 @@ def calculator(problem: Problem) -> dict[str, Any]:
         "level": float((problem.fit.settings.get("bootstrap") or {}).get("level", LEVEL)),
         "ranges": [[name, *ends] for name, ends in world.ranges.items()],
         "units": UNITS,
+        "suite": world.suite,
         "batch": world.batch_tokens or 1,
+        "notes": standing(problem),
         "lr": None if world.lr_base is None else _rate(problem),
         "limited": problem.limits.given,
     }

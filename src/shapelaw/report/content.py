@@ -62,7 +62,6 @@ class Report:
         listed: the rows that the page lists, where they are more than those of the fit.
         run_link: address of an MLflow run with `{run}` for its id, such as
             `http://127.0.0.1:5000/#/experiments/1/runs/{run}`; empty for none.
-        suite: name for `SHAPELAW_SUITE=` in the command; empty for none.
     """
 
     title: str
@@ -75,4 +74,3 @@ class Report:
     left_out: Sequence[LeftOut] = ()
     listed: RunsTable | None = None
     run_link: str = ""
-    suite: str = ""

@@ -104,7 +104,7 @@
   function command(own) {
     const tokens = BigInt(Math.max(Math.floor(own.tokens / data.batch), 1)) * BigInt(data.batch);
     const rest = data.lr === null ? "" : ` lr_base=${data.lr.text}`;
-    return `${data.suite ? `SHAPELAW_SUITE=${data.suite} ` : ""}python train.py shape.width=${own.width} shape.depth=${own.depth} tokens=${tokens}${rest}`;
+    return `SHAPELAW_SUITE=${data.suite} python train.py shape.width=${own.width} shape.depth=${own.depth} tokens=${tokens}${rest}`;
   }
 
   function notes(own) {
@@ -156,7 +156,7 @@
     $("domain").textContent = far.length ? `outside the fitted domain: ${far.join(", ")}` : "inside the fitted domain";
     const big = { shape: `${own.width} wide, ${own.depth} deep`, tokens: `${shown(own.tokens)} tokens`, loss: `loss ${shown(own.loss)}` };
     for (const [name, text] of Object.entries(big)) document.querySelector(`[data-big="${name}"]`).textContent = text;
-    $("command").textContent = command(own);
+    if ($("command")) $("command").textContent = command(own);
     $("notes").replaceChildren(...notes(own).map((text) => Object.assign(document.createElement("li"), { textContent: text })));
     intervals(budget, logTokens);
   }

@@ -16,6 +16,7 @@ from shapelaw.errors import UserError
 from shapelaw.files import write_text
 from shapelaw.fitting.result import plain
 from shapelaw.prescribe.answer import Prescription
+from shapelaw.prescribe.task import command
 from shapelaw.report.calculator import calculator
 from shapelaw.report.content import Figure, FitRow, Report
 from shapelaw.runs.table import RunsTable
@@ -44,15 +45,13 @@ def write(report: Report) -> Path:
             report=report,
             answer=answer,
             rows=_answer_rows(answer),
-            command=_command(report.suite, answer),
+            command=command(report.problem.world, answer),
             pictures=pictures,
             checklist=_checklist(report.problem.fit.checklist),
             runs=run_table(report.listed or report.runs, report.run_link),
             fits=fit_table(report.fits),
             slider=_slider(report),
-            data=plain(
-                {**calculator(report.problem), "suite": report.suite, "notes": list(report.problem.world.notes)}
-            ),
+            data=plain(calculator(report.problem)),
         )
     )
     report.folder.mkdir(parents=True, exist_ok=True)
@@ -84,11 +83,6 @@ def _answer_rows(answer: Prescription) -> list[dict[str, str]]:
         ends = f"{number(low, name)} to {number(high, name)}" if math.isfinite(low) else ""
         rows.append({"name": name, "value": number(value, name), "ends": ends, "unit": answer.units[name]})
     return rows
-
-
-def _command(suite: str, answer: Prescription) -> str:
-    prefix = f"SHAPELAW_SUITE={suite} " if suite else ""
-    return f"{prefix}python train.py {' '.join(answer.overrides)}"
 
 
 def _picture(figure: Figure) -> dict[str, str]:

@@ -102,7 +102,6 @@ def page_of(asked: ReportConfig, evidence: Evidence, made: list[Drawn | NotDrawn
         left_out=[LeftOut(one.entry.heading, one.reason) for one in made if isinstance(one, NotDrawn)],
         listed=listed,
         run_link=links.run,
-        suite=problem.world.suite,
     )
 
 
