@@ -93,9 +93,7 @@ class Asked:
             fits["other law"] = evidence.fit(self.beside, self.subset, delta=delta)
         world = wide_world(fits["ours"], evidence)
         budgets = BUDGETS if evidence.published else budgets_of(evidence, self.subset)
-        curves = [
-            curve(kind, fit, dataclasses.replace(world, counting=_counting(fit)), budgets) for kind, fit in fits.items()
-        ]
+        curves = [curve(kind, fit, world, budgets) for kind, fit in fits.items()]
         if self.sizes:
             curves.append(curve("ours", evidence.fit(EQ1, self.subset, delta=delta), world, budgets))
         tables: dict[str, pd.DataFrame] = {}
@@ -154,7 +152,7 @@ def curve(kind: str, fit: FitResult, world: World, budgets: Sequence[float]) -> 
     Budgets whose best size is the smallest or the largest of all are left out.
     """
     space = "relaxed" if reads_shapes(law_of(fit)) else "params"
-    problem = Problem(fit, world, space=space)
+    problem = Problem(fit, dataclasses.replace(world, counting=_counting(fit)), space=space)
     served = [budget for budget in budgets if problem.serves(budget)]
     if not served:
         raise CannotDraw(f"law={fit.law}: the best size is the smallest or the largest of all for every budget")
