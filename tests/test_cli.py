@@ -34,6 +34,11 @@ SCHEMAS = (CoordinatesConfig, FitConfig, PrepareConfig, PrescribeConfig, ReportC
         (["-m", "shape=glob(z*)"], ["shape=glob(z*)", "matches nothing", "16x1, 16x2, 32x1"]),
         (["-m", "shape=glob(*)", "lr_base=interval(1,2)"], ["interval", "hydra/sweeper=optuna"]),
         (["-m", "shape=glob(*)", "lr_base=1,2", "hydra.sweeper.pair=[[shape,lr_base]]"], ["differ in length"]),
+        (
+            ["-m", "shape=16x1,16x2", "lr_base=1,2", "seed=0,1", "hydra.sweeper.pair=[[shape,lr_base],[shape,seed]]"],
+            ["pair=[[shape,lr_base],[shape,seed]]", "shape is named twice", "one group"],
+        ),
+        (["-m", "shape=16x1,16x2", "hydra.sweeper.pair=[[]]"], ["hydra.sweeper.pair=[[]]", "empty"]),
         (["-m", "hydra/launcher=basic", "lr_base=5,2.5"], ["hydra/launcher=basic", "local, slurm, plan"]),
         (["-m", "hydra/sweeper=basic", "hydra/launcher=basic", "lr_base=-1"], ["lr_base=-1", "positive"]),
         (["-m", "hydra/sweeper=basic", "shape=glob(z*)"], ["no cell", "hydra/sweeper=cells"]),
