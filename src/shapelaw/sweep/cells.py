@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from hydra.core.override_parser.types import Override, ValueType
 
@@ -31,6 +31,25 @@ def expand(
     blocks = [_zip(pair, axes) for pair in pairs]
     blocks += [[[value] for value in values] for key, values in axes.items() if key not in paired]
     return [list(itertools.chain(*choice)) for choice in itertools.product(*blocks)]
+
+
+def refuse_lists(overrides: Iterable[Override], options: Callable[[str], Sequence[str]]) -> None:
+    """Hydra merges all the choices of a group that stand in brackets into one configuration, in which the last counts.
+
+    Args:
+        overrides: parsed.
+        options: the choices of a group; none of a key that is no group.
+
+    Raises:
+        UserError: for the first such override.
+    """
+    for override in overrides:
+        value = override.value()
+        if isinstance(value, list) and options(override.key_or_group):
+            raise UserError(
+                f"{override.input_line}: a group has one choice at a time; several are written "
+                f"{','.join(map(str, value))}, without brackets, and need -m"
+            )
 
 
 def _values(override: Override, options: dict[str, list[str]]) -> list[str]:
