@@ -99,7 +99,7 @@ def test_intervals_are_those_of_resampled_runs(tmp_path: Path) -> None:
 def test_the_command_fits_a_csv_and_draws_it(script: Script, outputs: Path, tmp_path: Path) -> None:
     frame("accuracy_sigmoid").to_csv(tmp_path / "a.csv", index=False)
     done = script(
-        "fit.py", "runs=csv", f"runs.path={tmp_path}/a.csv", "+runs.columns={accuracy: arc}", "law=accuracy/sigmoid",
+        "fit.py", "runs=csv", f"runs.path={tmp_path}/a.csv", "runs.columns={accuracy: arc}", "law=accuracy/sigmoid",
         "delta=1e-2", "bootstrap.n=20", "tracker=none",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -115,7 +115,7 @@ def test_what_cannot_be_fitted_is_said(tmp_path: Path) -> None:
     table = frame("accuracy_sigmoid")
     table.to_csv(tmp_path / "a.csv", index=False)
     runs = load_runs("csv", path=tmp_path / "a.csv")
-    with pytest.raises(UserError, match=r"the table has none.*\+runs\.columns"):
+    with pytest.raises(UserError, match=r"the table has none.*by runs\.columns"):
         fit(runs, law="accuracy_sigmoid")
     with pytest.raises(UserError, match=r"shares from 0 to 1 \(percent"):
         loaded(tmp_path / "a.csv", table.assign(arc=100 * table["arc"]))

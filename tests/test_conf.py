@@ -39,6 +39,12 @@ def test_every_choice_of_fitting_composes(composed: Compose, choice: str) -> Non
     assert config.law.name in LAWS | STAGED
 
 
+def test_mappings_take_any_name(composed: Compose) -> None:
+    for given in ("runs.columns={tokens: D}", "+runs.columns={tokens: D}", "runs.columns.tokens=D"):
+        config: FitConfig = to_dataclass(composed("runs=csv", "runs.path=x.csv", given, name="fit"))
+        assert config.runs.columns == {"tokens": "D"}
+
+
 @pytest.mark.parametrize("choice", [f"{g}={name}" for g in ("data", "tokenizer") for name in options(g)])
 def test_every_choice_of_preparing_composes(composed: Compose, choice: str) -> None:
     with initialize_config_dir(str(CONF)):

@@ -28,7 +28,7 @@ def test_any_loss_column_is_fitted(script: Script, tmp_path: Path) -> None:
     frame = runs.frame.drop(columns=["excluded"])
     frame.assign(loss=loss, wiki=1.1 * loss, loss_c4=0.9 * loss).to_csv(path, index=False)
     irreducible = known.parameters["E"]
-    assert f"E = {1.1 * irreducible:.6g} nats" in fit_of(script, path, "+runs.columns={loss: wiki}")
+    assert f"E = {1.1 * irreducible:.6g} nats" in fit_of(script, path, "runs.columns={loss: wiki}")
     assert f"E = {0.9 * irreducible:.6g} nats" in fit_of(script, path, "runs.loss=c4")
     with pytest.raises(UserError, match="further losses are c4"):
         load_runs("csv", path=path, loss="c5")
@@ -50,7 +50,7 @@ def other(corpora: Path, tmp_path: Path) -> str:
 
 def test_further_held_out_sets_are_measured(sweep: Sweep, outputs: Path, other: str) -> None:
     """The training corpus named once more gives the same losses; another one its own."""
-    done = sweep("shape=16x1", f"+validation.further={{same: text-bytes, stormy: {other}}}")
+    done = sweep("shape=16x1", f"validation.further={{same: text-bytes, stormy: {other}}}")
     assert done.returncode == 0, done.stderr
     runs = load_runs("mlflow", uri=f"sqlite:///{outputs}/mlflow.db", experiment="tiny")
     np.testing.assert_array_equal(runs.frame["loss_same"], runs.frame["loss"])
@@ -63,6 +63,6 @@ def test_further_held_out_sets_are_measured(sweep: Sweep, outputs: Path, other: 
     ("further", "said"), [("{x: nowhere}", "there is no prepared corpus"), ("{x-y: text-bytes}", "no name of a loss")]
 )
 def test_a_further_set_that_is_not_there_is_refused(further: str, said: str, sweep: Sweep) -> None:
-    done = sweep("shape=16x1", f"+validation.further={further}")
+    done = sweep("shape=16x1", f"validation.further={further}")
     assert done.returncode == 2
     assert said in done.stderr

@@ -239,6 +239,24 @@ def test_a_named_unit_is_the_column_s_own(tmp_path: Path, column: str, factors: 
 
 
 @pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ("N", "D", "final_loss"),
+            "N, D, final_loss; map them: 'runs.columns={params: N, tokens: D, loss: final_loss}'",
+        ),
+        (("size", "D", "d"), "size, D, d; map them: 'runs.columns={params: COLUMN, tokens: COLUMN, loss: COLUMN}'"),
+    ],
+)
+def test_a_file_s_own_columns_are_said(tmp_path: Path, names: tuple[str, ...], message: str) -> None:
+    path = tmp_path / "mine.csv"
+    frame()[["params", "tokens", "loss"]].set_axis(list(names), axis=1).to_csv(path, index=False)
+    with pytest.raises(UserError) as refused:
+        load_runs("csv", path=path)
+    assert str(refused.value) == f"path={path}: no column params, tokens, loss; the file has {message}"
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"columns": {"tokens": "X"}}, "tokens=X, but the file has run, width"),

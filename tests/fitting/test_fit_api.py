@@ -265,6 +265,16 @@ def test_a_frame_is_made_a_table() -> None:
         fit(frame(loss=[-1.0] * 12))
 
 
+def test_sizes_that_are_hardly_counted_one_by_one_are_flagged() -> None:
+    whole = frame(36)
+    flags = fit(whole.assign(params=whole["params"] / 1e6, tokens=whole["tokens"] / 1e9)).flags
+    assert {flag.split(": ")[0] for flag in flags} - {flag.split(": ")[0] for flag in fit(whole).flags} == {
+        "small_params",
+        "small_tokens",
+    }
+    assert any(flag.endswith("are they in millions? give 'runs.units={params: M}'") for flag in flags)
+
+
 def test_row_order_changes_nothing() -> None:
     table = frame(36).assign(loss=frame(36)["loss"] * np.exp(0.01 * np.random.default_rng(1).normal(size=36)))
     shuffled = table.sample(frac=1.0, random_state=2)
@@ -275,7 +285,9 @@ def test_saved_fits_load_back(small: RunsTable, tmp_path: Path) -> None:
     result = fit(small, law="params_tokens", holdouts=["largest"], sensitivity=True)
     assert result.save(tmp_path) == tmp_path / "fit.json"
     assert list(tmp_path.iterdir()) == [tmp_path / "fit.json"]
-    back = load_fit(tmp_path)
+    assert result.save(tmp_path / "mine", small) == tmp_path / "mine" / "fit.json"
+    assert RunsTable.read(tmp_path / "mine" / "runs.parquet").hash == small.hash
+    back = load_fit(tmp_path / "mine")
     assert back == result
     assert (back.predict(small) == result.predict(small)).all()
     content = json.loads((tmp_path / "fit.json").read_text(), parse_constant=pytest.fail)

@@ -30,9 +30,7 @@ def fits(outputs: Path) -> Path:
     folder = outputs / "fits"
     for age, law in enumerate(("params_tokens", "interaction", "width_depth_params_tokens", "steps_batch")):
         one = folder / f"{law}-000000"
-        one.mkdir(parents=True)
-        fitted(law, refits=30).save(one)
-        table().to_parquet(one / "runs.parquet")
+        fitted(law, refits=30).save(one, table())
         os.utime(one / "fit.json", (1e9 - age, 1e9 - age))
     return folder
 
@@ -65,6 +63,9 @@ def test_a_budget_has_its_table_yaml_and_command(fits: Path, script: Script, out
     answer = Problem.of(fitted("interaction", refits=30), table()).best(1e21)
     assert f"train it:  SHAPELAW_SUITE=gemstones python train.py {' '.join(answer.overrides)}" in done.stdout
     assert answer.domain in done.stdout
+    passed = fits / "params_tokens-000000"  # newer still
+    assert f"the newer fit {passed.name} was passed over, as its law has no width and depth" in done.stdout
+    assert f"give fit={passed} space=params" in done.stdout
     written = OmegaConf.to_container(OmegaConf.load(next((outputs / "prescriptions").iterdir())))
     assert isinstance(written, dict)
     assert written["values"] == pytest.approx(dict(answer.values))
@@ -101,6 +102,10 @@ BAD = [
     (["budget=1e21", "rules.width_max=128"], "no shape of"),
     (["budget=1e21", "fit=FITS/old-000000"], "version 0 of the schema"),
     (["budget=1e21", "fit=FITS/none"], "no such fit"),
+    (
+        ["budget=1e21", "fit=FITS/../alone"],
+        "alone: there is no runs.parquet beside fit.json; save the fit with its runs",
+    ),
     (["budget=1e21", "loss=2.5"], "give exactly one"),
     ([], "give exactly one"),
     (["tokens=1e10"], "give both"),
@@ -131,6 +136,7 @@ def test_bad_input_is_said_in_one_line(fits: Path, prescribe: Prescribe) -> None
     old.mkdir()
     content = json.loads((fits / "interaction-000000" / "fit.json").read_text()) | {"version": 0}
     (old / "fit.json").write_text(json.dumps(content))
+    fitted("interaction").save(fits.parent / "alone")
     for arguments, message in BAD:
         code, _, said = prescribe(*(one.replace("FITS", str(fits)) for one in arguments))
         assert code == 2

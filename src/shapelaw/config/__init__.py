@@ -48,7 +48,6 @@ from shapelaw.config.training import (
 )
 from shapelaw.config.values import (
     AUTO,
-    THREADS_MAX,
     BatchScaling,
     Keep,
     LrRule,
@@ -72,7 +71,6 @@ from shapelaw.secrets import refuse_passwords
 
 __all__ = [
     "AUTO",
-    "THREADS_MAX",
     "AttentionConfig",
     "BatchScaling",
     "BootstrapConfig",
@@ -133,13 +131,28 @@ __all__ = [
 
 def store_schemas() -> None:
     """Register the schemas that the scripts' configurations in conf/ start from."""
-    store = ConfigStore.instance()
-    store.store(name="train_schema", node=TrainConfig, replace=True)
-    store.store(name="coordinates_schema", node=CoordinatesConfig, replace=True)
-    store.store(name="prepare_schema", node=PrepareConfig, replace=True)
-    store.store(name="fit_schema", node=FitConfig, replace=True)
-    store.store(name="prescribe_schema", node=PrescribeConfig, replace=True)
-    store.store(name="report_schema", node=ReportConfig, replace=True)
+    schemas = {
+        "train": TrainConfig,
+        "coordinates": CoordinatesConfig,
+        "prepare": PrepareConfig,
+        "fit": FitConfig,
+        "prescribe": PrescribeConfig,
+        "report": ReportConfig,
+    }
+    for name, schema in schemas.items():
+        node = OmegaConf.structured(schema)
+        _open_mappings(node)
+        ConfigStore.instance().store(name=f"{name}_schema", node=node, replace=True)
+
+
+def _open_mappings(node: DictConfig) -> None:
+    """Let a schema's mappings take any name: Hydra closes whatever lies below the root, and would want a + before the key."""
+    for key in map(str, node):
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and is_dataclass(OmegaConf.get_type(child)):
+            _open_mappings(child)
+        elif isinstance(child, DictConfig):
+            OmegaConf.set_struct(child, False)
 
 
 def to_dataclass(config: DictConfig) -> Any:

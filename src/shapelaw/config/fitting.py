@@ -23,10 +23,10 @@ class RunsConfig:
     """mlflow: name of the experiment (a suite's name)."""
     path: str | None = None
     """csv: a CSV, Parquet or JSON-lines file."""
-    columns: dict[str, str] | None = None
-    """csv: canonical name -> name in the file."""
-    units: dict[str, Any] | None = None
-    """csv: canonical name -> factor or named unit."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """csv: canonical name -> name in the file, such as {tokens: D}."""
+    units: dict[str, Any] = field(default_factory=dict)
+    """csv: canonical name -> factor or named unit, such as {tokens: B}."""
     loss: str | None = None
     """mlflow, csv: NAME of a further loss (the column loss_NAME, the metric val/NAME/loss) that is fitted in place of loss."""
     bad_rows: str = "raise"

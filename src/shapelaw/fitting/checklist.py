@@ -37,6 +37,8 @@ POINTS = (
 _PACKAGES = ("shapelaw", "numpy", "scipy", "pandas", "numba")
 FEW_RUNS = 10
 """Below this many, resampling runs says little."""
+SMALL = 1e4
+"""Largest params, or tokens, of a table below which they are hardly counted one by one."""
 ROUNDING = 1e-6
 """Share of an interval's end by which refits that end at one optimum may differ."""
 _ABSENT = "not asked for in this fit"
@@ -185,6 +187,13 @@ def table_flags(runs: RunsTable, bootstrap: BootstrapOptions | None) -> tuple[st
         rows = _flagged_rows(runs, column)
         if isinstance(rows, dict) and rows["rows_kept"]:
             flags.append(f"{flag}: {rows['rows_kept']} kept rows are {what}")
+    for name, unit, what in (("params", "M", "millions"), ("tokens", "B", "billions")):
+        smallest, largest = runs.ranges()[name]
+        if largest < SMALL:
+            flags.append(
+                f"small_{name}: {name} are {smallest:g} to {largest:g}: are they in {what}? give "
+                f"'runs.units={{{name}: {unit}}}'"
+            )
     runs_kept = runs.kept["run"].nunique()
     if bootstrap and bootstrap.by == "runs" and runs_kept < FEW_RUNS:
         flags.append(f"few_runs: {runs_kept} runs are few to resample: intervals are rough; kind=expanded widens them")

@@ -25,6 +25,9 @@ SCHEMA = "shapelaw.fit"
 SCHEMA_VERSION = 1
 """Of fit.json; documented in docs/fit_json.md, and raised by every change that an older reader would misread."""
 
+RUNS_FILE = "runs.parquet"
+"""Beside a fit.json: the table that was fitted."""
+
 
 @dataclass(frozen=True)
 class FitResult:
@@ -83,11 +86,21 @@ class FitResult:
         columns = runs.columns_for(law, self.settings["counting"], self.settings["flops"])
         return law.predict(self.parameters, columns)
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write fit.json (aside, then renamed, sealed); a folder gets a file of that name."""
+    def save(self, path: str | os.PathLike[str], runs: RunsTable | None = None) -> Path:
+        """Write fit.json (aside, then renamed, sealed), and beside it runs.parquet, which prescriptions read.
+
+        Args:
+            path: a folder, made where there is none, or a file whose name ends in .json.
+            runs: the table that was fitted; None leaves its file out.
+
+        Returns:
+            the written fit.json.
+        """
         target = Path(path)
-        target = target / "fit.json" if target.is_dir() else target
+        target = target if target.suffix == ".json" else target / "fit.json"
         target.parent.mkdir(parents=True, exist_ok=True)
+        if runs is not None:
+            runs.to_parquet(target.with_name(RUNS_FILE))
         content = {"schema": SCHEMA, "version": SCHEMA_VERSION} | dataclasses.asdict(self)
         write_sealed(target, plain(content))
         return target
@@ -122,7 +135,7 @@ def load_fit(path: str | os.PathLike[str]) -> FitResult:
     source = Path(path)
     source = source / "fit.json" if source.is_dir() else source
     if not source.is_file():
-        raise UserError(f"path={path}: no such fit; write one by fit(...).save(path) or fit.py")
+        raise UserError(f"path={path}: no such fit; write one by fit(...).save(path, runs) or fit.py")
     content = read_json(source)
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise UserError(f"path={path}: is no fit (schema {SCHEMA} is missing)")

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from shapelaw.fitting.residuals import information_criteria
-from shapelaw.fitting.result import FitResult, load_fit
+from shapelaw.fitting.result import RUNS_FILE, FitResult, load_fit
 from shapelaw.laws import get_law
 from shapelaw.laws.base import EXPONENT
 from shapelaw.runs import RunsTable
@@ -63,7 +63,7 @@ def _row(label: str, result: FitResult, folder: Path) -> dict[str, str]:
         row["interval"] = f"{low:.3f} to {high:.3f}"
     if result.law is None:
         return row | {"folder": folder.name}
-    runs = RunsTable.read(folder / "runs.parquet")
+    runs = RunsTable.read(folder / RUNS_FILE)
     residuals = np.log(runs.target(get_law(result.law))) - np.log(result.predict(runs))
     aic, bic = information_criteria(residuals, result.settings["delta"], len(result.parameters))
     row |= {"AIC": f"{aic:.0f}", "BIC": f"{bic:.0f}"}

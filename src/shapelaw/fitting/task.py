@@ -18,7 +18,7 @@ from shapelaw.errors import UserError
 from shapelaw.fitting.fit import fit
 from shapelaw.fitting.holdout import Holdout
 from shapelaw.fitting.objective import check_delta
-from shapelaw.fitting.result import SCHEMA_VERSION, FitResult, load_fit
+from shapelaw.fitting.result import RUNS_FILE, SCHEMA_VERSION, FitResult, load_fit
 from shapelaw.fitting.staged.pipeline import StagedOptions
 from shapelaw.fitting.summary import show
 from shapelaw.fitting.views import LOG10_DELTA, fits
@@ -208,7 +208,6 @@ def _job(asked: FitConfig, runs: RunsTable) -> Job:
 def _record(asked: FitConfig, runs: RunsTable, result: FitResult, folder: Path) -> FitResult:
     """Write the fit, its table and its figures, then track them; fit.json comes last, so that it marks a whole fit."""
     folder.mkdir(parents=True, exist_ok=True)
-    runs.to_parquet(folder / "runs.parquet")
     figures = []
     if asked.plots and result.law is not None:
         from shapelaw.figures import accuracy, fit
@@ -219,7 +218,7 @@ def _record(asked: FitConfig, runs: RunsTable, result: FitResult, folder: Path) 
         from shapelaw.figures.staged import draw as draw_stages
 
         figures += draw_stages(runs, result, folder)
-    result.save(folder)
+    result.save(folder, runs)
     if asked.tracker.name != "none":
         _track(asked, runs, result, folder, figures)
     return result
@@ -251,7 +250,7 @@ def _track(asked: FitConfig, runs: RunsTable, result: FitResult, folder: Path, f
     store = Store(settings.uri, settings.artifacts, EXPERIMENT, settings.experiment_id)
     tracker = MlflowTracker(store, info, folder, settings.finish_seconds)
     tracker.log(_metrics(result), 0)
-    for path in (folder / "fit.json", folder / "runs.parquet", *figures):
+    for path in (folder / "fit.json", folder / RUNS_FILE, *figures):
         tracker.artifact(path)
     tracker.finish("FINISHED")
     tracker.close()

@@ -21,7 +21,7 @@ from shapelaw.config import PrescribeConfig, to_dataclass, whole
 from shapelaw.counting import FLOPS_CONVENTIONS
 from shapelaw.errors import UserError
 from shapelaw.files import write_text
-from shapelaw.fitting.result import FitResult, load_fit, plain
+from shapelaw.fitting.result import RUNS_FILE, FitResult, load_fit, plain
 from shapelaw.laws import STAGED
 from shapelaw.lr_rules import DEFAULT_PATCH, DepthPatch
 from shapelaw.prescribe.answer import Prescription
@@ -105,7 +105,8 @@ def prescribe_size(config: DictConfig) -> float:
 def answer(asked: PrescribeConfig) -> Answers:
     """Everything that a configuration asks for."""
     by_batch = asked.batch_tokens is not None or asked.params is not None
-    path = Path(asked.fit) if asked.fit else newest_fit(Path(asked.outputs_dir) / "fits", by_batch=by_batch)
+    fits = Path(asked.outputs_dir) / "fits"
+    path, passed = (Path(asked.fit), None) if asked.fit else newest_fit(fits, by_batch=by_batch)
     fit, runs = read(path)
     if fit.law in STAGED:
         found = answer_steps_batch(asked, fit, runs)
@@ -118,6 +119,12 @@ def answer(asked: PrescribeConfig) -> Answers:
         )
     problem = problem_of(asked, fit, runs)
     main = _main(asked, problem)
+    if passed:
+        note = (
+            f"the newer fit {passed.name} was passed over, as its law has no width and depth; for its own answer give "
+            f"fit={passed} space=params"
+        )
+        main = dataclasses.replace(main, notes=(*main.notes, note))
     tables: dict[str, pd.DataFrame] = {}
     if asked.budget is not None:
         tables |= _studies(asked, problem, main)
@@ -137,19 +144,21 @@ def _trains(found: StepBatchAnswer, runs: RunsTable) -> str:
     return f"SHAPELAW_SUITE={kept['suite'].iloc[0]} python train.py sweeps=step_batch {sizes} {spent}"
 
 
-def newest_fit(folder: Path, *, by_batch: bool = False) -> Path:
-    """The newest fit whose law has width and depth, or of a law with batches.
+def newest_fit(folder: Path, *, by_batch: bool = False) -> tuple[Path, Path | None]:
+    """The newest fit whose law has width and depth, or of a law with batches; and a newer one of size and tokens, if any.
 
     Raises:
         UserError: if there is none; it says what was passed over.
     """
-    passed = []
+    passed: list[str] = []
+    of_size: Path | None = None
     for path in sorted(folder.glob("*/fit.json"), key=lambda path: path.stat().st_mtime, reverse=True):
         try:
             law = law_of(load_fit(path))
             if law.name in STAGED if by_batch else reads_shapes(law):
-                return path.parent
+                return path.parent, of_size
             passed.append(path.parent.name)
+            of_size = of_size or (path.parent if law.name not in STAGED else None)
         except UserError:  # an older version, or no law of the loss
             passed.append(path.parent.name)
     have = f"; it holds {', '.join(passed[:5])}, without one" if passed else ""
@@ -172,7 +181,12 @@ def read(path: Path) -> tuple[FitResult, RunsTable]:
     """
     fit = load_fit(path)
     folder = path if path.is_dir() else path.parent
-    return fit, RunsTable.read(folder / "runs.parquet")
+    if not (folder / RUNS_FILE).is_file():
+        raise UserError(
+            f"fit={path}: there is no {RUNS_FILE} beside fit.json; save the fit with its runs, result.save(FOLDER, runs), "
+            "or make it by python fit.py"
+        )
+    return fit, RunsTable.read(folder / RUNS_FILE)
 
 
 def problem_of(asked: PrescribeConfig, fit: FitResult, runs: RunsTable) -> Problem:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from shapelaw.counting import params_total
 from shapelaw.errors import UserError
-from shapelaw.runs.columns import CANONICAL, as_numbers, is_canonical, rules_of
+from shapelaw.runs.columns import CANONICAL, REQUIRED, as_numbers, is_canonical, rules_of
 from shapelaw.runs.table import RunsTable
 from shapelaw.shapes import HEAD_SIZE
 
@@ -22,6 +22,12 @@ _READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".parquet": pd.read_parquet,
     ".jsonl": lambda path: pd.read_json(path, lines=True),
 }
+USUAL = {
+    "params": ("n", "n_params", "num_params", "parameters"),
+    "tokens": ("d", "n_tokens", "num_tokens", "training_tokens"),
+    "loss": ("l", "final_loss", "val_loss", "eval_loss", "validation_loss"),
+}
+"""Canonical name -> names, in small letters, by which files often hold it."""
 
 
 def from_file(
@@ -57,6 +63,7 @@ def from_file(
     if "params" not in frame and {"width", "depth", "vocab_size"} <= set(frame):
         frame = frame.assign(params=_counted(frame))
         about["params_counting"] = "total: counted from width, depth, vocab_size and head_size (128 where not named)"
+    _refuse_unmapped(path, frame, raw)
     return RunsTable.excluding_faults(frame, about) if exclude_faults else RunsTable(frame, about)
 
 
@@ -81,6 +88,23 @@ def _rename(raw: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
             raise UserError(f"columns: {ours}={theirs}, but the file has {', '.join(map(str, raw.columns))}")
     own = {str(name): name for name in raw.columns if is_canonical(str(name))}
     return pd.DataFrame({ours: raw[theirs] for ours, theirs in {**own, **columns}.items()})
+
+
+def _refuse_unmapped(path: str | os.PathLike[str], frame: pd.DataFrame, raw: pd.DataFrame) -> None:
+    """Raise what is missing, with the mapping that would name it as far as the file's own names tell."""
+    missing = [name for name in REQUIRED if name not in frame]
+    if missing:
+        mapping = ", ".join(f"{name}: {_likely(name, raw) or 'COLUMN'}" for name in missing)
+        raise UserError(
+            f"path={path}: no column {', '.join(missing)}; the file has {', '.join(map(str, raw.columns)) or 'none'}; map "
+            f"them: 'runs.columns={{{mapping}}}'"
+        )
+
+
+def _likely(name: str, raw: pd.DataFrame) -> str | None:
+    """The one column of the file that usually means this."""
+    found = [str(own) for own in raw.columns if str(own).lower() in USUAL.get(name, ())]
+    return found[0] if len(found) == 1 else None
 
 
 def _counted(frame: pd.DataFrame) -> NDArray[np.float64]:
@@ -117,7 +141,7 @@ def _with_error(frame: pd.DataFrame) -> pd.DataFrame:
     if ((shares < 0) | (shares > 1)).any():
         raise UserError(
             f"accuracy: {shares.min():g} to {shares.max():g}; allowed are shares from 0 to 1 (percent: "
-            "+runs.units={accuracy: 0.01})"
+            "runs.units={accuracy: 0.01})"
         )
     return frame.assign(error=1.0 - shares)
 

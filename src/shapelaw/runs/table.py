@@ -263,7 +263,7 @@ class RunsTable:
         if law.target not in self.kept:
             raise UserError(
                 f"law={law.name}: is fitted to accuracies, and the table has none; give runs=csv runs.path=FILE with a "
-                "column accuracy, or name it by +runs.columns={accuracy: NAME}"
+                "column accuracy, or name it by runs.columns={accuracy: NAME}"
             )
         return self.column(law.target, f"law={law.name}")
 
