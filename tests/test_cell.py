@@ -118,6 +118,7 @@ def test_tokens_are_rounded_as_asked(composed: Compose, rounding: str, steps: in
         ("shape.depth=0", ["shape.depth=0"]),
         ("lr_base=0", ["lr_base=0"]),
         ("seed=-1", ["seed=-1", "whole numbers from 0"]),
+        ("threads=100000", ["threads=100000", "whole numbers from 0 to 1,024"]),
         ("order_seed=-1", ["order_seed=-1"]),
         ("lr_base=nan", ["lr_base=nan"]),
         ("optim.beta1=2", ["optim.beta1=2"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import pytest
 from hydra_plugins.shapelaw_sweep.plugins import CellsConfig, LocalConfig, PlanConfig, SearchConfig, SlurmConfig
 from shapelaw.config import CoordinatesConfig, FitConfig, PrepareConfig, PrescribeConfig, ReportConfig, TrainConfig
 from shapelaw.config.help import field_docs, kind
-from support import ROOT, Script
+from support import ROOT, TINY, Script, Sweep
 
 SCHEMAS = (CoordinatesConfig, FitConfig, PrepareConfig, PrescribeConfig, ReportConfig, TrainConfig)
 
@@ -34,6 +35,11 @@ SCHEMAS = (CoordinatesConfig, FitConfig, PrepareConfig, PrescribeConfig, ReportC
         (["-m", "shape=glob(z*)"], ["shape=glob(z*)", "matches nothing", "16x1, 16x2, 32x1"]),
         (["-m", "shape=glob(*)", "lr_base=interval(1,2)"], ["interval", "hydra/sweeper=optuna"]),
         (["-m", "shape=glob(*)", "lr_base=1,2", "hydra.sweeper.pair=[[shape,lr_base]]"], ["differ in length"]),
+        (
+            ["-m", "shape=16x1,16x2", "lr_base=1,2", "seed=0,1", "hydra.sweeper.pair=[[shape,lr_base],[shape,seed]]"],
+            ["pair=[[shape,lr_base],[shape,seed]]", "shape is named twice", "one group"],
+        ),
+        (["-m", "shape=16x1,16x2", "hydra.sweeper.pair=[[]]"], ["hydra.sweeper.pair=[[]]", "empty"]),
         (["-m", "hydra/launcher=basic", "lr_base=5,2.5"], ["hydra/launcher=basic", "local, slurm, plan"]),
         (["-m", "hydra/sweeper=basic", "hydra/launcher=basic", "lr_base=-1"], ["lr_base=-1", "positive"]),
         (["-m", "hydra/sweeper=basic", "shape=glob(z*)"], ["no cell", "hydra/sweeper=cells"]),
@@ -41,7 +47,9 @@ SCHEMAS = (CoordinatesConfig, FitConfig, PrepareConfig, PrescribeConfig, ReportC
         (["sweeps=gemstones", "shape.width=20", "lr_base=5"], ["shape.width=20", "head_size=8"]),
         (["lr_base=5,2.5"], ["lr_base=5,2.5", "need -m"]),
         (["shape=glob(*)"], ["shape=glob(*)", "need -m"]),
-        (["lr_base=[1"], ["lr_base=[1", "KEY=VALUE"]),
+        (["lr_base=[1"], ["lr_base=[1", "no viable alternative", "KEY=VALUE"]),
+        (["lr_base=[5,2.5]"], ["lr_base=[5,2.5]", "written 5,2.5, without brackets"]),
+        (["shape=[16x1,32x1]"], ["shape=[16x1,32x1]", "written 16x1,32x1, without brackets"]),
         (["shape.width=20"], ["shape.width=20", "head_size=8"]),
         (["-m", "shape=16x1,16x2", "shape.width=20"], ["shape.width=20", "head_size=8"]),
         (["tokens=1000"], ["tokens=1000", "batch_tokens=128", "896 or 1024"]),
@@ -67,6 +75,38 @@ def test_bad_input(script: Script, outputs: Path, arguments: list[str], words: l
     assert done.stderr.startswith("shapelaw: ")
     assert all(word in done.stderr for word in words), done.stderr
     assert not outputs.exists()
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["hydra:", "  sweeper:", "    parms: {}"], ["sweeps/mine.yaml", "'parms'", "'params'"]),
+        (["lr_bas: 3"], ["sweeps/mine.yaml", "'lr_bas'", "Did you mean: 'lr_base'"]),
+        (["lr_base: abc"], ["sweeps/mine.yaml: lr_base", "'abc'", "Float"]),
+        (["suite:", "  name: x", " seed: 1"], ["sweeps/mine.yaml, line 4", "YAML", "indentation"]),
+        (["hydra.sweeper.params: {}"], ["sweeps/mine.yaml", "hydra.sweeper.params"]),
+        (["hydra: {sweeper: {params: {lr_base: [5, 2.5]}}}"], ["lr_base=[5,2.5]", "written 5,2.5, without brackets"]),
+        (["hydra: {sweeper: {params: {shape: [16x1, 32x1]}}}"], ["shape=", "written 16x1,32x1, without brackets"]),
+        (["hydra: {sweeper: {params: {optim: {beta1: 0.9}}}}"], ["params.optim", "optim.NAME: VALUES"]),
+        (["hydra: {sweeper: {params: {lr_base: null}}}"], ["lr_base=null", "not Optional"]),
+        (
+            ["hydra: {sweeper: {params: {shape: '${suite.shapes}'}}}"],
+            ["params.shape", "'suite.shapes' not found", "name a"],
+        ),
+        ([], ["sweeps/mine.yaml", "first line # @package _global_"]),
+    ],
+)
+def test_mistakes_in_a_sweep_s_file(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str], words: list[str]
+) -> None:
+    """A suite's folder may hold sweeps of its own."""
+    suite = shutil.copytree(TINY, tmp_path / "tiny")
+    (suite / "sweeps").mkdir()
+    (suite / "sweeps" / "mine.yaml").write_text("\n".join(["# @package _global_" if lines else "", *lines, ""]))
+    monkeypatch.setenv("SHAPELAW_SUITE", str(suite))
+    done = sweep("-m", "sweeps=mine")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
 
 
 def test_output_that_nobody_reads_any_more_is_no_error(outputs: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from shapelaw.cell_state import Status, read_state
 from shapelaw.config import (
+    THREADS_MAX,
     BatchScaling,
     Keep,
     LrRuleConfig,
@@ -353,7 +354,7 @@ def _check_values(config: TrainConfig) -> None:
     switch("compile", config.compile)
     whole("devices", config.devices)
     whole("num_nodes", config.num_nodes)
-    whole("threads", config.threads, 0)
+    whole("threads", config.threads, 0, THREADS_MAX)
     whole("tracker.log_every_steps", config.tracker.log_every_steps)
     whole("noise.every_steps", config.noise.every_steps, 0)
     whole("noise.average", config.noise.average)

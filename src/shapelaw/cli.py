@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+import yaml
 from hydra.conf import HydraConf
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -100,8 +103,12 @@ class _Entry:
 
 
 def _check_single(chosen: HydraConf) -> None:
-    """One run of a named sweep is asked for by a value of every key that it sweeps: its lists wait for -m."""
-    given = [line.lstrip("+~").partition("=")[0] for line in chosen.overrides.task]
+    """One run has one choice of every group; of a named sweep, it is asked for by a value of every key that is swept."""
+    from shapelaw.sweep.cells import refuse_lists
+
+    overrides = OverridesParser.create().parse_overrides(list(chosen.overrides.task))
+    refuse_lists(overrides, GlobalHydra.instance().config_loader().get_group_options)
+    given = [override.key_or_group for override in overrides]
     left = [
         key
         for key in chosen.sweeper.get("params") or {}
@@ -144,7 +151,10 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, MissingConfigException):
         return _missing(error)
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: not an override ({_line(error)}); write KEY=VALUE, quoted for the shell"
+        reason = re.sub(r"^Error when parsing index: .*\n", "", str(error)).partition("\n")[0]
+        return f"{error.override}: not an override ({reason}); write KEY=VALUE, quoted for the shell"
+    if isinstance(error, yaml.YAMLError):
+        return _yaml(error)
     if swept := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.+)'", str(error)):
         return f"{swept[1]}: several values need -m; give it, or one value"
     if isinstance(error, ValueError) and str(error).startswith("Config group override"):
@@ -156,9 +166,8 @@ def explain(error: BaseException) -> str | None:
 
 def _composition(error: BaseException) -> str:
     """What was wrong with an override, with the nearest right key."""
-    site = re.match(r"In '(hydra/launcher/[^']+)': \w+ raised while composing config:\n(.+)", str(error))
-    if site:
-        return f"{site[1]}.yaml: {site[2]}"
+    if inside := re.match(r"In '([^']+)': \w+ raised while composing config:\n(.+)", str(error)):
+        return _in_file(inside[1], inside[2], re.search(r"full_key: (\S+)", str(error)))
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
     key = str(getattr(cause, "full_key", None) or "") or _quoted(str(error))
     text = _line(cause)
@@ -168,7 +177,31 @@ def _composition(error: BaseException) -> str:
         return f"{key}: there is no such key{_nearest(key)}; see them all with --help"
     if "Could not override" in str(error):
         return f"{_line(error)} {text}" if text not in _line(error) else _line(error)
-    return f"{key + ': ' if key and key not in text else ''}{text}; give a value of that type"
+    given = re.match(r"Error merging override (.+)", str(error))
+    place = given[1] if given else key if key not in text else ""
+    return f"{place + ': ' if place else ''}{text.rstrip('.')}; {_remedy(text)}"
+
+
+def _in_file(file: str, what: str, key: re.Match[str] | None) -> str:
+    """What was wrong in a file of a group, with its key where Hydra's own line leaves it out."""
+    if what.startswith(f"Key '{file.partition('/')[0]}' not in"):
+        return f"{file}.yaml: its keys are taken for those of a group; make its first line # @package _global_"
+    place = f"{file}.yaml: {key[1]}" if key and key[1] not in what else f"{file}.yaml"
+    return f"{place}: {what}; see all keys and their types with --help"
+
+
+def _remedy(text: str) -> str:
+    """What to do about a value that is none of its key's."""
+    if several := re.match(r"Value '\[(.+)\]' of type 'list'", text):
+        return f"several values are written {several[1].replace(', ', ',')}, without brackets, and need -m"
+    return "name a key that there is" if text.startswith("Interpolation key") else "give a value of that type"
+
+
+def _yaml(error: yaml.YAMLError) -> str:
+    """Where a file is no YAML."""
+    mark: yaml.Mark | None = getattr(error, "problem_mark", None)
+    found = f"{mark.name}, line {mark.line + 1}: {getattr(error, 'problem', '')}" if mark else str(error)
+    return f"{found}; correct the file's YAML there: its indentation, quotes and brackets"
 
 
 def _missing(error: MissingConfigException) -> str:

@@ -26,6 +26,15 @@ def test_many_cells_are_shared_out_in_order(monkeypatch: pytest.MonkeyPatch) -> 
     assert {config.process for config in few} == {os.getpid()}
 
 
+def test_cells_are_composed_where_no_process_is_bound_to_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS, which has no sched_getaffinity."""
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    configs = compose_all(compose, LINES, 0)
+    assert [config.number for config in configs] == list(range(70))
+    assert os.getpid() not in {config.process for config in configs}
+
+
 def test_the_first_wrong_cell_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     def picky(number: int, overrides: list[str]) -> DictConfig:
         if number >= 40:

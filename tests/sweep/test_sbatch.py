@@ -117,6 +117,8 @@ def test_time_grows_with_the_nodes(composed: Compose) -> None:
 def test_a_batch_that_cannot_be_split_is_refused() -> None:
     with pytest.raises(UserError, match=r"resources.nodes=3.*do not divide its batch of 8 sequences"):
         resources_of(job("a", splits=8, nodes=3), SlurmSettings())
+    with pytest.raises(UserError, match=r"a: takes one process.* 4 .*hydra.launcher.tasks_per_node=1"):
+        resources_of(job("a", splits=0), SlurmSettings(gpus_per_node=4))
     with pytest.raises(UserError, match=r"hydra.launcher.pack=2: only cells of one node"):
         resources_of(job("a", splits=8, nodes=2), SlurmSettings(pack=2))
 

@@ -123,8 +123,7 @@ def test_a_broken_guard_is_noticed(tmp_path: Path, name: str) -> None:
     assert text.count(whole) == 1, f"{file} reads otherwise now: bring this test up to date"
     path.write_text(text.replace(whole, broken))
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-n", "0", str(ROOT / test)]
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(source)}, capture_output=True, text=True, check=False
-    )
+    environment = {**os.environ, "PYTHONPATH": str(source), "PYTEST_ADDOPTS": ""}  # the caller's would come on top
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stdout  # 1: tests ran, and some failed
     assert "1 failed" in done.stdout

@@ -112,10 +112,14 @@ class CellsSweeper(Sweeper):
 
     def parsed(self, arguments: list[str]) -> list[Override]:
         """The named sweep's overrides and the command line's."""
+        from shapelaw.sweep.cells import refuse_lists
+
         assert self.hydra_context is not None
-        lines = [f"{key}={value}" for key, value in self.params.items()]
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        return parser.parse_overrides([*lines, *arguments])
+        loader = self.hydra_context.config_loader
+        lines = [_line(key, value) for key, value in self.params.items()]
+        overrides = OverridesParser.create(config_loader=loader).parse_overrides([*lines, *arguments])
+        refuse_lists(overrides, loader.get_group_options)
+        return overrides
 
     def cells(self, overrides: list[Override]) -> list[list[str]]:
         """The overrides of every cell."""
@@ -130,6 +134,13 @@ class CellsSweeper(Sweeper):
             glob.exclude = [*glob.exclude, *self.unglobbed.get(group, [])]
         options = {group: loader.get_group_options(group, results_filter=ObjectType.CONFIG) for group in globs}
         return expand(overrides, self.pair, options)
+
+
+def _line(key: str, value: Any) -> str:
+    """The override that a named sweep's file means by a key and its values."""
+    if OmegaConf.is_dict(value):
+        raise UserError(f"hydra.sweeper.params.{key}: holds keys of its own; give each in one word, {key}.NAME: VALUES")
+    return f"{key}={'null' if value is None else value}"
 
 
 class SearchSweeper(CellsSweeper):

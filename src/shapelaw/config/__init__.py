@@ -48,6 +48,7 @@ from shapelaw.config.training import (
 )
 from shapelaw.config.values import (
     AUTO,
+    THREADS_MAX,
     BatchScaling,
     Keep,
     LrRule,
@@ -71,6 +72,7 @@ from shapelaw.secrets import refuse_passwords
 
 __all__ = [
     "AUTO",
+    "THREADS_MAX",
     "AttentionConfig",
     "BatchScaling",
     "BootstrapConfig",

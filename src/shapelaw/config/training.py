@@ -333,7 +333,7 @@ class TrainConfig(PlacesConfig):
     """Nodes of one run."""
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
     threads: int = 1
-    """CPU threads of one run; 0 leaves torch's own choice."""
+    """CPU threads of one run, at most 1,024; 0 leaves torch's own choice."""
     progress: bool = True
     """Whether a single run draws a progress bar."""
 

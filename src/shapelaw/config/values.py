@@ -9,15 +9,21 @@ from enum import Enum
 from shapelaw.errors import UserError
 
 
-def whole(key: str, value: float, minimum: int = 1) -> int:
-    """`value` as a whole number of at least `minimum`.
+def whole(key: str, value: float, minimum: int = 1, maximum: int | None = None) -> int:
+    """`value` as a whole number of at least `minimum`, and at most `maximum` if there is one.
 
     Raises:
-        UserError: naming the key, for fractions, infinities and smaller numbers.
+        UserError: naming the key, for fractions, infinities and numbers out of the range.
     """
-    if not math.isfinite(value) or value != int(value) or value < minimum:
-        raise UserError(f"{key}={value:g}: allowed are whole numbers from {minimum:,}; give one")
+    above = maximum is not None and value > maximum
+    if not math.isfinite(value) or value != int(value) or value < minimum or above:
+        most = "" if maximum is None else f" to {maximum:,}"
+        raise UserError(f"{key}={value:g}: allowed are whole numbers from {minimum:,}{most}; give one")
     return int(value)
+
+
+THREADS_MAX = 1024
+"""More than any node has cores; of far more, libraries fail to reserve the memory and end the process without a word."""
 
 
 def positive(key: str, value: float) -> float:

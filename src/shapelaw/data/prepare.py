@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import itertools
-import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -12,6 +11,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from shapelaw.cores import cores
 from shapelaw.data import documents as docs
 from shapelaw.data.corpus import check_sizes
 from shapelaw.data.documents import SPLITS, VAL, Document, batched
@@ -243,7 +243,7 @@ def _request(source: Source, tokenizer: TokenizerChoice, val_fraction: float, sh
 
 def _checked_workers(workers: int | None) -> int:
     if workers is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return cores()
     if workers < 1:
         raise UserError(f"workers={workers}: allowed are whole numbers from 1, or null for one a core")
     return workers

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 
 from hydra.core.override_parser.types import Override, ValueType
 
@@ -21,13 +22,34 @@ def expand(
         options: allowed values of the groups that are swept by glob, for the message.
 
     Raises:
-        UserError: if a sweep has no values, a pair names a key that is not swept, or its members differ in length.
+        UserError: if a sweep has no values, a pair names a key that is not swept or is named elsewhere, or its members differ
+            in length.
     """
     axes = {override.get_key_element().lstrip("+~"): _values(override, options) for override in overrides}
+    paired = Counter(key for pair in pairs for key in pair)
+    _check_apart(pairs, paired)
     blocks = [_zip(pair, axes) for pair in pairs]
-    paired = {key for pair in pairs for key in pair}
     blocks += [[[value] for value in values] for key, values in axes.items() if key not in paired]
     return [list(itertools.chain(*choice)) for choice in itertools.product(*blocks)]
+
+
+def refuse_lists(overrides: Iterable[Override], options: Callable[[str], Sequence[str]]) -> None:
+    """Hydra merges all the choices of a group that stand in brackets into one configuration, in which the last counts.
+
+    Args:
+        overrides: parsed.
+        options: the choices of a group; none of a key that is no group.
+
+    Raises:
+        UserError: for the first such override.
+    """
+    for override in overrides:
+        value = override.value()
+        if isinstance(value, list) and options(override.key_or_group):
+            raise UserError(
+                f"{override.input_line}: a group has one choice at a time; several are written "
+                f"{','.join(map(str, value))}, without brackets, and need -m"
+            )
 
 
 def _values(override: Override, options: dict[str, list[str]]) -> list[str]:
@@ -51,6 +73,16 @@ def _allowed(override: Override, options: dict[str, list[str]]) -> str:
     if not names:
         return f"there is no group {override.key_or_group}"
     return f"allowed for {override.key_or_group} are {', '.join(names)}"
+
+
+def _check_apart(pairs: Sequence[Sequence[str]], paired: Counter[str]) -> None:
+    """Every group has keys, and every key advances with one group."""
+    groups = ",".join(f"[{','.join(pair)}]" for pair in pairs)
+    given = f"hydra.sweeper.pair=[{groups}]"
+    if not all(pairs):
+        raise UserError(f"{given}: a group is empty; name the swept keys that advance together, or take it out")
+    if twice := [key for key, places in paired.items() if places > 1]:
+        raise UserError(f"{given}: {', '.join(twice)} is named twice; put all that advances with it into one group")
 
 
 def _zip(pair: Sequence[str], axes: dict[str, list[str]]) -> list[list[str]]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from omegaconf import DictConfig
+
+from shapelaw.cores import cores
 
 Compose = Callable[[int, list[str]], DictConfig]
 WORTH_FORKING = 32
@@ -31,7 +32,7 @@ def compose_all(compose: Compose, lines: Sequence[Sequence[str]], first: int) ->
         What `compose` raises, for the first list that it refuses.
     """
     cells = [(number, list(line)) for number, line in enumerate(lines, first)]
-    workers = min(len(os.sched_getaffinity(0)), len(cells) // (WORTH_FORKING // 2))
+    workers = min(cores(), len(cells) // (WORTH_FORKING // 2))
     with _uncollected():
         if workers < 2:
             return [compose(*cell) for cell in cells]

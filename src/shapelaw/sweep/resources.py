@@ -60,7 +60,12 @@ def resources_of(job: Job, site: SlurmSettings) -> Resources:
     tasks = resources.tasks
     if job.check_tasks:
         job.check_tasks(tasks)
-    elif tasks > 1 and (not job.splits or job.splits % tasks):
+    elif tasks > 1 and not job.splits:
+        raise UserError(
+            f"{job.label}: takes one process, and would get {tasks} ({resources.tasks_per_node} tasks a node); give "
+            "hydra.launcher.tasks_per_node=1, and hydra.launcher.gpus_per_node=0 unless it uses a GPU"
+        )
+    elif tasks > 1 and job.splits % tasks:
         raise UserError(
             f"{job.label}: resources.nodes={resources.nodes} with {resources.tasks_per_node} tasks a node are {tasks} "
             f"processes, which do not divide its batch of {job.splits} sequences; give resources.nodes or "
