@@ -44,9 +44,20 @@ def write_zstd(path: Path, data: str) -> None:
     path.write_bytes(zstandard.compress(data.encode()))
 
 
+def write_frames(path: Path, data: str) -> None:
+    """A frame for every line, as parallel compressors and appending writers make them."""
+    path.write_bytes(b"".join(zstandard.compress(line.encode()) for line in data.splitlines(keepends=True)))
+
+
 @pytest.mark.parametrize(
     ("name", "write"),
-    [("a.jsonl", write_plain), ("a.json.gz", write_gzip), ("a.jsonl.gz", write_gzip), ("a.jsonl.zst", write_zstd)],
+    [
+        ("a.jsonl", write_plain),
+        ("a.json.gz", write_gzip),
+        ("a.jsonl.gz", write_gzip),
+        ("a.jsonl.zst", write_zstd),
+        ("a.json.zstd", write_frames),
+    ],
 )
 def test_json_lines_are_read_back(tmp_path: Path, name: str, write: Callable[[Path, str], None]) -> None:
     write(tmp_path / name, json_lines(TEXTS))
@@ -174,6 +185,23 @@ def test_spec_knows_renamed_and_changed_files_but_not_where_they_lie(tmp_path: P
     assert TextSource((str(tmp_path / "two"),)).spec() != spec
     (tmp_path / "one" / "a.txt").rename(tmp_path / "one" / "b.txt")
     assert TextSource((str(tmp_path / "one"),)).spec() != spec
+
+
+def flushed(lines: int) -> bytes:
+    """A zstd frame whose writer flushed after every line."""
+    writer = zstandard.ZstdCompressor().compressobj()
+    flush = zstandard.COMPRESSOBJ_FLUSH_BLOCK
+    return b"".join(writer.compress(b'{"text": "a"}\n') + writer.flush(flush) for _ in range(lines)) + writer.flush()
+
+
+def test_a_file_cut_anywhere_is_damaged(tmp_path: Path) -> None:
+    """After whole lines, too, and in a later frame."""
+    frame = flushed(3)
+    for before in (b"", frame):
+        for end in range(1, len(frame)):
+            (tmp_path / "x.jsonl.zst").write_bytes(before + frame[:end])
+            with pytest.raises(UserError, match=r"x.jsonl.zst is damaged or cut short .*; fetch it again"):
+                texts_of(JsonSource((str(tmp_path),)))
 
 
 BAD_FILES: list[tuple[str, bytes, type[Any], str]] = [

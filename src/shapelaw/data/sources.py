@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import gzip
 import hashlib
+import io
 import json
 import os
 import zlib
@@ -280,25 +281,25 @@ def open_text(path: Path) -> TextIO:
     if path.suffix == ".gz":
         return gzip.open(path, "rt", encoding="utf-8")
     if path.suffix in (".zst", ".zstd"):
-        import zstandard
+        import pyarrow as pa
 
-        file: TextIO = zstandard.open(path, "rt", encoding="utf-8")
-        return file
+        # Arrow's reader says when the last frame is cut short; zstandard's own just ends there
+        return io.TextIOWrapper(pa.input_stream(path, compression="zstd"), encoding="utf-8")
     return open(path, encoding="utf-8")
 
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     """Turns what a damaged file raises into one line that names it."""
-    import zstandard
-
     try:
         yield
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path} is no {error.encoding} text (byte {error.start}: {error.reason}); leave it out or convert it"
         ) from error
-    except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as error:
+    except (EOFError, zlib.error, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the system's: gzip's and Arrow's have no number
+            raise
         raise UserError(f"{path} is damaged or cut short ({error}); fetch it again") from error
     except LookupError as error:
         raise UserError(f"encoding of the text files: {error}; name one that Python knows, such as utf-8") from error
