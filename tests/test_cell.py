@@ -88,6 +88,23 @@ def test_cooldown_branches_are_the_published_ones(composed: Compose, from_tokens
     assert (branch.first_step, branch.last_step) == (first, last)
 
 
+@pytest.mark.parametrize(
+    ("every", "wanted", "step"),
+    [("1024", 16, 16), ("1024", 17.5, 16), ("1024", 18, 16), ("1024", 18.5, 20), ("1024", 20, 20), ("1e30", 20, 20)],
+)
+def test_a_cooldown_branches_off_at_the_nearest_checkpoint(
+    composed: Compose, every: str, wanted: float, step: int
+) -> None:
+    """Of every 8 steps, or none on the way, and of the last of the 20."""
+    overrides = ("cooldown=linear10", f"checkpoint.every_tokens={every}", f"cooldown.from_tokens={128 * wanted}")
+    assert cell(composed, *overrides, "cooldown.fraction=0.5").first_step == step
+
+
+def test_a_schedule_s_cooldown_starts_before_its_end(composed: Compose) -> None:
+    branch = cell(composed, "schedule=wsd", "cooldown=linear10", "cooldown.from_tokens=2048", "cooldown.fraction=0.5")
+    assert branch.lr_at(branch.first_step) == pytest.approx(branch.lr_eff)
+
+
 def test_cooldown_continues_its_parent_and_ends_near_zero(composed: Compose) -> None:
     branch = cell(composed, "cooldown=linear10", "tokens=25600")
     assert branch.parent == cell(composed, "tokens=25600").identity
@@ -121,10 +138,29 @@ def test_tokens_are_rounded_as_asked(composed: Compose, rounding: str, steps: in
         ("threads=100000", ["threads=100000", "whole numbers from 0 to 1,024"]),
         ("order_seed=-1", ["order_seed=-1"]),
         ("lr_base=nan", ["lr_base=nan"]),
-        ("optim.beta1=2", ["optim.beta1=2"]),
+        ("optim.beta1=1", ["optim.beta1=1", "0 to below 1"]),
+        ("optim.eps=-1", ["optim.eps=-1", "finite numbers from 0"]),
+        ("accelerator=mps", ["accelerator=mps", "auto, cpu, gpu"]),
         ("schedule.warmup_tokens=-1", ["schedule.warmup_tokens"]),
         ("validation.every_tokens=0", ["validation.every_tokens=0"]),
+        ("schedule.decay_fraction=0.5", ["schedule=constant does not read it", "schedule=wsd"]),
+        ("schedule=cosine schedule.decay_fraction=0.5", ["schedule=cosine does not read it"]),
+        (
+            "schedule.final_factor=0.1",
+            ["schedule.final_factor=0.1", "schedule=wsd or schedule=cosine or schedule=linear"],
+        ),
+        ("validation.tokens=nan", ["validation.tokens=nan", "whole numbers from 1"]),
+        ("validation.tokens=0.5", ["validation.tokens=0.5"]),
         ("cooldown=linear10 cooldown.from_tokens=1e9", ["cooldown.from_tokens=1e+09", "2,560"]),
+        ("cooldown=linear10 cooldown.from_tokens=nan", ["cooldown.from_tokens=nan"]),
+        ("cooldown=linear10 cooldown.from_tokens=inf", ["cooldown.from_tokens=inf"]),
+        (
+            "cooldown=linear10 cooldown.from_tokens=256 checkpoint.every_tokens=1e30",
+            ["the run has them at 2,560 tokens"],
+        ),
+        ("cooldown=linear10 schedule=wsd", ["schedule=wsd has brought the rate to 0", "earlier cooldown.from_tokens"]),
+        ("cooldown=linear10 schedule=linear", ["schedule=linear has brought the rate to 0"]),
+        ("cooldown=linear10 schedule=cosine schedule.final_factor=0", ["schedule=cosine has brought the rate to 0"]),
     ],
 )
 def test_bad_values_are_refused_in_one_line(composed: Compose, override: str, words: list[str]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,21 +16,17 @@ from typing import Any
 
 from shapelaw.cell_state import Status, read_state
 from shapelaw.config import (
-    THREADS_MAX,
     BatchScaling,
-    Keep,
     LrRuleConfig,
     Rounding,
     ScheduleConfig,
     ScheduleKind,
     SpikePolicy,
     TrainConfig,
-    check_spikes,
+    check_values,
     corpus_dir,
     file_name,
-    or_auto,
     positive,
-    switch,
     whole,
 )
 from shapelaw.errors import UserError
@@ -174,7 +169,7 @@ def cell_of(config: TrainConfig, corpus_hash: str) -> Cell:
     """
     shape = Shape(config.shape.width, config.shape.depth, config.suite.head_size)
     check_heads(shape)
-    _check_values(config)
+    check_values(config)
     batch = whole("batch_tokens", config.batch_tokens)
     if batch % config.seq_len:
         raise UserError(
@@ -287,24 +282,36 @@ def further_folders(config: TrainConfig) -> dict[str, Path]:
 
 def _branch(config: TrainConfig, hot: Cell) -> Cell:
     """The cooldown branch of a hot cell: from the checkpoint nearest to cooldown.from_tokens."""
+    first, fraction = _branch_step(config, hot), config.cooldown.fraction
+    asked = f"cooldown.from_tokens={config.cooldown.from_tokens:g}"
+    if hot.lr_at(first) == 0:
+        raise UserError(
+            f"{asked}: schedule={config.schedule.kind.value} has brought the rate to 0 there; give an earlier "
+            "cooldown.from_tokens, or schedule=constant"
+        )
+    last = cooldown_end_step(first, fraction)
+    if last <= first:
+        raise UserError(
+            f"{asked}: a branch of {fraction:g} of {first} steps has no step; branch later or give a larger cooldown.fraction"
+        )
+    cooldown = {"from_step": first, "fraction": fraction, "parent": hot.identity}
+    science = {**hot.science, "cooldown": cooldown}
+    return replace(hot, first_step=first, last_step=last, science=science, parent=hot.identity)
+
+
+def _branch_step(config: TrainConfig, hot: Cell) -> int:
+    """The checkpoint nearest to cooldown.from_tokens; the last step has one, whatever the cadence."""
     wanted = config.cooldown.from_tokens / hot.batch_tokens
-    every = hot.checkpoint_every_steps
-    first = min(round(wanted / every) * every, hot.last_step)
-    if first < 1 or abs(wanted - first) > every / 2:
-        have = ", ".join(f"{step * hot.batch_tokens:,}" for step in range(every, hot.last_step + 1, every))
+    every, last = hot.checkpoint_every_steps, hot.last_step
+    regular = min(round(wanted / every), last // every) * every
+    step = min(regular, last, key=lambda step: abs(wanted - step))
+    if step < 1 or abs(wanted - step) > min(every, last) / 2:
+        have = ", ".join(f"{at * hot.batch_tokens:,}" for at in sorted({*range(every, last + 1, every), last}))
         raise UserError(
             f"cooldown.from_tokens={config.cooldown.from_tokens:g}: no checkpoint is made near there; "
             f"the run has them at {have} tokens"
         )
-    cooldown = {"from_step": first, "fraction": config.cooldown.fraction, "parent": hot.identity}
-    last = cooldown_end_step(first, config.cooldown.fraction)
-    if last <= first:
-        raise UserError(
-            f"cooldown.from_tokens={config.cooldown.from_tokens:g}: a branch of {config.cooldown.fraction:g} of {first} "
-            "steps has no step; branch later or give a larger cooldown.fraction"
-        )
-    science = {**hot.science, "cooldown": cooldown}
-    return replace(hot, first_step=first, last_step=last, science=science, parent=hot.identity)
+    return step
 
 
 def _science(config: TrainConfig, corpus_hash: str, batch_tokens: int, steps: int) -> dict[str, Any]:
@@ -343,43 +350,6 @@ def _spikes_science(config: TrainConfig) -> dict[str, Any]:
     """The rule of rollbacks, and the cadences of what they look at and go back to."""
     cadences = {"validation": config.validation.every_tokens, "checkpoint": config.checkpoint.every_tokens}
     return {**asdict(config.spikes), "policy": config.spikes.policy.value, "every_tokens": cadences}
-
-
-def _check_values(config: TrainConfig) -> None:
-    whole("seed", config.seed, 0)
-    whole("order_seed", config.order_seed, 0)
-    whole("seq_len", config.seq_len, 2)
-    whole("tokenizer.vocab_size", config.tokenizer.vocab_size, 2)
-    or_auto("micro_batch_sequences", config.micro_batch_sequences, 0)
-    switch("compile", config.compile)
-    whole("devices", config.devices)
-    whole("num_nodes", config.num_nodes)
-    whole("threads", config.threads, 0, THREADS_MAX)
-    whole("tracker.log_every_steps", config.tracker.log_every_steps)
-    whole("noise.every_steps", config.noise.every_steps, 0)
-    whole("noise.average", config.noise.average)
-    positive("data.max_epochs", config.data.max_epochs)
-    positive("lr_rule.patch_divisor", config.lr_rule.patch_divisor)
-    if not config.lr_rule.patch_ratio > 0:
-        raise UserError(f"lr_rule.patch_ratio={config.lr_rule.patch_ratio:g}: allowed are numbers above 0 and .inf")
-    if config.checkpoint.keep is Keep.newest:
-        whole("checkpoint.newest", config.checkpoint.newest)
-    if config.limits.memory_gb is not None:
-        positive("limits.memory_gb", config.limits.memory_gb)
-    for name in config.validation.further:
-        if not re.fullmatch(r"[A-Za-z0-9_]+", name):
-            raise UserError(f"validation.further: {name!r} is no name of a loss; allowed are letters, digits and _")
-    _in_range("optim.beta1", config.optim.beta1, 0, 1)
-    _in_range("optim.beta2", config.optim.beta2, 0, 1)
-    _in_range("optim.weight_decay", config.optim.weight_decay, 0, math.inf)
-    _in_range("optim.clip_norm", config.optim.clip_norm, 0, math.inf)
-    _in_range("cooldown.fraction", config.cooldown.fraction, 0, math.inf)
-    check_spikes(config.spikes)
-
-
-def _in_range(key: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high or math.isinf(value):
-        raise UserError(f"{key}={value:g}: allowed are finite numbers from {low:g} to {high:g}; give one")
 
 
 def _steps(config: TrainConfig, batch_tokens: int) -> int:

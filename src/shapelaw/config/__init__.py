@@ -25,6 +25,7 @@ from shapelaw.config.fitting import (
 )
 from shapelaw.config.preparing import DataConfig, PrepareConfig, TokenizerConfig
 from shapelaw.config.prescribing import ObjectiveConfig, PrescribeConfig, RulesConfig, ShapeLimitsConfig
+from shapelaw.config.ranges import check_values
 from shapelaw.config.reporting import ReportConfig, ReportKindConfig
 from shapelaw.config.training import (
     AttentionConfig,
@@ -44,7 +45,6 @@ from shapelaw.config.training import (
     TrackerConfig,
     TrainConfig,
     ValidationConfig,
-    check_spikes,
 )
 from shapelaw.config.values import (
     AUTO,
@@ -119,7 +119,7 @@ __all__ = [
     "ValidationConfig",
     "Verify",
     "WhenUnreachable",
-    "check_spikes",
+    "check_values",
     "corpus_dir",
     "file_name",
     "or_auto",

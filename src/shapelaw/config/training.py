@@ -19,10 +19,7 @@ from shapelaw.config.values import (
     ScheduleKind,
     SpikePolicy,
     WhenUnreachable,
-    positive,
-    whole,
 )
-from shapelaw.errors import UserError
 
 
 @dataclass
@@ -326,7 +323,7 @@ class TrainConfig(PlacesConfig):
     force: bool = False
     """Start even what exceeds `limits`."""
     accelerator: str = "auto"
-    """Lightning's accelerator: auto, cpu, gpu."""
+    """What it trains on: auto (a GPU where there is one), cpu, gpu."""
     devices: int = 1
     """Devices of one run on each node."""
     num_nodes: int = 1
@@ -336,24 +333,3 @@ class TrainConfig(PlacesConfig):
     """CPU threads of one run, at most 1,024; 0 leaves torch's own choice."""
     progress: bool = True
     """Whether a single run draws a progress bar."""
-
-
-def check_spikes(spikes: SpikesConfig) -> None:
-    """Check the rule and the policy.
-
-    Raises:
-        UserError: naming the key.
-    """
-    for key in ("every_steps", "window_steps", "least_steps", "sustain_steps"):
-        whole(f"spikes.{key}", getattr(spikes, key))
-    positive("spikes.loss_mads", spikes.loss_mads)
-    positive("spikes.norm_mads", spikes.norm_mads)
-    whole("spikes.margin_steps", spikes.margin_steps, 0)
-    if spikes.least_steps > spikes.window_steps:
-        raise UserError(
-            f"spikes.least_steps={spikes.least_steps}: allowed are 1 to spikes.window_steps={spikes.window_steps}; give one"
-        )
-    if spikes.policy is SpikePolicy.rollback:
-        whole("spikes.max_rollbacks", spikes.max_rollbacks)
-        if not 0 < spikes.lr_factor <= 1:
-            raise UserError(f"spikes.lr_factor={spikes.lr_factor:g}: allowed are numbers above 0 up to 1; give one")
