@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from shapelaw.errors import UserError
+
 KFD_NODES = Path("/sys/class/kfd/kfd/topology/nodes")
 """One folder for every processor and every GPU that computes (of an MI250X, for each of its two dies)."""
 AMD_NAMES = {90008: "AMD MI100", 90010: "AMD MI250X (one die)", 90402: "AMD MI300", 90500: "AMD MI350"}
@@ -48,6 +50,25 @@ def gpu_names() -> tuple[str, ...]:
     # ROCR's list hides the others from HIP, which counts those that are left from 0
     renumbered = not any(name in os.environ for name in VISIBLE[:2])
     return tuple(map(str, range(len(names)))) if renumbered else names
+
+
+def check_devices(accelerator: str, devices: int, gpus: int) -> None:
+    """Refuse GPUs that are not there.
+
+    Args:
+        accelerator, devices: as they are asked for.
+        gpus: those that may be used where the run starts.
+
+    Raises:
+        UserError: naming the option, and how many there are.
+    """
+    if accelerator == "gpu" and not gpus:
+        raise UserError("accelerator=gpu: this machine has no GPU that can be used; allowed are auto and cpu; give one")
+    if accelerator != "cpu" and 0 < gpus < devices:
+        raise UserError(
+            f"devices={devices}: this machine has {gpus} GPU{'s' if gpus > 1 else ''}; give that many at most, or "
+            "accelerator=cpu"
+        )
 
 
 def host_memory() -> float:

@@ -112,6 +112,12 @@ def test_values_are_checked_before_the_first_job(script: Script, outputs: Path) 
     assert "allowed are this, H200" in done.stderr
 
 
+def test_a_context_that_the_held_out_part_cannot_fill_is_refused(script: Script) -> None:
+    done = script("train.py", *PLAN, "lr_base=5,2", *(f"{key}=20000" for key in ("seq_len", "batch_tokens", "tokens")))
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert "seq_len=20000: the validation split of" in done.stderr
+
+
 def test_a_branch_without_its_checkpoint_is_refused(script: Script, outputs: Path) -> None:
     done = script("train.py", "-m", "hydra/launcher=local", "shape=16x1", "cooldown=linear10", "lr_base=5,2.5")
     assert done.returncode == 2

@@ -21,6 +21,7 @@ from shapelaw.parallel.placement import place
 from shapelaw.training import callbacks, checkpoint
 from shapelaw.training import run as running
 from shapelaw.training.callbacks import Interrupted
+from shapelaw.training.task import TrainTask
 from support import Compose, prepared, train
 
 
@@ -171,3 +172,31 @@ def test_a_full_disk_leaves_the_older_checkpoints(composed: Compose, monkeypatch
     assert checkpoint_steps(cell.folder) == [4]
     assert not list((cell.folder / "checkpoints").glob(".*"))
     monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    ("gpus", "options", "words"),
+    [
+        (0, ("accelerator=gpu",), "accelerator=gpu: this machine has no GPU"),
+        (1, ("accelerator=auto", "devices=2"), "devices=2: this machine has 1 GPU; give that many at most"),
+        (0, ("accelerator=auto", "devices=2"), None),
+        (1, ("accelerator=cpu", "devices=2"), None),
+        (2, ("accelerator=gpu", "devices=2"), None),
+    ],
+)
+def test_devices_that_are_not_here_are_refused(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch, gpus: int, options: tuple[str, ...], words: str | None
+) -> None:
+    """Before anything is made, and again where the run starts; who only plans or submits is not asked."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr("shapelaw.training.task.gpu_names", lambda: "01"[:gpus])
+    config, task = composed(*options), TrainTask()
+    (job,) = task.plan([config])
+    if words is None:
+        task.check_machine([config])
+        return
+    for start in (lambda: task.check_machine([config]), lambda: task(config)):
+        with pytest.raises(UserError, match=words):
+            start()
+    assert not job.folder.exists()

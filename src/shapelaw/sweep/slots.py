@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from omegaconf import DictConfig
 
 from shapelaw.devices import RUNS_PER_GPU_VARIABLE, gpu_names
-from shapelaw.errors import UserError
 from shapelaw.sweep.task import TakesGpus, Task
 
 
@@ -43,15 +42,8 @@ class Slots:
 
 
 def slots_of(task: Task, configs: Sequence[DictConfig], workers: int) -> Slots:
-    """The room that this machine has for a task's jobs.
-
-    Raises:
-        UserError: if one job takes more GPUs than there are.
-    """
+    """The room that this machine, which the task has checked, has for its jobs."""
     each = task.gpus(configs) if isinstance(task, TakesGpus) else 0
     names = gpu_names() if each else ()
-    if each > len(names):
-        raise UserError(
-            f"devices={each}: this machine has {len(names)} GPUs; give devices={len(names)}, or accelerator=cpu"
-        )
+    assert each <= len(names)
     return Slots(names, each, workers)

@@ -27,7 +27,7 @@ from shapelaw.config import AUTO, ParallelKind, Precision, TrainConfig
 from shapelaw.counting import params_total
 from shapelaw.data import Corpus, Loader, ValidationSample, load_corpus, validation
 from shapelaw.data.torch_batches import TokenBatches
-from shapelaw.devices import host_memory
+from shapelaw.devices import check_devices, host_memory
 from shapelaw.errors import UserError
 from shapelaw.files import write_text
 from shapelaw.model import ModelSpec, Transformer
@@ -63,6 +63,7 @@ def run(config: TrainConfig, cell: Cell, tags: dict[str, str], show: Callable[[S
         UserError: for bad input, or when the run diverged.
         Interrupted: when it was asked to stop; its checkpoint is whole.
     """
+    check_devices(config.accelerator, config.devices, torch.cuda.device_count() if torch.cuda.is_available() else 0)
     layout = layout_of(config.parallel, world_of(config))
     check_layout(layout, cell.shape, cell.vocab_size, cell.batch_sequences)
     if config.noise.every_steps:

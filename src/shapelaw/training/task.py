@@ -37,8 +37,8 @@ from shapelaw.config import (
     whole,
 )
 from shapelaw.counting import params_total
-from shapelaw.data import Corpus, check_repeats, load_corpus
-from shapelaw.devices import gpu_names
+from shapelaw.data import Corpus, check_repeats, load_corpus, validation
+from shapelaw.devices import check_devices, gpu_names
 from shapelaw.errors import UserError
 from shapelaw.parallel.layout import check_degrees, check_layout, check_noise, check_tasks, layout_of
 from shapelaw.sweep.task import Job, Trials, Wants, sweep_identity
@@ -89,7 +89,7 @@ class TrainTask:
         cells = [cell_of(train, corpora[corpus_folder(train)].manifest.corpus_hash) for train in trains]
         for train, cell in zip(trains, cells, strict=True):
             _check_corpus(train, cell, corpora[corpus_folder(train)])
-            _check_further(train, corpora[corpus_folder(train)])
+            _check_further(train, cell, corpora[corpus_folder(train)])
             _check_attention(train, cell)
             check_degrees(train.parallel, cell.shape, cell.vocab_size)
         jobs = _jobs(cells, trains)
@@ -103,10 +103,11 @@ class TrainTask:
         return jobs
 
     def check_machine(self, configs: Sequence[DictConfig]) -> None:
-        """Refuse what takes this machine too long or too much memory; needs no corpus."""
+        """Refuse what this machine has no device for, or what takes it too long or too much memory; needs no corpus."""
         trains: list[TrainConfig] = [to_dataclass(config) for config in configs]
         priced = [(cell_of(train, UNPREPARED), train) for train in trains]
         for cell, train in priced:
+            check_devices(train.accelerator, train.devices, len(gpu_names()))
             layout = layout_of(train.parallel, train.devices * train.num_nodes)
             check_layout(layout, cell.shape, cell.vocab_size, cell.batch_sequences)
             if train.noise.every_steps:
@@ -239,13 +240,15 @@ def _corpus(train: TrainConfig) -> Corpus:
 
 
 def _check_corpus(train: TrainConfig, cell: Cell, corpus: Corpus) -> None:
-    """The vocabulary fits the shards, and the corpus is not repeated more often than allowed."""
+    """The vocabulary fits the shards, the context the held-out part, and the corpus is not repeated more than allowed."""
     corpus.check_vocab(cell.vocab_size)
     check_repeats(corpus, cell.seq_len, cell.tokens, train.data.max_epochs)
+    validation(corpus, cell.seq_len, int(train.validation.tokens))
 
 
-def _check_further(train: TrainConfig, own: Corpus) -> None:
-    """Further held-out sets are there, and made by the tokenizer of the training corpus: else losses have another unit."""
+def _check_further(train: TrainConfig, cell: Cell, own: Corpus) -> None:
+    """Further held-out sets are there and hold a context, made by the training corpus's tokenizer: else losses have another
+    unit."""
     for name, folder in further_folders(train).items():
         other = load_corpus(folder)
         if other.manifest.tokenizer != own.manifest.tokenizer:
@@ -253,6 +256,7 @@ def _check_further(train: TrainConfig, own: Corpus) -> None:
                 f"validation.further.{name}={folder.name}: was prepared with another tokenizer than {own.folder.name}, so its "
                 "loss has another unit; prepare it again with that tokenizer"
             )
+        validation(other, cell.seq_len, int(train.validation.tokens))
 
 
 def _check_kept(branch: Cell, run: Cell, kept: CheckpointConfig) -> None:
