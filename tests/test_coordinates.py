@@ -9,14 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from allocations import Allocations
 from scipy.stats import truncnorm
 from transformers import GemmaConfig, GemmaForCausalLM
 
 from shapelaw.cell import cell_of
 from shapelaw.config import CoordinatesConfig, to_dataclass
-from shapelaw.coordinates import check, lines_of, slopes_of
+from shapelaw.coordinates import check, check_of, estimate, lines_of, slopes_of
 from shapelaw.errors import UserError
 from shapelaw.model import ModelSpec, Transformer, gemma_config, initialise, to_gemma_state_dict
+from shapelaw.schedule import Constant
 from shapelaw.training.coordinates import MATRICES, Tokens, coordinates
 from support import Compose, Script
 
@@ -41,7 +43,8 @@ def measured(composed: Compose, *overrides: str) -> tuple[CoordinatesConfig, Tok
     cell = cell_of(config, "corpus")
     size = (config.sequences, cell.seq_len + 1)
     tokens = Tokens(tuple(drawn(cell.vocab_size, config.steps, *size)), drawn(cell.vocab_size, *size))
-    return config, tokens, coordinates(cell, config, tokens, torch.device("cpu"), bf16=False)
+    micro = estimate(config, cell).micro_sequences
+    return config, tokens, coordinates(cell, config, tokens, torch.device("cpu"), bf16=False, micro=micro)
 
 
 def value(table: pd.DataFrame, step: int, quantity: str, part: str) -> float:
@@ -131,6 +134,41 @@ def test_the_table_has_every_quantity(composed: Compose) -> None:
     assert table["value"].gt(0).all()
 
 
+def test_micro_batches_change_the_summation_order_only(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = measured(composed, "steps=2")[2]
+    sizes: list[int] = []
+    loss = Transformer.loss
+    monkeypatch.setattr(Transformer, "loss", lambda self, ids: (sizes.append(len(ids)), loss(self, ids))[1])
+    parts = measured(composed, "steps=2", "micro_batch_sequences=6")[2]
+    assert sizes == [16, *[6, 6, 4, 16] * 2]  # of the probe, too, 16
+    np.testing.assert_allclose(parts["value"], whole["value"], rtol=1e-3)  # losses and gradients are sums in float32
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("sequences=64", "limits.memory_gb=2e-3"),  # a step decides
+        ("probe_sequences=64",),  # activations
+        ("shape.width=128", "sequences=1", "probe_sequences=1"),  # weights
+    ],
+)
+def test_no_more_memory_is_taken_than_estimated(composed: Compose, overrides: tuple[str, ...]) -> None:
+    """Every allocation of a check, followed to its end; and as many sequences at a time as the limit takes."""
+    asked = to_dataclass(composed("accelerator=cpu", "steps=2", *overrides, name="coordinates"))
+    base = (asked.shape.width, asked.shape.depth)
+    config = next(one for _, one in check_of(asked).configs() if (one.shape.width, one.shape.depth) == base)
+    cell = cell_of(config, "corpus")
+    cost = estimate(config, cell)
+    tokens = Tokens(
+        tuple(drawn(cell.vocab_size, 2, config.sequences, cell.seq_len + 1)),
+        drawn(cell.vocab_size, config.probe_sequences, cell.seq_len + 1),
+    )
+    with Allocations() as allocated:
+        coordinates(cell, config, tokens, torch.device("cpu"), bf16=False, micro=cost.micro_sequences)
+    assert allocated.peak_bytes < cost.memory_bytes < 1.6 * allocated.peak_bytes
+    assert (cost.micro_sequences < config.sequences) == (config.limits.memory_gb is not None)
+
+
 def test_powers_that_are_put_in_come_out() -> None:
     rows = []
     for width, depth in ((64, 2), (128, 2), (256, 2), (64, 4), (64, 8)):
@@ -186,11 +224,16 @@ def test_the_command(composed: Compose, outputs: Path, capsys: pytest.CaptureFix
         (["flat_slope=1.5"], "flat_slope=1.5: allowed"),
         (["devices=2"], "runs on one device"),
         (["widths=[65536]"], "GiB for 65536x1"),
+        (["micro_batch_sequences=0", "sequences=512", "limits.memory_gb=0.01"], "512 sequences at a time; 0.0 allowed"),
+        (["accelerator=gpu"], "accelerator=gpu: this machine has no GPU"),
         (["data=jsonl"], "no prepared corpus"),
         (["attention=flash"], "attention=flash: runs on CUDA"),
     ],
 )
-def test_bad_input(composed: Compose, outputs: Path, overrides: list[str], words: str) -> None:
+def test_bad_input(
+    composed: Compose, outputs: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], words: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match=words.replace("[", r"\[")):
         check(composed("accelerator=cpu", *overrides, name="coordinates"))
     assert not outputs.exists()
@@ -200,6 +243,23 @@ def test_bad_input_is_one_line(script: Script) -> None:
     done = script("coordinates.py", "step=3")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "did you mean steps" in done.stderr
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "wsd", "linear"])
+def test_any_schedule_is_measured_at_its_peak(composed: Compose, schedule: str) -> None:
+    """The suite's warm-up is longer than these steps."""
+    asked = to_dataclass(composed("steps=1", "sequences=8", f"schedule={schedule}", name="coordinates"))
+    assert {cell_of(config, "corpus").schedule for _, config in check_of(asked).configs()} == {Constant(0.0)}
+
+
+@pytest.mark.parametrize("rate", ["1e30", "1e-30"])
+def test_sizes_that_cannot_be_drawn_are_said(composed: Compose, outputs: Path, rate: str) -> None:
+    """Updates that overflow, and updates that are 0."""
+    given = ("steps=1", "sequences=2", "random_tokens=true", "compare=null", "depths=[]", "optim.weight_decay=0")
+    check(composed("accelerator=cpu", f"lr_base={rate}", *given, name="coordinates"))
+    assert next(outputs.rglob("updates_width.png")).exists()
+    slopes = pd.read_csv(next(outputs.rglob("slopes.csv")))
+    assert set(slopes[slopes["quantity"] == "relative"]["verdict"]) == {"not finite" if rate == "1e30" else "zero"}
 
 
 def test_random_tokens_need_no_corpus(composed: Compose, outputs: Path, tmp_path: Path) -> None:

@@ -22,13 +22,24 @@ from rich.console import Console
 from rich.table import Table
 
 from shapelaw.cell import Cell, cell_of, corpus_folder
-from shapelaw.config import CooldownConfig, CoordinatesConfig, LrRule, ShapeConfig, to_dataclass, whole
+from shapelaw.config import (
+    CooldownConfig,
+    CoordinatesConfig,
+    LrRule,
+    ScheduleConfig,
+    ScheduleKind,
+    ShapeConfig,
+    to_dataclass,
+    whole,
+)
+from shapelaw.counting import params_total
 from shapelaw.data import Loader, check_repeats, load_corpus, validation
 from shapelaw.errors import UserError
 from shapelaw.figures import coordinates as figure
 from shapelaw.figures import style
 from shapelaw.files import write_text
-from shapelaw.training.cost import arithmetic, check_machine, cost_of
+from shapelaw.training.cost import Cost, arithmetic, check_machine, cost_of, memory_limit, this_machine
+from shapelaw.training.devices import check_devices
 from shapelaw.training.task import UNPREPARED
 
 if TYPE_CHECKING:
@@ -82,11 +93,14 @@ def check(config: DictConfig) -> None:
     asked: CoordinatesConfig = to_dataclass(config)
     todo = check_of(asked)
     runs = [(rule, one, cell_of(one, UNPREPARED)) for rule, one in todo.configs()]
-    check_machine([(cell, cost_of(cell, one)) for _, one, cell in runs], asked)
+    check_devices(asked)
+    costs = [estimate(one, cell) for _, one, cell in runs]
+    check_machine([(run[2], cost) for run, cost in zip(runs, costs, strict=True)], asked)
     tokens = _tokens(asked, runs[0][2])
     console = Console(highlight=False)
     console = console if console.is_terminal else Console(highlight=False, width=WIDE)
-    sizes = pd.concat([_measured(rule, one, cell, tokens, console) for rule, one, cell in runs], ignore_index=True)
+    measured = [_measured(*run, cost, tokens, console) for run, cost in zip(runs, costs, strict=True)]
+    sizes = pd.concat(measured, ignore_index=True)
     lines = lines_of(sizes, asked.shape.width, asked.shape.depth)
     slopes = slopes_of(lines, asked.flat_slope)
     folder = _folder(asked, runs[0][2])
@@ -171,8 +185,21 @@ def _variant(base: CoordinatesConfig, width: int, depth: int, rule: LrRule, lr_b
         lr_base=lr_base,
         batch_tokens=batch,
         tokens=base.steps * batch,
+        schedule=ScheduleConfig(ScheduleKind.constant, 0.0),
         cooldown=CooldownConfig(),
     )
+
+
+def estimate(config: CoordinatesConfig, cell: Cell) -> Cost:
+    """A run's, and what is held beside it: a copy of the weights, and of the probe the activations at the start and now,
+    logits twice more while their change is taken."""
+    shape, machine = cell.shape, this_machine()
+    params = params_total(shape.width, shape.depth, cell.vocab_size, shape.head_size)
+    a_token = 2 * (cell.vocab_size + (3 * shape.depth + 1) * shape.width) + 2 * cell.vocab_size
+    held = 4.0 * (float(params) + config.probe_sequences * cell.seq_len * a_token)  # bytes of float32
+    left = memory_limit(config, machine.memory_bytes, machine.gpu) - held
+    cost = cost_of(cell, replace(config, limits=replace(config.limits, memory_gb=left / 1e9)))
+    return replace(cost, memory_bytes=cost.memory_bytes + held)
 
 
 def _rules(asked: CoordinatesConfig) -> dict[LrRule, float]:
@@ -222,7 +249,9 @@ def _tokens(asked: CoordinatesConfig, cell: Cell) -> Tokens:
     return Tokens(tuple(loader.batch(step, count) for step in range(asked.steps)), probe)
 
 
-def _measured(rule: str, config: CoordinatesConfig, cell: Cell, tokens: Tokens, console: Console) -> pd.DataFrame:
+def _measured(
+    rule: str, config: CoordinatesConfig, cell: Cell, cost: Cost, tokens: Tokens, console: Console
+) -> pd.DataFrame:
     import torch
 
     from shapelaw.model import check_attention
@@ -233,7 +262,7 @@ def _measured(rule: str, config: CoordinatesConfig, cell: Cell, tokens: Tokens, 
     gpu = config.accelerator != "cpu" and torch.cuda.is_available()
     check_attention(config.attention.name, "cuda" if gpu else "cpu", cell.shape.head_size)
     device = torch.device("cuda" if gpu else "cpu")
-    table = coordinates(cell, config, tokens, device, arithmetic(config, gpu).bf16)
+    table = coordinates(cell, config, tokens, device, arithmetic(config, gpu).bf16, cost.micro_sequences)
     loss = table.loc[(table["quantity"] == "loss") & (table["step"] == config.steps), "value"].iloc[0]
     words = f"lr_rule={rule} {cell.shape.name}: rate {cell.lr_eff:.3g}, loss after {config.steps} steps {loss:.3f}"
     console.print(words, markup=False, soft_wrap=True)

@@ -44,6 +44,11 @@ def coordinates(lines: pd.DataFrame, rows: Mapping[tuple[str, str], str], over: 
         over: width or depth.
     """
     lines = lines[np.isfinite(lines["value"]) & (lines["value"] > 0)]
+    if lines.empty:
+        figure, axes = style.canvas()
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "no size is finite and above 0", ha="center", va="center")
+        return figure
     parts = [part for part in NAMES if part in set(lines["part"])]
     figure, grid = style.panels(len(rows), len(parts), 0.7 + ROW_INCHES * len(rows))
     norm = Normalize(0, max(int(lines["step"].max()), 1))

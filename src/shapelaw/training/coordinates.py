@@ -2,7 +2,7 @@
 
 A rate rule should keep them steady as the shape grows: then a rate that suits one shape suits the others (Yang et al. 2022,
 arXiv 2203.03466, appendix D.1). What is measured is the run's own: model, initial weights, AdamW, clip, order of the data.
-Only the warm-up is left out, as it would hide the rate.
+Only the schedule is left out, as its warm-up would hide the rate.
 
 B sequences, T context, C width, V vocabulary.
 """
@@ -50,7 +50,9 @@ class Tokens:
     probe: np.ndarray[Any, np.dtype[np.int64]]
 
 
-def coordinates(cell: Cell, config: TrainConfig, tokens: Tokens, device: torch.device, bf16: bool) -> pd.DataFrame:
+def coordinates(
+    cell: Cell, config: TrainConfig, tokens: Tokens, device: torch.device, bf16: bool, micro: int
+) -> pd.DataFrame:
     """One shape's sizes before the first step and after each.
 
     Args:
@@ -59,6 +61,7 @@ def coordinates(cell: Cell, config: TrainConfig, tokens: Tokens, device: torch.d
         tokens: to train and to look at.
         device: where.
         bf16: whether products are in bfloat16 (autocast).
+        micro: sequences of one forward pass; a step takes as many as its batch needs.
 
     Returns:
         A row for each step (0 is the start), quantity, part and layer: `size`, the root mean square (RMS) of an activation;
@@ -70,23 +73,26 @@ def coordinates(cell: Cell, config: TrainConfig, tokens: Tokens, device: torch.d
     optimizer = build_adamw(model, cell.lr_eff, adamw_spec(config))
     probe = torch.from_numpy(tokens.probe).to(device)
 
-    def look() -> tuple[dict[Where, torch.Tensor], float]:
+    def activations() -> dict[Where, torch.Tensor]:
         with torch.no_grad(), autocast():
-            return _activations(model, probe[:, :-1]), float(model.loss(probe))
+            return _activations(model, probe[:, :-1])
 
-    start, loss = look()
-    rows = [_row(0, "loss", ("probe", None), loss), *_sizes(0, start, start)]
+    start = activations()
+
+    def look(step: int) -> list[dict[str, Any]]:
+        with torch.no_grad(), autocast():
+            loss = float(model.loss(probe))
+        return [_row(step, "loss", ("probe", None), loss), *_sizes(step, start, activations() if step else start)]
+
+    rows = look(0)
     for step, batch in enumerate(tokens.batches, 1):
-        before = _matrices(model)
-        with autocast():
-            torch.autograd.backward(model.loss(torch.from_numpy(batch).to(device)))
+        for part in torch.split(torch.from_numpy(batch).to(device), micro):
+            with autocast():
+                torch.autograd.backward(model.loss(part) * (len(part) / len(batch)))
         if config.optim.clip_norm:
             clip_gradients(model.parameters(), config.optim.clip_norm)
-        optimizer.step()
-        optimizer.zero_grad()
-        now, loss = look()
-        rows += [_row(step, "loss", ("probe", None), loss), *_sizes(step, start, now)]
-        rows += _updates(step, before, _matrices(model))
+        updates = _take_step(step, model, optimizer)
+        rows += [*look(step), *updates]
     shape = {"width": cell.shape.width, "depth": cell.shape.depth, "lr": cell.lr_eff}
     return pd.DataFrame(rows).assign(**shape).astype({"layer": "Int64"})
 
@@ -124,13 +130,21 @@ def _activations(model: Transformer, tokens_BT: torch.Tensor) -> dict[Where, tor
 
 
 def _matrices(model: Transformer) -> dict[Where, torch.Tensor]:
-    """Copies of all matrices."""
+    """All matrices, as they are."""
     found = {}
     for name, parameter in model.named_parameters():
         kind = next((kind for end, kind in MATRICES.items() if name.endswith(end)), None)
         if kind:
-            found[kind, int(name.split(".")[1]) if name.startswith("blocks.") else None] = parameter.detach().clone()
+            found[kind, int(name.split(".")[1]) if name.startswith("blocks.") else None] = parameter.detach()
     return found
+
+
+def _take_step(step: int, model: Transformer, optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """One step of the optimiser; what it added to every matrix."""
+    before = {where: matrix.clone() for where, matrix in _matrices(model).items()}
+    optimizer.step()
+    optimizer.zero_grad()
+    return list(_updates(step, before, _matrices(model)))
 
 
 def _sizes(step: int, start: dict[Where, torch.Tensor], now: dict[Where, torch.Tensor]) -> Iterable[dict[str, Any]]:
