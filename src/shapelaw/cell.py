@@ -119,6 +119,12 @@ class Cell:
         """Whether the held-out loss is measured after `step`; a branch also measures where it starts."""
         return step % self.validate_every_steps == 0 or step == self.last_step or step == self.first_step > 0
 
+    @property
+    def checkpoints(self) -> list[int]:
+        """Steps after which it writes one."""
+        every = self.checkpoint_every_steps
+        return [*range(self.first_step // every * every + every, self.last_step, every), self.last_step]
+
     def checkpoints_at(self, step: int) -> bool:
         """Whether a checkpoint is written after `step`."""
         return step % self.checkpoint_every_steps == 0 or step == self.last_step
@@ -306,7 +312,7 @@ def _branch_step(config: TrainConfig, hot: Cell) -> int:
     regular = min(round(wanted / every), last // every) * every
     step = min(regular, last, key=lambda step: abs(wanted - step))
     if step < 1 or abs(wanted - step) > min(every, last) / 2:
-        have = ", ".join(f"{at * hot.batch_tokens:,}" for at in sorted({*range(every, last + 1, every), last}))
+        have = ", ".join(f"{at * hot.batch_tokens:,}" for at in hot.checkpoints)
         raise UserError(
             f"cooldown.from_tokens={config.cooldown.from_tokens:g}: no checkpoint is made near there; "
             f"the run has them at {have} tokens"

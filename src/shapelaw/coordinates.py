@@ -34,12 +34,12 @@ from shapelaw.config import (
 )
 from shapelaw.counting import params_total
 from shapelaw.data import Loader, check_repeats, load_corpus, validation
+from shapelaw.devices import check_devices, gpu_names
 from shapelaw.errors import UserError
 from shapelaw.figures import coordinates as figure
 from shapelaw.figures import style
 from shapelaw.files import write_text
 from shapelaw.training.cost import Cost, arithmetic, check_machine, cost_of, memory_limit, this_machine
-from shapelaw.training.devices import check_devices
 from shapelaw.training.task import UNPREPARED
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def check(config: DictConfig) -> None:
     asked: CoordinatesConfig = to_dataclass(config)
     todo = check_of(asked)
     runs = [(rule, one, cell_of(one, UNPREPARED)) for rule, one in todo.configs()]
-    check_devices(asked)
+    check_devices(asked.accelerator, asked.devices, len(gpu_names()))
     costs = [estimate(one, cell) for _, one, cell in runs]
     check_machine([(run[2], cost) for run, cost in zip(runs, costs, strict=True)], asked)
     tokens = _tokens(asked, runs[0][2])
@@ -193,7 +193,7 @@ def _variant(base: CoordinatesConfig, width: int, depth: int, rule: LrRule, lr_b
 def estimate(config: CoordinatesConfig, cell: Cell) -> Cost:
     """A run's, and what is held beside it: a copy of the weights, and of the probe the activations at the start and now,
     logits twice more while their change is taken."""
-    shape, machine = cell.shape, this_machine()
+    shape, machine = cell.shape, this_machine(config.accelerator)
     params = params_total(shape.width, shape.depth, cell.vocab_size, shape.head_size)
     a_token = 2 * (cell.vocab_size + (3 * shape.depth + 1) * shape.width) + 2 * cell.vocab_size
     held = 4.0 * (float(params) + config.probe_sequences * cell.seq_len * a_token)  # bytes of float32

@@ -261,8 +261,7 @@ def _check_further(train: TrainConfig, cell: Cell, own: Corpus) -> None:
 
 def _check_kept(branch: Cell, run: Cell, kept: CheckpointConfig) -> None:
     """The run that a branch of the same sweep continues still has the checkpoint when it has ended."""
-    made = [*range(run.checkpoint_every_steps, run.last_step, run.checkpoint_every_steps), run.last_step]
-    left = made[-kept.newest :]
+    left = run.checkpoints[-kept.newest :]
     if kept.keep is Keep.newest and branch.first_step not in left:
         raise UserError(
             f"cooldown.from_tokens={branch.first_step * branch.batch_tokens:,}: the run it continues removes its checkpoint "
