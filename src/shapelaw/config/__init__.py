@@ -48,7 +48,6 @@ from shapelaw.config.training import (
 )
 from shapelaw.config.values import (
     AUTO,
-    THREADS_MAX,
     BatchScaling,
     Keep,
     LrRule,
@@ -72,7 +71,6 @@ from shapelaw.secrets import refuse_passwords
 
 __all__ = [
     "AUTO",
-    "THREADS_MAX",
     "AttentionConfig",
     "BatchScaling",
     "BootstrapConfig",
