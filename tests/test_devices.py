@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 
 from shapelaw import devices
 from shapelaw.config import to_dataclass
-from shapelaw.devices import Gpu, gpu_names, gpus, host_memory
+from shapelaw.devices import Gpu, cores, gpu_names, gpus, host_memory
 from shapelaw.sweep.slots import Slots, slots_of
 from shapelaw.training.cost import memory_limit, this_machine
 from shapelaw.training.task import TrainTask
@@ -96,7 +95,7 @@ def test_jobs_take_the_gpus_with_the_fewest() -> None:
     assert slots.take()["CUDA_VISIBLE_DEVICES"] == "1"
     pairs = Slots(tuple("01234"), 2, workers=0)
     assert (pairs.workers, [pairs.take()["CUDA_VISIBLE_DEVICES"] for _ in range(2)]) == (2, ["0,1", "2,3"])
-    assert (Slots((), 0, 0).workers, Slots((), 0, 7).workers, Slots((), 0, 7).take()) == (os.cpu_count(), 7, {})
+    assert (Slots((), 0, 0).workers, Slots((), 0, 7).workers, Slots((), 0, 7).take()) == (cores(), 7, {})
 
 
 def test_runs_that_share_a_gpu_share_its_memory(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The GPUs of this machine, found without torch: by NVIDIA's driver, or in the Linux kernel's list of AMD's."""
+"""What this machine computes on, found without torch: its cores; its GPUs by NVIDIA's driver, or in Linux's list of AMD's."""
 
 from __future__ import annotations
 
@@ -69,6 +69,11 @@ def check_devices(accelerator: str, devices: int, gpus: int) -> None:
             f"devices={devices}: this machine has {gpus} GPU{'s' if gpus > 1 else ''}; give that many at most, or "
             "accelerator=cpu"
         )
+
+
+def cores() -> int:
+    """Cores that this process may use; where the system does not say (macOS), all that the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def host_memory() -> float:

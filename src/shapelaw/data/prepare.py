@@ -11,7 +11,6 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from shapelaw.cores import cores
 from shapelaw.data import documents as docs
 from shapelaw.data.corpus import check_sizes
 from shapelaw.data.documents import SPLITS, VAL, Document, batched
@@ -32,6 +31,7 @@ from shapelaw.data.progress import PrepareStatus, ProgressCallback
 from shapelaw.data.shards import ShardWriter, full_disk_as_user_error
 from shapelaw.data.sources import Source
 from shapelaw.data.tokenizers import TOKENIZER_FILE, Tokenizer, TokenizerChoice, load_tokenizer, token_dtype
+from shapelaw.devices import cores
 from shapelaw.errors import UserError
 from shapelaw.files import write_sealed
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from omegaconf import DictConfig
 
-from shapelaw.cores import cores
+from shapelaw.devices import cores
 
 Compose = Callable[[int, list[str]], DictConfig]
 WORTH_FORKING = 32

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
-from shapelaw.devices import RUNS_PER_GPU_VARIABLE, gpu_names
+from shapelaw.devices import RUNS_PER_GPU_VARIABLE, cores, gpu_names
 from shapelaw.sweep.task import TakesGpus, Task
 
 
@@ -22,7 +21,7 @@ class Slots:
 
     def __init__(self, names: Sequence[str], each: int, workers: int) -> None:
         self.load, self.each = dict.fromkeys(names, 0), each
-        own = len(names) // each if names else os.cpu_count() or 1
+        own = len(names) // each if names else cores()
         self.workers = workers or own
         self.sharing = -(-self.workers * each // len(names)) if names else 1
 
