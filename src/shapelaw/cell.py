@@ -30,6 +30,7 @@ from shapelaw.config import (
     whole,
 )
 from shapelaw.errors import UserError
+from shapelaw.labels import distinctions
 from shapelaw.lr_rules import DepthPatch, lr_eff
 from shapelaw.schedule import (
     Constant,
@@ -138,33 +139,9 @@ def identity_of(science: dict[str, Any]) -> str:
 
 def labels_of(cells: Sequence[Cell]) -> list[str]:
     """Short names of a sweep's cells; where several share one, with the settings that tell them apart."""
-    alike: dict[str, dict[str, dict[str, Any]]] = {}
-    for cell in cells:
-        alike.setdefault(cell.label, {})[cell.identity] = _leaves(cell.science)
-    keys = {label: _telling_apart(list(sciences.values())) for label, sciences in alike.items()}
-    return [
-        " ".join([cell.label, *(f"{key}={alike[cell.label][cell.identity].get(key)}" for key in keys[cell.label])])
-        for cell in cells
-    ]
-
-
-def _leaves(science: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"rate.lr_base": 5, ...}"""
-    leaves: dict[str, Any] = {}
-    for key, value in science.items():
-        leaves |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return leaves
-
-
-def _telling_apart(sciences: Sequence[dict[str, Any]]) -> list[str]:
-    """The first keys, each of which tells more of these apart, until all are."""
-    chosen: list[str] = []
-    found = 1
-    for key in dict.fromkeys(key for science in sciences for key in science):
-        distinct = len({tuple(str(science.get(k)) for k in (*chosen, key)) for science in sciences})
-        if distinct > found:
-            chosen, found = [*chosen, key], distinct
-    return chosen
+    labels = [cell.label for cell in cells]
+    apart = distinctions(labels, [cell.identity for cell in cells], [cell.science for cell in cells])
+    return [" ".join([label, *words]) for label, words in zip(labels, apart, strict=True)]
 
 
 def cell_of(config: TrainConfig, corpus_hash: str) -> Cell:

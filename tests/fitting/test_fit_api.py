@@ -138,6 +138,20 @@ def test_an_irreducible_loss_at_zero_is_said_to_be_so(data_dir: Path) -> None:
     assert "E = 0 (not identified)" in result.summary()
 
 
+def test_a_summary_says_what_was_fitted_how_and_to_what(small: RunsTable) -> None:
+    head, formula, held, *rows = fit(small, bootstrap={"n": 20, "level": 0.8}).summary().splitlines()
+    source = small.about["source"]
+    assert head == f"params_tokens, fitted to 220 rows of 22 runs ({source}; 0 excluded), Huber delta 0.0001"
+    assert formula == f"  {get_law('params_tokens').formula}"
+    assert held == "  parentheses: 80% intervals over 20 refits of resampled runs"
+    assert any(row.startswith("  compute-optimal N ~ C^0.") for row in rows)
+    assert any(row.endswith("(sum over rows; comparable only at equal rows and delta)") for row in rows)
+    assert "\n  no intervals: bootstrap=none\n" in fit(small).summary()
+    lines = fit(small, method="hull", bootstrap={"n": 20}).summary()
+    assert "(no interval) natural log of params\n" in lines
+    assert "sum of squared residuals of log params; comparable only at equal rows)" in lines
+
+
 def test_counting_falls_back_where_the_table_has_no_shapes(data_dir: Path) -> None:
     result = fit(load_runs("chinchilla"), law="params_tokens_interaction", delta=1e-3)
     assert result.settings["counting"] == "total"

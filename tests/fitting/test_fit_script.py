@@ -36,6 +36,10 @@ def test_a_sweep_of_deltas_leaves_fits_figures_and_runs(published: Script, outpu
     objectives = sorted(load_fit(folder).objective for folder in folders)
     assert objectives[0] == pytest.approx(2.0750516e-4, rel=1e-7)  # the best known at delta 1e-4
     assert all(f"{objective:.6g}" in done.stdout for objective in objectives)
+    assert "shared: params_tokens hot\n" in done.stdout
+    assert {f"delta={load_fit(folder).settings['delta']:g}: {folder}" for folder in folders} <= {
+        *done.stdout.splitlines()
+    }
     assert RunsTable.read(folders[0] / "runs.parquet").hash == load_runs("gemstones", subset="hot").hash
 
     store = client(f"sqlite:///{outputs}/mlflow.db")
@@ -52,6 +56,22 @@ def test_a_sweep_of_deltas_leaves_fits_figures_and_runs(published: Script, outpu
     again = published("fit.py", "-m", "runs=gemstones", "subset=hot", "delta=1e-3,1e-4", "bootstrap.n=50")
     assert "0 fits to run; 2 already finished, skipped" in again.stderr
     assert f"{objectives[0]:.6g}" in again.stdout
+
+
+def test_fits_that_only_their_options_tell_apart_have_names_of_their_own(published: Script, outputs: Path) -> None:
+    options = ("runs=gemstones", "subset=hot", "bootstrap=none", "tracker=none", "plots=false")
+    done = published("fit.py", "-m", *options, "holdout=largest", "seed=0,1")
+    assert done.returncode == 0, done.stderr
+    assert "shared: params_tokens delta=0.0001 hot\n" in done.stdout
+    folders = [str(folder) for folder in (outputs / "fits").iterdir()]
+    listed = dict(line.split(": ") for line in done.stdout.splitlines() if line.startswith("seed="))
+    assert set(listed) == {"seed=0", "seed=1"}
+    assert sorted(listed.values()) == sorted(folders)
+    assert "held out: mean |error| (mean signed error)" in done.stdout
+    one = published("fit.py", *options, "seed=0").stdout
+    ends = f"(fit.json, runs.parquet); next: python prescribe.py fit={folders[0].rpartition('-')[0]}"
+    assert ends in one
+    assert one.endswith("budget=FLOPs space=params\n")
 
 
 def test_tracked_runs_are_fitted_without_their_cooldowns(sweep: Sweep, script: Script, outputs: Path) -> None:

@@ -112,7 +112,14 @@ def _line_result(
         method=options.method,
         law=None,
         parameters=parameters,
-        units={name: "log of params or tokens" if "log" in name else "1" for name in parameters},
+        units={
+            name: unit
+            for target in found.lines
+            for name, unit in (
+                (f"{target}_exponent", "1"),
+                (f"{target}_log_coefficient", f"natural log of {target.replace('_', ' ')}"),
+            )
+        },
         objective=found.squares,
         compute_optimal_exponent=optimum,
         intervals=ends,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from shapelaw.errors import UserError
 from shapelaw.files import as_record, read_json, unsealed, write_sealed
-from shapelaw.laws import get_law
+from shapelaw.laws import EXPONENT, get_law
 from shapelaw.runs.table import RunsTable
 
 Array = NDArray[np.float64]
@@ -27,6 +27,13 @@ SCHEMA_VERSION = 1
 
 RUNS_FILE = "runs.parquet"
 """Beside a fit.json: the table that was fitted."""
+
+OBJECTIVES = {
+    "parametric": ("sum over rows", "rows and delta"),
+    "staged": ("sum over the rows of stage S", "rows and delta"),
+}
+OBJECTIVE_OF_LINES = ("sum of squared residuals of log params", "rows")
+"""What the objective of a method is, and what two of them must share to be compared."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +114,32 @@ class FitResult:
 
     def summary(self) -> str:
         """A few lines for people; a parameter at nothing is said to be so and not printed as a number."""
-        head = f"{self.law or self.method}: objective {self.objective:.8g}"
-        rows = [f"  {name} = {self._shown(name, value)}" for name, value in self.parameters.items()]
+        lines = [f"{name} = {self._shown(name, value)}" for name, value in self.parameters.items()]
         if self.compute_optimal_exponent is not None:
-            rows.append("  " + f"N ~ C^{self.compute_optimal_exponent:.4f}{self._range('compute_optimal_exponent')}")
-        return "\n".join([head, *rows, *(f"  note: {flag}" for flag in self.flags)])
+            lines.append(f"compute-optimal N ~ C^{self.compute_optimal_exponent:.4f}{self._range(EXPONENT)}")
+        kind, equal = OBJECTIVES.get(self.method, OBJECTIVE_OF_LINES)
+        lines.append(f"objective {self.objective:.8g} ({kind}; comparable only at equal {equal})")
+        lines += [f"note: {flag}" for flag in self.flags]
+        return "\n".join([self._head(), *(f"  {line}" for line in (*self._form(), *lines))])
+
+    def _head(self) -> str:
+        """What was fitted, to which rows and how, as far as the checklist knows."""
+        data, head = self.checklist.get("data"), self.law or self.method
+        if data:
+            excluded = data["rows"] - data["rows_kept"]
+            head += (
+                f", fitted to {data['rows_kept']} rows of {data['runs']} runs ({data['source']}; {excluded} excluded)"
+            )
+        return head + (f", Huber delta {self.settings['delta']:g}" if self.settings.get("delta") else "")
+
+    def _form(self) -> list[str]:
+        """The formula, and what parentheses hold."""
+        form, drawn = self.checklist.get("form"), self.settings.get("bootstrap") or {}
+        if self.intervals and drawn:
+            held = f"parentheses: {drawn['level']:.0%} intervals over {drawn['n']} refits of resampled {drawn['by']}"
+        else:
+            held = "no intervals: bootstrap=none"
+        return [form["formula"], held] if form else [held]
 
     def _shown(self, name: str, value: float) -> str:
         if name in self.not_identified:
@@ -120,8 +148,10 @@ class FitResult:
         return f"{value:.6g}{self._range(name)}" + (f" {unit}" if unit != "1" else "")
 
     def _range(self, name: str) -> str:
-        if name not in self.intervals:
+        if not self.intervals:
             return ""
+        if name not in self.intervals:
+            return " (no interval)"
         low, high = self.intervals[name]
         return f" ({low:.4g} to {high:.4g})"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from shapelaw.fitting.residuals import information_criteria
 from shapelaw.fitting.result import RUNS_FILE, FitResult, load_fit
@@ -22,29 +22,57 @@ WIDE = 160
 """Columns of what is printed into a file or a pipe."""
 
 
-def show(folders: Mapping[str, Path]) -> None:
+def show(folders: Mapping[tuple[str, ...], Path]) -> None:
     """Print finished fits.
 
     Args:
-        folders: label -> folder of the fit.
+        folders: words that name the fit -> its folder.
     """
     console = Console(highlight=False, soft_wrap=True)
     console = console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDE)
-    results = {label: load_fit(folder) for label, folder in folders.items()}
-    if len(results) > 1:
-        console.print(_table([_row(label, result, folders[label]) for label, result in results.items()]))
+    results = {words: load_fit(folder) for words, folder in folders.items()}
+    if len(folders) > 1:
+        shared = [word for word in next(iter(folders)) if all(word in words for words in folders)]
+        names = {words: " ".join(word for word in words if word not in shared) for words in folders}
+        rows = [_row(names[words], result, folders[words]) for words, result in results.items()]
+        console.print(_table(rows, " ".join(shared)))
+        for words, folder in folders.items():
+            console.print(f"{names[words]}: {folder}", markup=False)
     for result in list(results.values())[:SHOWN]:
         console.print(result.summary(), markup=False)
     if len(folders) == 1:
-        console.print(f"fit.json, its runs and its figures lie in {next(iter(folders.values()))}")
-    elif folders:
-        console.print(f"fits, their runs and figures lie in {next(iter(folders.values())).parent}")
+        ((words, folder),) = folders.items()
+        console.print(f"saved to {folder} ({_content(folder)}){_next(results[words], folder)}", markup=False)
 
 
-def _table(rows: Sequence[Mapping[str, str]]) -> Table:
-    """Columns that any row has, in the order of their first appearance."""
+def _content(folder: Path) -> str:
+    return ", ".join(["fit.json", RUNS_FILE, *(["figures"] if any(folder.glob("*.png")) else [])])
+
+
+def _next(result: FitResult, folder: Path) -> str:
+    """The command that asks a law of sizes for its answer."""
+    predictors = get_law(result.law).predictors if result.law else ()
+    if "tokens" not in predictors or "batch_tokens" in predictors:
+        return ""
+    space = "" if {"width", "depth"} <= set(predictors) else " space=params"
+    return f"; next: python prescribe.py fit={folder} budget=FLOPs{space}"
+
+
+def _table(rows: Sequence[Mapping[str, str]], shared: str) -> Table:
+    """Columns that any row has, in the order of their first appearance; what all fits share is the title."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    table = Table(*names)
+    held_out = (
+        "held out: mean |error| (mean signed error); " if any(name.startswith("held out") for name in names) else ""
+    )
+    note = f"{held_out}compare objectives, AIC and BIC at equal rows and delta only"
+    columns = [Column(name, overflow="fold") for name in names]
+    table = Table(
+        *columns,
+        title=f"shared: {shared}" if shared else None,
+        title_justify="left",
+        caption=note,
+        caption_justify="left",
+    )
     for row in rows:
         table.add_row(*(row.get(name, "") for name in names))
     return table
@@ -62,7 +90,7 @@ def _row(label: str, result: FitResult, folder: Path) -> dict[str, str]:
         low, high = result.intervals[EXPONENT]
         row["interval"] = f"{low:.3f} to {high:.3f}"
     if result.law is None:
-        return row | {"folder": folder.name}
+        return row
     runs = RunsTable.read(folder / RUNS_FILE)
     residuals = np.log(runs.target(get_law(result.law))) - np.log(result.predict(runs))
     aic, bic = information_criteria(residuals, result.settings["delta"], len(result.parameters))
@@ -71,5 +99,7 @@ def _row(label: str, result: FitResult, folder: Path) -> dict[str, str]:
     row["between runs"] = f"{share:.0%}" if share is not None and math.isfinite(share) else ""
     found = result.checklist["held_out"]
     for held_out in found if isinstance(found, list) else []:  # else: a word on why there is none
-        row[f"{held_out['holdout']} held out"] = f"{held_out['mean_absolute']:.2%} ({held_out['mean_signed']:+.2%})"
-    return row | {"folder": folder.name}
+        row[f"held out: {held_out['holdout'].replace('_', ' ')}"] = (
+            f"{held_out['mean_absolute']:.2%} ({held_out['mean_signed']:+.2%})"
+        )
+    return row

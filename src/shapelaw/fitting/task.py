@@ -22,6 +22,7 @@ from shapelaw.fitting.result import RUNS_FILE, SCHEMA_VERSION, FitResult, load_f
 from shapelaw.fitting.staged.pipeline import StagedOptions
 from shapelaw.fitting.summary import show
 from shapelaw.fitting.views import LOG10_DELTA, fits
+from shapelaw.labels import distinctions
 from shapelaw.laws import check_method, get_law
 from shapelaw.laws.base import EXPONENT
 from shapelaw.runs import RunsTable, load_runs
@@ -61,7 +62,9 @@ class FitTask:
         """Check every fit's values and load every table."""
         fits: list[FitConfig] = [to_dataclass(config) for config in configs]
         loaded: dict[str, RunsTable] = {}
-        return [_job(asked, _cached(asked, loaded)) for asked in fits]
+        jobs = [_job(asked, _cached(asked, loaded)) for asked in fits]
+        words = _words(fits, [job.identity for job in jobs])
+        return [dataclasses.replace(job, label=" ".join(name)) for job, name in zip(jobs, words, strict=True)]
 
     def begin(self, configs: Sequence[DictConfig], jobs: Sequence[Job]) -> Mapping[str, Any]:
         """Open the tracking store; for a sweep, its parent run."""
@@ -80,8 +83,9 @@ class FitTask:
             from shapelaw.tracking import close_parent
 
             close_parent(tracker.uri, EXPERIMENT, sweep_identity(jobs), failed)
+        words = _words([to_dataclass(config) for config in configs], [job.identity for job in jobs])
         whole = [job for job in jobs if job.identity not in failed]
-        show({job.label: job.folder for job in whole})
+        show({name: job.folder for name, job in zip(words, jobs, strict=True) if job.identity not in failed})
         if len(whole) > 1:
             from shapelaw.figures import delta_grid
 
@@ -142,8 +146,12 @@ def science_of(asked: FitConfig, runs: RunsTable) -> dict[str, Any]:
 def folder_of(asked: FitConfig, runs: RunsTable) -> Path:
     """Folder of a fit: outputs/fits/WHAT-HASH."""
     text = json.dumps(science_of(asked, runs), sort_keys=True)
-    what = asked.law.name if asked.method.name in LAW_METHODS else asked.method.name
-    return Path(asked.outputs_dir) / "fits" / f"{what}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return Path(asked.outputs_dir) / "fits" / f"{_what(asked)}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _what(asked: FitConfig) -> str:
+    """What is fitted: a law, or a method's lines."""
+    return str(asked.law.name if asked.method.name in LAW_METHODS else asked.method.name)
 
 
 def _published(asked: FitConfig) -> str | None:
@@ -198,11 +206,22 @@ def _job(asked: FitConfig, runs: RunsTable) -> Job:
         check_method(get_law(asked.law.name or "params_tokens"), asked.method.name)
     _staged(asked)
     folder = folder_of(asked, runs)
-    solver = "" if asked.solver.name == "newton" else f" {asked.solver.name}"
-    grid = f" grid={asked.grid_size}" if asked.grid_size else ""
-    label = f"{folder.name.rsplit('-', 1)[0]}{solver} delta={asked.delta:g}{grid} {asked.subset.name}"
-    identity = folder.name.rsplit("-", 1)[1]
-    return Job(identity, label, folder, done=(folder / "fit.json").exists())
+    what, identity = folder.name.rsplit("-", 1)
+    return Job(identity, what, folder, done=(folder / "fit.json").exists())
+
+
+def _words(fits: Sequence[FitConfig], identities: Sequence[str]) -> list[tuple[str, ...]]:
+    """What each fit is called by: what is fitted, how, to what, and whatever else tells it from the others."""
+    usual = [_usual_words(asked) for asked in fits]
+    settings = [{**dataclasses.asdict(asked), "tracker": None} for asked in fits]
+    apart = distinctions([" ".join(words) for words in usual], identities, settings)
+    return [(*words, *further) for words, further in zip(usual, apart, strict=True)]
+
+
+def _usual_words(asked: FitConfig) -> tuple[str, ...]:
+    solver = () if asked.solver.name == "newton" else (str(asked.solver.name),)
+    grid = (f"grid={asked.grid_size}",) if asked.grid_size else ()
+    return (_what(asked), *solver, f"delta={asked.delta:g}", *grid, asked.subset.name)
 
 
 def _record(asked: FitConfig, runs: RunsTable, result: FitResult, folder: Path) -> FitResult:

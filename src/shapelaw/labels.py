@@ -1,0 +1,45 @@
+"""Names that tell the jobs of a sweep apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def distinctions(
+    labels: Sequence[str], identities: Sequence[str], settings: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, ...]]:
+    """Of each job the `key=value` that tell it from the others of its label; nothing where it has its label alone.
+
+    Args:
+        labels: its short name.
+        identities: two jobs of one identity are one job.
+        settings: what was chosen for it, nested.
+    """
+    alike: dict[str, dict[str, dict[str, Any]]] = {}
+    for label, identity, chosen in zip(labels, identities, settings, strict=True):
+        alike.setdefault(label, {})[identity] = _leaves(chosen)
+    keys = {label: _telling_apart(list(jobs.values())) for label, jobs in alike.items()}
+    return [
+        tuple(f"{key}={alike[label][identity].get(key)}" for key in keys[label])
+        for label, identity in zip(labels, identities, strict=True)
+    ]
+
+
+def _leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"rate.lr_base": 5, ...}"""
+    leaves: dict[str, Any] = {}
+    for key, value in settings.items():
+        leaves |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return leaves
+
+
+def _telling_apart(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The first keys, each of which tells more of these apart, until all are."""
+    chosen: list[str] = []
+    found = 1
+    for key in dict.fromkeys(key for one in settings for key in one):
+        distinct = len({tuple(str(one.get(k)) for k in (*chosen, key)) for one in settings})
+        if distinct > found:
+            chosen, found = [*chosen, key], distinct
+    return chosen
