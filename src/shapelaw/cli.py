@@ -32,6 +32,7 @@ FAILED = 1
 INTERRUPTED = 130
 UNREAD = 141
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+UNWRITABLE |= {errno.ENOTDIR, errno.EEXIST, errno.ENOENT}  # of a folder below a file, or where none can be made
 
 
 def main(root: Path, config_name: str, task: Any) -> NoReturn:

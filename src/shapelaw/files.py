@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -21,6 +22,20 @@ if TYPE_CHECKING:
 Record = TypeVar("Record", bound="DataclassInstance")
 SEAL = "seal"
 """Key under which a sealed file holds the hash of everything else in it."""
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be written to, or not be made where it is missing; nothing is made.
+
+    Raises:
+        OSError: naming what is in the way.
+    """
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
+    if not os.access(there, os.W_OK | os.X_OK):
+        code = errno.EROFS if os.statvfs(there).f_flag & os.ST_RDONLY else errno.EACCES
+        raise OSError(code, os.strerror(code), str(there))
 
 
 def write_text(path: Path, text: str, durable: bool = True) -> None:

@@ -10,7 +10,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from shapelaw.errors import UserError
-from shapelaw.sweep.records import Work, fill_batch, new_batch, read_work
+from shapelaw.sweep import records
+from shapelaw.sweep.records import Submission, Work, fill_batch, new_batch, read_work, submission_of
 from shapelaw.sweep.task import Job
 from shapelaw.training.task import TrainTask
 
@@ -31,6 +32,24 @@ def batch(tmp_path: Path) -> Path:
     folder = new_batch(tmp_path / "slurm", "sweep")
     fill_batch(folder, {0: [(job, Work(TrainTask(), OmegaConf.create({"a": 1}), job.folder))]})
     return folder
+
+
+def test_a_damaged_record_of_a_submission_is_said_in_a_line(batch: Path) -> None:
+    folder = batch.parents[1] / "cell"
+    assert submission_of(folder) == Submission(str(batch), 0, 1)
+    (folder / "job.json").write_text('{"batch": "b", "task": 0}')
+    with pytest.raises(UserError, match=r"job\.json is damaged \(attempt: Field required\)"):
+        submission_of(folder)
+
+
+def test_a_launcher_that_others_keep_waiting_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "LOCK_SECONDS", 0.0)
+    with (
+        records.launcher_lock(tmp_path),
+        pytest.raises(UserError, match=r"another launcher has held .*lock for 0 s; wait for it"),
+        records.launcher_lock(tmp_path),
+    ):
+        pass
 
 
 def test_our_own_work_is_read(batch: Path) -> None:

@@ -258,6 +258,11 @@ def test_two_searches_of_one_study_do_not_meet(sweep: Sweep, outputs: Path) -> N
         ([RATE, "hydra.sweeper.max_failure_rate=2"], ["hydra.sweeper.max_failure_rate=2", "0 to 1"]),
         ([RATE, "hydra.sweeper.pruner.n_min_trials=0"], ["pruner", "MedianPruner", "n_min_trials"]),
         ([RATE, "hydra.sweeper.storage=nosuch://x"], ["hydra.sweeper.storage=nosuch://x", "sqlite:///FILE"]),
+        (
+            [RATE, "hydra.sweeper.storage=sqlite:////proc/none/a.db"],
+            ["cannot be opened", "/proc/none", "sqlite:///FILE"],
+        ),
+        ([RATE, "hydra.launcher.workers=-1"], ["hydra.launcher.workers=-1", "whole numbers from 0"]),
         ([RATE, "hydra.sweeper.choose=[shape]"], ["hydra.sweeper.choose", "shape=A,B"]),
         (
             ["hydra.sweeper.choose=[batch_tokens]", "batch_tokens=128,120,256,640,1280"],

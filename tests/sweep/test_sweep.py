@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -100,10 +101,11 @@ def test_branches_wait_for_the_run_they_continue(sweep: Sweep, outputs: Path) ->
 
 def test_a_branch_of_a_failed_run_fails_with_it(sweep: Sweep, outputs: Path) -> None:
     failing = ("shape=16x1", "tokens=12800", "lr_base=1e30", "optim.clip_norm=0")
-    done = sweep("-m", *failing, "cooldown=linear10,none")
+    done = sweep("-m", *failing, "cooldown=linear10,none", "hydra.launcher.workers=2")
     assert done.returncode == 1
     assert "diverged" in done.stderr
-    assert "the run it continues" in done.stderr
+    assert re.search(r"the run it continues \(\w+\) failed", done.stderr), done.stderr
+    assert len(states(outputs)) == 1, "the branch is not started, though there is a worker for it"
     assert "2 of 2 cells failed" in done.stderr
 
 

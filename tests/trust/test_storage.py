@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from shapelaw.cell_state import Status, read_state
 from shapelaw.cli import explain
 from shapelaw.errors import UserError
 from shapelaw.training.callbacks import Interrupted
-from support import ROOT, Compose, Script, SmallDisk
+from support import ROOT, Compose, Script, SmallDisk, Sweep
 from training.test_run import prepared, stop_at, train
 
 MakeDisk = Callable[[int], SmallDisk]
@@ -58,6 +59,39 @@ def test_a_disk_that_takes_nothing_is_said_in_one_line(script: Script, small_dis
     assert len(ended.stderr.strip().splitlines()) == 1, ended.stderr
     assert str(disk.folder) in ended.stderr
     assert ("No space left" if fault == "full" else "Read-only") in ended.stderr
+
+
+SWEPT = ("-m", "lr_base=3,4")
+
+
+@pytest.mark.parametrize("words", [("tracker=none",), (*SWEPT, "tracker=none"), SWEPT])
+@pytest.mark.parametrize("what", ["a file", "read only"])
+def test_outputs_that_cannot_be_written_are_said_before_the_first_cell(
+    sweep: Sweep, small_disk: MakeDisk, tmp_path: Path, words: tuple[str, ...], what: str
+) -> None:
+    """Of one run, of a sweep, and of the tracking store in them; as quickly as any other wrong option."""
+    place = tmp_path / "a file"
+    if what == "a file":
+        place.touch()
+    else:
+        disk = small_disk(1)
+        disk.set_writable(False)
+        place = disk.folder
+    ended = sweep(*words, f"outputs_dir={place}")
+    assert ended.returncode == 2, ended.stderr
+    assert re.fullmatch(r"shapelaw: .*(Not a directory|Read-only file system).*give another .*\n", ended.stderr), (
+        ended.stderr
+    )
+
+
+def test_a_sweep_on_a_full_disk_says_so_of_every_cell(script: Script, small_disk: MakeDisk) -> None:
+    disk = small_disk(1)
+    disk.fill()
+    ended = script("train.py", *SWEPT, "tracker=none", f"outputs_dir={disk.folder}")
+    assert ended.returncode == 1, ended.stderr
+    assert ended.stderr.count("No space left on device") == 2, ended.stderr
+    assert "2 of 2 cells failed" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_a_flipped_byte_of_a_shard_is_seen_before_the_first_step(

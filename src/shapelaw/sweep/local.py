@@ -25,6 +25,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from shapelaw.errors import UserError
+from shapelaw.files import check_writable
 from shapelaw.sweep.slots import Slots, slots_of
 from shapelaw.sweep.task import ChecksMachine, Job, Task
 from shapelaw.sweep.view import View
@@ -57,6 +58,7 @@ def launch(
 
     Raises:
         UserError: before the first job, for the first configuration that is wrong.
+        OSError: before the first job, for the first folder that cannot be written to.
         SweepFailed: after the last job, if some failed.
     """
     task_configs = [task_config(config) for config in configs]
@@ -64,6 +66,9 @@ def launch(
         task.check_machine(task_configs)
     slots = slots_of(task, task_configs, workers)
     jobs = task.plan(task_configs)
+    for job in jobs:
+        if not job.done:
+            check_writable(job.folder)
     shared = task.begin(task_configs, jobs)
     for config in configs:
         set_values(config, shared)
@@ -130,12 +135,12 @@ class Pool:
         return [self._result(index) for index in range(len(self.jobs))]
 
     def _ready(self, waiting: list[int]) -> Iterator[int]:
-        """Jobs to start now, one by one: those whose predecessor, if it is in this sweep, has ended."""
+        """Jobs to start now, one by one: those whose predecessor, if it is in this sweep, has ended well."""
         for index in list(waiting):
             if len(self.running) >= self.slots.workers:
                 return
             after = self._predecessor(index)
-            if after is None or after in self.results:
+            if after is None or (after in self.results and not self._reason(after)):
                 yield index
 
     def _orphans(self, waiting: list[int]) -> list[int]:
@@ -235,7 +240,11 @@ def _work(
     os.environ.clear()
     os.environ.update(environment)  # the server it was forked from may be older
     _stop_with_parent()
-    log_to(folder)
+    try:
+        log_to(folder)
+    except OSError as error:
+        connection.send((False, f"its log cannot be written: {error}"))
+        return
     setup_globals()
     try:
         run: Callable[..., JobReturn] = run_job
@@ -244,13 +253,13 @@ def _work(
     except KeyboardInterrupt:
         connection.send((False, "interrupted"))
     except UserError as error:
-        print(error, file=sys.stderr)  # noqa: T201 -- into the job's log
         connection.send((False, str(error)))
+        print(error, file=sys.stderr)  # noqa: T201 -- into the job's log, last: its disk may be full
     except Exception as error:
         import traceback
 
-        traceback.print_exc()
         connection.send((False, f"{type(error).__name__}: {error}".splitlines()[0]))
+        traceback.print_exc()
     else:
         connection.send((True, value))
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from shapelaw.errors import UserError
-from shapelaw.files import read_json, write_json, write_text
+from shapelaw.files import as_record, read_json, write_json, write_text
 from shapelaw.sweep.task import Job, Task
 
 LOCK_SECONDS = 600.0
@@ -60,9 +60,13 @@ class Work:
 
 
 def submission_of(folder: Path) -> Submission | None:
-    """Where the cell of a folder was last submitted, if it was."""
+    """Where the cell of a folder was last submitted, if it was.
+
+    Raises:
+        UserError: if the file that says it is damaged.
+    """
     path = folder / "job.json"
-    return Submission(**read_json(path)) if path.exists() else None
+    return as_record(Submission, read_json(path), path) if path.exists() else None
 
 
 def new_batch(root: Path, label: str) -> Path:
@@ -141,7 +145,7 @@ def launcher_lock(root: Path) -> Iterator[None]:
     """Held by one launcher at a time while it looks and submits; a second waits for it.
 
     Raises:
-        TimeoutError: if the other takes too long.
+        UserError: if the other takes too long.
     """
     root.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + LOCK_SECONDS
@@ -152,6 +156,9 @@ def launcher_lock(root: Path) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise TimeoutError(f"another launcher has held {root / 'lock'} for {LOCK_SECONDS:g} s") from None
+                    raise UserError(
+                        f"another launcher has held {root / 'lock'} for {LOCK_SECONDS:g} s; wait for it or stop it, then run "
+                        "the same command again"
+                    ) from None
                 time.sleep(0.2)
         yield

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
+from shapelaw.config.values import whole
 from shapelaw.devices import RUNS_PER_GPU_VARIABLE, cores, gpu_names
 from shapelaw.sweep.task import TakesGpus, Task
 
@@ -41,7 +42,12 @@ class Slots:
 
 
 def slots_of(task: Task, configs: Sequence[DictConfig], workers: int) -> Slots:
-    """The room that this machine, which the task has checked, has for its jobs."""
+    """The room that this machine, which the task has checked, has for its jobs.
+
+    Raises:
+        UserError: if the workers are fewer than none.
+    """
+    whole("hydra.launcher.workers", workers, 0)
     each = task.gpus(configs) if isinstance(task, TakesGpus) else 0
     names = gpu_names() if each else ()
     assert each <= len(names)

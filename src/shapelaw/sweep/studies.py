@@ -157,9 +157,9 @@ def _distribution(axis: Any) -> BaseDistribution:
 
 
 def _open(name: str, storage: str, sampler: optuna.samplers.BaseSampler) -> optuna.Study:
-    if storage.startswith("sqlite:///"):
-        Path(storage.removeprefix("sqlite:///")).absolute().parent.mkdir(parents=True, exist_ok=True)
     try:
+        if storage.startswith("sqlite:///"):
+            Path(storage.removeprefix("sqlite:///")).absolute().parent.mkdir(parents=True, exist_ok=True)
         whole = connectable(storage, STORAGE_VARIABLE)
         return optuna.create_study(study_name=name, storage=whole, sampler=sampler, load_if_exists=True)
     except Exception as error:

@@ -85,7 +85,8 @@ class View:
         for line in tail(log):
             if line not in reason:
                 self.console.print(f"    {line}", markup=False)
-        self.console.print(f"  its log: {log}", markup=False)
+        if log.exists():
+            self.console.print(f"  its log: {log}", markup=False)
 
     def refresh(self) -> None:
         """Read the running jobs' states and draw them."""

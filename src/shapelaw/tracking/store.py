@@ -15,6 +15,7 @@ from urllib.parse import urlparse
 
 from shapelaw.config import TrackerConfig, WhenUnreachable
 from shapelaw.errors import UserError
+from shapelaw.files import check_writable
 from shapelaw.secrets import TRACKING_VARIABLE, connectable, hidden, refuse_password
 from shapelaw.tracking.protocol import RunInfo
 
@@ -157,6 +158,7 @@ def _making(uri: str) -> Iterator[None]:
         return
     folder = Path(uri.removeprefix(SQLITE)).absolute().parent
     with answers():
+        check_writable(folder)  # as MLflow goes on trying for two minutes
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)
     try:
