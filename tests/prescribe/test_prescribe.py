@@ -264,7 +264,7 @@ def test_domain() -> None:
     assert not outside.inside
     assert outside.outside["width"] == 2.0
     assert outside.outside["tokens"] == pytest.approx(20.0)
-    assert "tokens 20 times the largest" in outside.domain
+    assert "tokens is 20 times the largest fitted" in outside.domain
 
 
 def test_device_hours_of_a_constant_rate() -> None:

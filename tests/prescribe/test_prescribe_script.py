@@ -63,6 +63,10 @@ def test_a_budget_has_its_table_yaml_and_command(fits: Path, script: Script, out
     answer = Problem.of(fitted("interaction", refits=30), table()).best(1e21)
     assert f"train it:  SHAPELAW_SUITE=gemstones python train.py {' '.join(answer.overrides)}" in done.stdout
     assert answer.domain in done.stdout
+    assert "\nOther token counts at the same budget (" in done.stdout
+    assert "\nRow factor 1 is the real-valued optimum" in done.stdout
+    assert "budget this ratio needs for the lowest loss / your budget)" in done.stdout
+    assert "90% interval" in done.stdout
     passed = fits / "params_tokens-000000"  # newer still
     assert f"the newer fit {passed.name} was passed over, as its law has no width and depth" in done.stdout
     assert f"give fit={passed} space=params" in done.stdout
@@ -82,16 +86,21 @@ def test_a_budget_has_its_table_yaml_and_command(fits: Path, script: Script, out
 def test_other_questions(fits: Path, prescribe: Prescribe) -> None:
     questions = {
         "dollars": ("objective=dollars", "objective.price=3", "budget=1e4", f"fit={fits}/interaction-000000"),
-        "least device_hours for a loss of 2.5": (
+        "Least device hours for a loss of 2.5 (law interaction, fit ": (
             *("loss=2.5", "objective=device_hours", "objective.mfu=0.4", "objective.device_flops=990e12"),
         ),
         "inside the fitted domain": ("width=1024", "depth=28", "tokens=5e10"),
-        "lowest loss": (f"fit={fits}/params_tokens-000000", "space=params", "budget=1e21"),
+        "Lowest loss for 1e+21 training FLOPs (law params_tokens, fit ": (
+            f"fit={fits}/params_tokens-000000",
+            "space=params",
+            "budget=1e21",
+        ),
     }
     for answer, arguments in questions.items():
         code, printed, said = prescribe(*arguments)
         assert code == 0, said
         assert answer in printed
+        assert ("-m hydra/launcher=slurm" in printed) == ("train.py" in printed)
         assert ("train.py" in printed) == ("space=params" not in arguments)
 
 

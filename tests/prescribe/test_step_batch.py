@@ -93,7 +93,7 @@ def test_the_four_answers_agree_with_the_law() -> None:
     assert middle["steps_ratio"] == middle["tokens_ratio"] == 2
     assert critical.main.inside
     assert problem.critical(0.85).main.outside == {"loss": pytest.approx(0.5)}
-    assert problem.critical(5.2).main.domain == "outside the fitted domain: loss 2 times the largest"
+    assert problem.critical(5.2).main.domain == "outside the fitted domain: loss is 2 times the largest fitted"
     curve = problem.trajectory(SIZE, 1024, reached["tokens"])
     assert curve.main.values["loss"] == pytest.approx(loss, rel=1e-10)
     assert (curve.tables["curve"]["loss_low"] < curve.tables["curve"]["loss_high"]).all()

@@ -68,7 +68,9 @@ class Prescription:
         """`inside the fitted domain`, or what lies outside by how much."""
         if self.inside:
             return "inside the fitted domain"
-        return "outside the fitted domain: " + ", ".join(f"{name} {self.place(name)}" for name in self.outside)
+        return "outside the fitted domain: " + ", ".join(
+            f"{name} is {self.place(name)} fitted" for name in self.outside
+        )
 
     def plain(self) -> dict[str, Any]:
         """As plain types, for YAML."""
@@ -93,7 +95,7 @@ UNITS = {
     "params": "parameters",
     "tokens": "tokens",
     "tokens_per_param": "tokens/parameter",
-    "lr_eff": "peak rate",
+    "lr_eff": "learning rate (peak)",
     "loss": "nats per token",
     "flops": "FLOPs",
     "inference_flops": "FLOPs",

@@ -127,6 +127,12 @@ class Cost:
         if not (math.isfinite(self.served_tokens) and self.served_tokens >= 0):
             raise UserError(f"objective.inference_tokens={self.served_tokens}: allowed are tokens from 0")
 
+    @property
+    def words(self) -> str:
+        """The unit for people."""
+        flops = "FLOPs of training and serving" if self.served_tokens else "training FLOPs"
+        return flops if self.unit == "flops" else self.unit.replace("_", " ")
+
     def per_flop(self, points: Points, coefficients: Array | None = None) -> Array:
         """Units of one FLOP, broadcastable to (vectors, points)."""
         if self.throughput is None or self.unit == "flops":

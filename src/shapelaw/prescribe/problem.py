@@ -115,7 +115,7 @@ class Problem:
         found = self.search(SpendBudget(budget))
         self._refuse_unaffordable(found, budget)
         self._refuse_ends(found, f"budget={budget:.6g} {self.cost.unit}", budget)
-        return collect(self, found, f"lowest loss for {budget:.6g} {self.cost.unit}")
+        return collect(self, found, f"lowest loss for {budget:.6g} {self.cost.words}")
 
     def reach(self, loss: float, least: str = "cost") -> Prescription:
         """The cheapest size and tokens that reach a predicted loss, serving included.
@@ -138,7 +138,7 @@ class Problem:
             )
         if least == "cost" or self.space == "params":
             self._refuse_ends(found, f"loss={loss:g}")
-        unit = self.cost.unit if least == "cost" else "tokens"
+        unit = self.cost.words if least == "cost" else "tokens"
         return collect(self, found, f"least {unit} for a loss of {loss:g}")
 
     def at(self, width: int, depth: int, tokens: float) -> Prescription:

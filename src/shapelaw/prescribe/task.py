@@ -56,6 +56,15 @@ SHOWN = {
     "laws": ("law", "width", "depth", "params", "tokens", "tokens_per_param", "loss", "domain"),
 }
 """Columns of further tables that are printed; the YAML holds all."""
+TITLES = {
+    "overtraining": "Other token counts at the same budget (real-valued sizes; factor = tokens / best tokens; "
+    "excess = loss / lowest loss - 1)",
+    "aspect_ratio": "Other aspect ratios at the same budget (budget_factor = budget this ratio needs for the lowest loss / "
+    "your budget)",
+}
+"""Of further tables; the others bear their name."""
+SHARES = ("excess", "wasted")
+"""How the names of columns begin that are printed in percent."""
 
 
 @dataclass(frozen=True)
@@ -255,23 +264,33 @@ def show(answers: Answers, path: Path) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console = console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDE)
     found = answers.main
-    console.print(f"{found.question}, by law {found.law} (fit {answers.fit})", markup=False)
-    table = Table("", "value", f"{found.level:.0%} interval", "unit", "fitted domain")
-    for name, value in found.values.items():
-        low, high = found.intervals.get(name, (math.nan, math.nan))
-        ends = f"{_number(name, low)} to {_number(name, high)}" if math.isfinite(low) else ""
-        place = found.place(name) if name in answers.ranged else ""
-        table.add_row(name, _number(name, value), ends, found.units[name], place)
-    console.print(table)
+    asked = found.question[0].upper() + found.question[1:]
+    console.print(f"{asked} (law {found.law}, fit {answers.fit})", markup=False)
+    console.print(_answer_table(found, answers.ranged))
     console.print(found.domain)
     for note in found.notes:
         console.print(f"note: {note}", markup=False)
     for title, frame in answers.tables.items():
         shown = [name for name in SHOWN.get(title, tuple(frame)) if name in frame]
-        console.print(_rich(title.replace("_", " "), frame[shown]))
+        console.print(_rich(TITLES.get(title, title.replace("_", " ")), frame[shown]))
+        if title == "overtraining" and float(found.values.get("width", math.nan)).is_integer():
+            console.print("Row factor 1 is the real-valued optimum and differs slightly from the whole shape above.")
     if answers.command:
         console.print(f"train it:  {answers.command}", markup=False)
+        console.print("on a cluster: add -m hydra/launcher=slurm")
     console.print(f"written to {path}", markup=False)
+
+
+def _answer_table(found: Prescription, ranged: frozenset[str]) -> Table:
+    """The values with their units and places, and their intervals if there are any."""
+    spread = [f"{found.level:.0%} interval"] if found.intervals else []
+    table = Table("", "value", *spread, "unit", "fitted domain")
+    for name, value in found.values.items():
+        low, high = found.intervals.get(name, (math.nan, math.nan))
+        ends = f"{_number(name, low)} to {_number(name, high)}" if math.isfinite(low) else ""
+        place = found.place(name) if name in ranged else ""
+        table.add_row(name, _number(name, value), *([ends] if spread else []), found.units[name], place)
+    return table
 
 
 def _main(asked: PrescribeConfig, problem: Problem) -> Prescription:
@@ -360,5 +379,16 @@ def _number(name: str, value: float) -> str:
 def _rich(title: str, frame: pd.DataFrame) -> Table:
     table = Table(*map(str, frame.columns), title=title, title_justify="left")
     for row in frame.itertuples(index=False, name=None):
-        table.add_row(*("" if v != v else _number("", v) if isinstance(v, float) else str(v) for v in row))
+        table.add_row(*map(_cell, frame.columns, row))
     return table
+
+
+def _cell(name: str, value: object) -> str:
+    """A value of a further table: shares in percent, real-valued widths and depths to three digits."""
+    if not isinstance(value, float):
+        return str(value)
+    if math.isnan(value):
+        return ""
+    if name.startswith(SHARES):
+        return f"{value:.2%}"
+    return _number(name, float(f"{value:.3g}") if name in WHOLE and value != int(value) else value)

@@ -96,7 +96,7 @@
       const value = own[name];
       if (value === undefined || (value >= low * (1 - 1e-9) && value <= high * (1 + 1e-9))) continue;
       const factor = value / (value > high ? high : low);
-      far.push(`${name} ${shown(factor, 3)} times the ${factor > 1 ? "largest" : "smallest"}`);
+      far.push(`${name} is ${shown(factor, 3)} times the ${factor > 1 ? "largest" : "smallest"} fitted`);
     }
     return far;
   }
