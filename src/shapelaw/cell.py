@@ -30,7 +30,6 @@ from shapelaw.config import (
     whole,
 )
 from shapelaw.errors import UserError
-from shapelaw.labels import distinctions
 from shapelaw.lr_rules import DepthPatch, lr_eff
 from shapelaw.schedule import (
     Constant,
@@ -43,6 +42,7 @@ from shapelaw.schedule import (
     lr_factor,
 )
 from shapelaw.shapes import Shape, check_heads
+from shapelaw.wording import distinctions
 
 IDENTITY_VERSION = 1
 """Raised when the meaning of a scientific configuration changes, so that old runs are not taken for new ones."""

@@ -8,3 +8,7 @@ class UserError(ValueError):
 
     The scripts print the message as one line and end with exit code 2.
     """
+
+
+class NotPrepared(UserError):
+    """What prepare.py makes is not there yet: nothing was wrong with what was asked."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from shapelaw.data.documents import TRAIN, VAL
 from shapelaw.data.manifest import PROGRESS_FILE, Manifest, Shard, read_manifest
 from shapelaw.data.tokenizers import Tokenizer, load_tokenizer
-from shapelaw.errors import UserError
+from shapelaw.errors import NotPrepared, UserError
 
 Int64s = NDArray[np.int64]
 QUICKLY_READ_BYTES = 2 * 10**9
@@ -158,13 +158,14 @@ def load_corpus(folder: Path, *, verify_hashes: bool | None = False) -> Corpus:
             corpus of up to QUICKLY_READ_BYTES.
 
     Raises:
-        UserError: if there is no whole corpus, or a shard is missing, cut short or changed.
+        NotPrepared: if there is no whole corpus.
+        UserError: if a shard is missing, cut short or changed.
     """
     manifest = read_manifest(folder)
     if manifest is None:
         begun = (folder / PROGRESS_FILE).exists()
         state = "its preparation was interrupted" if begun else "there is no prepared corpus"
-        raise UserError(
+        raise NotPrepared(
             f"corpus folder {folder}: {state}; run: python prepare.py (with the same data and tokenizer settings)"
         )
     check_sizes(folder, manifest)

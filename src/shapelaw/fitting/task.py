@@ -22,11 +22,11 @@ from shapelaw.fitting.result import RUNS_FILE, SCHEMA_VERSION, FitResult, load_f
 from shapelaw.fitting.staged.pipeline import StagedOptions
 from shapelaw.fitting.summary import show
 from shapelaw.fitting.views import LOG10_DELTA, fits
-from shapelaw.labels import distinctions
 from shapelaw.laws import check_method, get_law
 from shapelaw.laws.base import EXPONENT
 from shapelaw.runs import RunsTable, load_runs
 from shapelaw.sweep.task import Job, sweep_identity
+from shapelaw.wording import distinctions
 
 EXPERIMENT = "fits"
 """MLflow experiment of all fits."""

@@ -29,6 +29,7 @@ from shapelaw.files import check_writable
 from shapelaw.sweep.slots import Slots, slots_of
 from shapelaw.sweep.task import ChecksMachine, Job, Task
 from shapelaw.sweep.view import View
+from shapelaw.wording import counted
 
 POLL_SECONDS = 0.5
 STOP_SECONDS = 20.0
@@ -78,7 +79,9 @@ def launch(
     failed = [job.identity for job, result in zip(jobs, results, strict=True) if result.status is JobStatus.FAILED]
     task.end(task_configs, jobs, failed)
     if failed:
-        raise SweepFailed(f"{len(failed)} of {len(jobs)} {task.noun}s failed; run the same command again to retry them")
+        raise SweepFailed(
+            f"{len(failed)} of {counted(len(jobs), task.noun)} failed; run the same command again to retry them"
+        )
     return results
 
 

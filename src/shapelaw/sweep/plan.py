@@ -12,26 +12,29 @@ from rich.console import Console
 from rich.table import Table
 
 from shapelaw.cell_state import read_state
-from shapelaw.errors import UserError
+from shapelaw.errors import NotPrepared
 from shapelaw.sweep import records
 from shapelaw.sweep.accounting import Report, Standing, judge, survey
 from shapelaw.sweep.task import Job, Prices, Task
+from shapelaw.wording import amount, counted
 
 WIDE = 160
 """Columns of the table where the output is no terminal."""
+TIME_LIMIT = "limit, min"
+"""Column of resources.timeout_min, where cells have their own."""
 
 
 def show(task: Task, configs: Sequence[DictConfig], device: str) -> list[JobReturn]:
     """Print the table of all cells; one empty result per configuration.
 
     Raises:
-        UserError: for the first configuration that is wrong; after the table where something is still to be prepared.
+        UserError: for the first configuration that is wrong. What is still to be prepared is a note below the table.
     """
-    missing: UserError | None = None
+    missing: NotPrepared | None = None
     estimated = task.estimate(configs) if isinstance(task, Prices) else None
     try:
         jobs = task.plan(configs)
-    except UserError as error:
+    except NotPrepared as error:
         if estimated is None:
             raise
         jobs, missing = estimated, error
@@ -40,7 +43,7 @@ def show(task: Task, configs: Sequence[DictConfig], device: str) -> list[JobRetu
         console = Console(highlight=False, width=WIDE)
     console.print(table(task, jobs, device))
     if missing:
-        raise missing
+        console.print(f"note: {missing} before the sweep", markup=False, soft_wrap=True)
     return [_planned(config) for config in configs]
 
 
@@ -55,19 +58,19 @@ def table(task: Task, jobs: Sequence[Job], device: str) -> Table:
     unique = list({job.identity: job for job in jobs}.values())
     labels = {job.identity: job.label for job in unique}
     reports = _reports(unique)
-    name = "this device" if device == "this" else device
-    what = f"{len(unique)} {task.noun}s; hours of {name} at its usual share of its rate"
-    result = Table(title=what, box=box.SIMPLE, title_justify="left")
+    result = Table(title=_title(task, len(unique), device), box=box.SIMPLE, title_justify="left")
     result.add_column(task.noun, no_wrap=True)
     result.add_column("state")
-    for name in ("parameters", "tokens", "FLOPs", "nodes", "device hours", "micro-batch", "GiB"):
+    limited = [TIME_LIMIT] if any(job.wants.timeout_min for job in unique) else []
+    for name in ("parameters", "tokens", "FLOPs", "nodes", *limited, "device hours", "micro-batch", "GiB"):
         result.add_column(name, justify="right", no_wrap=True)
     result.add_column("after", no_wrap=True)
     for job in unique:
         hours = _hours(task, job, device)
         after = labels.get(job.after or "", job.after or "")
         result.add_row(
-            job.label, _state(reports[job.identity]), *_numbers(job), _short(hours), *_footprint(job, device), after
+            *(job.label, _state(reports[job.identity]), *_numbers(job), *(_minutes(job) for _ in limited)),
+            *(amount(hours), *_footprint(job, device), after),
         )
     rest = [job for job in unique if reports[job.identity].standing is not Standing.finished]
     result.add_section()
@@ -75,8 +78,17 @@ def table(task: Task, jobs: Sequence[Job], device: str) -> Table:
         hours = sum(_hours(task, job, device) for job in cells)
         flops = f"{sum(job.flops for job in cells):.2e}"
         tokens = f"{sum(job.tokens for job in cells):.4g}"
-        result.add_row(f"{name}: {len(cells)}", "", "", tokens, flops, "", _short(hours), "", "", "")
+        result.add_row(
+            f"{name}: {len(cells)}", "", "", tokens, flops, "", *("" for _ in limited), amount(hours), "", "", ""
+        )
     return result
+
+
+def _title(task: Task, count: int, device: str) -> str:
+    if not isinstance(task, Prices):
+        return counted(count, task.noun)
+    name = "this device" if device == "this" else device
+    return f"{counted(count, task.noun)}; device hours: estimated for {name} at the throughput such runs usually reach"
 
 
 def _reports(jobs: Sequence[Job]) -> dict[str, Report]:
@@ -104,6 +116,10 @@ def _numbers(job: Job) -> tuple[str, str, str, str]:
     return f"{job.params:,}" if job.params else "", f"{job.tokens:,}" if job.tokens else "", flops, str(job.wants.nodes)
 
 
+def _minutes(job: Job) -> str:
+    return f"{job.wants.timeout_min:,}" if job.wants.timeout_min else ""
+
+
 def _hours(task: Task, job: Job, device: str) -> float:
     return task.device_hours(job, device) if isinstance(task, Prices) else 0.0
 
@@ -113,8 +129,4 @@ def _footprint(job: Job, device: str) -> tuple[str, str]:
     if job.footprint is None:
         return "", ""
     sequences, memory = job.footprint(device)
-    return str(sequences), _short(memory / 2**30)
-
-
-def _short(hours: float) -> str:
-    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
+    return str(sequences), amount(memory / 2**30)

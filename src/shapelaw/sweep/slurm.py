@@ -25,6 +25,7 @@ from shapelaw.sweep.sbatch import Array, arrays_of, branches_of, script_of, subm
 from shapelaw.sweep.settings import SlurmSettings
 from shapelaw.sweep.task import Job, Task, sweep_identity
 from shapelaw.sweep.view import View, tail
+from shapelaw.wording import counted
 
 POLL_SECONDS = 10.0
 UNDER_WAY = (Standing.queued, Standing.running)
@@ -136,7 +137,7 @@ def _submit(
             if not queued:
                 raise
             raise SweepFailed(
-                f"{error}; {sum(queued.values())} of {len(todo)} {sweep.task.noun}s are queued (to stop them: scancel "
+                f"{error}; {sum(queued.values())} of {counted(len(todo), sweep.task.noun)} are queued (to stop them: scancel "
                 f"{' '.join(queued)}); the same command submits the others"
             ) from error
 
@@ -225,7 +226,7 @@ def _tell(sweep: _Sweep, reports: Mapping[str, Report], submitted: int, console:
     """What there is and what was done."""
     counts = Counter(report.standing.value for report in reports.values())
     words = ", ".join(f"{counts[standing.value]} {standing.value}" for standing in Standing if counts[standing.value])
-    console.print(f"{len(reports)} {sweep.task.noun}s: {words}; {submitted} submitted now")
+    console.print(f"{counted(len(reports), sweep.task.noun)}: {words}; {submitted} submitted now")
     for identity, report in reports.items():
         if report.note:
             console.print(f"{sweep.jobs[identity].label}: {report.note}")
@@ -303,7 +304,7 @@ def _failures(sweep: _Sweep, reports: Mapping[str, Report]) -> list[str]:
 
 
 def _advice(sweep: _Sweep, reports: Mapping[str, Report], failed: Sequence[str]) -> str:
-    words = f"{len(failed)} of {len(reports)} {sweep.task.noun}s failed"
+    words = f"{len(failed)} of {counted(len(reports), sweep.task.noun)} failed"
     if _to_submit(sweep, reports):
         return f"{words}; run the same command again to retry them"
     return (

@@ -15,6 +15,7 @@ from rich.progress import TimeRemainingColumn as Remaining
 from shapelaw.cell_state import Status, read_state
 from shapelaw.errors import UserError
 from shapelaw.sweep.task import Job
+from shapelaw.wording import counted
 
 
 class View:
@@ -42,7 +43,7 @@ class View:
 
     def __enter__(self) -> View:
         skipped = f"; {self.done_before} already finished, skipped" if self.done_before else ""
-        self.console.print(f"{self.expected} {self.noun}{'s' if self.expected != 1 else ''} to run{skipped}")
+        self.console.print(f"{counted(self.expected, self.noun)} to run{skipped}")
         self.total = self.progress.add_task(f"all {self.noun}s", total=self.expected, note="")
         if self.console.is_terminal:
             self.live.start()

@@ -15,6 +15,7 @@ from shapelaw.model import Transformer
 from shapelaw.optim import set_lr
 from shapelaw.parallel.placement import Placement
 from shapelaw.training.checkpoint import Progress
+from shapelaw.wording import counted
 
 log = logging.getLogger(__name__)
 OUT_OF_MEMORY_CPU = "DefaultCPUAllocator: can't allocate memory"
@@ -88,7 +89,8 @@ class CellModule(pl.LightningModule):
     def _halve(self, device: torch.device) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         smaller = -(-self.micro_batch // 2)
-        words = f"{self.micro_batch} sequences at a time do not fit the memory of {device}"
+        verb = "does" if self.micro_batch == 1 else "do"
+        words = f"{counted(self.micro_batch, 'sequence')} at a time {verb} not fit the memory of {device}"
         if self.micro_batch == 1 or not self.halves:
             remedy = (
                 f"give micro_batch_sequences={smaller}" if self.micro_batch > 1 else "take a smaller shape or context"

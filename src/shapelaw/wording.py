@@ -1,9 +1,27 @@
-"""Names that tell the jobs of a sweep apart."""
+"""Words for people: counts, amounts, and names that tell the jobs of a sweep apart."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "cell"), counted(2, "cell")
+    ('1 cell', '2 cells')
+    """
+    return f"{number} {noun}{'s' if number != 1 else ''}"
+
+
+def amount(value: float) -> str:
+    """A positive amount, such as of hours: whole from 100, with an exponent from a million.
+
+    >>> amount(0.12345), amount(12_345.6), amount(1_287_898_522.0)
+    ('0.123', '12,346', '1.3e+09')
+    """
+    return f"{value:.3g}" if value < 100 else f"{value:,.0f}" if value < 1e6 else f"{value:.2g}"
 
 
 def distinctions(
