@@ -180,6 +180,9 @@ def test_every_option_is_explained_and_of_a_type(schema: type) -> None:
         if name != "_target_" and (name not in field_docs(part) or not kind(get_type_hints(part)[name]))
     ]
     assert not plain
+    fragment = re.compile("(Of|Its|So|That) ")  # help shows a line apart from the one above it
+    texts = {f"{part.__name__}.{name}": field_docs(part).get(name, "") for part, name in options_of(schema)}
+    assert not {name: text for name, text in texts.items() if fragment.match(text)}
 
 
 def test_help_imports_no_torch(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ class FitConfig(PlacesConfig):
     grid_size: int | None = None
     """Number of starts of another grid; null is the solver's own."""
     seed: int = MISSING
-    """Of random starts and resampling."""
+    """Seed of random starts and of resampling."""
     sensitivity: bool = False
     """Whether the checklist holds the fit at other deltas and countings."""
     profile: bool = False

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 LAUNCHING = ("hydra/sweeper", "hydra/launcher")
 SWEEPS = """
 With -m every value may be a list (a,b,c), a range (range(1,4)) or, for a choice, a pattern (glob(*)), in quotes:
-all combinations are done, those that are finished already excepted.
+all combinations are run; those already finished are skipped.
 """
 KINDS = {float: "number", int: "whole number", str: "text", bool: "true or false", NoneType: "null"}
 KEY_COLUMNS = 30

@@ -47,8 +47,7 @@ class ShapeLimitsConfig:
     """What a size must meet beside the rules, in every space; null is no limit."""
 
     params_min: float | None = None
-    """Of all parameters; in space=params as the law counts them, and there without limits on aspect."""
-    """Fewest parameters, embedding included."""
+    """Fewest parameters, embedding included; in space=params as the law counts them."""
     params_max: float | None = None
     """Most parameters."""
     aspect_min: float | None = None
@@ -66,7 +65,7 @@ class PrescribeConfig(PlacesConfig):
     batch_tokens or params, the newest of the step-and-batch law."""
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     budget: float | None = None
-    """In the objective's unit."""
+    """Budget, in the objective's unit (FLOPs, device hours or dollars)."""
     loss: float | None = None
     """Instead of a budget: the loss to reach, nats per token."""
     least: str = MISSING
@@ -74,13 +73,13 @@ class PrescribeConfig(PlacesConfig):
     width: int | None = None
     """With depth and tokens, instead of a budget: the shape whose loss is asked."""
     depth: int | None = None
-    """Its blocks."""
+    """Blocks of that shape."""
     params: float | None = None
     """Instead of width and depth, for a fit of the step-and-batch law: parameters as the law counts them."""
     batch_tokens: float | None = None
     """Tokens of one step, for a fit of the step-and-batch law: whole sequences."""
     tokens: float | None = None
-    """Its training tokens."""
+    """Training tokens of that shape."""
     space: str = MISSING
     """feasible (every whole shape), relaxed (real width and depth) or params (no shape at all, params as the law counts them,
     6N FLOPs)."""
@@ -89,7 +88,7 @@ class PrescribeConfig(PlacesConfig):
     rules: RulesConfig = field(default_factory=RulesConfig)
     limits: ShapeLimitsConfig = field(default_factory=ShapeLimitsConfig)
     vocab_size: int | None = None
-    """Where the runs do not name it."""
+    """Vocabulary size, if the runs do not name it."""
     flops: NamedConfig = field(default_factory=NamedConfig)
     """exact, 6n or kaplan; auto (null) is as the fit counted, exact where it took a recorded column."""
     compare: list[str] = field(default_factory=list)

@@ -30,14 +30,14 @@ class ReportConfig(PlacesConfig):
     report: ReportKindConfig = field(default_factory=ReportKindConfig)
     runs: RunsConfig = field(default_factory=RunsConfig)
     law: NamedConfig = field(default_factory=NamedConfig)
-    """That answers on the page."""
+    """The law that answers on the page."""
     bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)
-    """Of every fit whose figure shows intervals."""
+    """Resampling of every fit whose figure shows intervals."""
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     delta: float = MISSING
     """Where Huber's function turns linear, in units of log loss, but for figures that are about another."""
     seed: int = MISSING
-    """Of random starts and resampling."""
+    """Seed of random starts and of resampling."""
     budget: float | None = None
     """Training FLOPs that the page opens with; null is the largest budget among the runs, or the nearest to it that the
     shapes serve."""

@@ -36,13 +36,13 @@ class SuiteConfig:
     branches: str = ""
     """Token counts at which its cooldowns branch off, as a sweep's values: 10e9,20e9."""
     extremes: str = ""
-    """Its extreme shapes, for a study of the rate, as a sweep's values."""
+    """Extreme shapes of the suite, for a study of the rate, as a sweep's values."""
     prestudy_tokens: float = 0.0
     """Tokens of the runs of that study."""
     step_batch_shapes: str = ""
     """Shapes of the study of steps and batches (sweeps/step_batch.yaml), as a sweep's values."""
     step_batch_batches: str = ""
-    """Its batches, in tokens, as a sweep's values."""
+    """Batches of that study, in tokens, as a sweep's values."""
     step_batch_tokens: str = ""
     """Tokens of its runs, one value a batch, rounded up to whole batches."""
     step_batch_every: str = ""
@@ -130,7 +130,7 @@ class OptimConfig:
     beta2: float = MISSING
     """Decay of the mean of their squares."""
     eps: float = MISSING
-    """Added to the root of the latter."""
+    """Added to the square root of the second moment."""
     weight_decay: float = MISSING
     """Applied to matrices, not to norms."""
     clip_norm: float = MISSING
@@ -143,7 +143,7 @@ class SpikesConfig:
 
     policy: SpikePolicy = MISSING
     """stop: the run ends as diverged. rollback: it goes back to the newest checkpoint before the spike and leaves out its
-    batches, at a lower rate. ignore: the spike is recorded. What is no number ends a run that does not roll back."""
+    batches, at a lower rate. ignore: the spike is recorded. NaN or infinity ends the run unless it rolls back."""
     every_steps: int = MISSING
     """How often loss and gradient norm are read from the device; also before validations and checkpoints."""
     window_steps: int = MISSING
@@ -153,7 +153,7 @@ class SpikesConfig:
     loss_mads: float = MISSING
     """A loss is high this many robust standard deviations (1.4826 median absolute deviations) above the median."""
     norm_mads: float = MISSING
-    """So is the logarithm of a gradient norm."""
+    """Likewise for the logarithm of the gradient norm."""
     sustain_steps: int = MISSING
     """High steps in a row that make a spike; fewer are noise."""
     lr_factor: float = 1.0
@@ -251,7 +251,7 @@ class SearchConfig:
     """Which trial of a search a run is; set by the launching process."""
 
     study: str | None = None
-    """Its study."""
+    """Name of the study this run is a trial of."""
     storage: str = ""
     """Database URL of the study."""
     trial: int | None = None
@@ -309,11 +309,11 @@ class TrainConfig(PlacesConfig):
     compile: bool | str = MISSING
     """Whether blocks and loss are compiled (torch.compile); auto: on a GPU."""
     seed: int = MISSING
-    """Of the initial weights."""
+    """Seed of the initial weights."""
     order_seed: int = MISSING
-    """Of the order of sequences."""
+    """Seed of the order of sequences."""
     precision: Precision = MISSING
-    """Of the matrix products: bf16 (weights stay fp32), fp32; auto: bf16 on a GPU."""
+    """Number format of the matrix products: bf16 (weights stay fp32), fp32; auto: bf16 on a GPU."""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
