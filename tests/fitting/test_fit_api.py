@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -147,6 +148,8 @@ def test_a_summary_says_what_was_fitted_how_and_to_what(small: RunsTable) -> Non
     assert any(row.startswith("  compute-optimal N ~ C^0.") for row in rows)
     assert any(row.endswith("(sum over rows; comparable only at equal rows and delta)") for row in rows)
     assert "\n  no intervals: bootstrap=none\n" in fit(small).summary()
+    for edited in ({"data": {"rows": None}}, {"form": "x"}):
+        assert dataclasses.replace(fit(small), checklist=edited).summary().startswith("params_tokens\n  A = ")
     lines = fit(small, method="hull", bootstrap={"n": 20}).summary()
     assert "(no interval) natural log of params\n" in lines
     assert "sum of squared residuals of log params; comparable only at equal rows)" in lines

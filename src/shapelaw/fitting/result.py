@@ -120,7 +120,11 @@ class FitResult:
         kind, equal = OBJECTIVES.get(self.method, OBJECTIVE_OF_LINES)
         lines.append(f"objective {self.objective:.8g} ({kind}; comparable only at equal {equal})")
         lines += [f"note: {flag}" for flag in self.flags]
-        return "\n".join([self._head(), *(f"  {line}" for line in (*self._form(), *lines))])
+        try:
+            head, form = self._head(), self._form()
+        except (KeyError, TypeError, ValueError):  # of a fit.json whose checklist or settings were edited
+            head, form = str(self.law or self.method), []
+        return "\n".join([head, *(f"  {line}" for line in (*form, *lines))])
 
     def _head(self) -> str:
         """What was fitted, to which rows and how, as far as the checklist knows."""
