@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from shapelaw.cell import Cell
 from shapelaw.cell_state import State, Status, read_state, write_state
@@ -164,8 +165,8 @@ def _failed(state: State, reason: str) -> State:
     return replace(state, status=Status.failed, reason=reason.splitlines()[0])
 
 
-def main(note: Path) -> int:
-    """Body of one process; its exit code."""
+def main(note: Path) -> NoReturn:
+    """Body of one process."""
     config, cell, tags = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_stop_with_launcher, daemon=True).start()
     from shapelaw.training.callbacks import Interrupted
@@ -183,9 +184,16 @@ def main(note: Path) -> int:
             import traceback
 
             traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(1)  # what is left of the process group must not keep a failed process alive
-    return 0
+        _exit(1)
+    _exit(0)
+
+
+def _exit(code: int) -> NoReturn:
+    """End without the interpreter's own end: what is left of the process group there could keep a failed process alive, or
+    abort one that has done its work (torch 2.13, gloo: "terminate called without an active exception")."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _stop_with_launcher() -> None:
@@ -204,4 +212,4 @@ def world_of(config: TrainConfig) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    main(Path(sys.argv[1]))

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -24,7 +23,6 @@ from omegaconf import OmegaConf
 from shapelaw.cell import Cell, corpus_folder, further_folders, parent_checkpoint
 from shapelaw.cell_state import State, Status, lock, read_state, write_state
 from shapelaw.config import AUTO, ParallelKind, Precision, TrainConfig
-from shapelaw.counting import params_total
 from shapelaw.data import Corpus, Loader, ValidationSample, load_corpus, validation
 from shapelaw.data.torch_batches import TokenBatches
 from shapelaw.devices import check_devices, host_memory
@@ -36,7 +34,7 @@ from shapelaw.model.initialisation import initial_weight
 from shapelaw.optim import build_adamw
 from shapelaw.parallel.layout import check_layout, check_noise, layout_of
 from shapelaw.parallel.placement import Placement, place
-from shapelaw.tracking import DIVERGED_TAG, PRUNED_TAG, ROLLBACKS, MlflowTracker, NoTracker, RunInfo, Store, Tracker
+from shapelaw.tracking import DIVERGED_TAG, PRUNED_TAG, ROLLBACKS, MlflowTracker, NoTracker, Store, Tracker
 from shapelaw.training import checkpoint
 from shapelaw.training.callbacks import Between, Costs, Interrupted, Pruned, running
 from shapelaw.training.checkpoint import Progress
@@ -47,6 +45,7 @@ from shapelaw.training.noise import NoiseScale
 from shapelaw.training.processes import launch, starts_processes, world_of
 from shapelaw.training.recipe import adamw_spec, init_spec, model_spec
 from shapelaw.training.rollback import Rollback, batch_of, discard_undone, read_rollbacks, roll_back
+from shapelaw.training.run_info import run_info
 from shapelaw.training.spikes import Verdict
 from shapelaw.training.trial import Trial
 from shapelaw.training.watch import Diverged, SpikeSeen, Watch
@@ -83,7 +82,9 @@ def run(config: TrainConfig, cell: Cell, tags: dict[str, str], show: Callable[[S
         if state.status is Status.pruned:
             tracker.tag({PRUNED_TAG: ""})  # it goes on
         state = running(state, cell, tracker.run_id)
-        return _train(config, cell, corpus, tracker, state, show)
+        loss = _train(config, cell, corpus, tracker, state, show)
+    _leave()
+    return loss
 
 
 def rank() -> int:
@@ -268,6 +269,13 @@ def _wait_for_all() -> None:
         torch.distributed.barrier()
 
 
+def _leave() -> None:
+    """Close the process group, together: what is left of one at a process's end can abort it."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
 @dataclass(frozen=True)
 class Spike:
     """A spike that a run is to be rolled back for: verdict, rollbacks before it, seconds of steps taken."""
@@ -359,41 +367,4 @@ def _tracker(config: TrainConfig, cell: Cell, tags: dict[str, str]) -> Tracker:
     if settings.name == "none" or rank():
         return NoTracker()
     store = Store(settings.uri, settings.artifacts, cell.suite, settings.experiment_id)
-    return MlflowTracker(store, _info(config, cell, tags), cell.folder, settings.finish_seconds)
-
-
-def _info(config: TrainConfig, cell: Cell, tags: dict[str, str]) -> RunInfo:
-    shape = cell.shape
-    params: dict[str, Any] = {
-        "suite": cell.suite,
-        "width": shape.width,
-        "depth": shape.depth,
-        "head_size": shape.head_size,
-        "params": int(params_total(shape.width, shape.depth, cell.vocab_size, shape.head_size)),
-        "vocab_size": cell.vocab_size,
-        "seq_len": cell.seq_len,
-        "batch_tokens": cell.batch_tokens,
-        "tokens": cell.tokens,
-        "lr_base": config.lr_base,
-        "lr_eff": cell.lr_eff,
-        "lr_rule": config.lr_rule.name.value,
-        "schedule": config.schedule.kind.value,
-        "warmup_tokens": config.schedule.warmup_tokens,
-        "cooldown": config.cooldown.fraction,
-        "cooldown_from_tokens": cell.first_step * cell.batch_tokens,
-        "seed": config.seed,
-        "flops_per_token": flops_per_token(cell),
-        "num_devices": config.devices * config.num_nodes,
-    }
-    params |= _chosen(cell.science)
-    branch = {"shapelaw.continues": cell.parent, "shapelaw.from_step": str(cell.first_step)} if cell.parent else {}
-    tags = {"shapelaw.suite": cell.suite, "shapelaw.folder": str(Path(cell.folder).absolute()), **tags, **branch}
-    return RunInfo(cell.identity, "train", cell.label, params, tags, config.tracker.parent_run_id)
-
-
-def _chosen(science: dict[str, Any]) -> dict[str, Any]:
-    """The other choices of a cell that a sweep may vary, under the names by which they are given."""
-    out = {f"{group}.{key}": value for group in ("optim", "schedule") for key, value in science[group].items()}
-    out |= {key: science[key] for key in ("order_seed", "precision")} | {"corpus": science["corpus"][:12]}
-    del out["schedule.kind"], out["schedule.warmup_tokens"]  # schedule, warmup_tokens
-    return out
+    return MlflowTracker(store, run_info(config, cell, tags), cell.folder, settings.finish_seconds)

@@ -1,0 +1,50 @@
+"""What a run's tracked record says of it from the start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from shapelaw.cell import Cell
+from shapelaw.config import TrainConfig
+from shapelaw.counting import params_total
+from shapelaw.tracking import RunInfo
+from shapelaw.training.cost import flops_per_token
+
+
+def run_info(config: TrainConfig, cell: Cell, tags: dict[str, str]) -> RunInfo:
+    """Name, parameters and tags of a cell's run."""
+    shape = cell.shape
+    params: dict[str, Any] = {
+        "suite": cell.suite,
+        "width": shape.width,
+        "depth": shape.depth,
+        "head_size": shape.head_size,
+        "params": int(params_total(shape.width, shape.depth, cell.vocab_size, shape.head_size)),
+        "vocab_size": cell.vocab_size,
+        "seq_len": cell.seq_len,
+        "batch_tokens": cell.batch_tokens,
+        "tokens": cell.tokens,
+        "lr_base": config.lr_base,
+        "lr_eff": cell.lr_eff,
+        "lr_rule": config.lr_rule.name.value,
+        "schedule": config.schedule.kind.value,
+        "warmup_tokens": config.schedule.warmup_tokens,
+        "cooldown": config.cooldown.fraction,
+        "cooldown_from_tokens": cell.first_step * cell.batch_tokens,
+        "seed": config.seed,
+        "flops_per_token": flops_per_token(cell),
+        "num_devices": config.devices * config.num_nodes,
+    }
+    params |= _chosen(cell.science)
+    branch = {"shapelaw.continues": cell.parent, "shapelaw.from_step": str(cell.first_step)} if cell.parent else {}
+    tags = {"shapelaw.suite": cell.suite, "shapelaw.folder": str(Path(cell.folder).absolute()), **tags, **branch}
+    return RunInfo(cell.identity, "train", cell.label, params, tags, config.tracker.parent_run_id)
+
+
+def _chosen(science: dict[str, Any]) -> dict[str, Any]:
+    """The other choices of a cell that a sweep may vary, under the names by which they are given."""
+    out = {f"{group}.{key}": value for group in ("optim", "schedule") for key, value in science[group].items()}
+    out |= {key: science[key] for key in ("order_seed", "precision")} | {"corpus": science["corpus"][:12]}
+    del out["schedule.kind"], out["schedule.warmup_tokens"]  # schedule, warmup_tokens
+    return out
