@@ -423,6 +423,7 @@ class EndlessSource:
 
 
 def peak_bytes(documents: int, folder: Path) -> int:
+    """Of a preparation into few shards: each has its line in the manifest, which is the one thing that grows."""
     tracemalloc.start()
     prepare(
         EndlessSource(documents),
@@ -431,7 +432,7 @@ def peak_bytes(documents: int, folder: Path) -> int:
         val_fraction=0.1,
         workers=1,
         batch_bytes=2**17,
-        shard_tokens=2**17,
+        shard_tokens=2**20,
     )
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
