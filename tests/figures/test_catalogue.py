@@ -132,7 +132,14 @@ def test_the_rainbow_names_every_line() -> None:
     frame = pd.DataFrame(rows, columns=["subset", "method", "counting", "exponent", "low", "high"])
     figure = rainbow.draw({"lines": frame.assign(published=[0.72, np.nan])})
     fan, slopes = figure.axes
-    assert [text.get_text() for text in slopes.get_yticklabels()] == ["cool_end, no embedding or head", "hot"]
+    assert [text.get_text() for text in slopes.get_yticklabels()] == [
+        "after cooldowns, no embedding or head",
+        "approach 1 (hull)",
+        "10B to 100B tokens",
+        "approach 3 (law)",
+    ]
+    own = rainbow.draw({"lines": frame}).axes[1]  # whose sets need not be the paper's
+    assert [text.get_text() for text in own.get_yticklabels()][::2] == ["cool_end, no embedding or head", "hot"]
     assert fan.lines[0].get_ydata()[-1] == pytest.approx(100**0.7)
     assert [line.get_xdata()[0] for line in slopes.lines if line.get_marker() == "x" and len(line.get_xdata())] == [
         0.72

@@ -47,12 +47,10 @@ def loss_against_flops(axes: Axes, runs: RunsTable, result: FitResult) -> None:
         axes.plot(run["flops"], run["loss"], ".", color=colour, markersize=4, zorder=3)
     flops, lowest, fitted = envelope(kept, result)
     within = np.where(fitted, lowest, np.nan)
-    axes.plot(
-        flops, lowest, ":", color=style.ENVELOPE, linewidth=1.0, zorder=4, label="the same beyond the fitted tokens"
-    )
-    axes.plot(flops, within, "--", color=style.ENVELOPE, linewidth=1.6, zorder=4, label=_envelope_label(result))
     axes.plot([], [], ".", color=style.NEUTRAL, label="measured")
     axes.plot([], [], "-", color=style.NEUTRAL, linewidth=0.9, label=f"law: {result.law}")
+    axes.plot(flops, within, "--", color=style.ENVELOPE, linewidth=1.6, zorder=4, label=_envelope_label(result))
+    axes.plot(flops, lowest, ":", color=style.ENVELOPE, linewidth=1.0, zorder=4, label="beyond the fitted tokens")
     axes.set(xscale="log", yscale="log", xlabel="training FLOPs", ylabel="held-out loss (nats per token)")
     style.plain_losses(axes)
     axes.legend()

@@ -1,4 +1,4 @@
-"""The rainbow: how the exponent of the compute-optimal size hangs on data, counting and approach (Gemstones, Fig 6)."""
+"""The rainbow: how the exponent of the compute-optimal size depends on data, counting and approach (Gemstones, Fig 6)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,20 @@ from shapelaw.fitting.published import published_law, published_line
 from shapelaw.fitting.rainbow import LINES, RainbowLine, row
 
 COUNTINGS = {"total": "", "no_embedding": ", no embedding", "no_embedding_and_head": ", no embedding or head"}
+APPROACHES = {"parametric": "approach 3 (law)", "hull": "approach 1 (hull)"}
+MARKERS = {"parametric": "o", "hull": "s"}
+WORDS = {
+    "hot": "10B to 100B tokens",
+    "hot_100b+": "all tokens",
+    "hot_100b+_512x": "width 512 only",
+    "hot_120b+_only": "from 120B tokens",
+    "cool_end": "after cooldowns",
+    "lr_ablation_hot": "half the rate",
+    "slim_chinchilla": "shapes and tokens as Chinchilla's",
+    "hot_sampled_like_chinchilla": "tokens as Chinchilla's",
+    "lr_ablation_hot_sampled_like_chinchilla": "half the rate, tokens as Chinchilla's",
+}
+"""The paper's data sets."""
 FAN = (1e19, 1e23)
 """FLOPs over which the fan is drawn."""
 
@@ -62,42 +76,60 @@ def _fan(axes: Axes, lines: pd.DataFrame) -> None:
     """Every line through one point, so that only the exponents differ."""
     middle = np.sqrt(FAN[0] * FAN[1])
     budgets = np.geomspace(*FAN, 50)
-    for (_, one), colour in zip(lines.iterrows(), _colours(lines), strict=True):
+    for (_, one), colour in zip(lines.iterrows(), _colours(lines, lines), strict=True):
         if pd.notna(one["low"]):
             ends = [(budgets / middle) ** one[end] for end in ("low", "high")]
             axes.fill_between(budgets, np.minimum(*ends), np.maximum(*ends), color=colour, alpha=0.06, linewidth=0)
         dash = "-" if one["method"] == "parametric" else "--"
         axes.plot(budgets, (budgets / middle) ** one["exponent"], dash, color=colour, linewidth=0.9)
-    for method, dash in (("approach 3 (law)", "-"), ("approach 1 (hull)", "--")):
-        axes.plot([], [], dash, color=style.NEUTRAL, label=method)
-    axes.set(xscale="log", yscale="log", xlabel="training FLOPs", ylabel="best parameters over those at the middle")
+    for title, dash in zip(APPROACHES.values(), ("-", "--"), strict=True):
+        axes.plot([], [], dash, color=style.NEUTRAL, label=title)
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="training FLOPs",
+        ylabel=f"best parameters, relative to those at {middle:.0e} FLOPs",
+    )
     axes.legend()
 
 
 def _exponents(axes: Axes, lines: pd.DataFrame) -> None:
-    order = lines.sort_values("exponent").reset_index(drop=True)
-    for i, ((_, one), colour) in enumerate(zip(order.iterrows(), _colours(order), strict=True)):
-        axes.plot([one["low"], one["high"]], [i, i], color=colour, linewidth=2.2, alpha=0.6, solid_capstyle="butt")
-        axes.plot(one["exponent"], i, "o" if one["method"] == "parametric" else "s", color=colour)
-        if pd.notna(one.get("published")):
-            axes.plot(one["published"], i, "x", color="black", zorder=5)
-    axes.set_yticks(range(len(order)), [_name(one) for _, one in order.iterrows()], fontsize=6)
-    for marker, label in (("o", "approach 3"), ("s", "approach 1")):
-        axes.plot([], [], marker, color=style.NEUTRAL, label=label)
-    if "published" in order:
-        axes.plot([], [], "x", color="black", label="published")
-    axes.set(xlabel="a of N ~ C^a")
-    axes.legend(loc="lower right")
+    """A row for every line, by exponent within its approach."""
+    row, ticks = 0, {}
+    for method, title in reversed(APPROACHES.items()):
+        order = lines[lines["method"] == method].sort_values("exponent")
+        for (_, one), colour in zip(order.iterrows(), _colours(order, lines), strict=True):
+            axes.plot(
+                [one["low"], one["high"]], [row, row], color=colour, linewidth=2.2, alpha=0.6, solid_capstyle="butt"
+            )
+            axes.plot(one["exponent"], row, MARKERS[method], color=colour)
+            if pd.notna(one.get("published")):
+                axes.plot(one["published"], row, "x", color="black", zorder=5)
+            ticks[row] = _name(one, "published" in lines)
+            row += 1
+        if len(order):
+            ticks[row] = title
+            row += 1
+    axes.set_yticks(list(ticks), list(ticks.values()), fontsize=6)
+    for label in axes.get_yticklabels():
+        label.set_fontweight("bold" if label.get_text() in APPROACHES.values() else "normal")
+    if "published" in lines:
+        axes.plot([], [], "x", color="black", linestyle="none", label="published")
+        axes.legend(loc="lower right")
+    axes.set(xlabel="a of N ~ C^a", ylim=(-0.7, row - 0.3))
+    axes.tick_params(axis="y", length=0)
 
 
-def _name(one: pd.Series) -> str:
-    return str(one["subset"]).replace("sampled_like_chinchilla", "like_chinchilla") + COUNTINGS[str(one["counting"])]
+def _name(one: pd.Series, in_words: bool) -> str:
+    """A data set and the counting of its params; the paper's in words."""
+    subset = str(one["subset"]).removesuffix("_477")
+    return (WORDS.get(subset, subset) if in_words else subset) + COUNTINGS[str(one["counting"])]
 
 
-def _colours(lines: pd.DataFrame) -> list[str]:
-    """One colour for each data set."""
-    subsets = [str(name).removesuffix("_477") for name in lines["subset"]]
-    names = sorted(set(subsets))
+def _colours(some: pd.DataFrame, every: pd.DataFrame) -> list[str]:
+    """One colour for each data set, of some lines among all."""
+    subsets = [str(name).removesuffix("_477") for name in some["subset"]]
+    names = sorted({str(name).removesuffix("_477") for name in every["subset"]})
     colours = [style.NEUTRAL if colour == "#000000" else colour for colour in style.COLOURS]  # black is the published's
     return [colours[names.index(name) % len(colours)] for name in subsets]
 
@@ -116,7 +148,7 @@ def caption(evidence: Evidence, tables: Tables) -> str:
     return (
         f"{text} Crosses: the published exponents. Approach 1 agrees to rounding. Of approach 3 many published fits stop short "
         f"of the optimum, as their optimiser tests an objective that is scaled by delta: the largest difference is "
-        f"{_name(worst)}, {worst['exponent']:.2f} here against {worst['published']:.2f}."
+        f"{_name(worst, True)}, {worst['exponent']:.2f} here against {worst['published']:.2f}."
     )
 
 

@@ -113,14 +113,16 @@ def rates(tables: Tables) -> Figure:
     """Loss against the rate itself, and against the base rate: the minima move together."""
     frame = tables["rates"]
     figure, grid = style.panels(1, 2, 2.6)
-    ceiling = DIVERGED * frame.groupby(["width", "depth"])["loss"].min().max()
+    ceiling = DIVERGED * frame.groupby(SHAPE)["loss"].min().max()
+    lowest, highest = frame["loss"].min(), frame["loss"].clip(upper=ceiling).max()
+    margin = 0.07 * (highest - lowest)
     for axes, name, label in zip(
-        grid, ("lr_eff", "lr_base"), ("lr_eff", "lr_base = lr_eff x width x sqrt(depth)"), strict=True
+        grid, ("lr_eff", "lr_base"), ("lr_eff", "lr_base (the rate before the rule divides it)"), strict=True
     ):
         for i, ((width, depth), one) in enumerate(frame.groupby(["width", "depth"])):
             _rates(axes, one, name, f"{width:.0f}x{depth:.0f}", i, ceiling)
         axes.set(xscale="log", xlabel=label, ylabel="loss (nats per token)")
-        axes.set_ylim(top=1.03 * ceiling)
+        axes.set_ylim(lowest - margin, highest + margin)
     grid[1].axvline(LR_BASE, color=style.NEUTRAL, linewidth=0.9, linestyle=":", label=f"lr_base {LR_BASE:g}")
     style.legend_above(figure, grid[1:], 5)
     return figure
