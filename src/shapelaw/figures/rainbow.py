@@ -26,7 +26,7 @@ WORDS = {
     "hot_120b+_only": "from 120B tokens",
     "cool_end": "after cooldowns",
     "lr_ablation_hot": "half the rate",
-    "slim_chinchilla": "shapes and tokens as Chinchilla's",
+    "slim_chinchilla": "Chinchilla's own points",
     "hot_sampled_like_chinchilla": "tokens as Chinchilla's",
     "lr_ablation_hot_sampled_like_chinchilla": "half the rate, tokens as Chinchilla's",
 }
