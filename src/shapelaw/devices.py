@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shapelaw.errors import UserError
+from shapelaw.wording import counted
 
 KFD_NODES = Path("/sys/class/kfd/kfd/topology/nodes")
 """One folder for every processor and every GPU that computes (of an MI250X, for each of its two dies)."""
@@ -52,22 +53,21 @@ def gpu_names() -> tuple[str, ...]:
     return tuple(map(str, range(len(names)))) if renumbered else names
 
 
-def check_devices(accelerator: str, devices: int, gpus: int) -> None:
+def check_devices(accelerator: str, devices: int, there: int) -> None:
     """Refuse GPUs that are not there.
 
     Args:
         accelerator, devices: as they are asked for.
-        gpus: those that may be used where the run starts.
+        there: GPUs that may be used where the run starts.
 
     Raises:
         UserError: naming the option, and how many there are.
     """
-    if accelerator == "gpu" and not gpus:
+    if accelerator == "gpu" and not there:
         raise UserError("accelerator=gpu: this machine has no GPU that can be used; allowed are auto and cpu; give one")
-    if accelerator != "cpu" and 0 < gpus < devices:
+    if accelerator != "cpu" and 0 < there < devices:
         raise UserError(
-            f"devices={devices}: this machine has {gpus} GPU{'s' if gpus > 1 else ''}; give that many at most, or "
-            "accelerator=cpu"
+            f"devices={devices}: this machine has {counted(there, 'GPU')}; give that many at most, or accelerator=cpu"
         )
 
 

@@ -36,7 +36,7 @@ def distinctions(
     """
     alike: dict[str, dict[str, dict[str, Any]]] = {}
     for label, identity, chosen in zip(labels, identities, settings, strict=True):
-        alike.setdefault(label, {})[identity] = _leaves(chosen)
+        alike.setdefault(label, {})[identity] = leaves(chosen)
     keys = {label: _telling_apart(list(jobs.values())) for label, jobs in alike.items()}
     return [
         tuple(f"{key}={alike[label][identity].get(key)}" for key in keys[label])
@@ -44,12 +44,12 @@ def distinctions(
     ]
 
 
-def _leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"rate.lr_base": 5, ...}"""
-    leaves: dict[str, Any] = {}
+def leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted keys: {"rate.lr_base": 5, ...}."""
+    found: dict[str, Any] = {}
     for key, value in settings.items():
-        leaves |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return leaves
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
 
 
 def _telling_apart(settings: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 from shapelaw.config import PrescribeConfig
 from shapelaw.errors import UserError
 from shapelaw.prescribe.price import UNITS
 from shapelaw.prescribe.problem import LEASTS, SPACES
+from shapelaw.wording import leaves
 
 USUAL = {"least": LEASTS[0], "space": SPACES[0], "objective": UNITS[0]}
 """What is in force where nothing else is given, of the options whose schema has no default."""
@@ -37,8 +37,7 @@ def refuse_idle(asked: PrescribeConfig, question: str) -> None:
 
 def given(asked: PrescribeConfig, *names: str) -> list[str]:
     """KEY=VALUE of what was given among these options and groups of options."""
-    usual = _flat(dataclasses.asdict(PrescribeConfig())) | USUAL
-    own = _flat(dataclasses.asdict(asked))
+    usual, own = _options(PrescribeConfig()) | USUAL, _options(asked)
     return [f"{key}={own[key]}" for key in own if key.split(".")[0] in names and own[key] != usual[key]]
 
 
@@ -47,10 +46,6 @@ def _refuse(found: list[str], beside: str) -> None:
         raise UserError(f"{', '.join(found)}: without effect beside {beside}; leave out the one or the other")
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Options by their names on the command line."""
-    out: dict[str, Any] = {}
-    for key, value in values.items():
-        name = prefix.removesuffix(".") if key == "name" else f"{prefix}{key}"
-        out |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return out
+def _options(asked: PrescribeConfig) -> dict[str, Any]:
+    """Options by their names on the command line: a group's choice by the group's own."""
+    return {key.removesuffix(".name"): value for key, value in leaves(dataclasses.asdict(asked)).items()}

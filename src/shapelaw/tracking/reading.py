@@ -23,7 +23,7 @@ from shapelaw.tracking.protocol import (
     ROLLBACKS,
     VAL_LOSS,
 )
-from shapelaw.tracking.store import IDENTITY_TAG, KIND_TAG, SQLITE, check_uri, client, unreachable
+from shapelaw.tracking.store import IDENTITY_TAG, KIND_TAG, check_uri, client, database_file, unreachable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,7 +144,8 @@ def places(uri: str, experiment: str, kind: str) -> tuple[str, dict[str, str]]:
 
 def _existing(uri: str) -> MlflowClient:
     check_uri(uri)
-    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
+    file = database_file(uri)
+    if file and not file.exists():
         raise UserError(
             f"tracker.uri={uri}: there is no such database yet; train some runs with `python train.py -m ...`"
         )
@@ -164,9 +165,8 @@ def _search(store: MlflowClient, experiment_id: str, kind: str) -> Sequence[Run]
 
 def histories(uri: str, store: MlflowClient, run_ids: Sequence[str], keys: Sequence[str]) -> Histories:
     """All values of some metrics of some runs."""
-    if uri.startswith(SQLITE):
-        return by_sql(Path(uri.removeprefix(SQLITE)), run_ids, keys)
-    return by_interface(store, run_ids, keys)
+    file = database_file(uri)
+    return by_sql(file, run_ids, keys) if file else by_interface(store, run_ids, keys)
 
 
 def by_sql(path: Path, run_ids: Sequence[str], keys: Sequence[str]) -> Histories:

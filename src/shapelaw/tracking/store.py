@@ -70,7 +70,7 @@ def client(uri: str) -> MlflowClient:
 
     A request is tried twice, so that a launcher says within seconds what is wrong; whoever must not give up tries anew.
     """
-    if urlparse(uri).scheme.split("+")[0] in DATABASES:
+    if _kind(uri) in DATABASES:
         _knock(connectable(uri))
     settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(REQUEST_SECONDS)}
     quiet = ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT")
@@ -153,10 +153,11 @@ def _make_experiment(tracker: MlflowClient, store: Store) -> str:
 @contextlib.contextmanager
 def _making(uri: str) -> Iterator[None]:
     """A database file is made and migrated by one process at a time: several at once leave it half-made."""
-    if not uri.startswith(SQLITE):
+    file = database_file(uri)
+    if file is None:
         yield
         return
-    folder = Path(uri.removeprefix(SQLITE)).absolute().parent
+    folder = file.absolute().parent
     with answers():
         check_writable(folder)  # as MLflow goes on trying for two minutes
         folder.mkdir(parents=True, exist_ok=True)
@@ -200,7 +201,7 @@ def unreachable(uri: str) -> Iterator[None]:
                 f"does not let this user in ({error}); put the address with its password into the environment variable "
                 f"{TRACKING_VARIABLE}"
             )
-        if uri.startswith(SQLITE):
+        if database_file(uri):
             what = f"the database cannot be opened or made ({error}); let its folder be written to, or free some space there"
         raise UserError(
             f"tracker.uri={uri}: {what}, give another tracker.uri, tracker.when_unreachable=spool to record now and deliver "
@@ -219,6 +220,16 @@ def root_cause(error: BaseException) -> str:
     return found[-1] if found else hidden((str(error).splitlines() or [type(error).__name__])[0])[:200]
 
 
+def database_file(uri: str) -> Path | None:
+    """The file of a SQLite database; None for every other store."""
+    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+
+
+def _kind(uri: str) -> str:
+    """sqlite, postgresql, ..., http or https: the scheme without its driver."""
+    return urlparse(uri).scheme.split("+")[0]
+
+
 def check_uri(uri: str) -> None:
     """Refuse what is no tracking URI, one with a password, and a database whose driver is not installed.
 
@@ -226,7 +237,7 @@ def check_uri(uri: str) -> None:
         UserError: naming what is allowed, or what to install.
     """
     refuse_password("tracker.uri", uri)
-    kind = urlparse(uri).scheme.split("+")[0]
+    kind = _kind(uri)
     if kind not in ("sqlite", *DATABASES, "http", "https"):
         raise UserError(
             f"tracker.uri={uri}: allowed are sqlite:///FILE, another database's URI, or http(s)://HOST:PORT of an MLflow server"
@@ -364,7 +375,8 @@ def close_parent(uri: str, experiment: str, identity: str, failed: Sequence[str]
 
 def _known(uri: str, experiment: str, identity: str) -> tuple[MlflowClient, str] | None:
     """A client and the run of an identity, if it was made before; a database that is missing is not made to look for it."""
-    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
+    file = database_file(uri)
+    if file and not file.exists():
         return None
     store = client(uri)
     found = store.get_experiment_by_name(experiment)

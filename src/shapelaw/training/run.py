@@ -109,21 +109,7 @@ def _train(
         keep_freed_memory()
         placement = _placed(config)
         tracker.tag(_computed(config, placement.device))
-        costs = Costs(flops_per_token(cell), config.devices * config.num_nodes)
-        sample = validation(corpus, cell.seq_len, int(config.validation.tokens))
-        between = Between(
-            cell,
-            sample,
-            tracker,
-            costs,
-            state,
-            config.checkpoint,
-            config.tracker.log_every_steps,
-            Watch(cell, config.spikes, tracker),
-            show,
-            _further(config, cell),
-            Trial(config.search) if config.search.trial is not None and rank() == 0 else None,
-        )
+        between = _between(config, cell, corpus, tracker, state, show)
         _tell_rollbacks(cell, tracker)
         with contextlib.suppress(Pruned):
             while spike := _fit(config, cell, corpus, placement, between):
@@ -131,29 +117,53 @@ def _train(
         final = between.state
         assert final.val_loss is not None
     except BaseException as error:
-        interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
-        last = between.state if between else state
-        status = Status.interrupted if interrupted else Status.failed
-        reason = (str(error).splitlines() or [""])[0]
-        diverged = error.step if isinstance(error, Diverged) else None
-        with contextlib.suppress(OSError):  # a full disk takes no state either; the error itself is on its way
-            _write_state(cell.folder, replace(last, status=status, reason=reason, diverged_step=diverged))
-        with contextlib.suppress(UserError):
-            if diverged is not None:
-                tracker.tag({DIVERGED_TAG: str(diverged)})
-            tracker.finish("KILLED" if interrupted else "FAILED")
-        tracker.close()
+        _record_error(error, cell, tracker, between.state if between else state)
         raise
-    if between.pruned:
-        tracker.tag({PRUNED_TAG: f"after {final.tokens} tokens"})
-    tracker.finish(
-        "KILLED" if between.pruned else "FINISHED"
-    )  # before the state: such a cell has nothing left to record
-    _write_state(
-        cell.folder, replace(final, status=Status.pruned if between.pruned else Status.finished, diverged_step=None)
-    )
-    tracker.close()
+    _record_end(final, between.pruned, cell, tracker)
     return final.val_loss
+
+
+def _between(
+    config: TrainConfig, cell: Cell, corpus: Corpus, tracker: Tracker, state: State, show: Callable[[State], None]
+) -> Between:
+    """What happens between the steps."""
+    return Between(
+        cell,
+        validation(corpus, cell.seq_len, int(config.validation.tokens)),
+        tracker,
+        Costs(flops_per_token(cell), config.devices * config.num_nodes),
+        state,
+        config.checkpoint,
+        config.tracker.log_every_steps,
+        Watch(cell, config.spikes, tracker),
+        show,
+        _further(config, cell),
+        Trial(config.search) if config.search.trial is not None and rank() == 0 else None,
+    )
+
+
+def _record_error(error: BaseException, cell: Cell, tracker: Tracker, last: State) -> None:
+    """What ended a run early, which is on its way to whoever asked for it."""
+    interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
+    status = Status.interrupted if interrupted else Status.failed
+    reason = (str(error).splitlines() or [""])[0]
+    diverged = error.step if isinstance(error, Diverged) else None
+    with contextlib.suppress(OSError):  # a full disk takes no state either
+        _write_state(cell.folder, replace(last, status=status, reason=reason, diverged_step=diverged))
+    with contextlib.suppress(UserError):
+        if diverged is not None:
+            tracker.tag({DIVERGED_TAG: str(diverged)})
+        tracker.finish("KILLED" if interrupted else "FAILED")
+    tracker.close()
+
+
+def _record_end(final: State, pruned: bool, cell: Cell, tracker: Tracker) -> None:
+    """That a run came to its end; the state comes last, as a cell that has it has nothing left to record."""
+    if pruned:
+        tracker.tag({PRUNED_TAG: f"after {final.tokens} tokens"})
+    tracker.finish("KILLED" if pruned else "FINISHED")
+    _write_state(cell.folder, replace(final, status=Status.pruned if pruned else Status.finished, diverged_step=None))
+    tracker.close()
 
 
 def _further(config: TrainConfig, cell: Cell) -> dict[str, ValidationSample]:
@@ -196,9 +206,8 @@ def _placed(config: TrainConfig) -> Placement:
 def _module(config: TrainConfig, cell: Cell, placement: Placement) -> CellModule:
     """Model and optimiser, at the newest checkpoint of the cell, of its parent, or at the start."""
     spec = model_spec(cell, config)
-    model = placement.build(spec).to(
-        placement.device
-    )  # before the optimiser's state is loaded: it goes where weights are
+    # moved before the optimiser's state is loaded, which goes where the weights are
+    model = placement.build(spec).to(placement.device)
     optimizer = build_adamw(model, cell.lr_at(cell.first_step), adamw_spec(config))
     events = read_rollbacks(cell.folder)
     if placement.rank == 0:
@@ -271,8 +280,8 @@ def _wait_for_all() -> None:
 
 def _leave() -> None:
     """Close the process group, together: what is left of one at a process's end can abort it."""
+    _wait_for_all()
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 
 
