@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from shapelaw.cli import main
-from shapelaw.coordinates import check
+from shapelaw.verbs.coordinates import check
+from shapelaw.verbs.main import main
 
 if __name__ == "__main__":
     main(Path(__file__).resolve().parent, "coordinates", check)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from shapelaw.cli import main
-from shapelaw.fitting.task import FitTask
+from shapelaw.verbs.fit import FitTask
+from shapelaw.verbs.main import main
 
 if __name__ == "__main__":
     main(Path(__file__).resolve().parent, "fit", FitTask())

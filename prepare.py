@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from shapelaw.cli import main
-from shapelaw.data.task import prepare_corpus
+from shapelaw.verbs.main import main
+from shapelaw.verbs.prepare import prepare_corpus
 
 if __name__ == "__main__":
     main(Path(__file__).resolve().parent, "prepare", prepare_corpus)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from shapelaw.cli import main
-from shapelaw.prescribe.task import prescribe_size
+from shapelaw.verbs.main import main
+from shapelaw.verbs.prescribe import prescribe_size
 
 if __name__ == "__main__":
     main(Path(__file__).resolve().parent, "prescribe", prescribe_size)

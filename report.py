@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from shapelaw.cli import main
-from shapelaw.report.task import report
+from shapelaw.verbs.main import main
+from shapelaw.verbs.report import report
 
 if __name__ == "__main__":
     main(Path(__file__).resolve().parent, "report", report)

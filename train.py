@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from shapelaw.cli import main
-from shapelaw.training.task import TrainTask
+from shapelaw.verbs.main import main
+from shapelaw.verbs.train import TrainTask
 
 if __name__ == "__main__":
     main(Path(__file__).resolve().parent, "train", TrainTask())

@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 from hydra import compose, initialize_config_dir
 
-from shapelaw.cli import set_environment
 from shapelaw.config import TrainConfig, store_schemas, to_dataclass
 from shapelaw.runs import load_runs
 from shapelaw.tracking.journal import JOURNAL, records
 from shapelaw.training.spikes import Detector, SpikeRule
+from shapelaw.verbs.main import set_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 EVERY = ("tracker.log_every_steps=1", "spikes=ignore", "accelerator=cpu", f"data_dir={ROOT}/outputs/corpora")

@@ -12,12 +12,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from shapelaw.cli import main, set_environment
 from shapelaw.config import store_schemas
 from shapelaw.data import BytesChoice, TextSource, prepare
 from shapelaw.errors import UserError
 from shapelaw.runs.fetch import DATA_DIR_VARIABLE, fetch_all
-from shapelaw.training.task import TrainTask
+from shapelaw.verbs.main import main, set_environment
+from shapelaw.verbs.train import TrainTask
 from support import ROOT, TINY, Compose, Script, Sweep
 
 ONE_WORKER = (

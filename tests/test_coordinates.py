@@ -15,11 +15,11 @@ from transformers import GemmaConfig, GemmaForCausalLM
 
 from shapelaw.cell import cell_of
 from shapelaw.config import CoordinatesConfig, to_dataclass
-from shapelaw.coordinates import check, check_of, estimate, lines_of, slopes_of
 from shapelaw.errors import UserError
 from shapelaw.model import ModelSpec, Transformer, gemma_config, initialise, to_gemma_state_dict
 from shapelaw.schedule import Constant
 from shapelaw.training.coordinates import MATRICES, Tokens, coordinates
+from shapelaw.verbs.coordinates import check, check_of, estimate, lines_of, slopes_of
 from support import Compose, Script
 
 OURS_TO_GEMMA = {"embedding": "embed_tokens", "out": "o_proj", "down": "down_proj", "head": "lm_head"}

@@ -12,7 +12,7 @@ from shapelaw.config import to_dataclass
 from shapelaw.devices import Gpu, cores, gpu_names, gpus, host_memory
 from shapelaw.sweep.slots import Slots, slots_of
 from shapelaw.training.cost import memory_limit, this_machine
-from shapelaw.training.task import TrainTask
+from shapelaw.verbs.train import TrainTask
 from support import Compose
 
 

@@ -17,10 +17,10 @@ from shapelaw.config import TrainConfig, to_dataclass
 from shapelaw.data import BpeChoice, TextSource, load_corpus, prepare
 from shapelaw.data.tokenizers import BytesTokenizer
 from shapelaw.errors import UserError
-from shapelaw.export import export
 from shapelaw.model.transformer import ModelSpec, Transformer
 from shapelaw.training.checkpoint import load_weights
 from shapelaw.training.run import run
+from shapelaw.verbs.export import export
 from support import Compose
 
 TEXT = "def f(x):\n\treturn 'é 漢字 🙂 Ā'  # 1 < 2\n"
@@ -34,7 +34,7 @@ def trained(composed: Compose, *overrides: str) -> Cell:
 
 
 def exporting(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "shapelaw.export", *map(str, arguments)]
+    command = [sys.executable, "-m", "shapelaw.verbs.export", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
@@ -104,7 +104,7 @@ def test_what_cannot_be_exported_is_said_in_one_line(tmp_path: Path) -> None:
     assert done.stderr == (
         f"{tmp_path / 'nothing'}: no checkpoint there; give a run's folder (outputs/runs/SUITE/RUN) or a checkpoint's\n"
     )
-    assert exporting().stderr.startswith("0 arguments given; usage: python -m shapelaw.export")
+    assert exporting().stderr.startswith("0 arguments given; usage: python -m shapelaw.verbs.export")
     assert not (tmp_path / "out").exists()
 
 

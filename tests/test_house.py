@@ -42,7 +42,7 @@ def test_make_help_lists_every_target() -> None:
     [
         "shapelaw",
         "shapelaw.runs, shapelaw.laws, shapelaw.fitting.fit, shapelaw.fitting.compare, shapelaw.figures.fit",
-        "shapelaw.config, shapelaw.cell, shapelaw.training.task, shapelaw.data",
+        "shapelaw.config, shapelaw.cell, shapelaw.verbs.train, shapelaw.data",
     ],
 )
 def test_what_runs_on_a_laptop_imports_no_torch(modules: str) -> None:

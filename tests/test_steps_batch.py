@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import brentq
 
 from shapelaw.errors import UserError
-from shapelaw.laws.steps_batch import STEPS_BATCH, STEPS_BATCH_E, StepsBatchLaw
+from shapelaw.step_batch.law import STEPS_BATCH, STEPS_BATCH_E, StepsBatchLaw
 
 KNOWN = {"N_c": 8.8e13, "alpha_N": 0.076, "S_c": 2.1e3, "alpha_S": 0.76, "B_star": 2.1e8, "alpha_B": 0.21, "E": 0.4}
 LAWS = (STEPS_BATCH, STEPS_BATCH_E)

@@ -8,7 +8,7 @@ import pytest
 
 from shapelaw.errors import UserError
 from shapelaw.figures.noise import noise_and_critical
-from shapelaw.fitting.noise_scale import beside_critical, noise_at_losses
+from shapelaw.step_batch.noise_scale import beside_critical, noise_at_losses
 
 
 def measured(noisy: float = 0.0) -> pd.DataFrame:

@@ -119,7 +119,7 @@ def test_a_run_goes_through_every_layout(composed: Compose, script: Script, outp
 def test_layouts_that_do_not_fit_are_refused(composed: Compose, layout: tuple[str, ...], message: str) -> None:
     """Before a process group starts, by the check that the scripts and the local launcher make first."""
     from shapelaw.errors import UserError
-    from shapelaw.training.task import TrainTask
+    from shapelaw.verbs.train import TrainTask
 
     with pytest.raises(UserError, match=message):
         TrainTask().check_machine([composed(*COMMON, *layout)])
@@ -127,7 +127,7 @@ def test_layouts_that_do_not_fit_are_refused(composed: Compose, layout: tuple[st
 
 def test_axonn_must_be_installed(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     from shapelaw.errors import UserError
-    from shapelaw.training.task import TrainTask
+    from shapelaw.verbs.train import TrainTask
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"not installed; pip install 'shapelaw\[axonn\]'"):

@@ -12,12 +12,12 @@ import pytest
 from omegaconf import OmegaConf
 
 from shapelaw.cell import cell_of
-from shapelaw.cli import main
 from shapelaw.config import to_dataclass
 from shapelaw.counting import params_total
 from shapelaw.prescribe.problem import Problem
-from shapelaw.prescribe.task import prescribe_size
 from shapelaw.runs.table import RunsTable
+from shapelaw.verbs.main import main
+from shapelaw.verbs.prescribe import prescribe_size
 from support import ROOT, Compose, Script
 from worlds import fitted, table
 

@@ -16,12 +16,12 @@ from shapelaw.counting import params
 from shapelaw.errors import UserError
 from shapelaw.fitting.result import FitResult
 from shapelaw.laws import get_law
-from shapelaw.laws.steps_batch import StepsBatchLaw
-from shapelaw.prescribe.noise_scale import LEVELS, compared, summary
-from shapelaw.prescribe.prediction import compare, read_prediction
-from shapelaw.prescribe.step_batch import Size, StepBatchProblem
-from shapelaw.prescribe.step_batch_task import answer_steps_batch
 from shapelaw.runs.table import RunsTable
+from shapelaw.step_batch.answers import answer_steps_batch
+from shapelaw.step_batch.law import StepsBatchLaw
+from shapelaw.step_batch.prediction import compare, read_prediction
+from shapelaw.step_batch.questions import Size, StepBatchProblem
+from shapelaw.verbs.noise_scale import LEVELS, compared, summary
 from support import Script
 from worlds import NATURAL as LAWS
 

@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from shapelaw import cli
-from shapelaw.training.task import TrainTask
+from shapelaw.verbs.train import TrainTask
 
 MICRO_BATCH_SECONDS = 0.125
 

@@ -11,7 +11,7 @@ import pytest
 from shapelaw.cell_state import State, Status, write_state
 from shapelaw.errors import UserError
 from shapelaw.training.cost import device_hours
-from shapelaw.training.task import TrainTask
+from shapelaw.verbs.train import TrainTask
 from support import ROOT, Compose, Script
 
 PLAN = ("-m", "hydra/launcher=plan")

@@ -13,7 +13,7 @@ from shapelaw.errors import UserError
 from shapelaw.sweep import records
 from shapelaw.sweep.records import Submission, Work, fill_batch, new_batch, read_work, submission_of
 from shapelaw.sweep.task import Job
-from shapelaw.training.task import TrainTask
+from shapelaw.verbs.train import TrainTask
 
 
 class Spy:

@@ -205,7 +205,7 @@ def test_training_does_not_notice(composed: Compose, tmp_path: Path, monkeypatch
     ],
 )
 def test_bad_input(composed: Compose, overrides: tuple[str, ...], words: str | None) -> None:
-    from shapelaw.training.task import TrainTask
+    from shapelaw.verbs.train import TrainTask
 
     if words is None:
         with pytest.raises(Exception, match=r"noise\.every_steps"):

@@ -21,7 +21,7 @@ from shapelaw.parallel.placement import place
 from shapelaw.training import callbacks, checkpoint
 from shapelaw.training import run as running
 from shapelaw.training.callbacks import Interrupted
-from shapelaw.training.task import TrainTask
+from shapelaw.verbs.train import TrainTask
 from support import Compose, prepared, train
 
 
@@ -190,7 +190,7 @@ def test_devices_that_are_not_here_are_refused(
     """Before anything is made, and again where the run starts; who only plans or submits is not asked."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    monkeypatch.setattr("shapelaw.training.task.gpu_names", lambda: "01"[:gpus])
+    monkeypatch.setattr("shapelaw.verbs.train.gpu_names", lambda: "01"[:gpus])
     config, task = composed(*options), TrainTask()
     (job,) = task.plan([config])
     if words is None:

@@ -30,7 +30,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from shapelaw.cell import cell_of, corpus_folder
 from shapelaw.cell_state import State, Status, read_state
-from shapelaw.cli import _keys, explain, set_environment
 from shapelaw.config import (
     FitConfig,
     ParallelKind,
@@ -46,19 +45,20 @@ from shapelaw.figures.catalogue import chosen
 from shapelaw.files import SEAL
 from shapelaw.fitting.fit import fit
 from shapelaw.fitting.result import load_fit
-from shapelaw.fitting.task import make_fit, table_of
 from shapelaw.model import InitSpec, ModelSpec, Transformer
 from shapelaw.model.initialisation import initial_weight
 from shapelaw.optim import AdamWSpec, build_adamw
 from shapelaw.parallel.layout import Layout
 from shapelaw.parallel.placement import place
-from shapelaw.prescribe.task import answer
 from shapelaw.report import write
-from shapelaw.report.task import evidence_of, folder_of, page_of
 from shapelaw.runs import load_runs
 from shapelaw.shapes import Shape
 from shapelaw.training import checkpoint
 from shapelaw.training.checkpoint import Progress
+from shapelaw.verbs.fit import make_fit, table_of
+from shapelaw.verbs.main import _keys, explain, set_environment
+from shapelaw.verbs.prescribe import answer
+from shapelaw.verbs.report import evidence_of, folder_of, page_of
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "tests" / "suites" / "tiny"

@@ -15,7 +15,7 @@ from shapelaw.errors import UserError
 from shapelaw.secrets import connectable, hidden, without_password
 from shapelaw.sweep.search import SearchSettings
 from shapelaw.tracking import open_store
-from shapelaw.tracking.__main__ import main as tracking
+from shapelaw.verbs.replay import main as tracking
 from support import Compose, Script
 
 SECRET = "planted-91f3"

@@ -11,7 +11,7 @@ import pytest
 from shapelaw.cell import cell_of, corpus_folder
 from shapelaw.config import TrainConfig, to_dataclass
 from shapelaw.errors import UserError
-from shapelaw.report.task import folder_of
+from shapelaw.verbs.report import folder_of
 from support import ROOT, Compose, Script
 
 PLANTED = {

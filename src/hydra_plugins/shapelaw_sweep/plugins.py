@@ -176,7 +176,7 @@ class _TaskLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
-        self.task: Any = task_function.task  # type: ignore[attr-defined]  # shapelaw.cli's entry carries it
+        self.task: Any = task_function.task  # type: ignore[attr-defined]  # shapelaw.verbs.main's entry carries it
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from shapelaw.sweep.compose import compose_all

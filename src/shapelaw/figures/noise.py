@@ -20,7 +20,7 @@ def noise_and_critical(table: pd.DataFrame) -> Figure:
 
     Args:
         table: run, loss, noise_tokens and, where they are known, width, depth and critical_tokens
-            (`shapelaw.fitting.noise_scale`).
+            (`shapelaw.step_batch.noise_scale`).
     """
     figure, axes = style.canvas(3.2, 4.6)
     names = _names(table)

@@ -17,8 +17,8 @@ from shapelaw.figures import style
 from shapelaw.fitting.options import FitData, FitOptions
 from shapelaw.fitting.result import FitResult
 from shapelaw.laws import get_law
-from shapelaw.laws.steps_batch import StepsBatchLaw
 from shapelaw.runs import RunsTable
+from shapelaw.step_batch.law import StepsBatchLaw
 
 Array = NDArray[np.float64]
 

@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from shapelaw.figures import style
-from shapelaw.prescribe.prediction import Comparison
-from shapelaw.prescribe.step_batch import StepBatchAnswer
+from shapelaw.step_batch.prediction import Comparison
+from shapelaw.step_batch.questions import StepBatchAnswer
 
 
 def draw(answer: StepBatchAnswer, folder: Path, name: str) -> list[Path]:

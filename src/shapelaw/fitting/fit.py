@@ -18,10 +18,10 @@ from shapelaw.fitting.line_fit import LINE_METHODS, LineFit, LineOptions, fit_li
 from shapelaw.fitting.options import BootstrapOptions, FitOptions
 from shapelaw.fitting.parametric import Extras, fit_parametric
 from shapelaw.fitting.result import FitResult, plain
-from shapelaw.fitting.staged.pipeline import StagedOptions
-from shapelaw.fitting.staged.result import fit_staged
 from shapelaw.laws import EXPONENT, Law, check_method, get_law
 from shapelaw.runs.table import RunsTable
+from shapelaw.step_batch.pipeline import StagedOptions
+from shapelaw.step_batch.result import fit_staged
 
 METHODS = ("parametric", "staged", *LINE_METHODS)
 

@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike
 
 from shapelaw.errors import UserError
 from shapelaw.laws.base import EXPONENT, LOG_CEILING, Array, Law
-from shapelaw.laws.steps_batch import STEPS_BATCH, STEPS_BATCH_E
 from shapelaw.laws.sums import SumLaw, Term
+from shapelaw.step_batch.law import STEPS_BATCH, STEPS_BATCH_E
 
 LAWS: dict[str, Law] = {}
 """Every registered law of the loss that a free fit of all its parameters finds, by its name."""

@@ -9,9 +9,9 @@ from pathlib import Path
 from shapelaw.config import ReportConfig
 from shapelaw.errors import UserError
 from shapelaw.fitting.result import FitResult, load_fit
-from shapelaw.fitting.task import EXPERIMENT
 from shapelaw.report.content import FitRow
 from shapelaw.runs import RunsTable
+from shapelaw.verbs.fit import EXPERIMENT
 
 
 @dataclass(frozen=True)

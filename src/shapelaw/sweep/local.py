@@ -117,7 +117,7 @@ class Pool:
         self.results: dict[int, JobReturn] = {}
         self.running: list[_Running] = []
         self.processes: ForkServerContext = multiprocessing.get_context("forkserver")
-        self.processes.set_forkserver_preload([*task.preload, type(task).__module__, "shapelaw.cli", __name__])
+        self.processes.set_forkserver_preload([*task.preload, type(task).__module__, "shapelaw.verbs.main", __name__])
 
     def run(self, view: View) -> list[JobReturn]:
         order = sorted(self.first.values(), key=lambda index: -self.jobs[index].cost)

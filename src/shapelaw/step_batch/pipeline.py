@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from shapelaw.errors import UserError
 from shapelaw.fitting.options import FitData
-from shapelaw.fitting.staged.adjusted import Adjusted, fit_adjusted
-from shapelaw.fitting.staged.converged import Converged, Floors, Tails, extrapolate, regress
-from shapelaw.fitting.staged.critical import Critical, Readings, fit_critical, read_contours
-from shapelaw.fitting.staged.curves import Curve, curves_of
 from shapelaw.laws import Law
+from shapelaw.step_batch.adjusted import Adjusted, fit_adjusted
+from shapelaw.step_batch.converged import Converged, Floors, Tails, extrapolate, regress
+from shapelaw.step_batch.critical import Critical, Readings, fit_critical, read_contours
+from shapelaw.step_batch.curves import Curve, curves_of
 
 Array = NDArray[np.float64]
 

@@ -40,7 +40,7 @@ from shapelaw.figures import coordinates as figure
 from shapelaw.figures import style
 from shapelaw.files import write_text
 from shapelaw.training.cost import Cost, arithmetic, check_machine, cost_of, memory_limit, this_machine
-from shapelaw.training.task import UNPREPARED
+from shapelaw.verbs.train import UNPREPARED
 
 if TYPE_CHECKING:
     from shapelaw.training.coordinates import Tokens

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shapelaw.fitting.objective import huber
-from shapelaw.fitting.staged.critical import contour_table, reading_table
-from shapelaw.fitting.staged.flags import remaining_drops
-from shapelaw.fitting.staged.pipeline import Estimate, StagedData
+from shapelaw.step_batch.critical import contour_table, reading_table
+from shapelaw.step_batch.flags import remaining_drops
+from shapelaw.step_batch.pipeline import Estimate, StagedData
 
 Array = NDArray[np.float64]
 Ends = Mapping[str, tuple[float, float]]

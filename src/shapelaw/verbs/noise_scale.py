@@ -2,7 +2,7 @@
 
 python train.py -m sweeps=step_batch noise.every_steps=10 ...                  # the runs
 python fit.py method=staged law=steps_batch_e                                  # the law
-python -m shapelaw.prescribe.noise_scale FIT [--uri URI] [--experiment NAME]   # both, at the losses of the contours
+python -m shapelaw.verbs.noise_scale FIT [--uri URI] [--experiment NAME]   # both, at the losses of the contours
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import pandas as pd
 
 from shapelaw.errors import UserError
 from shapelaw.files import write_text
-from shapelaw.fitting.noise_scale import beside_critical, noise_at_losses
 from shapelaw.fitting.result import FitResult, load_fit
 from shapelaw.laws import get_law
-from shapelaw.laws.steps_batch import StepsBatchLaw
-from shapelaw.prescribe.prediction import BAD_INPUT, parser_of
+from shapelaw.step_batch.law import StepsBatchLaw
+from shapelaw.step_batch.noise_scale import beside_critical, noise_at_losses
+from shapelaw.step_batch.prediction import BAD_INPUT, parser_of
 
 LEVELS = 12
 """Losses at which both are compared, spread over those of the contours."""

@@ -1,4 +1,4 @@
-"""A checkpoint as a folder that transformers loads: python -m shapelaw.export RUN_FOLDER_OR_CHECKPOINT OUT
+"""A checkpoint as a folder that transformers loads: python -m shapelaw.verbs.export RUN_FOLDER_OR_CHECKPOINT OUT
 
 OUT/config.json               GemmaConfig's values
     model.safetensors         weights in float32, by GemmaForCausalLM's names
@@ -21,7 +21,6 @@ import torch
 from omegaconf import OmegaConf
 
 from shapelaw.cell import checkpoint_path, checkpoint_steps, corpus_folder
-from shapelaw.cli import BAD_INPUT
 from shapelaw.config import TokenizerKind, TrainConfig
 from shapelaw.data import load_corpus
 from shapelaw.data.tokenizers import SEPARATOR, TOKENIZER_FILE, JsonTokenizer
@@ -31,8 +30,9 @@ from shapelaw.model.gemma import gemma_config, to_gemma_state_dict
 from shapelaw.model.transformer import ModelSpec
 from shapelaw.shapes import Shape
 from shapelaw.training.checkpoint import load_weights, write_tensors
+from shapelaw.verbs.main import BAD_INPUT
 
-USAGE = "python -m shapelaw.export RUN_FOLDER_OR_CHECKPOINT OUT"
+USAGE = "python -m shapelaw.verbs.export RUN_FOLDER_OR_CHECKPOINT OUT"
 
 
 def export(source: Path, out: Path) -> Path:

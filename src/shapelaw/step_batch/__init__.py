@@ -8,7 +8,3 @@
 
 Source: Su et al. 2024 (arXiv 2403.06563), section 3; McCandlish et al. 2018 (arXiv 1812.06162), appendix E.
 """
-
-from shapelaw.fitting.staged.pipeline import Estimate, StagedData, StagedOptions, estimate
-
-__all__ = ["Estimate", "StagedData", "StagedOptions", "estimate"]

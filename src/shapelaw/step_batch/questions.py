@@ -23,10 +23,10 @@ from shapelaw.errors import UserError
 from shapelaw.fitting.options import FitData, FitOptions
 from shapelaw.fitting.result import FitResult
 from shapelaw.laws import get_law
-from shapelaw.laws.steps_batch import StepsBatchLaw
 from shapelaw.prescribe.answer import LEVEL, Prescription, outside_of
 from shapelaw.prescribe.world import Ranges
 from shapelaw.runs.table import RunsTable
+from shapelaw.step_batch.law import StepsBatchLaw
 
 Array = NDArray[np.float64]
 Parameters = Mapping[str, float]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from shapelaw.errors import UserError
 from shapelaw.fitting.bootstrap import Bootstrap
 from shapelaw.fitting.options import BootstrapOptions
-from shapelaw.fitting.staged.pipeline import Estimate, StagedData, estimate
+from shapelaw.step_batch.pipeline import Estimate, StagedData, estimate
 
 Array = NDArray[np.float64]
 

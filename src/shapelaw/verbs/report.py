@@ -17,13 +17,13 @@ from shapelaw.figures.catalogue import Drawn, NotDrawn
 from shapelaw.figures.evidence import EVERY, MAIN, Evidence, of_a_table, of_the_paper
 from shapelaw.fitting.objective import check_delta
 from shapelaw.fitting.options import BootstrapOptions
-from shapelaw.fitting.task import load_table
 from shapelaw.prescribe.problem import Problem
-from shapelaw.prescribe.task import suite_world
 from shapelaw.report.content import Figure, FitRow, LeftOut, Report
 from shapelaw.report.links import Links
 from shapelaw.report.page import write
 from shapelaw.runs import RunsTable
+from shapelaw.verbs.fit import load_table
+from shapelaw.verbs.prescribe import suite_world
 
 KINDS = ("gemstones", "experiment")
 WIDE = 140

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from shapelaw.fitting.staged.pipeline import Estimate, StagedData
+from shapelaw.step_batch.pipeline import Estimate, StagedData
 
 Array = NDArray[np.float64]
 

@@ -17,12 +17,12 @@ from shapelaw.fitting.objective import Problem
 from shapelaw.fitting.options import BootstrapOptions, FitData, FitOptions
 from shapelaw.fitting.residuals import residual_structure
 from shapelaw.fitting.result import FitResult, plain
-from shapelaw.fitting.staged import report
-from shapelaw.fitting.staged.flags import warnings
-from shapelaw.fitting.staged.pipeline import Estimate, StagedData, StagedOptions, estimate
-from shapelaw.fitting.staged.spread import resample
 from shapelaw.laws import Law
 from shapelaw.runs.table import RunsTable
+from shapelaw.step_batch import report
+from shapelaw.step_batch.flags import warnings
+from shapelaw.step_batch.pipeline import Estimate, StagedData, StagedOptions, estimate
+from shapelaw.step_batch.spread import resample
 
 Array = NDArray[np.float64]
 

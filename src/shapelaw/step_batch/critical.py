@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from shapelaw.errors import UserError
-from shapelaw.fitting.staged.curves import Curve
+from shapelaw.step_batch.curves import Curve
 
 Array = NDArray[np.float64]
 

@@ -27,14 +27,14 @@ from shapelaw.lr_rules import DEFAULT_PATCH, DepthPatch
 from shapelaw.prescribe.answer import Prescription
 from shapelaw.prescribe.idle import refuse_idle
 from shapelaw.prescribe.limits import Limits
-from shapelaw.prescribe.prediction import KEY
 from shapelaw.prescribe.price import Cost, Throughput
 from shapelaw.prescribe.problem import Problem
-from shapelaw.prescribe.step_batch import StepBatchAnswer
-from shapelaw.prescribe.step_batch_task import answer_steps_batch, prediction
 from shapelaw.prescribe.studies import aspect_ratio_cost, compare_laws, overtraining, relaxed_problem
 from shapelaw.prescribe.world import World, law_of, reads_shapes
 from shapelaw.runs.table import RunsTable
+from shapelaw.step_batch.answers import answer_steps_batch, prediction
+from shapelaw.step_batch.prediction import KEY
+from shapelaw.step_batch.questions import StepBatchAnswer
 
 WIDE = 140
 """Columns of what is printed into a file or a pipe."""

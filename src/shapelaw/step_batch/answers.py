@@ -10,11 +10,11 @@ from shapelaw.config import PrescribeConfig, positive
 from shapelaw.errors import UserError
 from shapelaw.fitting.result import FitResult
 from shapelaw.prescribe.idle import given
-from shapelaw.prescribe.prediction import file_hash, now, sealed
-from shapelaw.prescribe.step_batch import Size, StepBatchAnswer, StepBatchProblem
 from shapelaw.prescribe.world import World
 from shapelaw.runs.table import RunsTable
 from shapelaw.shapes import Shape, check_heads
+from shapelaw.step_batch.prediction import file_hash, now, sealed
+from shapelaw.step_batch.questions import Size, StepBatchAnswer, StepBatchProblem
 
 QUESTIONS = (
     "a size alone (width and depth, or params): its smallest loss; a size and loss (and batch_tokens): steps and tokens to it; "

@@ -1,4 +1,4 @@
-"""What runs have left in their journals: `python -m shapelaw.tracking replay|status [FOLDER ...] [--uri URI]`.
+"""What runs have left in their journals: `python -m shapelaw replay|status [FOLDER ...] [--uri URI]`.
 
 replay delivers to the store what runs that ended while it was away could not; status says what there is to deliver. A
 FOLDER is a run's, or any above; the outputs folder where none is given. --uri names another store than the runs did (the
@@ -22,7 +22,7 @@ LEFT, BAD_INPUT = 1, 2
 
 def main(arguments: list[str]) -> int:
     """Deliver or list; the exit code."""
-    parser = argparse.ArgumentParser("python -m shapelaw.tracking", description=__doc__)
+    parser = argparse.ArgumentParser("python -m shapelaw.verbs.replay", description=__doc__)
     parser.add_argument("verb", choices=("replay", "status"))
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER")
     parser.add_argument("--uri", help="of the store to deliver to, where it is not the one that the runs named")

@@ -1,0 +1,1 @@
+"""The doors: one module a command. The only floor that joins figures, tracking, sweeps and configuration."""
