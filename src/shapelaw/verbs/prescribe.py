@@ -35,6 +35,7 @@ from shapelaw.runs.table import RunsTable
 from shapelaw.step_batch.answers import answer_steps_batch, prediction
 from shapelaw.step_batch.prediction import KEY
 from shapelaw.step_batch.questions import StepBatchAnswer
+from shapelaw.verbs.doors import Door
 
 WIDE = 140
 """Columns of what is printed into a file or a pipe."""
@@ -392,3 +393,6 @@ def _cell(name: str, value: object) -> str:
     if name.startswith(SHARES):
         return f"{value:.2%}"
     return _number(name, float(f"{value:.3g}") if name in WHOLE and value != int(value) else value)
+
+
+DOOR = Door(PrescribeConfig, prescribe_size)
