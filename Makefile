@@ -43,10 +43,11 @@ test-slurm: $(READY) ## sweeps on a real scheduler: the sandbox of four virtual 
 	trap 'scripts/slurm_sandbox.sh down' EXIT; MAX_ARRAY_SIZE=5 scripts/slurm_sandbox.sh up && \
 	SHAPELAW_REQUIRE_SLURM=1 timeout 2400 $(BIN)/python -m pytest -n 0 tests/slurm
 
-check: $(READY) ## style and types
+check: $(READY) ## style, types, and which room imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 format: $(READY) ## put the code in style
 	$(BIN)/ruff format .

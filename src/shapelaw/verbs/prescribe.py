@@ -24,7 +24,7 @@ from shapelaw.files import write_text
 from shapelaw.fitting.result import RUNS_FILE, FitResult, load_fit, plain
 from shapelaw.laws import STAGED
 from shapelaw.lr_rules import DEFAULT_PATCH, DepthPatch
-from shapelaw.prescribe.answer import Prescription
+from shapelaw.prescribe.answer import Prescription, command
 from shapelaw.prescribe.idle import refuse_idle
 from shapelaw.prescribe.limits import Limits
 from shapelaw.prescribe.price import Cost, Throughput
@@ -253,11 +253,6 @@ def cost_of(asked: PrescribeConfig, runs: RunsTable, world: World) -> Cost:
     else:
         throughput = Throughput.measured(runs, world)
     return Cost(objective.name, throughput, objective.price, objective.inference_tokens)
-
-
-def command(world: World, found: Prescription) -> str:
-    """What trains a prescription; empty where nothing does."""
-    return f"SHAPELAW_SUITE={world.suite} python train.py {' '.join(found.overrides)}" if found.overrides else ""
 
 
 def show(answers: Answers, path: Path) -> None:
