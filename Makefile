@@ -11,7 +11,7 @@ HOST ?= 127.0.0.1
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo report test test-all test-slurm check format ui bench clean
+.PHONY: help setup demo report test test-all test-slurm check structure format ui bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,10 @@ check: $(READY) ## style, types, and which room imports which
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python scripts/structure.py --check
+
+structure: $(READY) ## write the table of rooms in docs/structure.md
+	$(BIN)/python scripts/structure.py
 
 format: $(READY) ## put the code in style
 	$(BIN)/ruff format .

@@ -77,32 +77,31 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     ).sort_index(ascending=False)
 
 
-def noise_scale(config: DictConfig) -> None:
-    """Compare both, write the table and a figure into the fit's folder, and print the summary.
-
-    Raises:
-        UserError: for a fit of another law, or runs that measured no noise.
-    """
+def compare_with_noise(config: DictConfig) -> None:
+    """Compare both for the fit and the runs that the configuration names, and print a summary."""
     asked: NoiseScaleConfig = to_dataclass(config)
-    from shapelaw.tracking import read_noise
-
-    fit = load_fit(Path(asked.fit))
-    table = compared(fit, read_noise(asked.uri, asked.experiment))
-    folder = _write(table, Path(asked.fit))
+    fit = Path(asked.fit)
+    folder = fit if fit.is_dir() else fit.parent
+    table = noise_scale(folder, asked.uri, asked.experiment)
     sys.stdout.write(summary(table).to_string(float_format="{:.4g}".format) + "\n")
     sys.stdout.write(f"written to {folder}/noise_scale.csv, .pdf and .png\n")
 
 
-def _write(table: pd.DataFrame, fit: Path) -> Path:
-    """noise_scale.csv and its figure beside fit.json; their folder."""
+def noise_scale(folder: Path, uri: str, experiment: str) -> pd.DataFrame:
+    """Compare both for a fit and the runs of an experiment; the table and its figure are written into the fit's folder.
+
+    Raises:
+        UserError: for a fit of another law, or runs that measured no noise.
+    """
     from shapelaw.figures.noise import noise_and_critical
     from shapelaw.figures.style import look, save
+    from shapelaw.tracking import read_noise
 
-    folder = fit if fit.is_dir() else fit.parent
+    table = compared(load_fit(folder), read_noise(uri, experiment))
     write_text(folder / "noise_scale.csv", table.to_csv(index=False))
     with look():
         save(noise_and_critical(table), folder, "noise_scale")
-    return folder
+    return table
 
 
-DOOR = Door(NoiseScaleConfig, noise_scale)
+DOOR = Door(NoiseScaleConfig, compare_with_noise)

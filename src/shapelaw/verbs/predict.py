@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
@@ -33,41 +34,38 @@ class PredictConfig(PlacesConfig):
     """Its uri is where runs=mlflow reads."""
 
 
-def predict(config: DictConfig) -> None:
-    """Compare a prediction with its run, write the errors and a figure beside it, and print them.
-
-    Raises:
-        UserError: for a file without a prediction, or a table without its run.
-    """
+def check_prediction(config: DictConfig) -> None:
+    """Compare the prediction that the configuration names with its run, and print the errors."""
     asked: PredictConfig = to_dataclass(config)
-    file = Path(asked.prediction)
-    found = outcome_of(file, load_table(asked.runs))
-    target = write_outcome(file, found)
-    shown = {name: value for name, value in found.plain().items() if name != "points"}
-    sys.stdout.write(OmegaConf.to_yaml(OmegaConf.create(shown)) + f"written to {target}\n")
+    comparison, target = predict(Path(asked.prediction), load_table(asked.runs))
+    shown = {name: value for name, value in comparison.plain().items() if name != "points"}
+    sys.stdout.write(_yaml(shown) + f"written to {target}\n")
 
 
-def outcome_of(file: Path, runs: RunsTable) -> Comparison:
-    """The prediction that a file holds beside its run.
+def predict(file: Path, runs: RunsTable) -> tuple[Comparison, Path]:
+    """Compare a written prediction with its run; the errors and a figure are written beside it.
+
+    Returns:
+        the comparison and its YAML.
 
     Raises:
-        UserError: if the file holds none, was changed after it was written, or the table has no such run.
+        UserError: for a file without a prediction or one that was changed, or a table without its run.
     """
-    return compare(read_prediction(file), runs)
-
-
-def write_outcome(file: Path, found: Comparison) -> Path:
-    """Write FILE-outcome.yaml and its figure; the YAML's path."""
     from shapelaw.figures.step_batch import outcome
     from shapelaw.figures.style import canvas, look, save
 
+    comparison = compare(read_prediction(file), runs)
     target = file.with_name(f"{file.stem}-outcome.yaml")
-    write_text(target, OmegaConf.to_yaml(OmegaConf.create(found.plain())))
+    write_text(target, _yaml(comparison.plain()))
     with look():
         figure, axes = canvas(3.4, 5.2)
-        outcome(axes, found)
+        outcome(axes, comparison)
         save(figure, file.parent, target.stem)
-    return target
+    return comparison, target
 
 
-DOOR = Door(PredictConfig, predict)
+def _yaml(content: dict[str, Any]) -> str:
+    return OmegaConf.to_yaml(OmegaConf.create(content))
+
+
+DOOR = Door(PredictConfig, check_prediction)
