@@ -11,7 +11,7 @@ HOST ?= 127.0.0.1
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo report test test-all test-slurm check format ui bench clean
+.PHONY: help setup demo report test test-all test-slurm check structure format ui bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,10 +43,15 @@ test-slurm: $(READY) ## sweeps on a real scheduler: the sandbox of four virtual 
 	trap 'scripts/slurm_sandbox.sh down' EXIT; MAX_ARRAY_SIZE=5 scripts/slurm_sandbox.sh up && \
 	SHAPELAW_REQUIRE_SLURM=1 timeout 2400 $(BIN)/python -m pytest -n 0 tests/slurm
 
-check: $(READY) ## style and types
+check: $(READY) ## style, types, and which room imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python scripts/structure.py --check
+
+structure: $(READY) ## write the table of rooms in docs/structure.md
+	$(BIN)/python scripts/structure.py
 
 format: $(READY) ## put the code in style
 	$(BIN)/ruff format .

@@ -19,10 +19,11 @@ from pathlib import Path
 import numpy as np
 from hydra import compose, initialize_config_dir
 
-from shapelaw.config import TrainConfig, store_schemas, to_dataclass
+from shapelaw.config import TrainConfig, to_dataclass
 from shapelaw.runs import load_runs
 from shapelaw.tracking.journal import JOURNAL, records
 from shapelaw.training.spikes import Detector, SpikeRule
+from shapelaw.verbs.doors import store_schemas
 from shapelaw.verbs.main import set_environment
 
 ROOT = Path(__file__).resolve().parents[1]

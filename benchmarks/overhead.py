@@ -23,10 +23,11 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from shapelaw.cell import cell_of, corpus_folder
-from shapelaw.config import TrainConfig, store_schemas, to_dataclass
+from shapelaw.config import TrainConfig, to_dataclass
 from shapelaw.data import load_corpus
 from shapelaw.tracking import open_store
 from shapelaw.training import callbacks, run
+from shapelaw.verbs.doors import store_schemas
 from shapelaw.verbs.main import set_environment
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,12 +12,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from shapelaw.config import store_schemas
 from shapelaw.data import BytesChoice, TextSource, prepare
 from shapelaw.errors import UserError
 from shapelaw.runs.fetch import DATA_DIR_VARIABLE, fetch_all
+from shapelaw.verbs.doors import store_schemas
 from shapelaw.verbs.main import main, set_environment
-from shapelaw.verbs.train import TrainTask
 from support import ROOT, TINY, Compose, Script, Sweep
 
 ONE_WORKER = (
@@ -115,7 +114,7 @@ def sweep(
         monkeypatch.setattr(sys, "argv", ["train.py", *arguments, f"data_dir={corpora}"])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            main(ROOT, "train", TrainTask())
+            main("train")
         said = capsys.readouterr()
         return subprocess.CompletedProcess(sys.argv, int(ended.value.code or 0), said.out, said.err)
 

@@ -15,11 +15,11 @@ from typing import get_type_hints
 import pytest
 
 from hydra_plugins.shapelaw_sweep.plugins import CellsConfig, LocalConfig, PlanConfig, SearchConfig, SlurmConfig
-from shapelaw.config import CoordinatesConfig, FitConfig, PrepareConfig, PrescribeConfig, ReportConfig, TrainConfig
 from shapelaw.config.help import field_docs, kind
+from shapelaw.verbs.doors import door_of, verbs
 from support import ROOT, TINY, Script, Sweep
 
-SCHEMAS = (CoordinatesConfig, FitConfig, PrepareConfig, PrescribeConfig, ReportConfig, TrainConfig)
+SCHEMAS = tuple(door_of(verb).schema for verb in verbs())
 
 
 @pytest.mark.parametrize(

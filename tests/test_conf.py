@@ -10,10 +10,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from shapelaw.cell import cell_of
-from shapelaw.config import FitConfig, PrepareConfig, TrainConfig, store_schemas, to_dataclass
+from shapelaw.config import FitConfig, PrepareConfig, TrainConfig, to_dataclass
 from shapelaw.counting import params_total
 from shapelaw.laws import ACCURACY_LAWS, LAWS, STAGED
 from shapelaw.training.cost import flops_of
+from shapelaw.verbs.doors import store_schemas
 from shapelaw.verbs.main import set_environment
 from support import PUBLISHED, ROOT, Compose, Script
 

@@ -10,7 +10,8 @@ from transformers import GemmaConfig, GemmaForCausalLM
 
 from shapelaw.counting import flops_exact, flops_per_served_token, flops_per_token, params, params_total
 from shapelaw.errors import UserError
-from shapelaw.shapes import HEAD_SIZE, Shape, ShapeRules, check_heads, feasible_shapes, heads_share
+from shapelaw.feasible import feasible_shapes
+from shapelaw.shapes import HEAD_SIZE, Shape, ShapeRules, check_heads, heads_share
 
 SIZES = (50e6, 100e6, 500e6, 1e9, 2e9, 4e9, 7e9)
 WIDTH, DEPTH, VOCAB, TIME = 512, 3, 1000, 256

@@ -33,8 +33,8 @@ def trained(composed: Compose, *overrides: str) -> Cell:
     return cell
 
 
-def exporting(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "shapelaw.verbs.export", *map(str, arguments)]
+def exporting(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "shapelaw", "export", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
@@ -48,7 +48,7 @@ def assert_same_logits(cell: Cell, checkpoint: Path, theirs: Any) -> None:
 
 def test_a_run_of_bytes_is_loaded_with_the_same_logits(composed: Compose, tmp_path: Path) -> None:
     cell = trained(composed)
-    done = exporting(cell.folder, tmp_path / "out")
+    done = exporting(f"run={cell.folder}", f"out={tmp_path / 'out'}")
     assert (done.returncode, done.stderr) == (0, "")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert_same_logits(cell, checkpoint_path(cell.folder, cell.last_step), model)
@@ -99,12 +99,17 @@ def test_a_byte_pair_tokenizer_goes_along(composed: Compose, corpora: Path, tmp_
 
 
 def test_what_cannot_be_exported_is_said_in_one_line(tmp_path: Path) -> None:
-    done = exporting(tmp_path / "nothing", tmp_path / "out")
+    done = exporting(f"run={tmp_path / 'nothing'}", f"out={tmp_path / 'out'}")
     assert done.returncode == 2
     assert done.stderr == (
-        f"{tmp_path / 'nothing'}: no checkpoint there; give a run's folder (outputs/runs/SUITE/RUN) or a checkpoint's\n"
+        f"shapelaw: run={tmp_path / 'nothing'}: no checkpoint there; "
+        "give a run's folder (outputs/runs/SUITE/RUN) or a checkpoint's\n"
     )
-    assert exporting().stderr.startswith("0 arguments given; usage: python -m shapelaw.verbs.export")
+    unnamed = exporting()
+    assert (unnamed.returncode, unnamed.stderr.startswith("shapelaw: run: is not given; give it as run=VALUE")) == (
+        2,
+        True,
+    )
     assert not (tmp_path / "out").exists()
 
 

@@ -1,8 +1,6 @@
-"""`python -m shapelaw VERB [OPTION=VALUE ...]`."""
+"""`python -m shapelaw VERB [GROUP=CHOICE ...] [KEY=VALUE ...]`: any door; without a verb, the list of them."""
 
-import sys
-
-from shapelaw.verbs.replay import main
+from shapelaw.verbs.main import run_verb
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_verb()

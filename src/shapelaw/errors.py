@@ -1,14 +1,28 @@
-"""The one error that users see."""
+"""The errors that users see in one line, each with the exit code of the command that it ends."""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 
 class UserError(ValueError):
     """Bad input: the message names the key, what was given, what is allowed and what to do next.
 
-    The scripts print the message as one line and end with exit code 2.
+    Every command prints the message as one line.
     """
+
+    exit_code: ClassVar[int] = 2
 
 
 class NotPrepared(UserError):
     """What prepare.py makes is not there yet: nothing was wrong with what was asked."""
+
+
+class WorkFailed(RuntimeError):
+    """Some of the work could not be done; the rest is finished and kept. The message says what to do next."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class Interrupted(WorkFailed):
+    """The run was asked to stop; its newest checkpoint is whole and the same command continues it."""

@@ -1,4 +1,4 @@
-"""Model shapes: width and depth, the heads that follow from them, and the search of feasible ones.
+"""Model shapes: width and depth, the heads that follow from them, and which shapes are feasible.
 
 Source: Gemstones (arXiv 2502.06857), section 3.1 and appendix A: head size 128, as many heads as the width holds,
 two query heads to a key-value head, and an MLP four times the width.
@@ -7,7 +7,6 @@ two query heads to a key-value head, and an MLP four times the width.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from shapelaw.errors import UserError
@@ -131,32 +130,3 @@ class ShapeRules:
         """Every allowed shape, by width then depth."""
         depths = range(self.depth_min, self.depth_max + 1)
         return [Shape(width, depth, self.head_size) for width in self.widths() for depth in depths]
-
-
-def feasible_shapes(
-    rules: ShapeRules, vocab_size: int, params_targets: Sequence[float], tolerance: float = 0.05
-) -> list[Shape]:
-    """Shapes whose parameter count lies within `tolerance` (relative) of one of the targets.
-
-    With the paper's rules, vocabulary 50,304 and targets 50M, 100M, 500M, 1B, 2B, 4B and 7B: 386 shapes, 182 of them
-    up to 2B (Gemstones, Fig 22).
-
-    Raises:
-        UserError: if no shape meets the constraints.
-    """
-    from shapelaw.counting import params_total
-
-    def near(count: float, targets: Iterable[float]) -> bool:
-        return any(abs(count - target) <= tolerance * target for target in targets)
-
-    found = [
-        shape
-        for shape in rules.shapes()
-        if near(float(params_total(shape.width, shape.depth, vocab_size, shape.head_size)), params_targets)
-    ]
-    if not found:
-        raise UserError(
-            f"no shape has a parameter count within {tolerance:.0%} of {list(params_targets)} among {rules}; "
-            "widen the ranges or the tolerance"
-        )
-    return found

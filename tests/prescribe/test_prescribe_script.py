@@ -17,8 +17,7 @@ from shapelaw.counting import params_total
 from shapelaw.prescribe.problem import Problem
 from shapelaw.runs.table import RunsTable
 from shapelaw.verbs.main import main
-from shapelaw.verbs.prescribe import prescribe_size
-from support import ROOT, Compose, Script
+from support import Compose, Script
 from worlds import fitted, table
 
 Prescribe = Callable[..., tuple[int, str, str]]
@@ -46,7 +45,7 @@ def prescribe(
         monkeypatch.setattr(sys, "argv", ["prescribe.py", *arguments])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            main(ROOT, "prescribe", prescribe_size)
+            main("prescribe")
         said = capsys.readouterr()
         return int(ended.value.code or 0), said.out, said.err
 

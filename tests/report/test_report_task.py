@@ -17,10 +17,10 @@ from shapelaw.figures.catalogue import NotDrawn
 from shapelaw.figures.evidence import EVERY, CannotDraw, Evidence, of_a_table
 from shapelaw.fitting.options import BootstrapOptions
 from shapelaw.prescribe.problem import Problem
-from shapelaw.report.links import Links
 from shapelaw.runs.table import RunsTable
 from shapelaw.tracking import client
 from shapelaw.verbs.report import answer_of, evidence_of, unanswerable
+from shapelaw.verbs.report_links import Links
 from support import Compose
 from tracked import tracker
 from worlds import fitted, table

@@ -7,12 +7,11 @@ import os
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from shapelaw import cli
+from shapelaw.verbs.main import main as open_door
 from shapelaw.verbs.train import TrainTask
 
 MICRO_BATCH_SECONDS = 0.125
@@ -41,4 +40,4 @@ class SlowTask(TrainTask):
 def main() -> None:
     """train.py with the slow task; the script's path is the first argument."""
     sys.argv = sys.argv[1:]
-    cli.main(Path(sys.argv[0]).parent, "train", SlowTask())
+    open_door("train", SlowTask())

@@ -37,7 +37,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seco
 
 
 def replay(folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "shapelaw.tracking", "replay", str(folder)]
+    command = [sys.executable, "-m", "shapelaw", "replay", f"folders=[{folder}]"]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
 
 

@@ -193,7 +193,7 @@ def test_only_a_rollback_changes_the_identity(composed: Compose) -> None:
     ],
 )
 def test_a_rule_that_makes_no_sense_is_refused(composed: Compose, override: str, said: str) -> None:
-    from shapelaw.verbs.main import explain
+    from shapelaw.verbs.messages import explain
 
     with pytest.raises(Exception) as error:
         prepared(composed, "spikes=rollback", override)

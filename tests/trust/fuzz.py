@@ -36,7 +36,6 @@ from shapelaw.config import (
     PrescribeConfig,
     ReportConfig,
     TrainConfig,
-    store_schemas,
     to_dataclass,
 )
 from shapelaw.counting import params_total
@@ -55,8 +54,10 @@ from shapelaw.runs import load_runs
 from shapelaw.shapes import Shape
 from shapelaw.training import checkpoint
 from shapelaw.training.checkpoint import Progress
+from shapelaw.verbs.doors import store_schemas
 from shapelaw.verbs.fit import make_fit, table_of
-from shapelaw.verbs.main import _keys, explain, set_environment
+from shapelaw.verbs.main import set_environment
+from shapelaw.verbs.messages import explain, keys_of
 from shapelaw.verbs.prescribe import answer
 from shapelaw.verbs.report import evidence_of, folder_of, page_of
 
@@ -444,7 +445,9 @@ def _shaped_runs() -> pd.DataFrame:
 
 
 def _script(name: str, schema: type[Any], work: Callable[[DictConfig], None], base: list[str], share: float) -> Place:
-    keys = sorted(key for key in _keys(OmegaConf.structured(schema)) if not key.startswith(("tracker", "outputs_dir")))
+    keys = sorted(
+        key for key in keys_of(OmegaConf.structured(schema)) if not key.startswith(("tracker", "outputs_dir"))
+    )
     spelt = st.one_of(
         st.sampled_from(
             ["nan", ".inf", "-1", "0", "1e400", "null", "???", "true", "[]", "{}", "1e-300", "2.5", "../../x"]

@@ -15,7 +15,7 @@ from shapelaw.errors import UserError
 from shapelaw.secrets import connectable, hidden, without_password
 from shapelaw.sweep.search import SearchSettings
 from shapelaw.tracking import open_store
-from shapelaw.verbs.replay import main as tracking
+from shapelaw.verbs.main import main
 from support import Compose, Script
 
 SECRET = "planted-91f3"
@@ -80,10 +80,15 @@ def test_no_option_takes_a_password(composed: Compose, script: str, key: str) ->
     assert f"{key.lstrip('+')}=postgresql://me@host/db" in str(refused.value)
 
 
-def test_nor_does_what_is_no_option_of_a_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nor_does_what_is_no_option_of_a_script(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(UserError, match="OPTUNA_STORAGE") as refused:
         SearchSettings(3, None, WITH[0], 0.5, {}, {})
-    assert tracking(["replay", str(tmp_path), "--uri", WITH[0]]) == 2
+    monkeypatch.setattr("sys.argv", ["replay", f"folders=[{tmp_path}]", f"uri='{WITH[0]}'"])
+    with pytest.raises(SystemExit) as ended:
+        main("replay")
+    assert ended.value.code == 2
     said = capsys.readouterr()
     with pytest.raises(UserError, match="MLFLOW_TRACKING_URI") as unopened:
         open_store(WITH[0], str(tmp_path), "tiny")

@@ -11,7 +11,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from shapelaw.config.checking import CoordinatesConfig
 from shapelaw.config.fitting import (
@@ -122,27 +122,18 @@ __all__ = [
     "file_name",
     "or_auto",
     "positive",
-    "store_schemas",
+    "store_schema",
     "switch",
     "to_dataclass",
     "whole",
 ]
 
 
-def store_schemas() -> None:
-    """Register the schemas that the scripts' configurations in conf/ start from."""
-    schemas = {
-        "train": TrainConfig,
-        "coordinates": CoordinatesConfig,
-        "prepare": PrepareConfig,
-        "fit": FitConfig,
-        "prescribe": PrescribeConfig,
-        "report": ReportConfig,
-    }
-    for name, schema in schemas.items():
-        node = OmegaConf.structured(schema)
-        _open_mappings(node)
-        ConfigStore.instance().store(name=f"{name}_schema", node=node, replace=True)
+def store_schema(name: str, schema: type) -> None:
+    """Register the schema that conf/NAME.yaml starts from, as `NAME_schema`."""
+    node = OmegaConf.structured(schema)
+    _open_mappings(node)
+    ConfigStore.instance().store(name=f"{name}_schema", node=node, replace=True)
 
 
 def _open_mappings(node: DictConfig) -> None:
@@ -169,6 +160,8 @@ def to_dataclass(config: DictConfig) -> Any:
         options = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", "") or ""
+        if isinstance(error, MissingMandatoryValue):
+            raise UserError(f"{key}: is not given; give it as {key}=VALUE, or see with --help what it is") from error
         reason = str(error).splitlines()[0]
         raise UserError(f"{key}: {reason}; give it on the command line as {key}=VALUE") from error
     refuse_passwords(options)

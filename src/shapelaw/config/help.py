@@ -1,4 +1,4 @@
-"""What `--help` shows: a script's choices and values, each with its type and what it means, as the schemas say it."""
+"""What `--help` shows: a verb's choices and values, each with its type and what it means, as the schemas say it."""
 
 from __future__ import annotations
 
@@ -29,30 +29,36 @@ VALUE_COLUMNS = 80
 LEAST_COLUMNS, MOST_COLUMNS = 80, 128
 
 
-def help_text(conf: Path, script: str, overrides: list[str]) -> str:
-    """The help of a script, with the values that these overrides give.
+def help_text(conf: Path, verb: str, program: str, overrides: list[str]) -> str:
+    """The help of a verb, with the values that these overrides give.
 
     Args:
         conf: folder of the configuration.
-        script: name of the script and of its configuration.
+        verb: name of its configuration.
+        program: how its command begins.
         overrides: of the command line.
     """
     with initialize_config_dir(str(conf)):
-        config = compose(script, overrides, return_hydra_config=True)
+        config = compose(verb, overrides, return_hydra_config=True)
         chosen: Mapping[str, str | None] = config.hydra.runtime.choices
         launching = LAUNCHING if chosen[LAUNCHING[0]] != "basic" else ()  # Hydra's own: nothing of ours is swept
         groups = [*(group for group in chosen if not group.startswith("hydra/")), *launching]
         loader = GlobalHydra.instance().config_loader()
-        options = {group: loader.get_group_options(group, config_name=script) for group in sorted(groups, key=_last)}
-        choices = "\n".join(_line(f"{group}={_shown(chosen[group])}", ", ".join(options[group])) for group in options)
-        values = "\n".join(_values(config, launching))
+        options = {group: loader.get_group_options(group, config_name=verb) for group in sorted(groups, key=_last)}
+        choices = [_line(f"{group}={_shown(chosen[group])}", ", ".join(options[group])) for group in options]
+        values = [*_values(config, launching)]
     return (
-        f"python {script}.py {'[-m] ' if launching else ''}[GROUP=CHOICE ...] [KEY=VALUE ...]\n\n"
-        f"{_about(conf / f'{script}.yaml')}\n{SWEEPS if launching else ''}\n"
-        f"Choices, as they are now, and what there is:\n\n{choices}\n\n"
-        f"Values, as they are now:\n\n{values}\n\n"
+        f"{program} {'[-m] ' if launching else ''}{'[GROUP=CHOICE ...] ' if options else ''}[KEY=VALUE ...]\n\n"
+        f"{_about(conf / f'{verb}.yaml')}\n{SWEEPS if launching else ''}\n"
+        f"{_section('Choices, as they are now, and what there is', choices)}"
+        f"{_section('Values, as they are now', values)}"
         "--cfg job shows the values as YAML, --hydra-help Hydra's own options.\n"
     )
+
+
+def _section(title: str, lines: list[str]) -> str:
+    """Lines under a title; nothing where there are none."""
+    return f"{title}:\n\n" + "\n".join(lines) + "\n\n" if lines else ""
 
 
 def _last(group: str) -> tuple[bool, str]:
@@ -63,7 +69,7 @@ def _about(file: Path) -> str:
     """The comment at the head of a configuration."""
     lines = file.read_text().splitlines()
     head = lines[: next(k for k, line in enumerate(lines) if not line.startswith("#"))]
-    return textwrap.fill(" ".join(line.removeprefix("#").strip() for line in head), _columns())
+    return "\n".join(textwrap.fill(line.removeprefix("#").strip(), _columns()) for line in head)
 
 
 def _values(config: DictConfig, launching: Iterable[str]) -> Iterator[str]:

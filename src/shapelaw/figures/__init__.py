@@ -1,0 +1,1 @@
+"""Pure views of results: runs, fits and answers in, pictures out."""

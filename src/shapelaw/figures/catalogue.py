@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from shapelaw import figures
 from shapelaw.errors import UserError
-from shapelaw.figures import (
-    costs,
-    curves,
-    delta_grid,
-    frontiers,
-    held_out,
-    prescriptions,
-    rainbow,
-    rates,
-    shapes,
-    style,
-)
+from shapelaw.figures import style
 from shapelaw.figures.entry import Entry
 from shapelaw.figures.evidence import Evidence
 
-_PARTS = (shapes, rates, curves, frontiers, prescriptions, rainbow, costs, delta_grid, held_out)
-CATALOGUE: tuple[Entry, ...] = tuple(
-    sorted((entry for part in _PARTS for entry in part.ENTRIES), key=lambda entry: (not entry.number, entry.name))
-)
+
+def _entries() -> Iterator[Entry]:
+    """The `ENTRIES` of every module beside this one that has some."""
+    for module in pkgutil.iter_modules(figures.__path__, "shapelaw.figures."):
+        if module.name != __name__:
+            yield from getattr(importlib.import_module(module.name), "ENTRIES", ())
+
+
+CATALOGUE: tuple[Entry, ...] = tuple(sorted(_entries(), key=lambda entry: (not entry.number, entry.name)))
 
 
 @dataclass(frozen=True)

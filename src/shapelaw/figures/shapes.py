@@ -8,13 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from shapelaw.counting import flops_per_token, params_total
+from shapelaw.feasible import feasible_shapes
 from shapelaw.figures import style
 from shapelaw.figures.entry import Entry, Tables, said
 from shapelaw.figures.evidence import CannotDraw, Evidence
 from shapelaw.figures.industry import models
 from shapelaw.prescribe.world import rules_of
 from shapelaw.runs import RunsTable
-from shapelaw.shapes import HEAD_SIZE, ShapeRules, feasible_shapes
+from shapelaw.shapes import HEAD_SIZE, ShapeRules
 
 SIZES = (50e6, 100e6, 500e6, 1e9, 2e9, 4e9, 7e9)
 """Parameters near which the paper's shapes were chosen."""

@@ -269,3 +269,8 @@ def _plain(value: float) -> float | int | None:
     if not math.isfinite(value):
         return None
     return int(value) if value == int(value) and abs(value) < 2**53 else float(value)
+
+
+def command(world: World, found: Prescription) -> str:
+    """What trains a prescription; empty where nothing does."""
+    return f"SHAPELAW_SUITE={world.suite} python train.py {' '.join(found.overrides)}" if found.overrides else ""

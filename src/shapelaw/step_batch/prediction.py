@@ -1,16 +1,14 @@
 """A loss curve written down before its run is trained, and the run compared with it afterwards.
 
 python prescribe.py fit=FOLDER width=64 depth=5 batch_tokens=4096 tokens=1638400  # writes it, with its hash
-python -m shapelaw.step_batch.prediction FILE [--uri URI] [--experiment NAME]       # after training: the errors
+python -m shapelaw predict prediction=FILE                                         # after training: the errors
 """
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import hashlib
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +22,12 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from shapelaw.errors import UserError
-from shapelaw.files import write_text
 from shapelaw.fitting.result import plain
 from shapelaw.laws import get_law
-from shapelaw.runs import RunsTable, load_runs
+from shapelaw.runs import RunsTable
 
 Array = NDArray[np.float64]
 KEY = "prediction"
-BAD_INPUT = 2
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,39 +124,3 @@ def compare(prediction: Mapping[str, Any], runs: RunsTable) -> Comparison:
     )
     points = points.assign(predicted=predicted, error=predicted / rows["loss"].to_numpy() - 1).reset_index(drop=True)
     return Comparison(prediction, run, points)
-
-
-def parser_of(module: str, description: str | None) -> argparse.ArgumentParser:
-    """Of a command that reads tracked runs."""
-    parser = argparse.ArgumentParser(prog=f"python -m shapelaw.prescribe.{module}", description=description)
-    parser.add_argument("--uri", default="sqlite:///outputs/mlflow.db", help="tracker of the runs")
-    parser.add_argument("--experiment", default="nano", help="the suite")
-    return parser
-
-
-def _main(arguments: list[str]) -> int:
-    parser = parser_of("prediction", __doc__)
-    parser.add_argument("file", type=Path, help="YAML that prescribe.py wrote")
-    given = parser.parse_args(arguments)
-    try:
-        found = compare(read_prediction(given.file), load_runs("mlflow", uri=given.uri, experiment=given.experiment))
-    except UserError as error:
-        sys.stderr.write(f"shapelaw: {error}\n")
-        return BAD_INPUT
-    target = given.file.with_name(f"{given.file.stem}-outcome.yaml")
-    report = found.plain()
-    write_text(target, OmegaConf.to_yaml(OmegaConf.create(report)))
-    from shapelaw.figures.step_batch import outcome
-    from shapelaw.figures.style import canvas, look, save
-
-    with look():
-        figure, axes = canvas(3.4, 5.2)
-        outcome(axes, found)
-        save(figure, given.file.parent, target.stem)
-    shown = {name: value for name, value in report.items() if name != "points"}
-    sys.stdout.write(OmegaConf.to_yaml(OmegaConf.create(shown)) + f"written to {target}\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(_main(sys.argv[1:]))

@@ -24,7 +24,7 @@ from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from shapelaw.errors import UserError
+from shapelaw.errors import UserError, WorkFailed
 from shapelaw.files import check_writable
 from shapelaw.sweep.slots import Slots, slots_of
 from shapelaw.sweep.task import ChecksMachine, Job, Task
@@ -39,7 +39,7 @@ class JobFailed(RuntimeError):
     """A job of a sweep ended with an error; the message is its reason."""
 
 
-class SweepFailed(RuntimeError):
+class SweepFailed(WorkFailed):
     """Some jobs of a sweep failed; the others are finished."""
 
 

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 from shapelaw.cell_state import is_locked, read_state
-from shapelaw.errors import UserError
+from shapelaw.errors import Interrupted, UserError
 from shapelaw.files import read_json, write_json
 from shapelaw.sweep.local import log_to
 from shapelaw.sweep.records import Work, identities_of, read_work
@@ -61,13 +61,13 @@ def run_cell(batch: Path, identity: str) -> int:
         work.task(work.config)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except Interrupted as error:
+        _say(str(error))
+        return INTERRUPTED
     except UserError as error:
         _say(str(error))
         return FAILED
-    except Exception as error:
-        if type(error).__name__ == "Interrupted":
-            _say(str(error))
-            return INTERRUPTED
+    except Exception:
         traceback.print_exc()
         return FAILED
     return DONE

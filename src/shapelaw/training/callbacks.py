@@ -19,6 +19,7 @@ from shapelaw.cell import Cell, checkpoint_steps
 from shapelaw.cell_state import State, Status, write_state
 from shapelaw.config import CheckpointConfig, Keep
 from shapelaw.data import ValidationSample
+from shapelaw.errors import Interrupted
 from shapelaw.tracking import VAL_LOSS, Tracker, further_loss
 from shapelaw.tracking_views import FLOPS, TOKENS
 from shapelaw.training import checkpoint
@@ -28,10 +29,6 @@ from shapelaw.training.trial import Trial
 from shapelaw.training.watch import Watch
 
 REPORT_SECONDS = 1.0
-
-
-class Interrupted(Exception):
-    """The run was asked to stop; its newest checkpoint is whole and the same command continues it."""
 
 
 class Pruned(Exception):

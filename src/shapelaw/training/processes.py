@@ -26,7 +26,7 @@ from typing import NoReturn
 from shapelaw.cell import Cell
 from shapelaw.cell_state import State, Status, read_state, write_state
 from shapelaw.config import TrainConfig
-from shapelaw.errors import UserError
+from shapelaw.errors import Interrupted, UserError, WorkFailed
 from shapelaw.files import read_json, write_json
 
 GRACE_SECONDS = 5.0
@@ -35,7 +35,7 @@ STOP_SECONDS = 30.0
 POLL_SECONDS = 0.2
 
 
-class RankFailed(RuntimeError):
+class RankFailed(WorkFailed):
     """A process of a run ended without being asked to; the message is its own."""
 
 
@@ -146,8 +146,6 @@ def _end(ranks: list[subprocess.Popen[bytes]]) -> None:
 
 def _raise(failures: list[_Failure], cell: Cell) -> None:
     """Raise what the first to fail said: the others only saw it go."""
-    from shapelaw.training.callbacks import Interrupted
-
     order = ["killed", "user", "crash", "interrupted"]
     first = min(failures, key=lambda failure: (failure.time, order.index(failure.kind)))
     if first.kind == "interrupted":
@@ -169,7 +167,6 @@ def main(note: Path) -> NoReturn:
     """Body of one process."""
     config, cell, tags = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_stop_with_launcher, daemon=True).start()
-    from shapelaw.training.callbacks import Interrupted
     from shapelaw.training.run import run
 
     try:

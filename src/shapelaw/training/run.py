@@ -26,7 +26,7 @@ from shapelaw.config import AUTO, ParallelKind, Precision, TrainConfig
 from shapelaw.data import Corpus, Loader, ValidationSample, load_corpus, validation
 from shapelaw.data.torch_batches import TokenBatches
 from shapelaw.devices import check_devices, host_memory
-from shapelaw.errors import UserError
+from shapelaw.errors import Interrupted, UserError
 from shapelaw.files import write_text
 from shapelaw.model import ModelSpec, Transformer
 from shapelaw.model.cpu_memory import keep_freed_memory
@@ -36,7 +36,7 @@ from shapelaw.parallel.layout import check_layout, check_noise, layout_of
 from shapelaw.parallel.placement import Placement, place
 from shapelaw.tracking import DIVERGED_TAG, PRUNED_TAG, ROLLBACKS, MlflowTracker, NoTracker, Store, Tracker
 from shapelaw.training import checkpoint
-from shapelaw.training.callbacks import Between, Costs, Interrupted, Pruned, running
+from shapelaw.training.callbacks import Between, Costs, Pruned, running
 from shapelaw.training.checkpoint import Progress
 from shapelaw.training.compiling import PLAIN, compile_step, compiles
 from shapelaw.training.cost import arithmetic, fit_micro_batch, flops_per_token, memory_limit

@@ -40,6 +40,7 @@ from shapelaw.figures import coordinates as figure
 from shapelaw.figures import style
 from shapelaw.files import write_text
 from shapelaw.training.cost import Cost, arithmetic, check_machine, cost_of, memory_limit, this_machine
+from shapelaw.verbs.doors import Door
 from shapelaw.verbs.train import UNPREPARED
 
 if TYPE_CHECKING:
@@ -304,3 +305,6 @@ def _table(slopes: pd.DataFrame, todo: Check, last: int) -> Table:
         said = [verdicts.get((rule.value, over, quantity, part, str(step)), "") for rule in todo.rules]
         table.add_row(over, what, *said)
     return table
+
+
+DOOR = Door(CoordinatesConfig, check)

@@ -1,4 +1,4 @@
-"""A checkpoint as a folder that transformers loads: python -m shapelaw.verbs.export RUN_FOLDER_OR_CHECKPOINT OUT
+"""A checkpoint as a folder that transformers loads: python -m shapelaw export run=RUN_FOLDER_OR_CHECKPOINT out=OUT
 
 OUT/config.json               GemmaConfig's values
     model.safetensors         weights in float32, by GemmaForCausalLM's names
@@ -14,25 +14,36 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import torch
-from omegaconf import OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from shapelaw.cell import checkpoint_path, checkpoint_steps, corpus_folder
-from shapelaw.config import TokenizerKind, TrainConfig
+from shapelaw.config import TokenizerKind, TrainConfig, to_dataclass
+from shapelaw.config.places import PlacesConfig
 from shapelaw.data import load_corpus
 from shapelaw.data.tokenizers import SEPARATOR, TOKENIZER_FILE, JsonTokenizer
 from shapelaw.errors import UserError
 from shapelaw.files import write_json, write_text
-from shapelaw.model.gemma import gemma_config, to_gemma_state_dict
-from shapelaw.model.transformer import ModelSpec
 from shapelaw.shapes import Shape
-from shapelaw.training.checkpoint import load_weights, write_tensors
-from shapelaw.verbs.main import BAD_INPUT
+from shapelaw.verbs.doors import Door
 
-USAGE = "python -m shapelaw.verbs.export RUN_FOLDER_OR_CHECKPOINT OUT"
+if TYPE_CHECKING:
+    import torch
+
+    from shapelaw.model.transformer import ModelSpec
+
+
+@dataclass
+class ExportConfig(PlacesConfig):
+    """A checkpoint for transformers."""
+
+    run: str = MISSING
+    """Folder of a run, whose newest checkpoint is taken, or of a checkpoint (checkpoints/step-NNNNNNNN)."""
+    out: str = MISSING
+    """Folder to write; it must not exist."""
 
 
 def export(source: Path, out: Path) -> Path:
@@ -49,7 +60,9 @@ def export(source: Path, out: Path) -> Path:
         UserError: if there is no checkpoint, it is damaged, its corpus was removed or `out` exists.
     """
     if out.exists():
-        raise UserError(f"{out} exists; name a folder that does not, or remove it")
+        raise UserError(f"out={out} exists; name a folder that does not, or remove it")
+    from shapelaw.training.checkpoint import load_weights
+
     checkpoint = _checkpoint(source)
     config = _config(checkpoint.parent.parent)
     weights = load_weights(checkpoint)
@@ -62,7 +75,7 @@ def export(source: Path, out: Path) -> Path:
         _write_tokenizer(aside, tokenizer.to_str(), separator, spec.seq_len)
         aside.rename(out)
     except OSError as error:
-        raise UserError(f"{out} cannot be written ({error}); name another folder or free some space") from error
+        raise UserError(f"out={out} cannot be written ({error}); name another folder or free some space") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return checkpoint
@@ -93,7 +106,7 @@ def _checkpoint(source: Path) -> Path:
     steps = checkpoint_steps(source)
     if not steps:
         raise UserError(
-            f"{source}: no checkpoint there; give a run's folder (outputs/runs/SUITE/RUN) or a checkpoint's"
+            f"run={source}: no checkpoint there; give a run's folder (outputs/runs/SUITE/RUN) or a checkpoint's"
         )
     return checkpoint_path(source.resolve(), steps[-1])
 
@@ -108,6 +121,8 @@ def _config(run: Path) -> TrainConfig:
 
 
 def _spec(config: TrainConfig, vocab_size: int) -> ModelSpec:
+    from shapelaw.model.transformer import ModelSpec
+
     shape = Shape(config.shape.width, config.shape.depth, config.suite.head_size)
     return ModelSpec(shape, vocab_size, config.seq_len)
 
@@ -124,6 +139,9 @@ def _tokenizer(config: TrainConfig) -> tuple[Any, str | None]:
 
 
 def _write_model(folder: Path, spec: ModelSpec, weights: dict[str, torch.Tensor], separator: int | None) -> None:
+    from shapelaw.model.gemma import gemma_config, to_gemma_state_dict
+    from shapelaw.training.checkpoint import write_tensors
+
     config = {
         "architectures": ["GemmaForCausalLM"],
         "model_type": "gemma",
@@ -148,17 +166,11 @@ def _write_tokenizer(folder: Path, definition: str, separator: str | None, seq_l
     write_json(folder / "tokenizer_config.json", settings)
 
 
-def _main(arguments: list[str]) -> int:
-    try:
-        if len(arguments) != 2:
-            raise UserError(f"{len(arguments)} arguments given; usage: {USAGE}")
-        checkpoint = export(Path(arguments[0]), Path(arguments[1]))
-    except UserError as error:
-        sys.stderr.write(f"{error}\n")
-        return BAD_INPUT
-    sys.stdout.write(f"{checkpoint} written to {arguments[1]}\n")
-    return 0
+def export_run(config: DictConfig) -> None:
+    """Write the checkpoint that the configuration names and say so."""
+    asked: ExportConfig = to_dataclass(config)
+    checkpoint = export(Path(asked.run), Path(asked.out))
+    sys.stdout.write(f"{checkpoint} written to {asked.out}\n")
 
 
-if __name__ == "__main__":
-    sys.exit(_main(sys.argv[1:]))
+DOOR = Door(ExportConfig, export_run)

@@ -19,13 +19,14 @@ from shapelaw.fitting.fit import fit
 from shapelaw.fitting.holdout import Holdout
 from shapelaw.fitting.objective import check_delta
 from shapelaw.fitting.result import RUNS_FILE, SCHEMA_VERSION, FitResult, load_fit
-from shapelaw.fitting.views import LOG10_DELTA, fits
 from shapelaw.laws import check_method, get_law
 from shapelaw.laws.base import EXPONENT
 from shapelaw.runs import RunsTable, load_runs
 from shapelaw.step_batch.pipeline import StagedOptions
 from shapelaw.sweep.task import Job, sweep_identity
+from shapelaw.verbs.doors import Door
 from shapelaw.verbs.fit_summary import show
+from shapelaw.verbs.fit_views import LOG10_DELTA, fits
 from shapelaw.wording import distinctions
 
 EXPERIMENT = "fits"
@@ -285,3 +286,6 @@ def _metrics(result: FitResult) -> dict[str, float]:
     for name, (low, high) in result.intervals.items():
         metrics |= {f"low/{name}": low, f"high/{name}": high}
     return {key: float(value) for key, value in metrics.items() if math.isfinite(value)}
+
+
+DOOR = Door(FitConfig, FitTask())

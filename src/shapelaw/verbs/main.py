@@ -1,11 +1,9 @@
-"""What the scripts share: find the suite, hand over to Hydra, and say errors in one line."""
+"""Opening a door: find the project and the suite, hand over to Hydra, and say errors in one line."""
 
 from __future__ import annotations
 
 import difflib
-import errno
 import os
-import re
 import select
 import sys
 from collections.abc import Callable
@@ -13,67 +11,105 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
-import yaml
 from hydra.conf import HydraConf
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
-from shapelaw.config import CoordinatesConfig, FitConfig, PrepareConfig, PrescribeConfig, ReportConfig, store_schemas
+from shapelaw.config import store_schema
 from shapelaw.errors import UserError
 from shapelaw.secrets import hidden
+from shapelaw.verbs.doors import door_of, project_root, summary_of, verbs
+from shapelaw.verbs.messages import explain
 
-BAD_INPUT = 2
-FAILED = 1
+BAD_INPUT = UserError.exit_code
 INTERRUPTED = 130
 UNREAD = 141
-UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
-UNWRITABLE |= {errno.ENOTDIR, errno.EEXIST, errno.ENOENT}  # of a folder below a file, or where none can be made
+HELP = {"-h", "--help"}
+PROGRAM = "python -m shapelaw"
 
 
-def main(root: Path, config_name: str, task: Any) -> NoReturn:
-    """Run a script: compose conf/CONFIG_NAME.yaml with the command line's overrides and do the task.
+def run_verb() -> NoReturn:
+    """`python -m shapelaw VERB ...`: open the door that the first argument names; without one, list the doors."""
+    verb, *rest = sys.argv[1:] or ["--help"]
+    try:
+        if verb in HELP:
+            sys.stdout.write(_list())
+            sys.exit(0)
+        _check_verb(verb)
+    except UserError as error:
+        _end(error)
+    sys.argv = [f"{PROGRAM} {verb}", *rest]  # what Hydra parses, and what a fit keeps as the command that made it
+    main(verb, program=sys.argv[0])
+
+
+def _list() -> str:
+    """Every door with a line."""
+    known = verbs()
+    width = max(map(len, known))
+    lines = "".join(f"  {verb:<{width}}  {summary_of(verb)}\n" for verb in known)
+    return f"{PROGRAM} VERB [-m] [GROUP=CHOICE ...] [KEY=VALUE ...]\n\n{lines}\nVERB --help explains a verb and every option.\n"
+
+
+def _check_verb(verb: str) -> None:
+    known = verbs()
+    if verb not in known:
+        near = difflib.get_close_matches(verb, known, n=1, cutoff=0.5)
+        meant = f"did you mean {near[0]}? " if near else ""
+        raise UserError(f"{verb}: there is no such verb; {meant}the verbs are {', '.join(known)}")
+
+
+def main(verb: str, work: Callable[[DictConfig], Any] | None = None, program: str | None = None) -> NoReturn:
+    """Open a door: compose conf/VERB.yaml with the command line's overrides and do its work.
 
     Args:
-        root: the project's folder, which holds conf/.
-        config_name: name of the top-level configuration.
-        task: called with a composed configuration; `task.single`, if there is one, when it is not a sweep.
+        verb: name of the door.
+        work: done instead of the door's own.
+        program: how the command begins, for its help; `python VERB.py` if not given.
 
-    Exit codes: 0; 1 if some work failed; 2 for bad input, said in one line; 130 when interrupted; 141 when whoever reads its
-    output (`--help | head`) has read enough.
+    Exit codes: 0; 130 when interrupted; 141 when whoever reads its output (`--help | head`) has read enough; else the
+    error's own: 2 for bad input, 1 if some of the work failed. Both are said in one line.
     """
+    schema = None
     try:
+        root = project_root()
         set_environment(root)
-        store_schemas()
-        if {"-h", "--help"} & set(sys.argv[1:]):
-            sys.stdout.write(_help(root / "conf", config_name, sys.argv[1:]))
+        door = door_of(verb)
+        schema = door.schema
+        store_schema(verb, schema)
+        if HELP & set(sys.argv[1:]):
+            sys.stdout.write(_help(root / "conf", verb, program or f"python {verb}.py"))
             sys.exit(0)
-        hydra.main(config_path=str(root / "conf"), config_name=config_name)(_Entry(task))()
-    except KeyboardInterrupt:
-        _say("interrupted; run the same command again to continue")
-        sys.exit(INTERRUPTED)
-    except (Exception, _Failed) as caught:
-        error = caught.error if isinstance(caught, _Failed) else caught
-        if isinstance(error, BrokenPipeError) and _unread():
-            sys.exit(UNREAD)
-        message = explain(error)
-        if message is None:
-            raise error from None
-        _say(message)
-        sys.exit(FAILED if type(error).__name__ in ("SweepFailed", "Interrupted", "RankFailed") else BAD_INPUT)
+        hydra.main(config_path=str(root / "conf"), config_name=verb)(_Entry(work or door.work))()
+    except (Exception, KeyboardInterrupt, _Failed) as caught:
+        _end(caught, schema)
     sys.exit(0)
 
 
-def _help(conf: Path, script: str, arguments: list[str]) -> str:
+def _help(conf: Path, verb: str, program: str) -> str:
     """Its help, with the values of the other arguments, unless they are lists of them."""
     from shapelaw.config.help import help_text
 
+    arguments = sys.argv[1:]
     swept = {"-m", "--multirun"} & set(arguments)
-    return help_text(conf, script, [] if swept else [word for word in arguments if not word.startswith("-")])
+    return help_text(conf, verb, program, [] if swept else [word for word in arguments if not word.startswith("-")])
+
+
+def _end(caught: BaseException, schema: type | None = None) -> NoReturn:
+    """Say an error in one line and end with its exit code; one that is not the user's goes on as it is."""
+    error = caught.error if isinstance(caught, _Failed) else caught
+    if isinstance(error, KeyboardInterrupt):
+        _say("interrupted; run the same command again to continue")
+        sys.exit(INTERRUPTED)
+    if isinstance(error, BrokenPipeError) and _unread():
+        sys.exit(UNREAD)
+    message = explain(error, schema)
+    if message is None:
+        raise error from None
+    _say(message)
+    sys.exit(getattr(error, "exit_code", BAD_INPUT))
 
 
 class _Failed(BaseException):
@@ -138,109 +174,6 @@ def set_environment(root: Path) -> None:
     os.environ["SHAPELAW_SUITE_NAME"] = folder.name
     os.environ["SHAPELAW_ROOT"] = str(root)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, to be said in one line
-
-
-def explain(error: BaseException) -> str | None:
-    """One line for the user, or None if the error is not theirs."""
-    if isinstance(error, UserError) or type(error).__name__ in ("SweepFailed", "Interrupted", "RankFailed"):
-        return str(error)
-    if isinstance(error, OSError) and error.errno in UNWRITABLE:
-        return (
-            f"{error.filename or 'a file'}: {error.strerror}; free some space or get the right to write there, or give "
-            "another outputs_dir; then run the same command again"
-        )
-    if isinstance(error, MissingConfigException):
-        return _missing(error)
-    if isinstance(error, OverrideParseException):
-        reason = re.sub(r"^Error when parsing index: .*\n", "", str(error)).partition("\n")[0]
-        return f"{error.override}: not an override ({reason}); write KEY=VALUE, quoted for the shell"
-    if isinstance(error, yaml.YAMLError):
-        return _yaml(error)
-    if swept := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.+)'", str(error)):
-        return f"{swept[1]}: several values need -m; give it, or one value"
-    if isinstance(error, ValueError) and str(error).startswith("Config group override"):
-        return f"{_line(error)}: a group is given the name of one of its choices; see them with --help"
-    if isinstance(error, ConfigCompositionException | OmegaConfBaseException | HydraException):
-        return _composition(error)
-    return None
-
-
-def _composition(error: BaseException) -> str:
-    """What was wrong with an override, with the nearest right key."""
-    if inside := re.match(r"In '([^']+)': \w+ raised while composing config:\n(.+)", str(error)):
-        return _in_file(inside[1], inside[2], re.search(r"full_key: (\S+)", str(error)))
-    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-    key = str(getattr(cause, "full_key", None) or "") or _quoted(str(error))
-    text = _line(cause)
-    if key and (
-        "not in" in text or "not in" in str(error) or ("Could not override" in str(error) and "struct" in text)
-    ):
-        return f"{key}: there is no such key{_nearest(key)}; see them all with --help"
-    if "Could not override" in str(error):
-        return f"{_line(error)} {text}" if text not in _line(error) else _line(error)
-    given = re.match(r"Error merging override (.+)", str(error))
-    place = given[1] if given else key if key not in text else ""
-    return f"{place + ': ' if place else ''}{text.rstrip('.')}; {_remedy(text)}"
-
-
-def _in_file(file: str, what: str, key: re.Match[str] | None) -> str:
-    """What was wrong in a file of a group, with its key where Hydra's own line leaves it out."""
-    if what.startswith(f"Key '{file.partition('/')[0]}' not in"):
-        return f"{file}.yaml: its keys are taken for those of a group; make its first line # @package _global_"
-    place = f"{file}.yaml: {key[1]}" if key and key[1] not in what else f"{file}.yaml"
-    return f"{place}: {what}; see all keys and their types with --help"
-
-
-def _remedy(text: str) -> str:
-    """What to do about a value that is none of its key's."""
-    if several := re.match(r"Value '\[(.+)\]' of type 'list'", text):
-        return f"several values are written {several[1].replace(', ', ',')}, without brackets, and need -m"
-    return "name a key that there is" if text.startswith("Interpolation key") else "give a value of that type"
-
-
-def _yaml(error: yaml.YAMLError) -> str:
-    """Where a file is no YAML."""
-    mark: yaml.Mark | None = getattr(error, "problem_mark", None)
-    found = f"{mark.name}, line {mark.line + 1}: {getattr(error, 'problem', '')}" if mark else str(error)
-    return f"{found}; correct the file's YAML there: its indentation, quotes and brackets"
-
-
-def _missing(error: MissingConfigException) -> str:
-    name = error.missing_cfg_file or ""
-    options = ", ".join(error.options or [])
-    group, _, choice = name.rpartition("/")
-    return f"{group}={choice}: there is no such choice; allowed are {options}" if group else _line(error)
-
-
-def _nearest(key: str) -> str:
-    schemas = (CoordinatesConfig, FitConfig, PrepareConfig, PrescribeConfig, ReportConfig)
-    known = {name for schema in schemas for name in _keys(OmegaConf.structured(schema))}
-    near = difflib.get_close_matches(key.lstrip("+"), sorted(known), n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
-
-
-def _keys(config: DictConfig, prefix: str = "") -> list[str]:
-    keys = []
-    for key in map(str, config):
-        name = f"{prefix}{key}"
-        keys.append(name)
-        if (
-            OmegaConf.is_dict(config._get_node(key))
-            and not OmegaConf.is_missing(config, key)
-            and config[key] is not None
-        ):
-            keys += _keys(config[key], f"{name}.")
-    return keys
-
-
-def _quoted(text: str) -> str:
-    found = re.search(r"[\"']([\w.@+/-]+)[\"']", text)
-    return found.group(1) if found else ""
-
-
-def _line(error: BaseException) -> str:
-    """First line of an error's message."""
-    return (str(error).splitlines() or [type(error).__name__])[0].strip()
 
 
 def _unread() -> bool:

@@ -2,24 +2,41 @@
 
 python train.py -m sweeps=step_batch noise.every_steps=10 ...                  # the runs
 python fit.py method=staged law=steps_batch_e                                  # the law
-python -m shapelaw.verbs.noise_scale FIT [--uri URI] [--experiment NAME]   # both, at the losses of the contours
+python -m shapelaw noise_scale fit=FOLDER                                      # both, at the losses of the contours
 """
 
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from omegaconf import MISSING, DictConfig
 
+from shapelaw.config import to_dataclass
+from shapelaw.config.places import PlacesConfig
 from shapelaw.errors import UserError
 from shapelaw.files import write_text
 from shapelaw.fitting.result import FitResult, load_fit
 from shapelaw.laws import get_law
 from shapelaw.step_batch.law import StepsBatchLaw
 from shapelaw.step_batch.noise_scale import beside_critical, noise_at_losses
-from shapelaw.step_batch.prediction import BAD_INPUT, parser_of
+from shapelaw.verbs.doors import Door
+
+
+@dataclass
+class NoiseScaleConfig(PlacesConfig):
+    """The critical batch and the gradient noise scale, side by side."""
+
+    fit: str = MISSING
+    """Folder of a fit by method=staged, or its fit.json."""
+    uri: str = MISSING
+    """Tracking store of the runs that measured their noise (noise.every_steps)."""
+    experiment: str = MISSING
+    """MLflow experiment of those runs: the suite."""
+
 
 LEVELS = 12
 """Losses at which both are compared, spread over those of the contours."""
@@ -60,27 +77,31 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     ).sort_index(ascending=False)
 
 
-def _main(arguments: list[str]) -> int:
-    parser = parser_of("noise_scale", __doc__)
-    parser.add_argument("fit", type=Path, help="folder of the fit")
-    given = parser.parse_args(arguments)
-    from shapelaw.tracking import read_noise
+def compare_with_noise(config: DictConfig) -> None:
+    """Compare both for the fit and the runs that the configuration names, and print a summary."""
+    asked: NoiseScaleConfig = to_dataclass(config)
+    fit = Path(asked.fit)
+    folder = fit if fit.is_dir() else fit.parent
+    table = noise_scale(folder, asked.uri, asked.experiment)
+    sys.stdout.write(summary(table).to_string(float_format="{:.4g}".format) + "\n")
+    sys.stdout.write(f"written to {folder}/noise_scale.csv, .pdf and .png\n")
 
-    try:
-        table = compared(load_fit(given.fit), read_noise(given.uri, given.experiment))
-    except UserError as error:
-        sys.stderr.write(f"shapelaw: {error}\n")
-        return BAD_INPUT
+
+def noise_scale(folder: Path, uri: str, experiment: str) -> pd.DataFrame:
+    """Compare both for a fit and the runs of an experiment; the table and its figure are written into the fit's folder.
+
+    Raises:
+        UserError: for a fit of another law, or runs that measured no noise.
+    """
     from shapelaw.figures.noise import noise_and_critical
     from shapelaw.figures.style import look, save
+    from shapelaw.tracking import read_noise
 
-    write_text(given.fit / "noise_scale.csv", table.to_csv(index=False))
+    table = compared(load_fit(folder), read_noise(uri, experiment))
+    write_text(folder / "noise_scale.csv", table.to_csv(index=False))
     with look():
-        save(noise_and_critical(table), given.fit, "noise_scale")
-    sys.stdout.write(summary(table).to_string(float_format="{:.4g}".format) + "\n")
-    sys.stdout.write(f"written to {given.fit}/noise_scale.csv, .pdf and .png\n")
-    return 0
+        save(noise_and_critical(table), folder, "noise_scale")
+    return table
 
 
-if __name__ == "__main__":
-    sys.exit(_main(sys.argv[1:]))
+DOOR = Door(NoiseScaleConfig, compare_with_noise)

@@ -16,6 +16,7 @@ from shapelaw.data.progress import terminal_progress
 from shapelaw.data.sources import HubSource, JsonSource, ParquetSource, Source, TextSource
 from shapelaw.data.tokenizers import BpeChoice, BytesChoice, FileChoice, TokenizerChoice
 from shapelaw.errors import UserError
+from shapelaw.verbs.doors import Door
 
 
 def prepare_corpus(config: DictConfig) -> None:
@@ -77,3 +78,6 @@ def _given(key: str, value: str | None) -> str:
     if not value:
         raise UserError(f"{key}=null: this source needs it; give {key}=VALUE")
     return value
+
+
+DOOR = Door(PrepareConfig, prepare_corpus)

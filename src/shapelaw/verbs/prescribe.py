@@ -24,7 +24,7 @@ from shapelaw.files import write_text
 from shapelaw.fitting.result import RUNS_FILE, FitResult, load_fit, plain
 from shapelaw.laws import STAGED
 from shapelaw.lr_rules import DEFAULT_PATCH, DepthPatch
-from shapelaw.prescribe.answer import Prescription
+from shapelaw.prescribe.answer import Prescription, command
 from shapelaw.prescribe.idle import refuse_idle
 from shapelaw.prescribe.limits import Limits
 from shapelaw.prescribe.price import Cost, Throughput
@@ -35,6 +35,7 @@ from shapelaw.runs.table import RunsTable
 from shapelaw.step_batch.answers import answer_steps_batch, prediction
 from shapelaw.step_batch.prediction import KEY
 from shapelaw.step_batch.questions import StepBatchAnswer
+from shapelaw.verbs.doors import Door
 
 WIDE = 140
 """Columns of what is printed into a file or a pipe."""
@@ -254,11 +255,6 @@ def cost_of(asked: PrescribeConfig, runs: RunsTable, world: World) -> Cost:
     return Cost(objective.name, throughput, objective.price, objective.inference_tokens)
 
 
-def command(world: World, found: Prescription) -> str:
-    """What trains a prescription; empty where nothing does."""
-    return f"SHAPELAW_SUITE={world.suite} python train.py {' '.join(found.overrides)}" if found.overrides else ""
-
-
 def show(answers: Answers, path: Path) -> None:
     """Print the answer, its price tables and where it was written."""
     console = Console(highlight=False, soft_wrap=True)
@@ -392,3 +388,6 @@ def _cell(name: str, value: object) -> str:
     if name.startswith(SHARES):
         return f"{value:.2%}"
     return _number(name, float(f"{value:.3g}") if name in WHOLE and value != int(value) else value)
+
+
+DOOR = Door(PrescribeConfig, prescribe_size)

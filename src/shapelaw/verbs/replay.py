@@ -1,48 +1,57 @@
-"""What runs have left in their journals: `python -m shapelaw replay|status [FOLDER ...] [--uri URI]`.
-
-replay delivers to the store what runs that ended while it was away could not; status says what there is to deliver. A
-FOLDER is a run's, or any above; the outputs folder where none is given. --uri names another store than the runs did (the
-server moved, or lost its database): it gets everything. The exit code is 1 if something is left.
-"""
+"""What runs have left in their journals: delivered to the store that was away when they ended, or only listed."""
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from shapelaw.errors import UserError
+from omegaconf import MISSING, DictConfig
+
+from shapelaw.config import to_dataclass
+from shapelaw.config.places import PlacesConfig
+from shapelaw.errors import UserError, WorkFailed
 from shapelaw.tracking.delivery import Delivery, deliver_left, left_line
 from shapelaw.tracking.journal import JOURNAL
 from shapelaw.tracking.store import check_uri
+from shapelaw.verbs.doors import Door
 
-LEFT, BAD_INPUT = 1, 2
+
+@dataclass
+class ReplayConfig(PlacesConfig):
+    """Delivery of what runs recorded while their store was away."""
+
+    folders: list[str] = MISSING
+    """Folders of runs, or any above them; the outputs folder by default."""
+    uri: str | None = None
+    """Store that gets everything instead of the one that the runs named, as when a server moved or lost its database."""
+    deliver: bool = MISSING
+    """Whether what is left is delivered; false only lists it."""
 
 
-def main(arguments: list[str]) -> int:
-    """Deliver or list; the exit code."""
-    parser = argparse.ArgumentParser("python -m shapelaw.verbs.replay", description=__doc__)
-    parser.add_argument("verb", choices=("replay", "status"))
-    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER")
-    parser.add_argument("--uri", help="of the store to deliver to, where it is not the one that the runs named")
-    asked = parser.parse_args(arguments)
-    try:
-        if asked.uri:
-            check_uri(asked.uri)
-        found = journals(asked.folders or [Path(os.environ.get("SHAPELAW_OUTPUTS", "outputs"))])
-    except UserError as error:
-        sys.stderr.write(f"{error}\n")
-        return BAD_INPUT
-    lines = [_left(folder) if asked.verb == "status" else deliver_left(folder, asked.uri) for folder in found]
+def replay(config: DictConfig) -> None:
+    """Deliver what is left, or list it.
+
+    Raises:
+        UserError: for a folder or a store that is not there.
+        WorkFailed: if something is left.
+    """
+    asked: ReplayConfig = to_dataclass(config)
+    if asked.uri is not None:
+        check_uri(asked.uri)
+    found = journals([Path(folder) for folder in asked.folders])
+    lines = [deliver_left(folder, asked.uri) if asked.deliver else _left(folder) for folder in found]
     left = [line for line in lines if line]
     for line in left:
         sys.stderr.write(f"{line}\n")
     sys.stdout.write(f"{len(found)} runs, {len(left)} with something left to deliver\n")
-    return LEFT if left else 0
+    if left:
+        remedy = "start their store, then run the same command again" if asked.deliver else "give deliver=true"
+        raise WorkFailed(f"{len(left)} of {len(found)} runs are not delivered in whole: {remedy}")
 
 
-def journals(folders: list[Path]) -> list[Path]:
+def journals(folders: Sequence[Path]) -> list[Path]:
     """Folders of the runs under some folders that have a journal.
 
     Raises:
@@ -50,7 +59,9 @@ def journals(folders: list[Path]) -> list[Path]:
     """
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"{folder}: there is no such folder; give a run's, or one above it such as outputs/runs")
+            raise UserError(
+                f"folders={folder}: there is no such folder; give a run's, or one above it, as folders=[outputs/runs]"
+            )
     return sorted({path.parent for folder in folders for path in folder.rglob(JOURNAL)})
 
 
@@ -59,5 +70,4 @@ def _left(folder: Path) -> str | None:
     return left_line(delivery, "not delivered") if delivery.left else None
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+DOOR = Door(ReplayConfig, replay)

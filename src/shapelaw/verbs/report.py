@@ -19,11 +19,12 @@ from shapelaw.fitting.objective import check_delta
 from shapelaw.fitting.options import BootstrapOptions
 from shapelaw.prescribe.problem import Problem
 from shapelaw.report.content import Figure, FitRow, LeftOut, Report
-from shapelaw.report.links import Links
 from shapelaw.report.page import write
 from shapelaw.runs import RunsTable
+from shapelaw.verbs.doors import Door
 from shapelaw.verbs.fit import load_table
 from shapelaw.verbs.prescribe import suite_world
+from shapelaw.verbs.report_links import Links
 
 KINDS = ("gemstones", "experiment")
 WIDE = 140
@@ -142,3 +143,6 @@ def _other_fits(evidence: Evidence, first: object) -> list[FitRow]:
 
 def _figure(one: Drawn) -> Figure:
     return Figure(one.entry.name, one.entry.heading, one.caption, one.files)
+
+
+DOOR = Door(ReportConfig, report)

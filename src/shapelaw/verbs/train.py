@@ -44,6 +44,7 @@ from shapelaw.parallel.layout import check_degrees, check_layout, check_noise, c
 from shapelaw.sweep.task import Job, Trials, Wants, sweep_identity
 from shapelaw.tracking_views import training
 from shapelaw.training.cost import check_machine, cost_of, device_hours, flops_of
+from shapelaw.verbs.doors import Door
 
 log = logging.getLogger(__name__)
 UNPREPARED = "unprepared"
@@ -314,3 +315,6 @@ def git_commit() -> str:
 
 def _quiet(state: State) -> None:
     """Nothing: the launcher reads the state file."""
+
+
+DOOR = Door(TrainConfig, TrainTask())

@@ -1,0 +1,125 @@
+"""What users are told of an error: one line with the key, what was given, what is allowed and what to do next."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import re
+
+import yaml
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from shapelaw.errors import UserError, WorkFailed
+
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+UNWRITABLE |= {errno.ENOTDIR, errno.EEXIST, errno.ENOENT}  # of a folder below a file, or where none can be made
+
+
+def explain(error: BaseException, schema: type | None = None) -> str | None:
+    """One line for the user, or None if the error is not theirs.
+
+    Args:
+        error: what ended a command.
+        schema: of its options, among which the nearest to a misspelt one is looked for.
+    """
+    if isinstance(error, UserError | WorkFailed):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+        return (
+            f"{error.filename or 'a file'}: {error.strerror}; free some space or get the right to write there, or give "
+            "another outputs_dir; then run the same command again"
+        )
+    if isinstance(error, MissingConfigException):
+        return _missing(error)
+    if isinstance(error, OverrideParseException):
+        reason = re.sub(r"^Error when parsing index: .*\n", "", str(error)).partition("\n")[0]
+        return f"{error.override}: not an override ({reason}); write KEY=VALUE, quoted for the shell"
+    if isinstance(error, yaml.YAMLError):
+        return _yaml(error)
+    if swept := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.+)'", str(error)):
+        return f"{swept[1]}: several values need -m; give it, or one value"
+    if isinstance(error, ValueError) and str(error).startswith("Config group override"):
+        return f"{_line(error)}: a group is given the name of one of its choices; see them with --help"
+    if isinstance(error, ConfigCompositionException | OmegaConfBaseException | HydraException):
+        return _composition(error, schema)
+    return None
+
+
+def _composition(error: BaseException, schema: type | None) -> str:
+    """What was wrong with an override, with the nearest right key."""
+    if inside := re.match(r"In '([^']+)': \w+ raised while composing config:\n(.+)", str(error)):
+        return _in_file(inside[1], inside[2], re.search(r"full_key: (\S+)", str(error)))
+    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    key = str(getattr(cause, "full_key", None) or "") or _quoted(str(error))
+    text = _line(cause)
+    if key and (
+        "not in" in text or "not in" in str(error) or ("Could not override" in str(error) and "struct" in text)
+    ):
+        return f"{key}: there is no such key{_nearest(key, schema)}; see them all with --help"
+    if "Could not override" in str(error):
+        return f"{_line(error)} {text}" if text not in _line(error) else _line(error)
+    given = re.match(r"Error merging override (.+)", str(error))
+    place = given[1] if given else key if key not in text else ""
+    return f"{place + ': ' if place else ''}{text.rstrip('.')}; {_remedy(text)}"
+
+
+def _in_file(file: str, what: str, key: re.Match[str] | None) -> str:
+    """What was wrong in a file of a group, with its key where Hydra's own line leaves it out."""
+    if what.startswith(f"Key '{file.partition('/')[0]}' not in"):
+        return f"{file}.yaml: its keys are taken for those of a group; make its first line # @package _global_"
+    place = f"{file}.yaml: {key[1]}" if key and key[1] not in what else f"{file}.yaml"
+    return f"{place}: {what}; see all keys and their types with --help"
+
+
+def _remedy(text: str) -> str:
+    """What to do about a value that is none of its key's."""
+    if several := re.match(r"Value '\[(.+)\]' of type 'list'", text):
+        return f"several values are written {several[1].replace(', ', ',')}, without brackets, and need -m"
+    return "name a key that there is" if text.startswith("Interpolation key") else "give a value of that type"
+
+
+def _yaml(error: yaml.YAMLError) -> str:
+    """Where a file is no YAML."""
+    mark: yaml.Mark | None = getattr(error, "problem_mark", None)
+    found = f"{mark.name}, line {mark.line + 1}: {getattr(error, 'problem', '')}" if mark else str(error)
+    return f"{found}; correct the file's YAML there: its indentation, quotes and brackets"
+
+
+def _missing(error: MissingConfigException) -> str:
+    name = error.missing_cfg_file or ""
+    options = ", ".join(error.options or [])
+    group, _, choice = name.rpartition("/")
+    return f"{group}={choice}: there is no such choice; allowed are {options}" if group else _line(error)
+
+
+def _nearest(key: str, schema: type | None) -> str:
+    known = keys_of(OmegaConf.structured(schema)) if schema else []
+    near = difflib.get_close_matches(key.lstrip("+"), sorted(known), n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def keys_of(config: DictConfig, prefix: str = "") -> list[str]:
+    """Every key of a configuration, those inside others with a point."""
+    keys = []
+    for key in map(str, config):
+        name = f"{prefix}{key}"
+        keys.append(name)
+        if (
+            OmegaConf.is_dict(config._get_node(key))
+            and not OmegaConf.is_missing(config, key)
+            and config[key] is not None
+        ):
+            keys += keys_of(config[key], f"{name}.")
+    return keys
+
+
+def _quoted(text: str) -> str:
+    found = re.search(r"[\"']([\w.@+/-]+)[\"']", text)
+    return found.group(1) if found else ""
+
+
+def _line(error: BaseException) -> str:
+    """First line of an error's message."""
+    return (str(error).splitlines() or [type(error).__name__])[0].strip()

@@ -1,0 +1,71 @@
+"""A loss curve written down before its run was trained, and the run compared with it afterwards.
+
+python prescribe.py fit=FOLDER width=64 depth=5 batch_tokens=4096 tokens=1638400  # writes it, with its hash
+python -m shapelaw predict prediction=FILE                                         # after training: the errors
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from shapelaw.config import RunsConfig, TrackerConfig, to_dataclass
+from shapelaw.config.places import PlacesConfig
+from shapelaw.files import write_text
+from shapelaw.runs import RunsTable
+from shapelaw.step_batch.prediction import Comparison, compare, read_prediction
+from shapelaw.verbs.doors import Door
+from shapelaw.verbs.fit import load_table
+
+
+@dataclass
+class PredictConfig(PlacesConfig):
+    """The outcome of a prediction."""
+
+    prediction: str = MISSING
+    """YAML file that prescribe.py wrote for a width, depth, batch_tokens and tokens."""
+    runs: RunsConfig = field(default_factory=RunsConfig)
+    """The table that holds the predicted run."""
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    """Its uri is where runs=mlflow reads."""
+
+
+def check_prediction(config: DictConfig) -> None:
+    """Compare the prediction that the configuration names with its run, and print the errors."""
+    asked: PredictConfig = to_dataclass(config)
+    comparison, target = predict(Path(asked.prediction), load_table(asked.runs))
+    shown = {name: value for name, value in comparison.plain().items() if name != "points"}
+    sys.stdout.write(_yaml(shown) + f"written to {target}\n")
+
+
+def predict(file: Path, runs: RunsTable) -> tuple[Comparison, Path]:
+    """Compare a written prediction with its run; the errors and a figure are written beside it.
+
+    Returns:
+        the comparison and its YAML.
+
+    Raises:
+        UserError: for a file without a prediction or one that was changed, or a table without its run.
+    """
+    from shapelaw.figures.step_batch import outcome
+    from shapelaw.figures.style import canvas, look, save
+
+    comparison = compare(read_prediction(file), runs)
+    target = file.with_name(f"{file.stem}-outcome.yaml")
+    write_text(target, _yaml(comparison.plain()))
+    with look():
+        figure, axes = canvas(3.4, 5.2)
+        outcome(axes, comparison)
+        save(figure, file.parent, target.stem)
+    return comparison, target
+
+
+def _yaml(content: dict[str, Any]) -> str:
+    return OmegaConf.to_yaml(OmegaConf.create(content))
+
+
+DOOR = Door(PredictConfig, check_prediction)
