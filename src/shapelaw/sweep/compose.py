@@ -81,7 +81,7 @@ class Composer:
         """A copy of the combination with the values set; None where Hydra has to compose it, or to say what is wrong."""
         try:
             parsed = [self._parsed(line) for line in overrides]
-            if any(each.override.is_hydra_override() for each in parsed):
+            if any(_is_of_hydra(each.override) for each in parsed):
                 return None
             choices = tuple(line for line, each in zip(overrides, parsed, strict=True) if not each.sets_value)
             config: DictConfig = pickle.loads(pick(self._combination(choices)))
@@ -131,6 +131,10 @@ class Cells(Sequence[DictConfig]):
     def job(self, index: int) -> DictConfig:
         """The configuration of the job that runs a cell, Hydra's own part included."""
         return self._composer.job(self._first + index, self._overrides[index])
+
+
+def _is_of_hydra(override: Override) -> bool:
+    return override.is_hydra_override() or override.key_or_group == "hydra"
 
 
 def _without_hydra(config: DictConfig) -> DictConfig:

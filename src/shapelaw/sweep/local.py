@@ -52,9 +52,7 @@ class _Running:
     """Environment that gives it its own."""
 
 
-def launch(
-    context: HydraContext, task: Task, cells: Cells, workers: int, stop_on_failure: bool
-) -> list[JobReturn]:
+def launch(context: HydraContext, task: Task, cells: Cells, workers: int, stop_on_failure: bool) -> list[JobReturn]:
     """Check every cell, then run those that are not done; returns one result per cell, in their order.
 
     Raises:

@@ -43,7 +43,7 @@ def show(task: Task, configs: Sequence[DictConfig], device: str) -> list[JobRetu
     console.print(table(task, jobs, device))
     if missing:
         console.print(f"note: {missing} before the sweep", markup=False, soft_wrap=True)
-    return [_planned() for _ in configs]
+    return [_planned() for _ in jobs]
 
 
 def _planned() -> JobReturn:

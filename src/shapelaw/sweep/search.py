@@ -214,7 +214,10 @@ class _Search:
         else:
             ticket = line.study.ask()
             line.to_ask -= 1
-        overrides, values = [*line.question.fixed, *lines(ticket.values)], {**line.shared, "search.trial": ticket.number}
+        overrides, values = (
+            [*line.question.fixed, *lines(ticket.values)],
+            {**line.shared, "search.trial": ticket.number},
+        )
         composer, number = self.machine.composer, self.number
         self.number += 1
         try:
