@@ -1,18 +1,12 @@
-"""A large experiment: planning it and reporting on it. CPU seconds of the processes, with the load. Needs `python prepare.py`.
+"""The page of a large experiment: 500 runs of a week each, 2e5 steps validated every 477, with 1,000 refits. CPU seconds,
+megabytes, and the same with three validations a run.
 
     python benchmarks/load.py
-
-1. 504 cells of nano composed, priced and shown by `hydra/launcher=plan`
-2. the page of 500 runs of a week each, 2e5 steps validated every 477, with 1,000 refits: seconds, megabytes, and the same with
-   one validation a run
 """
 
 from __future__ import annotations
 
 import os
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -26,24 +20,8 @@ from shapelaw.prescribe import Problem
 from shapelaw.report import FitRow, Report, write
 from shapelaw.runs.table import RunsTable
 
-ROOT = Path(__file__).resolve().parents[1]
 RUNS, STEPS, EVERY, REFITS = 500, 200_000, 477, 1000
-RATES = ",".join(f"{5 + number / 100:g}" for number in range(42))
 SHAPES = ((256, 23), (512, 12), (768, 45), (1024, 28), (1792, 18), (2048, 27))
-
-
-def plan() -> None:
-    """Compose and show 12 shapes x 42 rates."""
-    command = [sys.executable, str(ROOT / "train.py"), "-m", "hydra/launcher=plan", "shape=glob(*)", f"lr_base={RATES}"]
-    environment = os.environ | {"SHAPELAW_SUITE": "nano"}
-    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cells = sum(" lr_base=" in line for line in done.stdout.splitlines())
-    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    print(
-        f"{cells} cells planned: {spent:.1f} CPU s, {time.perf_counter() - start:.1f} s, {1e3 * spent / cells:.0f} ms a cell"
-    )
 
 
 def runs(validations: int) -> RunsTable:
@@ -75,7 +53,6 @@ def page(folder: Path) -> None:
 def main() -> None:
     """Print the figures."""
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-    plan()
     with tempfile.TemporaryDirectory() as name:
         page(Path(name))
 

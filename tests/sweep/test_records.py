@@ -30,7 +30,7 @@ class Spy:
 def batch(tmp_path: Path) -> Path:
     job = Job("cell", "cell", tmp_path / "cell")
     folder = new_batch(tmp_path / "slurm", "sweep")
-    fill_batch(folder, {0: [(job, Work(TrainTask(), OmegaConf.create({"a": 1}), job.folder))]})
+    fill_batch(folder, {0: [job]}, lambda job: Work(TrainTask(), OmegaConf.create({"a": 1}), job.folder))
     return folder
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
@@ -12,10 +12,13 @@ from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from shapelaw.errors import UserError
 from shapelaw.sweep.settings import PlanSettings, SlurmSettings
+
+if TYPE_CHECKING:
+    from shapelaw.sweep.compose import Cells, Composer
 
 
 @dataclass
@@ -167,35 +170,34 @@ class SearchSweeper(CellsSweeper):
                 f"hydra/sweeper=optuna: {error.name} is not installed; pip install 'shapelaw[optuna]'"
             ) from error
         launcher = self.launcher
-        machine = Machine(launcher.hydra_context, launcher.task, launcher.compose, launcher.workers)
+        machine = Machine(launcher.hydra_context, launcher.task, launcher.composer(), launcher.workers)
         return [search(machine, self.cells(rest), space, SearchSettings(**self.settings))]
 
 
 class _TaskLauncher(Launcher):
-    """A launcher that composes all configurations and hands them over together with the task."""
+    """A launcher that is given the task and all the cells of a sweep at once."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
         self.task: Any = task_function.task  # type: ignore[attr-defined]  # shapelaw.verbs.main's entry carries it
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from shapelaw.sweep.compose import compose_all
+        from shapelaw.sweep.compose import Cells
 
         if not job_overrides:  # of Hydra's own sweeper: ours says which list is empty
             raise UserError(
                 "the sweep has no cell, as one of its patterns matches nothing; hydra/sweeper=cells says which"
             )
-        return self.start(compose_all(self.compose, job_overrides, initial_job_idx))
+        return self.start(Cells(self.composer(), job_overrides, initial_job_idx))
 
-    def start(self, configs: list[DictConfig]) -> list[JobReturn]:
+    def composer(self) -> "Composer":
+        """What composes the configurations of the sweep's jobs."""
+        from shapelaw.sweep.compose import Composer
+
+        return Composer(self.hydra_context.config_loader, self.config)
+
+    def start(self, cells: "Cells") -> list[JobReturn]:
         raise NotImplementedError
-
-    def compose(self, index: int, overrides: list[str]) -> DictConfig:
-        """The configuration of a job from its number and overrides."""
-        config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
-        with open_dict(config):
-            config.hydra.job.id, config.hydra.job.num = str(index), index
-        return config
 
 
 class LocalLauncher(_TaskLauncher):
@@ -204,47 +206,35 @@ class LocalLauncher(_TaskLauncher):
     def __init__(self, workers: int, stop_on_failure: bool) -> None:
         self.workers, self.stop_on_failure = workers, stop_on_failure
 
-    def start(self, configs: list[DictConfig]) -> list[JobReturn]:
+    def start(self, cells: "Cells") -> list[JobReturn]:
         from shapelaw.sweep.local import launch
 
-        return launch(self.hydra_context, self.task, configs, self.workers, self.stop_on_failure)
+        return launch(self.hydra_context, self.task, cells, self.workers, self.stop_on_failure)
 
 
-class _TaskOnly(_TaskLauncher):
-    """A launcher whose jobs do not see Hydra's own part, the larger one: the process that composed a cell drops it."""
-
-    def compose(self, index: int, overrides: list[str]) -> DictConfig:
-        """The same, without Hydra's part and resolved."""
-        config = super().compose(index, overrides)
-        with open_dict(config):
-            del config["hydra"]
-        OmegaConf.resolve(config)
-        return config
-
-
-def _plain(value: Any) -> Any:
-    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-
-
-class SlurmLauncher(_TaskOnly):
+class SlurmLauncher(_TaskLauncher):
     """Submits the jobs of a sweep to SLURM (shapelaw.sweep.slurm)."""
 
     def __init__(self, **settings: Any) -> None:
         self.settings = SlurmSettings(**{key: _plain(value) for key, value in settings.items()})
 
-    def start(self, configs: list[DictConfig]) -> list[JobReturn]:
+    def start(self, cells: "Cells") -> list[JobReturn]:
         from shapelaw.sweep.slurm import launch
 
-        return launch(self.task, configs, self.settings)
+        return launch(self.task, cells, self.settings)
 
 
-class PlanLauncher(_TaskOnly):
+class PlanLauncher(_TaskLauncher):
     """Prints what a sweep would take (shapelaw.sweep.plan)."""
 
     def __init__(self, device: str) -> None:
         self.device = device
 
-    def start(self, configs: list[DictConfig]) -> list[JobReturn]:
+    def start(self, cells: "Cells") -> list[JobReturn]:
         from shapelaw.sweep.plan import show
 
-        return show(self.task, configs, self.device)
+        return show(self.task, cells, self.device)
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value

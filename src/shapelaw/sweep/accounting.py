@@ -114,13 +114,12 @@ def words_of(job_ids: Iterable[str]) -> dict[str, str]:
     ids = sorted(set(job_ids))
     if not ids:
         return {}
-    from submitit.slurm.slurm import SlurmInfoWatcher
+    from shapelaw.sweep.submitit_internals import states_of
 
     text = _sacct("-o", "JobID,State", "-j", ",".join(ids))
     if text is None:
         return _words_of_queue(set(ids))
-    states = SlurmInfoWatcher(delay_s=0).read_info(text)
-    return {job: (values["State"].split() or ["UNKNOWN"])[0] for job, values in states.items()}
+    return states_of(text)
 
 
 def _sacct(*words: str) -> str | None:

@@ -1,69 +1,143 @@
-"""Many cells composed at once: Hydra takes some 60 ms a cell, so large sweeps are shared out over forked processes."""
+"""The configurations of a sweep's cells, exactly as Hydra composes them, but with the common work done once.
+
+Hydra reads and merges some forty files for every configuration. Only the choices of groups decide which files; values are
+set afterwards. So Hydra composes every combination of choices once, and a cell is a copy of it with values of its own.
+"""
 
 from __future__ import annotations
 
-import gc
-import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import overload
 
-from omegaconf import DictConfig
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, open_dict
 
-from shapelaw.devices import cores
-
-Compose = Callable[[int, list[str]], DictConfig]
-WORTH_FORKING = 32
-"""Fewer cells than this are composed here."""
-CHUNK = 16
-"""Cells that a process takes at a time."""
-
-_compose: Compose | None = None
+from shapelaw.sweep.hydra_internals import repository_of, set_values, sets_value
 
 
-def compose_all(compose: Compose, lines: Sequence[Sequence[str]], first: int) -> list[DictConfig]:
-    """The configuration of every override list, in their order.
+@dataclass(frozen=True)
+class _Combination:
+    """The configuration of one combination of choices, pickled: loading it takes a fifth of the time of a deep copy."""
+
+    whole: bytes
+    task: bytes
+    """Without Hydra's own part."""
+
+
+@dataclass(frozen=True)
+class _Parsed:
+    """One override of a cell."""
+
+    override: Override
+    sets_value: bool
+    """Whether it sets a value; else it decides which files are read."""
+
+
+class Composer:
+    """Composes configurations from overrides.
 
     Args:
-        compose: composes one, from its number and its overrides.
-        lines: override lists.
-        first: number of the first.
-
-    Raises:
-        What `compose` raises, for the first list that it refuses.
+        loader: Hydra's.
+        master: the configuration that the launcher was started with.
     """
-    cells = [(number, list(line)) for number, line in enumerate(lines, first)]
-    workers = min(cores(), len(cells) // (WORTH_FORKING // 2))
-    with _uncollected():
-        if workers < 2:
-            return [compose(*cell) for cell in cells]
-        with multiprocessing.get_context("fork").Pool(workers, _take_over, (compose,)) as pool:
-            composed = pool.imap(_try, cells, chunksize=CHUNK)
-            # an error is raised here, as Hydra's own cannot be sent from one process to another
-            return [compose(*cell) if config is None else config for cell, config in zip(cells, composed, strict=True)]
+
+    def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
+        self._loader, self._master = loader, master
+        self._repository = repository_of(loader, master)
+        self._parser = OverridesParser.create()
+        self._parsed: Callable[[str], _Parsed] = cache(self._parse)
+        self._combination: Callable[[tuple[str, ...]], _Combination] = cache(self._combine)
+
+    def task(self, overrides: Sequence[str]) -> DictConfig:
+        """The configuration that a task is given; it has no `hydra` key.
+
+        Raises:
+            What Hydra raises, if it refuses an override.
+        """
+        config = self._assembled(overrides, lambda combination: combination.task)
+        return _without_hydra(self._composed(overrides)) if config is None else config
+
+    def job(self, number: int, overrides: Sequence[str]) -> DictConfig:
+        """The configuration of a job that Hydra runs, its own part included.
+
+        Raises:
+            What Hydra raises, if it refuses an override.
+        """
+        config = self._assembled(overrides, lambda combination: combination.whole)
+        if config is None:
+            config = self._composed(overrides)
+        else:
+            config.hydra.overrides.task = list(overrides)
+        with open_dict(config):
+            config.hydra.job.id, config.hydra.job.num = str(number), number
+        return config
+
+    def _assembled(self, overrides: Sequence[str], pick: Callable[[_Combination], bytes]) -> DictConfig | None:
+        """A copy of the combination with the values set; None where Hydra has to compose it, or to say what is wrong."""
+        try:
+            parsed = [self._parsed(line) for line in overrides]
+            if any(_is_of_hydra(each.override) for each in parsed):
+                return None
+            choices = tuple(line for line, each in zip(overrides, parsed, strict=True) if not each.sets_value)
+            config: DictConfig = pickle.loads(pick(self._combination(choices)))
+            set_values([each.override for each in parsed if each.sets_value], config)
+        except Exception:
+            return None
+        return config
+
+    def _parse(self, line: str) -> _Parsed:
+        override = self._parser.parse_override(line)
+        return _Parsed(override, sets_value(override, self._repository))
+
+    def _combine(self, choices: tuple[str, ...]) -> _Combination:
+        config = self._composed(choices)
+        return _Combination(pickle.dumps(config), pickle.dumps(_without_hydra(config)))
+
+    def _composed(self, overrides: Sequence[str]) -> DictConfig:
+        return self._loader.load_sweep_config(self._master, list(overrides))
 
 
-def _take_over(compose: Compose) -> None:
-    """In a forked process: what it composes with."""
-    global _compose
-    _compose = compose
+class Cells(Sequence[DictConfig]):
+    """The configurations of a sweep's tasks. Each is composed whenever it is asked for: 2,000 at once would take 200 MB.
+
+    Args:
+        composer: composes them.
+        overrides: of every cell.
+        first: number of the first cell.
+    """
+
+    def __init__(self, composer: Composer, overrides: Sequence[Sequence[str]], first: int = 0) -> None:
+        self._composer, self._overrides, self._first = composer, overrides, first
+
+    def __len__(self) -> int:
+        return len(self._overrides)
+
+    @overload
+    def __getitem__(self, index: int) -> DictConfig: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[DictConfig]: ...
+
+    def __getitem__(self, index: int | slice) -> DictConfig | list[DictConfig]:
+        if isinstance(index, slice):
+            return [self._composer.task(overrides) for overrides in self._overrides[index]]
+        return self._composer.task(self._overrides[index])
+
+    def job(self, index: int) -> DictConfig:
+        """The configuration of the job that runs a cell, Hydra's own part included."""
+        return self._composer.job(self._first + index, self._overrides[index])
 
 
-def _try(cell: tuple[int, list[str]]) -> DictConfig | None:
-    """A cell's configuration, or None where it is refused."""
-    assert _compose is not None
-    try:
-        return _compose(*cell)
-    except Exception:
-        return None
+def _is_of_hydra(override: Override) -> bool:
+    return override.is_hydra_override() or override.key_or_group == "hydra"
 
 
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without cyclic garbage collection, which walks all the configurations that are already there, again and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+def _without_hydra(config: DictConfig) -> DictConfig:
+    with open_dict(config):
+        del config["hydra"]
+    return config

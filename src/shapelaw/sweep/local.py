@@ -6,7 +6,6 @@ crashes takes nothing with it. When the launcher dies, however it dies, its jobs
 
 from __future__ import annotations
 
-import copy
 import multiprocessing
 import os
 import signal
@@ -22,10 +21,11 @@ from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.types import HydraContext
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from shapelaw.errors import UserError, WorkFailed
 from shapelaw.files import check_writable
+from shapelaw.sweep.compose import Cells
 from shapelaw.sweep.slots import Slots, slots_of
 from shapelaw.sweep.task import ChecksMachine, Job, Task
 from shapelaw.sweep.view import View
@@ -52,32 +52,27 @@ class _Running:
     """Environment that gives it its own."""
 
 
-def launch(
-    context: HydraContext, task: Task, configs: Sequence[DictConfig], workers: int, stop_on_failure: bool
-) -> list[JobReturn]:
-    """Check every cell, then run those that are not done; returns one result per configuration, in their order.
+def launch(context: HydraContext, task: Task, cells: Cells, workers: int, stop_on_failure: bool) -> list[JobReturn]:
+    """Check every cell, then run those that are not done; returns one result per cell, in their order.
 
     Raises:
         UserError: before the first job, for the first configuration that is wrong.
         OSError: before the first job, for the first folder that cannot be written to.
         SweepFailed: after the last job, if some failed.
     """
-    task_configs = [task_config(config) for config in configs]
     if isinstance(task, ChecksMachine):
-        task.check_machine(task_configs)
-    slots = slots_of(task, task_configs, workers)
-    jobs = task.plan(task_configs)
+        task.check_machine(cells)
+    slots = slots_of(task, cells, workers)
+    jobs = task.plan(cells)
     for job in jobs:
         if not job.done:
             check_writable(job.folder)
-    shared = task.begin(task_configs, jobs)
-    for config in configs:
-        set_values(config, shared)
-    pool = Pool(context, task, configs, jobs, slots, stop_on_failure)
+    shared = task.begin(cells, jobs)
+    pool = Pool(context, task, lambda index: with_values(cells.job(index), shared), jobs, slots, stop_on_failure)
     with View(task.noun, jobs) as view:
         results = pool.run(view)
     failed = [job.identity for job, result in zip(jobs, results, strict=True) if result.status is JobStatus.FAILED]
-    task.end(task_configs, jobs, failed)
+    task.end(cells, jobs, failed)
     if failed:
         raise SweepFailed(
             f"{len(failed)} of {counted(len(jobs), task.noun)} failed; run the same command again to retry them"
@@ -85,18 +80,11 @@ def launch(
     return results
 
 
-def task_config(config: DictConfig) -> DictConfig:
-    """The configuration without Hydra's own part."""
-    config = copy.deepcopy(config)
-    with open_dict(config):
-        del config["hydra"]
-    return config
-
-
-def set_values(config: DictConfig, values: Mapping[str, Any]) -> None:
-    """Set values by their dotted keys."""
+def with_values(config: DictConfig, values: Mapping[str, Any]) -> DictConfig:
+    """The configuration, in which these values are set by their dotted keys."""
     for key, value in values.items():
         OmegaConf.update(config, key, value)
+    return config
 
 
 class Pool:
@@ -106,12 +94,13 @@ class Pool:
         self,
         context: HydraContext,
         task: Task,
-        configs: Sequence[DictConfig],
+        config_of: Callable[[int], DictConfig],
         jobs: Sequence[Job],
         slots: Slots,
         stop_on_failure: bool,
     ) -> None:
-        self.context, self.task, self.configs, self.jobs = context, task, list(configs), list(jobs)
+        """`config_of` composes the configuration of a job, given its place among the jobs, when the job starts."""
+        self.context, self.task, self.config_of, self.jobs = context, task, config_of, list(jobs)
         self.slots, self.stop_on_failure = slots, stop_on_failure
         self.first = {job.identity: index for index, job in reversed(list(enumerate(jobs)))}
         self.results: dict[int, JobReturn] = {}
@@ -169,7 +158,7 @@ class Pool:
             self.jobs[index].folder,
             self.context,
             self.task,
-            self.configs[index],
+            self.config_of(index),
         )
         process = self.processes.Process(target=_work, args=arguments, name=self.jobs[index].label)
         process.start()
@@ -196,7 +185,7 @@ class Pool:
         if first in self.results:
             return self.results[first]
         if self.jobs[first].done:
-            return JobReturn(cfg=self.configs[index], status=JobStatus.COMPLETED)
+            return JobReturn(status=JobStatus.COMPLETED)
         return _failure("the sweep was stopped before it")
 
     def stop(self) -> None:

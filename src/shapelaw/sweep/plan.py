@@ -31,24 +31,23 @@ def show(task: Task, configs: Sequence[DictConfig], device: str) -> list[JobRetu
         UserError: for the first configuration that is wrong. What is still to be prepared is a note below the table.
     """
     missing: NotPrepared | None = None
-    estimated = task.estimate(configs) if isinstance(task, Prices) else None
     try:
         jobs = task.plan(configs)
     except NotPrepared as error:
-        if estimated is None:
+        if not isinstance(task, Prices):
             raise
-        jobs, missing = estimated, error
+        jobs, missing = task.estimate(configs), error
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDE)
     console.print(table(task, jobs, device))
     if missing:
         console.print(f"note: {missing} before the sweep", markup=False, soft_wrap=True)
-    return [_planned(config) for config in configs]
+    return [_planned() for _ in jobs]
 
 
-def _planned(config: DictConfig) -> JobReturn:
-    result = JobReturn(cfg=config, status=JobStatus.COMPLETED)
+def _planned() -> JobReturn:
+    result = JobReturn(status=JobStatus.COMPLETED)
     result.return_value = None
     return result
 

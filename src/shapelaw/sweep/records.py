@@ -20,7 +20,7 @@ import pickle
 import stat
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -79,14 +79,14 @@ def new_batch(root: Path, label: str) -> Path:
     return batch
 
 
-def fill_batch(batch: Path, tasks: Mapping[int, Sequence[tuple[Job, Work]]]) -> None:
+def fill_batch(batch: Path, tasks: Mapping[int, Sequence[Job]], work_of: Callable[[Job], Work]) -> None:
     """Write what the jobs of an array run, then in every cell's folder that it was submitted."""
     for cells in tasks.values():
-        for job, work in cells:
-            (batch / "cells" / f"{job.identity}.pkl").write_bytes(pickle.dumps(work))
-    write_json(batch / "tasks.json", {str(number): [job.identity for job, _ in tasks[number]] for number in tasks})
+        for job in cells:
+            (batch / "cells" / f"{job.identity}.pkl").write_bytes(pickle.dumps(work_of(job)))
+    write_json(batch / "tasks.json", {str(number): [job.identity for job in tasks[number]] for number in tasks})
     for number, cells in tasks.items():
-        for job, _ in cells:
+        for job in cells:
             before = submission_of(job.folder)
             job.folder.mkdir(parents=True, exist_ok=True)
             record = Submission(str(batch.absolute()), number, before.attempt + 1 if before else 1)

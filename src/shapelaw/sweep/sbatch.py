@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import submitit
-from submitit.core.utils import FailedJobError
-
 from shapelaw.errors import UserError
+from shapelaw.sweep import submitit_internals
 from shapelaw.sweep.accounting import own_words
 from shapelaw.sweep.resources import Resources
 from shapelaw.sweep.settings import SlurmSettings
@@ -82,16 +80,19 @@ def submit(array: Array, batch: Path, site: SlurmSettings, limit: int) -> str:
     Raises:
         UserError: with sbatch's own words.
     """
-    executor = _executor(array, batch, site, limit)
     try:
-        return str(executor._submit_command(_command(batch, site)).job_id)
-    except FailedJobError as error:
+        return submitit_internals.submit(
+            batch, _command(batch, site), _options(array, batch, site, limit), len(array.tasks)
+        )
+    except submitit_internals.Refused as error:
         raise UserError(f"sbatch: {own_words(str(error))}") from error
 
 
 def script_of(array: Array, batch: Path, site: SlurmSettings, limit: int) -> str:
     """The script that `submit` hands to sbatch."""
-    return str(_executor(array, batch, site, limit)._make_submission_file_text(_command(batch, site), ""))
+    return submitit_internals.script_of(
+        batch, _command(batch, site), _options(array, batch, site, limit), len(array.tasks)
+    )
 
 
 def _command(batch: Path, site: SlurmSettings) -> str:
@@ -99,8 +100,8 @@ def _command(batch: Path, site: SlurmSettings) -> str:
     return f"{shlex.quote(python)} -u -m shapelaw.sweep.work {shlex.quote(str(batch.absolute()))}"
 
 
-def _executor(array: Array, batch: Path, site: SlurmSettings, limit: int) -> Any:
-    executor = submitit.SlurmExecutor(batch.absolute())
+def _options(array: Array, batch: Path, site: SlurmSettings, limit: int) -> dict[str, Any]:
+    """Options of sbatch, as submitit names them."""
     pack = max(len(cells) for cells in array.tasks.values())
     resources = array.resources.packed(pack)
     options: dict[str, Any] = {
@@ -120,9 +121,7 @@ def _executor(array: Array, batch: Path, site: SlurmSettings, limit: int) -> Any
     options |= {key: value for key, value in named.items() if value is not None}
     if resources.mem_gb is not None:
         options["mem"] = "0" if resources.mem_gb == 0 else f"{round(resources.mem_gb * 1024)}M"
-    executor._internal_update_parameters(**options)
-    executor.parameters["map_count"] = len(array.tasks)  # names the jobs' output by array and number
-    return executor
+    return options
 
 
 def _further(array: Array, resources: Resources, site: SlurmSettings, limit: int) -> dict[str, Any]:

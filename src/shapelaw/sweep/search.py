@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from shapelaw.config.values import file_name, whole
 from shapelaw.errors import UserError
 from shapelaw.files import write_json
 from shapelaw.secrets import refuse_password
-from shapelaw.sweep.local import Pool, SweepFailed, set_values, task_config
+from shapelaw.sweep.compose import Composer
+from shapelaw.sweep.local import Pool, SweepFailed, with_values
 from shapelaw.sweep.slots import Slots, slots_of
 from shapelaw.sweep.spaces import Space, lines
 from shapelaw.sweep.studies import Study, Ticket, digest, make
@@ -60,11 +61,11 @@ class SearchSettings:
 
 @dataclass(frozen=True)
 class Machine:
-    """What runs the trials: Hydra's context, the task, the composition of a job from its number and overrides, workers."""
+    """What runs the trials: Hydra's context, the task, what composes a trial's configuration, workers."""
 
     context: HydraContext
     task: Task
-    compose: Callable[[int, list[str]], DictConfig]
+    composer: Composer
     workers: int
 
 
@@ -136,7 +137,7 @@ def search(machine: Machine, blocks: Sequence[list[str]], space: Space, settings
 def _question(machine: Machine, block: list[str], space: Space, settings: SearchSettings, several: bool) -> _Question:
     """A study's question, checked at both ends and in the middle of its space, and at every value of its lists."""
     places = [*space.probes(), *space.further_probes()]
-    probes = [task_config(machine.compose(0, [*block, *lines(values)])) for values in places]
+    probes = [machine.composer.task([*block, *lines(values)]) for values in places]
     jobs = machine.task.plan(probes)[: len(space.probes())]
     asks = digest([job.identity for job in jobs], space)
     stem = jobs[0].folder.name.rpartition("-")[0]
@@ -156,6 +157,10 @@ def _line(asked: _Question, shared: Mapping[str, Any], space: Space, settings: S
 class _Trials(Pool):
     """A pool whose jobs are not known beforehand."""
 
+    def __init__(self, machine: Machine, slots: Slots) -> None:
+        self.configs: list[DictConfig] = []
+        super().__init__(machine.context, machine.task, self.configs.__getitem__, [], slots, stop_on_failure=False)
+
     def put(self, config: DictConfig, job: Job) -> None:
         """Start a job; there is a worker for it."""
         self.configs.append(config)
@@ -173,7 +178,7 @@ class _Search:
 
     def __init__(self, machine: Machine, slots: Slots, lined: list[_Line], settings: SearchSettings) -> None:
         self.machine, self.lined, self.settings = machine, lined, settings
-        self.pool = _Trials(machine.context, machine.task, [], [], slots, False)
+        self.pool = _Trials(machine, slots)
         self.asked: dict[str, list[tuple[_Line, Ticket]]] = {}  # by the identity of the running job: doubles share it
         self.number = 0
 
@@ -209,11 +214,14 @@ class _Search:
         else:
             ticket = line.study.ask()
             line.to_ask -= 1
-        config = self.machine.compose(self.number, [*line.question.fixed, *lines(ticket.values)])
-        set_values(config, {**line.shared, "search.trial": ticket.number})
+        overrides, values = (
+            [*line.question.fixed, *lines(ticket.values)],
+            {**line.shared, "search.trial": ticket.number},
+        )
+        composer, number = self.machine.composer, self.number
         self.number += 1
         try:
-            job = self.machine.task.plan([task_config(config)])[0]
+            job = self.machine.task.plan([with_values(composer.task(overrides), values)])[0]
         except UserError as error:  # each value can be had, but not with the others
             view.refused(" ".join(lines(ticket.values)), str(error))
             line.fail(ticket, str(error))
@@ -222,7 +230,7 @@ class _Search:
         double = job.identity in self.asked
         self.asked.setdefault(job.identity, []).append((line, ticket))
         if not double:
-            self.pool.put(config, job)
+            self.pool.put(with_values(composer.job(number, overrides), values), job)
             view.started(job)
 
     def _tell(self, view: View, job: Job, result: JobReturn) -> None:

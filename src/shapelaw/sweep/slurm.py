@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from shapelaw.cell_state import read_state
 from shapelaw.errors import UserError
 from shapelaw.sweep import records
 from shapelaw.sweep.accounting import Report, Standing, call, max_array_size, need, survey
-from shapelaw.sweep.local import SweepFailed, set_values
+from shapelaw.sweep.local import SweepFailed, with_values
 from shapelaw.sweep.records import Work
 from shapelaw.sweep.resources import Resources, resources_of
 from shapelaw.sweep.sbatch import Array, arrays_of, branches_of, script_of, submit
@@ -33,18 +33,42 @@ UNDER_WAY = (Standing.queued, Standing.running)
 
 @dataclass
 class _Sweep:
-    """The jobs of a sweep, once each, with what they run."""
+    """The jobs of a sweep, once each, by their identities."""
 
     task: Task
+    configs: Sequence[DictConfig]
+    """Of all cells, equal ones included."""
     jobs: dict[str, Job]
-    works: dict[str, Work]
     resources: dict[str, Resources]
+    places: dict[str, int]
+    """Where among the configurations a job has its own."""
     site: SlurmSettings
-    root: Path
+
+    @property
+    def root(self) -> Path:
+        """Folder of the launcher's records."""
+        return Path(str(self.configs[0].outputs_dir)) / "slurm"
 
     @property
     def label(self) -> str:
         return sweep_identity(list(self.jobs.values()))
+
+    def work(self, job: Job, shared: Mapping[str, Any]) -> Work:
+        """What a job runs: its resolved configuration, in which what all jobs share and its nodes and devices are set."""
+        config, resources = self.configs[self.places[job.identity]], self.resources[job.identity]
+        OmegaConf.resolve(config)
+        devices = {"num_nodes": resources.nodes, "devices": resources.tasks_per_node}
+        values = {**shared, **{key: value for key, value in devices.items() if key in config}}
+        return Work(self.task, with_values(config, values), job.folder.absolute())
+
+
+def _sweep_of(task: Task, configs: Sequence[DictConfig], jobs: Sequence[Job], site: SlurmSettings) -> _Sweep:
+    places: dict[str, int] = {}
+    for place, job in enumerate(jobs):
+        places.setdefault(job.identity, place)
+    unique = {identity: jobs[place] for identity, place in places.items()}
+    resources = {identity: resources_of(job, site) for identity, job in unique.items()}
+    return _Sweep(task, configs, unique, resources, places, site)
 
 
 def launch(task: Task, configs: Sequence[DictConfig], site: SlurmSettings) -> list[JobReturn]:
@@ -57,15 +81,9 @@ def launch(task: Task, configs: Sequence[DictConfig], site: SlurmSettings) -> li
     need("sbatch", "srun", "scontrol", "squeue")
     _check(site)
     jobs = task.plan(configs)
-    root = Path(str(configs[0].outputs_dir)) / "slurm"
-    sweep = _Sweep(task, {}, {}, {}, site, root)
-    for job, config in zip(jobs, configs, strict=True):
-        if job.identity not in sweep.jobs:
-            sweep.jobs[job.identity] = job
-            sweep.resources[job.identity] = resources_of(job, site)
-            sweep.works[job.identity] = Work(task, config, job.folder.absolute())
+    sweep = _sweep_of(task, configs, jobs, site)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    with records.launcher_lock(root):
+    with records.launcher_lock(sweep.root):
         reports = survey(list(sweep.jobs.values()))
         todo = _to_submit(sweep, reports)
         if todo:
@@ -85,7 +103,7 @@ def launch(task: Task, configs: Sequence[DictConfig], site: SlurmSettings) -> li
         task.end(configs, jobs, failed)
     if failed:
         raise SweepFailed(_advice(sweep, reports, failed))
-    return [_result(config, job, reports[job.identity]) for config, job in zip(configs, jobs, strict=True)]
+    return [_result(job, reports[job.identity]) for job in jobs]
 
 
 def _check(site: SlurmSettings) -> None:
@@ -127,12 +145,10 @@ def _submit(
     longest = min(sweep.site.max_array_size or longest, longest)
     _test(sweep, todo)
     shared = sweep.task.begin(configs, list(sweep.jobs.values()))
-    for identity in todo:
-        _prepare(sweep, identity, shared)
     queued: dict[str, int] = {}
     for array, limit in _arrays(sweep, todo, reports, longest):
         try:
-            queued[_hand_over(sweep, array, limit)] = len(array.cells)
+            queued[_hand_over(sweep, array, limit, shared)] = len(array.cells)
         except UserError as error:
             if not queued:
                 raise
@@ -193,19 +209,10 @@ def _test(sweep: _Sweep, todo: Sequence[str]) -> None:
         batch.rmdir()
 
 
-def _prepare(sweep: _Sweep, identity: str, shared: Mapping[str, Any]) -> None:
-    """Put into a cell's configuration what all share, and where it runs."""
-    config, resources = sweep.works[identity].config, sweep.resources[identity]
-    place = {"num_nodes": resources.nodes, "devices": resources.tasks_per_node}
-    set_values(config, {**shared, **{key: value for key, value in place.items() if key in config}})
-
-
-def _hand_over(sweep: _Sweep, array: Array, limit: int) -> str:
+def _hand_over(sweep: _Sweep, array: Array, limit: int, shared: Mapping[str, Any]) -> str:
     """Write down what is submitted, submit it, note its id."""
     batch = records.new_batch(sweep.root, sweep.label)
-    records.fill_batch(
-        batch, {n: [(job, sweep.works[job.identity]) for job in cells] for n, cells in array.tasks.items()}
-    )
+    records.fill_batch(batch, array.tasks, lambda job: sweep.work(job, shared))
     try:
         job_id = submit(array, batch, sweep.site, limit)
     except UserError:
@@ -313,8 +320,8 @@ def _advice(sweep: _Sweep, reports: Mapping[str, Report], failed: Sequence[str])
     )
 
 
-def _result(config: DictConfig, job: Job, report: Report) -> JobReturn:
+def _result(job: Job, report: Report) -> JobReturn:
     """A finished cell's held-out loss; nothing yet for the others."""
-    result = JobReturn(cfg=config, status=JobStatus.COMPLETED)
+    result = JobReturn(status=JobStatus.COMPLETED)
     result.return_value = read_state(job.folder).val_loss if report.standing is Standing.finished else None
     return result
