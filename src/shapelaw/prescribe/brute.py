@@ -63,7 +63,8 @@ def paper_shapes() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     pairs = []
     for width in np.unique(widths).tolist():
         low, high = max(width // 2**11, 1), width * 2**4
-        depths = np.logspace(*np.log10([low, high]), 800).astype(np.int64)
+        log_low, log_high = np.log10([low, high])
+        depths = np.logspace(log_low, log_high, 800).astype(np.int64)
         depths[[0, -1]] = _cut_end(low), _cut_end(high)
         depths = np.unique(depths)
         pairs.append(np.stack([np.full(len(depths), width), depths]))
