@@ -23,6 +23,7 @@ from support import ROOT, TINY, Compose, Script, Sweep
 
 ONE_WORKER = (
     "tests/slurm/",
+    "tests/test_processors.py",
     "tests/parallel/test_parallel.py",
     "tests/parallel/test_axonn_faults.py",
     "tests/tracking/test_postgresql.py",
