@@ -37,12 +37,11 @@ Curve = tuple[Sequence[float], Sequence[float]]
 """Losses and gradient norms, step by step; a norm of 0 was not measured."""
 
 
-def rule_of(policy: str) -> SpikeRule:
-    """The rule of conf/spikes/POLICY.yaml."""
+def rule_of(policy: str, vocab_size: int, warmup: int) -> SpikeRule:
+    """The rule of conf/spikes/POLICY.yaml for a vocabulary and steps of warm-up."""
     with initialize_config_dir(str(ROOT / "conf")):
         config: TrainConfig = to_dataclass(compose("train", [f"spikes={policy}"]))
-    spikes = config.spikes
-    return SpikeRule(spikes.window_steps, spikes.least_steps, spikes.loss_mads, spikes.norm_mads, spikes.sustain_steps)
+    return SpikeRule.of(config.spikes, vocab_size, warmup)
 
 
 def alarms(curve: Curve, rule: SpikeRule) -> int:
