@@ -1,4 +1,4 @@
-"""Writes the table of rooms into docs/structure.md: the floors of pyproject.toml's contract, each with its modules' first lines.
+"""Writes the table of rooms into docs/structure.md: floors from pyproject.toml's contract, lines from the docstrings.
 
 python scripts/structure.py           # writes it
 python scripts/structure.py --check   # exit code 1 if it is not up to date
@@ -45,7 +45,9 @@ def table() -> str:
             name = f"{room}/" if (ROOT / "src" / "shapelaw" / room).is_dir() else f"{room}.py"
             rows.append(f"| {number} | `{name}` | {says(room)} |")
         if LINE in rooms:
-            rows.append("| | *runs table* | *all that crosses this line: above it nothing knows how runs are trained* |")
+            rows.append(
+                "| | *runs table* | *all that crosses this line: above it nothing knows how runs are trained* |"
+            )
     return "\n".join(rows) + "\n"
 
 

@@ -17,7 +17,8 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override
+from omegaconf import OmegaConf
 
 from shapelaw.config import to_dataclass
 from shapelaw.counting import params
@@ -30,7 +31,7 @@ from shapelaw.training.processes import RankFailed
 from shapelaw.verbs.doors import Door, door_of, project_root, store_schemas, summary_of, verbs
 from shapelaw.verbs.main import main, run_verb, set_environment
 from support import ROOT, TINY
-from tracked import tracker
+from tracked import PROCESSES, journaled, stored, write_undelivered
 from worlds import NATURAL, fitted, table
 
 SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py"))
@@ -92,7 +93,8 @@ def test_without_a_verb_the_doors_are_listed(opened: Opened, arguments: list[str
 def test_from_anywhere_without_what_is_heavy(tmp_path: Path) -> None:
     done = module(cwd=tmp_path)
     assert (done.returncode, done.stderr, "  train " in done.stdout) == (0, "", True)
-    code = "import sys, shapelaw.verbs.main; sys.exit(' '.join({'torch', 'mlflow', 'numba', 'matplotlib'} & set(sys.modules)) or 0)"
+    heavy = ("torch", "mlflow", "numba", "matplotlib")
+    code = f"import sys, shapelaw.verbs.main; sys.exit(' '.join(set({heavy}) & set(sys.modules)) or 0)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert loaded.returncode == 0, loaded.stderr
 
@@ -203,18 +205,22 @@ def test_a_mandatory_option_is_asked_for(opened: Opened) -> None:
 
 def test_replay_lists_and_delivers(opened: Opened, outputs: Path, tmp_path: Path) -> None:
     """A run whose server is away when it ends; then everything goes to a database."""
-    run = tracker("http://127.0.0.1:9", outputs / "runs", "lost", seconds=0.1)
-    run.log({VAL_LOSS: 2.5}, 128)
-    run.finish("FINISHED")
-    run.close()
+    process = PROCESSES.Process(target=write_undelivered, args=(outputs / "runs", "lost"))
+    process.start()
+    process.join(100)
     listed = opened("replay", "deliver=false")
     assert (listed.returncode, listed.stdout) == (1, "1 runs, 1 with something left to deliver\n")
-    assert f"1 values of {outputs / 'runs' / 'lost'} are not in http://127.0.0.1:9 yet" in listed.stderr
+    assert f"1 values of {outputs / 'runs' / 'lost'} are not in the store yet" in listed.stderr
     assert listed.stderr.splitlines()[-1] == "shapelaw: 1 of 1 runs are not delivered in whole: give deliver=true"
     elsewhere = opened("replay", f"folders=[{tmp_path / 'elsewhere'}]")
     assert (elsewhere.returncode, "there is no such folder" in elsewhere.stderr) == (2, True)
     done = opened("replay", f"folders=[{outputs / 'runs'}]", f"uri=sqlite:///{tmp_path}/mlflow.db")
     assert (done.returncode, done.stdout, done.stderr) == (0, "1 runs, 0 with something left to deliver\n", "")
+    assert (
+        stored(f"sqlite:///{tmp_path}/mlflow.db", "lost")
+        == journaled(outputs / "runs" / "lost")
+        == [(VAL_LOSS, 128, 2.5)]
+    )
 
 
 def test_a_prediction_s_outcome_is_written_beside_it(opened: Opened, tmp_path: Path) -> None:
@@ -222,7 +228,8 @@ def test_a_prediction_s_outcome_is_written_beside_it(opened: Opened, tmp_path: P
     law, natural = get_law("steps_batch"), NATURAL["steps_batch"]
     counted = float(params(64, 4, 256, "no_embedding_and_head", 16))
     content = {"law": "steps_batch", "parameters": natural, "width": 64, "depth": 4, "params": counted}
-    prediction = sealed({**content, "batch_tokens": 1024, "tokens": 1e6, "written": "2026-01-01T00:00:00+00:00"})
+    content |= {"batch_tokens": 1024, "tokens": 1e6, "written": "2026-01-01T00:00:00+00:00"}
+    prediction = sealed({**content, "points": [{"steps": 100, "loss": 2.2}, {"steps": 1000, "loss": 1.9}]})
     file = tmp_path / "p.yaml"
     file.write_text(yaml.safe_dump({"prediction": prediction}))
     tokens = np.linspace(2e5, 1e6, 9)
@@ -279,25 +286,28 @@ class Command:
 def commands_of(text: str) -> Iterator[Command]:
     """Every command that a page shows, in a block or within a line, up to where its words end."""
     shown = text.replace("\\\n", " ")
-    pattern = r"(?:SHAPELAW_SUITE=(?P<suite>[\w-]+) )?python (?:-m shapelaw (?P<verb>\w+)|(?P<script>\w+)\.py)(?P<rest>[^`\n]*)"
+    opening = r"python (?:-m shapelaw (?P<verb>(?!VERB)\w+)|(?P<script>(?!VERB)\w+)\.py)"
+    pattern = rf"(?:SHAPELAW_SUITE=(?P<suite>[\w-]+) )?{opening}(?P<rest>[^`\n]*)"
     for found in re.finditer(pattern, shown):
         rest = re.split(
             r" && |;|\|| #", found["rest"].partition("'")[0] if found["rest"].count("'") % 2 else found["rest"]
         )[0]
         words = [word for word in shlex.split(rest) if word != "-m"]
         overrides = tuple(word for word in words if "=" in word and not word.startswith("-"))
-        yield Command(found["verb"] or found["script"], overrides, found["suite"] or "nano")
+        if "..." not in words and "KEY=VALUE" not in words:
+            yield Command(found["verb"] or found["script"], overrides, found["suite"] or "nano")
 
 
 def one_of(override: Override) -> list[str]:
-    """One value of each that is swept; none of a pattern's."""
+    """The override with one value of those that are swept; none of a pattern's."""
     value = override.value()
-    key = override.get_key_element()
-    if isinstance(value, ChoiceSweep):
-        return [f"{key}={override.get_value_element_as_str().split(',')[0]}"] if value.list else []
-    if isinstance(value, IntervalSweep | RangeSweep):
-        return [f"{key}={value.start}"]
-    return [] if override.is_sweep_override() else [f"{key}={override.get_value_element_as_str()}"]
+    if isinstance(value, Glob):
+        return []
+    if isinstance(value, IntervalSweep):
+        return [f"{override.get_key_element()}={value.start}"]
+    if override.is_sweep_override():
+        return [f"{override.get_key_element()}={next(override.sweep_string_iterator())}"]
+    return [str(override.input_line)]
 
 
 SHOWN = sorted({found for page in DOCUMENTS for found in commands_of(page.read_text())}, key=str)
@@ -320,11 +330,17 @@ def test_a_command_of_the_pages_is_one(shown: Command, outputs: Path, monkeypatc
     parsed = OverridesParser.create().parse_overrides(list(shown.overrides))
     with initialize_config_dir(str(ROOT / "conf")):
         config = compose(shown.verb, [word for override in parsed for word in one_of(override)])
-    if not any(config._is_missing(key) for key in config):
+    if not OmegaConf.missing_keys(config):
         assert to_dataclass(config)
 
 
-@pytest.mark.parametrize("file", [*(ROOT / "src").rglob("*.py"), *(ROOT / "conf").rglob("*.yaml"), *DOCUMENTS], ids=str)
+def named(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+@pytest.mark.parametrize(
+    "file", [*(ROOT / "src").rglob("*.py"), *(ROOT / "conf").rglob("*.yaml"), *DOCUMENTS], ids=named
+)
 def test_no_command_is_spelt_as_it_was(file: Path) -> None:
     """The program, its options and the pages name doors alone."""
     text = file.read_text()

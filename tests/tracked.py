@@ -47,6 +47,14 @@ def write_300(uri: str, root: Path, identity: str) -> None:
     run.close()
 
 
+def write_undelivered(root: Path, identity: str) -> None:
+    """A run of one value that ends while its store is away."""
+    run = tracker("http://127.0.0.1:9", root, identity, seconds=0.1)
+    run.log({VAL_LOSS: 2.5}, 128)
+    run.finish("FINISHED")
+    run.close()
+
+
 def stored(uri: str, identity: str) -> list[Row]:
     """Every value that the store has of a run, sorted; doubled ones twice."""
     store = client(uri)

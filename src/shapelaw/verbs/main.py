@@ -67,7 +67,7 @@ def main(verb: str, work: Callable[[DictConfig], Any] | None = None, program: st
     Args:
         verb: name of the door.
         work: done instead of the door's own.
-        program: how the command begins, for its help; `python VERB.py` if not given.
+        program: how the command begins, for its help; the script of that name if not given.
 
     Exit codes: 0; 130 when interrupted; 141 when whoever reads its output (`--help | head`) has read enough; else the
     error's own: 2 for bad input, 1 if some of the work failed. Both are said in one line.
