@@ -151,13 +151,13 @@ def test_a_job_that_slurm_forgot_is_not_waited_for(
     site.program("sacct", "echo Slurm accounting storage is disabled >&2; exit 1")
     monkeypatch.setattr(accounting, "GRACE_SECONDS", 0.0)
     monkeypatch.setattr(slurm, "POLL_SECONDS", 0.0)
-    submitted: Callable[..., Any] = slurm._submit
+    submitted: Callable[..., Any] = slurm.submit_all
 
     def submit(*arguments: Any) -> None:
         submitted(*arguments)
         cells.finish(*CELLS[1:])
 
-    monkeypatch.setattr(slurm, "_submit", submit)
+    monkeypatch.setattr(slurm, "submit_all", submit)
     with pytest.raises(SweepFailed, match="1 of 12 cells failed; run the same command again to retry them"):
         launch(cells, cells.configs, SlurmSettings(wait=True, poll_seconds=0.0))
     assert "failed a: SLURM does not know it any more" in capsys.readouterr().err

@@ -40,6 +40,10 @@ class Standing(Enum):
     failed = "failed"
 
 
+UNDER_WAY = (Standing.queued, Standing.running)
+"""Standings of cells that SLURM has."""
+
+
 @dataclass(frozen=True)
 class Report:
     """How a cell stands.

@@ -238,6 +238,11 @@ def _work(
         connection.send((False, f"its log cannot be written: {error}"))
         return
     setup_globals()
+    _run(connection, context, task, config)
+
+
+def _run(connection: Connection, context: HydraContext, task: Task, config: DictConfig) -> None:
+    """Run the job; first the launcher is told of an error, then the log, as its disk may be full."""
     try:
         run: Callable[..., JobReturn] = run_job
         result = run(task, config, "hydra.sweep.dir", None, context, configure_logging=False)
@@ -246,7 +251,7 @@ def _work(
         connection.send((False, "interrupted"))
     except UserError as error:
         connection.send((False, str(error)))
-        print(error, file=sys.stderr)  # noqa: T201 -- into the job's log, last: its disk may be full
+        print(error, file=sys.stderr)  # noqa: T201 -- into the job's log
     except Exception as error:
         import traceback
 

@@ -53,33 +53,34 @@ def _planned() -> JobReturn:
 
 
 def table(task: Task, jobs: Sequence[Job], device: str) -> Table:
-    """One row a cell, and a row of totals; equal cells are one."""
+    """One row a cell, and rows of totals; equal cells are one."""
     unique = list({job.identity: job for job in jobs}.values())
-    labels = {job.identity: job.label for job in unique}
-    reports = _reports(unique)
-    result = Table(title=_title(task, len(unique), device), box=box.SIMPLE, title_justify="left")
+    labels, reports = {job.identity: job.label for job in unique}, _reports(unique)
+    limited = any(job.wants.timeout_min for job in unique)
+    hours = {job.identity: _hours(task, job, device) for job in unique}
+    result = _empty(task, len(unique), device, limited)
+    for job in unique:
+        limit, after = [_minutes(job)] if limited else [], labels.get(job.after or "", job.after or "")
+        cost = (amount(hours[job.identity]), *_footprint(job, device))
+        result.add_row(job.label, _state(reports[job.identity]), *_numbers(job), *limit, *cost, after)
+    result.add_section()
+    rest = [job for job in unique if reports[job.identity].standing is not Standing.finished]
+    for name, cells in (("all", unique), ("to run", rest)):
+        flops, tokens = f"{sum(job.flops for job in cells):.2e}", f"{sum(job.tokens for job in cells):.4g}"
+        total = amount(sum(hours[job.identity] for job in cells))
+        result.add_row(f"{name}: {len(cells)}", "", "", tokens, flops, "", *([""] if limited else []), total)
+    return result
+
+
+def _empty(task: Task, count: int, device: str, limited: bool) -> Table:
+    """The table's title and columns."""
+    result = Table(title=_title(task, count, device), box=box.SIMPLE, title_justify="left")
     result.add_column(task.noun, no_wrap=True)
     result.add_column("state")
-    limited = [TIME_LIMIT] if any(job.wants.timeout_min for job in unique) else []
-    for name in ("parameters", "tokens", "FLOPs", "nodes", *limited, "device hours", "micro-batch", "GiB"):
+    limit = [TIME_LIMIT] if limited else []
+    for name in ("parameters", "tokens", "FLOPs", "nodes", *limit, "device hours", "micro-batch", "GiB"):
         result.add_column(name, justify="right", no_wrap=True)
     result.add_column("after", no_wrap=True)
-    for job in unique:
-        hours = _hours(task, job, device)
-        after = labels.get(job.after or "", job.after or "")
-        result.add_row(
-            *(job.label, _state(reports[job.identity]), *_numbers(job), *(_minutes(job) for _ in limited)),
-            *(amount(hours), *_footprint(job, device), after),
-        )
-    rest = [job for job in unique if reports[job.identity].standing is not Standing.finished]
-    result.add_section()
-    for name, cells in (("all", unique), ("to run", rest)):
-        hours = sum(_hours(task, job, device) for job in cells)
-        flops = f"{sum(job.flops for job in cells):.2e}"
-        tokens = f"{sum(job.tokens for job in cells):.4g}"
-        result.add_row(
-            f"{name}: {len(cells)}", "", "", tokens, flops, "", *("" for _ in limited), amount(hours), "", "", ""
-        )
     return result
 
 

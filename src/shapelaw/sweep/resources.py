@@ -57,6 +57,17 @@ def resources_of(job: Job, site: SlurmSettings) -> Resources:
         mem_gb=site.mem_gb if wants.mem_gb is None else wants.mem_gb,
         timeout_min=wants.timeout_min or _time_limit(wants.nodes, site),
     )
+    _check_tasks(job, resources)
+    if site.pack > 1 and resources.tasks > 1:
+        raise UserError(
+            f"hydra.launcher.pack={site.pack}: only cells of one node and one task can be packed; {job.label} takes "
+            f"{resources.tasks} processes; give pack=1, or resources.tasks_per_node=1"
+        )
+    return resources
+
+
+def _check_tasks(job: Job, resources: Resources) -> None:
+    """Refuse processes over which a job cannot be shared out."""
     tasks = resources.tasks
     if job.check_tasks:
         job.check_tasks(tasks)
@@ -71,12 +82,6 @@ def resources_of(job: Job, site: SlurmSettings) -> Resources:
             f"processes, which do not divide its batch of {job.splits} sequences; give resources.nodes or "
             "resources.tasks_per_node so that they do"
         )
-    if site.pack > 1 and tasks > 1:
-        raise UserError(
-            f"hydra.launcher.pack={site.pack}: only cells of one node and one task can be packed; {job.label} takes {tasks} "
-            "processes; give pack=1, or resources.tasks_per_node=1"
-        )
-    return resources
 
 
 def _time_limit(nodes: int, site: SlurmSettings) -> int:

@@ -1,0 +1,180 @@
+"""Which jobs of a sweep are submitted to SLURM now, and how: tested by sbatch first, then array by array."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from shapelaw.errors import UserError
+from shapelaw.sweep import records
+from shapelaw.sweep.accounting import UNDER_WAY, Report, Standing, call, max_array_size
+from shapelaw.sweep.local import SweepFailed, with_values
+from shapelaw.sweep.records import Work
+from shapelaw.sweep.resources import Resources, resources_of
+from shapelaw.sweep.sbatch import Array, arrays_of, branches_of, script_of, submit
+from shapelaw.sweep.settings import SlurmSettings
+from shapelaw.sweep.task import Job, Task, sweep_identity
+from shapelaw.wording import counted
+
+
+@dataclass
+class Sweep:
+    """The jobs of a sweep, once each, by their identities."""
+
+    task: Task
+    configs: Sequence[DictConfig]
+    """Of all cells, equal ones included."""
+    jobs: dict[str, Job]
+    resources: dict[str, Resources]
+    places: dict[str, int]
+    """Where among the configurations a job has its own."""
+    site: SlurmSettings
+
+    @property
+    def root(self) -> Path:
+        """Folder of the launcher's records."""
+        return Path(str(self.configs[0].outputs_dir)) / "slurm"
+
+    @property
+    def label(self) -> str:
+        return sweep_identity(list(self.jobs.values()))
+
+    def work(self, job: Job, shared: Mapping[str, Any]) -> Work:
+        """What a job runs: its resolved configuration, in which what all jobs share and its nodes and devices are set."""
+        config, resources = self.configs[self.places[job.identity]], self.resources[job.identity]
+        OmegaConf.resolve(config)
+        devices = {"num_nodes": resources.nodes, "devices": resources.tasks_per_node}
+        values = {**shared, **{key: value for key, value in devices.items() if key in config}}
+        return Work(self.task, with_values(config, values), job.folder.absolute())
+
+
+def sweep_of(task: Task, configs: Sequence[DictConfig], jobs: Sequence[Job], site: SlurmSettings) -> Sweep:
+    """The sweep of checked jobs.
+
+    Raises:
+        UserError: for the first job that the site's settings do not fit.
+    """
+    places: dict[str, int] = {}
+    for place, job in enumerate(jobs):
+        places.setdefault(job.identity, place)
+    unique = {identity: jobs[place] for identity, place in places.items()}
+    resources = {identity: resources_of(job, site) for identity, job in unique.items()}
+    return Sweep(task, configs, unique, resources, places, site)
+
+
+def to_submit(sweep: Sweep, reports: Mapping[str, Report]) -> list[str]:
+    """New cells, and failed ones that have tries left, unless what they continue failed for good."""
+    todo = [i for i, report in reports.items() if report.standing is Standing.new or _again(sweep, report)]
+    hopeless = {i for i, report in reports.items() if report.standing is Standing.failed and i not in todo}
+    return [i for i in todo if sweep.jobs[i].after not in hopeless or sweep.jobs[i].after_ready]
+
+
+def _again(sweep: Sweep, report: Report) -> bool:
+    attempts = report.submission.attempt if report.submission else 0
+    return report.standing is Standing.failed and attempts < sweep.site.max_attempts
+
+
+def submit_all(sweep: Sweep, todo: Sequence[str], reports: Mapping[str, Report]) -> None:
+    """Let sbatch judge one job of every kind, then submit all.
+
+    Raises:
+        UserError: before anything is queued.
+        SweepFailed: if some arrays are queued and the next is refused, as where a user may have so many jobs.
+    """
+    longest = max_array_size()
+    longest = min(sweep.site.max_array_size or longest, longest)
+    _test(sweep, todo)
+    shared = sweep.task.begin(sweep.configs, list(sweep.jobs.values()))
+    queued: dict[str, int] = {}
+    for array, limit in _arrays(sweep, todo, reports, longest):
+        try:
+            queued[_hand_over(sweep, array, limit, shared)] = len(array.cells)
+        except UserError as error:
+            if not queued:
+                raise
+            raise SweepFailed(
+                f"{error}; {sum(queued.values())} of {counted(len(todo), sweep.task.noun)} are queued (to stop them: scancel "
+                f"{' '.join(queued)}); the same command submits the others"
+            ) from error
+
+
+def queued_report(job: Job) -> Report:
+    """The report of a job that was just submitted, or found under way."""
+    submission = records.submission_of(job.folder)
+    assert submission is not None
+    array = records.job_id_of(Path(submission.batch))
+    return Report(Standing.queued, job=f"{array}_{submission.task}", submission=submission)
+
+
+def _arrays(
+    sweep: Sweep, todo: Sequence[str], reports: Mapping[str, Report], longest: int
+) -> Iterator[tuple[Array, int]]:
+    """Arrays and their limits of jobs at once: what depends on nothing, then, once that has its ids, what continues it."""
+    branches = {i for i in todo if _awaits(sweep, i, todo, reports)}
+    free = [(sweep.jobs[i], sweep.resources[i]) for i in todo if i not in branches]
+    arrays = arrays_of(free, longest, sweep.site.pack)
+    limits = _limits(sweep.site.max_jobs, [len(array.tasks) for array in arrays])
+    yield from zip(arrays, limits, strict=True)
+    waiting = [(sweep.jobs[i], sweep.resources[i], _job_before(sweep, i)) for i in todo if i in branches]
+    for array in branches_of(waiting, sweep.site.pack):
+        yield array, sweep.site.max_jobs
+
+
+def _awaits(sweep: Sweep, identity: str, todo: Sequence[str], reports: Mapping[str, Report]) -> bool:
+    """Whether a cell must wait for a job of the cell that it continues."""
+    after = sweep.jobs[identity].after
+    if after is None or after not in reports:
+        return False
+    under_way = reports[after].standing in UNDER_WAY and reports[after].job is not None
+    return after in todo or under_way
+
+
+def _job_before(sweep: Sweep, identity: str) -> str:
+    """SLURM's job of the cell that a cell continues."""
+    after = sweep.jobs[identity].after
+    assert after is not None
+    job = queued_report(sweep.jobs[after]).job
+    assert job is not None
+    return job
+
+
+def _test(sweep: Sweep, todo: Sequence[str]) -> None:
+    """Ask sbatch whether it would take one job of every kind, before anything is queued."""
+    kinds = {sweep.resources[identity]: sweep.jobs[identity] for identity in todo}
+    batch = records.new_batch(sweep.root, "test")
+    try:
+        for resources, job in kinds.items():
+            script = batch / "script.sh"
+            script.write_text(script_of(Array(resources, {0: (job,) * sweep.site.pack}), batch, sweep.site, 0))
+            try:
+                call("sbatch", "--test-only", str(script))
+            except UserError as error:
+                raise UserError(f"{job.label} is refused, nothing was queued: {error}") from None
+    finally:
+        (batch / "script.sh").unlink(missing_ok=True)
+        (batch / "cells").rmdir()
+        batch.rmdir()
+
+
+def _hand_over(sweep: Sweep, array: Array, limit: int, shared: Mapping[str, Any]) -> str:
+    """Write down what is submitted, submit it, note its id."""
+    batch = records.new_batch(sweep.root, sweep.label)
+    records.fill_batch(batch, array.tasks, lambda job: sweep.work(job, shared))
+    try:
+        job_id = submit(array, batch, sweep.site, limit)
+    except UserError:
+        records.withdraw(array.tasks)
+        raise
+    records.write_job_id(batch, job_id)
+    return job_id
+
+
+def _limits(total: int, sizes: Sequence[int]) -> list[int]:
+    """The limit of jobs at once, shared out over arrays by their sizes; 0 is none."""
+    if not total:
+        return [0] * len(sizes)
+    return [max(1, total * size // sum(sizes)) for size in sizes]
