@@ -71,8 +71,8 @@ def launch(
         if not job.done:
             check_writable(job.folder)
     shared = task.begin(task_configs, jobs)
-    for config in configs:
-        set_values(config, shared)
+    for config, job in zip(configs, jobs, strict=True):
+        set_values(config, {**shared, **job.settings})
     pool = Pool(context, task, configs, jobs, slots, stop_on_failure)
     with View(task.noun, jobs) as view:
         results = pool.run(view)

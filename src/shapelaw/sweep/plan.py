@@ -15,6 +15,7 @@ from shapelaw.cell_state import read_state
 from shapelaw.errors import NotPrepared
 from shapelaw.sweep import records
 from shapelaw.sweep.accounting import Report, Standing, judge, survey
+from shapelaw.sweep.local import set_values
 from shapelaw.sweep.task import Job, Prices, Task
 from shapelaw.wording import amount, counted
 
@@ -31,6 +32,9 @@ def show(task: Task, configs: Sequence[DictConfig], device: str) -> list[JobRetu
         UserError: for the first configuration that is wrong. What is still to be prepared is a note below the table.
     """
     missing: NotPrepared | None = None
+    for config in configs:
+        if device != "this" and config.get("accelerator") == "auto":
+            set_values(config, {"accelerator": "gpu"})  # all rated devices are
     estimated = task.estimate(configs) if isinstance(task, Prices) else None
     try:
         jobs = task.plan(configs)

@@ -218,6 +218,7 @@ class _Search:
             view.refused(" ".join(lines(ticket.values)), str(error))
             line.fail(ticket, str(error))
             return
+        set_values(config, job.settings)
         line.running += 1
         double = job.identity in self.asked
         self.asked.setdefault(job.identity, []).append((line, ticket))

@@ -56,6 +56,8 @@ def launch(task: Task, configs: Sequence[DictConfig], site: SlurmSettings) -> li
     """
     need("sbatch", "srun", "scontrol", "squeue")
     _check(site)
+    for config in configs:
+        _choose_device(config, site)
     jobs = task.plan(configs)
     root = Path(str(configs[0].outputs_dir)) / "slurm"
     sweep = _Sweep(task, {}, {}, {}, site, root)
@@ -100,6 +102,14 @@ def _check(site: SlurmSettings) -> None:
             "hydra.launcher.stop_on_failure=true: only a launcher that stays can cancel the others; give "
             "hydra.launcher.wait=true as well, or hydra.launcher.stop_on_failure=false"
         )
+
+
+def _choose_device(config: DictConfig, site: SlurmSettings) -> None:
+    """A cell that is given GPUs trains on them: its plan must not depend on those of the machine where it is made."""
+    if config.get("accelerator") == "auto":
+        own = config.resources.gpus_per_node
+        if site.gpus_per_node if own is None else own:
+            set_values(config, {"accelerator": "gpu"})
 
 
 def _to_submit(sweep: _Sweep, reports: Mapping[str, Report]) -> list[str]:
@@ -197,7 +207,8 @@ def _prepare(sweep: _Sweep, identity: str, shared: Mapping[str, Any]) -> None:
     """Put into a cell's configuration what all share, and where it runs."""
     config, resources = sweep.works[identity].config, sweep.resources[identity]
     place = {"num_nodes": resources.nodes, "devices": resources.tasks_per_node}
-    set_values(config, {**shared, **{key: value for key, value in place.items() if key in config}})
+    decided = sweep.jobs[identity].settings
+    set_values(config, {**shared, **decided, **{key: value for key, value in place.items() if key in config}})
 
 
 def _hand_over(sweep: _Sweep, array: Array, limit: int) -> str:
