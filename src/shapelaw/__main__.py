@@ -2,7 +2,8 @@
 
 import sys
 
-from shapelaw.verbs.replay import main
+from shapelaw.verbs import migrate, replay
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    words = sys.argv[1:]
+    sys.exit(migrate.main(words[1:]) if words[:1] == ["migrate"] else replay.main(words))

@@ -97,9 +97,16 @@ def identity_of(fingerprint: Mapping[str, Any], version: int = IDENTITY_VERSION)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def write_fingerprint(folder: Path, fingerprint: Mapping[str, Any]) -> None:
-    """Write into a run's folder what its name is the hash of."""
-    write_text(folder / FILE, yaml.safe_dump({"version": IDENTITY_VERSION, **fingerprint}, sort_keys=False))
+def write_fingerprint(folder: Path, fingerprint: Mapping[str, Any], former: str | None = None) -> None:
+    """Write into a run's folder what its name is the hash of.
+
+    Args:
+        folder: of the run.
+        fingerprint: of the run.
+        former: the identity that an earlier version of shapelaw gave it.
+    """
+    content = {"version": IDENTITY_VERSION, **({"former": former} if former else {}), **fingerprint}
+    write_text(folder / FILE, yaml.safe_dump(content, sort_keys=False))
 
 
 def computed_precision(config: TrainConfig) -> Precision:

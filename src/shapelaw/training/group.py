@@ -12,7 +12,6 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.pytorch.strategies import DDPStrategy
 
 from shapelaw.config import TrainConfig
-from shapelaw.devices import check_devices
 from shapelaw.parallel.layout import Layout, layout_of
 from shapelaw.parallel.placement import Placement, place
 
@@ -38,11 +37,7 @@ def environment_of(config: TrainConfig) -> ClusterEnvironment:
 
 
 def join(config: TrainConfig) -> Placement:
-    """The run's layout in this process, its process group joined.
-
-    Raises:
-        UserError: if the node that the run came to lacks the GPUs that it asks for.
-    """
+    """The run's layout in this process, its process group joined."""
     layout, environment = layout_of(config.parallel, world_of(config)), environment_of(config)
     device = _device(config, environment.local_rank())
     if layout.world > 1:
@@ -71,9 +66,8 @@ class Placed(DDPStrategy):
 
 
 def _device(config: TrainConfig, local_rank: int) -> torch.device:
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    check_devices(config.accelerator, config.devices, there)  # no plan knows the node that a cluster chooses
-    return torch.device("cuda", local_rank) if config.accelerator != "cpu" and there else torch.device("cpu")
+    gpu = config.accelerator != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda", local_rank) if gpu else torch.device("cpu")
 
 
 def _join_group(layout: Layout, environment: ClusterEnvironment, device: torch.device) -> None:

@@ -40,6 +40,7 @@ from shapelaw.tracking_views import training
 from shapelaw.training.corpora import Corpora, Library
 from shapelaw.training.cost import check_machine, cost_of, device_hours, flops_of
 from shapelaw.training.processes import launch, starts_processes
+from shapelaw.verbs.migrate import take_over
 
 log = logging.getLogger(__name__)
 Show = Callable[[State], None]
@@ -89,7 +90,8 @@ class TrainTask:
             return _train(planned, show)
 
     def plan(self, configs: Sequence[DictConfig]) -> list[Job]:
-        """Check every cell: values, corpus."""
+        """Check every cell: values, corpus. Runs of an earlier version are renamed first, so that they are found."""
+        take_over(Path(str(configs[0].outputs_dir)).absolute())
         runs = [_located(to_dataclass(config), self.library, check=True) for config in configs]
         for run in runs:
             _check(run)
@@ -243,6 +245,10 @@ def _located(config: TrainConfig, library: Library, check: bool = False) -> _Pla
 
 def _train(run: _Planned, show: Show) -> float:
     """Train a run in this process, or in several where it asks for them and nobody has started them yet."""
+    import torch
+
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    check_devices(run.config.accelerator, run.config.devices, there)  # no plan knows the node that a cluster chooses
     tags = _tags(run.config, run.corpora)
     if starts_processes(run.config):
         return launch(run.config, run.cell, run.corpora, tags, show)
