@@ -22,11 +22,13 @@ from pathlib import Path
 import torch
 from hydra import compose, initialize_config_dir
 
-from shapelaw.cell import cell_of, corpus_folder
+from shapelaw.cell import cell_of
 from shapelaw.config import TrainConfig, to_dataclass
-from shapelaw.data import load_corpus
 from shapelaw.tracking import open_store
-from shapelaw.training import callbacks, run
+from shapelaw.training.corpora import Library
+from shapelaw.training.hooks import Hooks
+from shapelaw.training.module import CellModule
+from shapelaw.training.run import train
 from shapelaw.verbs.doors import store_schemas
 from shapelaw.verbs.main import set_environment
 
@@ -36,28 +38,28 @@ ROUNDS = 3
 
 def seconds_of_steps(config: TrainConfig) -> tuple[float, float]:
     """(seconds between two steps, seconds inside one) of one run, on average."""
-    corpus = load_corpus(corpus_folder(config))
-    cell = cell_of(config, corpus.manifest.corpus_hash)
+    corpora = Library().of(config)
+    cell = cell_of(config, corpora.hash)
     inside: list[float] = []
     marks: list[float] = []
-    step = run.CellModule.training_step
-    between = callbacks.Between.on_train_batch_end
+    step = CellModule.training_step
+    between = Hooks.on_train_batch_end
 
-    def timed(module: run.CellModule, batch: torch.Tensor, index: int) -> None:
+    def timed(module: CellModule, batch: torch.Tensor, index: int) -> None:
         start = time.perf_counter()
         step(module, batch, index)
         inside.append(time.perf_counter() - start)
 
-    def watched(self: callbacks.Between, *arguments: object) -> None:
+    def watched(self: Hooks, *arguments: object) -> None:
         start = time.perf_counter()
         between(self, *arguments)  # type: ignore[arg-type]
         marks.append(time.perf_counter() - start)
 
-    run.CellModule.training_step, callbacks.Between.on_train_batch_end = timed, watched  # type: ignore[method-assign]
+    CellModule.training_step, Hooks.on_train_batch_end = timed, watched  # type: ignore[method-assign]
     try:
-        run.run(config, cell, {}, lambda state: None)
+        train(config, cell, corpora, {}, lambda state: None)
     finally:
-        run.CellModule.training_step, callbacks.Between.on_train_batch_end = step, between  # type: ignore[method-assign]
+        CellModule.training_step, Hooks.on_train_batch_end = step, between  # type: ignore[method-assign]
     return statistics.mean(marks[:-1]), statistics.mean(
         inside
     )  # the last step is followed by a validation and a checkpoint, whatever is asked
@@ -89,19 +91,19 @@ def seconds_of_run(number: int, *overrides: str) -> tuple[float, float]:
         composed = compose("train", [*never, f"outputs_dir={folder}", f"seed={number}", *overrides])
         composed.data_dir = str(ROOT / "outputs" / "corpora")
         config: TrainConfig = to_dataclass(composed)
-        corpus = load_corpus(corpus_folder(config))
+        corpora = Library().of(config)
         marks: list[tuple[float, float]] = []
-        between = callbacks.Between.on_train_batch_end
+        between = Hooks.on_train_batch_end
 
-        def watched(self: callbacks.Between, *arguments: object) -> None:
+        def watched(self: Hooks, *arguments: object) -> None:
             marks.append((time.process_time(), time.perf_counter()))
             between(self, *arguments)  # type: ignore[arg-type]
 
-        callbacks.Between.on_train_batch_end = watched  # type: ignore[method-assign]
+        Hooks.on_train_batch_end = watched  # type: ignore[method-assign]
         try:
-            run.run(config, cell_of(config, corpus.manifest.corpus_hash), {}, lambda state: None)
+            train(config, cell_of(config, corpora.hash), corpora, {}, lambda state: None)
         finally:
-            callbacks.Between.on_train_batch_end = between  # type: ignore[method-assign]
+            Hooks.on_train_batch_end = between  # type: ignore[method-assign]
         steps = len(marks) - 1
         return (marks[-1][0] - marks[0][0]) / steps, (marks[-1][1] - marks[0][1]) / steps
 

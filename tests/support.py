@@ -30,11 +30,17 @@ def prepared(composed: Compose, *overrides: str) -> tuple[TrainConfig, Cell]:
 
 def train(composed: Compose, *overrides: str, show: Callable[[State], None] = lambda state: None) -> Cell:
     """Trains a cell in this process."""
-    from shapelaw.training.run import run
-
     config, cell = prepared(composed, *overrides)
-    run(config, cell, {}, show)
+    train_cell(config, cell, show)
     return cell
+
+
+def train_cell(config: TrainConfig, cell: Cell, show: Callable[[State], None] = lambda state: None) -> None:
+    """Trains a cell in this process, on corpora that are opened and checked as its plan does."""
+    from shapelaw.training.corpora import Library
+    from shapelaw.training.run import train
+
+    train(config, cell, Library().of(config, check=True), {}, show)
 
 
 PUBLISHED = {

@@ -19,9 +19,8 @@ from shapelaw.data.tokenizers import BytesTokenizer
 from shapelaw.errors import UserError
 from shapelaw.model.transformer import ModelSpec, Transformer
 from shapelaw.training.checkpoint import load_weights
-from shapelaw.training.run import run
 from shapelaw.verbs.export import export
-from support import Compose
+from support import Compose, train_cell
 
 TEXT = "def f(x):\n\treturn 'é 漢字 🙂 Ā'  # 1 < 2\n"
 
@@ -29,7 +28,7 @@ TEXT = "def f(x):\n\treturn 'é 漢字 🙂 Ā'  # 1 < 2\n"
 def trained(composed: Compose, *overrides: str) -> Cell:
     config: TrainConfig = to_dataclass(composed("accelerator=cpu", *overrides))
     cell = cell_of(config, load_corpus(corpus_folder(config)).manifest.corpus_hash)
-    run(config, cell, {}, lambda state: None)
+    train_cell(config, cell)
     return cell
 
 

@@ -1,18 +1,11 @@
-"""A cell: one run of a sweep. Its identity is the hash of its scientific configuration; everything keys on it.
-
-Two configurations that differ only in machine, launcher, logging or paths are the same cell: the same folder, the same
-MLflow run, trained once.
-"""
+"""A cell: one run of a sweep, planned. Its identity is the hash of its fingerprint; everything keys on it."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from shapelaw.cell_state import Status, read_state
 from shapelaw.config import (
@@ -21,7 +14,6 @@ from shapelaw.config import (
     Rounding,
     ScheduleConfig,
     ScheduleKind,
-    SpikePolicy,
     TrainConfig,
     check_values,
     corpus_dir,
@@ -30,6 +22,7 @@ from shapelaw.config import (
     whole,
 )
 from shapelaw.errors import UserError
+from shapelaw.fingerprint import Fingerprint, fingerprint_of, identity_of
 from shapelaw.lr_rules import DepthPatch, lr_eff
 from shapelaw.schedule import (
     Constant,
@@ -43,9 +36,6 @@ from shapelaw.schedule import (
 )
 from shapelaw.shapes import Shape, check_heads
 from shapelaw.wording import distinctions
-
-IDENTITY_VERSION = 1
-"""Raised when the meaning of a scientific configuration changes, so that old runs are not taken for new ones."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +53,7 @@ class Cell:
         validate_every_steps, checkpoint_every_steps: cadences.
         lr_eff: peak rate.
         schedule: course of the rate over the tokens of the hot run.
-        science: the scientific configuration, as hashed.
+        fingerprint: all that decides its result.
         folder: where its state, checkpoints and log lie.
         parent: identity of the cell that a cooldown continues.
     """
@@ -79,14 +69,14 @@ class Cell:
     checkpoint_every_steps: int
     lr_eff: float
     schedule: Schedule
-    science: dict[str, Any]
+    fingerprint: Fingerprint
     folder: Path
     parent: str | None = None
 
     @property
     def identity(self) -> str:
-        """Twelve hexadecimal digits of the SHA-256 of the scientific configuration."""
-        return identity_of(self.science)
+        """Twelve hexadecimal digits of the SHA-256 of its fingerprint."""
+        return identity_of(self.fingerprint)
 
     @property
     def batch_tokens(self) -> int:
@@ -102,7 +92,7 @@ class Cell:
     def label(self) -> str:
         """Short name for people: shape, rate, branch."""
         cooldown = f" cooldown@{self.first_step * self.batch_tokens:.3g}" if self.parent else ""
-        return f"{self.shape.name} lr_base={self.science['rate']['lr_base']:g}{cooldown}"
+        return f"{self.shape.name} lr_base={self.fingerprint['rate']['lr_base']:g}{cooldown}"
 
     @property
     def cooldown(self) -> Cooldown | None:
@@ -131,16 +121,10 @@ class Cell:
         return step % self.checkpoint_every_steps == 0 or step == self.last_step
 
 
-def identity_of(science: dict[str, Any]) -> str:
-    """Hash of a scientific configuration: canonical JSON, SHA-256, twelve hexadecimal digits."""
-    text = json.dumps({"version": IDENTITY_VERSION, **science}, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
 def labels_of(cells: Sequence[Cell]) -> list[str]:
     """Short names of a sweep's cells; where several share one, with the settings that tell them apart."""
     labels = [cell.label for cell in cells]
-    apart = distinctions(labels, [cell.identity for cell in cells], [cell.science for cell in cells])
+    apart = distinctions(labels, [cell.identity for cell in cells], [cell.fingerprint for cell in cells])
     return [" ".join([label, *words]) for label, words in zip(labels, apart, strict=True)]
 
 
@@ -159,7 +143,7 @@ def cell_of(config: TrainConfig, corpus_hash: str) -> Cell:
             f"batch_tokens={batch}: allowed are multiples of seq_len={config.seq_len}; "
             f"the nearest are {_multiples_around(batch, config.seq_len)}"
         )
-    steps = _steps(config, batch)
+    steps, batch_factor = _steps(config, batch), lr_batch_factor(config, batch)
     hot = Cell(
         suite=config.suite.name,
         shape=shape,
@@ -171,14 +155,14 @@ def cell_of(config: TrainConfig, corpus_hash: str) -> Cell:
         validate_every_steps=_cadence("validation.every_tokens", config.validation.every_tokens, batch),
         checkpoint_every_steps=_cadence("checkpoint.every_tokens", config.checkpoint.every_tokens, batch),
         lr_eff=lr_eff(
-            config.lr_base * lr_batch_factor(config, batch),
+            config.lr_base * batch_factor,
             shape,
             config.lr_rule.name.value,
             config.suite.width_unit,
             depth_patch(config.lr_rule),
         ),
         schedule=_schedule(config.schedule, steps * batch),
-        science=_science(config, corpus_hash, batch, steps),
+        fingerprint=fingerprint_of(config, corpus_hash, batch, steps, batch_factor),
         folder=Path(),
     )
     cell = hot if config.cooldown.fraction == 0 else _branch(config, hot)
@@ -278,8 +262,8 @@ def _branch(config: TrainConfig, hot: Cell) -> Cell:
             f"{asked}: a branch of {fraction:g} of {first} steps has no step; branch later or give a larger cooldown.fraction"
         )
     cooldown = {"from_step": first, "fraction": fraction, "parent": hot.identity}
-    science = {**hot.science, "cooldown": cooldown}
-    return replace(hot, first_step=first, last_step=last, science=science, parent=hot.identity)
+    fingerprint = {**hot.fingerprint, "cooldown": cooldown}
+    return replace(hot, first_step=first, last_step=last, fingerprint=fingerprint, parent=hot.identity)
 
 
 def _branch_step(config: TrainConfig, hot: Cell) -> int:
@@ -295,44 +279,6 @@ def _branch_step(config: TrainConfig, hot: Cell) -> int:
             f"the run has them at {have} tokens"
         )
     return step
-
-
-def _science(config: TrainConfig, corpus_hash: str, batch_tokens: int, steps: int) -> dict[str, Any]:
-    """What decides the result of a run, and nothing else."""
-    rule = asdict(config.lr_rule)
-    factor = lr_batch_factor(config, batch_tokens)
-    rolls_back = config.spikes.policy is SpikePolicy.rollback
-    scaled = {} if factor == 1 else {"batch_factor": factor}  # absent elsewhere, so that older identities stay
-    return {
-        "shape": {"width": config.shape.width, "depth": config.shape.depth, "head_size": config.suite.head_size},
-        "vocab_size": config.tokenizer.vocab_size,
-        "seq_len": config.seq_len,
-        "corpus": corpus_hash,
-        "batch_tokens": batch_tokens,
-        "steps": steps,
-        "rate": {
-            "lr_base": config.lr_base,
-            "width_unit": config.suite.width_unit,
-            **rule,
-            "name": rule["name"].value,
-            **scaled,
-        },
-        "schedule": {**asdict(config.schedule), "kind": config.schedule.kind.value},
-        "cooldown": None,
-        "optim": asdict(config.optim),
-        "precision": config.precision.value,
-        "seed": config.seed,
-        "order_seed": config.order_seed,
-        "validation_tokens": config.validation.tokens,
-        **({"further_validation": dict(config.validation.further)} if config.validation.further else {}),
-        **({"spikes": _spikes_science(config)} if rolls_back else {}),  # the other policies change no value
-    }
-
-
-def _spikes_science(config: TrainConfig) -> dict[str, Any]:
-    """The rule of rollbacks, and the cadences of what they look at and go back to."""
-    cadences = {"validation": config.validation.every_tokens, "checkpoint": config.checkpoint.every_tokens}
-    return {**asdict(config.spikes), "policy": config.spikes.policy.value, "every_tokens": cadences}
 
 
 def _steps(config: TrainConfig, batch_tokens: int) -> int:

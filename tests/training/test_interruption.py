@@ -21,9 +21,8 @@ from shapelaw.config import TrainConfig, to_dataclass
 from shapelaw.data import load_corpus
 from shapelaw.model import Transformer
 from shapelaw.training import checkpoint
-from shapelaw.training.callbacks import Interrupted
-from shapelaw.training.run import run
-from support import Compose
+from shapelaw.training.hooks import Interrupted
+from support import Compose, train_cell
 
 FOUR = "micro_batch_sequences=2"  # of 8 sequences a step
 LAST = 20
@@ -44,7 +43,7 @@ class Train:
 
     def __call__(self, name: str, *overrides: str) -> Cell:
         config, cell = self.prepared(name, *overrides)
-        run(config, cell, {}, lambda state: None)
+        train_cell(config, cell)
         return cell
 
 

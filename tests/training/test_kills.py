@@ -19,7 +19,7 @@ from shapelaw.config import TrainConfig, to_dataclass
 from shapelaw.data import BytesChoice, TextSource, load_corpus, prepare
 from shapelaw.tracking import deliver_left, open_store
 from shapelaw.tracking.journal import JOURNAL
-from support import Compose
+from support import Compose, train_cell
 from tracked import Row, journaled, stored
 
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -33,7 +33,8 @@ SPIKE = (*PLAIN, "spikes=rollback", "spikes.every_steps=5")
 
 def _train(config: TrainConfig, cell: Cell, kill_at: int | None, delay: float, spike: bool) -> None:
     """Body of a process; with kill_at, it ends by SIGKILL soon after the journal has grown to so many bytes."""
-    from shapelaw.training import run, spikes
+    from shapelaw.training import spikes
+    from shapelaw.training.module import CellModule
 
     def kill() -> None:
         journal = cell.folder / JOURNAL
@@ -45,18 +46,18 @@ def _train(config: TrainConfig, cell: Cell, kill_at: int | None, delay: float, s
     if kill_at is not None:
         threading.Thread(target=kill, daemon=True).start()
     if spike:
-        real = run.CellModule.training_step
+        real = CellModule.training_step
         spikes.LEAST_SCALE = 1e-3
 
-        def poisoned(module: run.CellModule, batch: object, index: int) -> None:
+        def poisoned(module: CellModule, batch: object, index: int) -> None:
             """Batches 90 to 94 of the order are poison; the rollback leaves them out."""
             real(module, batch, index)  # type: ignore[arg-type]
             if module.progress.step in range(91, 96) and not module.progress.rollbacks:
                 loss, norm = module.recent[-1]
                 module.recent[-1] = (loss + 50.0, norm)
 
-        run.CellModule.training_step = poisoned  # type: ignore[method-assign]
-    run.run(config, cell, {}, lambda state: None)
+        CellModule.training_step = poisoned  # type: ignore[method-assign]
+    train_cell(config, cell)
 
 
 def process(

@@ -19,8 +19,8 @@ from shapelaw.data.torch_batches import TokenBatches
 from shapelaw.errors import UserError
 from shapelaw.model import kernels, loss
 from shapelaw.training.agreement import Agreement
-from shapelaw.training.callbacks import Between
 from shapelaw.training.compiling import compiles
+from shapelaw.training.hooks import Hooks
 from shapelaw.training.module import CellModule
 from support import Compose, train
 
@@ -57,9 +57,9 @@ def test_steps_read_nothing(composed: Compose, monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.parametrize("looks", [False, True])
 def test_between_steps_nothing_is_read(composed: Compose, monkeypatch: pytest.MonkeyPatch, looks: bool) -> None:
     """But where something is recorded or the watch looks; there the counter counts."""
-    reads, between, steps = Reads(), Between.on_train_batch_end, []
+    reads, between, steps = Reads(), Hooks.on_train_batch_end, []
 
-    def counted(self: Between, trainer: Any, module: CellModule, *rest: Any) -> None:
+    def counted(self: Hooks, trainer: Any, module: CellModule, *rest: Any) -> None:
         step = module.progress.step
         if (step % 5 == 0 or self.watch.looks_at(step)) != looks:
             between(self, trainer, module, *rest)
@@ -68,7 +68,7 @@ def test_between_steps_nothing_is_read(composed: Compose, monkeypatch: pytest.Mo
         with reads:
             between(self, trainer, module, *rest)
 
-    monkeypatch.setattr(Between, "on_train_batch_end", counted)
+    monkeypatch.setattr(Hooks, "on_train_batch_end", counted)
     train(composed, "tracker.log_every_steps=5", "spikes.every_steps=10")
     assert len(steps) > 5
     assert (reads.count > 0) == looks

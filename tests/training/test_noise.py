@@ -21,9 +21,9 @@ from shapelaw.model import InitSpec, ModelSpec, Transformer
 from shapelaw.model.initialisation import initial_weight
 from shapelaw.shapes import Shape
 from shapelaw.tracking import NOISE_GRAD_SQ, NOISE_SCALE, NOISE_TRACE, NoTracker
-from shapelaw.training import run as running
+from shapelaw.training import run
 from shapelaw.training.noise import MicroNorms, Moments, RunningMoments, moments
-from support import Compose, Script
+from support import Compose, Script, train_cell
 
 
 def expected_sq(grad_sq: float, trace: float, batch: float) -> float:
@@ -166,13 +166,13 @@ class Recorder(NoTracker):
 def test_training_does_not_notice(composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights, moments and losses of a run are the same to the last bit with the noise scale and without."""
     recorders: list[Recorder] = []
-    monkeypatch.setattr(running, "_tracker", lambda *_: recorders.append(Recorder()) or recorders[-1])
+    monkeypatch.setattr(run, "tracker_of", lambda *_: recorders.append(Recorder()) or recorders[-1])
     cells = []
     for option in ("noise.every_steps=0", "noise.every_steps=2"):
         overrides = ("accelerator=cpu", "micro_batch_sequences=2", option, f"outputs_dir={tmp_path}/{len(cells)}")
         config: TrainConfig = to_dataclass(composed(*overrides))
         cells.append(cell_of(config, load_corpus(corpus_folder(config)).manifest.corpus_hash))
-        running.run(config, cells[-1], {}, lambda state: None)
+        train_cell(config, cells[-1])
     assert cells[0].identity == cells[1].identity
     for file in ("model.safetensors", "optimizer.safetensors"):
         without, with_ = (load_file(checkpoint_path(cell.folder, 20) / file) for cell in cells)

@@ -17,10 +17,10 @@ from shapelaw.config import TrainConfig, to_dataclass
 from shapelaw.data import load_corpus
 from shapelaw.errors import UserError
 from shapelaw.tracking import read_runs
-from shapelaw.training import checkpoint, run
+from shapelaw.training import checkpoint, run, starting
 from shapelaw.training.rollback import ROLLBACKS, read_rollbacks
 from shapelaw.training.spikes import Verdict
-from support import Compose
+from support import Compose, train_cell
 from tracked import journaled
 
 NO_NUMBER = ("lr_base=1e30", "optim.clip_norm=0")
@@ -39,7 +39,7 @@ def prepared(composed: Compose, *overrides: str) -> tuple[TrainConfig, Cell]:
 
 def train(composed: Compose, *overrides: str, show: Callable[[State], None] = lambda state: None) -> Cell:
     config, cell = prepared(composed, *overrides)
-    run.run(config, cell, {}, show)
+    train_cell(config, cell, show)
     return cell
 
 
@@ -134,13 +134,14 @@ def test_a_rollback_that_is_interrupted_is_finished(
     whole = train(composed, *ROLLS_BACK, *tracked(tmp_path))
     other = (f"outputs_dir={tmp_path}/other", *tracked(tmp_path / "elsewhere"))
     targets = {
-        "before": "roll_back",
-        "decided": "_tell_rollbacks",
-        "told": "_module",
-        "discarded": "discard_undone",
-        "loaded": "batch_of",
+        "before": (run, "roll_back"),
+        "decided": (run.Run, "_tell_rollbacks"),
+        "told": (run, "module_of"),
+        "discarded": (starting, "discard_undone"),
+        "loaded": (run, "batch_of"),
     }
-    real = getattr(run, targets[place])
+    owner, name = targets[place]
+    real = getattr(owner, name)
 
     def cut(*arguments: object, **options: object) -> object:
         decided = any((tmp_path / "other").rglob(ROLLBACKS))
@@ -152,7 +153,7 @@ def test_a_rollback_that_is_interrupted_is_finished(
         return done
 
     with monkeypatch.context() as patched:
-        patched.setattr(run, targets[place], cut)
+        patched.setattr(owner, name, cut)
         with pytest.raises(Killed):
             train(composed, *ROLLS_BACK, *other)
     cell = train(composed, *ROLLS_BACK, *other)

@@ -18,9 +18,9 @@ from shapelaw.cell_state import State, Status, read_state
 from shapelaw.errors import UserError
 from shapelaw.parallel.layout import layout_of
 from shapelaw.parallel.placement import place
-from shapelaw.training import callbacks, checkpoint
-from shapelaw.training import run as running
-from shapelaw.training.callbacks import Interrupted
+from shapelaw.training import checkpoint, reporting
+from shapelaw.training.hooks import Interrupted
+from shapelaw.training.starting import module_of
 from shapelaw.verbs.train import TrainTask
 from support import Compose, prepared, train
 
@@ -57,7 +57,7 @@ def test_what_is_continued_lies_where_the_run_computes(composed: Compose) -> Non
     """Weights, moments and step numbers, where the optimiser's kernel looks for them; torch's meta device stands for a GPU."""
     config, _ = prepared(composed)
     cell = train(composed)
-    module = running._module(config, cell, place(layout_of(config.parallel, 1), 0, torch.device("meta")))
+    module = module_of(config, cell, place(layout_of(config.parallel, 1), 0, torch.device("meta")))
     held = [value for state in module.optimizer.state.values() for value in state.values()]
     weights = list(module.model.parameters())
     assert module.progress.step == 20
@@ -78,7 +78,7 @@ def test_a_stopped_run_keeps_a_checkpoint(composed: Compose, number: int) -> Non
 @pytest.mark.parametrize("stop", [1, 5, 8, 14])
 def test_resuming_is_exact(composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int) -> None:
     """Stopped after any step and continued: weights, optimiser and losses equal an uninterrupted run's to the last bit."""
-    monkeypatch.setattr(callbacks, "REPORT_SECONDS", 0.0)  # so that every step is shown
+    monkeypatch.setattr(reporting, "REPORT_SECONDS", 0.0)  # so that every step is shown
     whole = train(composed)
     other = (f"outputs_dir={tmp_path}/other",)
     with pytest.raises(Interrupted):

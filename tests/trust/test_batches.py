@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from planted import ROLLS_BACK, SPIKES, fingerprint, plant
-from shapelaw.training import run
+from shapelaw.training.module import CellModule
 from shapelaw.training.rollback import read_rollbacks
 from support import Compose, train
 
@@ -20,13 +20,13 @@ Seen = list[tuple[int, str]]
 def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     """The batches of all runs of a test, as they come to the step."""
     found: Seen = []
-    step: Callable[..., None] = run.CellModule.training_step
+    step: Callable[..., None] = CellModule.training_step
 
-    def watched(module: run.CellModule, batch: torch.Tensor, index: int) -> None:
+    def watched(module: CellModule, batch: torch.Tensor, index: int) -> None:
         found.append((module.progress.step, fingerprint(batch)))
         step(module, batch, index)
 
-    monkeypatch.setattr(run.CellModule, "training_step", watched)
+    monkeypatch.setattr(CellModule, "training_step", watched)
     return found
 
 

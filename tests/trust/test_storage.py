@@ -16,8 +16,7 @@ import pytest
 
 from shapelaw.cell import checkpoint_steps
 from shapelaw.cell_state import Status, read_state
-from shapelaw.errors import UserError
-from shapelaw.training.callbacks import Interrupted
+from shapelaw.errors import Interrupted, UserError
 from shapelaw.verbs.messages import explain
 from support import ROOT, Compose, Script, SmallDisk, Sweep
 from training.test_run import prepared, stop_at, train

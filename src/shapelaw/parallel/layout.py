@@ -88,11 +88,6 @@ def check_degrees(config: ParallelConfig, shape: Shape, vocab_size: int) -> None
         _check_package()
 
 
-def check_tasks(config: ParallelConfig, shape: Shape, vocab_size: int, batch_sequences: int, tasks: int) -> None:
-    """What a cluster's launcher asks of a job with so many processes; raises UserError as `check_layout` does."""
-    check_layout(layout_of(config, tasks), shape, vocab_size, batch_sequences)
-
-
 def check_layout(layout: Layout, shape: Shape, vocab_size: int, batch_sequences: int) -> None:
     """Refuse a layout that does not divide the model or the batch, or whose package is missing.
 

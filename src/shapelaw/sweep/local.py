@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.types import HydraContext
@@ -68,7 +68,14 @@ def launch(context: HydraContext, task: Task, cells: Cells, workers: int, stop_o
         if not job.done:
             check_writable(job.folder)
     shared = task.begin(cells, jobs)
-    pool = Pool(context, task, lambda index: with_values(cells.job(index), shared), jobs, slots, stop_on_failure)
+    pool = Pool(
+        context,
+        task,
+        lambda index: with_values(cells.job(index), {**shared, **jobs[index].settings}),
+        jobs,
+        slots,
+        stop_on_failure,
+    )
     with View(task.noun, jobs) as view:
         results = pool.run(view)
     failed = [job.identity for job, result in zip(jobs, results, strict=True) if result.status is JobStatus.FAILED]
@@ -85,6 +92,39 @@ def with_values(config: DictConfig, values: Mapping[str, Any]) -> DictConfig:
     for key, value in values.items():
         OmegaConf.update(config, key, value)
     return config
+
+
+@dataclass(frozen=True)
+class Adjusted(Sequence[DictConfig]):
+    """Configurations in which some values are set whenever one is asked for: they are composed anew every time.
+
+    Args:
+        configs: of the cells.
+        values_of: the values of a configuration, by their dotted keys.
+    """
+
+    configs: Sequence[DictConfig]
+    values_of: Callable[[DictConfig], Mapping[str, Any]]
+
+    def __len__(self) -> int:
+        return len(self.configs)
+
+    @overload
+    def __getitem__(self, index: int) -> DictConfig: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[DictConfig]: ...
+
+    def __getitem__(self, index: int | slice) -> DictConfig | list[DictConfig]:
+        if isinstance(index, slice):
+            return [with_values(config, self.values_of(config)) for config in self.configs[index]]
+        config = self.configs[index]
+        return with_values(config, self.values_of(config))
+
+
+def on_gpus(config: DictConfig, has_gpus: bool) -> dict[str, str]:
+    """What makes a cell that is given GPUs train on them: its plan must not depend on the machine where it is made."""
+    return {"accelerator": "gpu"} if has_gpus and config.get("accelerator") == "auto" else {}
 
 
 class Pool:

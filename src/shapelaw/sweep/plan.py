@@ -15,6 +15,7 @@ from shapelaw.cell_state import read_state
 from shapelaw.errors import NotPrepared
 from shapelaw.sweep import records
 from shapelaw.sweep.accounting import Report, Standing, judge, survey
+from shapelaw.sweep.local import Adjusted, on_gpus
 from shapelaw.sweep.task import Job, Prices, Task
 from shapelaw.wording import amount, counted
 
@@ -31,6 +32,8 @@ def show(task: Task, configs: Sequence[DictConfig], device: str) -> list[JobRetu
         UserError: for the first configuration that is wrong. What is still to be prepared is a note below the table.
     """
     missing: NotPrepared | None = None
+    if device != "this":
+        configs = Adjusted(configs, lambda config: on_gpus(config, True))  # all rated devices are GPUs
     try:
         jobs = task.plan(configs)
     except NotPrepared as error:

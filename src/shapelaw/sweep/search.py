@@ -230,7 +230,7 @@ class _Search:
         double = job.identity in self.asked
         self.asked.setdefault(job.identity, []).append((line, ticket))
         if not double:
-            self.pool.put(with_values(composer.job(number, overrides), values), job)
+            self.pool.put(with_values(composer.job(number, overrides), {**values, **job.settings}), job)
             view.started(job)
 
     def _tell(self, view: View, job: Job, result: JobReturn) -> None:

@@ -48,7 +48,7 @@ class Sweep:
         config, resources = self.configs[self.places[job.identity]], self.resources[job.identity]
         OmegaConf.resolve(config)
         devices = {"num_nodes": resources.nodes, "devices": resources.tasks_per_node}
-        values = {**shared, **{key: value for key, value in devices.items() if key in config}}
+        values = {**shared, **job.settings, **{key: value for key, value in devices.items() if key in config}}
         return Work(self.task, with_values(config, values), job.folder.absolute())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -40,6 +40,7 @@ class Job:
         splits: sequences of its batch, which its tasks share out; 0 if it cannot be split at all.
         check_tasks: raises a UserError if it cannot be shared out over so many tasks.
         wants: what it asks of a cluster.
+        settings: what the plan decided, by dotted keys; to be set in its configuration before it runs.
     """
 
     identity: str
@@ -56,6 +57,7 @@ class Job:
     splits: int = 0
     check_tasks: Callable[[int], None] | None = None
     wants: Wants = Wants()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def sweep_identity(jobs: Sequence[Job]) -> str:

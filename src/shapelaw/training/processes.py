@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -28,6 +28,7 @@ from shapelaw.cell_state import State, Status, read_state, write_state
 from shapelaw.config import TrainConfig
 from shapelaw.errors import Interrupted, UserError, WorkFailed
 from shapelaw.files import read_json, write_json
+from shapelaw.training.corpora import Corpora
 
 GRACE_SECONDS = 5.0
 """How long the others may take to say what they saw once one has failed, before they are ended."""
@@ -49,13 +50,16 @@ class _Failure:
     kind: str
 
 
-def starts_processes(world: int) -> bool:
-    """Whether this process is to start those of a run: nobody else has."""
+def starts_processes(config: TrainConfig) -> bool:
+    """Whether whoever takes up a run has to start its processes: there are several, and nobody else has."""
+    world = config.devices * config.num_nodes
     return world > 1 and "RANK" not in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) < 2
 
 
-def launch(config: TrainConfig, cell: Cell, tags: dict[str, str], show: Callable[[State], None]) -> float:
-    """Train a cell in processes of their own; the last held-out loss, nats per token.
+def launch(
+    config: TrainConfig, cell: Cell, corpora: Corpora, tags: Mapping[str, str], show: Callable[[State], None]
+) -> float:
+    """Train a cell in processes of their own; the last held-out loss, nats per token. A finished one is left as it is.
 
     Raises:
         UserError, Interrupted, RankFailed: the first process's own message; none outlives this call.
@@ -63,7 +67,7 @@ def launch(config: TrainConfig, cell: Cell, tags: dict[str, str], show: Callable
     if config.num_nodes > 1:
         raise UserError(f"num_nodes={config.num_nodes}: several nodes are started by SLURM; give hydra/launcher=slurm")
     with tempfile.TemporaryDirectory() as notes:
-        ranks = _start(config, cell, tags, Path(notes))
+        ranks = _start((config, cell, corpora, dict(tags)), config.devices, Path(notes))
         try:
             with _signals_passed_on(ranks):
                 failures = _watch(ranks, cell, Path(notes), show)
@@ -76,19 +80,20 @@ def launch(config: TrainConfig, cell: Cell, tags: dict[str, str], show: Callable
     return loss
 
 
-def _start(config: TrainConfig, cell: Cell, tags: dict[str, str], notes: Path) -> list[subprocess.Popen[bytes]]:
+def _start(work: tuple[object, ...], count: int, notes: Path) -> list[subprocess.Popen[bytes]]:
+    """Start so many processes, each with the arguments of `shapelaw.training.run.train` but the last."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     ranks = []
-    for rank in range(config.devices):
-        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": config.devices, "MASTER_ADDR": "127.0.0.1"}
+    for rank in range(count):
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1"}
         environment = {**os.environ, **{key: str(value) for key, value in place.items()}, "MASTER_PORT": str(port)}
         command = [sys.executable, "-m", __name__, str(notes / f"{rank}.json")]
         # a session of its own: a Ctrl-C reaches it once, through the launcher
         process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, start_new_session=True)
         assert process.stdin is not None
-        pickle.dump((config, cell, tags), process.stdin)
+        pickle.dump(work, process.stdin)
         process.stdin.flush()
         ranks.append(process)
     return ranks
@@ -165,12 +170,12 @@ def _failed(state: State, reason: str) -> State:
 
 def main(note: Path) -> NoReturn:
     """Body of one process."""
-    config, cell, tags = pickle.load(sys.stdin.buffer)
+    config, cell, corpora, tags = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_stop_with_launcher, daemon=True).start()
-    from shapelaw.training.run import run
+    from shapelaw.training.run import train
 
     try:
-        run(config, cell, tags, _quiet)
+        train(config, cell, corpora, tags, _quiet)
     except BaseException as error:
         stopped = isinstance(error, (Interrupted, KeyboardInterrupt))
         kind = "interrupted" if stopped else "user" if isinstance(error, UserError) else "crash"
@@ -201,11 +206,6 @@ def _stop_with_launcher() -> None:
 
 def _quiet(state: State) -> None:
     """Nothing: the launcher reads the state file."""
-
-
-def world_of(config: TrainConfig) -> int:
-    """Processes of a run."""
-    return config.devices * config.num_nodes
 
 
 if __name__ == "__main__":

@@ -1,288 +1,45 @@
-"""Train one cell from wherever it stands: new, interrupted, or branching from another cell's checkpoint."""
+"""One training run, from wherever it stands to its end: new, interrupted, or branching from another run's checkpoint."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
-from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import OmegaConf
 
-from shapelaw.cell import Cell, corpus_folder, further_folders, parent_checkpoint
-from shapelaw.cell_state import State, Status, lock, read_state, write_state
-from shapelaw.config import AUTO, ParallelKind, Precision, TrainConfig
-from shapelaw.data import Corpus, Loader, ValidationSample, load_corpus, validation
+from shapelaw.cell import Cell
+from shapelaw.cell_state import Status, lock, read_state
+from shapelaw.config import Precision, TrainConfig
+from shapelaw.data import Loader
 from shapelaw.data.torch_batches import TokenBatches
-from shapelaw.devices import check_devices, host_memory
 from shapelaw.errors import Interrupted, UserError
 from shapelaw.files import write_text
-from shapelaw.model import ModelSpec, Transformer
+from shapelaw.fingerprint import write_fingerprint
 from shapelaw.model.cpu_memory import keep_freed_memory
-from shapelaw.model.initialisation import initial_weight
-from shapelaw.optim import build_adamw
-from shapelaw.parallel.layout import check_layout, check_noise, layout_of
-from shapelaw.parallel.placement import Placement, place
+from shapelaw.parallel.placement import Placement
 from shapelaw.tracking import DIVERGED_TAG, PRUNED_TAG, ROLLBACKS, MlflowTracker, NoTracker, Store, Tracker
-from shapelaw.training import checkpoint
-from shapelaw.training.callbacks import Between, Costs, Pruned, running
-from shapelaw.training.checkpoint import Progress
-from shapelaw.training.compiling import PLAIN, compile_step, compiles
-from shapelaw.training.cost import arithmetic, fit_micro_batch, flops_per_token, memory_limit
-from shapelaw.training.module import CellModule
+from shapelaw.training.corpora import Corpora
+from shapelaw.training.cost import flops_per_token
+from shapelaw.training.group import Placed, environment_of, join, leave, rank, wait_for_all, world_of
+from shapelaw.training.hooks import Costs, Hooks, Pruned
 from shapelaw.training.noise import NoiseScale
-from shapelaw.training.processes import launch, starts_processes, world_of
-from shapelaw.training.recipe import adamw_spec, init_spec, model_spec
-from shapelaw.training.rollback import Rollback, batch_of, discard_undone, read_rollbacks, roll_back
+from shapelaw.training.reporting import Report, Show
+from shapelaw.training.rollback import Rollback, batch_of, read_rollbacks, roll_back
 from shapelaw.training.run_info import run_info
 from shapelaw.training.spikes import Verdict
+from shapelaw.training.starting import module_of
 from shapelaw.training.trial import Trial
 from shapelaw.training.watch import Diverged, SpikeSeen, Watch
 
 log = logging.getLogger(__name__)
-
-
-def run(config: TrainConfig, cell: Cell, tags: dict[str, str], show: Callable[[State], None]) -> float:
-    """Train the cell to its end; the last held-out loss, nats per token. A finished cell is left as it is.
-
-    A trial that its search gives up ends early and without an error; its state says so.
-
-    Raises:
-        UserError: for bad input, or when the run diverged.
-        Interrupted: when it was asked to stop; its checkpoint is whole.
-    """
-    check_devices(config.accelerator, config.devices, torch.cuda.device_count() if torch.cuda.is_available() else 0)
-    layout = layout_of(config.parallel, world_of(config))
-    check_layout(layout, cell.shape, cell.vocab_size, cell.batch_sequences)
-    if config.noise.every_steps:
-        check_noise(layout, cell.batch_sequences, config.micro_batch_sequences)
-    if starts_processes(layout.world):
-        return launch(config, cell, tags, show)
-    with lock(cell.folder) if rank() == 0 else contextlib.nullcontext():
-        state = read_state(cell.folder)
-        if state.status is Status.finished:
-            assert state.val_loss is not None
-            return state.val_loss
-        corpus = load_corpus(corpus_folder(config), verify_hashes=config.data.verify.hashes if rank() == 0 else False)
-        if rank() == 0:
-            write_text(cell.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
-        tracker = _tracker(config, cell, tags)
-        tracker.artifact(cell.folder / "config.yaml")
-        if state.status is Status.pruned:
-            tracker.tag({PRUNED_TAG: ""})  # it goes on
-        state = running(state, cell, tracker.run_id)
-        loss = _train(config, cell, corpus, tracker, state, show)
-    _leave()
-    return loss
-
-
-def rank() -> int:
-    """This process's number among those that train the cell; the first alone writes."""
-    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # torchrun's, Lightning's own, srun's
-    return next((int(os.environ[name]) for name in names if name in os.environ), 0)
-
-
-def _train(
-    config: TrainConfig,
-    cell: Cell,
-    corpus: Corpus,
-    tracker: Tracker,
-    state: State,
-    show: Callable[[State], None],
-) -> float:
-    """The run itself; whatever ends it is written into its state and its tracked run."""
-    between: Between | None = None
-    try:
-        if config.threads:
-            torch.set_num_threads(config.threads)
-        keep_freed_memory()
-        placement = _placed(config)
-        tracker.tag(_computed(config, placement.device))
-        between = _between(config, cell, corpus, tracker, state, show)
-        _tell_rollbacks(cell, tracker)
-        with contextlib.suppress(Pruned):
-            while spike := _fit(config, cell, corpus, placement, between):
-                _roll_back(config, cell, tracker, spike, placement)
-        final = between.state
-        assert final.val_loss is not None
-    except BaseException as error:
-        _record_error(error, cell, tracker, between.state if between else state)
-        raise
-    _record_end(final, between.pruned, cell, tracker)
-    return final.val_loss
-
-
-def _between(
-    config: TrainConfig, cell: Cell, corpus: Corpus, tracker: Tracker, state: State, show: Callable[[State], None]
-) -> Between:
-    """What happens between the steps."""
-    return Between(
-        cell,
-        validation(corpus, cell.seq_len, int(config.validation.tokens)),
-        tracker,
-        Costs(flops_per_token(cell), config.devices * config.num_nodes),
-        state,
-        config.checkpoint,
-        config.tracker.log_every_steps,
-        Watch(cell, config.spikes, tracker),
-        show,
-        _further(config, cell),
-        Trial(config.search) if config.search.trial is not None and rank() == 0 else None,
-    )
-
-
-def _record_error(error: BaseException, cell: Cell, tracker: Tracker, last: State) -> None:
-    """What ended a run early, which is on its way to whoever asked for it."""
-    interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
-    status = Status.interrupted if interrupted else Status.failed
-    reason = (str(error).splitlines() or [""])[0]
-    diverged = error.step if isinstance(error, Diverged) else None
-    with contextlib.suppress(OSError):  # a full disk takes no state either
-        _write_state(cell.folder, replace(last, status=status, reason=reason, diverged_step=diverged))
-    with contextlib.suppress(UserError):
-        if diverged is not None:
-            tracker.tag({DIVERGED_TAG: str(diverged)})
-        tracker.finish("KILLED" if interrupted else "FAILED")
-    tracker.close()
-
-
-def _record_end(final: State, pruned: bool, cell: Cell, tracker: Tracker) -> None:
-    """That a run came to its end; the state comes last, as a cell that has it has nothing left to record."""
-    if pruned:
-        tracker.tag({PRUNED_TAG: f"after {final.tokens} tokens"})
-    tracker.finish("KILLED" if pruned else "FINISHED")
-    _write_state(cell.folder, replace(final, status=Status.pruned if pruned else Status.finished, diverged_step=None))
-    tracker.close()
-
-
-def _further(config: TrainConfig, cell: Cell) -> dict[str, ValidationSample]:
-    """Further held-out samples by their names, each of validation.tokens."""
-    tokens = int(config.validation.tokens)
-    corpora = {name: load_corpus(path) for name, path in further_folders(config).items()}
-    return {name: validation(corpus, cell.seq_len, tokens) for name, corpus in corpora.items()}
-
-
-def _write_state(folder: Path, state: State) -> None:
-    if rank() == 0:
-        write_state(folder, state)
-
-
-def _placed(config: TrainConfig) -> Placement:
-    """The run's layout in this process, its process group joined."""
-    layout = layout_of(config.parallel, world_of(config))
-    environment, device = _environment(config), torch.device("cpu")
-    if config.accelerator != "cpu" and torch.cuda.is_available():
-        device = torch.device("cuda", environment.local_rank())
-    if layout.world == 1:
-        return place(layout, 0, device)
-    os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = environment.main_address, str(environment.main_port)
-    gpu = device.type == "cuda"
-    if gpu:
-        torch.cuda.set_device(device)
-    elif layout.kind is ParallelKind.axonn and config.precision is Precision.bf16:
-        raise UserError(
-            "precision=bf16 with parallel=axonn on a CPU: the package casts for GPUs only; give precision=fp32"
-        )
-    torch.distributed.init_process_group(
-        "nccl" if gpu else "gloo",
-        rank=environment.global_rank(),
-        world_size=layout.world,
-        device_id=device if gpu else None,
-    )
-    return place(layout, environment.global_rank(), device)
-
-
-def _module(config: TrainConfig, cell: Cell, placement: Placement) -> CellModule:
-    """Model and optimiser, at the newest checkpoint of the cell, of its parent, or at the start."""
-    spec = model_spec(cell, config)
-    # moved before the optimiser's state is loaded, which goes where the weights are
-    model = placement.build(spec).to(placement.device)
-    optimizer = build_adamw(model, cell.lr_at(cell.first_step), adamw_spec(config))
-    events = read_rollbacks(cell.folder)
-    if placement.rank == 0:
-        discard_undone(cell.folder, events)
-    _wait_for_all()
-    progress = checkpoint.load_newest(cell.folder, model, optimizer, placement)
-    if progress.step == 0 and cell.parent:
-        progress = _branch(cell, model, optimizer, placement)
-    elif progress.step == 0:
-        _initialise(config, cell, spec, model, placement)
-    new = [event for event in events if event not in progress.rollbacks]
-    if new:
-        progress.rollbacks, progress.seconds = [*progress.rollbacks, *new], new[-1].seconds
-    gpu = placement.device.type == "cuda"
-    if compiles(config.compile, gpu, placement.layout.kind):
-        compile_step(model)
-    micro = _micro_batch(config, cell, placement)
-    halves = config.micro_batch_sequences == AUTO and placement.layout.kind in PLAIN
-    clip, measured = config.optim.clip_norm, bool(config.noise.every_steps)
-    return CellModule(cell, model, optimizer, progress, micro, halves, clip, placement, measured)
-
-
-def _micro_batch(config: TrainConfig, cell: Cell, placement: Placement) -> int:
-    """Sequences of one forward pass on this device."""
-    gpu = placement.device.type == "cuda"
-    memory = torch.cuda.get_device_properties(placement.device).total_memory if gpu else host_memory()
-    limit = memory_limit(config, memory, gpu)
-    return fit_micro_batch(cell, config, placement.layout, arithmetic(config, gpu), limit)[0]
-
-
-def _initialise(config: TrainConfig, cell: Cell, spec: ModelSpec, model: Transformer, placement: Placement) -> None:
-    """Initial weights by seed and name, the same whatever the layout; every process keeps its part."""
-    init = init_spec(config)
-    with torch.device("meta"):
-        sizes = {name: parameter.shape for name, parameter in Transformer(spec).named_parameters()}
-    full = {name: initial_weight(name, size, cell.shape, config.seed, init) for name, size in sizes.items()}
-    checkpoint.set_weights(model, full, placement, cell.folder)
-
-
-def _branch(cell: Cell, model: Transformer, optimizer: torch.optim.Optimizer, placement: Placement) -> Progress:
-    """Model and optimiser as its parent left them where the branch starts."""
-    path = parent_checkpoint(cell)
-    return replace(checkpoint.load(path, model, optimizer, placement), seconds=0.0, loss_sum=0.0, loss_steps=0)
-
-
-def _tell_rollbacks(cell: Cell, tracker: Tracker) -> None:
-    """Record the rollbacks of the cell that are not recorded yet: it may have been killed in the middle of one."""
-    for event in read_rollbacks(cell.folder):
-        metrics = {ROLLBACKS: event.number, "spike/first_step": event.first_step, "spike/lr_scale": event.lr_scale}
-        tracker.rewind(event.number, event.to_step * cell.batch_tokens, {**metrics, "spike/step": event.step})
-
-
-def _roll_back(config: TrainConfig, cell: Cell, tracker: Tracker, spike: Spike, placement: Placement) -> None:
-    """Decide where the run goes on, write it down and record it."""
-    if placement.rank == 0:
-        policy = config.spikes
-        event = roll_back(cell, spike.rollbacks, spike.verdict, policy.lr_factor, policy.margin_steps, spike.seconds)
-        log.warning(
-            "%s: a spike (%s) at steps %d to %d; back to step %d, without its batches, at %g of the rate",
-            *(cell.label, event.what, event.first_step, event.step, event.to_step, event.lr_scale),
-        )
-    _wait_for_all()
-    _tell_rollbacks(cell, tracker)
-
-
-def _wait_for_all() -> None:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()
-
-
-def _leave() -> None:
-    """Close the process group, together: what is left of one at a process's end can abort it."""
-    _wait_for_all()
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+LIGHTNING_PRECISION = {Precision.bf16: "bf16-mixed", Precision.fp32: "32-true"}
 
 
 @dataclass(frozen=True)
@@ -294,86 +51,225 @@ class Spike:
     seconds: float
 
 
-def _fit(config: TrainConfig, cell: Cell, corpus: Corpus, placement: Placement, between: Between) -> Spike | None:
-    """Lightning's loop over the steps that are left; the spike that ended it, if one did."""
-    module = _module(config, cell, placement)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # devices and tips are not news in a sweep
-    trainer = _trainer(config, placement, [*_noise(config, cell, between.tracker), between])
-    batches = TokenBatches(
-        Loader.of(corpus, cell.seq_len, config.order_seed),
-        batch_sequences=cell.batch_sequences,
-        start_step=module.progress.step,
-        steps=cell.last_step - module.progress.step,
-        rank=module.placement.share,
-        world=module.placement.shares,
-        device=module.placement.device,
-        batch_of=partial(batch_of, skipped=module.progress.skipped),
-    )
+def train(config: TrainConfig, cell: Cell, corpora: Corpora, tags: Mapping[str, str], show: Show) -> float:
+    """Train a run in this process, or this process's part of it; the last held-out loss, nats per token.
+
+    A finished run is left as it is. One that its search gives up ends early and without an error; its state says so.
+
+    Args:
+        config: its configuration, which was checked when it was planned.
+        cell: what was planned.
+        corpora: what it reads.
+        tags: of its tracked run.
+        show: called about once a second with its state.
+
+    Raises:
+        UserError: if the run diverged, another process trains it, or this machine cannot.
+        Interrupted: when it was asked to stop; its checkpoint is whole.
+    """
+    with lock(cell.folder) if rank() == 0 else contextlib.nullcontext():
+        state = read_state(cell.folder)
+        if state.status is Status.finished:
+            assert state.val_loss is not None
+            return state.val_loss
+        placement = join(config)
+        run = Run(config, cell, corpora, placement, tracker_of(config, cell, tags), show)
+        try:
+            loss = run.fit()
+        finally:
+            run.close()
+    leave()
+    return loss
+
+
+def tracker_of(config: TrainConfig, cell: Cell, tags: Mapping[str, str]) -> Tracker:
+    """Where a run is recorded; of several processes the first one records."""
+    settings = config.tracker
+    if settings.name == "none" or rank():
+        return NoTracker()
+    store = Store(settings.uri, settings.artifacts, cell.suite, settings.experiment_id)
+    return MlflowTracker(store, run_info(config, cell, dict(tags)), cell.folder, settings.finish_seconds)
+
+
+class Run:
+    """A run that this process has taken up, whose folder it holds.
+
+    Args:
+        config: its configuration.
+        cell: what was planned.
+        corpora: what it reads.
+        placement: this process's part of it.
+        tracker: where it is recorded.
+        show: called about once a second with its state.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        cell: Cell,
+        corpora: Corpora,
+        placement: Placement,
+        tracker: Tracker,
+        show: Show = lambda state: None,
+    ) -> None:
+        self.config, self.cell, self.corpora = config, cell, corpora
+        self.placement, self.tracker = placement, tracker
+        self.report = Report(cell.folder, placement.rank == 0, show)
+        self.precision = LIGHTNING_PRECISION[Precision(cell.fingerprint["precision"])]
+
+    def fit(self) -> float:
+        """Train to the end; the last held-out loss, nats per token. Whatever ends it is written into its state and its
+        tracked run.
+
+        Raises:
+            UserError: if the run diverged, or what it needs is not there.
+            Interrupted: when it was asked to stop.
+        """
+        try:
+            self._begin()
+            hooks = self._hooks()
+            with contextlib.suppress(Pruned):
+                while spike := self._steps(hooks):
+                    self.roll_back(spike)
+        except BaseException as error:
+            self._record_error(error)
+            raise
+        self._record_end(hooks.pruned)
+        assert self.report.state.val_loss is not None
+        return self.report.state.val_loss
+
+    def roll_back(self, spike: Spike) -> None:
+        """Decide where the run goes on after a spike, write it down and record it."""
+        if self.placement.rank == 0:
+            rule = self.config.spikes
+            event = roll_back(
+                self.cell, spike.rollbacks, spike.verdict, rule.lr_factor, rule.margin_steps, spike.seconds
+            )
+            log.warning(
+                "%s: a spike (%s) at steps %d to %d; back to step %d, without its batches, at %g of the rate",
+                *(self.cell.label, event.what, event.first_step, event.step, event.to_step, event.lr_scale),
+            )
+        wait_for_all()
+        self._tell_rollbacks()
+
+    def close(self) -> None:
+        """Give the tracker's store a while to take what it has not yet."""
+        self.tracker.close()
+
+    def _begin(self) -> None:
+        if self.config.threads:
+            torch.set_num_threads(self.config.threads)
+        keep_freed_memory()
+        if self.placement.rank == 0:
+            self._describe(self.cell.folder)
+        self.tracker.artifact(self.cell.folder / "config.yaml")
+        if self.report.state.status is Status.pruned:
+            self.tracker.tag({PRUNED_TAG: ""})  # it goes on
+        self.report.begin(self.cell.last_step, self.tracker.run_id)
+        self.tracker.tag(self._computed())
+        self._tell_rollbacks()
+
+    def _describe(self, folder: Path) -> None:
+        """Write what the run is into its folder."""
+        write_fingerprint(folder, self.cell.fingerprint)
+        write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(self.config)))
+
+    def _computed(self) -> dict[str, str]:
+        """Tags: what the run is computed on and in."""
+        device = self.placement.device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+        return {"shapelaw.device": name, "shapelaw.precision": self.precision}
+
+    def _tell_rollbacks(self) -> None:
+        """Record the rollbacks that are not recorded yet: the run may have been killed in the middle of one."""
+        for event in read_rollbacks(self.cell.folder):
+            metrics = {ROLLBACKS: event.number, "spike/first_step": event.first_step, "spike/lr_scale": event.lr_scale}
+            tokens = event.to_step * self.cell.batch_tokens
+            self.tracker.rewind(event.number, tokens, {**metrics, "spike/step": event.step})
+
+    def _hooks(self) -> Hooks:
+        """What happens between the steps."""
+        config, cell = self.config, self.cell
+        return Hooks(
+            cell,
+            self.corpora.samples(cell.seq_len, int(config.validation.tokens)),
+            self.tracker,
+            Costs(flops_per_token(cell), world_of(config)),
+            self.report,
+            config.checkpoint,
+            config.tracker.log_every_steps,
+            Watch(cell, config.spikes, self.tracker),
+            Trial(config.search) if config.search.trial is not None and self.placement.rank == 0 else None,
+        )
+
+    def _steps(self, hooks: Hooks) -> Spike | None:
+        """Lightning's loop over the steps that are left; the spike that ended it, if one did."""
+        module = module_of(self.config, self.cell, self.placement)
+        batches = TokenBatches(
+            Loader.of(self.corpora.own, self.cell.seq_len, self.config.order_seed),
+            batch_sequences=self.cell.batch_sequences,
+            start_step=module.progress.step,
+            steps=self.cell.last_step - module.progress.step,
+            rank=self.placement.share,
+            world=self.placement.shares,
+            device=self.placement.device,
+            batch_of=partial(batch_of, skipped=module.progress.skipped),
+        )
+        trainer = self._trainer([*self._noise(), hooks])
+        with _lightning_quiet():
+            try:
+                trainer.fit(module, train_dataloaders=batches)
+            except SpikeSeen as seen:
+                return Spike(seen.verdict, module.progress.rollbacks, module.progress.seconds)
+        return None
+
+    def _noise(self) -> list[pl.Callback]:
+        every, average = self.config.noise.every_steps, self.config.noise.average
+        return [NoiseScale(self.tracker, self.cell.batch_tokens, every, average)] if every else []
+
+    def _trainer(self, hooks: list[pl.Callback]) -> pl.Trainer:
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # devices and tips are not news in a sweep
+        return pl.Trainer(
+            accelerator=self.placement.device.type,
+            devices=self.config.devices,
+            num_nodes=self.config.num_nodes,
+            precision=self.precision,  # type: ignore[arg-type]
+            max_epochs=1,
+            callbacks=hooks,
+            plugins=[environment_of(self.config)],
+            strategy=Placed() if world_of(self.config) > 1 else "auto",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+
+    def _record_error(self, error: BaseException) -> None:
+        """What ended the run early; the error is on its way to whoever asked for the run."""
+        interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
+        reason = (str(error).splitlines() or [""])[0]
+        diverged = error.step if isinstance(error, Diverged) else None
+        with contextlib.suppress(OSError):  # a full disk takes no state either
+            self.report.end(Status.interrupted if interrupted else Status.failed, reason, diverged)
+        with contextlib.suppress(UserError):
+            if diverged is not None:
+                self.tracker.tag({DIVERGED_TAG: str(diverged)})
+            self.tracker.finish("KILLED" if interrupted else "FAILED")
+
+    def _record_end(self, pruned: bool) -> None:
+        """That the run came to its end. The state comes last: a run that has it has nothing left to record."""
+        if pruned:
+            self.tracker.tag({PRUNED_TAG: f"after {self.report.state.tokens} tokens"})
+        self.tracker.finish("KILLED" if pruned else "FINISHED")
+        self.report.end(Status.pruned if pruned else Status.finished)
+
+
+@contextlib.contextmanager
+def _lightning_quiet() -> Iterator[None]:
+    """Without warnings that nobody here can act on."""
     with warnings.catch_warnings():
         # lightning's own use of a torch name that is on its way out
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         # a machine that has SLURM's tools need not use them
         warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
-        try:
-            trainer.fit(module, train_dataloaders=batches)
-        except SpikeSeen as seen:
-            return Spike(seen.verdict, module.progress.rollbacks, module.progress.seconds)
-    return None
-
-
-def _noise(config: TrainConfig, cell: Cell, tracker: Tracker) -> list[pl.Callback]:
-    every, average = config.noise.every_steps, config.noise.average
-    return [NoiseScale(tracker, cell.batch_tokens, every, average)] if every else []
-
-
-def _trainer(config: TrainConfig, placement: Placement, callbacks: list[pl.Callback]) -> pl.Trainer:
-    return pl.Trainer(
-        accelerator=placement.device.type,
-        devices=config.devices,
-        num_nodes=config.num_nodes,
-        precision=_precision(config.precision, placement.device),  # type: ignore[arg-type]
-        max_epochs=1,
-        callbacks=callbacks,
-        plugins=[_environment(config)],
-        strategy=Placed() if world_of(config) > 1 else "auto",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-
-
-class Placed(DDPStrategy):
-    """Lightning's loop over several processes; model and gradients are the placement's."""
-
-    def configure_ddp(self) -> None:
-        """Nothing to wrap."""
-
-
-def _environment(config: TrainConfig) -> ClusterEnvironment:
-    """How the processes of the cell find each other; the signals stay ours, and one process asks no scheduler."""
-    if world_of(config) == 1:
-        return LightningEnvironment()
-    if "RANK" in os.environ:
-        return TorchElasticEnvironment()
-    return SLURMEnvironment(auto_requeue=False)
-
-
-def _precision(precision: Precision, device: torch.device) -> str:
-    """Lightning's name for it; auto is bf16 on a GPU that has it."""
-    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return "bf16-mixed" if precision is Precision.bf16 or (precision is Precision.auto and has_bf16) else "32-true"
-
-
-def _computed(config: TrainConfig, device: torch.device) -> dict[str, str]:
-    """Tags: what the run is computed on and in, which no identity says."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return {"shapelaw.device": name, "shapelaw.precision": _precision(config.precision, device)}
-
-
-def _tracker(config: TrainConfig, cell: Cell, tags: dict[str, str]) -> Tracker:
-    settings = config.tracker
-    if settings.name == "none" or rank():
-        return NoTracker()
-    store = Store(settings.uri, settings.artifacts, cell.suite, settings.experiment_id)
-    return MlflowTracker(store, run_info(config, cell, tags), cell.folder, settings.finish_seconds)
+        yield

@@ -8,6 +8,7 @@ from typing import Any
 from shapelaw.cell import Cell
 from shapelaw.config import TrainConfig
 from shapelaw.counting import params_total
+from shapelaw.fingerprint import Fingerprint
 from shapelaw.tracking import RunInfo
 from shapelaw.training.cost import flops_per_token
 
@@ -36,15 +37,15 @@ def run_info(config: TrainConfig, cell: Cell, tags: dict[str, str]) -> RunInfo:
         "flops_per_token": flops_per_token(cell),
         "num_devices": config.devices * config.num_nodes,
     }
-    params |= _chosen(cell.science)
+    params |= _chosen(cell.fingerprint)
     branch = {"shapelaw.continues": cell.parent, "shapelaw.from_step": str(cell.first_step)} if cell.parent else {}
     tags = {"shapelaw.suite": cell.suite, "shapelaw.folder": str(Path(cell.folder).absolute()), **tags, **branch}
     return RunInfo(cell.identity, "train", cell.label, params, tags, config.tracker.parent_run_id)
 
 
-def _chosen(science: dict[str, Any]) -> dict[str, Any]:
+def _chosen(fingerprint: Fingerprint) -> dict[str, Any]:
     """The other choices of a cell that a sweep may vary, under the names by which they are given."""
-    out = {f"{group}.{key}": value for group in ("optim", "schedule") for key, value in science[group].items()}
-    out |= {key: science[key] for key in ("order_seed", "precision")} | {"corpus": science["corpus"][:12]}
+    out = {f"{group}.{key}": value for group in ("optim", "schedule") for key, value in fingerprint[group].items()}
+    out |= {key: fingerprint[key] for key in ("order_seed", "precision")} | {"corpus": fingerprint["corpus"][:12]}
     del out["schedule.kind"], out["schedule.warmup_tokens"]  # schedule, warmup_tokens
     return out

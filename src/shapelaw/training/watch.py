@@ -109,7 +109,7 @@ class Watch:
         self.tracker.log({IGNORED: self.detector.spikes}, verdict.step * self.cell.batch_tokens)
 
     def _line(self, verdict: Verdict, rollbacks: int) -> str:
-        rate = self.cell.science["rate"]["lr_base"]
+        rate = self.cell.fingerprint["rate"]["lr_base"]
         what = (
             f"the loss is {verdict.loss:g}, or its gradient is no number"
             if verdict.what == "not a number"

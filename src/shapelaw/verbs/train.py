@@ -6,8 +6,8 @@ import logging
 import os
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from shapelaw.cell import (
-    Cell,
-    cell_of,
-    checkpoint_path,
-    corpus_folder,
-    further_folders,
-    labels_of,
-    parent_checkpoint,
-    parent_folder,
-)
+from shapelaw.cell import Cell, cell_of, checkpoint_path, labels_of, parent_checkpoint, parent_folder
 from shapelaw.cell_state import State, Status, read_state
 from shapelaw.config import (
     CheckpointConfig,
     Keep,
+    ParallelKind,
+    Precision,
     ResourcesConfig,
     SearchConfig,
     TrainConfig,
@@ -37,65 +30,76 @@ from shapelaw.config import (
     whole,
 )
 from shapelaw.counting import params_total
-from shapelaw.data import Corpus, check_repeats, load_corpus, validation
+from shapelaw.data import check_repeats, validation
 from shapelaw.devices import check_devices, gpu_names
 from shapelaw.errors import UserError
-from shapelaw.parallel.layout import check_degrees, check_layout, check_noise, check_tasks, layout_of
+from shapelaw.fingerprint import computed_precision, computes_on_gpu
+from shapelaw.parallel.layout import check_degrees, check_layout, check_noise, layout_of
 from shapelaw.sweep.task import Job, Trials, Wants, sweep_identity
 from shapelaw.tracking_views import training
+from shapelaw.training.corpora import Corpora, Library
 from shapelaw.training.cost import check_machine, cost_of, device_hours, flops_of
+from shapelaw.training.processes import launch, starts_processes
 from shapelaw.verbs.doors import Door
+from shapelaw.verbs.migrate import take_over
 
 log = logging.getLogger(__name__)
+Show = Callable[[State], None]
 UNPREPARED = "unprepared"
 """Stands for the corpus hash while only costs are asked."""
 
 
 @dataclass(frozen=True)
+class _Planned:
+    """A run whose configuration was checked: the cell, and the corpora that it reads."""
+
+    config: TrainConfig
+    cell: Cell
+    corpora: Corpora
+
+
+@dataclass(frozen=True)
 class TrainTask:
-    """The work of train.py."""
+    """The work of train.py.
+
+    Args:
+        preload: modules that every job imports.
+        noun: what a job is called.
+        library: the corpora of this command.
+    """
 
     preload: tuple[str, ...] = ("shapelaw.training.run", "mlflow")
     noun: str = "cell"
+    library: Library = field(default_factory=Library, repr=False, compare=False)
 
     def __call__(self, config: DictConfig) -> float:
-        """Train one cell; its last held-out loss, nats per token."""
-        train: TrainConfig = to_dataclass(config)
-        cell = cell_of(train, _corpus(train).manifest.corpus_hash)
-        from shapelaw.training.run import run
-
-        return run(train, cell, _tags(train), _quiet)
+        """Train one cell, which was planned; its last held-out loss, nats per token."""
+        return _train(_located(to_dataclass(config), self.library), _quiet)
 
     def single(self, config: DictConfig) -> float:
         """Check, then train one cell in this process, with a progress bar."""
         self.check_machine([config])
         jobs = self.plan([config])
-        for key, value in self.begin([config], jobs).items():
+        for key, value in {**jobs[0].settings, **self.begin([config], jobs)}.items():
             OmegaConf.update(config, key, value)
         if jobs[0].done:
             return _finished(jobs[0])
-        train: TrainConfig = to_dataclass(config)
-        cell = cell_of(train, _corpus(train).manifest.corpus_hash)
+        planned = _located(to_dataclass(config), self.library)
         from shapelaw.training.progress import bar
-        from shapelaw.training.run import run
 
-        with bar(cell, train.progress) as show:
-            return run(train, cell, _tags(train), show)
+        with bar(planned.cell, planned.config.progress) as show:
+            return _train(planned, show)
 
     def plan(self, configs: Sequence[DictConfig]) -> list[Job]:
-        """Check every cell: values, corpus."""
-        trains: list[TrainConfig] = [to_dataclass(config) for config in configs]
-        verify = {corpus_folder(train): train.data.verify for train in trains}
-        corpora = {folder: load_corpus(folder, verify_hashes=how.hashes) for folder, how in verify.items()}
-        cells = [cell_of(train, corpora[corpus_folder(train)].manifest.corpus_hash) for train in trains]
-        for train, cell in zip(trains, cells, strict=True):
-            _check_corpus(train, cell, corpora[corpus_folder(train)])
-            _check_further(train, cell, corpora[corpus_folder(train)])
-            _check_attention(train, cell)
-            check_degrees(train.parallel, cell.shape, cell.vocab_size)
-        jobs = _jobs(cells, trains)
-        planned = reversed([*zip(jobs, cells, trains, strict=True)])  # of doubles the first is trained
-        to_come = {job.identity: (cell, train.checkpoint) for job, cell, train in planned if not job.done}
+        """Check every cell: values, corpus. Runs of an earlier version are renamed first, so that they are found."""
+        take_over(Path(str(configs[0].outputs_dir)).absolute())
+        runs = [_located(to_dataclass(config), self.library, check=True) for config in configs]
+        for run in runs:
+            _check(run)
+        cells = [run.cell for run in runs]
+        jobs = _jobs(cells, [run.config for run in runs])
+        planned = reversed([*zip(jobs, runs, strict=True)])  # of doubles the first is trained
+        to_come = {job.identity: (run.cell, run.config.checkpoint) for job, run in planned if not job.done}
         for cell in cells:
             if cell.parent in to_come and cell.identity in to_come:
                 _check_kept(cell, *to_come[cell.parent])
@@ -109,10 +113,7 @@ class TrainTask:
         priced = [(cell_of(train, UNPREPARED), train) for train in trains]
         for cell, train in priced:
             check_devices(train.accelerator, train.devices, len(gpu_names()))
-            layout = layout_of(train.parallel, train.devices * train.num_nodes)
-            check_layout(layout, cell.shape, cell.vocab_size, cell.batch_sequences)
-            if train.noise.every_steps:
-                check_noise(layout, cell.batch_sequences, train.micro_batch_sequences)
+            _check_tasks(cell, train, train.devices * train.num_nodes)
         check_machine([(cell, cost_of(cell, train)) for cell, train in priced], trains[0])
 
     def gpus(self, configs: Sequence[DictConfig]) -> int:
@@ -214,8 +215,9 @@ def _job(cell: Cell, train: TrainConfig, label: str) -> Job:
         flops=flops,
         footprint=partial(_footprint, cell, train),
         splits=cell.batch_sequences,
-        check_tasks=partial(check_tasks, train.parallel, cell.shape, cell.vocab_size, cell.batch_sequences),
+        check_tasks=partial(_check_tasks, cell, train),
         wants=_wants(train.resources),
+        settings={"precision": cell.fingerprint["precision"]},
     )
 
 
@@ -236,28 +238,64 @@ def _wants(resources: ResourcesConfig) -> Wants:
     return Wants(**values)
 
 
-def _corpus(train: TrainConfig) -> Corpus:
-    return load_corpus(corpus_folder(train))
+def _located(config: TrainConfig, library: Library, check: bool = False) -> _Planned:
+    """The cell of a configuration on its corpus."""
+    corpora = library.of(config, check)
+    return _Planned(config, cell_of(config, corpora.hash), corpora)
 
 
-def _check_corpus(train: TrainConfig, cell: Cell, corpus: Corpus) -> None:
-    """The vocabulary fits the shards, the context the held-out part, and the corpus is not repeated more than allowed."""
-    corpus.check_vocab(cell.vocab_size)
-    check_repeats(corpus, cell.seq_len, cell.tokens, train.data.max_epochs)
-    validation(corpus, cell.seq_len, int(train.validation.tokens))
+def _train(run: _Planned, show: Show) -> float:
+    """Train a run in this process, or in several where it asks for them and nobody has started them yet."""
+    import torch
+
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    check_devices(run.config.accelerator, run.config.devices, there)  # no plan knows the node that a cluster chooses
+    tags = _tags(run.config, run.corpora)
+    if starts_processes(run.config):
+        return launch(run.config, run.cell, run.corpora, tags, show)
+    from shapelaw.training.run import train
+
+    return train(run.config, run.cell, run.corpora, tags, show)
 
 
-def _check_further(train: TrainConfig, cell: Cell, own: Corpus) -> None:
-    """Further held-out sets are there and hold a context, made by the training corpus's tokenizer: else losses have another
-    unit."""
-    for name, folder in further_folders(train).items():
-        other = load_corpus(folder)
+def _check(run: _Planned) -> None:
+    """What can be checked of a run wherever it will be trained."""
+    _check_corpora(run)
+    _check_attention(run.config, run.cell)
+    check_degrees(run.config.parallel, run.cell.shape, run.cell.vocab_size)
+
+
+def _check_corpora(run: _Planned) -> None:
+    """The vocabulary fits the shards, the context the held-out parts, the corpus is not repeated more than allowed, and
+    further held-out parts were made by its tokenizer: else their losses have another unit."""
+    cell, own, tokens = run.cell, run.corpora.own, int(run.config.validation.tokens)
+    own.check_vocab(cell.vocab_size)
+    check_repeats(own, cell.seq_len, cell.tokens, run.config.data.max_epochs)
+    validation(own, cell.seq_len, tokens)
+    for name, other in run.corpora.further.items():
         if other.manifest.tokenizer != own.manifest.tokenizer:
             raise UserError(
-                f"validation.further.{name}={folder.name}: was prepared with another tokenizer than {own.folder.name}, so its "
-                "loss has another unit; prepare it again with that tokenizer"
+                f"validation.further.{name}={other.folder.name}: was prepared with another tokenizer than "
+                f"{own.folder.name}, so its loss has another unit; prepare it again with that tokenizer"
             )
-        validation(other, cell.seq_len, int(train.validation.tokens))
+        validation(other, cell.seq_len, tokens)
+
+
+def _check_tasks(cell: Cell, train: TrainConfig, tasks: int) -> None:
+    """The run can be shared out over so many processes, and what it measures can be measured by them."""
+    layout = layout_of(train.parallel, tasks)
+    check_layout(layout, cell.shape, cell.vocab_size, cell.batch_sequences)
+    if train.noise.every_steps:
+        check_noise(layout, cell.batch_sequences, train.micro_batch_sequences)
+    if layout.kind is ParallelKind.axonn and not computes_on_gpu(train):
+        _check_axonn(train)
+
+
+def _check_axonn(train: TrainConfig) -> None:
+    if computed_precision(train) is Precision.bf16:
+        raise UserError(
+            "precision=bf16 with parallel=axonn on a CPU: the package casts for GPUs only; give precision=fp32"
+        )
 
 
 def _check_kept(branch: Cell, run: Cell, kept: CheckpointConfig) -> None:
@@ -283,9 +321,9 @@ def _check_attention(train: TrainConfig, cell: Cell) -> None:
     check_attention(train.attention.name, "cuda" if gpu else "cpu", cell.shape.head_size)
 
 
-def _tags(train: TrainConfig) -> dict[str, str]:
+def _tags(train: TrainConfig, corpora: Corpora) -> dict[str, str]:
     return {
-        "shapelaw.corpus": _corpus(train).manifest.corpus_hash[:12],
+        "shapelaw.corpus": corpora.hash[:12],
         "shapelaw.git_commit": git_commit(),
         "shapelaw.host": socket.gethostname(),
         **_trial_tags(train.search),

@@ -1,0 +1,130 @@
+"""The fingerprint of a run: all that decides its result, and nothing else. The run's identity is its hash.
+
+Two configurations that differ only in machine, launcher, logging or paths have one fingerprint: they are one run, with one
+folder and one MLflow run, and it is trained once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from shapelaw.config import Precision, SpikePolicy, TrainConfig
+from shapelaw.devices import gpu_names
+from shapelaw.files import write_text
+
+IDENTITY_VERSION = 2
+"""Raise it when a fingerprint comes to mean something else, and teach `shapelaw.migration` to rename the runs of before."""
+BUILT_IN = {"model": 1, "optimizer": 1, "schedule": 1, "step": 1}
+"""Version of each built-in part. Raise it when the part's arithmetic changes, so that runs of the old arithmetic are not taken
+for runs of the new one; tests/model/test_arithmetic.py fails until that is decided."""
+SPIKE_MONITOR = 1
+"""Version of the spike monitor. It decides the result of runs that roll back, and of no other."""
+
+FILE = "fingerprint.yaml"
+Fingerprint = dict[str, Any]
+
+
+def fingerprint_of(
+    config: TrainConfig, corpus_hash: str, batch_tokens: int, steps: int, batch_factor: float
+) -> Fingerprint:
+    """Fingerprint of a main run; a cooldown's differs from its main run's by the entry `cooldown` alone.
+
+    Args:
+        config: of the run.
+        corpus_hash: of what it trains on.
+        batch_tokens: tokens of one optimiser step.
+        steps: optimiser steps of the whole run.
+        batch_factor: by which the batch scales the rate.
+    """
+    rule, schedule, optim = config.lr_rule, config.schedule, config.optim
+    return {
+        "shape": {"width": config.shape.width, "depth": config.shape.depth, "head_size": config.suite.head_size},
+        "vocab_size": config.tokenizer.vocab_size,
+        "seq_len": config.seq_len,
+        "corpus": corpus_hash,
+        "batch_tokens": batch_tokens,
+        "steps": steps,
+        "rate": {
+            "lr_base": config.lr_base,
+            "batch_factor": batch_factor,
+            "width_unit": config.suite.width_unit,
+            "name": rule.name.value,
+            "patch_ratio": rule.patch_ratio,
+            "patch_strict": rule.patch_strict,
+            "patch_divisor": rule.patch_divisor,
+        },
+        "schedule": {
+            "kind": schedule.kind.value,
+            "warmup_tokens": schedule.warmup_tokens,
+            "decay_fraction": schedule.decay_fraction,
+            "final_factor": schedule.final_factor,
+        },
+        "cooldown": None,
+        "optim": {
+            "beta1": optim.beta1,
+            "beta2": optim.beta2,
+            "eps": optim.eps,
+            "weight_decay": optim.weight_decay,
+            "clip_norm": optim.clip_norm,
+        },
+        "precision": computed_precision(config).value,
+        "seed": config.seed,
+        "order_seed": config.order_seed,
+        "validation_tokens": config.validation.tokens,
+        "further_validation": dict(config.validation.further),
+        "spikes": _spikes(config),
+        "parts": parts(),
+    }
+
+
+def parts() -> dict[str, int | str]:
+    """What stands for the code of each part of a run: the version of the built-in one.
+
+    A part that a user brings from a file is entered here by the SHA-256 of that file in place of the version.
+    """
+    return dict(BUILT_IN)
+
+
+def identity_of(fingerprint: Mapping[str, Any], version: int = IDENTITY_VERSION) -> str:
+    """Twelve hexadecimal digits of the SHA-256 of a fingerprint as canonical JSON."""
+    text = json.dumps({"version": version, **fingerprint}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def write_fingerprint(folder: Path, fingerprint: Mapping[str, Any], former: str | None = None) -> None:
+    """Write into a run's folder what its name is the hash of.
+
+    Args:
+        folder: of the run.
+        fingerprint: of the run.
+        former: the identity that an earlier version of shapelaw gave it.
+    """
+    content = {"version": IDENTITY_VERSION, **({"former": former} if former else {}), **fingerprint}
+    write_text(folder / FILE, yaml.safe_dump(content, sort_keys=False))
+
+
+def computed_precision(config: TrainConfig) -> Precision:
+    """The number format that a run is computed in: `auto` is bf16 on a GPU and fp32 on a processor."""
+    if config.precision is not Precision.auto:
+        return config.precision
+    return Precision.bf16 if computes_on_gpu(config) else Precision.fp32
+
+
+def computes_on_gpu(config: TrainConfig) -> bool:
+    """Whether a run computes on GPUs: it asks for them, or leaves it open on a machine that has some."""
+    return config.accelerator == "gpu" or (config.accelerator != "cpu" and bool(gpu_names()))
+
+
+def _spikes(config: TrainConfig) -> dict[str, Any] | None:
+    """The rule of rollbacks, and the cadences of what they look at and go back to; no other policy changes a value."""
+    if config.spikes.policy is not SpikePolicy.rollback:
+        return None
+    rule = {name: value for name, value in vars(config.spikes).items() if name != "policy"}
+    cadences = {"validation": config.validation.every_tokens, "checkpoint": config.checkpoint.every_tokens}
+    return {**rule, "every_tokens": cadences, "monitor": SPIKE_MONITOR}

@@ -1,0 +1,5 @@
+"""Takes over runs that an earlier version of shapelaw trained: their folders and tracked runs get the names they have now."""
+
+from shapelaw.migration.folders import Migration, migrate, old_runs
+
+__all__ = ["Migration", "migrate", "old_runs"]

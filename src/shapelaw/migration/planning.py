@@ -1,0 +1,175 @@
+"""Which runs of an earlier version there are, and what their names are now."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from shapelaw.cell_state import Status, read_state
+from shapelaw.config import Precision
+from shapelaw.data.manifest import MANIFEST_FILE
+from shapelaw.devices import gpu_names
+from shapelaw.errors import UserError
+from shapelaw.files import read_json
+from shapelaw.fingerprint import FILE, Fingerprint, identity_of
+from shapelaw.migration.identity_1 import fingerprint_1, fingerprint_2, identity_1
+from shapelaw.tracking.journal import JOURNAL, records
+
+RECORDED = {"bf16-mixed": Precision.bf16, "32-true": Precision.fp32}
+"""Values of the tag shapelaw.precision."""
+LIVE_SECONDS = 900.0
+"""A run on another machine whose state is younger than this is taken to go on: locks do not pass every network file system."""
+
+
+@dataclass(frozen=True)
+class OldRun:
+    """A run of an earlier version.
+
+    Args:
+        folder: where it lies.
+        fingerprint: what it has now.
+        names: identities that its files hold -> what they are now: its own first, then that of the run that it continues.
+    """
+
+    folder: Path
+    fingerprint: Fingerprint
+    names: Mapping[str, str]
+
+    @property
+    def former(self) -> str:
+        """The identity that it had."""
+        return next(iter(self.names))
+
+    @property
+    def identity(self) -> str:
+        """The identity that it has now."""
+        return self.names[self.former]
+
+    @property
+    def new_folder(self) -> Path:
+        """Where it is to lie."""
+        return self.folder.with_name(f"{self.folder.name.rpartition('-')[0]}-{self.identity}")
+
+    @property
+    def continues(self) -> str | None:
+        """Identity, as it is now, of the run that it continues."""
+        cooldown = self.fingerprint["cooldown"]
+        return None if cooldown is None else str(cooldown["parent"])
+
+    @property
+    def continued(self) -> str | None:
+        """The identity which that run had."""
+        return next((old for old, new in self.names.items() if new == self.continues), None)
+
+    @property
+    def progress(self) -> tuple[bool, int]:
+        """How far it came; of two runs of one fingerprint the one that came further is kept."""
+        state = read_state(self.folder)
+        return state.status is Status.finished, state.step
+
+
+def old_folders(outputs: Path) -> list[Path]:
+    """Folders of runs that an earlier version left: they say what was trained, and have no fingerprint."""
+    return sorted(path.parent for path in outputs.glob("runs/*/*/config.yaml") if not (path.parent / FILE).exists())
+
+
+def planned(folder: Path, outputs: Path, precision: Precision | None) -> OldRun:
+    """What a run's names are now.
+
+    Args:
+        folder: of the run.
+        outputs: the folder of all runs, for corpora that were moved with it.
+        precision: that it was computed in, where nothing of it says so.
+
+    Raises:
+        UserError: in one line, if that cannot be told, or the run goes on.
+    """
+    _check_still(folder)
+    values = _values(folder / "config.yaml")
+    computed = _precision(values, folder, precision)
+    identity = folder.name.rpartition("-")[2]
+    for corpus_hash in dict.fromkeys(_corpus_hashes(values, outputs)):
+        old = _fingerprint_1(values, corpus_hash, folder)
+        new = fingerprint_2(old, computed.value)
+        if identity in (identity_1(old), identity_of(new)):  # the second where a migration was killed after renaming
+            return OldRun(folder, new, _names(old, new))
+    raise UserError(
+        f"{folder}: its name is not the identity of its config.yaml on any corpus in {values.get('data_dir')}; put the corpus "
+        "back that it was trained on, and run migrate again"
+    )
+
+
+def _names(old: Fingerprint, new: Fingerprint) -> dict[str, str]:
+    own = {identity_1(old): identity_of(new)}
+    return own if old["cooldown"] is None else own | {old["cooldown"]["parent"]: new["cooldown"]["parent"]}
+
+
+def _values(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({' '.join(str(error).split())}); put back what was written"
+        ) from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: holds no options; put back what was written")
+    return found
+
+
+def _fingerprint_1(values: dict[str, Any], corpus_hash: str, folder: Path) -> Fingerprint:
+    try:
+        return fingerprint_1(values, corpus_hash)
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        raise UserError(
+            f"{folder}: its config.yaml is not that of a run ({type(error).__name__}: {error}); put back what was written"
+        ) from error
+
+
+def _corpus_hashes(values: Mapping[str, Any], outputs: Path) -> Iterator[str]:
+    """Of the corpus that the run names, then of all that lie where it may have been moved to."""
+    named = f"{values.get('data', {}).get('name')}-{values.get('tokenizer', {}).get('name')}"
+    roots = [Path(str(values.get("data_dir"))), outputs / "corpora"]
+    manifests = [root / named / MANIFEST_FILE for root in roots]
+    manifests += [path for root in roots for path in sorted(root.glob(f"*/{MANIFEST_FILE}"))]
+    for path in manifests:
+        if path.exists():
+            yield str(read_json(path).get("corpus_hash"))
+
+
+def _precision(values: Mapping[str, Any], folder: Path, given: Precision | None) -> Precision:
+    """The number format that a run was computed in: as it was asked for, recorded, or as this machine computes."""
+    if values.get("precision") in ("bf16", "fp32"):
+        return Precision[values["precision"]]
+    recorded = [record["values"].get("shapelaw.precision") for record in _tags(folder)]
+    known = [RECORDED[value] for value in recorded if value in RECORDED]
+    if known:
+        return known[-1]
+    if values.get("accelerator") == "cpu":
+        return Precision.fp32
+    if given is not None:
+        return given
+    if read_state(folder).host == socket.gethostname():
+        return Precision.bf16 if gpu_names() else Precision.fp32
+    raise UserError(
+        f"{folder}: precision=auto, and nothing says whether it was computed on a GPU; run migrate with precision=bf16 if it "
+        "was, or precision=fp32 if it was not"
+    )
+
+
+def _tags(folder: Path) -> Sequence[Mapping[str, Any]]:
+    return [record for record, _ in records(folder / JOURNAL) if record["kind"] == "tags"]
+
+
+def _check_still(folder: Path) -> None:
+    """Refuse a run that another machine trains; on this one its lock tells."""
+    path = folder / "state.json"
+    state = read_json(path) if path.exists() else {}
+    away = state.get("status") == "running" and state.get("host") != socket.gethostname()
+    if away and time.time() - state.get("updated", 0.0) < LIVE_SECONDS:
+        raise UserError(f"{folder}: is being trained on {state['host']}; run migrate again when it has ended")

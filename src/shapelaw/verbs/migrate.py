@@ -1,0 +1,74 @@
+"""Runs of an earlier version: renamed to what such runs are called now. train.py does this by itself when it meets them."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from shapelaw.config import Precision, to_dataclass
+from shapelaw.config.places import PlacesConfig
+from shapelaw.errors import UserError, WorkFailed
+from shapelaw.migration import migrate, old_runs
+from shapelaw.verbs.doors import Door
+from shapelaw.wording import counted
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class MigrateConfig(PlacesConfig):
+    """Runs of an earlier version, to be found again by the commands that trained them."""
+
+    precision: Precision = Precision.auto
+    """Number format, fp32 or bf16, of runs that left it open and did not record it; auto leaves such runs as they are."""
+
+
+@functools.cache
+def take_over(outputs: Path) -> None:
+    """Rename the runs of an earlier version, once in a process, with a note of what was done.
+
+    Args:
+        outputs: folder of all runs.
+    """
+    if not old_runs(outputs):
+        return
+    done = migrate(outputs)
+    if done.renamed:
+        log.warning(
+            "%s of an earlier version renamed to what such runs are called now", counted(len(done.renamed), "run")
+        )
+    for line in done.undelivered:
+        log.warning("%s", line)
+    if done.left:
+        log.warning(
+            "%s of an earlier version cannot be taken over and would be trained again; `python -m shapelaw migrate` says why",
+            counted(len(done.left), "run"),
+        )
+
+
+def take_over_all(config: DictConfig) -> None:
+    """Rename the runs of an earlier version and say why some could not be.
+
+    Raises:
+        UserError: if the outputs folder is not there.
+        WorkFailed: if a run was left as it is, or its record could not be delivered.
+    """
+    options: MigrateConfig = to_dataclass(config)
+    outputs = Path(options.outputs_dir)
+    if not outputs.is_dir():
+        raise UserError(f"outputs_dir={outputs}: there is no such folder; give the one that holds runs/")
+    done = migrate(outputs, None if options.precision is Precision.auto else options.precision)
+    for line in (*done.left, *done.undelivered):
+        sys.stderr.write(f"{line}\n")
+    words = f"{counted(len(done.renamed), 'run')} renamed, {counted(len(done.left), 'run')} left as they are"
+    if done.left or done.undelivered:
+        raise WorkFailed(f"{words}; the lines above say what to do")
+    sys.stdout.write(f"{words}\n")
+
+
+DOOR = Door(MigrateConfig, take_over_all)
