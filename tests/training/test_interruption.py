@@ -19,9 +19,9 @@ from shapelaw.cell import Cell, cell_of, checkpoint_path, checkpoint_steps, corp
 from shapelaw.cell_state import Status, read_state
 from shapelaw.config import TrainConfig, to_dataclass
 from shapelaw.data import load_corpus
+from shapelaw.errors import Interrupted
 from shapelaw.model import Transformer
 from shapelaw.training import checkpoint
-from shapelaw.training.hooks import Interrupted
 from support import Compose, train_cell
 
 FOUR = "micro_batch_sequences=2"  # of 8 sequences a step

@@ -10,7 +10,7 @@ import pytest
 
 from shapelaw.cell import checkpoint_steps
 from shapelaw.cell_state import Status, read_state
-from shapelaw.training.hooks import Interrupted
+from shapelaw.errors import Interrupted
 from shapelaw.training.module import CellModule
 from support import Compose, Script, prepared, train
 

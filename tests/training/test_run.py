@@ -15,11 +15,10 @@ from safetensors.torch import load_file
 
 from shapelaw.cell import checkpoint_path, checkpoint_steps
 from shapelaw.cell_state import State, Status, read_state
-from shapelaw.errors import UserError
+from shapelaw.errors import Interrupted, UserError
 from shapelaw.parallel.layout import layout_of
 from shapelaw.parallel.placement import place
 from shapelaw.training import checkpoint, reporting
-from shapelaw.training.hooks import Interrupted
 from shapelaw.training.starting import module_of
 from shapelaw.verbs.train import TrainTask
 from support import Compose, prepared, train
