@@ -28,6 +28,8 @@ class SuiteConfig:
 
     name: str = MISSING
     """Name of the suite; also of its MLflow experiment and its folder under outputs/."""
+    folder: str | None = None
+    """What SHAPELAW_SUITE is set to for it: the name of a folder of conf/suite, or a path. Set by the scripts."""
     head_size: int = MISSING
     """Features of one attention head; widths are multiples of it."""
     width_unit: float = MISSING

@@ -272,7 +272,7 @@ def _measured(
 def _folder(asked: CoordinatesConfig, cell: Cell) -> Path:
     """outputs/coordinates/SUITE-SHAPE-RULE-lr_base."""
     shape = f"{asked.shape.width}x{asked.shape.depth}"
-    name = f"{cell.suite}-{shape}-{asked.lr_rule.name.value}-{asked.lr_base:g}"
+    name = f"{cell.suite.name}-{shape}-{asked.lr_rule.name.value}-{asked.lr_base:g}"
     folder = Path(asked.outputs_dir) / "coordinates" / name
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -130,10 +130,11 @@ def set_environment(root: Path) -> None:
     """
     suites = root / "conf" / "suite"
     name = os.environ.get("SHAPELAW_SUITE", "nano")
-    folder = Path(name).absolute() if os.sep in name else suites / name
+    folder = Path(os.path.abspath(name)) if os.sep in name else suites / name
     if not (folder / "suite.yaml").exists():
         have = ", ".join(sorted(path.parent.name for path in suites.glob("*/suite.yaml")))
         raise UserError(f"SHAPELAW_SUITE={name}: allowed are {have}, or a folder with a suite.yaml and shape/*.yaml")
+    os.environ["SHAPELAW_SUITE"] = folder.name if folder.parent == suites else str(folder)
     os.environ["SHAPELAW_SUITE_DIR"] = str(folder)
     os.environ["SHAPELAW_SUITE_NAME"] = folder.name
     os.environ["SHAPELAW_ROOT"] = str(root)
