@@ -32,6 +32,12 @@ class DepthPatch:
     strict: bool = False
     width_per_depth: float = 100.0
 
+    def __str__(self) -> str:
+        if math.isinf(self.threshold):
+            return "none"
+        above = ">" if self.strict else ">="
+        return f"from width / depth {above} {self.threshold:g}, depth counts as width / {self.width_per_depth:g}"
+
     def applies(self, width: float, depth: float) -> bool:
         """Whether a shape of this width and depth is patched."""
         ratio = width / depth

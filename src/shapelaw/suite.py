@@ -153,6 +153,30 @@ class Suite:
         """The record with its unknown fields taken from another."""
         return replace(self, **{name: getattr(other, name) for name in self.missing(*FIELDS)})
 
+    def overrides_in(self, other: Suite) -> tuple[str, ...]:
+        """`key=value` for train.py, of what is known here and is otherwise in another record."""
+        own, others = self._options(), other._options()
+        return tuple(f"{key}={value}" for key, value in own.items() if value != others.get(key))
+
+    def _options(self) -> dict[str, str]:
+        """Known facts by the keys of train.py; lr_base, which every command names, apart."""
+        values: dict[str, float | str | None] = {
+            "suite.head_size": self.head_size,
+            "suite.width_unit": self.width_unit,
+            "lr_rule.name": self.lr_rule,
+            "lr_batch_scaling": self.lr_batch_scaling,
+            "lr_batch_reference": self.lr_batch_reference,
+            "tokenizer.vocab_size": self.vocab_size,
+            "seq_len": self.seq_len,
+            "batch_tokens": self.batch_tokens,
+            "validation.tokens": self.validation_tokens,
+        }
+        if self.patch is not None:
+            values["lr_rule.patch_ratio"] = self.patch.threshold
+            values["lr_rule.patch_strict"] = str(self.patch.strict).lower()
+            values["lr_rule.patch_divisor"] = self.patch.width_per_depth
+        return {key: exactly(value) for key, value in values.items() if value is not None}
+
     def rate(self, shape: Shape) -> float:
         """Peak learning rate of a shape: that of the rate rule (`lr_rules.lr_eff`), times the factor of the batch.
 
@@ -175,6 +199,18 @@ class Suite:
 
 
 FIELDS = tuple(field.name for field in fields(Suite))
+
+
+def exactly(value: float | str) -> str:
+    """A value as train.py is given it: every digit that a number has, and none more.
+
+    >>> exactly(5.0), exactly(0.1234567890123), exactly(math.inf)
+    ('5', '0.1234567890123', 'inf')
+    """
+    if isinstance(value, str):
+        return value
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def agreed(suites: Iterable[Suite]) -> Suite:
