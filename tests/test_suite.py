@@ -5,24 +5,30 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shapelaw.cell import cell_of, corpus_folder
-from shapelaw.config import TrainConfig, to_dataclass
+from shapelaw.config import TrainConfig, store_schemas, to_dataclass
 from shapelaw.data import load_corpus
 from shapelaw.errors import UserError
 from shapelaw.lr_rules import LR_RULES, NO_PATCH, DepthPatch
 from shapelaw.runs import RunsTable, load_runs
 from shapelaw.shapes import Shape
 from shapelaw.suite import FIELDS, Suite, agreed, differing, pack, unpack, usual
-from shapelaw.tracking import MlflowTracker, RunInfo, Store, read_table
-from support import TINY, Compose, train
+from shapelaw.tracking import MlflowTracker, RunInfo, Store, open_store, read_table
+from shapelaw.verbs import suites
+from shapelaw.verbs.fit import table_of
+from shapelaw.verbs.main import set_environment
+from shapelaw.verbs.report import evidence_of, folder_of
+from support import ROOT, TINY, Compose, train
 from tracked import PARAMS
 
 positive = st.floats(1e-9, 1e12)
@@ -144,8 +150,6 @@ def tracked(uri: str, root: Path, identity: str, params: dict[str, object], tags
 
 
 def test_older_runs_have_what_their_parameters_say(tmp_path: Path) -> None:
-    from shapelaw.tracking import open_store
-
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     open_store(uri, str(tmp_path / "artifacts"), "tiny")
     older = {**PARAMS, "lr_rule": "width_sqrt_depth", "corpus": "0123456789ab"}
@@ -245,16 +249,10 @@ def test_published_tables_have_their_papers_record(
 def test_the_published_record_is_the_suite_that_train_composes(
     data_dir: Path, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from shapelaw.config import store_schemas
-    from shapelaw.verbs.main import set_environment
-    from support import ROOT
-
     monkeypatch.setenv("SHAPELAW_SUITE", "gemstones")
     monkeypatch.setenv("SHAPELAW_ROOT", str(ROOT))
     set_environment(ROOT)
     store_schemas()
-    from hydra import compose, initialize_config_dir
-
     with initialize_config_dir(str(ROOT / "conf")):
         config: TrainConfig = to_dataclass(compose("train"))
     assert load_runs("gemstones").suite == Suite.of(config)
@@ -273,11 +271,77 @@ def test_the_published_record_is_the_suite_that_train_composes(
 def test_where_a_suite_lies_is_said_so_that_any_folder_finds_it(
     outputs: Path, monkeypatch: pytest.MonkeyPatch, given: str, folder: str
 ) -> None:
-    from shapelaw.verbs.main import set_environment
-    from support import ROOT
-
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("SHAPELAW_SUITE", given)
     monkeypatch.setenv("SHAPELAW_ROOT", str(ROOT))
     set_environment(ROOT)
     assert os.environ["SHAPELAW_SUITE"] == folder
+
+
+def in_folder(folder: Path, name: str) -> Path:
+    """The tiny suite under another name, in a folder of its own."""
+    shutil.copytree(TINY, folder)
+    file = folder / "suite.yaml"
+    file.write_text(file.read_text().replace("name: tiny", f"name: {name}"))
+    return folder
+
+
+@pytest.mark.parametrize("folder", ["mine", "nano", "my suites/mine"])
+@pytest.mark.parametrize("relative", [False, True])
+def test_runs_are_those_of_the_suite_s_name_whatever_its_folder(
+    outputs: Path, tmp_path: Path, composed: Compose, monkeypatch: pytest.MonkeyPatch, folder: str, relative: bool
+) -> None:
+    """In one store: runs of the suite `two`, and others under the folder's own name."""
+    uri = f"sqlite:///{outputs}/mlflow.db"
+    for experiment, identity in (("two", "aaa"), (Path(folder).name, "bbb")):
+        open_store(uri, str(outputs / "artifacts"), experiment)
+        info = RunInfo(identity, "train", identity, {**PARAMS, "suite": experiment})
+        run = MlflowTracker(Store(uri, str(outputs / "artifacts"), experiment), info, outputs / identity, 60.0)
+        run.log({"val/loss": 2.5}, 1280)
+        run.log({"val/loss": 2.4}, 2560)
+        run.finish("FINISHED")
+        run.close()
+    place = in_folder(tmp_path / folder, "two")
+    monkeypatch.chdir(place.parent)
+    monkeypatch.setenv("SHAPELAW_SUITE", f"./{place.name}" if relative else str(place))
+    set_environment(ROOT)
+    fitted = to_dataclass(composed("tracker=mlflow", "subset=all", name="fit"))
+    assert fitted.runs.experiment == suites.suite_name() == "two"
+    assert set(table_of(fitted).kept["run"]) == {"aaa"}
+    reported = to_dataclass(composed("tracker=mlflow", name="report"))
+    assert folder_of(reported) == outputs / "reports" / "two"
+    assert set(evidence_of(reported).runs("every row").kept["run"]) == {"aaa"}
+
+
+def test_other_runs_are_fitted_without_a_suite_that_composes(
+    outputs: Path, tmp_path: Path, composed: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name is asked for only where the experiment is that of the suite."""
+    place = in_folder(tmp_path / "mine", "two")
+    (place / "suite.yaml").write_text("suite: [")
+    monkeypatch.setenv("SHAPELAW_SUITE", str(place))
+    set_environment(ROOT)
+    assert to_dataclass(composed("runs=gemstones", name="fit")).runs.experiment is None
+    with pytest.raises(UserError, match="experiment"):
+        to_dataclass(composed(name="fit"))
+
+
+@pytest.mark.parametrize("suite", ["nano", "micro", "gemstones"])
+def test_shapes_are_those_of_the_suite_s_files(outputs: Path, monkeypatch: pytest.MonkeyPatch, suite: str) -> None:
+    monkeypatch.setenv("SHAPELAW_SUITE", suite)
+    monkeypatch.setenv("SHAPELAW_ROOT", str(ROOT))
+    set_environment(ROOT)
+    names = [path.stem for path in (ROOT / "conf" / "suite" / suite / "shape").glob("*.yaml")]
+    assert sorted(f"{width}x{depth}" for width, depth in suites.shapes()) == sorted(names)
+
+
+def test_composing_another_suite_leaves_the_one_in_force(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHAPELAW_SUITE", str(TINY))
+    monkeypatch.setenv("SHAPELAW_ROOT", str(ROOT))
+    set_environment(ROOT)
+    nano = suites.find(Suite(name="nano"))
+    assert nano is not None
+    assert (nano.folder, nano.head_size, nano.patch) == ("nano", 16, DepthPatch(math.inf))
+    assert suites.suite_name() == "tiny"
+    assert suites.find(Suite(name="tiny", folder="/nowhere")) == suites.find(Suite(name="tiny", folder=str(TINY)))
+    assert suites.find(Suite(name="elsewhere", folder=str(TINY))) is None

@@ -251,13 +251,12 @@ class RunsTable:
         return out
 
     def _attention_sizes(self) -> pd.DataFrame:
-        """Sequence length and head size of the kept rows, the paper's where the table names none."""
-        kept = self.kept
+        """Sequence length and head size of the kept rows, as their suites have them; the paper's where none is recorded."""
         defaults = {"seq_len": SEQ_LEN_GEMSTONES, "head_size": HEAD_SIZE}
-        return pd.DataFrame(
-            {name: kept[name].fillna(value) if name in kept else value for name, value in defaults.items()},
-            index=kept.index,
-        )
+        kept, suites = self.kept, self.suites
+        known = {name: kept["run"].map(lambda run, name=name: getattr(suites[run], name)) for name in defaults}
+        own = {name: kept[name].fillna(known[name]) if name in kept else known[name] for name in defaults}
+        return pd.DataFrame({name: own[name].astype(float).fillna(value) for name, value in defaults.items()})
 
     def _flops_convention(self) -> str:
         """The convention that the table serves best."""

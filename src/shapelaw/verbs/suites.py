@@ -81,7 +81,9 @@ def _composed(*overrides: str, place: str | None = None) -> DictConfig:
     """The configuration that train.py composes in a suite, by default in the one in force."""
     store_schemas()
     with _in_suite(place), _hydra():
-        return compose("train", list(overrides))
+        config = compose("train", list(overrides))
+        OmegaConf.resolve(config)  # while the suite is in force: its folder is an environment variable
+    return config
 
 
 @contextmanager
