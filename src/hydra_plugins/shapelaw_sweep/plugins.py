@@ -117,7 +117,9 @@ class CellsSweeper(Sweeper):
 
         assert self.hydra_context is not None
         loader = self.hydra_context.config_loader
-        lines = [_line(key, value) for key, value in self.params.items()]
+        written = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(self.params), resolve=False))
+        given = {argument.partition("=")[0].lstrip("+") for argument in arguments}
+        lines = [_line(key, value, written[key]) for key, value in self.params.items() if key not in given]
         overrides = OverridesParser.create(config_loader=loader).parse_overrides([*lines, *arguments])
         refuse_lists(overrides, loader.get_group_options)
         return overrides
@@ -137,11 +139,22 @@ class CellsSweeper(Sweeper):
         return expand(overrides, self.pair, options)
 
 
-def _line(key: str, value: Any) -> str:
-    """The override that a named sweep's file means by a key and its values."""
+def _line(key: str, value: Any, written: Any) -> str:
+    """The override that a named sweep's file means by a key and its values.
+
+    Args:
+        key: of the configuration.
+        value: of it, or a list of its values.
+        written: the same as the file has it, which may refer to another key.
+    """
     if OmegaConf.is_dict(value):
         raise UserError(f"hydra.sweeper.params.{key}: holds keys of its own; give each in one word, {key}.NAME: VALUES")
     if OmegaConf.is_list(value):
+        if not value:
+            raise UserError(
+                f"hydra.sweeper.params.{key}: {written} is empty, so there is nothing to sweep; list its values in suite.yaml, "
+                f"or give {key}=A,B on the command line"
+            )
         return f"{key}={','.join(map(_word, value))}"
     return f"{key}={_word(value)}"
 

@@ -168,11 +168,21 @@ def to_dataclass(config: DictConfig) -> Any:
     try:
         options = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
+        if said := _said_by_a_resolver(error):
+            raise said from error
         key = getattr(error, "full_key", "") or ""
         reason = str(error).splitlines()[0]
         raise UserError(f"{key}: {reason}; give it on the command line as {key}=VALUE") from error
     refuse_passwords(options)
     return options
+
+
+def _said_by_a_resolver(error: BaseException) -> UserError | None:
+    """The user's error that a resolver raised, which OmegaConf wraps."""
+    inner: BaseException | None = error
+    while inner is not None and not isinstance(inner, UserError):
+        inner = inner.__cause__ or inner.__context__
+    return inner
 
 
 def _unknown_keys(config: DictConfig, prefix: str = "") -> list[str]:

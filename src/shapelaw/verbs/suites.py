@@ -44,8 +44,19 @@ def environment(root: Path, name: str) -> dict[str, str]:
 
 
 def suite_name() -> str:
-    """Name of the suite in force, which is that of its MLflow experiment; `${suite_name:}` in conf/."""
-    return str(_composed().suite.name)
+    """Name of the suite in force, which is that of its MLflow experiment; `${suite_name:}` in conf/.
+
+    Raises:
+        UserError: if its suite.yaml does not compose.
+    """
+    from shapelaw.verbs.main import explain
+
+    try:
+        return str(_composed().suite.name)
+    except Exception as error:
+        if (reason := explain(error)) is None:
+            raise
+        raise UserError(f"{NAME}={os.environ[NAME]}: {reason}") from error
 
 
 OmegaConf.register_resolver("suite_name", suite_name, replace=True, use_cache=True)
