@@ -22,8 +22,8 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
-from shapelaw.config import store_schemas
 from shapelaw.sweep.compose import Composer
+from shapelaw.verbs.doors import store_schemas
 from shapelaw.verbs.main import set_environment
 
 ROOT = Path(__file__).resolve().parents[1]

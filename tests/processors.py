@@ -76,13 +76,14 @@ def _numpy_features() -> list[str]:
 def answers(corpora: Path, outputs: Path) -> Answers:
     """Everything that `test_processors.py` compares, as this process computes it."""
     from hydra import compose, initialize_config_dir
-    from shapelaw.cli import set_environment
 
     import support
     from shapelaw.cell import cell_of
-    from shapelaw.config import store_schemas, to_dataclass
+    from shapelaw.config import to_dataclass
     from shapelaw.data.order import SequenceOrder
     from shapelaw.prescribe.brute import paper_shapes
+    from shapelaw.verbs.doors import store_schemas
+    from shapelaw.verbs.main import set_environment
 
     set_environment(support.ROOT)
     store_schemas()

@@ -85,8 +85,12 @@ def test_bad_input(script: Script, outputs: Path, arguments: list[str], words: l
         (["lr_base: abc"], ["sweeps/mine.yaml: lr_base", "'abc'", "Float"]),
         (["suite:", "  name: x", " seed: 1"], ["sweeps/mine.yaml, line 4", "YAML", "indentation"]),
         (["hydra.sweeper.params: {}"], ["sweeps/mine.yaml", "hydra.sweeper.params"]),
-        (["hydra: {sweeper: {params: {lr_base: [5, 2.5]}}}"], ["lr_base=[5,2.5]", "written 5,2.5, without brackets"]),
-        (["hydra: {sweeper: {params: {shape: [16x1, 32x1]}}}"], ["shape=", "written 16x1,32x1, without brackets"]),
+        (["hydra: {sweeper: {params: {lr_base: [5, abc]}}}"], ["lr_base=abc", "Float"]),
+        (["hydra: {sweeper: {params: {shape: [16x1, 99x1]}}}"], ["shape=99x1", "16x1, 16x2, 32x1"]),
+        (
+            ["hydra: {sweeper: {params: {shape: '${suite.step_batch_shapes}'}}}"],
+            ["params.shape: ${suite.step_batch_shapes} is empty", "suite.yaml"],
+        ),
         (["hydra: {sweeper: {params: {optim: {beta1: 0.9}}}}"], ["params.optim", "optim.NAME: VALUES"]),
         (["hydra: {sweeper: {params: {lr_base: null}}}"], ["lr_base=null", "not Optional"]),
         (
@@ -107,6 +111,41 @@ def test_mistakes_in_a_sweep_s_file(
     done = sweep("-m", "sweeps=mine")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
     assert all(word in done.stderr for word in words), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("params", "cells"),
+    [
+        ("lr_base: [5, 2.5]", ["16x1 lr_base=5", "16x1 lr_base=2.5"]),
+        ("lr_base: 5,2.5", ["16x1 lr_base=5", "16x1 lr_base=2.5"]),  # as the command line has it
+        ("shape: ${suite.extremes}, lr_base: [1e-4]", ["16x2 lr_base=0.0001", "32x1 lr_base=0.0001"]),
+        ("shape: glob(16*), lr_base: 5", ["16x1 lr_base=5", "16x2 lr_base=5"]),
+        ("tokens: ${suite.branches}", ["16x1 lr_base=5 steps=16", "16x1 lr_base=5 steps=20"]),
+    ],
+)
+def test_a_sweep_s_file_has_its_values_as_lists(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: str, cells: list[str]
+) -> None:
+    suite = shutil.copytree(TINY, tmp_path / "tiny")
+    (suite / "sweeps").mkdir()
+    text = f"# @package _global_\nhydra: {{sweeper: {{params: {{{params}}}}}}}\n"
+    (suite / "sweeps" / "mine.yaml").write_text(text.replace("${suite.extremes}", "'${suite.extremes}'"))
+    monkeypatch.setenv("SHAPELAW_SUITE", str(suite))
+    done = sweep("-m", "sweeps=mine", "hydra/launcher=plan")
+    assert done.returncode == 0, done.stderr
+    assert f"{len(cells)} cells" in done.stdout
+    assert all(cell in done.stdout for cell in cells), done.stdout
+
+
+def test_comma_strings_in_a_suite_are_lists_now(script: Script, tmp_path: Path) -> None:
+    suite = shutil.copytree(TINY, tmp_path / "tiny")
+    text = (suite / "suite.yaml").read_text()
+    (suite / "suite.yaml").write_text(text.replace("[2048, 2560]", "2048,2560"))
+    for name, arguments in (("train.py", ()), ("fit.py", ())):
+        done = script(name, *arguments, SHAPELAW_SUITE=str(suite))
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+        assert "suite.yaml: suite.branches" in done.stderr
+        assert "written as a list, [A, B]" in done.stderr
 
 
 def test_output_that_nobody_reads_any_more_is_no_error(outputs: Path) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from shapelaw.cell_state import Status, read_state
 from shapelaw.config import (
-    BatchScaling,
     LrRuleConfig,
     Rounding,
     ScheduleConfig,
@@ -23,7 +22,7 @@ from shapelaw.config import (
 )
 from shapelaw.errors import UserError
 from shapelaw.fingerprint import Fingerprint, fingerprint_of, identity_of
-from shapelaw.lr_rules import DepthPatch, lr_eff
+from shapelaw.lr_rules import DepthPatch
 from shapelaw.schedule import (
     Constant,
     Cooldown,
@@ -35,6 +34,7 @@ from shapelaw.schedule import (
     lr_factor,
 )
 from shapelaw.shapes import Shape, check_heads
+from shapelaw.suite import Suite
 from shapelaw.wording import distinctions
 
 
@@ -43,7 +43,7 @@ class Cell:
     """One run of a sweep, with every derived number whole and checked.
 
     Args:
-        suite: name of the suite.
+        suite: record of the suite that it belongs to.
         shape: the model's shape.
         vocab_size: rows of the embedding and of the head.
         seq_len: context in tokens.
@@ -58,7 +58,7 @@ class Cell:
         parent: identity of the cell that a cooldown continues.
     """
 
-    suite: str
+    suite: Suite
     shape: Shape
     vocab_size: int
     seq_len: int
@@ -128,8 +128,13 @@ def labels_of(cells: Sequence[Cell]) -> list[str]:
     return [" ".join([label, *words]) for label, words in zip(labels, apart, strict=True)]
 
 
-def cell_of(config: TrainConfig, corpus_hash: str) -> Cell:
+def cell_of(config: TrainConfig, corpus_hash: str, tokenizer_hash: str | None = None) -> Cell:
     """The cell of a configuration on a corpus.
+
+    Args:
+        config: of the run.
+        corpus_hash: of the corpus; it decides the identity.
+        tokenizer_hash: of the corpus's tokenizer, for the record of the suite.
 
     Raises:
         UserError: for a value that is out of range or does not fit the others.
@@ -143,9 +148,10 @@ def cell_of(config: TrainConfig, corpus_hash: str) -> Cell:
             f"batch_tokens={batch}: allowed are multiples of seq_len={config.seq_len}; "
             f"the nearest are {_multiples_around(batch, config.seq_len)}"
         )
-    steps, batch_factor = _steps(config, batch), lr_batch_factor(config, batch)
+    steps = _steps(config, batch)
+    suite = Suite.of(config, corpus_hash, tokenizer_hash)
     hot = Cell(
-        suite=config.suite.name,
+        suite=suite,
         shape=shape,
         vocab_size=config.tokenizer.vocab_size,
         seq_len=config.seq_len,
@@ -154,32 +160,14 @@ def cell_of(config: TrainConfig, corpus_hash: str) -> Cell:
         last_step=steps,
         validate_every_steps=_cadence("validation.every_tokens", config.validation.every_tokens, batch),
         checkpoint_every_steps=_cadence("checkpoint.every_tokens", config.checkpoint.every_tokens, batch),
-        lr_eff=lr_eff(
-            config.lr_base * batch_factor,
-            shape,
-            config.lr_rule.name.value,
-            config.suite.width_unit,
-            depth_patch(config.lr_rule),
-        ),
+        lr_eff=suite.rate(shape),
         schedule=_schedule(config.schedule, steps * batch),
-        fingerprint=fingerprint_of(config, corpus_hash, batch, steps, batch_factor),
+        fingerprint=fingerprint_of(config, corpus_hash, batch, steps, suite.batch_factor),
         folder=Path(),
     )
     cell = hot if config.cooldown.fraction == 0 else _branch(config, hot)
     root = Path(config.outputs_dir) / "runs" / file_name("suite.name", config.suite.name)
     return replace(cell, folder=root / f"{cell.shape.name}-{cell.identity}")
-
-
-def lr_batch_factor(config: TrainConfig, batch_tokens: int) -> float:
-    """Factor of lr_batch_scaling on the rate, r = batch_tokens / lr_batch_reference: 1, sqrt(r) or r.
-
-    Raises:
-        UserError: where a scaling is asked for without a reference.
-    """
-    if config.lr_batch_scaling is BatchScaling.none:
-        return 1.0
-    ratio = batch_tokens / positive("lr_batch_reference", config.lr_batch_reference)
-    return math.sqrt(ratio) if config.lr_batch_scaling is BatchScaling.sqrt else ratio
 
 
 def depth_patch(rule: LrRuleConfig) -> DepthPatch:

@@ -31,13 +31,14 @@ from omegaconf import DictConfig
 
 from shapelaw.cell import cell_of, checkpoint_steps
 from shapelaw.cell_state import Status, lock, read_state
-from shapelaw.config import Precision, TrainConfig, store_schemas, to_dataclass
+from shapelaw.config import Precision, TrainConfig, to_dataclass
 from shapelaw.files import read_json, unsealed
 from shapelaw.fingerprint import FILE, identity_of
 from shapelaw.migration import folders, migrate, old_runs
 from shapelaw.migration.identity_1 import fingerprint_1, fingerprint_2, identity_1
 from shapelaw.tracking import deliver_left, read_runs
 from shapelaw.training.rollback import read_rollbacks
+from shapelaw.verbs.doors import store_schemas
 from shapelaw.verbs.main import set_environment
 from shapelaw.verbs.train import TrainTask
 from support import ROOT

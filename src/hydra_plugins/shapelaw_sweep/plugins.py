@@ -27,7 +27,8 @@ class CellsConfig:
 
     _target_: str = "hydra_plugins.shapelaw_sweep.plugins.CellsSweeper"
     params: dict[str, Any] = field(default_factory=dict)
-    """Overrides of a named sweep (sweeps/NAME.yaml); those of the command line come after them and win."""
+    """Overrides of a named sweep (sweeps/NAME.yaml): key -> a value, a list of values, or a pattern such as glob(*). Those of
+    the command line come after them and win."""
     pair: list[list[str]] = field(default_factory=list)
     """Groups of swept keys that advance together instead of forming a product."""
     unglobbed: dict[str, list[str]] = field(default_factory=dict)
@@ -119,7 +120,9 @@ class CellsSweeper(Sweeper):
 
         assert self.hydra_context is not None
         loader = self.hydra_context.config_loader
-        lines = [_line(key, value) for key, value in self.params.items()]
+        written = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(self.params), resolve=False))
+        given = {argument.partition("=")[0].lstrip("+") for argument in arguments}
+        lines = [_line(key, value, written[key]) for key, value in self.params.items() if key not in given]
         overrides = OverridesParser.create(config_loader=loader).parse_overrides([*lines, *arguments])
         refuse_lists(overrides, loader.get_group_options)
         return overrides
@@ -139,11 +142,31 @@ class CellsSweeper(Sweeper):
         return expand(overrides, self.pair, options)
 
 
-def _line(key: str, value: Any) -> str:
-    """The override that a named sweep's file means by a key and its values."""
+def _line(key: str, value: Any, written: Any) -> str:
+    """The override that a named sweep's file means by a key and its values.
+
+    Args:
+        key: of the configuration.
+        value: of it, or a list of its values.
+        written: the same as the file has it, which may refer to another key.
+    """
     if OmegaConf.is_dict(value):
         raise UserError(f"hydra.sweeper.params.{key}: holds keys of its own; give each in one word, {key}.NAME: VALUES")
-    return f"{key}={'null' if value is None else value}"
+    if OmegaConf.is_list(value):
+        if not value:
+            raise UserError(
+                f"hydra.sweeper.params.{key}: {written} is empty, so there is nothing to sweep; list its values in suite.yaml, "
+                f"or give {key}=A,B on the command line"
+            )
+        return f"{key}={','.join(map(_word, value))}"
+    return f"{key}={_word(value)}"
+
+
+def _word(value: Any) -> str:
+    """A value as an override spells it."""
+    if value is None:
+        return "null"
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 class SearchSweeper(CellsSweeper):

@@ -159,6 +159,8 @@ def to_dataclass(config: DictConfig) -> Any:
     try:
         options = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
+        if said := _said_by_a_resolver(error):
+            raise said from error
         key = getattr(error, "full_key", "") or ""
         if isinstance(error, MissingMandatoryValue):
             raise UserError(f"{key}: is not given; give it as {key}=VALUE, or see with --help what it is") from error
@@ -166,6 +168,14 @@ def to_dataclass(config: DictConfig) -> Any:
         raise UserError(f"{key}: {reason}; give it on the command line as {key}=VALUE") from error
     refuse_passwords(options)
     return options
+
+
+def _said_by_a_resolver(error: BaseException) -> UserError | None:
+    """The user's error that a resolver raised, which OmegaConf wraps."""
+    inner: BaseException | None = error
+    while inner is not None and not isinstance(inner, UserError):
+        inner = inner.__cause__ or inner.__context__
+    return inner
 
 
 def _unknown_keys(config: DictConfig, prefix: str = "") -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shapelaw.errors import UserError
-from shapelaw.lr_rules import lr_eff
 from shapelaw.prescribe.limits import SAME
 from shapelaw.prescribe.search import Found
 from shapelaw.prescribe.surface import LOG_TOKENS_MAX
 from shapelaw.prescribe.world import Points, Ranges, World
-from shapelaw.shapes import Shape, check_heads
+from shapelaw.suite import Suite, exactly
 
 if TYPE_CHECKING:
     from shapelaw.prescribe.problem import Problem
@@ -143,8 +143,8 @@ def quantities(problem: Problem, found: Found) -> dict[str, Array]:
     out |= {"params": points.params, "tokens": tokens, "tokens_per_param": tokens / points.params}
     out["loss"] = _diagonal_losses(problem, points, found.log_tokens)
     out["flops"] = points.train_flops * tokens
-    if problem.world.lr_base is not None and "width" in out:
-        rate = np.vectorize(lambda width, depth: _rate(problem.world, width, depth), otypes=[np.float64])
+    if problem.world.suite.lr_base is not None and "width" in out:
+        rate = np.vectorize(problem.world.rate, otypes=[np.float64])
         out["lr_eff"] = rate(out["width"], out["depth"])
     if problem.cost.served_tokens:
         out["inference_flops"] = points.serve_flops * problem.cost.served_tokens
@@ -195,7 +195,7 @@ def _training(problem: Problem, values: Mapping[str, float]) -> tuple[tuple[str,
     if problem.space != "feasible" or unnamed(problem.world):
         return (), []
     try:
-        check_heads(Shape(int(values["width"]), int(values["depth"]), problem.world.rules.head_size))
+        problem.world.check(int(values["width"]), int(values["depth"]))
     except UserError as error:
         return (), [f"train.py refuses it: {error}"]
     return overrides(problem.world, values), []
@@ -203,7 +203,8 @@ def _training(problem: Problem, values: Mapping[str, float]) -> tuple[tuple[str,
 
 def unnamed(world: World) -> list[str]:
     """What the runs do not name, without which no command trains a shape of theirs."""
-    return [name for name in ("suite", "batch_tokens") if not getattr(world, name)]
+    named = {"suite": world.suite.name, "batch_tokens": world.suite.batch_tokens}
+    return [name for name, value in named.items() if not value]
 
 
 def standing(problem: Problem) -> list[str]:
@@ -214,20 +215,25 @@ def standing(problem: Problem) -> list[str]:
 
 
 def overrides(world: World, values: Mapping[str, float]) -> tuple[str, ...]:
-    """What train.py is given: the shape, tokens in whole batches (rounded down, so that the budget holds) and the rate."""
-    batch = world.batch_tokens
+    """What train.py is given: the shape, tokens in whole batches (rounded down, so that the budget holds), the rate, and what
+    the runs were trained with otherwise than their suite is now."""
+    batch, lr_base = world.suite.batch_tokens, world.suite.lr_base
     assert batch is not None
     tokens = max(int(values["tokens"] // batch), 1) * batch
     out = [f"shape.width={values['width']:.0f}", f"shape.depth={values['depth']:.0f}", f"tokens={tokens}"]
-    return (*out, f"lr_base={world.lr_base:g}") if world.lr_base is not None else tuple(out)
+    rate = [] if lr_base is None else [f"lr_base={exactly(lr_base)}"]
+    return (*out, *rate, *world.settings)
 
 
-def _rate(world: World, width: float, depth: float) -> float:
-    """Peak rate; a relaxed shape gets that of the nearest whole one."""
-    head = world.rules.head_size
-    whole = Shape(max(round(width / head), 1) * head, max(round(depth), 1), head)
-    assert world.lr_base is not None
-    return lr_eff(world.lr_base, whole, world.lr_rule, world.width_unit, world.patch)
+def train_command(suite: Suite) -> str:
+    """How a command begins that trains in a suite; empty where nothing says where it lies."""
+    return f"SHAPELAW_SUITE={shlex.quote(suite.folder)} python train.py" if suite.folder else ""
+
+
+def command(world: World, found: Prescription) -> str:
+    """What trains a prescription, as a shell takes it; empty where nothing does."""
+    begin = train_command(world.suite)
+    return f"{begin} {shlex.join(found.overrides)}" if begin and found.overrides else ""
 
 
 def _interval(drawn: Array, level: float) -> tuple[float, float]:
@@ -269,8 +275,3 @@ def _plain(value: float) -> float | int | None:
     if not math.isfinite(value):
         return None
     return int(value) if value == int(value) and abs(value) < 2**53 else float(value)
-
-
-def command(world: World, found: Prescription) -> str:
-    """What trains a prescription; empty where nothing does."""
-    return f"SHAPELAW_SUITE={world.suite} python train.py {' '.join(found.overrides)}" if found.overrides else ""

@@ -32,7 +32,7 @@ def refuse_idle(asked: PrescribeConfig, question: str) -> None:
     """
     _refuse(given(asked, *IDLE[question]), f"{question}=NUMBER")
     if asked.space == "params":
-        _refuse(given(asked, "rules", *(() if question == "tokens" else ("flops",))), "space=params")
+        _refuse(given(asked, "rules", "seq_len", *(() if question == "tokens" else ("flops",))), "space=params")
 
 
 def given(asked: PrescribeConfig, *names: str) -> list[str]:

@@ -22,7 +22,7 @@ QUESTIONS = (
 )
 FOREIGN = (
     *("budget", "objective", "flops", "least", "compare"),
-    *("space", "aspect_ratio", "limits", "rules", "vocab_size"),
+    *("space", "aspect_ratio", "limits", "rules", "vocab_size", "seq_len"),
 )
 """Options that say nothing to this law."""
 

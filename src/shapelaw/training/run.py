@@ -87,7 +87,7 @@ def tracker_of(config: TrainConfig, cell: Cell, tags: Mapping[str, str]) -> Trac
     settings = config.tracker
     if settings.name == "none" or rank():
         return NoTracker()
-    store = Store(settings.uri, settings.artifacts, cell.suite, settings.experiment_id)
+    store = Store(settings.uri, settings.artifacts, config.suite.name, settings.experiment_id)
     return MlflowTracker(store, run_info(config, cell, dict(tags)), cell.folder, settings.finish_seconds)
 
 

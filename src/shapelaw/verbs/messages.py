@@ -70,6 +70,8 @@ def _in_file(file: str, what: str, key: re.Match[str] | None) -> str:
     if what.startswith(f"Key '{file.partition('/')[0]}' not in"):
         return f"{file}.yaml: its keys are taken for those of a group; make its first line # @package _global_"
     place = f"{file}.yaml: {key[1]}" if key and key[1] not in what else f"{file}.yaml"
+    if "is not a ListConfig" in what:
+        return f"{place}: its values are written as a list, [A, B]; correct the file"
     return f"{place}: {what}; see all keys and their types with --help"
 
 

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +22,7 @@ from shapelaw.errors import UserError
 from shapelaw.files import write_text
 from shapelaw.fitting.result import RUNS_FILE, FitResult, load_fit, plain
 from shapelaw.laws import STAGED
-from shapelaw.lr_rules import DEFAULT_PATCH, DepthPatch
-from shapelaw.prescribe.answer import Prescription, command
+from shapelaw.prescribe.answer import Prescription, command, train_command
 from shapelaw.prescribe.idle import refuse_idle
 from shapelaw.prescribe.limits import Limits
 from shapelaw.prescribe.price import Cost, Throughput
@@ -35,7 +33,9 @@ from shapelaw.runs.table import RunsTable
 from shapelaw.step_batch.answers import answer_steps_batch, prediction
 from shapelaw.step_batch.prediction import KEY
 from shapelaw.step_batch.questions import StepBatchAnswer
+from shapelaw.suite import Suite
 from shapelaw.verbs.doors import Door
+from shapelaw.verbs.suites import find
 
 WIDE = 140
 """Columns of what is printed into a file or a pipe."""
@@ -121,7 +121,7 @@ def answer(asked: PrescribeConfig) -> Answers:
     if fit.law in STAGED:
         found = answer_steps_batch(asked, fit, runs)
         return Answers(
-            path, found.main, _trains(found, runs), found.tables, frozenset(), prediction(fit, path, runs, found)
+            path, found.main, _trains(found, fit, runs), found.tables, frozenset(), prediction(fit, path, runs, found)
         )
     if by_batch:
         raise UserError(
@@ -129,6 +129,8 @@ def answer(asked: PrescribeConfig) -> Answers:
         )
     problem = problem_of(asked, fit, runs)
     main = _main(asked, problem)
+    if others := other_contexts(asked, fit, runs, problem.world):
+        main = dataclasses.replace(main, notes=(*main.notes, *others))
     if passed:
         note = (
             f"the newer fit {passed.name} was passed over, as its law has no width and depth; for its own answer give "
@@ -142,16 +144,17 @@ def answer(asked: PrescribeConfig) -> Answers:
     return Answers(path, main, command(problem.world, main), tables, frozenset(problem.world.ranges))
 
 
-def _trains(found: StepBatchAnswer, runs: RunsTable) -> str:
+def _trains(found: StepBatchAnswer, fit: FitResult, runs: RunsTable) -> str:
     """What trains a predicted curve; the rest of the configuration is that of the fitted runs."""
-    values, kept = found.main.values, runs.kept
-    if "curve" not in found.tables or "width" not in values or "suite" not in kept:
+    values = found.main.values
+    begin = train_command(suite_world(fit, runs).suite)
+    if "curve" not in found.tables or "width" not in values or not begin:
         return ""
     batch = values["batch_tokens"]
     every = max(round(values["tokens"] / VALIDATIONS / batch), 1) * batch
     sizes = f"shape.width={values['width']:.0f} shape.depth={values['depth']:.0f}"
     spent = f"batch_tokens={batch:.0f} tokens={values['tokens']:.0f} validation.every_tokens={every:.0f}"
-    return f"SHAPELAW_SUITE={kept['suite'].iloc[0]} python train.py sweeps=step_batch {sizes} {spent}"
+    return f"{begin} sweeps=step_batch {sizes} {spent}"
 
 
 def newest_fit(folder: Path, *, by_batch: bool = False) -> tuple[Path, Path | None]:
@@ -223,19 +226,56 @@ def world_of(asked: PrescribeConfig, fit: FitResult, runs: RunsTable) -> World:
         raise UserError(
             f"flops={asked.flops.name}: a new shape has none; allowed are auto, {', '.join(FLOPS_CONVENTIONS)}"
         )
+    given = Suite(
+        vocab_size=None if asked.vocab_size is None else whole("vocab_size", asked.vocab_size),
+        seq_len=None if asked.seq_len is None else whole("seq_len", asked.seq_len, 2),
+    )
     return dataclasses.replace(
         world,
-        vocab_size=world.vocab_size if asked.vocab_size is None else whole("vocab_size", asked.vocab_size),
+        suite=given.completed(world.suite),
         flops=asked.flops.name or world.flops,
         rules=dataclasses.replace(world.rules, **rules),
     )
 
 
 def suite_world(fit: FitResult, runs: RunsTable) -> World:
-    """The world of the runs, with the rate rule that train.py takes for their suite."""
-    world = World.of(fit, runs)
-    name, patch = _rate_rule(world.suite)
-    return dataclasses.replace(world, lr_rule=name, patch=patch)
+    """The world of the runs; what they do not record of their suite is as train.py composes it now."""
+    suite = runs.suite
+    if suite.name is None:
+        return World.of(fit, runs)
+    here = find(suite)
+    world = World.of(fit, runs, here)
+    if here is not None:
+        return world
+    note = (
+        f"no command trains it: the suite {suite.name} is {f'neither in {suite.folder} nor' if suite.folder else 'not'} in "
+        f"conf/suite; set SHAPELAW_SUITE to the folder where it lies"
+    )
+    return dataclasses.replace(
+        world, suite=dataclasses.replace(world.suite, folder=None), remarks=(*world.remarks, note)
+    )
+
+
+def other_contexts(asked: PrescribeConfig, fit: FitResult, runs: RunsTable, world: World) -> tuple[str, ...]:
+    """Where the context is assumed: what the answer would be at half and at twice of it."""
+    if asked.space == "params" or not world.assumes_context:
+        return ()
+    told = [_at_context(asked, fit, runs, seq_len) for seq_len in (world.seq_len // 2, world.seq_len * 2)]
+    return (f"the context matters: {'; '.join(told)}",)
+
+
+def _at_context(asked: PrescribeConfig, fit: FitResult, runs: RunsTable, seq_len: int) -> str:
+    """The answer at a context, in a few words."""
+    problem = problem_of(dataclasses.replace(asked, seq_len=seq_len), fit, runs)
+    try:
+        values = _main(asked, problem.replaced(intervals=False, shapes=problem.shapes)).values
+    except UserError as error:
+        return f"with seq_len={seq_len} {error}"
+    size = f"{_number('width', values['width'])}x{_number('depth', values['depth'])}"
+    return (
+        f"with seq_len={seq_len} it would be {size}, {values['tokens']:.3g} tokens, {values['flops']:.3g} FLOPs and a loss of "
+        f"{values['loss']:.5g}"
+    )
 
 
 def cost_of(asked: PrescribeConfig, runs: RunsTable, world: World) -> Cost:
@@ -342,18 +382,6 @@ def _comparison(
 def _label(path: Path, fit: FitResult) -> str:
     folder = path.parent if path.name == "fit.json" else path
     return f"{fit.law} {folder.name[-6:]}"
-
-
-def _rate_rule(suite: str) -> tuple[str, DepthPatch]:
-    """Rule and patch that train.py takes for a suite by default: the paper's, unless its suite.yaml says otherwise."""
-    root = os.environ.get("SHAPELAW_ROOT")
-    file = Path(root or "") / "conf" / "suite" / suite / "suite.yaml"
-    if not root or not suite or not file.is_file():
-        return "width_sqrt_depth", DEFAULT_PATCH
-    own = dict(OmegaConf.to_container(OmegaConf.load(file))).get("lr_rule", {})  # type: ignore[arg-type]
-    ratio, strict = own.get("patch_ratio", DEFAULT_PATCH.threshold), own.get("patch_strict", DEFAULT_PATCH.strict)
-    divisor = own.get("patch_divisor", DEFAULT_PATCH.width_per_depth)
-    return str(own.get("name", "width_sqrt_depth")), DepthPatch(float(ratio), bool(strict), float(divisor))
 
 
 def _write(asked: PrescribeConfig, answers: Answers) -> Path:

@@ -241,7 +241,7 @@ def _wants(resources: ResourcesConfig) -> Wants:
 def _located(config: TrainConfig, library: Library, check: bool = False) -> _Planned:
     """The cell of a configuration on its corpus."""
     corpora = library.of(config, check)
-    return _Planned(config, cell_of(config, corpora.hash), corpora)
+    return _Planned(config, cell_of(config, corpora.hash, corpora.own.manifest.tokenizer), corpora)
 
 
 def _train(run: _Planned, show: Show) -> float:
