@@ -25,7 +25,8 @@ from shapelaw.prescribe import Cost, Limits, Problem
 from shapelaw.prescribe.price import Throughput
 from shapelaw.report import Figure, FitRow, LeftOut, Report, write
 from shapelaw.runs.table import RunsTable
-from shapelaw.verbs.prescribe import _number, command
+from shapelaw.verbs.prescribe import command
+from shapelaw.verbs.prescribe_summary import _number
 from worlds import fitted, table
 
 HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">\u2028"

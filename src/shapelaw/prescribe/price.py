@@ -151,6 +151,15 @@ class Cost:
         return np.asarray((flops - points.serve_flops * self.served_tokens) / points.train_flops)
 
 
+FLOPS = Cost()
+"""A budget of training FLOPs."""
+
+
+def measured_cost(runs: RunsTable, world: World, unit: str = "device_hours", price: float = 1.0) -> Cost:
+    """Hours or dollars by the runs' own measured steps."""
+    return Cost(unit, Throughput.measured(runs, world), price)
+
+
 def _degrees(n: int) -> range:
     """Polynomials with at least two shapes more than coefficients; a constant in any case."""
     return range(sum(n >= coefficients + 2 for coefficients in (3, 6)) + 1)

@@ -21,8 +21,15 @@ Array = NDArray[np.float64]
 LOG_TOKENS_MIN, LOG_TOKENS_MAX = 0.0, 115.0
 """Where tokens are searched for: 1 to 1e50."""
 BISECTIONS = 64
+LEVEL = 0.9
+"""Level of the intervals where the fit names none."""
 READ = {"width", "depth", "params", "tokens"}
 """What a law may be asked by."""
+
+
+def level_of(fit: FitResult) -> float:
+    """Share of a fit's refits that lie inside an interval."""
+    return float((fit.settings.get("bootstrap") or {}).get("level", LEVEL))
 
 
 class Bound(ABC):

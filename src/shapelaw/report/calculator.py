@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike
 
 from shapelaw.errors import UserError
 from shapelaw.laws import SumLaw
-from shapelaw.prescribe.answer import LEVEL, UNITS, standing
-from shapelaw.prescribe.problem import Problem
+from shapelaw.prescribe.answer import UNITS, standing
+from shapelaw.prescribe.ask import Problem
 
 
 def calculator(problem: Problem) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def calculator(problem: Problem) -> dict[str, Any]:
         "params": packed(shapes.params),
         "counted": packed(shapes.counted),
         "flops": packed(shapes.train_flops),
-        "level": float((problem.fit.settings.get("bootstrap") or {}).get("level", LEVEL)),
+        "level": problem.level,
         "ranges": [[name, *ends] for name, ends in world.ranges.items()],
         "units": UNITS,
         "suite": world.suite,

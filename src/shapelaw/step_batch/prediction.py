@@ -1,16 +1,14 @@
 """A loss curve written down before its run is trained, and the run compared with it afterwards.
 
 python prescribe.py fit=FOLDER width=64 depth=5 batch_tokens=4096 tokens=1638400  # writes it, with its hash
-python -m shapelaw.step_batch.prediction FILE [--uri URI] [--experiment NAME]       # after training: the errors
+python -m shapelaw.verbs.predict FILE [--uri URI] [--experiment NAME]                 # after training: the errors
 """
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import hashlib
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +22,12 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from shapelaw.errors import UserError
-from shapelaw.files import write_text
 from shapelaw.fitting.result import plain
 from shapelaw.laws import get_law
-from shapelaw.runs import RunsTable, load_runs
+from shapelaw.prescribe.answer import PREDICTION
+from shapelaw.runs import RunsTable
 
 Array = NDArray[np.float64]
-KEY = "prediction"
-BAD_INPUT = 2
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,12 +89,12 @@ def read_prediction(path: Path) -> dict[str, Any]:
     except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path}: is no YAML ({reason}); give a file of prescribe.py with a prediction") from error
-    found = content.get(KEY) if isinstance(content, dict) else None
-    if not isinstance(found, dict):
+    prediction = content.get(PREDICTION) if isinstance(content, dict) else None
+    if not isinstance(prediction, dict):
         raise UserError(f"{path}: holds no prediction; ask prescribe.py for width, depth, batch_tokens and tokens")
-    if sealed(found)["hash"] != found.get("hash"):
+    if sealed(prediction)["hash"] != prediction.get("hash"):
         raise UserError(f"{path}: the prediction's hash does not fit its content: it was changed after it was written")
-    return {str(key): value for key, value in found.items()}
+    return {str(key): value for key, value in prediction.items()}
 
 
 def compare(prediction: Mapping[str, Any], runs: RunsTable) -> Comparison:
@@ -107,15 +103,15 @@ def compare(prediction: Mapping[str, Any], runs: RunsTable) -> Comparison:
     Raises:
         UserError: if the table has no such run, naming what it has.
     """
-    kept = runs.kept
+    rows = runs.kept
     wanted = {name: prediction[name] for name in ("width", "depth", "batch_tokens")}
-    mask = np.all([kept[name] == value for name, value in wanted.items()], axis=0)
-    mine = kept[mask & (kept["tokens"] <= prediction["tokens"] * (1 + 1e-9))]
-    if not len(mine):
-        have = kept.drop_duplicates("run")[list(wanted)].to_dict("records")
+    mask = np.all([rows[name] == value for name, value in wanted.items()], axis=0)
+    same = rows[mask & (rows["tokens"] <= prediction["tokens"] * (1 + 1e-9))]
+    if not len(same):
+        have = rows.drop_duplicates("run")[list(wanted)].to_dict("records")
         raise UserError(f"runs: none has {wanted}; train it first; there are {have[:8]}")
-    run = str(mine.groupby("run")["tokens"].max().idxmax())
-    rows = mine[mine["run"] == run].sort_values("tokens")
+    run = str(same.groupby("run")["tokens"].max().idxmax())
+    rows = same[same["run"] == run].sort_values("tokens")
     law = get_law(str(prediction["law"]))
     columns = {
         "params": np.full(len(rows), float(prediction["params"])),
@@ -128,39 +124,3 @@ def compare(prediction: Mapping[str, Any], runs: RunsTable) -> Comparison:
     )
     points = points.assign(predicted=predicted, error=predicted / rows["loss"].to_numpy() - 1).reset_index(drop=True)
     return Comparison(prediction, run, points)
-
-
-def parser_of(module: str, description: str | None) -> argparse.ArgumentParser:
-    """Of a command that reads tracked runs."""
-    parser = argparse.ArgumentParser(prog=f"python -m shapelaw.prescribe.{module}", description=description)
-    parser.add_argument("--uri", default="sqlite:///outputs/mlflow.db", help="tracker of the runs")
-    parser.add_argument("--experiment", default="nano", help="the suite")
-    return parser
-
-
-def _main(arguments: list[str]) -> int:
-    parser = parser_of("prediction", __doc__)
-    parser.add_argument("file", type=Path, help="YAML that prescribe.py wrote")
-    given = parser.parse_args(arguments)
-    try:
-        found = compare(read_prediction(given.file), load_runs("mlflow", uri=given.uri, experiment=given.experiment))
-    except UserError as error:
-        sys.stderr.write(f"shapelaw: {error}\n")
-        return BAD_INPUT
-    target = given.file.with_name(f"{given.file.stem}-outcome.yaml")
-    report = found.plain()
-    write_text(target, OmegaConf.to_yaml(OmegaConf.create(report)))
-    from shapelaw.figures.step_batch import outcome
-    from shapelaw.figures.style import canvas, look, save
-
-    with look():
-        figure, axes = canvas(3.4, 5.2)
-        outcome(axes, found)
-        save(figure, given.file.parent, target.stem)
-    shown = {name: value for name, value in report.items() if name != "points"}
-    sys.stdout.write(OmegaConf.to_yaml(OmegaConf.create(shown)) + f"written to {target}\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(_main(sys.argv[1:]))

@@ -2,7 +2,7 @@
 
 python train.py -m sweeps=step_batch noise.every_steps=10 ...                  # the runs
 python fit.py method=staged law=steps_batch_e                                  # the law
-python -m shapelaw.verbs.noise_scale FIT [--uri URI] [--experiment NAME]   # both, at the losses of the contours
+python -m shapelaw.verbs.noise_scale FIT [--uri URI] [--experiment NAME]       # both, at the losses of the contours
 """
 
 from __future__ import annotations
@@ -10,75 +10,44 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from shapelaw.errors import UserError
 from shapelaw.files import write_text
-from shapelaw.fitting.result import FitResult, load_fit
-from shapelaw.laws import get_law
-from shapelaw.step_batch.law import StepsBatchLaw
-from shapelaw.step_batch.noise_scale import beside_critical, noise_at_losses
-from shapelaw.step_batch.prediction import BAD_INPUT, parser_of
-
-LEVELS = 12
-"""Losses at which both are compared, spread over those of the contours."""
+from shapelaw.fitting.result import load_fit
+from shapelaw.step_batch.noise_scale import compared, summary
+from shapelaw.verbs.main import BAD_INPUT
+from shapelaw.verbs.predict import parser_of
 
 
-def compared(fit: FitResult, measured: pd.DataFrame) -> pd.DataFrame:
-    """Noise scale, critical batch and their ratio, for every run at losses between the fit's contours.
-
-    Args:
-        fit: by method=staged.
-        measured: of `shapelaw.tracking.read_noise`.
+def noise_scale(folder: Path, uri: str, experiment: str) -> pd.DataFrame:
+    """Compare both for a fit and the runs of an experiment; the table and its figure are written into the fit's folder.
 
     Raises:
-        UserError: for a fit of another law, or where no run measured its noise at these losses.
+        UserError: for a fit of another law, or runs that measured no noise.
     """
-    law = get_law(str(fit.law))
-    if not isinstance(law, StepsBatchLaw):
-        raise UserError(f"{fit.law}: has no critical batch; give a fit of method=staged law=steps_batch")
-    contours = [float(row["loss"]) for row in fit.stages["critical_batch"]["contours"]]
-    levels = np.geomspace(max(contours), min(contours), LEVELS).tolist()
-    table = beside_critical(noise_at_losses(measured, levels), lambda loss: law.critical_batch(fit.parameters, loss))
-    return table.sort_values([name for name in ("width", "depth", "run", "loss") if name in table], ignore_index=True)
+    from shapelaw.figures.noise import noise_and_critical
+    from shapelaw.figures.style import look, save
+    from shapelaw.tracking import read_noise
 
-
-def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """By loss: the critical batch, and over the runs that pass it the median noise scale, its quartiles and their ratio."""
-    groups = table.groupby("loss", sort=False)
-    noise = groups["noise_tokens"]
-    return pd.DataFrame(
-        {
-            "runs": groups.size(),
-            "critical_tokens": groups["critical_tokens"].first(),
-            "noise_tokens": noise.median(),
-            "noise_low": noise.quantile(0.25),
-            "noise_high": noise.quantile(0.75),
-            "ratio": groups["ratio"].median(),
-        }
-    ).sort_index(ascending=False)
+    table = compared(load_fit(folder), read_noise(uri, experiment))
+    write_text(folder / "noise_scale.csv", table.to_csv(index=False))
+    with look():
+        save(noise_and_critical(table), folder, "noise_scale")
+    return table
 
 
 def _main(arguments: list[str]) -> int:
     parser = parser_of("noise_scale", __doc__)
     parser.add_argument("fit", type=Path, help="folder of the fit")
-    given = parser.parse_args(arguments)
-    from shapelaw.tracking import read_noise
-
+    options = parser.parse_args(arguments)
     try:
-        table = compared(load_fit(given.fit), read_noise(given.uri, given.experiment))
+        table = noise_scale(options.fit, options.uri, options.experiment)
     except UserError as error:
         sys.stderr.write(f"shapelaw: {error}\n")
         return BAD_INPUT
-    from shapelaw.figures.noise import noise_and_critical
-    from shapelaw.figures.style import look, save
-
-    write_text(given.fit / "noise_scale.csv", table.to_csv(index=False))
-    with look():
-        save(noise_and_critical(table), given.fit, "noise_scale")
     sys.stdout.write(summary(table).to_string(float_format="{:.4g}".format) + "\n")
-    sys.stdout.write(f"written to {given.fit}/noise_scale.csv, .pdf and .png\n")
+    sys.stdout.write(f"written to {options.fit}/noise_scale.csv, .pdf and .png\n")
     return 0
 
 
