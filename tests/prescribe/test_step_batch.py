@@ -182,6 +182,21 @@ def test_options_of_other_laws_are_refused(other: dict[str, Any]) -> None:
         answered(PrescribeConfig(**{**usual, **other}), fitted(), world())
 
 
+def test_a_loss_curve_has_the_command_that_trains_it(saved: Path) -> None:
+    usual = {"least": "cost", "space": "feasible", "objective": ObjectiveConfig("flops")}
+    options = PrescribeConfig(**usual, width=64, depth=4, batch_tokens=1024, tokens=1e6)
+    curve = answered(options, fitted(), world(), saved)
+    assert curve.overrides == (
+        "sweeps=step_batch",
+        *("shape.width=64", "shape.depth=4"),
+        *("batch_tokens=1024", "tokens=1000000", "validation.every_tokens=39936"),
+    )
+    assert curve.prediction["points"] == curve.tables["curve"].to_dict("list")
+    assert (curve.drawn, curve.place("params")) == ("curve", "3.93 times the largest")
+    by_size = answered(PrescribeConfig(**usual, params=5e4, batch_tokens=1024, tokens=1e6), fitted(), world())
+    assert (by_size.overrides, by_size.prediction, by_size.place("params")) == ((), {}, "inside")
+
+
 @pytest.mark.parametrize("content", [b"a: [1,\n", b"\x80\x81", b"prediction: {written: 2026-01-01}", b"a", b""])
 def test_a_file_without_a_prediction_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"

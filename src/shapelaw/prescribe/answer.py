@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from shapelaw.errors import UserError
 from shapelaw.fitting.result import plain
 from shapelaw.lr_rules import lr_eff
-from shapelaw.prescribe.goals import Optimum
 from shapelaw.prescribe.limits import SAME
-from shapelaw.prescribe.search import SizeSearch
+from shapelaw.prescribe.search import Optimum, SizeSearch
 from shapelaw.prescribe.surface import LOG_TOKENS_MAX
 from shapelaw.prescribe.world import Points, Ranges, World
 from shapelaw.shapes import Shape, check_heads
@@ -177,8 +176,7 @@ def quantities(search: SizeSearch, optimum: Optimum) -> dict[str, Array]:
 
 def _diagonal_losses(search: SizeSearch, points: Points, log_tokens: Array) -> Array:
     """Loss of each parameter vector at its own point."""
-    own = _column(points)
-    return search.surface.at(own).loss(log_tokens[:, None])[:, 0]
+    return search.surface.at(_column(points)).loss(log_tokens[:, None])[:, 0]
 
 
 def _diagonal_rates(search: SizeSearch, points: Points) -> Array:
@@ -244,9 +242,9 @@ def overrides(world: World, values: Mapping[str, float]) -> tuple[str, ...]:
 def _rate(world: World, width: float, depth: float) -> float:
     """Peak rate; a relaxed shape gets that of the nearest whole one."""
     head = world.rules.head_size
-    whole = Shape(max(round(width / head), 1) * head, max(round(depth), 1), head)
+    shape = Shape(max(round(width / head), 1) * head, max(round(depth), 1), head)
     assert world.lr_base is not None
-    return lr_eff(world.lr_base, whole, world.lr_rule, world.width_unit, world.patch)
+    return lr_eff(world.lr_base, shape, world.lr_rule, world.width_unit, world.patch)
 
 
 def _interval(drawn: Array, level: float) -> tuple[float, float]:

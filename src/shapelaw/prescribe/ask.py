@@ -8,8 +8,8 @@ import numpy as np
 
 from shapelaw.errors import UserError
 from shapelaw.prescribe.answer import Prescription, collect
-from shapelaw.prescribe.goals import LEASTS, AtTokens, Optimum, ReachLoss, SpendBudget
-from shapelaw.prescribe.search import SizeSearch, exact
+from shapelaw.prescribe.goals import LEASTS, AtTokens, ReachLoss, SpendBudget
+from shapelaw.prescribe.search import Optimum, SizeSearch, exact
 
 SCAN_DECADES, SCAN_STEP = 10.0, 0.05
 """How far from a budget one is looked for that the shapes can serve, and in which steps (decades)."""

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
+from pathlib import Path
 
 import pandas as pd
 
 from shapelaw.errors import UserError
-from shapelaw.fitting.result import FitResult
+from shapelaw.fitting.result import FitResult, load_fit
 from shapelaw.prescribe.answer import Prescription
 from shapelaw.prescribe.ask import Problem
-from shapelaw.prescribe.goals import Optimum, ReachLoss, SpendBudget
+from shapelaw.prescribe.goals import ReachLoss, SpendBudget
 from shapelaw.prescribe.limits import UNLIMITED, Limits
 from shapelaw.prescribe.price import FLOPS, Cost
+from shapelaw.prescribe.search import Optimum
 from shapelaw.prescribe.world import World, law_of, reads_shapes
 from shapelaw.runs.table import RunsTable
 
@@ -41,6 +43,16 @@ class LawComparison:
             {"law": label, **answer.values, "domain": answer.domain} for label, answer in self.prescriptions.items()
         ]
         return {"laws": pd.DataFrame(rows), "if_another_law_is_true": self.regret}
+
+
+def saved_fits(paths: Sequence[Path]) -> dict[str, FitResult]:
+    """Fits by their law and the end of their folder's name.
+
+    Raises:
+        UserError: if one cannot be read.
+    """
+    fits = ((path.parent if path.name == "fit.json" else path, load_fit(path)) for path in paths)
+    return {f"{fit.law} {folder.name[-6:]}": fit for folder, fit in fits}
 
 
 def compare_laws(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shapelaw.prescribe.price import Cost
-from shapelaw.prescribe.surface import LOG_TOKENS_MAX, Bound, Surface
+from shapelaw.prescribe.surface import LOG_TOKENS_MAX, Bound
 from shapelaw.prescribe.world import Points
 
 Array = NDArray[np.float64]
@@ -84,48 +83,3 @@ class AtTokens:
     def rows(self, rows: slice) -> AtTokens:
         """The same for all."""
         return self
-
-
-@dataclass(frozen=True)
-class Optimum:
-    """The best point of every parameter vector, each array (vectors,).
-
-    Args:
-        points: where.
-        log_tokens: natural log of its training tokens.
-        value: of the goal; infinite where no point serves.
-    """
-
-    points: Points
-    log_tokens: Array
-    value: Array
-
-    def size(self) -> dict[str, float]:
-        """The size under the fit's own parameters: tokens, params, width and depth if it has them, tokens_per_param."""
-        points, tokens = self.points, math.exp(self.log_tokens[0])
-        sizes = {"tokens": tokens, "params": points.params[0]}
-        if points.width is not None and points.depth is not None:
-            sizes |= {"width": points.width[0], "depth": points.depth[0]}
-        return {name: float(value) for name, value in sizes.items()} | {
-            "tokens_per_param": tokens / float(points.params[0])
-        }
-
-
-@dataclass(frozen=True)
-class Objective:
-    """A law under parameter vectors, a price and a goal.
-
-    Args:
-        coefficients: of the throughput, a row per parameter vector; None for one rate.
-    """
-
-    surface: Surface
-    cost: Cost
-    goal: Goal
-    coefficients: Array | None = None
-
-    def values(self, points: Points, rows: slice = slice(None)) -> tuple[Array, Array]:
-        """(value, log tokens) of some parameter vectors at points, each (vectors, points)."""
-        surface = Surface(self.surface.law, self.surface.thetas[rows])
-        chosen = None if self.coefficients is None else self.coefficients[rows]
-        return self.goal.rows(rows)(surface.at(points), points, self.cost, chosen)

@@ -59,8 +59,8 @@ class Limits:
     def __str__(self) -> str:
         """Those that are set, as they are given."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        asked = {name: value for name, value in values.items() if value != getattr(UNLIMITED, name)}
-        return ", ".join(f"{name if name == 'aspect_ratio' else f'limits.{name}'}={v:g}" for name, v in asked.items())
+        limited = {name: value for name, value in values.items() if value != getattr(UNLIMITED, name)}
+        return ", ".join(f"{name if name == 'aspect_ratio' else f'limits.{name}'}={v:g}" for name, v in limited.items())
 
     @property
     def given(self) -> bool:

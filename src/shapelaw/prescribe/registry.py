@@ -77,9 +77,9 @@ class Question:
         """Every option, and group of options, that it reads."""
         return frozenset(self.takes).union(*self.needs)
 
-    def made_by(self, given: Set[str]) -> tuple[str, ...]:
-        """Those of the given options that make it; empty if they do not."""
-        return next((needed for needed in self.needs if given >= set(needed)), ())
+    def made_by(self, options: Set[str]) -> tuple[str, ...]:
+        """Those of the options that make it; empty if they do not."""
+        return next((needed for needed in self.needs if options >= set(needed)), ())
 
 
 QUESTIONS: dict[str, Question] = {}
@@ -131,14 +131,14 @@ def question_of(options: PrescribeConfig, law: Law) -> Question:
     Raises:
         UserError: for options that ask none of its questions or several, or that have no effect on the one that is asked.
     """
-    questions, given = questions_of(law), given_options(options)
-    foreign = [text for name, text in given.items() if not any(name in question.options for question in questions)]
-    asked = _most_specific({question: question.made_by(given.keys()) for question in questions})
-    if foreign or len(asked) != 1:
-        raise _unanswerable(law, questions, given, foreign)
-    (question,) = asked
-    beside = ", ".join(f"{name}=NUMBER" for name in question.made_by(given.keys()))
-    refuse_idle([text for name, text in given.items() if name not in question.options], beside)
+    questions, texts = questions_of(law), given_options(options)
+    foreign = [text for name, text in texts.items() if not any(name in question.options for question in questions)]
+    candidates = _most_specific({question: question.made_by(texts.keys()) for question in questions})
+    if foreign or len(candidates) != 1:
+        raise _unanswerable(law, questions, texts, foreign)
+    (question,) = candidates
+    beside = ", ".join(f"{name}=NUMBER" for name in question.made_by(texts.keys()))
+    refuse_idle([text for name, text in texts.items() if name not in question.options], beside)
     return question
 
 
@@ -199,7 +199,7 @@ def _most_specific(made: Mapping[Question, tuple[str, ...]]) -> list[Question]:
 
 
 def _unanswerable(
-    law: Law, questions: Sequence[Question], given: Mapping[str, str], foreign: Sequence[str]
+    law: Law, questions: Sequence[Question], texts: Mapping[str, str], foreign: Sequence[str]
 ) -> UserError:
     """What a law answers, beside what was asked of it."""
     answers = "; ".join(question.asks for question in questions) or "no question"
@@ -207,17 +207,17 @@ def _unanswerable(
         return UserError(
             f"{', '.join(foreign)}: law={law.name} answers {answers}; give no more than one of these takes"
         )
-    missing = _missing(questions, given.keys())
+    missing = _missing(questions, texts.keys())
     instead = f"give {_all_of(missing)} too" if missing else "give exactly one of these"
-    return UserError(f"{', '.join(given.values()) or 'nothing is asked'}: law={law.name} answers {answers}; {instead}")
+    return UserError(f"{', '.join(texts.values()) or 'nothing is asked'}: law={law.name} answers {answers}; {instead}")
 
 
-def _missing(questions: Sequence[Question], given: Set[str]) -> list[str]:
-    """What the nearest question needs beside what was given; nothing where one is made."""
-    if any(question.made_by(given) for question in questions):
+def _missing(questions: Sequence[Question], options: Set[str]) -> list[str]:
+    """What the nearest question needs beside the options that were given; nothing where one is made."""
+    if any(question.made_by(options) for question in questions):
         return []
-    begun = [needed for question in questions for needed in question.needs if given & set(needed)]
-    return min(([name for name in needed if name not in given] for needed in begun), key=len, default=[])
+    begun = [needed for question in questions for needed in question.needs if options & set(needed)]
+    return min(([name for name in needed if name not in options] for needed in begun), key=len, default=[])
 
 
 def _all_of(names: Sequence[str]) -> str:

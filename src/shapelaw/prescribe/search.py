@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from shapelaw.errors import UserError
 from shapelaw.fitting.result import FitResult
 from shapelaw.laws import Law
-from shapelaw.prescribe.goals import AtTokens, Goal, Objective, Optimum
+from shapelaw.prescribe.goals import AtTokens, Goal
 from shapelaw.prescribe.limits import SAME, UNLIMITED, Limits, Region, feasible_points
 from shapelaw.prescribe.price import FLOPS, Cost
 from shapelaw.prescribe.surface import Surface, level_of
@@ -35,6 +35,51 @@ ZOOM_CELLS = {1: 64, 2: 16}
 ZOOM_LEVELS = {1: 12, 2: 24}
 ZOOM_SHRINK = {1: 0.125, 2: 0.375}
 """Box of the next level over this one's: a few cells about the best."""
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """The best point of every parameter vector, each array (vectors,).
+
+    Args:
+        points: where.
+        log_tokens: natural log of its training tokens.
+        value: of the goal; infinite where no point serves.
+    """
+
+    points: Points
+    log_tokens: Array
+    value: Array
+
+    def size(self) -> dict[str, float]:
+        """The size under the fit's own parameters: tokens, params, width and depth if it has them, tokens_per_param."""
+        points, tokens = self.points, math.exp(self.log_tokens[0])
+        sizes = {"tokens": tokens, "params": points.params[0]}
+        if points.width is not None and points.depth is not None:
+            sizes |= {"width": points.width[0], "depth": points.depth[0]}
+        return {name: float(value) for name, value in sizes.items()} | {
+            "tokens_per_param": tokens / float(points.params[0])
+        }
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A law under parameter vectors, a price and a goal.
+
+    Args:
+        coefficients: of the throughput, a row per parameter vector; None for one rate.
+    """
+
+    surface: Surface
+    cost: Cost
+    goal: Goal
+    coefficients: Array | None = None
+
+    def values(self, points: Points, rows: slice = slice(None)) -> tuple[Array, Array]:
+        """(value, log tokens) of some parameter vectors at points, each (vectors, points)."""
+        surface = Surface(self.surface.law, self.surface.thetas[rows])
+        chosen = None if self.coefficients is None else self.coefficients[rows]
+        return self.goal.rows(rows)(surface.at(points), points, self.cost, chosen)
 
 
 def exact(objective: Objective, shapes: Points) -> Optimum:

@@ -168,15 +168,15 @@ def overspend_measured(runs: RunsTable, tokens: float = 3e11, cost: str = "flops
     if cost not in ("flops", "device_hours"):
         raise UserError(f"cost={cost}: allowed are flops, device_hours")
     paid = runs.flops() if cost == "flops" else runs.column("device_hours", "cost=device_hours")
-    kept = runs.kept.assign(cost=paid)
-    kept = kept[kept["step"] > 0] if "step" in kept else kept
-    near = kept[np.abs(kept["tokens"] / tokens - 1) <= MEASURED]
+    rows = runs.kept.assign(cost=paid)
+    rows = rows[rows["step"] > 0] if "step" in rows else rows
+    near = rows[np.abs(rows["tokens"] / tokens - 1) <= MEASURED]
     if near.empty:
         raise UserError(
             f"tokens={tokens:.4g}: no run was validated within {MEASURED:.0%} of it; the runs' tokens are "
-            f"{kept['tokens'].min():.4g} to {kept['tokens'].max():.4g}"
+            f"{rows['tokens'].min():.4g} to {rows['tokens'].max():.4g}"
         )
-    log_cost, log_loss = np.log(kept["cost"].to_numpy()), np.log(kept["loss"].to_numpy())
+    log_cost, log_loss = np.log(rows["cost"].to_numpy()), np.log(rows["loss"].to_numpy())
     vertices = frontier(log_cost, log_loss)
     nearest = near.assign(far=np.abs(near["tokens"] - tokens)).sort_values("far").drop_duplicates("run")
     best = np.interp(np.log(nearest["loss"].to_numpy()), log_loss[vertices][::-1], log_cost[vertices][::-1])

@@ -120,8 +120,8 @@ class _SumBound(Bound):
         needed = needed if self.factor is None else needed / self.factor
         needed = needed if self.rho is None else needed ** (1.0 / self.rho)
         with np.errstate(divide="ignore", invalid="ignore"):
-            found = (np.log(np.maximum(needed - self.fixed, 0.0)) - prefix) / power
-        return np.where((power < 0) & np.isfinite(found), found, np.inf)
+            log_tokens = (np.log(np.maximum(needed - self.fixed, 0.0)) - prefix) / power
+        return np.where((power < 0) & np.isfinite(log_tokens), log_tokens, np.inf)
 
 
 def _sum_at(law: SumLaw, thetas: Array, points: Points) -> _SumBound:
