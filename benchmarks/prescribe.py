@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 from shapelaw import fit, load_runs
+from shapelaw.prescribe.ask import Problem
 from shapelaw.prescribe.brute import Triples, bin_minima, paper_edges, paper_triples
 from shapelaw.prescribe.price import Cost
-from shapelaw.prescribe.problem import Problem
 from shapelaw.prescribe.surface import Surface
 from shapelaw.prescribe.world import World
 

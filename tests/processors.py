@@ -105,8 +105,9 @@ def answers(corpora: Path, outputs: Path) -> Answers:
 
 def _fits() -> Answers:
     """Fits of published runs, and the best shape for 1e22 FLOPs as it is printed, to five digits."""
-    from shapelaw import fit, load_runs
     from shapelaw.prescribe.problem import Problem
+
+    from shapelaw import fit, load_runs
 
     runs = load_runs("gemstones", subset="hot_100b+")
     found = {law: fit(runs, law) for law in LAWS}

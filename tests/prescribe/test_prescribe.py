@@ -17,10 +17,10 @@ from scipy.optimize import minimize
 from shapelaw.counting import flops_exact, flops_per_token, params, params_total
 from shapelaw.errors import UserError
 from shapelaw.laws import get_law
+from shapelaw.prescribe.ask import Problem
+from shapelaw.prescribe.goals import SpendBudget
 from shapelaw.prescribe.limits import Limits
-from shapelaw.prescribe.price import Cost, Throughput
-from shapelaw.prescribe.problem import Problem, measured_cost
-from shapelaw.prescribe.search import SpendBudget
+from shapelaw.prescribe.price import Cost, Throughput, measured_cost
 from shapelaw.prescribe.surface import Surface, _AnyBound
 from shapelaw.prescribe.world import World
 from shapelaw.suite import Suite

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from shapelaw.cell import cell_of
 from shapelaw.config import to_dataclass
 from shapelaw.counting import params_total
-from shapelaw.prescribe.problem import Problem
+from shapelaw.prescribe.ask import Problem
 from shapelaw.runs.table import RunsTable
 from shapelaw.verbs.main import main
 from support import Compose, Script

@@ -16,12 +16,13 @@ from shapelaw.counting import params
 from shapelaw.errors import UserError
 from shapelaw.fitting.result import FitResult
 from shapelaw.laws import get_law
+from shapelaw.prescribe import Basis, Prescription, World
+from shapelaw.prescribe.registry import question_of
 from shapelaw.runs.table import RunsTable
-from shapelaw.step_batch.answers import answer_steps_batch
+from shapelaw.step_batch.ask import Size, StepBatchProblem
 from shapelaw.step_batch.law import StepsBatchLaw
+from shapelaw.step_batch.noise_scale import LEVELS, compared, summary
 from shapelaw.step_batch.prediction import compare, read_prediction
-from shapelaw.step_batch.questions import Size, StepBatchProblem
-from shapelaw.verbs.noise_scale import LEVELS, compared, summary
 from support import Script
 from worlds import NATURAL as LAWS
 
@@ -77,28 +78,32 @@ def fitted(refits: int = 0) -> FitResult:
     )
 
 
+def answered(options: PrescribeConfig, fit: FitResult, runs: RunsTable, folder: Path = Path("unsaved")) -> Prescription:
+    return question_of(options, law()).answer(options, Basis(fit, runs, World.of(fit, runs), folder))
+
+
 def test_the_four_answers_agree_with_the_law() -> None:
     problem = StepBatchProblem(fitted(20), world())
-    lowest = problem.lowest(SIZE).main
+    lowest = problem.lowest(SIZE)
     assert lowest.values["loss"] == pytest.approx((6e7 / 5e4) ** 0.06, rel=1e-12)
     assert lowest.intervals["loss"][0] < lowest.values["loss"] < lowest.intervals["loss"][1]
     loss = 1.2 * lowest.values["loss"]
-    reached = problem.reach(SIZE, loss, 1024).main.values
+    reached = problem.reach(SIZE, loss, 1024).values
     back = law().predict(NATURAL, {"params": [5e4], "tokens": [reached["tokens"]], "batch_tokens": [1024.0]})
     assert back[0] == pytest.approx(loss, rel=1e-10)
     assert (reached["steps_ratio"] - 1) * (reached["tokens_ratio"] - 1) == pytest.approx(1)
     critical = problem.critical(loss)
-    assert critical.main.values["critical_batch"] == pytest.approx(6e4 / loss**4, rel=1e-12)
+    assert critical.values["critical_batch"] == pytest.approx(6e4 / loss**4, rel=1e-12)
     middle = critical.tables["trade_off"].iloc[5]
     assert middle["steps_ratio"] == middle["tokens_ratio"] == 2
-    assert critical.main.inside
-    assert problem.critical(0.85).main.outside == {"loss": pytest.approx(0.5)}
-    assert problem.critical(5.2).main.domain == "outside the fitted domain: loss is 2 times the largest fitted"
+    assert critical.inside
+    assert problem.critical(0.85).outside == {"loss": pytest.approx(0.5)}
+    assert problem.critical(5.2).domain == "outside the fitted domain: loss is 2 times the largest fitted"
     curve = problem.trajectory(SIZE, 1024, reached["tokens"])
-    assert curve.main.values["loss"] == pytest.approx(loss, rel=1e-10)
+    assert curve.values["loss"] == pytest.approx(loss, rel=1e-10)
     assert (curve.tables["curve"]["loss_low"] < curve.tables["curve"]["loss_high"]).all()
-    assert curve.main.inside
-    assert "params" in problem.lowest(Size(1e7)).main.outside
+    assert curve.inside
+    assert "params" in problem.lowest(Size(1e7)).outside
 
 
 def test_what_cannot_be_answered_is_refused_with_the_reachable_range() -> None:
@@ -172,9 +177,24 @@ def test_bad_questions_are_one_line(saved: Path, outputs: Path, script: Script, 
 )
 def test_options_of_other_laws_are_refused(other: dict[str, Any]) -> None:
     usual = {"least": "cost", "space": "feasible", "objective": ObjectiveConfig("flops"), "params": 1e5}
-    assert answer_steps_batch(PrescribeConfig(**usual), fitted(), world()).main.values["loss"] > 0
+    assert answered(PrescribeConfig(**usual), fitted(), world()).values["loss"] > 0
     with pytest.raises(UserError, match=r"^[\w.]+=\S+(, [\w.]+=\S+)*: law=steps_batch answers a size alone"):
-        answer_steps_batch(PrescribeConfig(**{**usual, **other}), fitted(), world())
+        answered(PrescribeConfig(**{**usual, **other}), fitted(), world())
+
+
+def test_a_loss_curve_has_the_command_that_trains_it(saved: Path) -> None:
+    usual = {"least": "cost", "space": "feasible", "objective": ObjectiveConfig("flops")}
+    options = PrescribeConfig(**usual, width=64, depth=4, batch_tokens=1024, tokens=1e6)
+    curve = answered(options, fitted(), world(), saved)
+    assert curve.overrides == (
+        "sweeps=step_batch",
+        *("shape.width=64", "shape.depth=4"),
+        *("batch_tokens=1024", "tokens=1000000", "validation.every_tokens=39936"),
+    )
+    assert pd.DataFrame(curve.prediction["points"]).equals(curve.tables["curve"])
+    assert (curve.drawn, curve.place("params")) == ("curve", "2 times the largest")
+    by_size = answered(PrescribeConfig(**usual, params=5e4, batch_tokens=1024, tokens=1e6), fitted(), world())
+    assert (by_size.overrides, by_size.prediction, by_size.place("params")) == ((), {}, "inside")
 
 
 @pytest.mark.parametrize("content", [b"a: [1,\n", b"\x80\x81", b"prediction: {written: 2026-01-01}", b"a", b""])

@@ -15,17 +15,16 @@ from scipy.optimize import minimize_scalar
 from shapelaw import load_runs
 from shapelaw.counting import flops_exact, params_total
 from shapelaw.errors import UserError
+from shapelaw.prescribe.ask import Problem
 from shapelaw.prescribe.brute import Triples, bin_minima, paper_edges, paper_shapes, paper_triples
+from shapelaw.prescribe.comparison import compare_laws
 from shapelaw.prescribe.limits import Limits
 from shapelaw.prescribe.price import Cost
-from shapelaw.prescribe.problem import Problem
 from shapelaw.prescribe.studies import (
     aspect_ratio_cost,
-    compare_laws,
     overspend,
     overspend_measured,
     overtraining,
-    relaxed_problem,
 )
 from shapelaw.prescribe.surface import Surface
 from shapelaw.prescribe.world import World
@@ -64,7 +63,7 @@ def test_overtraining_shapes_are_reoptimised_and_spend_the_budget() -> None:
 def test_other_choices_keep_the_limits(space: str) -> None:
     limits = Limits(params_max=1e8, aspect_max=40.0)
     problem = Problem.of(fitted("interaction", refits=5), table(), limits=limits, space=space)
-    best = relaxed_problem(problem).best(1e21).values
+    best = problem.relaxed().best(1e21).values
     found = overtraining(problem, 1e21)
     assert (found["params"] <= 1e8 * (1 + 1e-12)).all()
     assert (found["width"] / found["depth"] <= 40.0 * (1 + 1e-12)).all()

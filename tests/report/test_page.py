@@ -27,7 +27,7 @@ from shapelaw.prescribe.answer import command
 from shapelaw.prescribe.price import Throughput
 from shapelaw.report import Figure, FitRow, LeftOut, Report, write
 from shapelaw.runs.table import RunsTable
-from shapelaw.verbs.prescribe import _number
+from shapelaw.verbs.prescribe_summary import _number
 from worlds import fitted, table
 
 HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">\u2028"

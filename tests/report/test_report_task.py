@@ -16,7 +16,7 @@ from shapelaw.figures import catalogue
 from shapelaw.figures.catalogue import NotDrawn
 from shapelaw.figures.evidence import EVERY, CannotDraw, Evidence, of_a_table
 from shapelaw.fitting.options import BootstrapOptions
-from shapelaw.prescribe.problem import Problem
+from shapelaw.prescribe.ask import Problem
 from shapelaw.runs.table import RunsTable
 from shapelaw.tracking import client
 from shapelaw.verbs.report import answer_of, evidence_of, unanswerable

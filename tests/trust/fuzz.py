@@ -58,7 +58,7 @@ from shapelaw.verbs.doors import store_schemas
 from shapelaw.verbs.fit import make_fit, table_of
 from shapelaw.verbs.main import set_environment
 from shapelaw.verbs.messages import explain, keys_of
-from shapelaw.verbs.prescribe import answer
+from shapelaw.verbs.prescribe import prescribe
 from shapelaw.verbs.report import evidence_of, folder_of, page_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -392,8 +392,7 @@ def _scripts(folder: Path) -> list[Place]:
 
     def prescribed(config: DictConfig) -> None:
         asked: PrescribeConfig = to_dataclass(config)
-        answers = answer(asked)
-        values = answers.main.values
+        values = prescribe(asked).values
         assert all(math.isfinite(value) for value in values.values())
         assert values["loss"] > 0
         assert values["tokens"] > 0

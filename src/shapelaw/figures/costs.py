@@ -19,8 +19,8 @@ from shapelaw.figures.evidence import Evidence
 from shapelaw.figures.industry import models
 from shapelaw.figures.prescriptions import EQ2, OURS, wide_world
 from shapelaw.figures.shapes import shape_ticks, with_shapes
+from shapelaw.prescribe.ask import Problem
 from shapelaw.prescribe.price import Cost, Throughput
-from shapelaw.prescribe.problem import Problem
 from shapelaw.prescribe.studies import aspect_ratio_cost, overspend, overspend_measured, overtraining
 from shapelaw.prescribe.world import World
 

@@ -19,8 +19,8 @@ from shapelaw.figures.industry import models
 from shapelaw.figures.shapes import with_shapes
 from shapelaw.fitting.published import published_law
 from shapelaw.fitting.result import FitResult
+from shapelaw.prescribe.ask import Problem
 from shapelaw.prescribe.brute import Triples, bin_minima, paper_edges, paper_shapes, paper_triples
-from shapelaw.prescribe.problem import Problem
 from shapelaw.prescribe.studies import prescriptions_by_budget
 from shapelaw.prescribe.surface import Surface
 from shapelaw.prescribe.world import World, law_of, reads_shapes

@@ -7,13 +7,14 @@ answer.values, answer.intervals, answer.domain, answer.overrides
 """
 
 from shapelaw.prescribe.answer import Prescription
+from shapelaw.prescribe.ask import Problem
+from shapelaw.prescribe.comparison import LawComparison, compare_laws
 from shapelaw.prescribe.limits import Limits
-from shapelaw.prescribe.price import Cost, Throughput
-from shapelaw.prescribe.problem import Problem, measured_cost
+from shapelaw.prescribe.price import Cost, Throughput, measured_cost
+from shapelaw.prescribe.questions import AT, BEST, REACH
+from shapelaw.prescribe.registry import Basis, Question, register
 from shapelaw.prescribe.studies import (
-    LawComparison,
     aspect_ratio_cost,
-    compare_laws,
     overspend,
     overspend_measured,
     overtraining,
@@ -22,11 +23,16 @@ from shapelaw.prescribe.studies import (
 from shapelaw.prescribe.world import World
 
 __all__ = [
+    "AT",
+    "BEST",
+    "REACH",
+    "Basis",
     "Cost",
     "LawComparison",
     "Limits",
     "Prescription",
     "Problem",
+    "Question",
     "Throughput",
     "World",
     "aspect_ratio_cost",
@@ -36,4 +42,5 @@ __all__ = [
     "overspend_measured",
     "overtraining",
     "prescriptions_by_budget",
+    "register",
 ]

@@ -5,25 +5,24 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from shapelaw.errors import UserError
+from shapelaw.fitting.result import plain
 from shapelaw.prescribe.limits import SAME
-from shapelaw.prescribe.search import Found
+from shapelaw.prescribe.search import Optimum, SizeSearch
 from shapelaw.prescribe.surface import LOG_TOKENS_MAX
 from shapelaw.prescribe.world import Points, Ranges, World
 from shapelaw.suite import Suite, exactly
 
-if TYPE_CHECKING:
-    from shapelaw.prescribe.problem import Problem
-
 Array = NDArray[np.float64]
-LEVEL = 0.9
-"""Level of the intervals where the fit names none."""
+PREDICTION = "prediction"
+"""Key of a sealed loss curve in a prescription's YAML."""
 AMONG = 0.05
 """Share of failed refits from which it is said."""
 
@@ -41,10 +40,15 @@ class Prescription:
         intervals: name -> (low, high) at `level`, from the fit's refits on resampled runs; none for what all refits agree on
             (a given budget), empty without refits.
         level: share of refits inside an interval.
-        inside: whether every size lies in the fitted domain.
         outside: name -> factor beyond the fitted range (above 1: over the largest; below 1: under the smallest).
         overrides: `key=value` for train.py; empty without a shape, or where the notes say why.
         notes: what a reader must know.
+        ranged: quantities that have a fitted range.
+        tables: title -> further tables, such as what other choices cost.
+        drawn: title of the table that has a figure; empty for none.
+        prediction: a loss curve with its hash, for comparison with its run; empty elsewhere.
+        fit: where the fit lies; empty for one that was not read.
+        command: what trains it; empty without overrides.
     """
 
     question: str
@@ -53,15 +57,27 @@ class Prescription:
     units: Mapping[str, str]
     intervals: Mapping[str, tuple[float, float]]
     level: float
-    inside: bool
     outside: Mapping[str, float]
     overrides: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    ranged: frozenset[str] = frozenset()
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    drawn: str = ""
+    prediction: Mapping[str, Any] = field(default_factory=dict)
+    fit: str = ""
+    command: str = ""
+
+    @property
+    def inside(self) -> bool:
+        """Whether every size lies in the fitted domain."""
+        return not self.outside
 
     def place(self, name: str) -> str:
-        """Where a quantity lies: `inside`, or how many times the largest or the smallest fitted one."""
+        """Where a quantity lies: `inside`, how many times the largest or smallest fitted one, or nothing without a range."""
         factor = self.outside.get(name)
-        return "inside" if factor is None else f"{factor:.3g} times the {'largest' if factor > 1 else 'smallest'}"
+        if factor is None:
+            return "inside" if name in self.ranged else ""
+        return f"{factor:.3g} times the {'largest' if factor > 1 else 'smallest'}"
 
     @property
     def domain(self) -> str:
@@ -74,18 +90,22 @@ class Prescription:
 
     def plain(self) -> dict[str, Any]:
         """As plain types, for YAML."""
-        return {
+        content = {
+            "fit": self.fit,
             "question": self.question,
             "law": self.law,
-            "values": {name: _plain(value) for name, value in self.values.items()},
+            "values": {name: _number(value) for name, value in self.values.items()},
             "units": dict(self.units),
-            "intervals": {name: [_plain(end) for end in ends] for name, ends in self.intervals.items()},
+            "intervals": {name: [_number(end) for end in ends] for name, ends in self.intervals.items()},
             "level": self.level,
             "domain": "inside" if self.inside else "outside",
             "outside": {name: float(factor) for name, factor in self.outside.items()},
             "overrides": list(self.overrides),
             "notes": list(self.notes),
+            "command": self.command,
         }
+        tables = {title: plain(table) for title, table in self.tables.items()}
+        return content | tables | ({PREDICTION: dict(self.prediction)} if self.prediction else {})
 
 
 UNITS = {
@@ -104,27 +124,25 @@ UNITS = {
 }
 
 
-def collect(problem: Problem, found: Found, question: str) -> Prescription:
+def collect(search: SizeSearch, optimum: Optimum, question: str) -> Prescription:
     """The answer of a search: row 0 is the fit's own, the other rows give the intervals."""
-    table = quantities(problem, found)
+    table = quantities(search, optimum)
     values = {name: float(drawn[0]) for name, drawn in table.items()}
-    level = float((problem.fit.settings.get("bootstrap") or {}).get("level", LEVEL))
-    usable = np.isfinite(found.value[1:])
+    usable = np.isfinite(optimum.value[1:])
     varied = {name: drawn[1:][usable] for name, drawn in table.items() if not _same(drawn[1:][usable])}
-    intervals = {name: _interval(drawn, level) for name, drawn in varied.items() if usable.sum() > 1}
-    outside = beyond(problem.world, values)
-    trains, refused = _training(problem, values)
+    intervals = {name: _interval(drawn, search.level) for name, drawn in varied.items() if usable.sum() > 1}
+    trains, refused = _training(search, values)
     return Prescription(
         question=question,
-        law=str(problem.fit.law),
+        law=str(search.fit.law),
         values=values,
-        units=_units(problem.world, values),
+        units=_units(search.world, values),
         intervals=intervals,
-        level=level,
-        inside=not outside,
-        outside=outside,
+        level=search.level,
+        outside=beyond(search.world, values),
         overrides=trains,
-        notes=(*_notes(problem, values, usable), *refused),
+        notes=(*_notes(search, values, usable), *refused),
+        ranged=frozenset(search.world.ranges),
     )
 
 
@@ -134,37 +152,36 @@ def _units(world: World, values: Mapping[str, float]) -> dict[str, str]:
     return {name: UNITS[name] for name in values} | counted
 
 
-def quantities(problem: Problem, found: Found) -> dict[str, Array]:
+def quantities(search: SizeSearch, optimum: Optimum) -> dict[str, Array]:
     """Every quantity under every parameter vector, each (vectors,)."""
-    points, tokens = found.points, np.exp(np.minimum(found.log_tokens, LOG_TOKENS_MAX))
+    points, tokens = optimum.points, np.exp(np.minimum(optimum.log_tokens, LOG_TOKENS_MAX))
     out: dict[str, Array] = {}
     if points.width is not None and points.depth is not None:
         out |= {"width": points.width, "depth": points.depth, "aspect_ratio": points.width / points.depth}
     out |= {"params": points.params, "tokens": tokens, "tokens_per_param": tokens / points.params}
-    out["loss"] = _diagonal_losses(problem, points, found.log_tokens)
+    out["loss"] = _diagonal_losses(search, points, optimum.log_tokens)
     out["flops"] = points.train_flops * tokens
-    if problem.world.suite.lr_base is not None and "width" in out:
-        rate = np.vectorize(problem.world.rate, otypes=[np.float64])
+    if search.world.suite.lr_base is not None and "width" in out:
+        rate = np.vectorize(search.world.rate, otypes=[np.float64])
         out["lr_eff"] = rate(out["width"], out["depth"])
-    if problem.cost.served_tokens:
-        out["inference_flops"] = points.serve_flops * problem.cost.served_tokens
-    if problem.cost.throughput is not None:
-        seconds = (out["flops"] + out.get("inference_flops", 0.0)) / _diagonal_rates(problem, points)
+    if search.cost.served_tokens:
+        out["inference_flops"] = points.serve_flops * search.cost.served_tokens
+    if search.cost.throughput is not None:
+        seconds = (out["flops"] + out.get("inference_flops", 0.0)) / _diagonal_rates(search, points)
         out["device_hours"] = seconds / 3600.0
-        if problem.cost.unit == "dollars":
-            out["dollars"] = out["device_hours"] * problem.cost.price
+        if search.cost.unit == "dollars":
+            out["dollars"] = out["device_hours"] * search.cost.price
     return out
 
 
-def _diagonal_losses(problem: Problem, points: Points, log_tokens: Array) -> Array:
+def _diagonal_losses(search: SizeSearch, points: Points, log_tokens: Array) -> Array:
     """Loss of each parameter vector at its own point."""
-    own = _column(points)
-    return problem.surface.at(own).loss(log_tokens[:, None])[:, 0]
+    return search.surface.at(_column(points)).loss(log_tokens[:, None])[:, 0]
 
 
-def _diagonal_rates(problem: Problem, points: Points) -> Array:
-    assert problem.cost.throughput is not None
-    rates = problem.cost.throughput.rate(_column(points), problem.coefficients)
+def _diagonal_rates(search: SizeSearch, points: Points) -> Array:
+    assert search.cost.throughput is not None
+    rates = search.cost.throughput.rate(_column(points), search.coefficients)
     return np.asarray(np.broadcast_to(rates, (len(points.params), 1))[:, 0])
 
 
@@ -190,15 +207,15 @@ def outside_of(ranges: Ranges, values: Mapping[str, float]) -> dict[str, float]:
     return out
 
 
-def _training(problem: Problem, values: Mapping[str, float]) -> tuple[tuple[str, ...], list[str]]:
+def _training(search: SizeSearch, values: Mapping[str, float]) -> tuple[tuple[str, ...], list[str]]:
     """What train.py is given, and why there is nothing that it could be given for this very shape."""
-    if problem.space != "feasible" or unnamed(problem.world):
+    if search.space != "feasible" or unnamed(search.world):
         return (), []
     try:
-        problem.world.check(int(values["width"]), int(values["depth"]))
+        search.world.check(int(values["width"]), int(values["depth"]))
     except UserError as error:
         return (), [f"train.py refuses it: {error}"]
-    return overrides(problem.world, values), []
+    return overrides(search.world, values), []
 
 
 def unnamed(world: World) -> list[str]:
@@ -207,11 +224,11 @@ def unnamed(world: World) -> list[str]:
     return [name for name, value in named.items() if not value]
 
 
-def standing(problem: Problem) -> list[str]:
+def standing(search: SizeSearch) -> list[str]:
     """Notes that hold whatever size is asked for."""
-    missing = unnamed(problem.world) if problem.space == "feasible" else []
+    missing = unnamed(search.world) if search.space == "feasible" else []
     without = [f"no command trains it: the runs do not name their {' and '.join(missing)}"] if missing else []
-    return [*(problem.world.notes if problem.space != "params" else ()), *without]
+    return [*(search.world.notes if search.space != "params" else ()), *without]
 
 
 def overrides(world: World, values: Mapping[str, float]) -> tuple[str, ...]:
@@ -246,32 +263,32 @@ def _same(drawn: Array) -> bool:
     return bool(drawn.size) and float(np.ptp(drawn)) <= 1e-9 * abs(float(drawn[0]))
 
 
-def _notes(problem: Problem, values: Mapping[str, float], usable: NDArray[np.bool_]) -> tuple[str, ...]:
-    notes = standing(problem)
-    if len(problem.surface) == 1 and problem.intervals:
+def _notes(search: SizeSearch, values: Mapping[str, float], usable: NDArray[np.bool_]) -> tuple[str, ...]:
+    notes = standing(search)
+    if len(search.surface) == 1 and search.intervals:
         notes.append("no intervals: the fit holds no refits of resampled runs (bootstrap=runs makes them)")
     failed = int((~usable).sum())
     if failed > AMONG * max(len(usable), 1):
         notes.append(f"{failed} of {len(usable)} refits reach it at no size and are left out of the intervals")
-    notes += _edges(problem, values)
-    throughput = problem.cost.throughput
+    notes += _edges(search, values)
+    throughput = search.cost.throughput
     if throughput is not None:
         error = f"; a left-out shape's rate is off by {throughput.error:.1%}" if throughput.error else ""
         notes.append(f"device hours by {throughput.source}{error}")
     return tuple(notes)
 
 
-def _edges(problem: Problem, values: Mapping[str, float]) -> list[str]:
+def _edges(search: SizeSearch, values: Mapping[str, float]) -> list[str]:
     """Which ends of the allowed ranges the best size lies at."""
     out = []
-    for name, (low, high) in problem.allowed().items():
+    for name, (low, high) in search.allowed().items():
         for end, which in ((low, "smallest"), (high, "largest")):
             if math.isclose(values[name], end, rel_tol=SAME):
                 out.append(f"the best {name.replace('_', ' ')} is the {which} allowed")
     return out
 
 
-def _plain(value: float) -> float | int | None:
+def _number(value: float) -> float | int | None:
     if not math.isfinite(value):
         return None
     return int(value) if value == int(value) and abs(value) < 2**53 else float(value)

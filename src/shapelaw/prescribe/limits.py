@@ -14,6 +14,7 @@ from scipy.optimize import brentq
 
 from shapelaw.errors import UserError
 from shapelaw.prescribe.world import Points, World
+from shapelaw.shapes import ShapeRules
 
 Array = NDArray[np.float64]
 
@@ -21,6 +22,8 @@ ASPECT_TOLERANCE = math.log(1.15)
 """How far a whole shape may be from a held ratio, so that sizes lie close enough together."""
 SAME = 1e-12
 """Relative difference of two sizes that is rounding."""
+MOST_SHAPES = 200_000
+"""Whole shapes that are searched; the suite's own rules allow some 8,000."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,8 @@ class Limits:
     def __str__(self) -> str:
         """Those that are set, as they are given."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        asked = {name: value for name, value in values.items() if value != getattr(UNLIMITED, name)}
-        return ", ".join(f"{name if name == 'aspect_ratio' else f'limits.{name}'}={v:g}" for name, v in asked.items())
+        limited = {name: value for name, value in values.items() if value != getattr(UNLIMITED, name)}
+        return ", ".join(f"{name if name == 'aspect_ratio' else f'limits.{name}'}={v:g}" for name, v in limited.items())
 
     @property
     def given(self) -> bool:
@@ -95,6 +98,34 @@ def no_shape(world: World, limits: Limits) -> UserError:
     """Nothing meets the rules and the limits."""
     having = f" has {limits}" if limits.given else ""
     return UserError(f"no shape of {world.rules}{having}; widen the ranges (rules.width_min, ...) or the limits")
+
+
+def _check_size(rules: ShapeRules) -> None:
+    """Refuse ranges with more shapes than memory holds."""
+    widths = (rules.width_max - rules.width_min) // rules.head_size + 1
+    depths = rules.depth_max - rules.depth_min + 1
+    if widths * depths > MOST_SHAPES:
+        raise UserError(
+            f"rules.width_max={rules.width_max}, rules.depth_max={rules.depth_max}: {widths} widths by {depths} depths are "
+            f"too many to search; allowed are {MOST_SHAPES:,} shapes; narrow rules.width_min to rules.width_max, or "
+            "rules.depth_min to rules.depth_max, or ask for space=relaxed"
+        )
+
+
+def feasible_points(world: World, limits: Limits) -> Points:
+    """Every whole shape that meets the suite's rules and the limits.
+
+    Raises:
+        UserError: if none does.
+    """
+    _check_size(world.rules)
+    widths = np.array(world.rules.widths(), dtype=np.int64)
+    depths = np.arange(world.rules.depth_min, world.rules.depth_max + 1, dtype=np.int64)
+    points = world.points(np.repeat(widths, len(depths)), np.tile(depths, len(widths)))
+    mask = limits.allow(points) if len(points.params) else np.zeros(0, dtype=bool)
+    if not mask.any():
+        raise no_shape(world, limits)
+    return points.take(np.flatnonzero(mask))
 
 
 @dataclass(frozen=True)

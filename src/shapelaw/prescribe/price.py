@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 from shapelaw.errors import UserError
 from shapelaw.prescribe.world import Points, World
 from shapelaw.runs.table import RunsTable
+
+if TYPE_CHECKING:
+    from shapelaw.config import ObjectiveConfig
 
 Array = NDArray[np.float64]
 UNITS = ("flops", "device_hours", "dollars")
@@ -76,8 +80,8 @@ class Throughput:
         log_rate = np.log(world.points(width, depth).train_flops / seconds)
         w, d = np.log(width), np.log(depth)
         centre = (float(w.mean()), float(d.mean()))
-        found = [_regress(degree, w - centre[0], d - centre[1], log_rate) for degree in _degrees(len(w))]
-        degree, coefficients, covariance, error = min(found, key=lambda one: one[3])
+        fits = [_regress(degree, w - centre[0], d - centre[1], log_rate) for degree in _degrees(len(w))]
+        degree, coefficients, covariance, error = min(fits, key=lambda fit: fit[3])
         return cls(degree, coefficients, covariance, centre, error, f"measured steps of {len(w)} shapes")
 
     def draws(self, n: int, seed: int = 0) -> Array:
@@ -151,6 +155,35 @@ class Cost:
         return np.asarray((flops - points.serve_flops * self.served_tokens) / points.train_flops)
 
 
+FLOPS = Cost()
+"""A budget of training FLOPs."""
+
+
+def measured_cost(runs: RunsTable, world: World, unit: str = "device_hours", price: float = 1.0) -> Cost:
+    """Hours or dollars by the runs' own measured steps."""
+    return Cost(unit, Throughput.measured(runs, world), price)
+
+
+def cost_of(objective: ObjectiveConfig, runs: RunsTable, world: World) -> Cost:
+    """What an objective spends.
+
+    Raises:
+        UserError: for a rate that is given by half, or runs without measured steps.
+    """
+    if objective.name not in ("device_hours", "dollars"):
+        return Cost(objective.name, served_tokens=objective.inference_tokens)
+    if (objective.mfu is None) != (objective.device_flops is None):
+        raise UserError(
+            f"objective.mfu={objective.mfu}, objective.device_flops={objective.device_flops}: give both, such as 0.4 "
+            "and 990e12, or neither to take the runs' measured steps"
+        )
+    if objective.mfu is not None and objective.device_flops is not None:
+        throughput = Throughput.given(objective.device_flops, objective.mfu)
+    else:
+        throughput = Throughput.measured(runs, world)
+    return Cost(objective.name, throughput, objective.price, objective.inference_tokens)
+
+
 def _degrees(n: int) -> range:
     """Polynomials with at least two shapes more than coefficients; a constant in any case."""
     return range(sum(n >= coefficients + 2 for coefficients in (3, 6)) + 1)
@@ -179,10 +212,10 @@ def _per_shape(runs: RunsTable) -> tuple[Array, Array, Array]:
             f"{purpose}: the runs lack {', '.join(missing)}, so no step was measured; give objective.mfu=0.4 and "
             "objective.device_flops=990e12, or others"
         )
-    kept = runs.kept[runs.kept["seconds_per_step"].notna() & runs.kept["batch_tokens"].notna()]
-    if kept.empty:
+    timed = runs.kept[runs.kept["seconds_per_step"].notna() & runs.kept["batch_tokens"].notna()]
+    if timed.empty:
         raise UserError(f"{purpose}: no run has its seconds_per_step; give objective.mfu and objective.device_flops")
-    devices = kept["num_devices"].fillna(1) if "num_devices" in kept else 1
-    seconds = kept["seconds_per_step"] * devices / kept["batch_tokens"]
-    shapes = kept.assign(seconds=seconds).groupby(["width", "depth"])["seconds"].median().reset_index()
+    devices = timed["num_devices"].fillna(1) if "num_devices" in timed else 1
+    seconds = timed["seconds_per_step"] * devices / timed["batch_tokens"]
+    shapes = timed.assign(seconds=seconds).groupby(["width", "depth"])["seconds"].median().reset_index()
     return tuple(shapes[name].to_numpy(dtype=np.float64) for name in ("width", "depth", "seconds"))  # type: ignore[return-value]

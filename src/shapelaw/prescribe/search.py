@@ -2,114 +2,68 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shapelaw.prescribe.price import Cost
-from shapelaw.prescribe.surface import LOG_TOKENS_MAX, Bound, Surface
-from shapelaw.prescribe.world import Points
+from shapelaw.errors import UserError
+from shapelaw.fitting.result import FitResult
+from shapelaw.laws import Law
+from shapelaw.prescribe.goals import AtTokens, Goal
+from shapelaw.prescribe.limits import SAME, UNLIMITED, Limits, Region, feasible_points
+from shapelaw.prescribe.price import FLOPS, Cost
+from shapelaw.prescribe.surface import Surface, level_of
+from shapelaw.prescribe.world import Points, World, law_of, reads_shapes
+from shapelaw.runs.table import RunsTable
 
 Array = NDArray[np.float64]
+SPACES = ("feasible", "relaxed", "params")
+PARAMS = (1e3, 1e16)
+"""Sizes without a shape that are searched."""
+LOG_TOKENS_WITHOUT_END = 100.0
+"""Where more tokens change no digit of a loss."""
 CHUNK = 2_000_000
 """Values of one piece of work: a few arrays of 16 MB."""
+SCANNED = 20_001
+"""Widths among which those are looked for that can have a given cost per token."""
 ZOOM_CELLS = {1: 64, 2: 16}
 ZOOM_LEVELS = {1: 12, 2: 24}
 ZOOM_SHRINK = {1: 0.125, 2: 0.375}
 """Box of the next level over this one's: a few cells about the best."""
 
 
-class Goal(Protocol):
-    """What is asked: a value to make small, and the tokens that go with every point."""
-
-    def __call__(self, bound: Bound, points: Points, cost: Cost, coefficients: Array | None) -> tuple[Array, Array]:
-        """(value, log tokens), each (vectors, points); infinite where the point cannot serve."""
-
-    def rows(self, rows: slice) -> Goal:
-        """The goal of some of the parameter vectors."""
-
-
 @dataclass(frozen=True)
-class SpendBudget:
-    """The lowest loss for a budget: tokens follow from it."""
-
-    budget: float
-
-    def __call__(self, bound: Bound, points: Points, cost: Cost, coefficients: Array | None) -> tuple[Array, Array]:
-        """Loss, and the log of the tokens that the budget buys."""
-        tokens = cost.tokens(points, self.budget, coefficients)
-        affordable = tokens >= 1.0
-        log_tokens = np.log(np.where(affordable, tokens, 1.0))
-        loss = bound.loss(log_tokens)
-        return np.where(affordable, loss, np.inf), np.broadcast_to(log_tokens, loss.shape)
-
-    def rows(self, rows: slice) -> SpendBudget:
-        """The same for all."""
-        return self
-
-
-@dataclass(frozen=True)
-class ReachLoss:
-    """The least cost, or the fewest tokens, that reach a loss.
-
-    Args:
-        loss: one value, or (vectors, 1) of them.
-        least: `cost` or `tokens`.
-    """
-
-    loss: float | Array
-    least: str = "cost"
-
-    def __call__(self, bound: Bound, points: Points, cost: Cost, coefficients: Array | None) -> tuple[Array, Array]:
-        """Cost or tokens, and the log of the tokens at which each point reaches the loss."""
-        log_tokens = bound.log_tokens_for(np.asarray(self.loss))
-        tokens = np.exp(np.minimum(log_tokens, LOG_TOKENS_MAX))
-        value = tokens if self.least == "tokens" else cost.total(points, tokens, coefficients)
-        return np.where(np.isfinite(log_tokens), value, np.inf), log_tokens
-
-    def rows(self, rows: slice) -> ReachLoss:
-        """The losses of some of the vectors."""
-        return self if np.ndim(self.loss) == 0 else ReachLoss(np.asarray(self.loss)[rows], self.least)
-
-
-@dataclass(frozen=True)
-class AtTokens:
-    """The lowest loss at a token count, whatever it costs; points that are not a number cannot serve."""
-
-    tokens: float
-
-    def __call__(self, bound: Bound, points: Points, cost: Cost, coefficients: Array | None) -> tuple[Array, Array]:
-        """Loss, and the log of the tokens."""
-        loss = bound.loss(np.array(np.log(self.tokens)))
-        return np.where(np.isnan(loss), np.inf, loss), np.full_like(loss, np.log(self.tokens))
-
-    def rows(self, rows: slice) -> AtTokens:
-        """The same for all."""
-        return self
-
-
-@dataclass(frozen=True)
-class Found:
+class Optimum:
     """The best point of every parameter vector, each array (vectors,).
 
     Args:
         points: where.
         log_tokens: natural log of its training tokens.
         value: of the goal; infinite where no point serves.
-        index: place among whole shapes; None for a relaxed search.
     """
 
     points: Points
     log_tokens: Array
     value: Array
-    index: NDArray[np.intp] | None = None
+
+    def size(self) -> dict[str, float]:
+        """The size under the fit's own parameters: tokens, params, width and depth if it has them, tokens_per_param."""
+        points, tokens = self.points, math.exp(self.log_tokens[0])
+        sizes = {"tokens": tokens, "params": points.params[0]}
+        if points.width is not None and points.depth is not None:
+            sizes |= {"width": points.width[0], "depth": points.depth[0]}
+        return {name: float(value) for name, value in sizes.items()} | {
+            "tokens_per_param": tokens / float(points.params[0])
+        }
 
 
 @dataclass(frozen=True)
-class Question:
+class Objective:
     """A law under parameter vectors, a price and a goal.
 
     Args:
@@ -121,35 +75,35 @@ class Question:
     goal: Goal
     coefficients: Array | None = None
 
-    def ask(self, points: Points, rows: slice = slice(None)) -> tuple[Array, Array]:
+    def values(self, points: Points, rows: slice = slice(None)) -> tuple[Array, Array]:
         """(value, log tokens) of some parameter vectors at points, each (vectors, points)."""
         surface = Surface(self.surface.law, self.surface.thetas[rows])
         chosen = None if self.coefficients is None else self.coefficients[rows]
         return self.goal.rows(rows)(surface.at(points), points, self.cost, chosen)
 
 
-def exact(question: Question, shapes: Points) -> Found:
+def exact(objective: Objective, shapes: Points) -> Optimum:
     """The best of whole shapes for every parameter vector."""
-    n, size = len(question.surface), len(shapes.params)
+    n, size = len(objective.surface), len(shapes.params)
     step = max(1, CHUNK // size)
-    index = np.empty(n, dtype=np.intp)
+    place = np.empty(n, dtype=np.intp)
     value, log_tokens = np.empty(n), np.empty(n)
     for start in range(0, n, step):
         rows = slice(start, min(start + step, n))
-        values, logs = question.ask(shapes, rows)
+        values, logs = objective.values(shapes, rows)
         best = np.argmin(values, axis=1)
         each = np.arange(len(best))
-        index[rows], value[rows], log_tokens[rows] = best, values[each, best], logs[each, best]
-    return Found(shapes.take(index), log_tokens, value, index)
+        place[rows], value[rows], log_tokens[rows] = best, values[each, best], logs[each, best]
+    return Optimum(shapes.take(place), log_tokens, value)
 
 
 def zoom(
-    question: Question,
+    objective: Objective,
     build: Callable[[Array], Points],
     low: Array,
     high: Array,
     clip: Callable[[Array], Array] = np.asarray,
-) -> Found:
+) -> Optimum:
     """The best real-valued size in a box, for every parameter vector, by grids that shrink about their best point.
 
     Args:
@@ -160,24 +114,217 @@ def zoom(
     A grid whose best point lies at its edge moves without shrinking, unless what is allowed ends there. The last grid is finer
     than rounding errors of the values can tell apart (1e-8 in the logarithm of a size).
     """
-    dims, n = len(low), len(question.surface)
+    dims, n = len(low), len(objective.surface)
     cells = ZOOM_CELLS[dims]
     unit = np.stack(np.meshgrid(*[np.linspace(-0.5, 0.5, cells + 1)] * dims, indexing="ij"), axis=-1).reshape(-1, dims)
     centre, span = np.tile((low + high) / 2, (n, 1)), np.tile(high - low, (n, 1))
     for level in range(ZOOM_LEVELS[dims]):
         free = centre[:, None] + span[:, None] * unit
         grid = clip(np.clip(free, low, high))
-        values = _in_pieces(question, build, grid)
+        values = _in_pieces(objective, build, grid)
         best = np.argmin(values, axis=1)
         centre = grid[np.arange(n), best]
         beyond = (np.abs(unit[best]) == 0.5) & (centre == free[np.arange(n), best]) & (level > 0)
         span = np.where(beyond.any(axis=1)[:, None], span, span * ZOOM_SHRINK[dims])
     points = build(centre[:, None])
-    values, log_tokens = question.ask(points)
-    return Found(points.map(lambda column: column[:, 0]), log_tokens[:, 0], values[:, 0])
+    values, log_tokens = objective.values(points)
+    return Optimum(points.map(lambda column: column[:, 0]), log_tokens[:, 0], values[:, 0])
 
 
-def _in_pieces(question: Question, build: Callable[[Array], Points], grid: Array) -> Array:
+def _in_pieces(objective: Objective, build: Callable[[Array], Points], grid: Array) -> Array:
     step = max(1, CHUNK // grid.shape[1])
     pieces = [slice(start, start + step) for start in range(0, len(grid), step)]
-    return np.concatenate([question.ask(build(grid[rows]), rows)[0] for rows in pieces])
+    return np.concatenate([objective.values(build(grid[rows]), rows)[0] for rows in pieces])
+
+
+@dataclass(frozen=True)
+class SizeSearch:
+    """A fit, the suite that its runs came from, what sizes cost, and which of them are searched.
+
+    Args:
+        fit: a fitted law.
+        world: the suite of its runs.
+        cost: what is spent.
+        space: `feasible` (every whole shape by the suite's rules), `relaxed` (real width and depth within the same
+            ranges) or `params` (tokens and params as the law counts them, 6N FLOPs).
+        limits: on the sizes.
+        shapes: whole shapes to search instead of all by the rules.
+        intervals: whether the search is repeated for the refits of the fit.
+        seed: of the draws of the throughput's coefficients.
+
+    Raises:
+        UserError: for a law that cannot be searched in this space.
+    """
+
+    fit: FitResult
+    world: World
+    cost: Cost = FLOPS
+    space: str = "feasible"
+    limits: Limits = UNLIMITED
+    shapes: Points | None = None
+    intervals: bool = True
+    seed: int = 0
+    surface: Surface = field(init=False)
+    coefficients: Array | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        _check_space(law_of(self.fit), self.space, self.limits)
+        surface = Surface.of(self.fit, self.intervals)
+        object.__setattr__(self, "surface", surface)
+        throughput = self.cost.throughput
+        drawn = throughput.draws(len(surface) - 1, self.seed) if throughput and throughput.covariance.any() else None
+        object.__setattr__(self, "coefficients", drawn)
+        if self.space == "feasible" and self.shapes is None:
+            object.__setattr__(self, "shapes", feasible_points(self.world, self.limits))
+
+    @classmethod
+    def of(
+        cls,
+        fit: FitResult,
+        runs: RunsTable,
+        cost: Cost = FLOPS,
+        space: str = "feasible",
+        limits: Limits = UNLIMITED,
+    ) -> Self:
+        """A search in the world of the fit's own runs."""
+        return cls(fit, World.of(fit, runs), cost, space, limits)
+
+    @property
+    def level(self) -> float:
+        """Share of the fit's refits that lie inside an interval."""
+        return level_of(self.fit)
+
+    def search(self, goal: Goal) -> Optimum:
+        """The best point of every parameter vector in the searched space."""
+        objective = self.objective(goal)
+        if self.space == "feasible":
+            assert self.shapes is not None
+            return exact(objective, self.shapes)
+        clip = np.asarray if self.space == "params" else self.region.clip
+        return zoom(objective, self.build, *self.box(), clip)
+
+    def search_priced(self, goal: Goal, flops_per_token: float, near: Optimum) -> Optimum:
+        """The best real-valued size among those of so many training FLOPs per token.
+
+        Few widths may have an allowed depth of so many: those that do are looked for first, and the width of `near` is tried.
+        """
+        objective, (low, high), region = self.objective(goal), self.box(), self.region
+        if self.space == "params":
+            log_params = np.array([math.log(flops_per_token / 6.0)])
+            inside = low - SAME <= log_params <= high + SAME
+            return zoom(objective, lambda logs: self.build(np.where(inside, logs, np.nan)), log_params, log_params)
+
+        def build(logs: Array) -> Points:
+            width = np.exp(logs[..., 0])
+            depth = self.world.depth_at(width, flops_per_token)
+            inside = region.inside(width, depth)
+            return self.world.points(width, np.where(inside, depth, np.nan), relaxed=True)
+
+        assert near.points.width is not None
+        logs, step = np.linspace(low[0], high[0], SCANNED, retstep=True)
+        logs = np.append(logs, np.log(near.points.width[0]))
+        some = logs[np.isfinite(build(logs[:, None]).params)]
+        ends = (some.min() - step, some.max() + step) if len(some) else (low[0], high[0])
+        return zoom(objective, build, *np.array(ends)[:, None])
+
+    def spread(self, values: Array) -> dict[str, float]:
+        """Ends of a quantity's interval over the refits, `low` and `high`; nothing without refits.
+
+        Args:
+            values: one per parameter vector, the fit's own first.
+        """
+        if len(values) < 3:
+            return {}
+        tails = [(1 - self.level) / 2, (1 + self.level) / 2]
+        low, high = np.quantile(values[1:], tails, method="closest_observation")
+        return {"low": float(low), "high": float(high)}
+
+    def objective(self, goal: Goal) -> Objective:
+        """A goal under the fit's parameter vectors and the price."""
+        return Objective(self.surface, self.cost, goal, self.coefficients)
+
+    @property
+    def region(self) -> Region:
+        """The real widths and depths of the space `relaxed`."""
+        return Region(self.world, self.limits)
+
+    def box(self) -> tuple[Array, Array]:
+        """Ends of the searched coordinates: those of the region, or the logarithm of the params."""
+        if self.space != "params":
+            return self.region.box
+        low, high = np.log([max(self.limits.params_min, PARAMS[0]), min(self.limits.params_max, PARAMS[1])])
+        if low > high:
+            raise UserError(f"{self.limits}: space=params searches {PARAMS[0]:g} to {PARAMS[1]:g} params; give others")
+        return np.array([low]), np.array([high])
+
+    def build(self, coordinates: Array) -> Points:
+        """Points at coordinates of shape (..., dimensions)."""
+        if self.space == "params":
+            return self.world.sizes(np.exp(coordinates[..., 0]))
+        return self.region.points(coordinates)
+
+    def allowed(self) -> dict[str, tuple[float, float]]:
+        """Ranges of what is searched or limited; none of a single size."""
+        limits, rules = self.limits, self.world.rules
+        if self.space == "params":
+            low, high = self.box()
+            return {"params": (math.exp(low[0]), math.exp(high[0]))}
+        if self.shapes is not None:
+            sizes = {"width": self.shapes.width, "depth": self.shapes.depth}
+            ends = {name: (float(v.min()), float(v.max())) for name, v in sizes.items() if v is not None}
+            return ends if len(self.shapes.params) > 1 else {}
+        by_rules = {"width": (rules.width_min, rules.width_max), "depth": (rules.depth_min, rules.depth_max)}
+        free = {} if limits.aspect_ratio else {"aspect_ratio": limits.aspects}
+        return by_rules | {"params": (limits.params_min, limits.params_max)} | free
+
+    def ends(self) -> Points:
+        """The smallest and the largest of all sizes."""
+        if self.shapes is None:
+            return self.build(np.stack(self.box()))
+        costs = self.shapes.train_flops
+        return self.shapes.take(np.array([np.argmin(costs), np.argmax(costs)]))
+
+    def end_of(self, optimum: Optimum) -> str:
+        """`smallest` or `largest` where the best size is that of all (or none is affordable); else nothing."""
+        if self.limits.given:
+            return ""
+        if not math.isfinite(optimum.value[0]):
+            return "smallest"
+        same = np.isclose(optimum.points.train_flops[0], self.ends().train_flops, rtol=SAME, atol=0.0)
+        return next((name for name, equal in zip(("smallest", "largest"), same, strict=True) if equal), "")
+
+    def replaced(self, **changes: object) -> Self:
+        """The same with other values; whole shapes are listed anew unless they are given."""
+        fresh = {"shapes": None} if {"limits", "space", "world"} & set(changes) else {}
+        return dataclasses.replace(self, **{**fresh, **changes})  # type: ignore[arg-type]
+
+    def relaxed(self, ratio: float | None = None) -> Self:
+        """The same over real-valued shapes, an aspect ratio held or none."""
+        return self.replaced(space="relaxed", limits=self.limits.holding(ratio))
+
+    def without_refits(self) -> Self:
+        """The same for the fit's own parameters alone."""
+        return self.replaced(intervals=False, shapes=self.shapes)
+
+    def lowest_loss(self) -> float:
+        """Predicted loss of the best allowed size at unlimited tokens."""
+        return float(self.without_refits().search(AtTokens(math.exp(LOG_TOKENS_WITHOUT_END))).value[0])
+
+
+def _check_space(law: Law, space: str, limits: Limits) -> None:
+    """Refuse a space that there is not, or in which the law has no sizes."""
+    if space not in SPACES:
+        raise UserError(f"space={space}: allowed are {', '.join(SPACES)}")
+    if space == "params" and {"width", "depth"} & set(law.predictors):
+        raise UserError(f"space=params: law {law.name} reads width and depth; give space=feasible or relaxed")
+    if space == "params" and limits.aspects != UNLIMITED.aspects:
+        raise UserError(
+            f"{limits}: space=params has neither width nor depth; give limits.params_min or limits.params_max "
+            "alone, or space=feasible or relaxed"
+        )
+    if space != "params" and not reads_shapes(law) and limits.aspect_ratio is None:
+        raise UserError(
+            f"law={law.name}: has no width and depth, so it prescribes no aspect ratio; hold one by "
+            "aspect_ratio=NUMBER, ask for params and tokens alone by space=params, or take a fit of interaction, "
+            "width_depth_params_tokens or width_depth_tokens"
+        )

@@ -21,8 +21,15 @@ Array = NDArray[np.float64]
 LOG_TOKENS_MIN, LOG_TOKENS_MAX = 0.0, 115.0
 """Where tokens are searched for: 1 to 1e50."""
 BISECTIONS = 64
+LEVEL = 0.9
+"""Level of the intervals where the fit names none."""
 READ = {"width", "depth", "params", "tokens"}
 """What a law may be asked by."""
+
+
+def level_of(fit: FitResult) -> float:
+    """Share of a fit's refits that lie inside an interval."""
+    return float((fit.settings.get("bootstrap") or {}).get("level", LEVEL))
 
 
 class Bound(ABC):
@@ -113,8 +120,8 @@ class _SumBound(Bound):
         needed = needed if self.factor is None else needed / self.factor
         needed = needed if self.rho is None else needed ** (1.0 / self.rho)
         with np.errstate(divide="ignore", invalid="ignore"):
-            found = (np.log(np.maximum(needed - self.fixed, 0.0)) - prefix) / power
-        return np.where((power < 0) & np.isfinite(found), found, np.inf)
+            log_tokens = (np.log(np.maximum(needed - self.fixed, 0.0)) - prefix) / power
+        return np.where((power < 0) & np.isfinite(log_tokens), log_tokens, np.inf)
 
 
 def _sum_at(law: SumLaw, thetas: Array, points: Points) -> _SumBound:

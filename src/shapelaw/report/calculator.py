@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 
 from shapelaw.errors import UserError
 from shapelaw.laws import SumLaw
-from shapelaw.prescribe.answer import LEVEL, UNITS, standing, train_command
-from shapelaw.prescribe.problem import Problem
+from shapelaw.prescribe.answer import UNITS, standing, train_command
+from shapelaw.prescribe.ask import Problem
 from shapelaw.suite import Suite, exactly
 
 
@@ -43,7 +43,7 @@ def calculator(problem: Problem) -> dict[str, Any]:
         "params": packed(shapes.params),
         "counted": packed(shapes.counted),
         "flops": packed(shapes.train_flops),
-        "level": float((problem.fit.settings.get("bootstrap") or {}).get("level", LEVEL)),
+        "level": problem.level,
         "ranges": [[name, *ends] for name, ends in world.ranges.items()],
         "units": UNITS,
         "train": train_command(world.suite),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shapelaw.fitting.result import FitResult
-from shapelaw.prescribe.problem import Problem
+from shapelaw.prescribe.ask import Problem
 from shapelaw.runs.table import RunsTable
 
 

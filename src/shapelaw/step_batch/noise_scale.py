@@ -9,10 +9,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from shapelaw.errors import UserError
+from shapelaw.fitting.result import FitResult
+from shapelaw.laws import get_law
+from shapelaw.step_batch.law import StepsBatchLaw
 
 Floats = NDArray[np.float64]
 AVERAGE = 20
 """Measurements of a running mean."""
+LEVELS = 12
+"""Losses at which both are compared, spread over those of the contours."""
 
 
 def noise_at_losses(measured: pd.DataFrame, losses: Sequence[float], average: int = AVERAGE) -> pd.DataFrame:
@@ -34,7 +39,7 @@ def noise_at_losses(measured: pd.DataFrame, losses: Sequence[float], average: in
     Raises:
         UserError: if no run passes any of the levels, with the reachable range.
     """
-    rows = [row for run, one in measured.groupby("run") for row in _of_run(str(run), one, losses, average)]
+    rows = [row for run, frame in measured.groupby("run") for row in _of_run(str(run), frame, losses, average)]
     if not rows:
         low, high = measured["loss"].min(), measured["loss"].max()
         raise UserError(
@@ -44,14 +49,14 @@ def noise_at_losses(measured: pd.DataFrame, losses: Sequence[float], average: in
     return pd.DataFrame(rows).merge(measured.groupby("run", as_index=False)[fixed].first(), on="run")
 
 
-def _of_run(run: str, one: pd.DataFrame, losses: Sequence[float], average: int) -> list[dict[str, float | str]]:
-    one = one.sort_values("tokens")
-    means = one[["grad_sq", "trace"]].rolling(average, min_periods=1, center=True).mean()
-    loss = np.minimum.accumulate(one["loss"].to_numpy(dtype=np.float64))  # the first time that a loss is reached
-    kept = (means["grad_sq"] > 0).to_numpy() & (means["trace"] > 0).to_numpy()
-    if kept.sum() < 2:
+def _of_run(run: str, frame: pd.DataFrame, losses: Sequence[float], average: int) -> list[dict[str, float | str]]:
+    frame = frame.sort_values("tokens")
+    means = frame[["grad_sq", "trace"]].rolling(average, min_periods=1, center=True).mean()
+    loss = np.minimum.accumulate(frame["loss"].to_numpy(dtype=np.float64))  # the first time that a loss is reached
+    usable = (means["grad_sq"] > 0).to_numpy() & (means["trace"] > 0).to_numpy()
+    if usable.sum() < 2:
         return []
-    x, y = loss[kept][::-1], np.log((means["trace"] / means["grad_sq"]).to_numpy()[kept])[::-1]
+    x, y = loss[usable][::-1], np.log((means["trace"] / means["grad_sq"]).to_numpy()[usable])[::-1]
     return [
         {"run": run, "loss": level, "noise_tokens": float(np.exp(np.interp(level, x, y)))}
         for level in losses
@@ -71,3 +76,38 @@ def beside_critical(noise: pd.DataFrame, critical: Callable[[Floats], Floats]) -
     """
     tokens = np.asarray(critical(noise["loss"].to_numpy(dtype=np.float64)), dtype=np.float64)
     return noise.assign(critical_tokens=tokens, ratio=noise["noise_tokens"] / tokens)
+
+
+def compared(fit: FitResult, measured: pd.DataFrame) -> pd.DataFrame:
+    """Noise scale, critical batch and their ratio, for every run at losses between the fit's contours.
+
+    Args:
+        fit: by method=staged.
+        measured: of `shapelaw.tracking.read_noise`.
+
+    Raises:
+        UserError: for a fit of another law, or where no run measured its noise at these losses.
+    """
+    law = get_law(str(fit.law))
+    if not isinstance(law, StepsBatchLaw):
+        raise UserError(f"{fit.law}: has no critical batch; give a fit of method=staged law=steps_batch")
+    contours = [float(row["loss"]) for row in fit.stages["critical_batch"]["contours"]]
+    levels = np.geomspace(max(contours), min(contours), LEVELS).tolist()
+    table = beside_critical(noise_at_losses(measured, levels), lambda loss: law.critical_batch(fit.parameters, loss))
+    return table.sort_values([name for name in ("width", "depth", "run", "loss") if name in table], ignore_index=True)
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """By loss: the critical batch, and over the runs that pass it the median noise scale, its quartiles and their ratio."""
+    groups = table.groupby("loss", sort=False)
+    noise = groups["noise_tokens"]
+    return pd.DataFrame(
+        {
+            "runs": groups.size(),
+            "critical_tokens": groups["critical_tokens"].first(),
+            "noise_tokens": noise.median(),
+            "noise_low": noise.quantile(0.25),
+            "noise_high": noise.quantile(0.75),
+            "ratio": groups["ratio"].median(),
+        }
+    ).sort_index(ascending=False)

@@ -24,10 +24,10 @@ from yaml import YAMLError
 from shapelaw.errors import UserError
 from shapelaw.fitting.result import plain
 from shapelaw.laws import get_law
+from shapelaw.prescribe.answer import PREDICTION
 from shapelaw.runs import RunsTable
 
 Array = NDArray[np.float64]
-KEY = "prediction"
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,12 +89,12 @@ def read_prediction(path: Path) -> dict[str, Any]:
     except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path}: is no YAML ({reason}); give a file of prescribe.py with a prediction") from error
-    found = content.get(KEY) if isinstance(content, dict) else None
-    if not isinstance(found, dict):
+    prediction = content.get(PREDICTION) if isinstance(content, dict) else None
+    if not isinstance(prediction, dict):
         raise UserError(f"{path}: holds no prediction; ask prescribe.py for width, depth, batch_tokens and tokens")
-    if sealed(found)["hash"] != found.get("hash"):
+    if sealed(prediction)["hash"] != prediction.get("hash"):
         raise UserError(f"{path}: the prediction's hash does not fit its content: it was changed after it was written")
-    return {str(key): value for key, value in found.items()}
+    return {str(key): value for key, value in prediction.items()}
 
 
 def compare(prediction: Mapping[str, Any], runs: RunsTable) -> Comparison:
@@ -103,15 +103,15 @@ def compare(prediction: Mapping[str, Any], runs: RunsTable) -> Comparison:
     Raises:
         UserError: if the table has no such run, naming what it has.
     """
-    kept = runs.kept
+    rows = runs.kept
     wanted = {name: prediction[name] for name in ("width", "depth", "batch_tokens")}
-    mask = np.all([kept[name] == value for name, value in wanted.items()], axis=0)
-    mine = kept[mask & (kept["tokens"] <= prediction["tokens"] * (1 + 1e-9))]
-    if not len(mine):
-        have = kept.drop_duplicates("run")[list(wanted)].to_dict("records")
+    mask = np.all([rows[name] == value for name, value in wanted.items()], axis=0)
+    same = rows[mask & (rows["tokens"] <= prediction["tokens"] * (1 + 1e-9))]
+    if not len(same):
+        have = rows.drop_duplicates("run")[list(wanted)].to_dict("records")
         raise UserError(f"runs: none has {wanted}; train it first; there are {have[:8]}")
-    run = str(mine.groupby("run")["tokens"].max().idxmax())
-    rows = mine[mine["run"] == run].sort_values("tokens")
+    run = str(same.groupby("run")["tokens"].max().idxmax())
+    rows = same[same["run"] == run].sort_values("tokens")
     law = get_law(str(prediction["law"]))
     columns = {
         "params": np.full(len(rows), float(prediction["params"])),

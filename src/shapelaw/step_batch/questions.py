@@ -1,289 +1,127 @@
-"""The four answers of the step-and-batch law, each with run-level intervals and whether it lies in the fitted domain.
-
-1. `lowest`: the smallest loss of a size, and what it takes to come near it.
-2. `reach`: steps and tokens to a loss, at any batch.
-3. `critical`: the critical batch at a loss, and the trade-off of steps against tokens.
-4. `trajectory`: the whole loss curve of a size at any batch.
-
-Source: Su et al. 2024 (arXiv 2403.06563), section 3.
-"""
+"""What a fit of the step-and-batch law is asked, each question by the options that make it."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
-
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from shapelaw.errors import UserError
-from shapelaw.fitting.options import FitData, FitOptions
-from shapelaw.fitting.result import FitResult
-from shapelaw.laws import get_law
-from shapelaw.prescribe.answer import LEVEL, Prescription, outside_of
-from shapelaw.prescribe.world import Ranges
-from shapelaw.runs.table import RunsTable
-from shapelaw.step_batch.law import StepsBatchLaw
+from shapelaw.prescribe.answer import Prescription
+from shapelaw.prescribe.registry import Basis, Question
+from shapelaw.prescribe.world import World
+from shapelaw.shapes import Shape, check_heads
+from shapelaw.step_batch.ask import Size, StepBatchProblem
+from shapelaw.step_batch.prediction import file_hash, now, sealed
 
-Array = NDArray[np.float64]
-Parameters = Mapping[str, float]
+if TYPE_CHECKING:
+    from shapelaw.config import PrescribeConfig
 
-EXCESSES = (0.1, 0.05, 0.02, 0.01)
-"""Shares above the lowest loss whose steps are listed."""
-BATCH_FACTORS = tuple(2.0**k for k in range(-5, 6))
-"""Batches over the critical one at which the trade-off is listed."""
-CURVE_POINTS = 60
-FLOPS_PER_PARAMETER = 6.0
-"""C = 6 N B S, N as the law counts it (Kaplan et al. 2020, section 2.1)."""
-UNITS = {
-    "width": "features",
-    "depth": "blocks",
-    "params": "parameters, as the law counts them",
-    "loss": "nats per token",
-    "lowest_loss": "nats per token",
-    "critical_batch": "tokens",
-    "batch_tokens": "tokens",
-    "steps_min": "steps",
-    "tokens_min": "tokens",
-    "steps": "steps",
-    "tokens": "tokens",
-    "steps_ratio": "1",
-    "tokens_ratio": "1",
-    "flops": "FLOPs, 6 N B S",
-}
+SIZES = (("width", "depth"), ("params",))
+"""Options that name a size."""
+VALIDATIONS = 25
+"""Of a run whose loss curve was predicted."""
 
 
-@dataclass(frozen=True)
-class Size:
-    """A size as the law counts it, with its shape where there is one."""
-
-    params: float
-    width: int | None = None
-    depth: int | None = None
-
-    @property
-    def label(self) -> str:
-        """For people."""
-        return f"{self.width}x{self.depth}" if self.width else f"{self.params:,.0f} parameters"
-
-    @property
-    def values(self) -> dict[str, float]:
-        """Width, depth, params."""
-        shape = {"width": float(self.width), "depth": float(self.depth)} if self.width and self.depth else {}
-        return {**shape, "params": self.params}
+def _sized(*further: str) -> tuple[tuple[str, ...], ...]:
+    """A size and further options."""
+    return tuple((*size, *further) for size in SIZES)
 
 
-@dataclass(frozen=True)
-class StepBatchAnswer:
-    """A prescription and its further tables; `curve` is the table of a trajectory or a trade-off, for its figure."""
-
-    main: Prescription
-    tables: Mapping[str, pd.DataFrame]
+def _lowest_loss(options: PrescribeConfig, basis: Basis) -> Prescription:
+    return StepBatchProblem(basis.fit, basis.runs).lowest(size_of(options, basis.world))
 
 
-@dataclass(frozen=True)
-class StepBatchProblem:
-    """A fit of the step-and-batch law and the runs it was made from.
+def _steps_to_loss(options: PrescribeConfig, basis: Basis) -> Prescription:
+    assert options.loss is not None
+    size = size_of(options, basis.world)
+    return StepBatchProblem(basis.fit, basis.runs).reach(size, options.loss, options.batch_tokens)
 
-    Args:
-        fit: by method=staged.
-        runs: its runs.
+
+def _critical_batch(options: PrescribeConfig, basis: Basis) -> Prescription:
+    assert options.loss is not None
+    return StepBatchProblem(basis.fit, basis.runs).critical(options.loss)
+
+
+def _loss_curve(options: PrescribeConfig, basis: Basis) -> Prescription:
+    """A loss curve; of a shape, it is sealed as a prediction, with the command that trains it."""
+    assert options.batch_tokens is not None
+    assert options.tokens is not None
+    size = size_of(options, basis.world)
+    answer = StepBatchProblem(basis.fit, basis.runs).trajectory(size, options.batch_tokens, options.tokens)
+    if size.width is None:
+        return answer
+    trained = _training(answer) if basis.world.suite.name else ()
+    return dataclasses.replace(answer, overrides=trained, prediction=prediction_of(answer, basis))
+
+
+LOWEST_LOSS = Question(
+    name="lowest_loss",
+    asks="a size alone (width and depth, or params): its smallest loss",
+    needs=_sized(),
+    takes=(),
+    answer=_lowest_loss,
+)
+STEPS_TO_LOSS = Question(
+    name="steps_to_loss",
+    asks="a size and loss (and batch_tokens): steps and tokens to it",
+    needs=_sized("loss"),
+    takes=("batch_tokens",),
+    answer=_steps_to_loss,
+)
+CRITICAL_BATCH = Question(
+    name="critical_batch", asks="loss alone: the critical batch", needs=(("loss",),), takes=(), answer=_critical_batch
+)
+LOSS_CURVE = Question(
+    name="loss_curve",
+    asks="a size, batch_tokens and tokens: the loss curve",
+    needs=_sized("batch_tokens", "tokens"),
+    takes=(),
+    answer=_loss_curve,
+)
+
+
+def size_of(options: PrescribeConfig, world: World) -> Size:
+    """The size asked about: a shape, or parameters as the law counts them.
+
+    Raises:
+        UserError: for both, or a shape that train.py would refuse.
     """
-
-    fit: FitResult
-    runs: RunsTable
-
-    @cached_property
-    def law(self) -> StepsBatchLaw:
-        """The fit's law."""
-        law = get_law(str(self.fit.law))
-        assert isinstance(law, StepsBatchLaw)
-        return law
-
-    @cached_property
-    def level(self) -> float:
-        """Share of the refits inside an interval."""
-        return float((self.fit.settings.get("bootstrap") or {}).get("level", LEVEL))
-
-    @cached_property
-    def refits(self) -> list[dict[str, float]]:
-        """Parameters of every refit of resampled runs."""
-        names = list(self.fit.replicates)
-        return [dict(zip(names, row, strict=True)) for row in zip(*self.fit.replicates.values(), strict=True)]
-
-    @cached_property
-    def ranges(self) -> Ranges:
-        """The fitted domain: sizes, batches and adjusted steps of the rows."""
-        data = FitData.of(self.runs, self.law, FitOptions(counting=self.fit.settings["counting"]))
-        batch = data.columns["batch_tokens"]
-        steps = data.columns["tokens"] / batch
-        steps_min = steps / (1 + self.law.critical_batch(self.fit.parameters, data.loss) / batch)
-        columns = {"params": data.columns["params"], "batch_tokens": batch, "steps_min": steps_min}
-        return {name: (float(values.min()), float(values.max())) for name, values in columns.items()}
-
-    @cached_property
-    def losses(self) -> tuple[float, float]:
-        """Range of the losses at which the critical batch was fitted."""
-        contours = self.fit.stages["critical_batch"]["contours"]
-        fitted = [float(one["loss"]) for one in contours if one["b_crit"] is not None]
-        return min(fitted), max(fitted)
-
-    def lowest(self, size: Size) -> StepBatchAnswer:
-        """The smallest loss of a size: L(N), which no number of steps goes below."""
-
-        def values(p: Parameters) -> dict[str, float]:
-            return {"loss": float(self.law.converged_loss(p, size.params))}
-
-        main = self._answer(f"the smallest loss of {size.label}", size.values, values)
-        loss = main.values["loss"]
-        rows = [
-            {"excess": excess} | self._costs(self.fit.parameters, size, loss * (1 + excess), None)
-            for excess in EXCESSES
-        ]
-        return StepBatchAnswer(main, {"coming_near": pd.DataFrame(rows)})
-
-    def reach(self, size: Size, loss: float, batch: float | None) -> StepBatchAnswer:
-        """Steps and tokens from a size to a loss, at a batch and along the trade-off.
-
-        Raises:
-            UserError: for a loss that the size does not reach, with the range it does.
-        """
-        self._check_batch(batch)
-        self.law.steps_min_to(self.fit.parameters, size.params, loss)  # refuses what cannot be reached
-
-        def values(p: Parameters) -> dict[str, float]:
-            return self._costs(p, size, loss, batch)
-
-        at = f" at batches of {batch:,.0f} tokens" if batch else ""
-        main = self._answer(f"{size.label} to a loss of {loss:g}{at}", size.values | _given(batch), values)
-        critical, steps_min = main.values["critical_batch"], main.values["steps_min"]
-        table = self._trade_off(critical, steps_min).assign(
-            flops=lambda frame: FLOPS_PER_PARAMETER * size.params * frame["tokens"]
-        )
-        return StepBatchAnswer(main, {"trade_off": table})
-
-    def critical(self, loss: float) -> StepBatchAnswer:
-        """The critical batch at a loss, whatever the size: there both steps and tokens are twice their least."""
-        if not (math.isfinite(loss) and loss > 0):
-            raise UserError(f"loss={loss:g}: allowed are finite losses above 0, in nats per token; give one")
-
-        def values(p: Parameters) -> dict[str, float]:
-            return {"loss": loss, "critical_batch": float(self.law.critical_batch(p, loss))}
-
-        main = self._answer(f"the critical batch at a loss of {loss:g}", {}, values, {"loss": self.losses})
-        table = self._trade_off(main.values["critical_batch"], 1.0)
-        return StepBatchAnswer(main, {"trade_off": table.drop(columns=["steps", "tokens"])})
-
-    def trajectory(self, size: Size, batch: float, tokens: float) -> StepBatchAnswer:
-        """The whole loss curve of a size at a batch, up to `tokens`, with its interval."""
-        self._check_batch(batch)
-        if not (math.isfinite(tokens) and tokens > batch):
-            raise UserError(f"tokens={tokens:g}: allowed are finite numbers above one batch of {batch:,.0f}; give more")
-        first = max(1.0, min(self.ranges["steps_min"][0], tokens / batch / 2))
-        steps = np.geomspace(first, tokens / batch, CURVE_POINTS)
-        columns = {"params": size.params, "tokens": steps * batch, "batch_tokens": batch}
-        curve = self.law.predict(self.fit.parameters, columns)
-        frame = pd.DataFrame({"steps": steps, "tokens": steps * batch, "loss": curve})
-        if self.refits:
-            drawn = np.array([self.law.predict(p, columns) for p in self.refits])
-            frame["loss_low"], frame["loss_high"] = np.nanquantile(drawn, self._tails, axis=0)
-
-        def values(p: Parameters) -> dict[str, float]:
-            end = float(self.law.predict(p, {**columns, "tokens": np.array([tokens])})[0])
-            critical = float(self.law.critical_batch(p, end))
-            flops = FLOPS_PER_PARAMETER * size.params * tokens
-            costs = {"steps": tokens / batch, "tokens": tokens, "flops": flops, "critical_batch": critical}
-            lowest = float(self.law.converged_loss(p, size.params))
-            return {"loss": end, "lowest_loss": lowest, **costs, "steps_min": tokens / batch / (1 + critical / batch)}
-
-        question = f"the loss curve of {size.label} at batches of {batch:,.0f} tokens, up to {tokens:,.0f} tokens"
-        return StepBatchAnswer(self._answer(question, size.values | _given(batch), values), {"curve": frame})
-
-    @property
-    def _tails(self) -> list[float]:
-        return [(1 - self.level) / 2, (1 + self.level) / 2]
-
-    def _costs(self, p: Parameters, size: Size, loss: float, batch: float | None) -> dict[str, float]:
-        """What a loss takes at least, and at a batch; infinite where these parameters do not reach it."""
-        critical = float(self.law.critical_batch(p, loss))
-        try:
-            steps_min = self.law.steps_min_to(p, size.params, loss)
-        except UserError:
-            steps_min = math.inf
-        out = {"loss": loss, "critical_batch": critical, "steps_min": steps_min, "tokens_min": critical * steps_min}
-        if batch:
-            steps = steps_min * (1 + critical / batch)
-            ratios = {"steps_ratio": 1 + critical / batch, "tokens_ratio": 1 + batch / critical}
-            flops = FLOPS_PER_PARAMETER * size.params * batch * steps
-            out |= {"steps": steps, "tokens": batch * steps, **ratios, "flops": flops}
-        return out
-
-    def _trade_off(self, critical: float, steps_min: float) -> pd.DataFrame:
-        """Steps and tokens at batches about the critical one, and both over their least."""
-        factor = np.array(BATCH_FACTORS)
-        frame = pd.DataFrame(
-            {"batch_tokens": critical * factor, "steps_ratio": 1 + 1 / factor, "tokens_ratio": 1 + factor}
-        )
-        return frame.assign(steps=steps_min * frame["steps_ratio"], tokens=steps_min * critical * frame["tokens_ratio"])
-
-    def _check_batch(self, batch: float | None) -> None:
-        if batch is None:
-            return
-        if not (math.isfinite(batch) and batch > 0):
-            raise UserError(f"batch_tokens={batch:g}: allowed are finite numbers above 0; give one")
-        kept = self.runs.kept
-        context = int(kept["seq_len"].iloc[0]) if "seq_len" in kept else 1
-        if batch % context:
-            near = max(int(batch // context), 1) * context
-            low, high = self.ranges["batch_tokens"]
-            raise UserError(
-                f"batch_tokens={batch:g}: is no multiple of the context, seq_len={context}; the nearest are {near} and "
-                f"{near + context}; the fitted batches are {low:,.0f} to {high:,.0f}"
-            )
-
-    def _answer(
-        self,
-        question: str,
-        given: Mapping[str, float],
-        values: Callable[[Parameters], dict[str, float]],
-        ranges: Ranges | None = None,
-    ) -> Prescription:
-        """The fit's own values, their intervals over its refits, and which lie outside the ranges (None: the rows')."""
-        own = values(self.fit.parameters)
-        drawn = pd.DataFrame([values(p) for p in self.refits]).replace([np.inf, -np.inf], np.nan)
-        varied = [
-            n for n in drawn if drawn[n].notna().sum() > 1 and np.ptp(drawn[n].dropna()) > 1e-9 * abs(own[str(n)])
-        ]
-        intervals = {str(n): tuple(map(float, drawn[n].quantile(self._tails))) for n in varied}
-        whole = {**given, **own}
-        outside = outside_of(ranges or self.ranges, whole)
-        return Prescription(
-            question=question,
-            law=str(self.fit.law),
-            values=whole,
-            units={name: UNITS[name] for name in whole},
-            intervals=intervals,  # type: ignore[arg-type]  # pairs
-            level=self.level,
-            inside=not outside,
-            outside=outside,
-            overrides=(),
-            notes=self._notes(drawn),
-        )
-
-    def _notes(self, drawn: pd.DataFrame) -> tuple[str, ...]:
-        notes = []
-        if not self.refits:
-            notes.append("no intervals: the fit holds no refits of resampled runs (bootstrap=runs makes them)")
-        failed = int(drawn["steps_min"].isna().sum()) if "steps_min" in drawn else 0
-        if failed:
-            notes.append(f"{failed} of {len(drawn)} refits never reach this loss and are left out of the intervals")
-        codes = ("not_straddled", "not_converged", "flat_critical_batch")
-        notes += [flag for flag in self.fit.flags if flag.startswith(codes)]
-        return tuple(notes)
+    if options.params is not None and (options.width is not None or options.depth is not None):
+        raise UserError(f"params={options.params:g}: give either params, or width and depth")
+    if options.params is not None:
+        return Size(options.params)
+    assert options.width is not None
+    assert options.depth is not None
+    check_heads(Shape(options.width, options.depth, world.rules.head_size))
+    counted = world.points([options.width], [options.depth]).counted
+    return Size(float(counted[0]), options.width, options.depth)
 
 
-def _given(batch: float | None) -> dict[str, float]:
-    return {"batch_tokens": batch} if batch else {}
+def prediction_of(answer: Prescription, basis: Basis) -> dict[str, Any]:
+    """A loss curve as a sealed prediction, with what it rests on."""
+    names = ("width", "depth", "params", "batch_tokens", "tokens")
+    file = _file(basis.folder)
+    facts = {
+        "written": now(),
+        "law": answer.law,
+        "fit": file.parent.name,
+        "fit_hash": file_hash(file),
+        "runs_hash": basis.runs.hash,
+        **{name: answer.values[name] for name in names},
+        "parameters": dict(basis.fit.parameters),
+        "points": answer.tables["curve"],
+    }
+    return sealed(facts)
+
+
+def _file(folder: Path) -> Path:
+    return folder / "fit.json" if folder.is_dir() else folder
+
+
+def _training(answer: Prescription) -> tuple[str, ...]:
+    """What train.py is given; the rest of the configuration is that of the fitted runs."""
+    values, batch = answer.values, answer.values["batch_tokens"]
+    every = max(round(values["tokens"] / VALIDATIONS / batch), 1) * batch
+    spent = (f"batch_tokens={batch:.0f}", f"tokens={values['tokens']:.0f}", f"validation.every_tokens={every:.0f}")
+    return ("sweeps=step_batch", f"shape.width={values['width']:.0f}", f"shape.depth={values['depth']:.0f}", *spent)

@@ -11,18 +11,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from omegaconf import MISSING, DictConfig
 
 from shapelaw.config import to_dataclass
 from shapelaw.config.places import PlacesConfig
-from shapelaw.errors import UserError
 from shapelaw.files import write_text
-from shapelaw.fitting.result import FitResult, load_fit
-from shapelaw.laws import get_law
-from shapelaw.step_batch.law import StepsBatchLaw
-from shapelaw.step_batch.noise_scale import beside_critical, noise_at_losses
+from shapelaw.fitting.result import load_fit
+from shapelaw.step_batch.noise_scale import compared, summary
 from shapelaw.verbs.doors import Door
 
 
@@ -36,45 +32,6 @@ class NoiseScaleConfig(PlacesConfig):
     """Tracking store of the runs that measured their noise (noise.every_steps)."""
     experiment: str = MISSING
     """MLflow experiment of those runs: the suite."""
-
-
-LEVELS = 12
-"""Losses at which both are compared, spread over those of the contours."""
-
-
-def compared(fit: FitResult, measured: pd.DataFrame) -> pd.DataFrame:
-    """Noise scale, critical batch and their ratio, for every run at losses between the fit's contours.
-
-    Args:
-        fit: by method=staged.
-        measured: of `shapelaw.tracking.read_noise`.
-
-    Raises:
-        UserError: for a fit of another law, or where no run measured its noise at these losses.
-    """
-    law = get_law(str(fit.law))
-    if not isinstance(law, StepsBatchLaw):
-        raise UserError(f"{fit.law}: has no critical batch; give a fit of method=staged law=steps_batch")
-    contours = [float(row["loss"]) for row in fit.stages["critical_batch"]["contours"]]
-    levels = np.geomspace(max(contours), min(contours), LEVELS).tolist()
-    table = beside_critical(noise_at_losses(measured, levels), lambda loss: law.critical_batch(fit.parameters, loss))
-    return table.sort_values([name for name in ("width", "depth", "run", "loss") if name in table], ignore_index=True)
-
-
-def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """By loss: the critical batch, and over the runs that pass it the median noise scale, its quartiles and their ratio."""
-    groups = table.groupby("loss", sort=False)
-    noise = groups["noise_tokens"]
-    return pd.DataFrame(
-        {
-            "runs": groups.size(),
-            "critical_tokens": groups["critical_tokens"].first(),
-            "noise_tokens": noise.median(),
-            "noise_low": noise.quantile(0.25),
-            "noise_high": noise.quantile(0.75),
-            "ratio": groups["ratio"].median(),
-        }
-    ).sort_index(ascending=False)
 
 
 def compare_with_noise(config: DictConfig) -> None:

@@ -51,7 +51,7 @@ def predict(file: Path, runs: RunsTable) -> tuple[Comparison, Path]:
     Raises:
         UserError: for a file without a prediction or one that was changed, or a table without its run.
     """
-    from shapelaw.figures.step_batch import outcome
+    from shapelaw.figures.answers import outcome
     from shapelaw.figures.style import canvas, look, save
 
     comparison = compare(read_prediction(file), runs)

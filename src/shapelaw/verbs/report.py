@@ -17,7 +17,7 @@ from shapelaw.figures.catalogue import Drawn, NotDrawn
 from shapelaw.figures.evidence import EVERY, MAIN, Evidence, of_a_table, of_the_paper
 from shapelaw.fitting.objective import check_delta
 from shapelaw.fitting.options import BootstrapOptions
-from shapelaw.prescribe.problem import Problem
+from shapelaw.prescribe.ask import Problem
 from shapelaw.report.content import Figure, FitRow, LeftOut, Report
 from shapelaw.report.page import write
 from shapelaw.runs import RunsTable

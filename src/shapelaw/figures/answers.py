@@ -1,8 +1,7 @@
-"""Figures of the step-and-batch law's answers: the trade-off, a predicted curve, and its outcome."""
+"""Figures of answers: a trade-off of steps and tokens, a predicted loss curve, and what came of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,23 +9,18 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from shapelaw.figures import style
+from shapelaw.prescribe.answer import Prescription
 from shapelaw.step_batch.prediction import Comparison
-from shapelaw.step_batch.questions import StepBatchAnswer
 
 
-def draw(answer: StepBatchAnswer, folder: Path, name: str) -> list[Path]:
-    """Draw an answer's trade-off or curve; the paths, none for an answer without either."""
-    plots = {"trade_off": trade_off, "curve": curve}
-    paths: Sequence[Path] = []
-    for title, plot in plots.items():
-        if title in answer.tables:
-            figure, axes = style.canvas(3.4, 5.2)
-            plot(axes, answer)
-            paths = style.save(figure, folder, name)
-    return list(paths)
+def draw(answer: Prescription, folder: Path, name: str) -> list[Path]:
+    """Draw the table of an answer that has a figure; its files."""
+    figure, axes = style.canvas(3.4, 5.2)
+    {"trade_off": trade_off, "curve": curve}[answer.drawn](axes, answer)
+    return list(style.save(figure, folder, name))
 
 
-def trade_off(axes: Axes, answer: StepBatchAnswer) -> None:
+def trade_off(axes: Axes, answer: Prescription) -> None:
     """Steps (time) against tokens (compute) along the batches, with the critical batch in the middle."""
     table = answer.tables["trade_off"]
     names = ("steps", "tokens") if "steps" in table else ("steps_ratio", "tokens_ratio")
@@ -37,34 +31,34 @@ def trade_off(axes: Axes, answer: StepBatchAnswer) -> None:
     middle = table.iloc[len(table) // 2]
     label = f"critical batch, {middle['batch_tokens']:,.0f} tokens"
     axes.plot(middle[names[1]], middle[names[0]], "s", color=style.ENVELOPE, markersize=7, label=label)
-    if "batch_tokens" in answer.main.values and "steps" in answer.main.values:
-        own = answer.main.values
-        axes.plot(
-            own["tokens"], own["steps"], "D", color=style.NEUTRAL, label=f"asked, {own['batch_tokens']:,.0f} tokens"
-        )
+    if "batch_tokens" in answer.values and "steps" in answer.values:
+        values = answer.values
+        label = f"asked, {values['batch_tokens']:,.0f} tokens"
+        axes.plot(values["tokens"], values["steps"], "D", color=style.NEUTRAL, label=label)
     words = (
         ("optimiser steps (time)", "tokens (compute)") if names[0] == "steps" else ("steps / S_min", "tokens / E_min")
     )
-    axes.set(xscale="log", yscale="log", ylabel=words[0], xlabel=words[1], title=answer.main.question)
+    axes.set(xscale="log", yscale="log", ylabel=words[0], xlabel=words[1], title=answer.question)
     axes.title.set_fontsize(9)
     axes.legend(frameon=False, fontsize=8)
 
 
-def curve(axes: Axes, answer: StepBatchAnswer) -> None:
+def curve(axes: Axes, answer: Prescription) -> None:
     """A predicted loss curve with its interval, above the size's lowest loss."""
-    _predicted(axes, answer.tables["curve"], answer.main.level)
-    axes.axhline(answer.main.values["lowest_loss"], color=style.NEUTRAL, linestyle=":", linewidth=1, label="L(N)")
-    axes.set_title(answer.main.question, fontsize=8)
+    _predicted(axes, answer.tables["curve"], answer.level)
+    axes.axhline(answer.values["lowest_loss"], color=style.NEUTRAL, linestyle=":", linewidth=1, label="L(N)")
+    axes.set_title(answer.question, fontsize=8)
     _finish(axes)
 
 
-def outcome(axes: Axes, found: Comparison) -> None:
+def outcome(axes: Axes, comparison: Comparison) -> None:
     """A prediction, and the run that was trained after it was written."""
-    _predicted(axes, pd.DataFrame(found.prediction["points"]), None)
-    axes.plot(found.points["steps"], found.points["loss"], ".", color=style.ENVELOPE, markersize=5, label="measured")
-    error = found.points["error"].abs()
-    shape = f"{found.prediction['width']:.0f}x{found.prediction['depth']:.0f}"
-    batch = f"{found.prediction['batch_tokens']:,.0f}"
+    _predicted(axes, pd.DataFrame(comparison.prediction["points"]), None)
+    points = comparison.points
+    axes.plot(points["steps"], points["loss"], ".", color=style.ENVELOPE, markersize=5, label="measured")
+    error = points["error"].abs()
+    shape = f"{comparison.prediction['width']:.0f}x{comparison.prediction['depth']:.0f}"
+    batch = f"{comparison.prediction['batch_tokens']:,.0f}"
     title = f"{shape} at batches of {batch} tokens: error {error.mean():.1%} on average, {error.max():.1%} at most"
     axes.set_title(title, fontsize=9)
     _finish(axes)

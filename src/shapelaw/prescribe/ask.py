@@ -1,0 +1,145 @@
+"""Ask a fit for a size: the best for a budget, the cheapest for a loss, or the loss of a given one."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from shapelaw.errors import UserError
+from shapelaw.prescribe.answer import Prescription, collect
+from shapelaw.prescribe.goals import LEASTS, AtTokens, ReachLoss, SpendBudget
+from shapelaw.prescribe.search import Optimum, SizeSearch, exact
+
+SCAN_DECADES, SCAN_STEP = 10.0, 0.05
+"""How far from a budget one is looked for that the shapes can serve, and in which steps (decades)."""
+WIDER = (
+    ("shape", "widen the rules (rules.width_min, rules.width_max, rules.depth_min, rules.depth_max)"),
+    ("size", "limit the sizes yourself (limits.params_min, limits.params_max)"),
+)
+"""With and without shapes: what is searched, and how to search more."""
+
+
+class Problem(SizeSearch):
+    """A search that answers questions: `best` for a budget, `reach` a loss, the loss `at` a size."""
+
+    def best(self, budget: float) -> Prescription:
+        """The size and tokens of lowest predicted loss for a budget in the cost's unit.
+
+        For every size the tokens follow from the budget: tokens = (budget - serving) / cost per trained token. The
+        search is over sizes alone, and again for every refit of the law.
+
+        Raises:
+            UserError: if the budget is not positive, buys no token, or its best shape is the smallest or largest of all, or
+                if the law does not answer this question.
+        """
+        self._check_question("best", "budget")
+        if not (math.isfinite(budget) and budget > 0):
+            raise UserError(f"budget={budget}: allowed are positive numbers of {self.cost.unit}")
+        optimum = self.search(SpendBudget(budget))
+        self._refuse_unaffordable(optimum, budget)
+        self._refuse_ends(optimum, f"budget={budget:.6g} {self.cost.unit}", budget)
+        return collect(self, optimum, f"lowest loss for {budget:.6g} {self.cost.words}")
+
+    def reach(self, loss: float, least: str = "cost") -> Prescription:
+        """The cheapest size and tokens that reach a predicted loss, serving included.
+
+        Args:
+            loss: nats per token.
+            least: `cost` (in the cost's unit) or `tokens`, which a limit on the size should accompany: by a law whose terms
+                add up, the fewest tokens are those of the largest model.
+
+        Raises:
+            UserError: if no allowed size reaches the loss under the law, or the best is the smallest or largest of all, or
+                if the law does not answer this question.
+        """
+        self._check_question("reach", "loss")
+        if least not in LEASTS:
+            raise UserError(f"least={least}: allowed are {', '.join(LEASTS)}")
+        optimum = self.search(ReachLoss(loss, least))
+        if not math.isfinite(optimum.value[0]):
+            raise UserError(
+                f"loss={loss:g}: no allowed size reaches it under law {self.fit.law}, at any number of tokens; "
+                f"the lowest is {self.lowest_loss():.6g} nats per token"
+            )
+        if least == "cost" or self.space == "params":
+            self._refuse_ends(optimum, f"loss={loss:g}")
+        unit = self.cost.words if least == "cost" else "tokens"
+        return collect(self, optimum, f"least {unit} for a loss of {loss:g}")
+
+    def at(self, width: int, depth: int, tokens: float) -> Prescription:
+        """The predicted loss and cost of a given shape and token count.
+
+        Raises:
+            UserError: if a size is not positive, or the law does not answer this question.
+        """
+        self._check_question("at", "width, depth, tokens")
+        if width < 1 or depth < 1 or not (math.isfinite(tokens) and tokens > 0):
+            raise UserError(f"width={width}, depth={depth}, tokens={tokens}: all must be positive")
+        point = exact(self.objective(AtTokens(tokens)), self.world.points([width], [depth]))
+        return collect(self, point, "loss of a given shape")
+
+    def serves(self, budget: float) -> bool:
+        """Whether the best size for a budget is neither the smallest nor the largest of all."""
+        alone = self.without_refits()
+        return not alone.end_of(alone.search(SpendBudget(budget)))
+
+    def nearest_served(self, budget: float) -> float | None:
+        """The budget nearest to one, itself included, whose best shape is neither the smallest nor the largest of all.
+
+        Looked for upward where the best is the smallest or nothing is bought, downward where it is the largest; two digits
+        where it is another than the given one, None where none lies within ten decades.
+        """
+        alone = self.without_refits()
+        end = alone.end_of(alone.search(SpendBudget(budget)))
+        if not end:
+            return budget
+        for step in np.arange(SCAN_STEP, SCAN_DECADES, SCAN_STEP):
+            other = float(f"{budget * 10 ** (-step if end == 'largest' else step):.1e}")
+            if alone.serves(other):
+                return other
+        return None
+
+    def _check_question(self, question: str, options: str) -> None:
+        """Refuse a question that the law does not answer."""
+        law = self.surface.law
+        if question not in law.questions:
+            raise UserError(
+                f"{options}: law={law.name} answers {' and '.join(law.questions) or 'no question'} alone, not {question}; "
+                "ask it that, or take a fit of another law"
+            )
+
+    def _refuse_unaffordable(self, optimum: Optimum, budget: float) -> None:
+        if not math.isfinite(optimum.value[0]):
+            raise UserError(
+                f"budget={budget:.6g} {self.cost.unit}: buys no training token of any allowed size{self._ends_text()}; "
+                "give more, or fewer inference_tokens"
+            )
+
+    def _refuse_ends(self, optimum: Optimum, option: str, budget: float | None = None) -> None:
+        """Refuse an optimum at the smallest or largest of all sizes: the true one lies outside what was searched."""
+        which = self.end_of(optimum)
+        if not which:
+            return
+        other = None if budget is None else self.nearest_served(budget)
+        instead = (
+            "give another" if other is None else f"the nearest budget that they serve is about {other:.3g}: give that"
+        )
+        kind, wider = WIDER[self.space == "params"]
+        raise UserError(
+            f"{option}: outside what the {kind}s can serve, as the best is the {which} of all{self._ends_text()}; "
+            f"{instead}, or {wider}"
+        )
+
+    def _ends_text(self) -> str:
+        if self.shapes is None and self.limits.given:
+            return ""  # the corners of such a box need not be the smallest and the largest
+        ends = self.ends()
+        names = [
+            f"{n:.3g} params, {cost:.3g} FLOPs a token" for n, cost in zip(ends.params, ends.train_flops, strict=True)
+        ]
+        if ends.width is not None and ends.depth is not None:
+            sizes = zip(ends.width, ends.depth, names, strict=True)
+            names = [f"{width:.0f}x{depth:.0f} ({name})" for width, depth, name in sizes]
+        kind, _ = WIDER[self.space == "params"]
+        return f"; the smallest {kind} is {names[0]}, the largest {names[1]}"

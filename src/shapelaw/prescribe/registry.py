@@ -1,0 +1,224 @@
+"""Which questions a law answers, which of them the given options ask, and what of them has no effect on it.
+
+A law names its questions (`Law.questions`). `best`, `reach` and `at` are shapelaw's own; a package that ships a law ships its
+questions with it, as entry points of the group `shapelaw.questions`, and a file that defines a law calls `register`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shapelaw.errors import UserError
+from shapelaw.fitting.result import FitResult
+from shapelaw.laws import Law
+from shapelaw.laws.base import USUAL_QUESTIONS
+from shapelaw.prescribe.answer import Prescription
+from shapelaw.prescribe.goals import LEASTS
+from shapelaw.prescribe.price import UNITS
+from shapelaw.prescribe.search import SPACES
+from shapelaw.prescribe.world import World
+from shapelaw.runs.table import RunsTable
+from shapelaw.wording import leaves
+
+if TYPE_CHECKING:
+    from shapelaw.config import PrescribeConfig
+
+GROUP = "shapelaw.questions"
+"""Of entry points, each a `Question` of an installed package."""
+USUAL = {"least": LEASTS[0], "space": SPACES[0], "objective": UNITS[0]}
+"""Values of the options whose schema has no default, where nothing else is given."""
+FREE = ("fit", "studies", "outputs_dir", "data_dir")
+"""Options that may stand beside every question."""
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What an answer rests on.
+
+    Args:
+        fit: a fitted law.
+        runs: the runs that it was made from.
+        world: the suite of these runs, with what the options say otherwise.
+        folder: where the fit lies.
+    """
+
+    fit: FitResult
+    runs: RunsTable
+    world: World
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question that a law can be asked.
+
+    Args:
+        name: as `Law.questions` lists it.
+        asks: the options that ask it and what it answers, for people.
+        needs: the options that make it, all of them; several such tuples where it can be asked in several ways.
+        takes: further options, and groups of options, that have an effect on it.
+        answer: the options and what the answer rests on -> the answer.
+    """
+
+    name: str
+    asks: str
+    needs: tuple[tuple[str, ...], ...]
+    takes: tuple[str, ...]
+    answer: Callable[[PrescribeConfig, Basis], Prescription]
+
+    @property
+    def options(self) -> frozenset[str]:
+        """Every option, and group of options, that it reads."""
+        return frozenset(self.takes).union(*self.needs)
+
+    def made_by(self, options: Set[str]) -> tuple[str, ...]:
+        """Those of the options that make it; empty if they do not."""
+        return next((needed for needed in self.needs if options >= set(needed)), ())
+
+
+QUESTIONS: dict[str, Question] = {}
+"""Every question that is known, by its name."""
+
+
+def register(question: Question) -> Question:
+    """Make a question known by its name; returns it.
+
+    Raises:
+        UserError: if another question has that name.
+    """
+    if QUESTIONS.setdefault(question.name, question) is not question:
+        raise UserError(f"question {question.name}: one of this name is registered already; choose another name")
+    return question
+
+
+def known_questions() -> dict[str, Question]:
+    """Every registered question, and those of installed packages, by name."""
+    for question in _installed():
+        QUESTIONS.setdefault(question.name, question)
+    return QUESTIONS
+
+
+@cache
+def _installed() -> tuple[Question, ...]:
+    return tuple(entry.load() for entry in entry_points(group=GROUP))
+
+
+def questions_of(law: Law) -> tuple[Question, ...]:
+    """The questions that a law answers.
+
+    Raises:
+        UserError: if the law names one that neither shapelaw nor an installed package has.
+    """
+    known = known_questions()
+    unknown = [name for name in law.questions if name not in known]
+    if unknown:
+        raise UserError(
+            f"law={law.name}: names the questions {', '.join(unknown)}; known are {', '.join(known)}; make them known by "
+            "shapelaw.prescribe.registry.register"
+        )
+    return tuple(known[name] for name in law.questions)
+
+
+def question_of(options: PrescribeConfig, law: Law) -> Question:
+    """The one question of a law that the options ask.
+
+    Raises:
+        UserError: for options that ask none of its questions or several, or that have no effect on the one that is asked.
+    """
+    questions, texts = questions_of(law), given_options(options)
+    foreign = [text for name, text in texts.items() if not any(name in question.options for question in questions)]
+    candidates = _most_specific({question: question.made_by(texts.keys()) for question in questions})
+    if foreign or len(candidates) != 1:
+        raise _unanswerable(law, questions, texts, foreign)
+    (question,) = candidates
+    beside = ", ".join(f"{name}=NUMBER" for name in question.made_by(texts.keys()))
+    refuse_idle([text for name, text in texts.items() if name not in question.options], beside)
+    return question
+
+
+def can_be_asked(law: Law, options: PrescribeConfig) -> bool:
+    """Whether the options can be meant for a law: they make a question of its, or hold what only its questions read.
+
+    Options that make no question are meant for a law that answers budgets, losses and sizes, as most laws do.
+    """
+    special = special_options(options)
+    if special:
+        return any(question.options >= set(special) for question in questions_of(law))
+    meant = [question for question in _usual() if question.made_by(given_options(options).keys())] or _usual()
+    return any(question.name in law.questions for question in meant)
+
+
+def special_options(options: PrescribeConfig) -> list[str]:
+    """Those of the given options that none of the usual questions reads."""
+    return [name for name in given_options(options) if not any(name in question.options for question in _usual())]
+
+
+def _usual() -> list[Question]:
+    return [known_questions()[name] for name in USUAL_QUESTIONS]
+
+
+def refuse_idle(texts: Sequence[str], beside: str) -> None:
+    """Refuse options, as KEY=VALUE, that have no effect beside another.
+
+    Raises:
+        UserError: if there are any.
+    """
+    if texts:
+        raise UserError(f"{', '.join(texts)}: without effect beside {beside}; leave out the one or the other")
+
+
+def given_options(options: PrescribeConfig) -> dict[str, str]:
+    """Options, and groups of options, that were given: name -> KEY=VALUE of all of it."""
+    usual, values = _by_key(type(options)()) | USUAL, _by_key(options)
+    texts: dict[str, str] = {}
+    for key, value in values.items():
+        name = key.split(".")[0]
+        if name not in FREE and value != usual[key]:
+            texts[name] = ", ".join(filter(None, (texts.get(name), f"{key}={value}")))
+    return texts
+
+
+def _by_key(options: PrescribeConfig) -> dict[str, Any]:
+    """Options by their names on the command line: a group's choice by the group's name."""
+    return {key.removesuffix(".name"): value for key, value in leaves(dataclasses.asdict(options)).items()}
+
+
+def _most_specific(made: Mapping[Question, tuple[str, ...]]) -> list[Question]:
+    """The questions that were made, but for those whose options are a part of another's."""
+    return [
+        question
+        for question, needed in made.items()
+        if needed and not any(set(needed) < set(other) for other in made.values())
+    ]
+
+
+def _unanswerable(
+    law: Law, questions: Sequence[Question], texts: Mapping[str, str], foreign: Sequence[str]
+) -> UserError:
+    """What a law answers, beside what was asked of it."""
+    answers = "; ".join(question.asks for question in questions) or "no question"
+    if foreign:
+        return UserError(
+            f"{', '.join(foreign)}: law={law.name} answers {answers}; give no more than one of these takes"
+        )
+    missing = _missing(questions, texts.keys())
+    instead = f"give {_all_of(missing)} too" if missing else "give exactly one of these"
+    return UserError(f"{', '.join(texts.values()) or 'nothing is asked'}: law={law.name} answers {answers}; {instead}")
+
+
+def _missing(questions: Sequence[Question], options: Set[str]) -> list[str]:
+    """What the nearest question needs beside the options that were given; nothing where one is made."""
+    if any(question.made_by(options) for question in questions):
+        return []
+    begun = [needed for question in questions for needed in question.needs if options & set(needed)]
+    return min(([name for name in needed if name not in options] for needed in begun), key=len, default=[])
+
+
+def _all_of(names: Sequence[str]) -> str:
+    return f"{'both ' if len(names) == 2 else ''}{' and '.join(names)}"
