@@ -105,7 +105,7 @@ def answers(corpora: Path, outputs: Path) -> Answers:
 
 def _fits() -> Answers:
     """Fits of published runs, and the best shape for 1e22 FLOPs as it is printed, to five digits."""
-    from shapelaw.prescribe.problem import Problem
+    from shapelaw.prescribe.ask import Problem
 
     from shapelaw import fit, load_runs
 

@@ -24,7 +24,7 @@ from shapelaw.runs import RunsTable
 from shapelaw.suite import Suite
 from shapelaw.verbs.doors import store_schemas
 from shapelaw.verbs.main import main, set_environment
-from shapelaw.verbs.prescribe import answer, prescribe_size, suite_world
+from shapelaw.verbs.prescribe import prescribe, prescribe_size, suite_world
 from support import ROOT, TINY
 from worlds import fitted
 
@@ -96,8 +96,8 @@ def ask(outputs: Path) -> Ask:
         question.objective.name, question.space, question.least, question.studies = "flops", "feasible", "cost", False
         for name, value in options.items():
             setattr(question, name, value)
-        found = answer(question)
-        return found.main, found.command
+        found = prescribe(question)
+        return found, found.command
 
     return asked
 
