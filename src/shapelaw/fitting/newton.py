@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shapelaw.fitting.descent import BOUND_HIT, CONVERGED, ROUNDING, Geometry, descend_all, scratch
-from shapelaw.fitting.kernels import ADDITIVE, ASPECT, POWER, Data
+from shapelaw.fitting.kernels import Data, additive
 from shapelaw.fitting.objective import Problem
 from shapelaw.fitting.tally import Ends
 from shapelaw.laws import LOG_FLOOR, SumLaw
@@ -62,10 +62,9 @@ class Compiled:
         owner = np.array(design.owner, dtype=np.int64)
         features = np.array(design.features - mean[:, None], order="C")
         tables, offsets, sizes, places = _distinct(owner, features, design.offset - offset_mean[:, None])
-        kind = POWER if law.power else ASPECT if law.aspect else ADDITIVE
         log_aspect = np.zeros(1) if design.log_aspect is None else np.array(design.log_aspect)
         data = Data(
-            kind, owner, features, tables, offsets, sizes, places, log_aspect,
+            law.places.power, law.places.aspect, owner, features, tables, offsets, sizes, places, log_aspect,
             problem.log_loss[used], problem.weights[used],
         )  # fmt: skip
         k, p = len(law.terms), len(law.parameters)
@@ -114,7 +113,7 @@ def _sampled(data: Data) -> Data | None:
     return data._replace(
         features=np.ascontiguousarray(data.features[:, chosen]),
         places=np.ascontiguousarray(data.places[:, chosen]),
-        log_aspect=data.log_aspect[chosen] if data.kind == ASPECT else data.log_aspect,
+        log_aspect=data.log_aspect[chosen] if data.aspect >= 0 else data.log_aspect,
         log_loss=data.log_loss[chosen],
         weights=data.weights[chosen],
     )
@@ -152,12 +151,13 @@ def _geometry(law: SumLaw, raw_features: Array, shift: Array) -> Geometry:
     low[-1], high[-1] = LOG_FLOOR, -LOG_FLOOR
     up, down = np.full(size, STEP_EXPONENT), np.full(size, STEP_EXPONENT)
     up[linear], down[linear] = UP_COEFFICIENT, DOWN_COEFFICIENT
-    if law.aspect:
-        up[k + m], down[k + m] = 1.0, 1.0
-        low[k + m], high[k + m] = -20.0, 5.0
-        up[k + m + 1], down[k + m + 1] = 0.3, 0.3
+    power, aspect, _ = law.places
     if law.power:
-        low[k + m] = 1e-3
+        low[power] = 1e-3
+    if law.aspect:
+        up[aspect], down[aspect] = 1.0, 1.0
+        low[aspect], high[aspect] = -20.0, 5.0
+        up[aspect + 1], down[aspect + 1] = 0.3, 0.3
     free = np.arange(size - (law.irreducible is None), dtype=np.int64)
     basis = np.eye(size)[:, free]
     origin = np.zeros(size)
@@ -233,7 +233,7 @@ class Newton:
     def _descend(self, phis: Array, data: Data, stages: Array) -> tuple[Array, NDArray[np.int64]]:
         values, statuses = np.full(len(phis), np.inf), np.zeros(len(phis), dtype=np.int64)
         geometry, floor = self.compiled.geometry, ROUNDING * float(data.weights.sum())
-        whole = None if data.kind == ADDITIVE else True
+        whole = None if additive(data) else True
         descend_all(phis, data, geometry, np.array(stages), scratch(data, geometry), floor, values, statuses, whole)
         return values, statuses
 

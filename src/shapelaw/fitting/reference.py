@@ -30,12 +30,14 @@ class Reference:
         self.problem = problem
 
     def value(self, theta: Array) -> float:
-        """The objective, computed from the raw columns at every call as the authors do (additive laws)."""
+        """The objective, computed from the raw columns at every call as the authors do (laws of their kind)."""
         law, problem = self.problem.law, self.problem
-        if not isinstance(law, SumLaw) or law.power or law.aspect or any(len(t.exponents) != 1 for t in law.terms):
+        if not isinstance(law, SumLaw) or law.extras or any(len(term.falls) != 1 for term in law.terms):
+            return problem.value(theta)
+        if any(term.grows or term.fixed for term in law.terms):
             return problem.value(theta)
         k = len(law.terms)
-        data = np.stack([problem.columns[name] for name in law.predictors], axis=1)
+        data = np.stack([problem.columns[name] for term in law.terms for name in term.falls], axis=1)
         parts = theta[:k] - theta[k : 2 * k] * np.log(data)
         if law.irreducible:
             parts = np.concatenate([parts, np.full((len(parts), 1), theta[-1])], axis=1)

@@ -46,6 +46,11 @@ def get_law(name: str) -> Law:
     return known[name]
 
 
+def law_names() -> tuple[str, ...]:
+    """Names of all laws."""
+    return tuple(LAWS | ACCURACY_LAWS | STAGED)
+
+
 def check_method(law: Law, method: str) -> None:
     """Refuse a method that cannot fit a law.
 

@@ -139,13 +139,13 @@ def _sum_at(law: SumLaw, thetas: Array, points: Points) -> _SumBound:
             moving.append((exponent, power))
         else:
             fixed += np.exp(exponent)
-    rho = thetas[:, place, None] if law.power else None
+    exponent_of_sum, aspect, irreducible = law.places
+    rho = thetas[:, exponent_of_sum, None] if law.power else None
     factor = None
     if law.aspect:
-        place += law.power is not None
-        distance = np.exp(thetas[:, place, None]) * (logs["width"] - logs["depth"] - thetas[:, place + 1, None])
+        distance = np.exp(thetas[:, aspect, None]) * (logs["width"] - logs["depth"] - thetas[:, aspect + 1, None])
         factor = 1.0 + distance * distance
-    floor = np.exp(thetas[:, -1, None]) if law.irreducible else np.zeros((len(thetas), 1))
+    floor = np.exp(thetas[:, irreducible, None]) if law.irreducible else np.zeros((len(thetas), 1))
     return _SumBound(fixed, tuple(moving), rho, factor, floor)
 
 
