@@ -257,8 +257,6 @@ def test_a_law_with_power_and_aspect_is_recovered() -> None:
     columns = {"width": width, "depth": depth, "params": params, "tokens": tokens}
     loss = BOTH.predict(TRUTH, columns)
     early = np.arange(300) < 200
-    found = solve(
-        BOTH, {name: values[early] for name, values in columns.items()}, loss[early], solver=solver, grid_size=8
-    )
+    found = solve(BOTH, {name: values[early] for name, values in columns.items()}, loss[early])
     assert BOTH.natural(found.theta) == pytest.approx(TRUTH, rel=1e-4)
     np.testing.assert_allclose(np.exp(BOTH.log_prediction(found.theta, columns)), loss, rtol=1e-8)
