@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 import shapelaw
 from shapelaw import FitResult, RunsTable, UserError, fit, load_fit, load_runs
 from shapelaw.fitting.checklist import POINTS, outside_intervals
-from shapelaw.fitting.line_fit import LINE_METHODS
 from shapelaw.fitting.objective import objective
+from shapelaw.fitting.spec import LINE_METHODS
 from shapelaw.laws import get_law
 
 PREFIX = "approach_3_"

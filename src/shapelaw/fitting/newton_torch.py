@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from shapelaw.fitting.descent import CONVERGED, EASED, MAX_ITER, ROUNDING
+from shapelaw.fitting.descent import EASED
 from shapelaw.fitting.kernels import LOG_CLIP, Data
+from shapelaw.fitting.multistart import CONVERGED, MAX_ITER, ROUNDING
 from shapelaw.fitting.newton import Newton
+from shapelaw.fitting.objective import Problem
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +28,19 @@ BYTES_CPU, BYTES_GPU = 64 << 20, 8 << 30
 
 
 class NewtonTorch(Newton):
-    """Batched minimiser of a sum law's problem, on a GPU where there is one."""
+    """Batched search of a sum law's problem, on a GPU where there is one; refits, each of few starts, are compiled."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        self.single = Newton(problem)
+
+    def refit(self, thetas: Array, weights: Array) -> tuple[Array, float]:
+        """As the compiled search."""
+        return self.single.refit(thetas, weights)
+
+    def held(self, row: Array, target: float, thetas: Array) -> tuple[Array, float]:
+        """As the compiled search."""
+        return self.single.held(row, target, thetas)
 
     def _descend(self, phis: Array, data: Data, stages: Array) -> tuple[Array, NDArray[np.int64]]:
         import torch
@@ -186,7 +200,7 @@ class _Batch:
 
         value, g, hessian, gauss = self.reduced(phi, delta)
         count = len(phi)
-        ends, values = phi.clone(), torch.where(torch.isfinite(value), value, torch.inf)
+        endpoints, values = phi.clone(), torch.where(torch.isfinite(value), value, torch.inf)
         statuses = torch.full((count,), MAX_ITER, device=phi.device)
         ones = torch.ones_like(value)
         state = _State(
@@ -199,11 +213,11 @@ class _Batch:
             if not len(state.row):
                 break
             done = self._advance(state, delta, tol)
-            ends[state.row], values[state.row] = state.phi, state.value
+            endpoints[state.row], values[state.row] = state.phi, state.value
             if done.any():
                 statuses[state.row[done]] = CONVERGED
                 state = state.take(~done)
-        return ends, values, statuses
+        return endpoints, values, statuses
 
     def _advance(self, state: _State, delta: float, tol: float) -> Tensor:
         """One iteration in place; returns which starts have converged."""

@@ -32,6 +32,8 @@ UNITS = {
     "loss": "nats per token",
 }
 """Units of the canonical columns."""
+USUAL_QUESTIONS = ("best", "reach", "at")
+"""What a law of sizes and tokens answers: the best size for a budget, the cheapest for a loss, the loss of a size."""
 
 
 class Law(ABC):
@@ -62,6 +64,13 @@ class Law(ABC):
     """The parameter that is the irreducible loss, if the law has one."""
     default_counting: str = "total"
     """Convention by which the column params is best counted for this law (see shapelaw.counting)."""
+    methods: tuple[str, ...] = ("parametric",)
+    """Names of the methods that can fit it; a free fit of all parameters at once unless the law says otherwise."""
+
+    @property
+    def questions(self) -> tuple[str, ...]:
+        """Names of the questions that it answers; a law may name fewer, or questions of its own."""
+        return USUAL_QUESTIONS if self.target == "loss" and "tokens" in self.predictors else ()
 
     @property
     def units(self) -> dict[str, str]:

@@ -22,7 +22,7 @@ from shapelaw.counting import FLOPS_CONVENTIONS
 from shapelaw.errors import UserError
 from shapelaw.files import write_text
 from shapelaw.fitting.result import RUNS_FILE, FitResult, load_fit, plain
-from shapelaw.laws import STAGED
+from shapelaw.laws import get_law
 from shapelaw.lr_rules import DEFAULT_PATCH, DepthPatch
 from shapelaw.prescribe.answer import Prescription
 from shapelaw.prescribe.idle import refuse_idle
@@ -103,12 +103,17 @@ def prescribe_size(config: DictConfig) -> float:
     asked: PrescribeConfig = to_dataclass(config)
     answers = answer(asked)
     path = _write(asked, answers)
-    if answers.main.law in STAGED:
+    if by_steps(answers.main.law):
         from shapelaw.figures.step_batch import draw
 
         draw(StepBatchAnswer(answers.main, answers.tables), path.parent, path.stem)
     show(answers, path)
     return answers.main.values["loss"]
+
+
+def by_steps(law: str | None) -> bool:
+    """Whether a law reads steps and batches."""
+    return law is not None and "batch_tokens" in get_law(law).predictors
 
 
 def answer(asked: PrescribeConfig) -> Answers:
@@ -117,7 +122,7 @@ def answer(asked: PrescribeConfig) -> Answers:
     fits = Path(asked.outputs_dir) / "fits"
     path, passed = (Path(asked.fit), None) if asked.fit else newest_fit(fits, by_batch=by_batch)
     fit, runs = read(path)
-    if fit.law in STAGED:
+    if by_steps(fit.law):
         found = answer_steps_batch(asked, fit, runs)
         return Answers(
             path, found.main, _trains(found, runs), found.tables, frozenset(), prediction(fit, path, runs, found)
@@ -164,10 +169,10 @@ def newest_fit(folder: Path, *, by_batch: bool = False) -> tuple[Path, Path | No
     for path in sorted(folder.glob("*/fit.json"), key=lambda path: path.stat().st_mtime, reverse=True):
         try:
             law = law_of(load_fit(path))
-            if law.name in STAGED if by_batch else reads_shapes(law):
+            if by_steps(law.name) if by_batch else reads_shapes(law):
                 return path.parent, of_size
             passed.append(path.parent.name)
-            of_size = of_size or (path.parent if law.name not in STAGED else None)
+            of_size = of_size or (path.parent if not by_steps(law.name) else None)
         except UserError:  # an older version, or no law of the loss
             passed.append(path.parent.name)
     have = f"; it holds {', '.join(passed[:5])}, without one" if passed else ""
