@@ -16,7 +16,7 @@ from shapelaw.fitting.holdout import evaluate
 from shapelaw.fitting.residuals import residual_structure
 from shapelaw.fitting.result import FitResult, plain
 from shapelaw.fitting.spec import FitData, FitSpec
-from shapelaw.laws import EXPONENT, reference_of
+from shapelaw.laws import EXPONENT, files, reference_of
 from shapelaw.runs.table import RunsTable
 
 Array = NDArray[np.float64]
@@ -74,6 +74,7 @@ def law_result(runs: RunsTable, data: FitData, spec: FitSpec, fit: LawFit) -> Fi
         replicates={name: tuple(map(float, values)) for name, values in replicates.items()},
         profiles=plain(fit.profiles),
         stages=plain(fit.stages),
+        law_sha256=(files.origin(law) or ("", None))[1],
     )
     return dataclasses.replace(result, checklist=plain(_checklist(runs, data, spec, fit, result)))
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from shapelaw.errors import UserError
 from shapelaw.files import as_record, read_json, unsealed, write_sealed
-from shapelaw.laws import EXPONENT, get_law
+from shapelaw.laws import EXPONENT, files, get_law
 from shapelaw.runs.table import RunsTable
 
 Array = NDArray[np.float64]
@@ -42,7 +42,7 @@ class FitResult:
 
     Args:
         method: `parametric`, `staged`, `hull`, `binning` or `isoflop`.
-        law: name of the law; None for the lines of approaches 1 and 2.
+        law: name of the law, or path/to/file.py:NAME; None for the lines of approaches 1 and 2.
         parameters: in natural units: coefficients are no logarithms, E is in nats per token, and 0 where the fit drove
             it to nothing.
         units: unit of every parameter.
@@ -57,6 +57,7 @@ class FitResult:
         profiles: name -> profile of a parameter or the exponent (`fitting.profile.Profile`), where asked for.
         checklist: what a report of a fit must contain (see docs/fit_json.md), as far as the program can know it.
         stages: method=staged: what each stage selected, fitted and leaves uncertain (see docs/step_batch.md).
+        law_sha256: of the law's file; None for a law that has a name.
     """
 
     method: str
@@ -74,6 +75,7 @@ class FitResult:
     profiles: Mapping[str, Any] = field(default_factory=dict)
     checklist: Mapping[str, Any] = field(default_factory=dict)
     stages: Mapping[str, Any] = field(default_factory=dict)
+    law_sha256: str | None = None
 
     def predict(self, table: RunsTable | pd.DataFrame | Mapping[str, Any]) -> Array:
         """What the law predicts for each (kept) row, shape (n,): loss, nats per token, or share of wrong answers.
@@ -190,6 +192,8 @@ def _from_plain(content: Mapping[str, Any], path: Path) -> FitResult:
         }
     result = as_record(FitResult, values, path)
     if result.law is not None:
+        if files.is_file(result.law):
+            files.check_unchanged(result.law, result.law_sha256, str(path))
         _check_usable(result, path)
     return result
 

@@ -3,7 +3,7 @@
 A law of your own is one file: subclass `Law` (give `log_prediction`) or write a `SumLaw`, then `register` it.
 """
 
-from shapelaw.laws import accuracy
+from shapelaw.laws import accuracy, files
 from shapelaw.laws.base import EXPONENT, LOG_FLOOR, Columns, Law
 from shapelaw.laws.catalogue import ACCURACY_LAWS, LAWS, get_law, law_names, reference_of, register
 from shapelaw.laws.sums import Design, SumLaw, Term
@@ -19,6 +19,7 @@ __all__ = [
     "SumLaw",
     "Term",
     "accuracy",
+    "files",
     "get_law",
     "law_names",
     "reference_of",

@@ -66,7 +66,8 @@ def get_law(name: str) -> Law:
 
 def reference_of(law: Law) -> str:
     """How `get_law` finds a law: its name, or its file with its name there."""
-    return files.reference_of(law) or law.name
+    origin = files.origin(law)
+    return origin[0] if origin else law.name
 
 
 @dataclass(frozen=True)

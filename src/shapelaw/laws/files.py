@@ -56,13 +56,33 @@ def load(reference: str) -> Law:
     return laws[name]
 
 
-def reference_of(law: Law) -> str | None:
-    """How `load` finds a law that it has loaded; None for every other."""
-    for (path, _), laws in _LOADED.items():
+def origin(law: Law) -> tuple[str, str] | None:
+    """(reference, sha256 of its file) of a law that `load` has loaded; None for every other."""
+    for (path, sha256), laws in _LOADED.items():
         for name, loaded in laws.items():
             if loaded is law:
-                return f"{path}:{name}"
+                return f"{path}:{name}", sha256
     return None
+
+
+def check_unchanged(reference: str, sha256: str | None, user: str) -> None:
+    """Refuse a law whose file is not the one that was fitted.
+
+    Args:
+        user: what needs the law, for the message.
+
+    Raises:
+        UserError: if the file is missing, or another.
+    """
+    try:
+        there = file_hash(reference)
+    except UserError as error:
+        raise UserError(f"{user}: {error}; it was fitted from that file: put it back, or fit again") from None
+    if there != sha256:
+        raise UserError(
+            f"{user}: law={reference}: the file was changed after the fit (sha256 {there[:12]}, fitted from "
+            f"{str(sha256)[:12]}); put the fitted one back, or fit again"
+        )
 
 
 def _parts(reference: str) -> tuple[Path, str]:
