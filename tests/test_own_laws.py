@@ -135,7 +135,9 @@ PACKAGE = {
     "brought.py": FILE.replace('name = "shifted"', 'name = "brought"')
     + "\nopen(__file__ + '.imported', 'w').close()\n",
     "brought-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: brought\nVersion: 1.0\n",
-    "brought-1.0.dist-info/entry_points.txt": "[shapelaw.laws]\nbrought = brought:MINE\nbroken = brought:NOTHING\nwrong = brought:ONE_TERM\n",
+    "brought-1.0.dist-info/entry_points.txt": (
+        "[shapelaw.laws]\nbrought = brought:MINE\nbroken = brought:NOTHING\nwrong = brought:ONE_TERM\n"
+    ),
 }
 
 

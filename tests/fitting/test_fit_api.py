@@ -308,7 +308,7 @@ def test_saved_fits_load_back(small: RunsTable, tmp_path: Path) -> None:
     assert back == result
     assert (back.predict(small) == result.predict(small)).all()
     content = json.loads((tmp_path / "fit.json").read_text(), parse_constant=pytest.fail)
-    assert (content["schema"], content["version"]) == ("shapelaw.fit", 1)
+    assert (content["schema"], content["version"]) == ("shapelaw.fit", 2)
 
 
 def test_checklist_is_filled(small: RunsTable) -> None:

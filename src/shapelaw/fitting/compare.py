@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pandas as pd
 
 from shapelaw.errors import UserError
@@ -86,7 +85,7 @@ def _row(
 ) -> dict[str, object]:
     """One law's row of the table."""
     law, data = spec.law, FitData.of(runs, spec)
-    residuals = np.log(data.loss) - np.log(law.predict(result.parameters, data.columns))
+    residuals = data.residuals(result.vector)
     aic, bic = information_criteria(residuals, spec.delta, len(law.parameters))
     row: dict[str, object] = {
         "law": label,

@@ -75,6 +75,8 @@ def law_result(runs: RunsTable, data: FitData, spec: FitSpec, fit: LawFit) -> Fi
         profiles=plain(fit.profiles),
         stages=plain(fit.stages),
         law_sha256=(files.origin(law) or ("", None))[1],
+        theta=tuple(map(float, fit.theta)),
+        refits=() if fit.refits is None else tuple(tuple(map(float, row)) for row in fit.refits.thetas),
     )
     return dataclasses.replace(result, checklist=plain(_checklist(runs, data, spec, fit, result)))
 
@@ -99,7 +101,6 @@ def intervals_of(fit: LawFit, spec: FitSpec) -> tuple[dict[str, tuple[float, flo
 
 
 def _checklist(runs: RunsTable, data: FitData, spec: FitSpec, fit: LawFit, result: FitResult) -> dict[str, Any]:
-    residuals = np.log(data.loss) - np.log(data.law.predict(result.parameters, data.columns))
     return checklist.assemble(
         data=checklist.data(runs),
         counting=checklist.counting(runs, data.counting, spec.flops),
@@ -123,7 +124,7 @@ def _checklist(runs: RunsTable, data: FitData, spec: FitSpec, fit: LawFit, resul
             "not_identified": result.not_identified,
             "flags": result.flags,
         },
-        residuals=checklist.residual_points(residual_structure(runs.kept, residuals)),
+        residuals=checklist.residual_points(residual_structure(runs.kept, data.residuals(fit.theta))),
         held_out=[evaluate(runs, holdout, spec).plain() for holdout in spec.holdouts],
         sensitivity=fit.sensitivity,
         prescriptions={

@@ -62,12 +62,7 @@ class Surface:
                 f"law={law.name}: reads {', '.join(further)} too, so no budget and no comparison of laws can be asked of "
                 "it; give a fit of a law of width, depth, params and tokens"
             )
-        rows = [law.theta(fit.parameters)]
-        if refits and all(name in fit.replicates for name in law.parameters):
-            drawn = zip(*(fit.replicates[name] for name in law.parameters), strict=True)
-            named = (dict(zip(law.parameters, values, strict=True)) for values in drawn)
-            rows += [law.theta(values) for values in named if np.isfinite(list(values.values())).all()]
-        return cls(law, np.array(rows))
+        return cls(law, np.array([fit.vector, *(fit.vectors if refits else ())]))
 
     def __len__(self) -> int:
         """Number of parameter vectors."""
