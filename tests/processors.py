@@ -105,9 +105,8 @@ def answers(corpora: Path, outputs: Path) -> Answers:
 
 def _fits() -> Answers:
     """Fits of published runs, and the best shape for 1e22 FLOPs as it is printed, to five digits."""
-    from shapelaw.prescribe.ask import Problem
-
     from shapelaw import fit, load_runs
+    from shapelaw.prescribe.ask import Problem
 
     runs = load_runs("gemstones", subset="hot_100b+")
     found = {law: fit(runs, law) for law in LAWS}

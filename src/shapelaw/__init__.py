@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from shapelaw.errors import UserError
     from shapelaw.fitting.compare import Comparison, compare
     from shapelaw.fitting.fit import fit
-    from shapelaw.fitting.holdout import Holdout
     from shapelaw.fitting.result import FitResult, load_fit
+    from shapelaw.fitting.spec import FitSpec
+    from shapelaw.fitting.splits import Holdout
     from shapelaw.runs import RunsTable, load_runs
 
 _HOMES = {
@@ -26,7 +27,8 @@ _HOMES = {
     "Comparison": "shapelaw.fitting.compare",
     "compare": "shapelaw.fitting.compare",
     "fit": "shapelaw.fitting.fit",
-    "Holdout": "shapelaw.fitting.holdout",
+    "FitSpec": "shapelaw.fitting.spec",
+    "Holdout": "shapelaw.fitting.splits",
     "FitResult": "shapelaw.fitting.result",
     "load_fit": "shapelaw.fitting.result",
     "RunsTable": "shapelaw.runs",
@@ -36,6 +38,7 @@ _HOMES = {
 __all__ = [
     "Comparison",
     "FitResult",
+    "FitSpec",
     "Holdout",
     "RunsTable",
     "UserError",

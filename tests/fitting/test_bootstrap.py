@@ -8,9 +8,9 @@ from functools import cache
 import numpy as np
 import pytest
 
+from arrays import bootstrap, solve
 from shapelaw.errors import UserError
-from shapelaw.fitting.bootstrap import Bootstrap, bootstrap, expanded_level
-from shapelaw.fitting.solve import solve
+from shapelaw.fitting.bootstrap import Bootstrap, expanded_level
 from shapelaw.laws import get_law
 from shapelaw.runs import load_runs
 

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 import shapelaw
 from shapelaw import FitResult, RunsTable, UserError, fit, load_fit, load_runs
 from shapelaw.fitting.checklist import POINTS, outside_intervals
-from shapelaw.fitting.line_fit import LINE_METHODS
 from shapelaw.fitting.objective import objective
+from shapelaw.fitting.spec import LINE_METHODS
 from shapelaw.laws import get_law
 
 PREFIX = "approach_3_"
@@ -308,7 +308,7 @@ def test_saved_fits_load_back(small: RunsTable, tmp_path: Path) -> None:
     assert back == result
     assert (back.predict(small) == result.predict(small)).all()
     content = json.loads((tmp_path / "fit.json").read_text(), parse_constant=pytest.fail)
-    assert (content["schema"], content["version"]) == ("shapelaw.fit", 1)
+    assert (content["schema"], content["version"]) == ("shapelaw.fit", 2)
 
 
 def test_checklist_is_filled(small: RunsTable) -> None:

@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from shapelaw.fitting.flags import flags
-from shapelaw.fitting.solve import Solution, Status, solve
+from arrays import flags, solve
+from shapelaw.fitting.solve import Solution, Status
 from shapelaw.fitting.starts import start_ranges
 from shapelaw.laws import EXPONENT, get_law
 from shapelaw.runs import load_runs

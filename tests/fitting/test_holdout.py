@@ -9,13 +9,15 @@ import pytest
 
 from shapelaw.errors import UserError
 from shapelaw.fitting.compare import compare
-from shapelaw.fitting.holdout import Holdout, evaluate
-from shapelaw.fitting.options import FitData, FitOptions
+from shapelaw.fitting.holdout import evaluate
+from shapelaw.fitting.solve import solve
+from shapelaw.fitting.spec import FitData, FitSpec
+from shapelaw.fitting.splits import Holdout
 from shapelaw.laws import get_law
 from shapelaw.runs import RunsTable, load_runs
 
 LAWS = ("params_tokens", "width_depth_params_tokens", "interaction")
-OPTIONS = FitOptions(delta=1e-3)
+OPTIONS = FitSpec(delta=1e-3)
 KNOWN = {
     Holdout("largest", params_from=1.5e9): (1.09, 0.91, 0.19),
     Holdout("latest", tokens_to=1e11, tokens_from=3e11): (1.39, 1.01, 0.23),
@@ -32,7 +34,7 @@ def gemstones(data_dir: Path) -> RunsTable:
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("holdout", KNOWN, ids=lambda one: one.kind)
 def test_known_errors_are_met(gemstones: RunsTable, holdout: Holdout, law: str) -> None:
-    found = evaluate(gemstones, get_law(law), holdout, OPTIONS)
+    found = evaluate(gemstones, holdout, FitSpec.of(law, delta=1e-3))
     assert 100 * found.mean_absolute == pytest.approx(KNOWN[holdout][LAWS.index(law)], abs=0.011)
     if law == "interaction":
         assert found.mean_absolute < 0.0025
@@ -48,7 +50,7 @@ def test_defaults_are_the_same_splits(gemstones: RunsTable) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("law", "mean", "worst"), [*zip(LAWS, (1.00, 0.47, 0.24), (5.5, 0.8, 1.1), strict=True)])
 def test_leaving_one_shape_out(gemstones: RunsTable, law: str, mean: float, worst: float) -> None:
-    found = evaluate(gemstones, get_law(law), Holdout("leave_one_shape_out"), OPTIONS)
+    found = evaluate(gemstones, Holdout("leave_one_shape_out"), FitSpec.of(law, delta=1e-3))
     assert 100 * found.mean_absolute == pytest.approx(mean, abs=0.011)
     assert 100 * found.largest_of_a_group == pytest.approx(worst, abs=0.06)
     assert len(found.by_shape) == 22
@@ -58,9 +60,9 @@ def test_leaving_one_shape_out(gemstones: RunsTable, law: str, mean: float, wors
 def test_errors_are_those_of_a_fit_without_the_rows(gemstones: RunsTable) -> None:
     holdout = Holdout("where", train="params < 1.5e9", test="params >= 1.5e9 and tokens > 3e11")
     law = get_law("params_tokens")
-    found = evaluate(gemstones, law, holdout, OPTIONS)
+    found = evaluate(gemstones, holdout, OPTIONS)
     small = gemstones.select("params < 1.5e9")
-    parameters = law.natural(FitData.of(small, law, OPTIONS).solve(OPTIONS).theta)
+    parameters = law.natural(solve(FitData.of(small, OPTIONS), OPTIONS).theta)
     points = found.points
     predicted = (
         parameters["E"]
@@ -77,7 +79,7 @@ def test_chinchilla_by_flops(data_dir: Path) -> None:
     """Fitted up to 1e21 FLOPs: 1.05% for eq 1 and 0.89% with the interaction, found by another program."""
     holdout = Holdout("where", train="flops <= 1e21", test="flops > 1e21", name="above 1e21")
     laws = ["params_tokens", "params_tokens_interaction"]
-    table = compare(load_runs("chinchilla"), laws, [holdout], options=OPTIONS).table
+    table = compare(load_runs("chinchilla"), laws, [holdout], spec=OPTIONS).table
     assert np.allclose(100 * table["above 1e21"], [1.05, 0.89], atol=0.02)
     assert table["between_run_share"].isna().all()
     assert set(table["counting"]) == {"total"}
@@ -99,7 +101,7 @@ def test_chinchilla_by_flops(data_dir: Path) -> None:
 )
 def test_bad_splits_are_named(gemstones: RunsTable, holdout: Holdout, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        evaluate(gemstones, get_law("params_tokens"), holdout)
+        evaluate(gemstones, holdout)
 
 
 def test_a_table_without_shapes_has_no_shape_to_leave_out(data_dir: Path) -> None:
@@ -108,7 +110,7 @@ def test_a_table_without_shapes_has_no_shape_to_leave_out(data_dir: Path) -> Non
 
 
 def test_comparison_is_one_table(gemstones: RunsTable) -> None:
-    found = compare(gemstones, ["params_tokens:no_embedding", "interaction"], ["largest"], options=OPTIONS)
+    found = compare(gemstones, ["params_tokens:no_embedding", "interaction"], ["largest"], spec=OPTIONS)
     table = found.table.set_index("law")
     assert list(table["counting"]) == ["no_embedding", "no_embedding_and_head"]
     assert table.loc["interaction", "aic"] < table.loc["params_tokens:no_embedding", "aic"]

@@ -8,11 +8,10 @@ from scipy.optimize import minimize
 from scipy.stats import chi2
 from test_solvers import OwnLaw
 
+from arrays import bootstrap, constrained_minimum, profile, solve
 from shapelaw.errors import UserError
-from shapelaw.fitting.bootstrap import bootstrap
 from shapelaw.fitting.objective import Problem
-from shapelaw.fitting.profile import constrained_minimum, likelihood_rise, profile
-from shapelaw.fitting.solve import solve
+from shapelaw.fitting.profile import likelihood_rise
 from shapelaw.laws import EXPONENT, get_law
 from shapelaw.runs import load_runs
 from test_laws import NATURAL, table

@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
+from arrays import solve
 from shapelaw.errors import UserError
 from shapelaw.fitting.newton import Newton
 from shapelaw.fitting.objective import Problem, huber, objective
-from shapelaw.fitting.solve import Solution, Status, solve
+from shapelaw.fitting.solve import Solution, Status
 from shapelaw.fitting.starts import grid_count, grid_levels, grid_starts, random_starts
 from shapelaw.laws import LAWS, Law, get_law
 from shapelaw.runs import load_runs

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from shapelaw.figures import style
 from shapelaw.figures.fit import residuals
@@ -35,15 +36,13 @@ def accuracy_against_loss(axes: Axes, runs: RunsTable, result: FitResult) -> Non
         axes.plot(run["loss"], run["accuracy"], ".-", color=style.NEUTRAL, linewidth=0.5, markersize=4)
     losses = np.linspace(kept["loss"].min(), kept["loss"].max(), POINTS)
     law = get_law(str(result.law))
-    axes.plot(
-        losses, 1 - law.predict(result.parameters, {"loss": losses}), color=style.FITTED, label=f"law: {law.name}"
-    )
-    if result.replicates:
-        names = list(law.parameters)
-        drawn = [dict(zip(names, row, strict=True)) for row in zip(*(result.replicates[n] for n in names), strict=True)]
-        refits = np.array(
-            [1 - law.predict(one, {"loss": losses}) for one in drawn if np.isfinite(list(one.values())).all()]
-        )
+
+    def accuracy(theta: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(1 - np.exp(law.log_prediction(theta, {"loss": losses})))
+
+    axes.plot(losses, accuracy(result.vector), color=style.FITTED, label=f"law: {law.name}")
+    if len(result.vectors):
+        refits = np.array([accuracy(theta) for theta in result.vectors])
         level = float((result.settings.get("bootstrap") or {}).get("level", LEVEL))
         low, high = np.nanquantile(refits, [(1 - level) / 2, (1 + level) / 2], axis=0)
         axes.fill_between(

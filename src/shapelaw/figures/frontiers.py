@@ -75,7 +75,7 @@ def _points(runs: RunsTable, costs: Sequence[str]) -> pd.DataFrame:
 
 def _line(found: LineFit, target: str, cost: str, method: str) -> dict[str, object]:
     line = found.lines[target]
-    low, high = found.ends.get(target, (None, None))
+    low, high = found.intervals.get(target, (None, None))
     row = {"cost": cost, "method": method, "target": target, "slope": line.slope, "intercept": line.intercept}
     return {**row, "low": low, "high": high}
 

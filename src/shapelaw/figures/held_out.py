@@ -10,9 +10,9 @@ from shapelaw.errors import UserError
 from shapelaw.figures import style
 from shapelaw.figures.entry import Entry, Tables, said
 from shapelaw.figures.evidence import CannotDraw, Evidence
-from shapelaw.fitting.holdout import Holdout, evaluate
-from shapelaw.fitting.options import FitOptions
-from shapelaw.laws import get_law
+from shapelaw.fitting.holdout import evaluate
+from shapelaw.fitting.spec import FitSpec
+from shapelaw.fitting.splits import Holdout
 
 LAWS = {
     "eq 1": ("params_tokens", None),
@@ -39,9 +39,9 @@ def table(evidence: Evidence) -> Tables:
     for kind in KINDS:
         count = min(refits, REFITS_OF_MANY_FOLDS) if kind == "leave_one_shape_out" else refits
         for label, (law, counting) in LAWS.items():
-            options = FitOptions(delta=DELTA, counting=counting, seed=evidence.seed)
+            spec = FitSpec.of(law, delta=DELTA, counting=counting, seed=evidence.seed)
             try:
-                found = evaluate(runs, get_law(law), Holdout(kind), options, count, level=evidence.level)
+                found = evaluate(runs, Holdout(kind), spec, count, level=evidence.level)
             except UserError:
                 continue
             low, high = found.interval or (None, None)

@@ -14,8 +14,8 @@ from matplotlib.ticker import ScalarFormatter
 from numpy.typing import NDArray
 
 from shapelaw.figures import style
-from shapelaw.fitting.options import FitData, FitOptions
 from shapelaw.fitting.result import FitResult
+from shapelaw.fitting.spec import FitData, spec_of
 from shapelaw.laws import get_law
 from shapelaw.runs import RunsTable
 from shapelaw.step_batch.law import StepsBatchLaw
@@ -127,7 +127,7 @@ def converged_loss(axes: Axes, result: FitResult) -> None:
 def learning_curve(axes: Axes, runs: RunsTable, result: FitResult) -> None:
     """What every row lies above its size's converged loss, against its adjusted steps: all batches and sizes on one line."""
     law, p = law_of(result), result.parameters
-    data = FitData.of(runs, law, FitOptions(counting=result.settings["counting"]))
+    data = FitData.of(runs, spec_of(result))
     batch = data.columns["batch_tokens"]
     steps_min = data.columns["tokens"] / batch / (1 + law.critical_batch(p, data.loss) / batch)
     above = data.loss - law.converged_loss(p, data.columns["params"])

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,17 +19,17 @@ from scipy.special import ndtr, stdtrit
 
 from shapelaw.errors import UserError
 from shapelaw.fitting import intervals
-from shapelaw.fitting.general import GeneralNewton
-from shapelaw.fitting.newton import Newton
 from shapelaw.fitting.objective import Problem
-from shapelaw.fitting.solve import Solution
-from shapelaw.laws import Columns, Law, SumLaw
+from shapelaw.fitting.options import INTERVALS, BootstrapOptions
+from shapelaw.fitting.solve import Solution, solve
+from shapelaw.fitting.solvers import search_of
+from shapelaw.fitting.spec import FitData, FitSpec
+from shapelaw.laws import Law
 
 Array = NDArray[np.float64]
-Statistic = Callable[[Mapping[str, float]], float]
+Statistic = Callable[[Mapping[str, float]], float | None]
+"""A function of the natural parameters; None where they define none."""
 
-BY = ("runs", "rows")
-KINDS = ("percentile", "expanded", "bca")
 BLOCKS = 200
 """Most groups of the jackknife by rows: longer tables leave out blocks of rows."""
 BASINS = 3
@@ -79,8 +79,8 @@ class Bootstrap:
         Raises:
             UserError: for another kind, a level outside (0, 1), or a statistic that no refit defines.
         """
-        if kind not in KINDS:
-            raise UserError(f"kind={kind}: allowed are {', '.join(KINDS)}")
+        if kind not in INTERVALS:
+            raise UserError(f"kind={kind}: allowed are {', '.join(INTERVALS)}")
         if not 0 < level < 1:
             raise UserError(f"level={level}: allowed are values between 0 and 1, such as 0.9")
         values = self.values(statistic)
@@ -107,49 +107,31 @@ def expanded_level(level: float, groups: int) -> float:
     return float(2 * ndtr(quantile) - 1)
 
 
-def bootstrap(
-    law: Law,
-    columns: Columns,
-    loss: ArrayLike,
-    groups: ArrayLike,
-    solution: Solution,
-    *,
-    n: int = 1000,
-    by: str = "runs",
-    delta: float = 1e-4,
-    seed: int = 0,
-    workers: int = 1,
-) -> Bootstrap:
-    """Refit n resampled data sets, each from the best optima of the fit.
+def bootstrap(data: FitData, spec: FitSpec, solution: Solution | None = None) -> Bootstrap:
+    """Refit resampled data sets, each from the best optima of the fit.
 
     Args:
-        columns, loss, delta: as in `solve`.
-        groups: run of each point, (n_points,).
-        solution: the fit to the data themselves.
-        n: number of refits.
-        by: `runs` draws whole runs with replacement, `rows` single points.
-        seed: of the draws.
-        workers: threads.
+        data: rows as the law sees them.
+        spec: bootstrap (n, by, workers; its defaults where it is None), delta, solver and seed are read.
+        solution: the fit to the data themselves; None makes it.
 
     Raises:
-        UserError: on input that cannot be fitted, n < 2, another `by`, groups of another length, or a single run.
+        UserError: on input that cannot be fitted, runs of another length than the rows, or a single run.
     """
-    problem = Problem.of(law, columns, loss, delta)
-    if n < 2:
-        raise UserError(f"n={n}: allowed are whole numbers from 2; 1000 is usual")
-    if by not in BY:
-        raise UserError(f"by={by}: allowed are {', '.join(BY)}")
-    labels = _labels(groups, len(problem.log_loss)) if by == "runs" else np.arange(len(problem.log_loss))
+    wanted, problem = spec.bootstrap or BootstrapOptions(), data.problem(spec)
+    solution = solution or solve(data, spec)
+    labels = _labels(data.runs, len(data.loss)) if wanted.by == "runs" else np.arange(len(data.loss))
     if labels.max() < 1:
         raise UserError("a single run cannot be resampled by runs; use by=rows, or give the run of each point")
-    weights = list(_resamples(labels, n, len(law.parameters), np.random.default_rng(seed)))
-    thetas, objectives = _refit_all(problem, solution, np.array(weights), workers)
-    left_out, _ = _refit_all(problem, solution, np.array(list(_leave_out(labels, seed))), workers)
-    return Bootstrap(law, np.asarray(solution.theta), thetas, objectives, left_out, by, seed)
+    refits = partial(_refit_all, problem, spec, _refit_starts(problem, solution), wanted.workers)
+    rng = np.random.default_rng(spec.seed)
+    thetas, objectives = refits(np.array(list(_resamples(labels, wanted.n, len(data.law.parameters), rng))))
+    left_out, _ = refits(np.array(list(_leave_out(labels, spec.seed))))
+    return Bootstrap(data.law, np.asarray(solution.theta), thetas, objectives, left_out, wanted.by, spec.seed)
 
 
-def _labels(groups: ArrayLike, points: int) -> NDArray[np.int64]:
-    given = np.asarray(groups)
+def _labels(runs: ArrayLike, points: int) -> NDArray[np.int64]:
+    given = np.asarray(runs)
     if given.shape != (points,):
         raise UserError(f"groups has shape {given.shape}; give the run of each of the {points} points")
     return np.asarray(np.unique(given, return_inverse=True)[1], dtype=np.int64).ravel()
@@ -176,14 +158,13 @@ def _leave_out(labels: NDArray[np.int64], seed: int) -> Iterator[Array]:
         yield (blocks[labels] != block).astype(np.float64)
 
 
-def _refit_all(problem: Problem, solution: Solution, weights: Array, workers: int) -> tuple[Array, Array]:
+def _refit_all(problem: Problem, spec: FitSpec, starts: Array, workers: int, weights: Array) -> tuple[Array, Array]:
     """Best refit at each row of weights: (thetas, objectives)."""
-    starts = _refit_starts(problem, solution)
 
     def some(part: Array) -> tuple[Array, Array]:
-        refit = Newton(problem).refit if isinstance(problem.law, SumLaw) else GeneralNewton(problem).refit
-        ends = [refit(starts, row) for row in part]
-        return np.array([theta for theta, _ in ends]), np.array([value for _, value in ends])
+        search = search_of(spec.solver, problem)
+        refits = [search.refit(starts, row) for row in part]
+        return np.array([theta for theta, _ in refits]), np.array([value for _, value in refits])
 
     workers = min(workers, len(weights))
     if workers <= 1:
@@ -200,8 +181,8 @@ def _refit_starts(problem: Problem, solution: Solution) -> Array:
 
 
 def _columns(law: Law, thetas: Array) -> dict[str, Array]:
-    named = [law.natural(theta) for theta in thetas]
-    return {name: np.array([one[name] for one in named]) for name in law.parameters}
+    natural = [law.natural(theta) for theta in thetas]
+    return {name: np.array([parameters[name] for parameters in natural]) for name in law.parameters}
 
 
 def _values(law: Law, thetas: Array, statistic: str | Statistic) -> Array:

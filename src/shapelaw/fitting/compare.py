@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pandas as pd
 
 from shapelaw.errors import UserError
-from shapelaw.fitting.fit import fit
-from shapelaw.fitting.holdout import Holdout, HoldoutResult, evaluate
-from shapelaw.fitting.options import BootstrapOptions, FitData, FitOptions
+from shapelaw.fitting.holdout import HoldoutResult, evaluate
+from shapelaw.fitting.options import BootstrapOptions
 from shapelaw.fitting.residuals import information_criteria, residual_structure
 from shapelaw.fitting.result import FitResult
+from shapelaw.fitting.spec import FitData, FitSpec
+from shapelaw.fitting.splits import Holdout
 from shapelaw.laws import get_law
 from shapelaw.runs.table import RunsTable
 
@@ -38,7 +38,7 @@ def compare(
     laws: Sequence[str],
     holdouts: Sequence[Holdout | str] = (),
     *,
-    options: FitOptions | None = None,
+    spec: FitSpec | None = None,
     refits: int = 0,
 ) -> Comparison:
     """Fit laws to the same rows and put what speaks for and against them in one table.
@@ -46,7 +46,7 @@ def compare(
     Args:
         laws: names, or `NAME:COUNTING` for another counting of params than the law's own.
         holdouts: hold-outs or their kinds.
-        options: of every fit; a counting given there holds for every law without one of its own.
+        spec: how every law is fitted; its law is left aside, its counting holds for every law without one of its own.
         refits: of resampled runs, for 90% intervals of the exponents and held-out errors; 0 gives none.
 
     Returns:
@@ -60,51 +60,33 @@ def compare(
     """
     if not laws:
         raise UserError("laws: none given; name at least one, such as params_tokens")
-    wanted = [Holdout.of(one) for one in holdouts]
+    wanted = [Holdout.of(holdout) for holdout in holdouts]
     fits: dict[str, FitResult] = {}
     errors: dict[tuple[str, str], HoldoutResult] = {}
     rows = []
     for label in laws:
-        own = _options_of(label, options or FitOptions())
-        fits[label] = _fit(runs, label, own, refits)
-        found = [evaluate(runs, get_law(_name(label)), one, own, refits) for one in wanted]
-        errors |= {(label, result.holdout): result for result in found}
-        rows.append(_row(runs, label, own, fits[label], found))
+        own = _spec_of(label, spec or FitSpec(), refits)
+        fits[label] = own.method.fit(runs, own)
+        held_out = [evaluate(runs, holdout, own, refits) for holdout in wanted]
+        errors |= {(label, result.holdout): result for result in held_out}
+        rows.append(_row(runs, label, own, fits[label], held_out))
     return Comparison(pd.DataFrame(rows), fits, errors)
 
 
-def _name(label: str) -> str:
-    return label.split(":")[0]
-
-
-def _options_of(label: str, options: FitOptions) -> FitOptions:
-    """The options with the label's own counting."""
-    return replace(options, counting=label.split(":", 1)[1]) if ":" in label else options
-
-
-def _fit(runs: RunsTable, label: str, options: FitOptions, refits: int) -> FitResult:
-    return fit(
-        runs,
-        _name(label),
-        options.delta,
-        options.counting,
-        solver=options.solver,
-        bootstrap=BootstrapOptions(n=refits) if refits else None,
-        seed=options.seed,
-        starts=options.starts,
-        grid_size=options.grid_size,
-        flops=options.flops,
-    )
+def _spec_of(label: str, spec: FitSpec, refits: int) -> FitSpec:
+    """The spec with the label's law and its own counting."""
+    name, _, counting = label.partition(":")
+    bootstrap = BootstrapOptions(n=refits) if refits else None
+    return replace(spec, law=get_law(name), counting=counting or spec.counting, bootstrap=bootstrap)
 
 
 def _row(
-    runs: RunsTable, label: str, options: FitOptions, result: FitResult, held_out: Sequence[HoldoutResult]
+    runs: RunsTable, label: str, spec: FitSpec, result: FitResult, held_out: Sequence[HoldoutResult]
 ) -> dict[str, object]:
     """One law's row of the table."""
-    law = get_law(_name(label))
-    data = FitData.of(runs, law, options)
-    residuals = np.log(data.loss) - np.log(law.predict(result.parameters, data.columns))
-    aic, bic = information_criteria(residuals, options.delta, len(law.parameters))
+    law, data = spec.law, FitData.of(runs, spec)
+    residuals = data.residuals(result.vector)
+    aic, bic = information_criteria(residuals, spec.delta, len(law.parameters))
     row: dict[str, object] = {
         "law": label,
         "counting": data.counting,
@@ -115,12 +97,12 @@ def _row(
         "between_run_share": residual_structure(runs.kept, residuals).between_run_share,
         "compute_optimal_exponent": result.compute_optimal_exponent,
     }
-    row |= _ends("compute_optimal_exponent", result.intervals.get("compute_optimal_exponent"))
-    for one in held_out:
-        row |= {one.holdout: one.mean_absolute, f"{one.holdout}_signed": one.mean_signed}
-        row |= {f"{one.holdout}_worst": one.largest_of_a_group} | _ends(one.holdout, one.interval)
+    row |= _interval("compute_optimal_exponent", result.intervals.get("compute_optimal_exponent"))
+    for errors in held_out:
+        row |= {errors.holdout: errors.mean_absolute, f"{errors.holdout}_signed": errors.mean_signed}
+        row |= {f"{errors.holdout}_worst": errors.largest_of_a_group} | _interval(errors.holdout, errors.interval)
     return row
 
 
-def _ends(name: str, interval: tuple[float, float] | None) -> dict[str, object]:
+def _interval(name: str, interval: tuple[float, float] | None) -> dict[str, object]:
     return {} if interval is None else {f"{name}_low": interval[0], f"{name}_high": interval[1]}

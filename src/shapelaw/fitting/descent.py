@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 
 from shapelaw.fitting.compiling import callable_kernel, inner
 from shapelaw.fitting.kernels import BLOCK, WORK_ROWS, Data, evaluate_additive, evaluate_whole
+from shapelaw.fitting.multistart import CONVERGED, MAX_ITER
 
 Array = NDArray[np.float64]
 
-CONVERGED, MAX_ITER, BOUND_HIT = 0, 1, 2
-ROUNDING = 1e-29
-"""Objective per point below which residuals are rounding errors (4e-15 of log loss)."""
 EASED = 4
 """Attempts to bring a step within its limits by damping before coordinates are pinned."""
 

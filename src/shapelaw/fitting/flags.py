@@ -6,14 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from shapelaw.errors import UserError
 from shapelaw.fitting.objective import Problem
 from shapelaw.fitting.profile import constrained_minimum
 from shapelaw.fitting.solve import Solution, Status
+from shapelaw.fitting.solver import Search
+from shapelaw.fitting.solvers import search_of
+from shapelaw.fitting.spec import FitData, FitSpec
 from shapelaw.fitting.starts import start_ranges
-from shapelaw.laws import EXPONENT, Columns, Law
+from shapelaw.laws import EXPONENT, Law
 
 Array = NDArray[np.float64]
 
@@ -41,29 +44,21 @@ class Flag:
     """A plain sentence."""
 
 
-def flags(
-    law: Law,
-    columns: Columns,
-    loss: ArrayLike,
-    solution: Solution,
-    *,
-    delta: float = 1e-4,
-    weights: ArrayLike | None = None,
-) -> tuple[Flag, ...]:
+def flags(data: FitData, spec: FitSpec, solution: Solution) -> tuple[Flag, ...]:
     """Every warning that applies to a fit, the gravest first.
 
     Raises:
         UserError: on input that cannot be fitted.
     """
-    problem = Problem.of(law, columns, loss, delta, weights)
+    problem = data.problem(spec)
     dead = tuple(_dead(problem, solution))
     gone = {flag.parameter for flag in dead}
     return (
         *_search(solution),
         *dead,
-        *_out_of_range(law, solution),
+        *_out_of_range(data.law, solution),
         *_inseparable(problem, solution, gone),
-        *_flat(problem, solution, gone),
+        *_flat(search_of(spec.solver, problem), solution, gone),
     )
 
 
@@ -130,9 +125,9 @@ def _inseparable(problem: Problem, solution: Solution, gone: set[str | None]) ->
         )
 
 
-def _flat(problem: Problem, solution: Solution, gone: set[str | None]) -> Iterator[Flag]:
+def _flat(search: Search, solution: Solution, gone: set[str | None]) -> Iterator[Flag]:
     """Exponents, E and the compute-optimal exponent that can move by a tenth at no cost."""
-    law = problem.law
+    law = search.problem.law
     parameters = law.natural(solution.theta)
     optimum = law.compute_optimal_exponent(parameters)
     watched = {name: parameters[name] for name in (*law.exponents, law.irreducible or "") if name in parameters}
@@ -143,7 +138,7 @@ def _flat(problem: Problem, solution: Solution, gone: set[str | None]) -> Iterat
             continue
         for factor in (1 - MOVE, 1 + MOVE):
             try:
-                moved = constrained_minimum(problem, solution, name, factor * value)
+                moved = constrained_minimum(search, solution, name, factor * value)
             except UserError:  # the law has no such constraint in closed form
                 break
             if moved <= (1 + RISE) * solution.objective:

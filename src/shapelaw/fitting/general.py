@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from shapelaw.fitting.descent import CONVERGED, MAX_ITER, ROUNDING, propose
+from shapelaw.fitting.descent import propose
+from shapelaw.fitting.multistart import CONVERGED, MAX_ITER, ROUNDING, Endpoints
 from shapelaw.fitting.newton import (
     DOWN_COEFFICIENT,
     EXPONENT_BOUND,
@@ -20,7 +21,7 @@ from shapelaw.fitting.newton import (
     schedule,
 )
 from shapelaw.fitting.objective import Problem, huber
-from shapelaw.fitting.tally import Ends
+from shapelaw.fitting.solver import Search
 from shapelaw.laws import LOG_FLOOR
 
 Array = NDArray[np.float64]
@@ -29,11 +30,13 @@ DIFFERENCE = 1e-5
 """Step of the differences of the Jacobian."""
 
 
-class GeneralNewton:
-    """Minimiser of a problem whose law is known only through its methods."""
+class GeneralNewton(Search):
+    """Search of a problem whose law is known only through its prediction and its Jacobian."""
+
+    improves = True
 
     def __init__(self, problem: Problem) -> None:
-        self.problem = problem
+        super().__init__(problem)
         law = problem.law
         self.linear = np.array([name in law.log_parameters for name in law.parameters])
         self.low = np.where(self.linear, LOG_FLOOR, -10 * EXPONENT_BOUND)
@@ -41,39 +44,22 @@ class GeneralNewton:
         self.up = np.where(self.linear, UP_COEFFICIENT, STEP_EXPONENT)
         self.down = np.where(self.linear, DOWN_COEFFICIENT, STEP_EXPONENT)
 
-    def follow(self, thetas: Array) -> Ends:
+    def follow(self, thetas: Array) -> Endpoints:
         """Continuation in delta from every row."""
         return self._run(thetas, schedule(self.problem.delta))
 
-    def polish(self, thetas: Array) -> Ends:
+    def polish(self, thetas: Array) -> Endpoints:
         """Newton at the target delta alone, to rounding."""
         return self._run(thetas, np.array([[self.problem.delta, POLISHED, ITERATIONS]]))
 
-    def refit(self, thetas: Array, weights: Array) -> tuple[Array, float]:
-        """Best optimum at other multiplicities of the points, from every row of thetas: (theta, objective)."""
-        ends = GeneralNewton(self.problem.with_weights(np.asarray(weights, dtype=np.float64))).polish(thetas)
-        best = int(np.argmin(ends.objectives))
-        return ends.thetas[best], float(ends.objectives[best])
-
-    def hop(self, theta: Array, sigma: float, count: int, rng: np.random.Generator) -> Array:
-        """`count` random neighbours of theta: the size of a move along each direction of the Jacobian is sigma in log
-        loss at most, so that correlated coordinates move together."""
-        jacobian = self.problem.law.jacobian(theta, self.problem.columns)
-        _, scales, directions = np.linalg.svd(jacobian / np.sqrt(len(jacobian)), full_matrices=False)
-        moves = rng.standard_normal((count, len(scales))) * (sigma / np.maximum(scales, 0.1))
-        return np.asarray(theta + moves @ directions)
-
-    def _run(self, thetas: Array, stages: Array) -> Ends:
-        ends, values, statuses = (
-            np.array(thetas, dtype=np.float64),
-            np.empty(len(thetas)),
-            np.empty(len(thetas), np.int64),
-        )
+    def _run(self, thetas: Array, stages: Array) -> Endpoints:
+        moved = np.array(thetas, dtype=np.float64)
+        values, statuses = np.empty(len(moved)), np.empty(len(moved), np.int64)
         with np.errstate(all="ignore"):
-            for i in range(len(ends)):
+            for i in range(len(moved)):
                 for delta, tol, most in stages:
-                    ends[i], values[i], statuses[i] = self._descend(ends[i], delta, tol, int(most))
-        return Ends(ends, np.where(np.isfinite(values), values, np.inf), statuses)
+                    moved[i], values[i], statuses[i] = self._descend(moved[i], delta, tol, int(most))
+        return Endpoints(moved, np.where(np.isfinite(values), values, np.inf), statuses)
 
     def _value(self, theta: Array, delta: float) -> float:
         value = float(np.sum(huber(self.problem.residuals(theta), delta) * self.problem.weights))

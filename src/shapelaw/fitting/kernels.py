@@ -6,7 +6,7 @@ With s = L_hat, r = log y - log s, psi = clip(r, -delta, delta) and J = d log s 
     H =  sum w (1[|r| <= delta] + psi) J J' - sum w psi s''/s
     M =  sum w min(1, delta/|r|) J J'
 
-phi = (centred log coefficients c', exponents a, power or (log kappa, mu), log E). Points are handled in blocks so that
+phi = (centred log coefficients c', exponents a, power, (log kappa, mu), log E). Points are handled in blocks so that
 every loop runs over contiguous memory that fits the first-level cache; exponentials are taken once per distinct value.
 """
 
@@ -28,14 +28,15 @@ WORK_ROWS = 10
 """Rows of scratch space of a kernel beyond one per coordinate."""
 LOG_CLIP = 300.0
 """Terms are kept within e^+-300, so that squares stay finite."""
-ADDITIVE, POWER, ASPECT = 0, 1, 2
 
 
 class Data(NamedTuple):
     """A sum law's data as the kernels read it (K terms, M exponents, n points, P entries of phi)."""
 
-    kind: int
-    """ADDITIVE, POWER or ASPECT."""
+    power: int
+    """Place of the exponent of the whole sum in phi; below 0 for a law without one."""
+    aspect: int
+    """Place of log kappa in phi, mu after it; below 0 for a law without them."""
     owner: NDArray[np.int64]
     """(M,): term of each exponent."""
     features: Array
@@ -54,6 +55,11 @@ class Data(NamedTuple):
     """(n,)"""
     weights: Array
     """(n,)"""
+
+
+def additive(data: Data) -> bool:
+    """Whether nothing acts on the whole sum, so that the shorter kernel does."""
+    return data.power < 0 and data.aspect < 0
 
 
 @inner
@@ -265,6 +271,8 @@ def evaluate_whole(
 ) -> float:
     """The same for L = E + u^rho q, u the sum of the terms: log G = rho log u + log q, p = G/L, J = (p D, 1 - p).
 
+    rho is 1 without a power, q is 1 without an aspect factor; the two share no second derivative.
+
     s''/s = p (D D' + D2) for the reducible part, where D = d log G and D2 its second derivative.
     """
     size, terms, n = len(phi), len(data.sizes), len(data.log_loss)
@@ -279,7 +287,7 @@ def evaluate_whole(
     )
     share, log_sum, aux, second = work[size + 5], work[size + 6], work[size + 7], work[size + 8]
     pull = work[size + 9]
-    rho = phi[inner] if data.kind == POWER else 1.0
+    rho = phi[data.power] if data.power >= 0 else 1.0
     irreducible = math.exp(phi[-1])
     clear(g, hessian, gauss)
     fill_tables(phi, data, table)
@@ -291,19 +299,22 @@ def evaluate_whole(
             total[i] = 0.0
         gather_terms(data, table, low, rows, total, count)
         log_block(total, log_sum, count)
-        if data.kind == POWER:
+        if data.power >= 0:
             for i in range(count):
-                rows[inner, i] = log_sum[i]
+                rows[data.power, i] = log_sum[i]
                 share[i] = math.exp(min(max(rho * log_sum[i], -LOG_CLIP), LOG_CLIP))
         else:
-            squared = math.exp(2.0 * phi[inner])
             for i in range(count):
-                distance = data.log_aspect[low + i] - phi[inner + 1]
+                share[i] = total[i]
+        if data.aspect >= 0:
+            squared = math.exp(2.0 * phi[data.aspect])
+            for i in range(count):
+                distance = data.log_aspect[low + i] - phi[data.aspect + 1]
                 factor = 1.0 + squared * distance * distance
-                share[i] = total[i] * factor
+                share[i] *= factor
                 aux[i] = factor
-                rows[inner, i] = 2.0 * (factor - 1.0) / factor
-                rows[inner + 1, i] = -2.0 * squared * distance / factor
+                rows[data.aspect, i] = 2.0 * (factor - 1.0) / factor
+                rows[data.aspect + 1, i] = -2.0 * squared * distance / factor
         for i in range(count):
             second[i] = share[i] + irreducible
         log_block(second, r, count)
@@ -371,19 +382,20 @@ def add_inner_curvature(
                 for i in range(count):
                     total += pull[i] * rows[terms + m, i] * data.features[other, low + i]
                 hessian[terms + m, terms + other] -= rho * total
-    if data.kind == POWER:
+    if data.power >= 0:
         for k in range(inner):
-            hessian[inner, k] -= weighted_sum(pull, rows[k], count)
-        return
-    squared = math.exp(2.0 * phi[inner])
-    both, cross, twice = 0.0, 0.0, 0.0
-    for i in range(count):
-        both += pull[i] * 2.0 * rows[inner, i] / factor[i]
-        cross += pull[i] * 2.0 * rows[inner + 1, i] / factor[i]
-        twice += pull[i] * (2.0 * squared / factor[i] - rows[inner + 1, i] * rows[inner + 1, i])
-    hessian[inner, inner] -= both
-    hessian[inner + 1, inner] -= cross
-    hessian[inner + 1, inner + 1] -= twice
+            hessian[data.power, k] -= weighted_sum(pull, rows[k], count)
+    if data.aspect >= 0:
+        bend, slope = rows[data.aspect], rows[data.aspect + 1]
+        squared = math.exp(2.0 * phi[data.aspect])
+        both, cross, twice = 0.0, 0.0, 0.0
+        for i in range(count):
+            both += pull[i] * 2.0 * bend[i] / factor[i]
+            cross += pull[i] * 2.0 * slope[i] / factor[i]
+            twice += pull[i] * (2.0 * squared / factor[i] - slope[i] * slope[i])
+        hessian[data.aspect, data.aspect] -= both
+        hessian[data.aspect + 1, data.aspect] -= cross
+        hessian[data.aspect + 1, data.aspect + 1] -= twice
 
 
 def evaluate(phi: Array, data: Data, delta: float) -> tuple[float, Array, Array, Array]:
@@ -391,6 +403,6 @@ def evaluate(phi: Array, data: Data, delta: float) -> tuple[float, Array, Array,
     size = len(phi)
     g, hessian, gauss = np.empty(size), np.empty((size, size)), np.empty((size, size))
     table, work = np.empty(data.offsets.shape), np.empty((size + WORK_ROWS, BLOCK))
-    kernel = evaluate_additive if data.kind == ADDITIVE else evaluate_whole
+    kernel = evaluate_additive if additive(data) else evaluate_whole
     value = kernel(phi, data, delta, table, work, g, hessian, gauss)
     return float(value), g, hessian, gauss

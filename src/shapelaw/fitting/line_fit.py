@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shapelaw.errors import UserError
-from shapelaw.fitting import intervals
+from shapelaw.fitting import checklist, intervals
 from shapelaw.fitting.bootstrap import expanded_level
 from shapelaw.fitting.hull import BINS_PER_DECADE, bin_minima, frontier, lower_hull
 from shapelaw.fitting.isoflop import TOLERANCE, isoflop_bins, isoflop_lines
 from shapelaw.fitting.lines import TARGETS, Array, LineData, PowerLine, Rows, line_data
 from shapelaw.fitting.options import BootstrapOptions
+from shapelaw.fitting.result import FitResult, plain
+from shapelaw.fitting.spec import FitSpec, Method
+from shapelaw.laws import EXPONENT
 from shapelaw.runs.table import RunsTable
-
-LINE_METHODS = ("hull", "binning", "isoflop")
 
 
 @dataclass(frozen=True)
@@ -51,14 +54,14 @@ class LineFit:
         points: rows of the table's kept rows that the lines rest on; empty for isoflop, whose minima lie between rows.
         squares: sum of squared residuals of log params.
         slopes: target -> slope of each refit, (n,), NaN where it could not be fitted; empty without resampling.
-        ends: target -> interval of the slope; empty without resampling.
+        intervals: target -> interval of the slope; empty without resampling.
     """
 
     lines: dict[str, PowerLine]
     points: Rows
     squares: float
     slopes: dict[str, Array]
-    ends: dict[str, tuple[float, float]]
+    intervals: dict[str, tuple[float, float]]
 
 
 def fit_lines(
@@ -82,8 +85,8 @@ def fit_lines(
         lines = {target: data.line(rows, target) for target in TARGETS}
         off = (data.log_params - lines["params"].intercept - lines["params"].slope * data.log_cost)[rows].tolist()
     slopes = _resample(data, options, bootstrap, seed) if bootstrap else {}
-    ends = _intervals(data, options, bootstrap, lines, slopes) if bootstrap else {}
-    return LineFit(lines, kept_rows[rows], float(np.square(off).sum()), slopes, ends)
+    spans = _intervals(data, options, bootstrap, lines, slopes) if bootstrap else {}
+    return LineFit(lines, kept_rows[rows], float(np.square(off).sum()), slopes, spans)
 
 
 def _optimal(data: LineData, options: LineOptions) -> Rows:
@@ -110,11 +113,11 @@ def _resample(data: LineData, options: LineOptions, bootstrap: BootstrapOptions,
     """Slopes of every refit."""
     rng = np.random.default_rng(seed)
     draw = _drawer(_groups(data, options, bootstrap.by), rng)
-    found = []
+    refits = []
     for _ in range(bootstrap.n):
         rows, draws = draw()
-        found.append(_slopes(data.take(rows, draws.astype(str)), options))  # each draw is a run of its own
-    return {target: np.array([one[target] for one in found]) for target in TARGETS}
+        refits.append(_slopes(data.take(rows, draws.astype(str)), options))  # each draw is a run of its own
+    return {target: np.array([slopes[target] for slopes in refits]) for target in TARGETS}
 
 
 def _groups(data: LineData, options: LineOptions, by: str) -> list[Rows]:
@@ -151,19 +154,115 @@ def _intervals(
     left_out = _jackknife(data, options, bootstrap.by) if bootstrap.kind == "bca" else {}
     groups = len(np.unique(data.runs)) if bootstrap.by == "runs" else len(data.runs)
     level = expanded_level(bootstrap.level, groups) if bootstrap.kind == "expanded" else bootstrap.level
-    ends = {}
+    spans = {}
     for target, drawn in slopes.items():
         if np.isfinite(drawn).mean() < 0.5:
             continue
         if bootstrap.kind == "bca":
-            ends[target] = intervals.bca(drawn, level, lines[target].slope, left_out[target])
+            spans[target] = intervals.bca(drawn, level, lines[target].slope, left_out[target])
         else:
-            ends[target] = intervals.percentile(drawn, level)
-    return ends
+            spans[target] = intervals.percentile(drawn, level)
+    return spans
 
 
 def _jackknife(data: LineData, options: LineOptions, by: str) -> dict[str, Array]:
     """Slopes without each run (or row) in turn."""
     keys: NDArray[np.generic] = data.runs if by == "runs" else np.arange(len(data.runs))
-    found = [_slopes(data.take(np.flatnonzero(keys != key)), options) for key in np.unique(keys)]
-    return {target: np.array([one[target] for one in found]) for target in TARGETS}
+    refits = [_slopes(data.take(np.flatnonzero(keys != key)), options) for key in np.unique(keys)]
+    return {target: np.array([slopes[target] for slopes in refits]) for target in TARGETS}
+
+
+@dataclass(frozen=True)
+class Lines(Method):
+    """Approach 1 (`hull`, its baseline `binning`) or 2 (`isoflop`); its options are those of `LineOptions`."""
+
+    name: str
+    cost: str = "flops"
+    bins_per_decade: int = BINS_PER_DECADE
+    bins: int | None = None
+    tolerance: float = TOLERANCE
+    fits_law: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tolerance < np.inf:
+            raise UserError(
+                f"method.tolerance={self.tolerance}: allowed are finite values above 0, such as 0.15 for FLOPs within 15%"
+            )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Everything but its name."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if key != "name"}
+
+    def configured(self, options: Mapping[str, Any]) -> Lines:
+        """With those of the options that lines have."""
+        return dataclasses.replace(self, **{key: options[key] for key in self.options if key in options})
+
+    def fit(self, runs: RunsTable, spec: FitSpec) -> FitResult:
+        """Fit the lines, with intervals from resampled runs or rows if asked."""
+        options = LineOptions(self.name, counting=spec.counting or "total", flops=spec.flops, **self.options)
+        return _line_result(runs, options, fit_lines(runs, options, spec.bootstrap, spec.seed), spec)
+
+
+HULL, BINNING, ISOFLOP = Lines("hull"), Lines("binning"), Lines("isoflop")
+
+
+def _line_result(runs: RunsTable, options: LineOptions, fit: LineFit, spec: FitSpec) -> FitResult:
+    """Lines as a fit's result: target = coefficient * cost^exponent."""
+    parameters: dict[str, float] = {}
+    for target, line in fit.lines.items():
+        parameters[f"{target}_exponent"] = line.slope
+        parameters[f"{target}_log_coefficient"] = line.intercept
+    spans = {f"{target}_exponent": interval for target, interval in fit.intervals.items()}
+    on_flops = options.cost == "flops"
+    if on_flops and "params" in fit.intervals:
+        spans[EXPONENT] = fit.intervals["params"]
+    optimum = fit.lines["params"].slope if on_flops else None
+    replicates = {f"{target}_exponent": tuple(map(float, drawn)) for target, drawn in fit.slopes.items()}
+    settings = dataclasses.asdict(options) | {"bootstrap": spec.resampling, "seed": spec.seed}
+    return FitResult(
+        method=options.method,
+        law=None,
+        parameters=parameters,
+        units={
+            name: unit
+            for target in fit.lines
+            for name, unit in (
+                (f"{target}_exponent", "1"),
+                (f"{target}_log_coefficient", f"natural log of {target.replace('_', ' ')}"),
+            )
+        },
+        objective=fit.squares,
+        compute_optimal_exponent=optimum,
+        intervals=spans,
+        flags=(
+            *checklist.outside_intervals({**parameters, EXPONENT: optimum}, spans),
+            *_line_flags(runs, fit, spec.bootstrap),
+        ),
+        settings=settings,
+        search={"points": len(fit.points) or "minima of parabolas", "n_starts": 1, "status": "converged"},
+        replicates=replicates,
+        checklist=plain(_line_checklist(runs, options, fit, spec.seed)),
+    )
+
+
+def _line_flags(runs: RunsTable, fit: LineFit, bootstrap: BootstrapOptions | None) -> tuple[str, ...]:
+    flags = list(checklist.table_flags(runs, bootstrap))
+    failed = int(np.isnan(fit.slopes["params"]).sum()) if fit.slopes else 0
+    if failed:
+        flags.append(f"{failed} of {len(fit.slopes['params'])} refits of resampled data gave no line and are left out")
+    return tuple(flags)
+
+
+def _line_checklist(runs: RunsTable, options: LineOptions, fit: LineFit, seed: int) -> dict[str, Any]:
+    return checklist.assemble(
+        data=checklist.data(runs),
+        counting=checklist.counting(runs, options.counting, options.flops),
+        ranges=checklist.ranges(runs),
+        form={"formula": f"log target = exponent * log {options.cost} + log_coefficient", "targets": list(fit.lines)},
+        objective={"kind": "least squares of log target", "weights": "one per optimal point"},
+        search={"solver": "closed form", "points": runs.kept.iloc[fit.points][["run", "tokens", "loss"]]},
+        parameters={target: dataclasses.asdict(line) for target, line in fit.lines.items()},
+        prescriptions={"compute_optimal_exponents": {t: line.slope for t, line in fit.lines.items()}},
+        provenance=checklist.provenance(seed, runs),
+    )

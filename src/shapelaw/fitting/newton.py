@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shapelaw.fitting.descent import BOUND_HIT, CONVERGED, ROUNDING, Geometry, descend_all, scratch
-from shapelaw.fitting.kernels import ADDITIVE, ASPECT, POWER, Data
+from shapelaw.fitting.descent import Geometry, descend_all, scratch
+from shapelaw.fitting.kernels import Data, additive
+from shapelaw.fitting.multistart import BOUND_HIT, CONVERGED, ROUNDING, Endpoints
 from shapelaw.fitting.objective import Problem
-from shapelaw.fitting.tally import Ends
+from shapelaw.fitting.solver import Search
 from shapelaw.laws import LOG_FLOOR, SumLaw
 
 Array = NDArray[np.float64]
@@ -62,10 +64,9 @@ class Compiled:
         owner = np.array(design.owner, dtype=np.int64)
         features = np.array(design.features - mean[:, None], order="C")
         tables, offsets, sizes, places = _distinct(owner, features, design.offset - offset_mean[:, None])
-        kind = POWER if law.power else ASPECT if law.aspect else ADDITIVE
         log_aspect = np.zeros(1) if design.log_aspect is None else np.array(design.log_aspect)
         data = Data(
-            kind, owner, features, tables, offsets, sizes, places, log_aspect,
+            law.places.power, law.places.aspect, owner, features, tables, offsets, sizes, places, log_aspect,
             problem.log_loss[used], problem.weights[used],
         )  # fmt: skip
         k, p = len(law.terms), len(law.parameters)
@@ -114,7 +115,7 @@ def _sampled(data: Data) -> Data | None:
     return data._replace(
         features=np.ascontiguousarray(data.features[:, chosen]),
         places=np.ascontiguousarray(data.places[:, chosen]),
-        log_aspect=data.log_aspect[chosen] if data.kind == ASPECT else data.log_aspect,
+        log_aspect=data.log_aspect[chosen] if data.aspect >= 0 else data.log_aspect,
         log_loss=data.log_loss[chosen],
         weights=data.weights[chosen],
     )
@@ -124,18 +125,18 @@ def _distinct(
     owner: NDArray[np.int64], features: Array, offset: Array
 ) -> tuple[Array, Array, NDArray[np.int64], NDArray[np.int32]]:
     """Distinct points of each term: (tables (M, U), offsets (K, U), sizes (K,), places (K, n))."""
-    found, places = [], []
+    columns, places = [], []
     for j in range(len(offset)):
         rows = np.vstack([features[owner == j], offset[j : j + 1]])
         distinct, place = np.unique(rows, axis=1, return_inverse=True)
-        found.append(distinct)
+        columns.append(distinct)
         places.append(place.ravel())
-    widest = max(rows.shape[1] for rows in found)
+    widest = max(rows.shape[1] for rows in columns)
     tables, offsets = np.zeros((len(owner), widest)), np.zeros((len(offset), widest))
-    for j, rows in enumerate(found):
+    for j, rows in enumerate(columns):
         tables[np.flatnonzero(owner == j), : rows.shape[1]] = rows[:-1]
         offsets[j, : rows.shape[1]] = rows[-1]
-    sizes = np.array([rows.shape[1] for rows in found], dtype=np.int64)
+    sizes = np.array([rows.shape[1] for rows in columns], dtype=np.int64)
     return tables, offsets, sizes, np.array(places, dtype=np.int32)
 
 
@@ -152,12 +153,13 @@ def _geometry(law: SumLaw, raw_features: Array, shift: Array) -> Geometry:
     low[-1], high[-1] = LOG_FLOOR, -LOG_FLOOR
     up, down = np.full(size, STEP_EXPONENT), np.full(size, STEP_EXPONENT)
     up[linear], down[linear] = UP_COEFFICIENT, DOWN_COEFFICIENT
-    if law.aspect:
-        up[k + m], down[k + m] = 1.0, 1.0
-        low[k + m], high[k + m] = -20.0, 5.0
-        up[k + m + 1], down[k + m + 1] = 0.3, 0.3
+    power, aspect, _ = law.places
     if law.power:
-        low[k + m] = 1e-3
+        low[power] = 1e-3
+    if law.aspect:
+        up[aspect], down[aspect] = 1.0, 1.0
+        low[aspect], high[aspect] = -20.0, 5.0
+        up[aspect + 1], down[aspect + 1] = 0.3, 0.3
     free = np.arange(size - (law.irreducible is None), dtype=np.int64)
     basis = np.eye(size)[:, free]
     origin = np.zeros(size)
@@ -173,20 +175,23 @@ def schedule(delta: float) -> Array:
     return np.array([*before, (delta, TIGHT, ITERATIONS)])
 
 
-class Newton:
-    """Compiled minimiser of a sum law's problem."""
+class Newton(Search):
+    """Compiled search of a sum law's problem."""
+
+    improves = True
 
     def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
         self.compiled = Compiled.of(problem)
         self.stages = schedule(problem.delta)
 
     def constrained(self, row: Array, target: float) -> Newton:
         """The same problem on the hyperplane row @ theta == target."""
-        other = object.__new__(Newton)
-        other.compiled, other.stages = self.compiled.constrained(row, target), self.stages
+        other = copy(self)
+        other.compiled = self.compiled.constrained(row, target)
         return other
 
-    def follow(self, thetas: Array) -> Ends:
+    def follow(self, thetas: Array) -> Endpoints:
         """Continuation in delta from every row; the first, least-squares stage on a sample of a long table."""
         phis = self._phis(thetas)
         stages = self.stages
@@ -195,16 +200,22 @@ class Newton:
             stages = stages[1:]
         return self._finish(phis, stages)
 
-    def polish(self, thetas: Array) -> Ends:
+    def polish(self, thetas: Array) -> Endpoints:
         """Newton at the target delta alone, to rounding."""
         return self._finish(self._phis(thetas), np.array([[self.stages[-1, 0], POLISHED, ITERATIONS]]))
 
+    def held(self, row: Array, target: float, thetas: Array) -> tuple[Array, float]:
+        """Best optimum with row @ theta == target, from every row of thetas: (theta, objective)."""
+        return self.constrained(row, target).refit(thetas, self.problem.weights)
+
     def refit(self, thetas: Array, weights: Array) -> tuple[Array, float]:
-        """Best optimum at other multiplicities of the (used) points, from every row of thetas: (theta, objective).
+        """Best optimum at other multiplicities of the points, (n,), from every row of thetas: (theta, objective).
 
         Continues from ten times delta; coefficients that were zero start alive, as no multiplicative step wakes them.
+        Points whose weight was zero from the start stay out.
         """
-        data = self.compiled.data._replace(weights=np.array(weights, dtype=np.float64))
+        used = np.asarray(weights, dtype=np.float64)[self.problem.weights > 0]
+        data = self.compiled.data._replace(weights=used)
         phis = self._phis(thetas)
         geometry = self.compiled.geometry
         alive = geometry.free[geometry.linear[geometry.free]]
@@ -233,11 +244,11 @@ class Newton:
     def _descend(self, phis: Array, data: Data, stages: Array) -> tuple[Array, NDArray[np.int64]]:
         values, statuses = np.full(len(phis), np.inf), np.zeros(len(phis), dtype=np.int64)
         geometry, floor = self.compiled.geometry, ROUNDING * float(data.weights.sum())
-        whole = None if data.kind == ADDITIVE else True
+        whole = None if additive(data) else True
         descend_all(phis, data, geometry, np.array(stages), scratch(data, geometry), floor, values, statuses, whole)
         return values, statuses
 
-    def _finish(self, phis: Array, stages: Array) -> Ends:
+    def _finish(self, phis: Array, stages: Array) -> Endpoints:
         values, statuses = self._descend(phis, self.compiled.data, stages)
         statuses[(statuses == CONVERGED) & self.compiled.at_bound(phis)] = BOUND_HIT
-        return Ends(self.compiled.theta(phis), values, statuses)
+        return Endpoints(self.compiled.theta(phis), values, statuses)

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from shapelaw.fitting.descent import CONVERGED, EASED, MAX_ITER, ROUNDING
-from shapelaw.fitting.kernels import ADDITIVE, LOG_CLIP, POWER, Data
+from shapelaw.fitting.descent import EASED
+from shapelaw.fitting.kernels import LOG_CLIP, Data
+from shapelaw.fitting.multistart import CONVERGED, MAX_ITER, ROUNDING
 from shapelaw.fitting.newton import Newton
+from shapelaw.fitting.objective import Problem
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +28,19 @@ BYTES_CPU, BYTES_GPU = 64 << 20, 8 << 30
 
 
 class NewtonTorch(Newton):
-    """Batched minimiser of a sum law's problem, on a GPU where there is one."""
+    """Batched search of a sum law's problem, on a GPU where there is one; refits, each of few starts, are compiled."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        self.single = Newton(problem)
+
+    def refit(self, thetas: Array, weights: Array) -> tuple[Array, float]:
+        """As the compiled search."""
+        return self.single.refit(thetas, weights)
+
+    def held(self, row: Array, target: float, thetas: Array) -> tuple[Array, float]:
+        """As the compiled search."""
+        return self.single.held(row, target, thetas)
 
     def _descend(self, phis: Array, data: Data, stages: Array) -> tuple[Array, NDArray[np.int64]]:
         import torch
@@ -74,7 +88,7 @@ class _Batch:
             return torch.as_tensor(np.asarray(values), device=device)
 
         geometry = newton.compiled.geometry
-        self.kind, self.owner = data.kind, [int(j) for j in data.owner]
+        self.power, self.aspect, self.owner = data.power, data.aspect, [int(j) for j in data.owner]
         self.features, self.tables, self.offsets = tensor(data.features), tensor(data.tables), tensor(data.offsets)
         self.places = tensor(data.places.astype(np.int64))
         self.log_loss, self.weights, self.log_aspect = (
@@ -131,18 +145,18 @@ class _Batch:
         """(rho (S, 1), rows of d log G by the extras, log G, what the extras' second derivatives need)."""
         import torch
 
-        one = torch.ones_like(phi[:, :1])
-        inner = self.terms + len(self.owner)
-        if self.kind == ADDITIVE:
-            return one, [], log_sum, []
-        if self.kind == POWER:
-            rho = phi[:, inner : inner + 1]
-            return rho, [log_sum[:, None]], (rho * log_sum).clamp(-LOG_CLIP, LOG_CLIP), []
-        squared = torch.exp(2 * phi[:, inner : inner + 1])
-        distance = self.log_aspect - phi[:, inner + 1 : inner + 2]
-        factor = 1 + squared * distance**2
-        bend, slope = 2 * (factor - 1) / factor, -2 * squared * distance / factor
-        return one, [bend[:, None], slope[:, None]], log_sum + torch.log(factor), [bend, slope, factor, squared]
+        rho, extras, log_reducible, bends = torch.ones_like(phi[:, :1]), [], log_sum, []
+        if self.power >= 0:
+            rho, extras = phi[:, self.power, None], [log_sum[:, None]]
+            log_reducible = (rho * log_sum).clamp(-LOG_CLIP, LOG_CLIP)
+        if self.aspect >= 0:
+            squared = torch.exp(2 * phi[:, self.aspect, None])
+            distance = self.log_aspect - phi[:, self.aspect + 1, None]
+            factor = 1 + squared * distance**2
+            bends = [2 * (factor - 1) / factor, -2 * squared * distance / factor, factor, squared]
+            extras = [*extras, bends[0][:, None], bends[1][:, None]]
+            log_reducible = log_reducible + torch.log(factor)
+        return rho, extras, log_reducible, bends
 
     def _add_curvature(self, hessian: Tensor, pull: Tensor, inner: Tensor, rho: Tensor, bends: list[Tensor]) -> None:
         """hessian -= sum psi p D2, D2 the second derivatives of rho log u + log q."""
@@ -159,17 +173,17 @@ class _Batch:
             for other, owner in enumerate(self.owner):
                 if owner == j:
                     hessian[:, k + m, k + other] -= rho[:, 0] * ((pull * inner[:, k + m]) @ self.features[other])
-        if self.kind == POWER:
+        if self.power >= 0:
             cross = (inner @ pull[:, :, None])[:, :, 0]
-            hessian[:, size, :size] -= cross
-            hessian[:, :size, size] -= cross
-        elif bends:
-            bend, slope, factor, squared = bends
-            hessian[:, size, size] -= (pull * 2 * bend / factor).sum(dim=1)
+            hessian[:, self.power, :size] -= cross
+            hessian[:, :size, self.power] -= cross
+        if bends:
+            (bend, slope, factor, squared), at = bends, self.aspect
+            hessian[:, at, at] -= (pull * 2 * bend / factor).sum(dim=1)
             mixed = (pull * 2 * slope / factor).sum(dim=1)
-            hessian[:, size, size + 1] -= mixed
-            hessian[:, size + 1, size] -= mixed
-            hessian[:, size + 1, size + 1] -= (pull * (2 * squared / factor - slope**2)).sum(dim=1)
+            hessian[:, at, at + 1] -= mixed
+            hessian[:, at + 1, at] -= mixed
+            hessian[:, at + 1, at + 1] -= (pull * (2 * squared / factor - slope**2)).sum(dim=1)
 
     def reduced(self, phi: Tensor, delta: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The same in the free coordinates, linear ones without their gradient on the diagonal."""
@@ -186,7 +200,7 @@ class _Batch:
 
         value, g, hessian, gauss = self.reduced(phi, delta)
         count = len(phi)
-        ends, values = phi.clone(), torch.where(torch.isfinite(value), value, torch.inf)
+        endpoints, values = phi.clone(), torch.where(torch.isfinite(value), value, torch.inf)
         statuses = torch.full((count,), MAX_ITER, device=phi.device)
         ones = torch.ones_like(value)
         state = _State(
@@ -199,11 +213,11 @@ class _Batch:
             if not len(state.row):
                 break
             done = self._advance(state, delta, tol)
-            ends[state.row], values[state.row] = state.phi, state.value
+            endpoints[state.row], values[state.row] = state.phi, state.value
             if done.any():
                 statuses[state.row[done]] = CONVERGED
                 state = state.take(~done)
-        return ends, values, statuses
+        return endpoints, values, statuses
 
     def _advance(self, state: _State, delta: float, tol: float) -> Tensor:
         """One iteration in place; returns which starts have converged."""

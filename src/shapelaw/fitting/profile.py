@@ -9,19 +9,19 @@ Source: Venzon and Moolgavkar 1988 (profile likelihood); the scale is ours and d
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import chdtri
 
 from shapelaw.errors import UserError
-from shapelaw.fitting.general import GeneralNewton
-from shapelaw.fitting.newton import Newton
 from shapelaw.fitting.objective import Problem
-from shapelaw.fitting.restricted import RestrictedLaw
-from shapelaw.fitting.solve import Solution
-from shapelaw.laws import EXPONENT, LOG_FLOOR, Columns, Law, SumLaw
+from shapelaw.fitting.solve import Solution, solve
+from shapelaw.fitting.solver import Search
+from shapelaw.fitting.solvers import search_of
+from shapelaw.fitting.spec import FitData, FitSpec
+from shapelaw.laws import EXPONENT, LOG_FLOOR, Law
 
 Array = NDArray[np.float64]
 
@@ -59,13 +59,11 @@ class Profile:
 
 
 def profile(
-    law: Law,
-    columns: Columns,
-    loss: ArrayLike,
-    solution: Solution,
+    data: FitData,
+    spec: FitSpec,
     statistic: str = EXPONENT,
+    solution: Solution | None = None,
     *,
-    delta: float = 1e-4,
     rise: float = RISE,
     level: float = 0.9,
     effective: float | None = None,
@@ -74,32 +72,35 @@ def profile(
     """Profile a parameter or the compute-optimal exponent.
 
     Args:
-        columns, loss, delta, weights: as in `solve`.
-        solution: the fit.
+        data: rows as the law sees them.
+        spec: delta and solver are read.
         statistic: name of a parameter (natural units), or `compute_optimal_exponent`.
+        solution: the fit; None makes it.
         rise: relative rise of the objective that bounds `interval`.
         level: of the likelihood interval.
         effective: number of independent points behind the likelihood interval; the number of runs is the honest choice
             where runs share noise. None counts every point.
+        weights: multiplicity of each row, (n,).
 
     Raises:
         UserError: on input that cannot be fitted, rise <= 0, level outside (0, 1), or a statistic without a profile.
     """
-    problem = Problem.of(law, columns, loss, delta, weights)
+    problem = data.problem(spec, weights)
     if not rise > 0 or not 0 < level < 1:
         raise UserError(f"rise={rise}, level={level}: allowed are a rise above 0 and a level between 0 and 1")
-    estimate = _estimate(law, solution, statistic)
-    trace = _Trace(problem, solution, statistic)
+    solution = solution or solve(data, spec, weights)
+    estimate = _estimate(data.law, solution, statistic)
+    trace = _Trace(search_of(spec.solver, problem), solution, statistic)
     likely = likelihood_rise(problem, solution, level, effective)
     cuts = sorted({rise, likely})
     sides = {direction: trace.side(estimate, direction, cuts) for direction in (-1, 1)}
     values, objectives = trace.curve()
 
-    def ends(cut: float) -> tuple[float, float]:
+    def interval(cut: float) -> tuple[float, float]:
         return sides[-1][cut][0], sides[1][cut][0]
 
     return Profile(
-        statistic, estimate, values, objectives, ends(rise), rise, ends(likely), likely, level,
+        statistic, estimate, values, objectives, interval(rise), rise, interval(likely), likely, level,
         (sides[-1][rise][1], sides[1][rise][1]),
     )  # fmt: skip
 
@@ -130,45 +131,28 @@ def _estimate(law: Law, solution: Solution, statistic: str) -> float:
     return float(value)
 
 
-def constrained_minimum(problem: Problem, solution: Solution, statistic: str, value: float) -> float:
+def constrained_minimum(search: Search, solution: Solution, statistic: str, value: float) -> float:
     """Lowest objective with the statistic held at `value`.
 
     Raises:
         UserError: if the statistic is no linear constraint on theta under the law.
     """
-    seeds = np.array([solution.theta, *solution.basins[1:3]])
-    return _Search(problem).at(statistic, value, seeds)[0]
+    return search.held(*search.problem.law.constraint(statistic, value), _seeds(solution))[1]
 
 
-class _Search:
-    """Refits of one problem on hyperplanes of its parameters."""
-
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
-        self.newton = Newton(problem) if isinstance(problem.law, SumLaw) else None
-
-    def at(self, statistic: str, value: float, starts: Array) -> tuple[float, Array]:
-        """(lowest objective, theta) with the statistic held at `value`, from every row of starts."""
-        row, target = self.problem.law.constraint(statistic, value)
-        if self.newton is not None:
-            theta, objective = self.newton.constrained(row, target).refit(starts, self.newton.compiled.data.weights)
-            return objective, theta
-        law = RestrictedLaw(self.problem.law, row, target)
-        reduced, objective = GeneralNewton(replace(self.problem, law=law)).refit(
-            law.reduce(starts), self.problem.weights
-        )
-        return objective, law.expand(reduced)
+def _seeds(solution: Solution) -> Array:
+    """The best optima of the fit."""
+    return np.array([solution.theta, *solution.basins[1:3]])
 
 
 class _Trace:
     """Profiled objectives, found by walking away from the optimum with warm starts."""
 
-    def __init__(self, problem: Problem, solution: Solution, statistic: str) -> None:
-        self.problem, self.statistic, self.minimum = problem, statistic, solution.objective
-        self.seeds = np.array([solution.theta, *solution.basins[1:3]])
-        self.search = _Search(problem)
+    def __init__(self, search: Search, solution: Solution, statistic: str) -> None:
+        self.search, self.law, self.statistic = search, search.problem.law, statistic
+        self.minimum, self.seeds = solution.objective, _seeds(solution)
         self.known: list[tuple[float, float]] = []
-        coordinate = statistic in problem.law.log_parameters
+        coordinate = statistic in self.law.log_parameters
         self.to_natural: Callable[[float], float] = _from_log if coordinate else float
         self.from_natural: Callable[[float], float] = _to_log if coordinate else float
         low, high = (0.0, 1.0) if statistic == EXPONENT else (-EXPONENT_RANGE, EXPONENT_RANGE)
@@ -181,7 +165,8 @@ class _Trace:
 
     def _refit(self, coordinate: float, near: Array) -> tuple[float, Array]:
         value = self.to_natural(coordinate)
-        objective, theta = self.search.at(self.statistic, value, np.concatenate([near[None], self.seeds]))
+        held = self.law.constraint(self.statistic, value)
+        theta, objective = self.search.held(*held, np.concatenate([near[None], self.seeds]))
         self.known.append((value, objective))
         return objective, theta
 
@@ -189,22 +174,22 @@ class _Trace:
         """For each cut the value at which the profile crosses it on one side, and whether it never does."""
         bound = self.range[0] if direction < 0 else self.range[1]
         inside, theta, step = self.from_natural(estimate), self.seeds[0], FIRST_STEP
-        if self.statistic not in self.problem.law.log_parameters:
+        if self.statistic not in self.law.log_parameters:
             step *= max(abs(estimate), 0.1)
-        found: dict[float, tuple[float, bool]] = {}
+        crossed: dict[float, tuple[float, bool]] = {}
         for _ in range(MOST_STEPS):
-            if len(found) == len(cuts):
-                return found
+            if len(crossed) == len(cuts):
+                return crossed
             outside = inside + direction * step
             outside = max(outside, bound) if direction < 0 else min(outside, bound)
             objective, moved = self._refit(outside, theta)
             for cut in cuts:
-                if cut not in found and objective > self.minimum * (1 + cut):
-                    found[cut] = self._cross(inside, outside, theta, cut), False
+                if cut not in crossed and objective > self.minimum * (1 + cut):
+                    crossed[cut] = self._cross(inside, outside, theta, cut), False
             inside, theta, step = outside, moved, step * GROWTH
             if outside == bound:
                 break
-        return {cut: found.get(cut, (self.to_natural(inside), True)) for cut in cuts}
+        return {cut: crossed.get(cut, (self.to_natural(inside), True)) for cut in cuts}
 
     def _cross(self, inside: float, outside: float, theta: Array, cut: float) -> float:
         """Bisection for where the profile rises above the cut."""

@@ -62,18 +62,25 @@ def projected_starts(problem: Problem, count: int) -> Array:
 
 
 def _outers(law: SumLaw, design: Design, loss: Array) -> Iterator[_Outer]:
-    ones = np.ones(len(loss))
-    if law.power:
-        shares = IRREDUCIBLE_SHARES if law.irreducible else (0.0,)
+    """Every choice of the power (with E, given which the terms' sum is known) and of the aspect factor."""
+    shares = IRREDUCIBLE_SHARES if law.irreducible else (0.0,)
+    for aspect, factor in _aspects(design, len(loss)):
+        if not law.power:
+            yield _Outer(aspect, loss, factor, None)
+            continue
         for power, share in itertools.product(POWERS, shares):
             fixed = share * float(loss.min())
-            yield _Outer((power,), (loss - fixed) ** (1 / power), ones, fixed)
-    elif design.log_aspect is not None:
-        for kappa, quantile in itertools.product(KAPPAS, ASPECT_QUANTILES):
-            mu = float(np.quantile(design.log_aspect, quantile))
-            yield _Outer((np.log(kappa), mu), loss, 1 + (kappa * (design.log_aspect - mu)) ** 2, None)
-    else:
-        yield _Outer((), loss, ones, None)
+            yield _Outer((power, *aspect), ((loss - fixed) / factor) ** (1 / power), np.ones(len(loss)), fixed)
+
+
+def _aspects(design: Design, points: int) -> Iterator[tuple[tuple[float, ...], Array]]:
+    """((ln kappa, mu), factor on every point); one factor of ones for a law without."""
+    if design.log_aspect is None:
+        yield (), np.ones(points)
+        return
+    for kappa, quantile in itertools.product(KAPPAS, ASPECT_QUANTILES):
+        mu = float(np.quantile(design.log_aspect, quantile))
+        yield (float(np.log(kappa)), mu), 1 + (kappa * (design.log_aspect - mu)) ** 2
 
 
 def _project(law: SumLaw, design: Design, outer: _Outer, weights: Array) -> list[tuple[float, Array]]:

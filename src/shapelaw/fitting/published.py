@@ -37,7 +37,8 @@ def published_law(law: str, subset: str, counting: str = "total") -> FitResult:
     stem = f"approach_3_{_LAWS.get(law, law)}_grid_search_0_{subset}{_WITHOUT[counting]}"
     content = {key: value["0"] for key, value in _read(stem).items()}
     form = get_law(law)
-    parameters = form.natural([*content["coefficients"], *content["exponents"], content["irreducible_error"]])
+    theta = (*content["coefficients"], *content["exponents"], content["irreducible_error"])
+    parameters = form.natural(theta)
     return FitResult(
         method="parametric",
         law=law,
@@ -46,6 +47,7 @@ def published_law(law: str, subset: str, counting: str = "total") -> FitResult:
         objective=content["loss"],
         compute_optimal_exponent=form.compute_optimal_exponent(parameters),
         settings={"counting": counting, "flops": None, "bootstrap": None},
+        theta=theta,
     )
 
 

@@ -15,39 +15,58 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import huber, logsumexp
 
-from shapelaw.fitting.descent import CONVERGED, MAX_ITER
+from shapelaw.fitting.multistart import Endpoints
 from shapelaw.fitting.objective import Problem
-from shapelaw.fitting.tally import Ends
+from shapelaw.fitting.solver import Search
 from shapelaw.laws import SumLaw
 
 Array = NDArray[np.float64]
 
 
-class Reference:
-    """L-BFGS-B from every start; nothing is polished, and only ends that report success count."""
+class Reference(Search):
+    """L-BFGS-B from every start; nothing is polished, and only endpoints that report success count.
 
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
+    Args:
+        problem: what is minimised.
+        refits: the search that makes its refits and holds a statistic.
+    """
+
+    refit_note = (
+        "refits_by_newton: the intervals are of refits by solver=newton, which does not stop early: they are those of "
+        "its optimum, not of the point at which solver=reference stopped"
+    )
+
+    def __init__(self, problem: Problem, refits: Search) -> None:
+        super().__init__(problem)
+        self.refits = refits
+
+    def refit(self, thetas: Array, weights: Array) -> tuple[Array, float]:
+        """By the other search."""
+        return self.refits.refit(thetas, weights)
+
+    def held(self, row: Array, target: float, thetas: Array) -> tuple[Array, float]:
+        """By the other search."""
+        return self.refits.held(row, target, thetas)
 
     def value(self, theta: Array) -> float:
-        """The objective, computed from the raw columns at every call as the authors do (additive laws)."""
+        """The objective, computed from the raw columns at every call as the authors do (laws of their kind)."""
         law, problem = self.problem.law, self.problem
-        if not isinstance(law, SumLaw) or law.power or law.aspect or any(len(t.exponents) != 1 for t in law.terms):
+        if not isinstance(law, SumLaw) or law.extras or any(len(term.falls) != 1 for term in law.terms):
+            return problem.value(theta)
+        if any(term.grows or term.fixed for term in law.terms):
             return problem.value(theta)
         k = len(law.terms)
-        data = np.stack([problem.columns[name] for name in law.predictors], axis=1)
+        data = np.stack([problem.columns[name] for term in law.terms for name in term.falls], axis=1)
         parts = theta[:k] - theta[k : 2 * k] * np.log(data)
         if law.irreducible:
             parts = np.concatenate([parts, np.full((len(parts), 1), theta[-1])], axis=1)
         residual = problem.log_loss - logsumexp(parts, axis=-1)
         return float(np.sum(huber(problem.delta, residual) * problem.weights))
 
-    def follow(self, thetas: Array) -> Ends:
-        """One search per row; an end without success gets an infinite objective, as the authors leave it out."""
-        found = []
+    def follow(self, thetas: Array) -> Endpoints:
+        """One search per row; an endpoint without success gets an infinite objective, as the authors leave it out."""
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")  # overflow far from the data is part of what is shown
-            found = [minimize(self.value, theta, method="L-BFGS-B") for theta in thetas]
-        ends = np.array([run.x for run in found]).reshape(len(thetas), -1)
-        values = np.array([float(run.fun) if run.success else np.inf for run in found])
-        return Ends(ends, values, np.array([CONVERGED if run.success else MAX_ITER for run in found], dtype=np.int64))
+            runs = [minimize(self.value, theta, method="L-BFGS-B") for theta in thetas]
+        values = [float(run.fun) if run.success else np.inf for run in runs]
+        return Endpoints.of(np.array([run.x for run in runs]), values, [run.success for run in runs])

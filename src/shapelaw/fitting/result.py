@@ -16,14 +16,16 @@ from numpy.typing import NDArray
 
 from shapelaw.errors import UserError
 from shapelaw.files import as_record, read_json, unsealed, write_sealed
-from shapelaw.laws import EXPONENT, get_law
+from shapelaw.laws import EXPONENT, Law, files, get_law
 from shapelaw.runs.table import RunsTable
 
 Array = NDArray[np.float64]
 
 SCHEMA = "shapelaw.fit"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Of fit.json; documented in docs/fit_json.md, and raised by every change that an older reader would misread."""
+READABLE = (1, 2)
+"""Versions that are read; version 1 holds no theta, so its parameters are taken in natural units."""
 
 RUNS_FILE = "runs.parquet"
 """Beside a fit.json: the table that was fitted."""
@@ -42,9 +44,9 @@ class FitResult:
 
     Args:
         method: `parametric`, `staged`, `hull`, `binning` or `isoflop`.
-        law: name of the law; None for the lines of approaches 1 and 2.
-        parameters: in natural units: coefficients are no logarithms, E is in nats per token, and 0 where the fit drove
-            it to nothing.
+        law: name of the law, or path/to/file.py:NAME; None for the lines of approaches 1 and 2.
+        parameters: in natural units, for people: coefficients are no logarithms, E is in nats per token, and what is too small
+            for a number is 0.
         units: unit of every parameter.
         objective: the summed Huber function (parametric), or the sum of squared residuals of log params (lines).
         compute_optimal_exponent: a of N ~ C^a for the compute-optimal params; None where the law defines none.
@@ -57,6 +59,9 @@ class FitResult:
         profiles: name -> profile of a parameter or the exponent (`fitting.profile.Profile`), where asked for.
         checklist: what a report of a fit must contain (see docs/fit_json.md), as far as the program can know it.
         stages: method=staged: what each stage selected, fitted and leaves uncertain (see docs/step_batch.md).
+        law_sha256: of the law's file; None for a law that has a name.
+        theta: the parameters as they were fitted, the law's vector; empty for lines, and in files of version 1.
+        refits: theta of each refit; empty without resampling, for lines, and in files of version 1.
     """
 
     method: str
@@ -74,6 +79,31 @@ class FitResult:
     profiles: Mapping[str, Any] = field(default_factory=dict)
     checklist: Mapping[str, Any] = field(default_factory=dict)
     stages: Mapping[str, Any] = field(default_factory=dict)
+    law_sha256: str | None = None
+    theta: tuple[float, ...] = ()
+    refits: tuple[tuple[float, ...], ...] = ()
+
+    @property
+    def vector(self) -> Array:
+        """The law's vector, (p,): to the last bit what the solver found."""
+        return np.array(self.theta) if self.theta else self._form_of_law().theta(self.parameters)
+
+    @property
+    def vectors(self) -> Array:
+        """The law's vector of each refit, (n, p); those that failed are left out."""
+        law = self._form_of_law()
+        if self.refits or not all(name in self.replicates for name in law.parameters):
+            return np.array(self.refits).reshape(-1, len(law.parameters))
+        drawn = np.array([self.replicates[name] for name in law.parameters]).T
+        rows = [law.theta(dict(zip(law.parameters, row, strict=True))) for row in drawn if np.isfinite(row).all()]
+        return np.array(rows).reshape(-1, len(law.parameters))
+
+    def _form_of_law(self) -> Law:
+        if self.law is None:
+            raise UserError(
+                f"method={self.method}: gives lines of the optimal size, no law of the loss; use parametric"
+            )
+        return get_law(self.law)
 
     def predict(self, table: RunsTable | pd.DataFrame | Mapping[str, Any]) -> Array:
         """What the law predicts for each (kept) row, shape (n,): loss, nats per token, or share of wrong answers.
@@ -84,14 +114,10 @@ class FitResult:
         Raises:
             UserError: if the fit is no law of the loss, or a predictor is missing or invalid.
         """
-        if self.law is None:
-            raise UserError(
-                f"method={self.method}: gives lines of the optimal size, no law of the loss; use parametric"
-            )
-        law = get_law(self.law)
+        law = self._form_of_law()
         runs = table if isinstance(table, RunsTable) else _as_runs(pd.DataFrame(table))
         columns = runs.columns_for(law, self.settings["counting"], self.settings["flops"])
-        return law.predict(self.parameters, columns)
+        return np.asarray(np.exp(law.log_prediction(self.vector, columns)))
 
     def save(self, path: str | os.PathLike[str], runs: RunsTable | None = None) -> Path:
         """Write fit.json (aside, then renamed, sealed), and beside it runs.parquet, which prescriptions read.
@@ -173,10 +199,10 @@ def load_fit(path: str | os.PathLike[str]) -> FitResult:
     content = read_json(source)
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise UserError(f"path={path}: is no fit (schema {SCHEMA} is missing)")
-    if content.get("version") != SCHEMA_VERSION:
+    if content.get("version") not in READABLE:
         raise UserError(
-            f"path={path}: version {content.get('version')} of the schema; this program reads {SCHEMA_VERSION}; "
-            "fit again, or read it with the version of shapelaw named in its checklist"
+            f"path={path}: version {content.get('version')} of the schema; this program reads {READABLE[0]} to "
+            f"{SCHEMA_VERSION}; fit again, or read it with the version of shapelaw named in its checklist"
         )
     return _from_plain(unsealed(source, content), source)
 
@@ -190,6 +216,8 @@ def _from_plain(content: Mapping[str, Any], path: Path) -> FitResult:
         }
     result = as_record(FitResult, values, path)
     if result.law is not None:
+        if files.is_file(result.law):
+            files.check_unchanged(result.law, result.law_sha256, str(path))
         _check_usable(result, path)
     return result
 
@@ -202,6 +230,17 @@ def _check_usable(result: FitResult, path: Path) -> None:
         missing = [name for name in names if name not in getattr(result, field_name)]
         if missing:
             raise UserError(f"{path}: its {field_name} lack {missing[0]}, which law={result.law} needs; fit again")
+    size = len(get_law(result.law).parameters)
+    if any(len(row) != size for row in (result.theta, *result.refits) if row):
+        raise UserError(f"{path}: its theta or refits have not {size} numbers, which law={result.law} needs; fit again")
+    natural = get_law(result.law).natural(result.theta) if result.theta else {}
+    for name, value in natural.items():
+        given = result.parameters[name]
+        if name not in result.not_identified and not math.isclose(given, value, rel_tol=1e-9):
+            raise UserError(
+                f"{path}: its parameters say {name}={given:g}, its theta {value:g}, from which predictions are made; change "
+                "both, or leave theta empty to predict from the parameters"
+            )
 
 
 def plain(value: Any) -> Any:

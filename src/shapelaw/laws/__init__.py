@@ -3,9 +3,9 @@
 A law of your own is one file: subclass `Law` (give `log_prediction`) or write a `SumLaw`, then `register` it.
 """
 
-from shapelaw.laws import accuracy
+from shapelaw.laws import accuracy, files
 from shapelaw.laws.base import EXPONENT, LOG_FLOOR, Columns, Law
-from shapelaw.laws.catalogue import ACCURACY_LAWS, LAWS, STAGED, check_method, get_law, law_names, register
+from shapelaw.laws.catalogue import ACCURACY_LAWS, LAWS, get_law, law_names, reference_of, register
 from shapelaw.laws.sums import Design, SumLaw, Term
 
 __all__ = [
@@ -13,15 +13,15 @@ __all__ = [
     "EXPONENT",
     "LAWS",
     "LOG_FLOOR",
-    "STAGED",
     "Columns",
     "Design",
     "Law",
     "SumLaw",
     "Term",
     "accuracy",
-    "check_method",
+    "files",
     "get_law",
     "law_names",
+    "reference_of",
     "register",
 ]

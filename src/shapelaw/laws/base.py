@@ -64,6 +64,8 @@ class Law(ABC):
     """The parameter that is the irreducible loss, if the law has one."""
     default_counting: str = "total"
     """Convention by which the column params is best counted for this law (see shapelaw.counting)."""
+    methods: tuple[str, ...] = ("parametric",)
+    """Names of the methods that can fit it; a free fit of all parameters at once unless the law says otherwise."""
 
     @property
     def questions(self) -> tuple[str, ...]:

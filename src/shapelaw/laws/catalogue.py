@@ -9,61 +9,65 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from shapelaw.errors import UserError
+from shapelaw.laws import files
 from shapelaw.laws.base import EXPONENT, LOG_CEILING, Array, Law
 from shapelaw.laws.sums import SumLaw, Term
-from shapelaw.step_batch.law import STEPS_BATCH, STEPS_BATCH_E
+from shapelaw.plugins import installed, load
 
 LAWS: dict[str, Law] = {}
-"""Every registered law of the loss that a free fit of all its parameters finds, by its name."""
+"""Registered laws of the loss by name."""
 ACCURACY_LAWS: dict[str, Law] = {}
-"""Laws of a downstream error by their names; they read the loss."""
-STAGED: dict[str, Law] = {law.name: law for law in (STEPS_BATCH, STEPS_BATCH_E)}
-"""Laws that need method=staged: a free fit of all their parameters at once is known to fail."""
+"""Registered laws of a downstream error by name; they read the loss."""
+GROUP = "shapelaw.laws"
+"""Entry points by which an installed package brings a law: in its pyproject.toml, NAME = "module:LAW"."""
 
 
 def register(law: Law) -> Law:
-    """Make a law known by its name, so that `law=NAME` finds it; returns the law.
+    """Make a law known by its name in this process, so that `law=NAME` finds it; returns the law.
 
     Raises:
         UserError: if another law has that name.
     """
-    if law.name in LAWS | ACCURACY_LAWS | STAGED:
+    if law.name in law_names():
         raise UserError(f"law={law.name}: a law of this name is registered already; choose another name")
     registry = LAWS if law.target == "loss" else ACCURACY_LAWS
     registry[law.name] = law
     return law
 
 
+def law_names() -> tuple[str, ...]:
+    """Names of all laws, registered and of installed packages; nothing is imported for it."""
+    return tuple(dict.fromkeys([*LAWS, *ACCURACY_LAWS, *installed(GROUP)]))
+
+
 def get_law(name: str) -> Law:
-    """The registered law of this name.
+    """A law by its name, or by its file as `path/to/file.py:NAME`.
 
     Raises:
         UserError: if there is none.
+
+    >>> get_law("params_tokens").formula
+    'L = A/params^alpha + B/tokens^beta + E'
     """
-    known = LAWS | ACCURACY_LAWS | STAGED
-    if name not in known:
-        raise UserError(f"law={name}: allowed are {', '.join(sorted(known))}; or register one of your own")
-    return known[name]
-
-
-def law_names() -> tuple[str, ...]:
-    """Names of all laws."""
-    return tuple(LAWS | ACCURACY_LAWS | STAGED)
-
-
-def check_method(law: Law, method: str) -> None:
-    """Refuse a method that cannot fit a law.
-
-    Raises:
-        UserError: for a law of the staged estimation fitted otherwise, and the other way round.
-    """
-    if law.name in STAGED and method == "parametric":
+    registered = LAWS.get(name) or ACCURACY_LAWS.get(name)
+    if registered is not None:
+        return registered
+    if files.is_file(name):
+        return files.load(name)
+    if name not in installed(GROUP):
         raise UserError(
-            f"law={law.name} with method=parametric: a free fit of all its parameters at once is known to fail; give "
-            "method=staged, which estimates them step by step"
+            f"law={name}: allowed are {', '.join(sorted(law_names()))}; or bring one of your own as path/to/file.py:NAME"
         )
-    if law.name not in STAGED and method == "staged":
-        raise UserError(f"law={law.name} with method=staged: allowed are {', '.join(sorted(STAGED))}; give one of them")
+    law = load(GROUP, name)
+    if not isinstance(law, Law) or law.name != name:
+        raise UserError(f"law={name}: {installed(GROUP)[name].value} of an installed package is no law of that name")
+    return law
+
+
+def reference_of(law: Law) -> str:
+    """How `get_law` finds a law: its name, or its file with its name there."""
+    origin = files.origin(law)
+    return origin[0] if origin else law.name
 
 
 @dataclass(frozen=True)

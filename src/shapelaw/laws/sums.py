@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,6 +19,9 @@ from scipy.special import logsumexp
 
 from shapelaw.errors import UserError
 from shapelaw.laws.base import Array, Columns, Law, level_range
+
+ABSENT = -1
+"""Place of a parameter that a law does not have."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +66,22 @@ class Design:
     """(n,): ln(width/depth), or None for a law without an aspect factor."""
 
 
+class Places(NamedTuple):
+    """Where theta holds what acts on the whole sum; ABSENT where the law has none."""
+
+    power: int
+    """The exponent of the whole sum."""
+    aspect: int
+    """ln kappa; mu is the entry after it."""
+    irreducible: int
+    """ln E."""
+
+
 @dataclass(frozen=True)
 class SumLaw(Law):
     """A sum of power laws with an irreducible loss, and optionally a power or a price on the aspect ratio.
 
-    theta = (log coefficients, exponents, power or (log kappa, mu), log E).
+    theta = (log coefficients, exponents, power, (log kappa, mu), log E); what a law lacks is left out.
 
     Args:
         terms: the summands.
@@ -104,8 +119,18 @@ class SumLaw(Law):
 
     @property
     def extras(self) -> tuple[str, ...]:
-        """Names of what acts on the whole sum: the power, or kappa and mu."""
+        """Names of what acts on the whole sum: the power, kappa and mu."""
         return ((self.power,) if self.power else ()) + (self.aspect or ())
+
+    @property
+    def places(self) -> Places:
+        """Where theta holds what acts on the whole sum: every evaluation of the law reads it from here."""
+        inner = len(self.terms) + sum(len(term.exponents) for term in self.terms)
+        aspect = inner + (self.power is not None)
+        last = aspect + len(self.aspect or ())
+        return Places(
+            inner if self.power else ABSENT, aspect if self.aspect else ABSENT, last if self.irreducible else ABSENT
+        )
 
     @property
     def parameters(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -207,17 +232,17 @@ class _Parts:
 
     @classmethod
     def of(cls, law: SumLaw, theta: Array, design: Design) -> _Parts:
-        k, m = len(law.terms), len(design.owner)
+        k, places = len(law.terms), law.places
         log_terms = theta[:k, None] + design.offset
         for i, (j, x) in enumerate(zip(design.owner, design.features, strict=True)):
             log_terms[j] += theta[k + i] * x
         log_sum = logsumexp(log_terms, axis=0)
-        rho = theta[k + m] if law.power else 1.0
+        rho = theta[places.power] if law.power else 1.0
         kappa, distance = 0.0, np.zeros(log_sum.shape)
         if design.log_aspect is not None:
-            kappa, distance = float(np.exp(theta[k + m])), design.log_aspect - theta[k + m + 1]
+            kappa, distance = float(np.exp(theta[places.aspect])), design.log_aspect - theta[places.aspect + 1]
         log_factor = np.log1p((kappa * distance) ** 2)
         log_reducible = rho * log_sum + log_factor
-        log_loss = np.logaddexp(log_reducible, theta[-1]) if law.irreducible else log_reducible
+        log_loss = np.logaddexp(log_reducible, theta[places.irreducible]) if law.irreducible else log_reducible
         shares, reducible = np.exp(log_terms - log_sum), np.exp(log_reducible - log_loss)
         return cls(float(rho), kappa, log_sum, shares, distance, log_factor, log_loss, reducible)

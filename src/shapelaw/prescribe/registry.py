@@ -9,8 +9,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +16,7 @@ from shapelaw.errors import UserError
 from shapelaw.fitting.result import FitResult
 from shapelaw.laws import Law
 from shapelaw.laws.base import USUAL_QUESTIONS
+from shapelaw.plugins import installed, load
 from shapelaw.prescribe.answer import Prescription
 from shapelaw.prescribe.goals import LEASTS
 from shapelaw.prescribe.price import UNITS
@@ -99,14 +98,9 @@ def register(question: Question) -> Question:
 
 def known_questions() -> dict[str, Question]:
     """Every registered question, and those of installed packages, by name."""
-    for question in _installed():
-        QUESTIONS.setdefault(question.name, question)
+    for name in installed(GROUP):
+        QUESTIONS.setdefault(name, load(GROUP, name))
     return QUESTIONS
-
-
-@cache
-def _installed() -> tuple[Question, ...]:
-    return tuple(entry.load() for entry in entry_points(group=GROUP))
 
 
 def questions_of(law: Law) -> tuple[Question, ...]:

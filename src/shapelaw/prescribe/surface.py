@@ -69,12 +69,7 @@ class Surface:
                 f"law={law.name}: reads {', '.join(further)} too, so no budget and no comparison of laws can be asked of "
                 "it; give a fit of a law of width, depth, params and tokens"
             )
-        rows = [law.theta(fit.parameters)]
-        if refits and all(name in fit.replicates for name in law.parameters):
-            drawn = zip(*(fit.replicates[name] for name in law.parameters), strict=True)
-            named = (dict(zip(law.parameters, values, strict=True)) for values in drawn)
-            rows += [law.theta(values) for values in named if np.isfinite(list(values.values())).all()]
-        return cls(law, np.array(rows))
+        return cls(law, np.array([fit.vector, *(fit.vectors if refits else ())]))
 
     def __len__(self) -> int:
         """Number of parameter vectors."""
@@ -146,13 +141,13 @@ def _sum_at(law: SumLaw, thetas: Array, points: Points) -> _SumBound:
             moving.append((exponent, power))
         else:
             fixed += np.exp(exponent)
-    rho = thetas[:, place, None] if law.power else None
+    exponent_of_sum, aspect, irreducible = law.places
+    rho = thetas[:, exponent_of_sum, None] if law.power else None
     factor = None
     if law.aspect:
-        place += law.power is not None
-        distance = np.exp(thetas[:, place, None]) * (logs["width"] - logs["depth"] - thetas[:, place + 1, None])
+        distance = np.exp(thetas[:, aspect, None]) * (logs["width"] - logs["depth"] - thetas[:, aspect + 1, None])
         factor = 1.0 + distance * distance
-    floor = np.exp(thetas[:, -1, None]) if law.irreducible else np.zeros((len(thetas), 1))
+    floor = np.exp(thetas[:, irreducible, None]) if law.irreducible else np.zeros((len(thetas), 1))
     return _SumBound(fixed, tuple(moving), rho, factor, floor)
 
 

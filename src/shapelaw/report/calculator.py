@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from shapelaw.errors import UserError
 from shapelaw.laws import SumLaw
+from shapelaw.laws.sums import ABSENT
 from shapelaw.prescribe.answer import UNITS, standing, train_command
 from shapelaw.prescribe.ask import Problem
 from shapelaw.suite import Suite, exactly
@@ -35,7 +36,7 @@ def calculator(problem: Problem) -> dict[str, Any]:
     assert shapes.depth is not None
     return {
         "law": law.name,
-        "form": _form(law),
+        "form": form_of(law),
         "thetas": packed(problem.surface.thetas),
         "vectors": len(problem.surface),
         "width": packed(shapes.width),
@@ -60,7 +61,7 @@ def packed(values: ArrayLike) -> str:
     return base64.b64encode(np.ascontiguousarray(values, dtype="<f8").tobytes()).decode("ascii")
 
 
-def _form(law: SumLaw) -> dict[str, Any]:
+def form_of(law: SumLaw) -> dict[str, Any]:
     """Terms as [[predictor, sign, place in theta], ...] with fixed powers, and the places of what acts on the sum."""
     place = len(law.terms)
     terms = []
@@ -68,13 +69,13 @@ def _form(law: SumLaw) -> dict[str, Any]:
         slopes = [[predictor, sign, place + i] for i, (_, predictor, sign) in enumerate(term.exponents)]
         terms.append({"log": j, "slopes": slopes, "fixed": dict(term.fixed)})
         place += len(slopes)
-    parameters = len(law.parameters)
+    power, aspect, irreducible = (None if at == ABSENT else at for at in law.places)
     return {
         "terms": terms,
-        "parameters": parameters,
-        "rho": place if law.power else None,
-        "aspect": place + bool(law.power) if law.aspect else None,
-        "floor": parameters - 1 if law.irreducible else None,
+        "parameters": len(law.parameters),
+        "rho": power,
+        "aspect": aspect,
+        "floor": irreducible,
     }
 
 

@@ -72,7 +72,6 @@ def fit_adjusted(
     columns = {"floor": floors, "steps_min": np.exp(log_steps_min)}
     problem = Problem(ADJUSTED_CURVE, columns, np.log(loss), delta, weights)
     solver = GeneralNewton(problem)
-    ends = solver.follow(np.array(STARTS)) if start is None else solver.polish(np.array([start]))
-    best = int(np.argmin(ends.objectives))
-    theta = ends.thetas[best]
-    return Adjusted(float(theta[0]), float(theta[1]), float(ends.objectives[best]))
+    endpoints = solver.follow(np.array(STARTS)) if start is None else solver.polish(np.array([start]))
+    theta, objective = endpoints.best
+    return Adjusted(float(theta[0]), float(theta[1]), objective)

@@ -21,8 +21,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from shapelaw.errors import UserError
-from shapelaw.fitting.options import FitData, FitOptions
 from shapelaw.fitting.result import FitResult
+from shapelaw.fitting.spec import FitData, spec_of
 from shapelaw.laws import get_law
 from shapelaw.prescribe.answer import Prescription, outside_of
 from shapelaw.prescribe.surface import level_of
@@ -114,7 +114,7 @@ class StepBatchProblem:
     @cached_property
     def ranges(self) -> Ranges:
         """The fitted domain: sizes, batches and adjusted steps of the rows."""
-        data = FitData.of(self.runs, self.law, FitOptions(counting=self.fit.settings["counting"]))
+        data = FitData.of(self.runs, spec_of(self.fit))
         batch = data.columns["batch_tokens"]
         steps = data.columns["tokens"] / batch
         steps_min = steps / (1 + self.law.critical_batch(self.fit.parameters, data.loss) / batch)

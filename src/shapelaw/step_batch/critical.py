@@ -183,8 +183,8 @@ def _batches(log_steps: Array, log_batch: Array) -> int:
 
 def _out_of_reach(curves: Sequence[Curve], sizes: dict[float, list[int]], levels: Sequence[float] | None) -> str:
     members = [curves[i] for own in sizes.values() for i in own]
-    ends = [_common_levels([curves[i] for i in own], 3) for own in sizes.values()]
-    reach = [np.exp(one[[0, -1]]) for one in ends if len(one)]
+    shared = [_common_levels([curves[i] for i in own], 3) for own in sizes.values()]
+    reach = [np.exp(levels_of_size[[0, -1]]) for levels_of_size in shared if len(levels_of_size)]
     asked = f"levels={[float(level) for level in levels]}" if levels else "levels"
     if not reach:
         spans = ", ".join(f"batch {c.batch:.0f}: {c.loss.min():.4g} to {c.loss.max():.4g}" for c in members[:8])

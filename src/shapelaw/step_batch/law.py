@@ -37,6 +37,7 @@ class StepsBatchLaw(Law):
     exponents: tuple[str, ...] = ("alpha_N", "alpha_S", "alpha_B")
     default_counting: str = "no_embedding_and_head"
     questions: tuple[str, ...] = ("lowest_loss", "steps_to_loss", "critical_batch", "loss_curve")
+    methods: tuple[str, ...] = ("staged",)
 
     @property
     def formula(self) -> str:  # type: ignore[override]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shapelaw.errors import UserError
-from shapelaw.fitting.options import FitData
+from shapelaw.fitting.spec import FitData
 from shapelaw.laws import Law
 from shapelaw.step_batch.adjusted import Adjusted, fit_adjusted
 from shapelaw.step_batch.converged import Converged, Floors, Tails, extrapolate, regress
@@ -193,13 +193,13 @@ def _log_first(data: StagedData) -> float:
 
 def _furthest(data: StagedData, counts: Array, log_steps_min: Array) -> NDArray[np.intp]:
     """Of each size the drawn run with the most adjusted steps; -1 where none is drawn."""
-    ends = np.full(len(data.curves), -np.inf)
-    np.maximum.at(ends, data.run, log_steps_min)
+    last = np.full(len(data.curves), -np.inf)
+    np.maximum.at(last, data.run, log_steps_min)
     params = np.array([curve.params for curve in data.curves])
     found = []
     for size in data.sizes:
         mine = np.flatnonzero((params == size) & (counts > 0))
-        found.append(int(mine[np.argmax(ends[mine])]) if len(mine) else -1)
+        found.append(int(mine[np.argmax(last[mine])]) if len(mine) else -1)
     return np.array(found, dtype=np.intp)
 
 

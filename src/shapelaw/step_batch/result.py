@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shapelaw.errors import UserError
-from shapelaw.fitting import checklist
 from shapelaw.fitting.general import GeneralNewton
-from shapelaw.fitting.holdout import Holdout, evaluate
-from shapelaw.fitting.objective import Problem
-from shapelaw.fitting.options import BootstrapOptions, FitData, FitOptions
-from shapelaw.fitting.residuals import residual_structure
-from shapelaw.fitting.result import FitResult, plain
-from shapelaw.laws import Law
+from shapelaw.fitting.law_fit import LawFit, intervals_of, law_result
+from shapelaw.fitting.result import FitResult
+from shapelaw.fitting.spec import FitData, FitSpec, Method
 from shapelaw.runs.table import RunsTable
 from shapelaw.step_batch import report
 from shapelaw.step_batch.flags import warnings
@@ -26,55 +23,70 @@ from shapelaw.step_batch.spread import resample
 
 Array = NDArray[np.float64]
 
+KIND = "stage by stage; the value is the sum over stage S's rows of Huber_delta(log measured - log predicted)"
 
-def fit_staged(
-    runs: RunsTable,
-    law: Law,
-    options: FitOptions,
-    staged: StagedOptions,
-    bootstrap: BootstrapOptions | None = None,
-    holdouts: Sequence[Holdout] = (),
-) -> FitResult:
-    """Estimate a law stage by stage (see `shapelaw.fitting.fit.fit`).
 
-    Raises:
-        UserError: where a stage has no data.
+@dataclass(frozen=True)
+class Staged(Method):
+    """The stages of the step-and-batch law.
+
+    Args:
+        staged: how they are made.
     """
-    whole = FitData.of(runs, law, options)
-    data = StagedData.of(whole, staged, options.delta)
-    found = estimated(data)
-    drawn = resample(data, found, bootstrap, options.seed) if bootstrap else None
-    parameters = law.natural(found.theta)
-    nothing = tuple(name for name in ("E",) if parameters.get(name) == 0.0)
-    intervals = {
-        name: drawn.interval(name, bootstrap.level, bootstrap.kind)
-        for name in law.parameters
-        if drawn and bootstrap and name not in nothing
-    }
-    stages = report.stages(data, found, intervals)
-    if staged.polish:
-        stages["polish"] = _polished(whole.rows(found.rows), found, options.delta)
-    result = FitResult(
-        method="staged",
-        law=law.name,
-        parameters=parameters,
-        units=law.units,
-        objective=report.objective(data, found.theta, found.rows),
-        compute_optimal_exponent=None,
-        intervals=intervals,
-        flags=(
-            *warnings(data, found),
-            *checklist.outside_intervals(parameters, intervals),
-            *checklist.table_flags(runs, bootstrap),
-        ),
-        not_identified=nothing,
-        settings=_settings(whole, options, staged, bootstrap),
-        search={"solver": "stage by stage", "status": "converged", "n_starts": 1},
-        replicates={name: tuple(map(float, values)) for name, values in drawn.draws.items()} if drawn else {},
-        stages=plain(stages),
-    )
-    held_out = [_held_out(runs, law, one, options, staged) for one in holdouts]
-    return dataclasses.replace(result, checklist=plain(_checklist(runs, whole, result, options, held_out)))
+
+    name: str = "staged"
+    does: str = "the estimation stage by stage"
+    staged: StagedOptions = field(default_factory=StagedOptions)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Those of the stages."""
+        return dataclasses.asdict(self.staged)
+
+    def configured(self, options: Mapping[str, Any]) -> Staged:
+        """With those of the options that the stages have, or with all of `staged`.
+
+        Raises:
+            UserError: for an unknown option in `staged`, or a value that is not allowed.
+        """
+        given = options.get("staged") or {key: options[key] for key in self.options if key in options}
+        if isinstance(given, StagedOptions):
+            return Staged(staged=given)
+        unknown = set(given) - set(self.options)
+        if unknown:
+            raise UserError(f"staged: unknown {', '.join(sorted(unknown))}; allowed are {', '.join(self.options)}")
+        return Staged(staged=StagedOptions(**given))
+
+    def fit(self, runs: RunsTable, spec: FitSpec) -> FitResult:
+        """Estimate the law stage by stage (see `shapelaw.fitting.fit.fit`).
+
+        Raises:
+            UserError: where a stage has no data.
+        """
+        rows = FitData.of(runs, spec)
+        data = StagedData.of(rows, self.staged, spec.delta)
+        result = estimated(data)
+        fit = LawFit(
+            theta=result.theta,
+            objective=report.objective(data, result.theta, result.rows),
+            kind=KIND,
+            search={"solver": "stage by stage", "status": "converged", "n_starts": 1},
+            flags=warnings(data, result),
+            not_identified=tuple(name for name in ("E",) if rows.law.natural(result.theta).get(name) == 0.0),
+            refits=resample(data, result, spec.bootstrap, spec.seed) if spec.bootstrap else None,
+            settings={"staged": self.options},
+        )
+        stages = report.stages(data, result, intervals_of(fit, spec)[0])
+        if self.staged.polish:
+            stages["polish"] = _polished(rows.rows(result.rows), spec, result)
+        return law_result(runs, rows, spec, dataclasses.replace(fit, stages=stages))
+
+    def theta(self, data: FitData, spec: FitSpec) -> Array:
+        """All stages on some of the rows."""
+        return estimated(StagedData.of(data, self.staged, spec.delta)).theta
+
+
+STAGED = Staged()
 
 
 def estimated(data: StagedData) -> Estimate:
@@ -83,72 +95,21 @@ def estimated(data: StagedData) -> Estimate:
     Raises:
         UserError: where a stage has no data.
     """
-    found = estimate(data)
-    if found is None:
+    result = estimate(data)
+    if result is None:
         raise UserError(
             "method=staged: the stages find no falling power law: either the runs of each size do not bend towards a "
             "loss (method.converged=last takes their last losses), or the loss does not fall with size"
         )
-    return found
+    return result
 
 
-def _polished(rows: FitData, found: Estimate, delta: float) -> dict[str, Any]:
+def _polished(rows: FitData, spec: FitSpec, staged: Estimate) -> dict[str, Any]:
     """All parameters at once, from the staged solution: reported beside it."""
-    problem = Problem.of(rows.law, rows.columns, rows.loss, delta)
-    ends = GeneralNewton(problem).polish(found.theta[None])
+    problem = rows.problem(spec)
+    theta, objective = GeneralNewton(problem).polish(staged.theta[None]).best
     return {
-        "parameters": rows.law.natural(ends.thetas[0]),
-        "objective": float(ends.objectives[0]),
-        "objective_of_the_stages": problem.value(found.theta),
+        "parameters": rows.law.natural(theta),
+        "objective": objective,
+        "objective_of_the_stages": problem.value(staged.theta),
     }
-
-
-def _held_out(
-    runs: RunsTable, law: Law, holdout: Holdout, options: FitOptions, staged: StagedOptions
-) -> dict[str, Any]:
-    """Errors on what is held out of all stages."""
-
-    def solve(data: FitData) -> Array:
-        return estimated(StagedData.of(data, staged, options.delta)).theta
-
-    return evaluate(runs, law, holdout, options, solve=solve).plain()
-
-
-def _settings(
-    data: FitData, options: FitOptions, staged: StagedOptions, bootstrap: BootstrapOptions | None
-) -> dict[str, Any]:
-    own = {"delta": options.delta, "counting": data.counting, "flops": options.flops, "seed": options.seed}
-    return own | {"staged": dataclasses.asdict(staged), "bootstrap": bootstrap and dataclasses.asdict(bootstrap)}
-
-
-def _checklist(
-    runs: RunsTable, data: FitData, result: FitResult, options: FitOptions, held_out: list[dict[str, Any]]
-) -> dict[str, Any]:
-    residuals = np.log(data.loss) - np.log(data.law.predict(result.parameters, data.columns))
-    return checklist.assemble(
-        data=checklist.data(runs),
-        counting=checklist.counting(runs, data.counting, options.flops),
-        ranges=checklist.ranges(runs),
-        form=checklist.form(data.law),
-        objective={
-            "kind": "stage by stage; the value is the sum over stage S's rows of Huber_delta(log measured - log predicted)",
-            "value": result.objective,
-            "delta": options.delta,
-            "delta_unit": "log loss",
-            "weights": "one per point",
-        },
-        search=result.search,
-        parameters={
-            "values": result.parameters,
-            "units": result.units,
-            "intervals": result.intervals,
-            "interval_settings": result.settings["bootstrap"],
-            "covariance": checklist.covariance(result.replicates),
-            "profiles": None,
-            "not_identified": result.not_identified,
-            "flags": result.flags,
-        },
-        residuals=checklist.residual_points(residual_structure(runs.kept, residuals)),
-        held_out=held_out,
-        provenance=checklist.provenance(options.seed, runs),
-    )

@@ -16,13 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 from shapelaw.config import FitConfig, RunsConfig, to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.fitting.fit import fit
-from shapelaw.fitting.holdout import Holdout
-from shapelaw.fitting.objective import check_delta
 from shapelaw.fitting.result import RUNS_FILE, SCHEMA_VERSION, FitResult, load_fit
-from shapelaw.laws import check_method, get_law
-from shapelaw.laws.base import EXPONENT
+from shapelaw.fitting.spec import FitSpec, get_method
+from shapelaw.laws import EXPONENT, Law, get_law
+from shapelaw.laws.files import file_hash, is_file
 from shapelaw.runs import RunsTable, load_runs
-from shapelaw.step_batch.pipeline import StagedOptions
 from shapelaw.sweep.task import Job, sweep_identity
 from shapelaw.verbs.doors import Door
 from shapelaw.verbs.fit_summary import show
@@ -31,10 +29,6 @@ from shapelaw.wording import distinctions
 
 EXPERIMENT = "fits"
 """MLflow experiment of all fits."""
-LAW_METHODS = ("parametric", "staged")
-"""Methods that fit a law of the loss."""
-STAGED_ONLY = ("converged", "steps_min", "levels", "level_count", "polish")
-"""Options that decide a fit by method=staged alone."""
 
 
 @dataclass(frozen=True)
@@ -105,31 +99,33 @@ def table_of(asked: FitConfig) -> RunsTable:
 
 def make_fit(asked: FitConfig, runs: RunsTable) -> FitResult:
     """The fit that a configuration describes."""
-    return fit(
-        runs,
-        law=asked.law.name or "params_tokens",
-        delta=asked.delta,
-        counting=asked.counting.name,
+    return fit(runs, spec_of(asked))
+
+
+def spec_of(asked: FitConfig) -> FitSpec:
+    """Every choice of a configuration as the fit's own record.
+
+    Raises:
+        UserError: for a value that is not allowed.
+    """
+    options = dataclasses.asdict(asked.method)
+    get_method("staged", options)  # whatever the method is, wrong options of the stages are refused
+    return FitSpec.of(
+        asked.law.name or "params_tokens",
         method=asked.method.name,
+        options=options,
         solver=asked.solver.name or "newton",
         bootstrap=dataclasses.asdict(asked.bootstrap) if asked.bootstrap.n else None,
-        seed=asked.seed,
+        holdouts=asked.holdout.kinds,
+        delta=asked.delta,
+        counting=asked.counting.name,
+        flops=asked.flops.name,
         starts=asked.starts,
         grid_size=asked.grid_size,
-        flops=asked.flops.name,
-        cost=asked.method.cost,
-        bins_per_decade=asked.method.bins_per_decade,
-        holdouts=asked.holdout.kinds,
+        seed=asked.seed,
         sensitivity=asked.sensitivity,
         profile=asked.profile,
-        staged=_staged(asked),
     )
-
-
-def _staged(asked: FitConfig) -> StagedOptions:
-    """Options of the stages; whatever the method is, so that wrong ones are refused before the first fit."""
-    method = asked.method
-    return StagedOptions(method.converged, method.steps_min, method.levels, method.level_count, method.polish)
 
 
 def science_of(asked: FitConfig, runs: RunsTable) -> dict[str, Any]:
@@ -138,9 +134,10 @@ def science_of(asked: FitConfig, runs: RunsTable) -> dict[str, Any]:
     for key in ("tracker", "outputs_dir", "data_dir", "runs", "subset", "plots"):
         del chosen[key]
     del chosen["bootstrap"]["workers"]
-    if asked.method.name != "staged":
-        for key in STAGED_ONLY:
-            del chosen["method"][key]
+    method = spec_of(asked).method
+    chosen["method"] = {"name": method.name, **method.options}
+    if method.fits_law and is_file(str(asked.law.name)):
+        chosen["law"] = {"name": _law(asked).name, "sha256": file_hash(str(asked.law.name))}
     return {**chosen, "runs": runs.hash, "schema": SCHEMA_VERSION}
 
 
@@ -152,7 +149,11 @@ def folder_of(asked: FitConfig, runs: RunsTable) -> Path:
 
 def _what(asked: FitConfig) -> str:
     """What is fitted: a law, or a method's lines."""
-    return str(asked.law.name if asked.method.name in LAW_METHODS else asked.method.name)
+    return _law(asked).name if get_method(asked.method.name).fits_law else asked.method.name
+
+
+def _law(asked: FitConfig) -> Law:
+    return get_law(asked.law.name or "params_tokens")
 
 
 def _published(asked: FitConfig) -> str | None:
@@ -200,12 +201,7 @@ def _cached(asked: FitConfig, loaded: dict[str, RunsTable]) -> RunsTable:
 
 
 def _job(asked: FitConfig, runs: RunsTable) -> Job:
-    check_delta(asked.delta)
-    for kind in asked.holdout.kinds:
-        Holdout.of(kind)
-    if asked.method.name in LAW_METHODS:
-        check_method(get_law(asked.law.name or "params_tokens"), asked.method.name)
-    _staged(asked)
+    spec_of(asked)
     folder = folder_of(asked, runs)
     what, identity = folder.name.rsplit("-", 1)
     return Job(identity, what, folder, done=(folder / "fit.json").exists())

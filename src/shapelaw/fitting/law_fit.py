@@ -1,0 +1,136 @@
+"""A fitted law as a result: what every method that fits laws has found, with its flags and its checklist."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shapelaw.fitting import checklist
+from shapelaw.fitting.bootstrap import Bootstrap
+from shapelaw.fitting.holdout import evaluate
+from shapelaw.fitting.residuals import residual_structure
+from shapelaw.fitting.result import FitResult, plain
+from shapelaw.fitting.spec import FitData, FitSpec
+from shapelaw.laws import EXPONENT, files, reference_of
+from shapelaw.runs.table import RunsTable
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LawFit:
+    """What a method found.
+
+    Args:
+        theta: the law's vector.
+        objective, kind: its value there, and what it is.
+        search: how the optimum was found.
+        flags: what a reader must know, each `code: sentence`.
+        not_identified: parameters that are nowhere a noticeable part of the prediction.
+        refits: of resampled data; None without resampling.
+        settings: the method's own, beside those of every fit.
+        profiles, stages, sensitivity: as `FitResult` and the checklist hold them.
+    """
+
+    theta: Array
+    objective: float
+    kind: str
+    search: Mapping[str, Any]
+    flags: Sequence[str] = ()
+    not_identified: tuple[str, ...] = ()
+    refits: Bootstrap | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    profiles: Mapping[str, Any] = field(default_factory=dict)
+    stages: Mapping[str, Any] = field(default_factory=dict)
+    sensitivity: Sequence[Mapping[str, Any]] | None = None
+
+
+def law_result(runs: RunsTable, data: FitData, spec: FitSpec, fit: LawFit) -> FitResult:
+    """The result of a method's fit of the spec's law."""
+    law = data.law
+    zeros = {name: 0.0 for name in fit.not_identified if name == law.irreducible}
+    parameters = law.natural(fit.theta) | zeros
+    optimum = law.compute_optimal_exponent(parameters)
+    intervals, replicates = intervals_of(fit, spec)
+    outside = checklist.outside_intervals({**parameters, EXPONENT: optimum}, intervals)
+    choices = {"delta": spec.delta, "counting": data.counting, "flops": spec.flops, "seed": spec.seed}
+    result = FitResult(
+        method=spec.method.name,
+        law=reference_of(law),
+        parameters=parameters,
+        units=law.units,
+        objective=fit.objective,
+        compute_optimal_exponent=optimum,
+        intervals=intervals,
+        flags=(*fit.flags, *outside, *checklist.table_flags(runs, spec.bootstrap)),
+        not_identified=fit.not_identified,
+        settings={**choices, **fit.settings, "bootstrap": spec.resampling},
+        search=fit.search,
+        replicates={name: tuple(map(float, values)) for name, values in replicates.items()},
+        profiles=plain(fit.profiles),
+        stages=plain(fit.stages),
+        law_sha256=(files.origin(law) or ("", None))[1],
+        theta=tuple(map(float, fit.theta)),
+        refits=() if fit.refits is None else tuple(tuple(map(float, row)) for row in fit.refits.thetas),
+    )
+    return dataclasses.replace(result, checklist=plain(_checklist(runs, data, spec, fit, result)))
+
+
+def intervals_of(fit: LawFit, spec: FitSpec) -> tuple[dict[str, tuple[float, float]], dict[str, Array]]:
+    """(interval, value in each refit) of every parameter and of the compute-optimal exponent; nothing without refits.
+
+    What is not identified has values, but no interval.
+    """
+    refits, wanted = fit.refits, spec.bootstrap
+    if refits is None or wanted is None:
+        return {}, {}
+    law = refits.law
+    identified = [name for name in law.parameters if name not in fit.not_identified]
+    intervals = {name: refits.interval(name, wanted.level, wanted.kind) for name in identified}
+    replicates = dict(refits.draws)
+    exponents = refits.values(law.compute_optimal_exponent)
+    if law.compute_optimal_exponent(law.natural(fit.theta)) is not None and np.isfinite(exponents).any():
+        replicates[EXPONENT] = exponents
+        intervals[EXPONENT] = refits.interval(law.compute_optimal_exponent, wanted.level, wanted.kind)
+    return intervals, replicates
+
+
+def _checklist(runs: RunsTable, data: FitData, spec: FitSpec, fit: LawFit, result: FitResult) -> dict[str, Any]:
+    return checklist.assemble(
+        data=checklist.data(runs),
+        counting=checklist.counting(runs, data.counting, spec.flops),
+        ranges=checklist.ranges(runs),
+        form=checklist.form(data.law),
+        objective={
+            "kind": fit.kind,
+            "value": result.objective,
+            "delta": spec.delta,
+            "delta_unit": "log loss",
+            "weights": "one per point",
+        },
+        search=result.search,
+        parameters={
+            "values": result.parameters,
+            "units": result.units,
+            "intervals": result.intervals,
+            "interval_settings": spec.resampling,
+            "covariance": checklist.covariance(result.replicates),
+            "profiles": result.profiles or None,
+            "not_identified": result.not_identified,
+            "flags": result.flags,
+        },
+        residuals=checklist.residual_points(residual_structure(runs.kept, data.residuals(fit.theta))),
+        held_out=[evaluate(runs, holdout, spec).plain() for holdout in spec.holdouts],
+        sensitivity=fit.sensitivity,
+        prescriptions={
+            "compute_optimal_exponent": result.compute_optimal_exponent,
+            "interval": result.intervals.get(EXPONENT),
+            "shapes": "by prescribe, from this fit",
+        },
+        provenance=checklist.provenance(spec.seed, runs),
+    )

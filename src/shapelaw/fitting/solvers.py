@@ -1,0 +1,85 @@
+"""The solvers by name: `newton`, `newton_torch`, `reference`; and what a solver is asked for on a problem."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from shapelaw.errors import UserError
+from shapelaw.fitting.general import GeneralNewton
+from shapelaw.fitting.multistart import Endpoints
+from shapelaw.fitting.newton import Newton
+from shapelaw.fitting.newton_torch import NewtonTorch
+from shapelaw.fitting.objective import Problem
+from shapelaw.fitting.reference import Reference
+from shapelaw.fitting.solver import Array, OwnSearch, Search, Solver
+from shapelaw.laws import SumLaw
+
+
+@dataclass(frozen=True)
+class BuiltIn:
+    """A solver with ways of its own to polish, refit and hold a statistic.
+
+    Args:
+        name: what results call it.
+        gradient: how it knows the slope, for the record.
+        search: problem -> the solver at work on it.
+    """
+
+    name: str
+    gradient: str
+    search: Callable[[Problem], Search]
+
+    def minimise(self, problem: Problem, starts: Array) -> Endpoints:
+        """Descend from every row of starts."""
+        return self.search(problem).follow(starts)
+
+
+def newton(problem: Problem) -> Search:
+    """Damped Newton: compiled for laws that are sums of powers, in numpy for every other."""
+    return Newton(problem) if isinstance(problem.law, SumLaw) else GeneralNewton(problem)
+
+
+def _newton_torch(problem: Problem) -> Search:
+    if not isinstance(problem.law, SumLaw):
+        raise UserError(
+            f"solver=newton_torch: fits laws that are sums of powers, and law={problem.law.name} is none; give "
+            "solver=newton"
+        )
+    return NewtonTorch(problem)
+
+
+def _reference(problem: Problem) -> Search:
+    return Reference(problem, newton(problem))
+
+
+ANALYTIC = "analytic, with the Hessian"
+SOLVERS: dict[str, Solver] = {
+    "newton": BuiltIn("newton", ANALYTIC, newton),
+    "newton_torch": BuiltIn("newton_torch", ANALYTIC, _newton_torch),
+    "reference": BuiltIn("reference", "forward differences", _reference),
+}
+"""Every solver that has a name; add one of your own to give it by name."""
+
+
+def get_solver(solver: str | Solver) -> Solver:
+    """A solver by its name; an object is one already.
+
+    Raises:
+        UserError: for an unknown name, or an object without `name` and `minimise`.
+    """
+    if isinstance(solver, str):
+        if solver not in SOLVERS:
+            raise UserError(f"solver={solver}: allowed are {', '.join(SOLVERS)}")
+        return SOLVERS[solver]
+    if not callable(getattr(solver, "minimise", None)) or not isinstance(getattr(solver, "name", None), str):
+        raise UserError(
+            f"solver={solver!r}: a solver of your own is an object with a name and minimise(problem, starts); allowed "
+            f"names are {', '.join(SOLVERS)}"
+        )
+    return solver
+
+
+def search_of(solver: Solver, problem: Problem) -> Search:
+    """The solver at work on a problem."""
+    return solver.search(problem) if isinstance(solver, BuiltIn) else OwnSearch(solver, problem)

@@ -1,0 +1,253 @@
+"""How a fit is made, as one record from the door to the solver; the data as a law sees them; what a method is."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pkgutil import resolve_name
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from shapelaw.errors import UserError
+from shapelaw.fitting.objective import Problem, check_delta
+from shapelaw.fitting.options import BootstrapOptions
+from shapelaw.fitting.result import FitResult
+from shapelaw.fitting.solver import Solver
+from shapelaw.fitting.solvers import get_solver
+from shapelaw.fitting.splits import Holdout
+from shapelaw.laws import Law, get_law, law_names
+from shapelaw.plugins import installed, load
+from shapelaw.runs.table import RunsTable
+
+Array = NDArray[np.float64]
+
+STARTS = ("varpro", "grid")
+GROUP = "shapelaw.methods"
+"""Entry points by which an installed package brings a method: in its pyproject.toml, NAME = "module:METHOD"."""
+LAW_METHODS = {"parametric": "shapelaw.fitting.parametric:PARAMETRIC"}
+LINE_METHODS = {
+    "hull": "shapelaw.fitting.line_fit:HULL",
+    "binning": "shapelaw.fitting.line_fit:BINNING",
+    "isoflop": "shapelaw.fitting.line_fit:ISOFLOP",
+}
+"""Where shapelaw's own methods are, imported when they are asked for, as those of other packages are."""
+
+
+class Method(ABC):
+    """A way to fit: from a table and a spec to a result. One of your own subclasses this and gives `fit`."""
+
+    name: str
+    """What results call it."""
+    does: str = "this method"
+    """What it does to a law, for messages."""
+    fits_law: ClassVar[bool] = True
+    """Whether it fits a law, rather than lines of the optimal size."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Its own options."""
+        return {}
+
+    def configured(self, options: Mapping[str, Any]) -> Method:
+        """The same method with those of the given options that are its own."""
+        return self
+
+    @abstractmethod
+    def fit(self, runs: RunsTable, spec: FitSpec) -> FitResult:
+        """Fit the kept rows of a table."""
+
+    def theta(self, data: FitData, spec: FitSpec) -> Array:
+        """The law's vector by the method on some of the rows: what hold-outs ask.
+
+        Raises:
+            UserError: if the method fits no law to some of the rows.
+        """
+        raise UserError(f"holdout: method={self.name} predicts nothing that could be held out; give method=parametric")
+
+
+def method_names() -> tuple[str, ...]:
+    """Names of all methods, those that fit laws first; nothing is imported for it."""
+    return tuple(dict.fromkeys([*LAW_METHODS, *installed(GROUP), *LINE_METHODS]))
+
+
+def get_method(method: str | Method, options: Mapping[str, Any] | None = None) -> Method:
+    """A method by its name, with its own among the options; an object is returned as it is.
+
+    Raises:
+        UserError: for an unknown name.
+    """
+    if isinstance(method, Method):
+        return method
+    if method not in method_names():
+        raise UserError(f"method={method}: allowed are {', '.join(method_names())}")
+    own = (LAW_METHODS | LINE_METHODS).get(method)
+    found: Method = resolve_name(own) if own else load(GROUP, method)
+    return found.configured(options or {})
+
+
+@dataclass(frozen=True)
+class FitSpec:
+    """Every choice of a fit.
+
+    Args:
+        law: the law (methods that fit lines do without).
+        delta: where Huber's function of the log residual turns linear, in units of log loss.
+        counting: how params are counted; None takes the law's own, or `total` where the table cannot count that.
+        flops: convention of FLOPs; None takes the recorded column, else exact, else 6n.
+        method: with its options.
+        solver: one of `solvers.SOLVERS`, or an object of your own (`solver.Solver`).
+        starts: `varpro` (variable projection and random starts) or `grid` (the authors' full grid).
+        grid_size: number of starts of another grid.
+        bootstrap: refits for intervals; None makes none.
+        seed: of random starts and of resampling.
+        holdouts: whose errors the checklist is to hold.
+        sensitivity: whether the checklist is to hold the fit at other deltas and countings.
+        profile: whether profile intervals of the parameters and the exponent are computed.
+
+    Raises:
+        UserError: for values outside these, and a law that the method cannot fit.
+    """
+
+    law: Law = field(default_factory=partial(get_law, "params_tokens"))
+    delta: float = 1e-4
+    counting: str | None = None
+    flops: str | None = None
+    method: Method = field(default_factory=partial(get_method, "parametric"))
+    solver: Solver = field(default_factory=partial(get_solver, "newton"))
+    starts: str = "varpro"
+    grid_size: int | None = None
+    bootstrap: BootstrapOptions | None = None
+    seed: int = 0
+    holdouts: tuple[Holdout, ...] = ()
+    sensitivity: bool = False
+    profile: bool = False
+
+    def __post_init__(self) -> None:
+        check_delta(self.delta)
+        if self.starts not in STARTS:
+            raise UserError(f"starts={self.starts}: allowed are {', '.join(STARTS)}")
+        if self.grid_size is not None and self.grid_size < 1:
+            raise UserError(f"grid_size={self.grid_size}: allowed are whole numbers from 1, or none for the default")
+        if self.seed < 0:
+            raise UserError(f"seed={self.seed}: allowed are whole numbers from 0; give one")
+        if self.method.fits_law:
+            self._check_method()
+
+    def _check_method(self) -> None:
+        """A law says which of the named methods can fit it."""
+        name, own = self.method.name, self.law.methods
+        if name in own or name not in method_names():
+            return
+        others = [law for law in sorted(law_names()) if name in get_law(law).methods]
+        raise UserError(
+            f"law={self.law.name} with method={name}: {self.method.does} is known to fail for this law; give "
+            f"method={' or '.join(own)}, or a law of method={name}: allowed are {', '.join(others)}"
+        )
+
+    @classmethod
+    def of(
+        cls,
+        law: str | Law = "params_tokens",
+        *,
+        method: str | Method = "parametric",
+        options: Mapping[str, Any] | None = None,
+        solver: str | Solver = "newton",
+        bootstrap: BootstrapOptions | Mapping[str, Any] | None = None,
+        holdouts: Iterable[Holdout | str] = (),
+        **values: Any,
+    ) -> FitSpec:
+        """A spec from names.
+
+        Args:
+            law, method, solver: names or objects.
+            options: of a method given by name, such as dict(tolerance=0.1) of isoflop.
+            bootstrap: options such as dict(n=1000, by="runs", kind="percentile", level=0.9).
+            holdouts: hold-outs or their kinds.
+            values: the other fields as they are.
+
+        Raises:
+            UserError: for an unknown name, or a value that is not allowed.
+
+        >>> FitSpec.of("interaction", delta=1e-3, bootstrap=dict(n=100)).bootstrap.n
+        100
+        """
+        return cls(
+            law=law if isinstance(law, Law) else get_law(law),
+            method=get_method(method, options),
+            solver=get_solver(solver),
+            bootstrap=BootstrapOptions.of(bootstrap),
+            holdouts=tuple(Holdout.of(holdout) for holdout in holdouts),
+            **values,
+        )
+
+    @property
+    def resampling(self) -> dict[str, Any] | None:
+        """Options of the refits as plain values."""
+        return None if self.bootstrap is None else dataclasses.asdict(self.bootstrap)
+
+
+@dataclass(frozen=True)
+class FitData:
+    """Kept rows as a law sees them.
+
+    Args:
+        law: the law.
+        counting: how its params are counted.
+        columns: predictor -> values, each (n,).
+        loss: what the law predicts, (n,): nats per token, or a share of wrong answers.
+        runs: run of each row, (n,).
+    """
+
+    law: Law
+    counting: str
+    columns: Mapping[str, Array]
+    loss: Array
+    runs: NDArray[np.str_]
+
+    @classmethod
+    def of(cls, table: RunsTable, spec: FitSpec) -> FitData:
+        """The kept rows of a table.
+
+        Raises:
+            UserError: if the table lacks a predictor.
+        """
+        counting = resolve_counting(table, spec)
+        columns = table.columns_for(spec.law, counting, spec.flops)
+        return cls(spec.law, counting, columns, table.target(spec.law), table.kept["run"].to_numpy(dtype=str))
+
+    def rows(self, mask: NDArray[np.bool_]) -> FitData:
+        """Some of the rows."""
+        columns = {name: values[mask] for name, values in self.columns.items()}
+        return FitData(self.law, self.counting, columns, self.loss[mask], self.runs[mask])
+
+    def problem(self, spec: FitSpec, weights: ArrayLike | None = None) -> Problem:
+        """The objective over the rows, at multiplicities if given.
+
+        Raises:
+            UserError: for input that cannot be fitted.
+        """
+        return Problem.of(self.law, self.columns, self.loss, spec.delta, weights)
+
+    def residuals(self, theta: ArrayLike) -> Array:
+        """Log measured less log predicted, (n,)."""
+        predicted = self.law.log_prediction(np.asarray(theta, dtype=np.float64), self.columns)
+        return np.asarray(np.log(self.loss) - predicted)
+
+
+def resolve_counting(table: RunsTable, spec: FitSpec) -> str:
+    """The counting of the spec, else the law's own, else `total` for tables that cannot count that (no shapes)."""
+    if spec.counting is not None:
+        return spec.counting
+    own = spec.law.default_counting
+    return own if "params" not in spec.law.predictors or table.counts(own) else "total"
+
+
+def spec_of(result: FitResult) -> FitSpec:
+    """Law, method and counting of a fit, by which its rows are read again."""
+    law, settings = result.law or "params_tokens", result.settings
+    return FitSpec.of(law, method=result.method, counting=settings.get("counting"), flops=settings.get("flops"))

@@ -1,0 +1,149 @@
+"""What is held out of a fit: the largest models, the latest tokens, one shape after the other, or what conditions say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from shapelaw.errors import UserError
+from shapelaw.runs.query import matches
+from shapelaw.runs.table import RunsTable
+
+Mask = NDArray[np.bool_]
+
+PARAMS_FROM_SHARE = 0.75
+"""Models from this share of the largest size are held out: the 2B models of the Gemstones."""
+TOKENS_TO_SHARE, TOKENS_FROM_SHARE = 0.285, 0.855
+"""Of the largest token count: just under 100B and 300B of the Gemstones' 350B."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One split of the kept rows; rows in neither mask take no part."""
+
+    name: str
+    train: Mask
+    test: Mask
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """What is held out.
+
+    Args:
+        kind: `largest`, `latest`, `largest_and_latest`, `leave_one_shape_out` or `where`.
+        params_from: models of at least so many parameters (total) are held out; None: 0.75 of the largest.
+        tokens_to: rows up to so many tokens are fitted; None: 0.285 of the largest count.
+        tokens_from: rows of more tokens are held out; None: 0.855 of the largest count.
+        train, test: kind `where` only: conditions such as `flops <= 1e21` and `flops > 1e21`.
+        name: what tables call it; empty: the kind.
+    """
+
+    kind: str
+    params_from: float | None = None
+    tokens_to: float | None = None
+    tokens_from: float | None = None
+    train: str = ""
+    test: str = ""
+    name: str = ""
+
+    @classmethod
+    def of(cls, given: Holdout | str) -> Holdout:
+        """A hold-out from its kind.
+
+        Raises:
+            UserError: for an unknown kind, or one that needs conditions.
+        """
+        if isinstance(given, Holdout):
+            return given
+        if given not in KINDS or given == "where":
+            raise UserError(
+                f"holdout={given}: allowed are {', '.join(kind for kind in KINDS if kind != 'where')}; conditions of your own "
+                "are given in Python, by Holdout('where', train=..., test=...)"
+            )
+        return cls(given)
+
+    @property
+    def label(self) -> str:
+        """Name, or the kind."""
+        return self.name or self.kind
+
+    def folds(self, table: RunsTable) -> list[Fold]:
+        """Splits of a table's kept rows.
+
+        Raises:
+            UserError: for an unknown kind, or a split that leaves nothing to fit or to predict.
+        """
+        if self.kind not in KINDS:
+            raise UserError(f"holdout={self.kind}: allowed are {', '.join(KINDS)}")
+        folds = KINDS[self.kind](self, table)
+        for fold in folds:
+            if not (fold.train.any() and fold.test.any()):
+                raise UserError(
+                    f"holdout={self.label}: {int(fold.train.sum())} rows to fit and {int(fold.test.sum())} to predict; "
+                    "move params_from, tokens_to or tokens_from, or the conditions"
+                )
+        return folds
+
+
+def _sizes(holdout: Holdout, kept: pd.DataFrame) -> Mask:
+    limit = holdout.params_from or PARAMS_FROM_SHARE * float(kept["params"].max())
+    return (kept["params"] >= limit).to_numpy()
+
+
+def _times(holdout: Holdout, kept: pd.DataFrame) -> tuple[Mask, Mask]:
+    """Masks of early and late rows."""
+    longest = float(kept["tokens"].max())
+    early = kept["tokens"] <= (holdout.tokens_to or TOKENS_TO_SHARE * longest)
+    late = kept["tokens"] > (holdout.tokens_from or TOKENS_FROM_SHARE * longest)
+    return early.to_numpy(), (late & ~early).to_numpy()
+
+
+def _largest(holdout: Holdout, table: RunsTable) -> list[Fold]:
+    large = _sizes(holdout, table.kept)
+    return [Fold("largest models", ~large, large)]
+
+
+def _latest(holdout: Holdout, table: RunsTable) -> list[Fold]:
+    early, late = _times(holdout, table.kept)
+    return [Fold("latest tokens", early, late)]
+
+
+def _largest_and_latest(holdout: Holdout, table: RunsTable) -> list[Fold]:
+    kept = table.kept
+    large = _sizes(holdout, kept)
+    early, late = _times(holdout, kept)
+    return [Fold("largest models at the latest tokens", ~large & early, large & late)]
+
+
+def _leave_one_shape_out(holdout: Holdout, table: RunsTable) -> list[Fold]:
+    if not table.has_shapes:
+        raise UserError(f"holdout={holdout.label}: the table names no width and depth; use largest or latest")
+    labels = shape_labels(table.kept)
+    return [Fold(str(shape), labels != shape, labels == shape) for shape in np.unique(labels)]
+
+
+def _where(holdout: Holdout, table: RunsTable) -> list[Fold]:
+    kept = table.kept
+    train, test = (matches(kept, condition).to_numpy() for condition in (holdout.train, holdout.test))
+    if (train & test).any():
+        raise UserError(f"holdout={holdout.label}: {int((train & test).sum())} rows are in both train and test")
+    return [Fold(holdout.label, train, test)]
+
+
+KINDS: Mapping[str, Callable[[Holdout, RunsTable], list[Fold]]] = {
+    "largest": _largest,
+    "latest": _latest,
+    "largest_and_latest": _largest_and_latest,
+    "leave_one_shape_out": _leave_one_shape_out,
+    "where": _where,
+}
+
+
+def shape_labels(kept: pd.DataFrame) -> NDArray[np.str_]:
+    """WIDTHxDEPTH of each row."""
+    return np.array([f"{width:.0f}x{depth:.0f}" for width, depth in zip(kept["width"], kept["depth"], strict=True)])

@@ -1,0 +1,120 @@
+"""A fit that was saved and read back predicts, to the last bit, what its solver predicted: for every law."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_spec import frame
+
+from shapelaw import FitResult, RunsTable, UserError, fit, load_fit
+from shapelaw.laws import LOG_FLOOR, get_law, law_names
+from shapelaw.prescribe.surface import Surface
+
+COLUMNS = {
+    "params": [1e7, 1e8, 1e9],
+    "tokens": [1e9, 3e10, 1e11],
+    "width": [256.0, 512.0, 1024.0],
+    "depth": [4.0, 8.0, 9.0],
+    "flops": [6e16, 6e18, 6e20],
+    "batch_tokens": [4096.0, 8192.0, 1e6],
+    "loss": [3.0, 2.5, 2.2],
+}
+
+
+def result_of(name: str, theta: tuple[float, ...], refits: tuple[tuple[float, ...], ...]) -> FitResult:
+    law = get_law(name)
+    return FitResult(
+        law.methods[0], name, law.natural(theta), law.units, 0.0, None, theta=theta, refits=refits,
+        settings={"counting": "total", "flops": None},
+    )  # fmt: skip
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+@pytest.mark.parametrize("name", law_names())
+def test_every_law_predicts_to_the_last_bit_what_its_theta_does(name: str, tmp_path: Path, data: st.DataObject) -> None:
+    """Logarithms of coefficients far below what natural units can hold, too."""
+    law = get_law(name)
+    logarithm, other = st.floats(-300.0, 30.0), st.floats(0.05, 2.0)
+    vector = st.tuples(*(logarithm if one in law.log_parameters else other for one in law.parameters))
+    saved = result_of(name, data.draw(vector), tuple(data.draw(st.lists(vector, max_size=2))))
+    back = load_fit(saved.save(tmp_path))
+    assert back == saved
+    columns = {key: np.array(COLUMNS[key]) for key in law.predictors}
+    with np.errstate(all="ignore"):
+        expected = np.exp(law.log_prediction(np.array(saved.theta), columns))
+        np.testing.assert_array_equal(back.predict(pd.DataFrame(COLUMNS)), expected)
+    np.testing.assert_array_equal(back.vectors, np.array(saved.refits).reshape(-1, len(law.parameters)))
+
+
+def steep(n: int = 60) -> pd.DataFrame:
+    """A loss that rises steeply with width at the largest widths: a term A/width^alpha with alpha near -20, ln A near -150."""
+    rng = np.random.default_rng(0)
+    width, depth = 128.0 * rng.integers(2, 20, n), rng.integers(3, 60, n).astype(float)
+    params, tokens = 12 * width**2 * depth, 10 ** rng.uniform(9.5, 11, n)
+    loss = 1.8 + 0.02 * (width / 2432) ** 20 + 3 / depth**0.5 + 400 / params**0.34 + 2000 / tokens**0.37
+    return pd.DataFrame(
+        {"run": range(n), "width": width, "depth": depth, "params": params, "tokens": tokens, "loss": loss}
+    )
+
+
+def test_a_coefficient_too_small_for_natural_units_is_kept(tmp_path: Path) -> None:
+    table = RunsTable(steep())
+    result = fit(table, law="width_depth_params_tokens", delta=1e-3, bootstrap={"n": 3})
+    law = get_law("width_depth_params_tokens")
+    assert result.theta[0] < LOG_FLOOR
+    assert result.parameters["A"] == 0.0
+    back = load_fit(result.save(tmp_path, table))
+    np.testing.assert_array_equal(
+        back.predict(table), np.exp(law.log_prediction(np.array(result.theta), table.columns_for(law)))
+    )
+    np.testing.assert_allclose(back.predict(table), table.kept["loss"], rtol=1e-6)
+    surface = Surface.of(back)
+    np.testing.assert_array_equal(surface.thetas, np.array([result.theta, *result.refits]))
+
+
+def as_version_1(result: FitResult, path: Path) -> Path:
+    """fit.json as it was written before it held theta."""
+    content = json.loads(result.save(path).read_text())
+    for key in ("theta", "refits", "law_sha256", "seal"):
+        del content[key]
+    (path / "fit.json").write_text(json.dumps(content | {"version": 1}))
+    return path
+
+
+def test_version_1_is_read_and_predicts_from_natural_units(tmp_path: Path) -> None:
+    table = RunsTable(frame())
+    result = fit(table, delta=1e-2, bootstrap={"n": 4})
+    old = load_fit(as_version_1(result, tmp_path / "old"))
+    np.testing.assert_allclose(old.predict(table), result.predict(table), rtol=1e-12)
+    np.testing.assert_allclose(old.vectors, result.vectors, rtol=1e-9)
+    assert load_fit(old.save(tmp_path / "again")).predict(table) == pytest.approx(old.predict(table), rel=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"parameters": {"alpha": 0.9}},
+            "its parameters say alpha=0.9, its theta .* change both, or leave theta empty",
+        ),
+        ({"theta": [1.0, 2.0]}, "its theta or refits have not 5 numbers"),
+        ({"refits": [[1.0]]}, "its theta or refits have not 5 numbers"),
+    ],
+)
+def test_files_that_contradict_themselves_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    path = fit(RunsTable(frame()), delta=1e-2).save(tmp_path)
+    content = json.loads(path.read_text())
+    del content["seal"]
+    if "parameters" in change:
+        change = {"parameters": content["parameters"] | change["parameters"]}
+    path.write_text(json.dumps(content | change))
+    with pytest.raises(UserError, match=message):
+        load_fit(path)
