@@ -30,7 +30,7 @@ from shapelaw.tracking import VAL_LOSS
 from shapelaw.training.processes import RankFailed
 from shapelaw.verbs.doors import Door, door_of, project_root, store_schemas, summary_of, verbs
 from shapelaw.verbs.main import main, run_verb, set_environment
-from support import ROOT, TINY
+from support import ROOT, TINY, Script
 from tracked import PROCESSES, journaled, stored, write_undelivered
 from worlds import NATURAL, fitted, table
 
@@ -221,6 +221,17 @@ def test_replay_lists_and_delivers(opened: Opened, outputs: Path, tmp_path: Path
         == journaled(outputs / "runs" / "lost")
         == [(VAL_LOSS, 128, 2.5)]
     )
+
+
+def test_a_sweep_is_the_same_by_either_spelling(outputs: Path, corpora: Path, script: Script, tmp_path: Path) -> None:
+    """Its jobs are processes of their own, which import what was started."""
+    cells = ("-m", "shape=16x1,16x2", "tokens=512", "warmup_tokens=256", "validation.every_tokens=512", "tracker=none")
+    done = module("train", *cells, f"data_dir={corpora}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "2 cells to run" in done.stderr
+    again = script("train.py", *cells)
+    assert (again.returncode, "2 cells to run" in again.stderr) == (0, False), again.stderr
+    assert len([*(outputs / "runs" / "tiny").iterdir()]) == 2
 
 
 def test_a_prediction_s_outcome_is_written_beside_it(opened: Opened, tmp_path: Path) -> None:

@@ -77,3 +77,24 @@ def _tables_of_promises() -> str:
     text = (ROOT / "docs" / "guarantees.md").read_text()
     tables = re.findall(r"^\|.*\| test \|\n(?:\|.*\n)+", text, re.M)
     return "".join(tables)
+
+
+def test_the_page_of_the_structure_lists_the_rooms_as_they_are() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "structure.py"), "--check"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_where_something_new_goes_is_there() -> None:
+    """Every file and test that the table names exists."""
+    page = (
+        (ROOT / "docs" / "structure.md").read_text().split("## Where to put something new", 1)[1].split("\n## ", 1)[0]
+    )
+    named = [
+        path
+        for row in re.findall(r"^\| (?!what|---).*$", page, re.M)
+        for path in re.findall(r"`([\w./]+/[\w./]*)`", row)
+    ]
+    assert len(named) >= 15
+    assert not [path for path in named if not (ROOT / path).exists()]
