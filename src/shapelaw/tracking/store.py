@@ -74,6 +74,7 @@ def client(uri: str) -> MlflowClient:
         _knock(connectable(uri))
     settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(REQUEST_SECONDS)}
     quiet = ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT")
+    settings["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     for key, value in {**dict.fromkeys(quiet, "true"), **settings}.items():
         os.environ.setdefault(key, value)
     for name in ("mlflow", "alembic", "urllib3"):
