@@ -11,7 +11,7 @@ HOST ?= 127.0.0.1
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo report test test-all test-slurm check format ui bench clean
+.PHONY: help setup demo report test test-all test-processors test-slurm check format ui bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ test: $(READY) ## the whole test suite
 
 test-all: $(READY) ## the suite with the long forms of its tests
 	$(BIN)/python -m pytest -n auto
+
+test-processors: $(READY) ## the tests that floating point could decide, as processors without AVX-512 and AVX2 compute (QUICK=yes: a few)
+	$(BIN)/python tests/processors.py $(if $(filter yes,$(QUICK)),quick)
 
 test-slurm: $(READY) ## sweeps on a real scheduler: the sandbox of four virtual nodes (root, Debian's slurm and mariadb packages)
 	trap 'scripts/slurm_sandbox.sh down' EXIT; MAX_ARRAY_SIZE=5 scripts/slurm_sandbox.sh up && \

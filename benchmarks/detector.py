@@ -5,6 +5,7 @@
 1. the published curves of the Gemstones: held-out losses, one in 477 steps, of 22 runs to 350B tokens and 20 at half the rate
 2. training losses and gradient norms of every step of nano runs made here, at its own rate, at half and at twice that, to the
    end of a cooldown, and one of 4,000 steps
+3. likewise of nano runs that diverge: every one of them is to be told
 """
 
 from __future__ import annotations
@@ -32,16 +33,16 @@ SWEEPS = (
     ("shape=64x1", "lr_base=5", "cooldown=none,linear10"),
     ("shape=32x2", "lr_base=5", "tokens=8192000", "data.max_epochs=2"),
 )
+DIVERGING = (("shape=32x2,64x4,128x2,256x1", "lr_rule=none", "lr_base=5"),)
 Curve = tuple[Sequence[float], Sequence[float]]
 """Losses and gradient norms, step by step; a norm of 0 was not measured."""
 
 
-def rule_of(policy: str) -> SpikeRule:
-    """The rule of conf/spikes/POLICY.yaml."""
+def rule_of(policy: str, vocab_size: int, warmup: int) -> SpikeRule:
+    """The rule of conf/spikes/POLICY.yaml for a vocabulary and steps of warm-up."""
     with initialize_config_dir(str(ROOT / "conf")):
         config: TrainConfig = to_dataclass(compose("train", [f"spikes={policy}"]))
-    spikes = config.spikes
-    return SpikeRule(spikes.window_steps, spikes.least_steps, spikes.loss_mads, spikes.norm_mads, spikes.sustain_steps)
+    return SpikeRule.of(config.spikes, vocab_size, warmup)
 
 
 def alarms(curve: Curve, rule: SpikeRule) -> int:
@@ -60,10 +61,10 @@ def published() -> Iterator[Curve]:
             yield rows["loss"].tolist(), [0.0] * len(rows)
 
 
-def trained(folder: Path) -> Iterator[Curve]:
+def trained(folder: Path, sweeps: Sequence[tuple[str, ...]]) -> Iterator[Curve]:
     """Curves of nano runs made now."""
     elsewhere = (f"outputs_dir={folder}", f"tracker.uri=sqlite:///{folder}/mlflow.db")
-    for sweep in SWEEPS:
+    for sweep in sweeps:
         command = [sys.executable, str(ROOT / "train.py"), "-m", *sweep, *EVERY, *elsewhere]
         subprocess.run(command, check=True, capture_output=True, env=os.environ | {"SHAPELAW_SUITE": "nano"})
     for path in sorted(folder.glob("runs/nano/*")):
@@ -71,11 +72,11 @@ def trained(folder: Path) -> Iterator[Curve]:
         yield [float(v["train/loss"]) for v in values], [float(v["train/grad_norm"]) for v in values]
 
 
-def count(title: str, curves: Sequence[Curve]) -> None:
-    """Print the alarms of every policy's rule."""
+def count(title: str, curves: Sequence[Curve], vocab_size: int, warmup: int) -> None:
+    """Print the alarms of every policy's rule, for a vocabulary and steps of warm-up."""
     steps = sum(len(losses) for losses, _ in curves)
     for policy in ("stop", "rollback"):
-        told = [alarms(curve, rule_of(policy)) for curve in curves]
+        told = [alarms(curve, rule_of(policy, vocab_size, warmup)) for curve in curves]
         print(f"{title}: {len(curves)} curves, {steps:,} points, spikes={policy}: {sum(told)} alarms", flush=True)
 
 
@@ -84,10 +85,13 @@ def main() -> None:
     os.environ["SHAPELAW_ROOT"] = str(ROOT)
     set_environment(ROOT)
     store_schemas()
-    count("published held-out losses", list(published()))
+    count("published held-out losses", list(published()), vocab_size=50_304, warmup=1)
     with tempfile.TemporaryDirectory() as name:
-        curves = list(trained(Path(name)))
-    count("training losses and gradient norms of nano runs", curves)
+        curves = list(trained(Path(name), SWEEPS))
+    count("training losses and gradient norms of nano runs", curves, vocab_size=256, warmup=10)
+    with tempfile.TemporaryDirectory() as name:
+        diverging = list(trained(Path(name), DIVERGING))
+    count("nano runs at a rate that no shape divides", diverging, vocab_size=256, warmup=10)
     falls = [np.mean(losses[:10]) - np.mean(losses[-10:]) for losses, _ in curves]
     print(f"these runs learnt: their losses fell by {min(falls):.2f} to {max(falls):.2f} nats")
 

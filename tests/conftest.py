@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from support import ROOT, TINY, Compose, Script, Sweep
 
 ONE_WORKER = (
     "tests/slurm/",
+    "tests/test_processors.py",
     "tests/parallel/test_parallel.py",
     "tests/parallel/test_axonn_faults.py",
     "tests/tracking/test_postgresql.py",
@@ -89,6 +91,14 @@ def composed(outputs: Path, corpora: Path, monkeypatch: pytest.MonkeyPatch) -> C
             return compose(name, [f"data_dir={corpora}", "tracker=none", *overrides])
 
     return composer
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C is heard here and in children, also where the suite was started as a background job, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

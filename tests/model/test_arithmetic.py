@@ -41,7 +41,7 @@ FILES = {
     "optimizer": ("optim.py",),
     "schedule": ("schedule.py", "lr_rules.py"),
     "step": ("training/module.py", "data/order.py", "data/loader.py", "data/torch_batches.py"),
-    "spike monitor": ("training/spikes.py", "training/watch.py", "training/rollback.py"),
+    "spike monitor": ("training/spikes.py", "training/monitor.py", "training/rollback.py"),
 }
 """Part -> the files whose code is its arithmetic."""
 SPEC = ModelSpec(Shape(16, 2, 8), vocab_size=24, seq_len=12)

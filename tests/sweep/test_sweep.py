@@ -133,6 +133,7 @@ def _wait_for(condition: object, seconds: float = 120.0) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_a_sweep_with_130(outputs: Path, corpora: Path) -> None:
     command = [sys.executable, str(ROOT / "train.py"), *SWEEP, f"data_dir={corpora}", "tokens=51200"]
     launcher = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

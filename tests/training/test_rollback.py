@@ -1,4 +1,4 @@
-"""Runs that really diverge and spike, under each policy, and rollbacks that are interrupted."""
+"""Runs that diverge and spike, under each policy, and rollbacks that are interrupted."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from planted import ROLLS_BACK, SPIKES, plant
 from shapelaw.cell import Cell, cell_of, checkpoint_path, checkpoint_steps, corpus_folder
 from shapelaw.cell_state import State, Status, read_state
 from shapelaw.config import TrainConfig, to_dataclass
@@ -22,16 +23,13 @@ from shapelaw.training.spikes import Verdict
 from support import Compose, train_cell
 from tracked import journaled
 
-SPIKES = (
-    "tokens=12800",
-    "lr_base=6000",
-    "schedule.warmup_tokens=12800",
-    "spikes.least_steps=16",
-    "spikes.every_steps=4",
-)
-"""100 steps whose rate grows until the loss explodes."""
-ROLLS_BACK = (*SPIKES, "spikes=rollback", "spikes.lr_factor=0.1")
 NO_NUMBER = ("lr_base=1e30", "optim.clip_norm=0")
+
+
+@pytest.fixture
+def planted(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spikes in the runs of `SPIKES`."""
+    plant(composed, monkeypatch)
 
 
 def prepared(composed: Compose, *overrides: str) -> tuple[TrainConfig, Cell]:
@@ -67,6 +65,7 @@ def test_a_run_that_diverges_is_marked_with_its_step(composed: Compose, tmp_path
         read_runs(f"sqlite:///{tmp_path}/mlflow.db", "tiny")
 
 
+@pytest.mark.usefixtures("planted")
 def test_a_spike_that_lasts_stops_a_run_and_marks_its_rows(composed: Compose, tmp_path: Path) -> None:
     given = (*SPIKES, "spikes.sustain_steps=3", *tracked(tmp_path))
     with pytest.raises(UserError, match=r"diverged at step \d+: a spike of the loss since step \d+"):
@@ -80,6 +79,7 @@ def test_a_spike_that_lasts_stops_a_run_and_marks_its_rows(composed: Compose, tm
     assert rows["step"].max() <= step
 
 
+@pytest.mark.usefixtures("planted")
 def test_a_run_that_spikes_recovers(composed: Compose, tmp_path: Path) -> None:
     """It ends below where the ignored spike leaves it, and its record says what happened."""
     ignored = train(composed, *SPIKES, "spikes=ignore")
@@ -112,6 +112,7 @@ def test_rollbacks_end(composed: Compose) -> None:
     assert read_state(cell.folder).diverged_step is not None
 
 
+@pytest.mark.usefixtures("planted")
 def test_a_spike_that_is_ignored_is_recorded(composed: Compose, tmp_path: Path) -> None:
     cell = train(composed, *SPIKES, "spikes=ignore", *tracked(tmp_path))
     state = read_state(cell.folder)
@@ -124,6 +125,7 @@ class Killed(Exception):
     """Stands for a kill at one place, which in-process cannot be survived."""
 
 
+@pytest.mark.usefixtures("planted")
 @pytest.mark.parametrize("place", ["before", "decided", "discarded", "told", "loaded"])
 def test_a_rollback_that_is_interrupted_is_finished(
     composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str

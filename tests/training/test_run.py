@@ -65,6 +65,7 @@ def test_what_is_continued_lies_where_the_run_computes(composed: Compose) -> Non
     assert all(tensor.is_meta for tensor in (*weights, *held))
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])
 def test_a_stopped_run_keeps_a_checkpoint(composed: Compose, number: int) -> None:
     with pytest.raises(Interrupted, match=f"{signal.Signals(number).name} after step"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,17 @@ from shapelaw.training.rollback import batch_of, skip
 from shapelaw.training.spikes import Detector, SpikeRule, Verdict
 from support import ROOT
 
-RULE = SpikeRule(window=128, least=32, loss_mads=10, norm_mads=15, sustain=3)
+RULE = SpikeRule(
+    window=128,
+    least=32,
+    loss_mads=10,
+    norm_mads=15,
+    sustain=3,
+    over_best=1,
+    over_chance=1,
+    chance=math.log(256),
+    warmup=10,
+)
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
@@ -35,7 +46,7 @@ def verdicts(made: Curve, every: int = 10, rule: SpikeRule = RULE) -> list[Verdi
     losses, norms = made
     found, detector = [], Detector(rule)
     for start in range(0, len(losses), every):
-        detector = Detector.restore(rule, detector.state())
+        detector = Detector.restore(rule, json.loads(json.dumps(detector.state(), allow_nan=False)))
         found += detector.look(start + 1, losses[start : start + every].tolist(), norms[start : start + every].tolist())
     return found
 
@@ -83,6 +94,59 @@ def test_a_long_spike_is_told_once_and_a_new_level_becomes_the_scale() -> None:
     assert [found.first_step for found in verdicts((losses, norms))] == [301, 901]
 
 
+@pytest.mark.parametrize(("since", "climb"), [(400, 0.002), (400, 0.005), (60, 0.03), (40, 0.08)])
+def test_divergence_that_comes_slowly_is_found(since: int, climb: float) -> None:
+    """A loss that climbs in small steps takes the running scale with it; its own best stays."""
+    losses, norms = curve(1200, seed=7)
+    losses[since:] += climb * np.arange(1, 1201 - since)
+    unfixed = replace(RULE, over_best=1e9, over_chance=1e9)
+    assert verdicts((losses, norms), rule=unfixed) == [], "the running scale alone does not see it"
+    found = verdicts((losses, norms))[0]
+    best = min(np.median(losses[max(end - 128, 0) : end]) for end in range(40, found.first_step, 10))
+    high = losses[: found.step] > best + 1
+    assert found.limit == pytest.approx(min(best, math.log(256)) + 1)
+    assert high[-3:].all()
+    assert not (high[42:-1] & high[41:-2] & high[40:-3]).any(), "no three steps in a row were as high before"
+
+
+@pytest.mark.parametrize(("tail", "told"), [(6.4, []), (6.7, [101])])
+def test_a_run_that_never_learnt_is_told_above_chance(tail: float, told: list[int]) -> None:
+    """There is no best to compare with: ln(256) + 1 = 6.545 is the limit, once warm-up (here of 100 steps) is over."""
+    losses = np.full(300, tail)
+    losses[0] = 5.6
+    found = verdicts((losses, np.ones(300)), rule=replace(RULE, warmup=100))
+    assert [each.first_step for each in found] == told
+    assert all(each.limit == pytest.approx(math.log(256) + 1, abs=0.06) for each in found)
+
+
+def test_a_run_that_stays_where_it_starts_has_not_diverged() -> None:
+    """Initial weights may lie above ln(vocabulary): a rate that is too low is no divergence."""
+    losses = 7.5 + 0.2 * np.random.default_rng(8).normal(size=2000)
+    losses[0] = 7.4
+    assert verdicts((losses, np.ones(2000))) == []
+
+
+def test_an_explosion_before_there_is_a_scale_is_told_when_there_is_one() -> None:
+    losses = np.concatenate([[7.5], np.full(99, 60.0)])
+    (found,) = verdicts((losses, np.ones(100)))
+    assert (found.first_step, found.what) == (RULE.least + 1, "loss")
+
+
+def test_a_warm_up_that_overshoots_is_no_spike() -> None:
+    """Up to ln(256) + 1.15 and down again within the steps of the warm-up; after them it would be one."""
+    losses = np.concatenate([np.linspace(5.6, 6.7, 60), np.linspace(6.7, 5.0, 40), 5.0 * np.arange(1, 901) ** -0.1])
+    made = losses, np.ones(1000)
+    assert verdicts(made, rule=replace(RULE, warmup=100)) == []
+    assert [each.what for each in verdicts(made, rule=replace(RULE, warmup=50))] == ["loss"]
+
+
+def test_norms_that_are_not_measured_are_kept_as_json_while_a_spike_is_suspected() -> None:
+    losses, norms = curve(400, seed=9)
+    losses[198:204] += 3.0
+    (found,) = verdicts((losses, np.zeros_like(norms)))
+    assert (found.first_step, found.step) == (199, 201)
+
+
 def test_a_start_that_falls_fast_is_no_spike() -> None:
     losses = np.concatenate([np.linspace(10, 3, 40), np.full(300, 3.0)])
     assert verdicts((losses, np.ones_like(losses))) == []
@@ -113,7 +177,7 @@ def test_published_curves_are_left_alone(data_dir: Path, subset: str, runs: int)
     for _, rows in curves:
         made = rows["loss"].to_numpy(), np.zeros(len(rows))
         assert len(rows) > RULE.least
-        assert verdicts(made, rule=replace(RULE, sustain=1)) == []
+        assert verdicts(made, rule=replace(RULE, sustain=1, chance=math.log(50_304), warmup=1)) == []
 
 
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 5)), max_size=5))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 
 import pytest
 import torch
 
+from planted import ROLLS_BACK, SPIKES, fingerprint, plant
 from shapelaw.training.module import CellModule
 from shapelaw.training.rollback import read_rollbacks
 from support import Compose, train
-from training.test_rollback import ROLLS_BACK, SPIKES
 
 Seen = list[tuple[int, str]]
 """(steps done before, hash of the batch) of every step."""
@@ -24,7 +23,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     step: Callable[..., None] = CellModule.training_step
 
     def watched(module: CellModule, batch: torch.Tensor, index: int) -> None:
-        found.append((module.progress.step, hashlib.sha256(batch.numpy().tobytes()).hexdigest()))
+        found.append((module.progress.step, fingerprint(batch)))
         step(module, batch, index)
 
     monkeypatch.setattr(CellModule, "training_step", watched)
@@ -44,7 +43,10 @@ def test_a_branch_reads_on_where_its_parent_stopped(composed: Compose, seen: See
     assert all(hot[step] == batch for step, batch in seen)
 
 
-def test_a_rollback_leaves_out_the_batches_of_its_spike(composed: Compose, seen: Seen) -> None:
+def test_a_rollback_leaves_out_the_batches_of_its_spike(
+    composed: Compose, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(composed, monkeypatch)
     train(composed, *SPIKES, "spikes=ignore")
     order = [batch for _, batch in sorted(seen)]
     seen.clear()

@@ -85,6 +85,18 @@ MUTATIONS = {
         'high = "loss" if math.isfinite(loss_limit) else',
         "tests/training/test_spikes.py::test_real_curves_are_left_alone",
     ),
+    "detector of what comes slowly": (
+        "training/spikes.py",
+        "            loss_limit = min(scale_limit, self._fixed_limit(step))",
+        "            loss_limit = scale_limit",
+        "tests/training/test_spikes.py::test_divergence_that_comes_slowly_is_found",
+    ),
+    "ends of the paper's depths": (
+        "prescribe/brute.py",
+        "        depths[[0, -1]] = _cut_end(low), _cut_end(high)",
+        "        depths[[0, -1]] = low, high",
+        "tests/prescribe/test_studies.py::test_the_papers_search",
+    ),
     "mode of a job's folder": (
         "sweep/records.py",
         "    _check_private(batch)\n    work",

@@ -154,6 +154,11 @@ class SpikesConfig:
     """A loss is high this many robust standard deviations (1.4826 median absolute deviations) above the median."""
     norm_mads: float = MISSING
     """Likewise for the logarithm of the gradient norm."""
+    over_best_nats: float = MISSING
+    """A loss is also high this many nats per token above the run's own best, its lowest running median; inf is no limit."""
+    over_chance_nats: float = MISSING
+    """Once warm-up is over, a loss is also high this many nats per token above that of a model which knows nothing:
+    ln(vocabulary), or the first step's where it is higher."""
     sustain_steps: int = MISSING
     """High steps in a row that make a spike; fewer are noise."""
     lr_factor: float = 1.0

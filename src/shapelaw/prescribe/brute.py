@@ -10,6 +10,7 @@ Source: Gemstones (arXiv 2502.06857), section 4.2 (10^8 triples).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal, localcontext
 from itertools import pairwise
 
 import numpy as np
@@ -20,6 +21,8 @@ from shapelaw.prescribe.surface import Surface
 from shapelaw.prescribe.world import Points, World
 
 Array = NDArray[np.float64]
+CUT_OTHERWISE = frozenset({17, 16 * 13_509, 16 * 19_352, 16 * 105_902})
+"""Ends of the depths that the published search cut to the other side of a whole number than exact rounding does."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +51,22 @@ def paper_edges() -> Array:
 
 
 def paper_shapes() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Widths and depths of the authors' search: 637,733 shapes.
+    """Widths and depths of the authors' search: 637,733 shapes, the same on every processor.
 
     1,025 widths from 2^8 to 2^17 and, for each, 800 depths from width/2048 (at least 1) to 16 widths, all even in their
-    logarithm, cut to whole numbers and each taken once. Powers are formed as theirs, as 10^3 may come out below 1000.
+    logarithm, cut to whole numbers and each taken once. The ends are whole, so the last bit of their powers decides the cut:
+    it is decided without floats (`_cut_end`). In between no value comes near enough to a whole number: the nearest is
+    1.3e-7 away, where powers differ between processors by 1e-9 at most.
     """
-    widths = np.unique(np.logspace(8, 17, 2**10 + 1, base=2).astype(np.int64))
+    widths = np.logspace(8, 17, 2**10 + 1, base=2).astype(np.int64)
+    widths[[0, -1]] = 2**8, 2**17
     pairs = []
-    for width in widths.tolist():
-        ends = np.log10([max(width // 2**11, 1), width * 2**4])
-        depths = np.unique(np.logspace(ends[0], ends[1], 800).astype(np.int64))
+    for width in np.unique(widths).tolist():
+        low, high = max(width // 2**11, 1), width * 2**4
+        log_low, log_high = np.log10([low, high])
+        depths = np.logspace(log_low, log_high, 800).astype(np.int64)
+        depths[[0, -1]] = _cut_end(low), _cut_end(high)
+        depths = np.unique(depths)
         pairs.append(np.stack([np.full(len(depths), width), depths]))
     both = np.concatenate(pairs, axis=1)
     return both[0], both[1]
@@ -66,8 +75,26 @@ def paper_shapes() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 def paper_triples(world: World, log10_tokens_from: float = 9.0) -> Triples:
     """The authors' 318.9 million triples: their shapes and 500 token counts up to 10^13.5, even in the logarithm."""
     width, depth = paper_shapes()
-    tokens = np.logspace(log10_tokens_from, 13.5, 500).astype(np.int64).astype(np.float64)
+    exponents = np.linspace(log10_tokens_from, 13.5, 500).tolist()
+    tokens = np.array([float(int(_power_of_10(exponent))) for exponent in exponents])
     return Triples(world.points(width, depth), tokens)
+
+
+def _cut_end(end: int) -> int:
+    """A whole number as the authors' 10^log10(end) leaves it after the cut: itself, or one less.
+
+    With logarithm and power each rounded exactly to 64 bits, 10^3 comes out as 1000, 10^log10(8) below 8. The published
+    search was made with powers that are not rounded exactly: `CUT_OTHERWISE`.
+    """
+    with localcontext() as exact:
+        exact.prec = 40
+        below = float(_power_of_10(float(Decimal(end).log10()))) < end
+    return end - (below != (end in CUT_OTHERWISE))
+
+
+def _power_of_10(exponent: float) -> Decimal:
+    """In decimal arithmetic, which is that of whole numbers and so the same on every processor."""
+    return Decimal(10) ** Decimal(exponent)
 
 
 def bin_minima(surface: Surface, triples: Triples, edges: Array) -> pd.DataFrame:

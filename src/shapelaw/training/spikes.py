@@ -4,6 +4,10 @@ The running scale is robust: with m and s the median and 1.4826 times the median
 of a normal distribution) of the last `window` sound steps, a loss above m + loss_mads * s is high; so is the logarithm of a
 gradient norm above its own such limit. `sustain` high steps in a row are a spike; fewer are noise. What is no number is one
 at once.
+
+A scale that runs along climbs with a loss that climbs in small steps. So two limits do not move with it: `over_best` nats above
+the run's own best, the lowest running median it had, and, once warm-up is over, `over_chance` nats above what a model has that
+knows nothing: ln(vocabulary), which gives every token the same probability, or the loss of the first step where that is higher.
 """
 
 from __future__ import annotations
@@ -14,6 +18,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+
+from shapelaw.config import SpikesConfig
 
 NORMAL = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
@@ -30,6 +36,10 @@ class SpikeRule:
         least: sound steps before anything is judged.
         loss_mads, norm_mads: limits of the loss and of the log of the gradient norm, in robust standard deviations.
         sustain: high steps in a row that make a spike.
+        over_best: nats per token above the lowest running median.
+        over_chance: nats per token above `chance` and the first step's loss, once warm-up is over.
+        chance: ln(vocabulary), nats per token.
+        warmup: steps of the warm-up.
     """
 
     window: int
@@ -37,6 +47,25 @@ class SpikeRule:
     loss_mads: float
     norm_mads: float
     sustain: int
+    over_best: float
+    over_chance: float
+    chance: float
+    warmup: int
+
+    @classmethod
+    def of(cls, config: SpikesConfig, vocab_size: int, warmup: int) -> SpikeRule:
+        """The rule of a configuration, for a run of so many tokens to choose from and steps of warm-up."""
+        return cls(
+            config.window_steps,
+            config.least_steps,
+            config.loss_mads,
+            config.norm_mads,
+            config.sustain_steps,
+            config.over_best_nats,
+            config.over_chance_nats,
+            math.log(vocab_size),
+            warmup,
+        )
 
 
 @dataclass(frozen=True)
@@ -65,33 +94,42 @@ class Detector:
     Args:
         rule: when a step is high.
         losses, log_norms: of the last sound steps.
-        suspects: (step, loss, log norm) of the high steps in a row that are no spike yet.
+        suspects: (step, loss, log norm, if measured) of the high steps in a row that are no spike yet.
         inside: whether the steps still are those of a spike that was told.
         spikes: told so far.
+        best: lowest running median of the losses since the last spike that was told; none before there are enough.
+        blind: sound steps until a best is looked for: a told spike may be the run's new level, and its window is to be past.
+        start: loss of the first step, whose weights have learnt nothing; 0 if it was not seen.
     """
 
     rule: SpikeRule
     losses: list[float] = field(default_factory=list)
     log_norms: list[float] = field(default_factory=list)
-    suspects: list[tuple[int, float, float]] = field(default_factory=list)
+    suspects: list[tuple[int, float, float | None]] = field(default_factory=list)
     inside: bool = False
     spikes: int = 0
+    best: float | None = None
+    blind: int = 0
+    start: float = 0.0
 
     def look(self, first: int, losses: Sequence[float], norms: Sequence[float]) -> list[Verdict]:
         """Judge steps first, first + 1, ...; a norm of 0 was not measured. The scale is that before the first of them."""
-        loss_limit = _limit(self.losses, self.rule.loss_mads, self.rule.least)
+        self._take_marks(first, losses)
+        scale_limit = _limit(self.losses, self.rule.loss_mads, self.rule.least)
         norm_limit = _limit(self.log_norms, self.rule.norm_mads, self.rule.least)
         verdicts = []
         for step, (loss, norm) in enumerate(zip(losses, norms, strict=True), first):
+            loss_limit = min(scale_limit, self._fixed_limit(step))
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 verdicts.append(Verdict(self._first(step), step, "not a number", loss, loss_limit))
                 continue
-            log_norm = math.log(norm) if norm > 0 else -math.inf
-            high = "loss" if loss > loss_limit else "gradient norm" if log_norm > norm_limit else ""
+            log_norm = math.log(norm) if norm > 0 else None
+            norm_is_high = log_norm is not None and log_norm > norm_limit
+            high = "loss" if loss > loss_limit else "gradient norm" if norm_is_high else ""
             if self._take(step, loss, log_norm, bool(high)):
                 verdicts.append(Verdict(self.suspects[0][0], step, high, loss, loss_limit))
                 self._settle()
-                self.inside = True
+                self.inside, self.best, self.blind = True, None, self.rule.window
         self.spikes += len(verdicts)
         return verdicts
 
@@ -106,10 +144,24 @@ class Detector:
         """The detector that `state` is of."""
         return cls(rule, **{**state, "suspects": [tuple(suspect) for suspect in state["suspects"]]})
 
+    def _take_marks(self, first: int, losses: Sequence[float]) -> None:
+        if first == 1 and losses and math.isfinite(losses[0]):
+            self.start = losses[0]
+        if not self.blind and len(self.losses) >= self.rule.least:
+            middle = float(np.median(self.losses))
+            self.best = middle if self.best is None else min(self.best, middle)
+
+    def _fixed_limit(self, step: int) -> float:
+        """Above which a loss is high whatever the running scale says."""
+        over_best = math.inf if self.best is None else self.best + self.rule.over_best
+        if step <= self.rule.warmup or len(self.losses) < self.rule.least:
+            return over_best
+        return min(over_best, max(self.rule.chance, self.start) + self.rule.over_chance)
+
     def _first(self, step: int) -> int:
         return self.suspects[0][0] if self.suspects else step
 
-    def _take(self, step: int, loss: float, log_norm: float, high: bool) -> bool:
+    def _take(self, step: int, loss: float, log_norm: float | None, high: bool) -> bool:
         """Count a step in; whether it makes a spike certain."""
         self.suspects.append((step, loss, log_norm))
         if high and not self.inside:
@@ -121,7 +173,8 @@ class Detector:
     def _settle(self) -> None:
         """What was suspected belongs to the scale from now on: it was noise, or is the run's new level."""
         self.losses += [loss for _, loss, _ in self.suspects]
-        self.log_norms += [norm for *_, norm in self.suspects if math.isfinite(norm)]
+        self.log_norms += [norm for *_, norm in self.suspects if norm is not None]
+        self.blind = max(self.blind - len(self.suspects), 0)
         self.suspects = []
         del self.losses[: -self.rule.window], self.log_norms[: -self.rule.window]
 

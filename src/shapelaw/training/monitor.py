@@ -44,7 +44,7 @@ class SpikeSeen(Exception):
         self.verdict = verdict
 
 
-class Watch:
+class SpikeMonitor:
     """The detector of a run and its policy.
 
     Args:
@@ -55,8 +55,8 @@ class Watch:
 
     def __init__(self, cell: Cell, config: SpikesConfig, tracker: Tracker) -> None:
         self.cell, self.config, self.tracker = cell, config, tracker
-        rule = (config.window_steps, config.least_steps, config.loss_mads, config.norm_mads, config.sustain_steps)
-        self.rule = SpikeRule(*rule)
+        warmup = math.ceil(cell.schedule.warmup_tokens / cell.batch_tokens)
+        self.rule = SpikeRule.of(config, cell.vocab_size, warmup)
         self.detector = Detector(self.rule)
         self.unread: list[tuple[float, float]] = []
 
