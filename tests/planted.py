@@ -9,7 +9,7 @@ import torch
 
 from shapelaw.cell import corpus_folder
 from shapelaw.data import Loader, load_corpus
-from shapelaw.training import run
+from shapelaw.training.module import CellModule
 from support import Compose, prepared
 
 SPIKES = (
@@ -37,9 +37,9 @@ def plant(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     size = cell.batch_sequences
     bad = {fingerprint(torch.from_numpy(loader.rows(number * size, size))) for number in BAD}
     assert len(bad) == len(BAD)
-    real = run.CellModule._gradients
+    real = CellModule._gradients
 
-    def gradients(module: run.CellModule, batch: torch.Tensor) -> torch.Tensor:
+    def gradients(module: CellModule, batch: torch.Tensor) -> torch.Tensor:
         loss = real(module, batch)
         if fingerprint(batch) not in bad:
             return loss
@@ -48,7 +48,7 @@ def plant(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
             parameter.grad *= FACTOR
         return loss * FACTOR
 
-    monkeypatch.setattr(run.CellModule, "_gradients", gradients)
+    monkeypatch.setattr(CellModule, "_gradients", gradients)
 
 
 def fingerprint(batch: torch.Tensor) -> str:

@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from shapelaw.cell import Cell, cell_of, labels_of
 from shapelaw.cell_state import State, Status, is_locked, lock, read_state, write_state
-from shapelaw.config import to_dataclass
+from shapelaw.config import TrainConfig, to_dataclass
 from shapelaw.errors import UserError
+from shapelaw.fingerprint import BUILT_IN
+from shapelaw.wording import leaves
 from support import Compose
 
 
@@ -36,25 +39,94 @@ def test_identity_is_not_of_machine_logging_or_paths(composed: Compose, override
     assert cell(composed, override).identity == cell(composed).identity
 
 
-@pytest.mark.parametrize(
-    "override",
-    [
-        "shape=16x2",
-        "lr_base=2.5",
-        "tokens=2688",
-        "seed=1",
-        "order_seed=1",
-        "schedule=cosine",
-        "optim.weight_decay=0",
-        "lr_rule=width",
-        "batch_tokens=256",
-        "seq_len=32",
-        "precision=bf16",
-        "cooldown=linear10",
-    ],
+DECIDES = {
+    "shape.width": "shape.width=32",
+    "shape.depth": "shape.depth=2",
+    "suite.head_size": "suite.head_size=4",
+    "suite.width_unit": "suite.width_unit=8",
+    "tokenizer.vocab_size": "tokenizer.vocab_size=512",
+    "lr_base": "lr_base=2.5",
+    "lr_rule.name": "lr_rule=width",
+    "lr_rule.patch_ratio": "lr_rule.patch_ratio=7",
+    "lr_rule.patch_strict": "lr_rule.patch_strict=true",
+    "lr_rule.patch_divisor": "lr_rule.patch_divisor=7",
+    "lr_batch_scaling": "lr_batch_scaling=sqrt lr_batch_reference=256",
+    "lr_batch_reference": "lr_batch_scaling=sqrt lr_batch_reference=512",
+    "schedule.kind": "schedule=cosine",
+    "schedule.warmup_tokens": "schedule.warmup_tokens=128",
+    "schedule.decay_fraction": "schedule=wsd schedule.decay_fraction=0.3",
+    "schedule.final_factor": "schedule=wsd schedule.final_factor=0.3",
+    "cooldown.fraction": "cooldown=linear10 cooldown.fraction=0.5 cooldown.from_tokens=2560",
+    "cooldown.from_tokens": "cooldown=linear10 cooldown.fraction=0.5 cooldown.from_tokens=2048",
+    "optim.beta1": "optim.beta1=0.8",
+    "optim.beta2": "optim.beta2=0.8",
+    "optim.eps": "optim.eps=1e-7",
+    "optim.weight_decay": "optim.weight_decay=0",
+    "optim.clip_norm": "optim.clip_norm=0",
+    "tokens": "tokens=2688",
+    "tokens_rounding": "tokens=2700 tokens_rounding=up",
+    "batch_tokens": "batch_tokens=256",
+    "seq_len": "seq_len=32",
+    "seed": "seed=1",
+    "order_seed": "order_seed=1",
+    "precision": "precision=bf16",
+    "validation.tokens": "validation.tokens=512",
+    "validation.further": "+validation.further.other=other-bytes",
+    "spikes.policy": "spikes=rollback",
+}
+"""Options that decide the result of any run -> a choice that changes it."""
+DECIDE_ROLLBACKS = ("spikes", "validation.every_tokens", "checkpoint.every_tokens")
+"""Those that decide the result of a run that rolls back."""
+DECIDE_NOTHING = (
+    *(
+        "outputs_dir",
+        "data_dir",
+        "tracker",
+        "noise",
+        "search",
+        "limits",
+        "force",
+        "accelerator",
+        "devices",
+        "num_nodes",
+    ),
+    *("resources", "threads", "progress", "micro_batch_sequences", "compile", "parallel", "attention", "checkpoint"),
+    *("suite", "shape.nodes", "warmup_tokens"),  # of which the others are made; a suite's name is that of its folder
+    *("data", "tokenizer"),  # the corpus stands for itself
 )
+"""Options, and groups of them, that decide no result beyond the order of floating-point sums."""
+
+
+def test_every_option_decides_the_result_or_does_not() -> None:
+    """A new option fails here until somebody has said which; one that decides belongs into the fingerprint."""
+    known = (*DECIDES, *DECIDE_ROLLBACKS, *DECIDE_NOTHING)
+    options = leaves(OmegaConf.to_container(OmegaConf.structured(TrainConfig)))  # type: ignore[arg-type]
+    undecided = [key for key in options if not any(key == name or key.startswith(f"{name}.") for name in known)]
+    assert undecided == []
+
+
+@pytest.mark.parametrize("override", [*DECIDES.values(), "shape=16x2", "cooldown=linear10"])
 def test_identity_is_of_all_that_decides_the_result(composed: Compose, override: str) -> None:
-    assert cell(composed, override).identity != cell(composed).identity
+    assert cell(composed, *override.split()).identity != cell(composed).identity
+
+
+def test_precision_is_the_one_that_is_computed_in(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    """auto is bf16 on a GPU and fp32 without: such runs are those of the same precision given."""
+    fp32, bf16 = (cell(composed, f"precision={name}").identity for name in ("fp32", "bf16"))
+    for names, on_a_gpu in (((), False), (("0",), True)):
+        monkeypatch.setattr("shapelaw.fingerprint.gpu_names", lambda names=names: names)
+        assert cell(composed).identity == (bf16 if on_a_gpu else fp32)
+        assert cell(composed, "accelerator=cpu").identity == fp32
+        assert cell(composed, "accelerator=gpu").identity == bf16
+
+
+@pytest.mark.parametrize("part", BUILT_IN)
+def test_identity_is_of_the_versions_of_the_parts(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    before = cell(composed).identity
+    monkeypatch.setitem(BUILT_IN, part, BUILT_IN[part] + 1)
+    assert cell(composed).identity != before
 
 
 def test_identity_is_of_the_corpus(composed: Compose) -> None:

@@ -157,7 +157,9 @@ def test_what_was_trained_is_continued(old: Path, overrides: tuple[str, ...]) ->
 
 def test_tracked_runs_have_their_new_names(old: Path) -> None:
     before, sweep = tags(old, "shapelaw.identity"), tags(old, "shapelaw.sweep")
-    assert migrate(old).undelivered == []
+    # in a process of its own: mlflow remembers where a run's artifacts lay in the test before
+    ended = subprocess.run([sys.executable, "-m", "shapelaw", "migrate"], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
     names = {OLD[each]: identity(each, old) for each in OLD}
     after = tags(old, "shapelaw.identity")
     runs = [run_id for run_id, name in before.items() if name in names]
@@ -400,7 +402,9 @@ def test_identities_of_both_versions_are_those_of_one_command(old: Path, case: d
     fingerprint = fingerprint_1(yaml.safe_load(str(case["config"])), "c")
     assert identity_1(fingerprint) == case["identity"]
     assert (fingerprint["cooldown"] or {}).get("parent") == case["parent"]
-    cell = cell_of(to_dataclass(composed(*case["overrides"])), "c")  # type: ignore[misc]
+    rule = ("spikes.over_best_nats=inf", "spikes.over_chance_nats=inf")  # limits that there were not
+    overrides = (*case["overrides"], *(rule if "spikes=rollback" in case["overrides"] else ()))  # type: ignore[misc, operator]
+    cell = cell_of(to_dataclass(composed(*overrides)), "c")
     now = fingerprint_2(fingerprint, str(cell.fingerprint["precision"]))
     assert now == cell.fingerprint
     assert identity_of(now) == cell.identity

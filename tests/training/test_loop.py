@@ -56,12 +56,12 @@ def test_steps_read_nothing(composed: Compose, monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.mark.parametrize("looks", [False, True])
 def test_between_steps_nothing_is_read(composed: Compose, monkeypatch: pytest.MonkeyPatch, looks: bool) -> None:
-    """But where something is recorded or the watch looks; there the counter counts."""
+    """But where something is recorded or the spike monitor looks; there the counter counts."""
     reads, between, steps = Reads(), Hooks.on_train_batch_end, []
 
     def counted(self: Hooks, trainer: Any, module: CellModule, *rest: Any) -> None:
         step = module.progress.step
-        if (step % 5 == 0 or self.watch.looks_at(step)) != looks:
+        if (step % 5 == 0 or self.monitor.looks_at(step)) != looks:
             between(self, trainer, module, *rest)
             return
         steps.append(step)

@@ -11,14 +11,17 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from shapelaw.cell import checkpoint_path, checkpoint_steps
 from shapelaw.cell_state import State, Status, read_state
+from shapelaw.data import corpus
 from shapelaw.errors import Interrupted, UserError
 from shapelaw.parallel.layout import layout_of
 from shapelaw.parallel.placement import place
-from shapelaw.training import checkpoint, reporting
+from shapelaw.sweep.local import with_values
+from shapelaw.training import checkpoint, corpora, reporting
 from shapelaw.training.starting import module_of
 from shapelaw.verbs.train import TrainTask
 from support import Compose, prepared, train
@@ -200,3 +203,31 @@ def test_devices_that_are_not_here_are_refused(
         with pytest.raises(UserError, match=words):
             start()
     assert not job.folder.exists()
+
+
+def test_a_corpus_is_opened_and_read_through_once_in_a_command(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[object] = []
+    hashed: list[Path] = []
+    load, check = corpora.load_corpus, corpus._check_hash
+    monkeypatch.setattr(corpora, "load_corpus", lambda *given, **how: opened.append(given) or load(*given, **how))
+    monkeypatch.setattr(corpus, "_check_hash", lambda path, shard: hashed.append(path) or check(path, shard))
+    TrainTask().single(composed("data.verify=always", "accelerator=cpu", "progress=false"))
+    assert len(opened) == 1
+    shards = [*load(hashed[0].parent).train.files, *load(hashed[0].parent).val.files]
+    assert sorted(hashed) == sorted(shards)
+    assert len(shards) == 3
+
+
+def test_a_job_computes_in_the_precision_of_its_plan(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the machine that trains it would choose another: the plan was made where there was a GPU."""
+    monkeypatch.setattr("shapelaw.fingerprint.gpu_names", lambda: ("0",))
+    config = composed("accelerator=auto")
+    (job,) = TrainTask().plan([config])
+    assert job.settings == {"precision": "bf16"}
+    with_values(config, job.settings)
+    monkeypatch.setattr("shapelaw.fingerprint.gpu_names", lambda: ())
+    TrainTask()(config)
+    assert read_state(job.folder).status is Status.finished
+    assert yaml.safe_load((job.folder / "config.yaml").read_text())["precision"] == "bf16"

@@ -70,7 +70,7 @@ MUTATIONS = {
     "order of a branch's data": (
         "training/run.py",
         "        start_step=module.progress.step,",
-        "        start_step=module.progress.step - cell.first_step,",
+        "        start_step=module.progress.step - self.cell.first_step,",
         "tests/trust/test_batches.py::test_a_branch_reads_on_where_its_parent_stopped",
     ),
     "batches that a rollback leaves out": (

@@ -85,7 +85,8 @@ def _check_spikes(spikes: SpikesConfig) -> None:
     for key in ("every_steps", "window_steps", "least_steps", "sustain_steps"):
         whole(f"spikes.{key}", getattr(spikes, key))
     for key in ("loss_mads", "norm_mads", "over_best_nats", "over_chance_nats"):
-        positive(f"spikes.{key}", getattr(spikes, key))
+        if getattr(spikes, key) != math.inf:  # which is no limit
+            positive(f"spikes.{key}", getattr(spikes, key))
     whole("spikes.margin_steps", spikes.margin_steps, 0)
     if spikes.least_steps > spikes.window_steps:
         raise UserError(

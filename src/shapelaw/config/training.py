@@ -157,7 +157,7 @@ class SpikesConfig:
     norm_mads: float = MISSING
     """Likewise for the logarithm of the gradient norm."""
     over_best_nats: float = MISSING
-    """A loss is also high this many nats per token above the run's own best, its lowest running median."""
+    """A loss is also high this many nats per token above the run's own best, its lowest running median; inf is no limit."""
     over_chance_nats: float = MISSING
     """Once warm-up is over, a loss is also high this many nats per token above that of a model which knows nothing:
     ln(vocabulary), or the first step's where it is higher."""

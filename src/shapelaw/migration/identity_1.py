@@ -16,7 +16,8 @@ Values = Mapping[str, Any]
 VERSION = 1
 PARTS = {"model": 1, "optimizer": 1, "schedule": 1, "step": 1}
 """Versions of the parts that these runs were trained by."""
-SPIKE_MONITOR = 1
+SPIKE_LIMITS = {"over_best_nats": math.inf, "over_chance_nats": math.inf, "monitor": 1}
+"""Limits that these runs' rule of rollbacks did not have, and the version of what watched them."""
 
 
 def identity_1(fingerprint: Values) -> str:
@@ -48,7 +49,7 @@ def fingerprint_2(old: Values, precision: str) -> Fingerprint:
         old: that of version 1.
         precision: that the run was computed in, fp32 or bf16.
     """
-    spikes = {**_without(old["spikes"], "policy"), "monitor": SPIKE_MONITOR} if "spikes" in old else None
+    spikes = {**_without(old["spikes"], "policy"), **SPIKE_LIMITS} if "spikes" in old else None
     new = {
         **old,
         "rate": {"batch_factor": 1.0, **old["rate"]},

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from shapelaw.cell import checkpoint_steps
 from shapelaw.cell_state import Status, read_state
 from shapelaw.config import Precision
 from shapelaw.data.manifest import MANIFEST_FILE
@@ -71,7 +72,7 @@ class OldRun:
     def progress(self) -> tuple[bool, int]:
         """How far it came; of two runs of one fingerprint the one that came further is kept."""
         state = read_state(self.folder)
-        return state.status is Status.finished, state.step
+        return state.status is Status.finished, max([state.step, *checkpoint_steps(self.folder)])
 
 
 def old_folders(outputs: Path) -> list[Path]:

@@ -28,6 +28,8 @@ KIND_TAG = "shapelaw.kind"
 PARENT_TAG = "mlflow.parentRunId"
 SWEEP_TAG = "shapelaw.sweep"
 """Identity of the sweep that made a run: `tags.`shapelaw.sweep` = '...'` finds them all."""
+JOBS = "jobs.json"
+"""Artifact of a sweep's run: identity -> name of its jobs."""
 SQLITE = "sqlite:///"
 DATABASES = ("postgresql", "mysql", "mssql")
 PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
@@ -74,6 +76,7 @@ def client(uri: str) -> MlflowClient:
         _knock(connectable(uri))
     settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(REQUEST_SECONDS)}
     quiet = ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT")
+    settings["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     for key, value in {**dict.fromkeys(quiet, "true"), **settings}.items():
         os.environ.setdefault(key, value)
     for name in ("mlflow", "alembic", "urllib3"):
@@ -324,7 +327,7 @@ def open_parent(uri: str, experiment_id: str, identity: str, names: Mapping[str,
     info = RunInfo(identity, "sweep", f"sweep of {len(names)} {identity}", {"jobs": len(names)})
     with unreachable(uri):
         run_id = _take_up(uri, experiment_id, info)
-        client(uri).log_dict(run_id, dict(names), "jobs.json")
+        client(uri).log_dict(run_id, dict(names), JOBS)
         return run_id
 
 

@@ -51,7 +51,7 @@ class Progress:
         seconds: seconds spent in steps (not in validations, checkpoints or start-up).
         loss_sum, loss_steps: training loss summed since it was last recorded, and over how many steps.
         rollbacks: of the run up to here, those of the runs it branched off included.
-        watch: what the detector of spikes knows (`shapelaw.training.watch`).
+        watch: what the detector of spikes knows (`shapelaw.training.monitor`).
     """
 
     step: int = 0

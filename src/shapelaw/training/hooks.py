@@ -20,10 +20,10 @@ from shapelaw.tracking import VAL_LOSS, Tracker
 from shapelaw.tracking_views import FLOPS, TOKENS
 from shapelaw.training import checkpoint
 from shapelaw.training.module import CellModule, mean_loss
+from shapelaw.training.monitor import SpikeMonitor
 from shapelaw.training.reporting import Report
 from shapelaw.training.stopping import StopRequest
 from shapelaw.training.trial import Trial
-from shapelaw.training.watch import Watch
 
 
 class Pruned(Exception):
@@ -54,7 +54,7 @@ class Hooks(pl.Callback):
         report: the run's state on disk.
         keep: which checkpoints stay.
         log_every: steps between training metrics.
-        watch: what looks out for spikes.
+        monitor: what looks out for spikes.
         trial: what this process reports to, if the run is the trial of a search; of several processes, the first does.
     """
 
@@ -67,11 +67,11 @@ class Hooks(pl.Callback):
         report: Report,
         keep: CheckpointConfig,
         log_every: int,
-        watch: Watch,
+        monitor: SpikeMonitor,
         trial: Trial | None = None,
     ) -> None:
         self.cell, self.samples, self.tracker, self.costs, self.report = cell, samples, tracker, costs, report
-        self.keep, self.log_every, self.watch, self.trial = keep, log_every, watch, trial
+        self.keep, self.log_every, self.monitor, self.trial = keep, log_every, monitor, trial
         self.stop = StopRequest()
         self.pruned = False
         self.mark = 0.0
@@ -82,7 +82,7 @@ class Hooks(pl.Callback):
         assert isinstance(module, CellModule)
         self.stop.listen(module.device, trainer.world_size)
         self.since_log = (module.progress.step, module.progress.seconds)
-        self.watch.restore(module)
+        self.monitor.restore(module)
         step = module.progress.step
         if step == self.cell.first_step > 0 or step == self.cell.last_step:  # killed between its end and its record
             self._validate(module)
@@ -99,8 +99,8 @@ class Hooks(pl.Callback):
         validates, checkpoints = self.cell.validates_at(step), self.cell.checkpoints_at(step)
         logs = validates or step % self.log_every == 0
         self.stop.agree()
-        if self.watch.looks_at(step):
-            self.watch.look(module)
+        if self.monitor.looks_at(step):
+            self.monitor.look(module)
         if not (logs or checkpoints or self.stop.number or self.report.is_due):
             return
         train_loss = self._take(module) if logs else None
@@ -144,7 +144,7 @@ class Hooks(pl.Callback):
         losses = {metric: mean_loss(module, sample) for metric, sample in self.samples.items()}
         module.model.train()
         if not math.isfinite(losses[VAL_LOSS]):
-            self.watch.no_number(losses[VAL_LOSS], module)
+            self.monitor.no_number(losses[VAL_LOSS], module)
         self.report.set(val_loss=losses[VAL_LOSS])
         self.tracker.log(losses, module.progress.step * self.cell.batch_tokens)
 
@@ -158,7 +158,7 @@ class Hooks(pl.Callback):
 
     def _record(self, module: CellModule, train_loss: float) -> None:
         if not math.isfinite(train_loss):
-            return  # the watch has it within its cadence
+            return  # the monitor sees it within its cadence
         progress = module.progress
         steps, seconds = progress.step - self.since_log[0], progress.seconds - self.since_log[1]
         self.since_log = (progress.step, progress.seconds)
@@ -177,7 +177,7 @@ class Hooks(pl.Callback):
 
     def _checkpoint(self, module: CellModule) -> None:
         self.tracker.flush()  # a run that continues from here does not measure again what lies before
-        self.watch.keep(module)
+        self.monitor.keep(module)
         checkpoint.save(self.cell.folder, module.model, module.optimizer, module.counted(), module.placement)
         if module.placement.rank:
             return
@@ -192,7 +192,7 @@ class Hooks(pl.Callback):
         self.report.set(
             step=step,
             tokens=step * self.cell.batch_tokens,
-            spikes=self.watch.detector.spikes,
+            spikes=self.monitor.detector.spikes,
             rollbacks=len(module.progress.rollbacks),
             mlflow_run_id=self.tracker.run_id or self.report.state.mlflow_run_id,
         )

@@ -29,6 +29,7 @@ from shapelaw.training.corpora import Corpora
 from shapelaw.training.cost import flops_per_token
 from shapelaw.training.group import Placed, environment_of, join, leave, rank, wait_for_all, world_of
 from shapelaw.training.hooks import Costs, Hooks, Pruned
+from shapelaw.training.monitor import Diverged, SpikeMonitor, SpikeSeen
 from shapelaw.training.noise import NoiseScale
 from shapelaw.training.reporting import Report, Show
 from shapelaw.training.rollback import Rollback, batch_of, read_rollbacks, roll_back
@@ -36,7 +37,6 @@ from shapelaw.training.run_info import run_info
 from shapelaw.training.spikes import Verdict
 from shapelaw.training.starting import module_of
 from shapelaw.training.trial import Trial
-from shapelaw.training.watch import Diverged, SpikeSeen, Watch
 
 log = logging.getLogger(__name__)
 LIGHTNING_PRECISION = {Precision.bf16: "bf16-mixed", Precision.fp32: "32-true"}
@@ -198,7 +198,7 @@ class Run:
             self.report,
             config.checkpoint,
             config.tracker.log_every_steps,
-            Watch(cell, config.spikes, self.tracker),
+            SpikeMonitor(cell, config.spikes, self.tracker),
             Trial(config.search) if config.search.trial is not None and self.placement.rank == 0 else None,
         )
 

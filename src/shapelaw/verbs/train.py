@@ -18,10 +18,6 @@ from rich.console import Console
 from shapelaw.cell import Cell, cell_of, checkpoint_path, labels_of, parent_checkpoint, parent_folder
 from shapelaw.cell_state import State, Status, read_state
 from shapelaw.config import (
-    CheckpointConfig,
-    Keep,
-    ParallelKind,
-    Precision,
     ResourcesConfig,
     SearchConfig,
     TrainConfig,
@@ -30,13 +26,10 @@ from shapelaw.config import (
     whole,
 )
 from shapelaw.counting import params_total
-from shapelaw.data import check_repeats, validation
 from shapelaw.devices import check_devices, gpu_names
-from shapelaw.errors import UserError
-from shapelaw.fingerprint import computed_precision, computes_on_gpu
-from shapelaw.parallel.layout import check_degrees, check_layout, check_noise, layout_of
 from shapelaw.sweep.task import Job, Trials, Wants, sweep_identity
 from shapelaw.tracking_views import training
+from shapelaw.training.checks import check_kept, check_run, check_tasks
 from shapelaw.training.corpora import Corpora, Library
 from shapelaw.training.cost import check_machine, cost_of, device_hours, flops_of
 from shapelaw.training.processes import launch, starts_processes
@@ -95,14 +88,14 @@ class TrainTask:
         take_over(Path(str(configs[0].outputs_dir)).absolute())
         runs = [_located(to_dataclass(config), self.library, check=True) for config in configs]
         for run in runs:
-            _check(run)
+            check_run(run.config, run.cell, run.corpora)
         cells = [run.cell for run in runs]
         jobs = _jobs(cells, [run.config for run in runs])
         planned = reversed([*zip(jobs, runs, strict=True)])  # of doubles the first is trained
         to_come = {job.identity: (run.cell, run.config.checkpoint) for job, run in planned if not job.done}
         for cell in cells:
             if cell.parent in to_come and cell.identity in to_come:
-                _check_kept(cell, *to_come[cell.parent])
+                check_kept(cell, *to_come[cell.parent])
             elif cell.parent is not None and cell.identity in to_come:
                 parent_checkpoint(cell)
         return jobs
@@ -113,7 +106,7 @@ class TrainTask:
         priced = [(cell_of(train, UNPREPARED), train) for train in trains]
         for cell, train in priced:
             check_devices(train.accelerator, train.devices, len(gpu_names()))
-            _check_tasks(cell, train, train.devices * train.num_nodes)
+            check_tasks(cell, train, train.devices * train.num_nodes)
         check_machine([(cell, cost_of(cell, train)) for cell, train in priced], trains[0])
 
     def gpus(self, configs: Sequence[DictConfig]) -> int:
@@ -215,7 +208,7 @@ def _job(cell: Cell, train: TrainConfig, label: str) -> Job:
         flops=flops,
         footprint=partial(_footprint, cell, train),
         splits=cell.batch_sequences,
-        check_tasks=partial(_check_tasks, cell, train),
+        check_tasks=partial(check_tasks, cell, train),
         wants=_wants(train.resources),
         settings={"precision": cell.fingerprint["precision"]},
     )
@@ -256,69 +249,6 @@ def _train(run: _Planned, show: Show) -> float:
     from shapelaw.training.run import train
 
     return train(run.config, run.cell, run.corpora, tags, show)
-
-
-def _check(run: _Planned) -> None:
-    """What can be checked of a run wherever it will be trained."""
-    _check_corpora(run)
-    _check_attention(run.config, run.cell)
-    check_degrees(run.config.parallel, run.cell.shape, run.cell.vocab_size)
-
-
-def _check_corpora(run: _Planned) -> None:
-    """The vocabulary fits the shards, the context the held-out parts, the corpus is not repeated more than allowed, and
-    further held-out parts were made by its tokenizer: else their losses have another unit."""
-    cell, own, tokens = run.cell, run.corpora.own, int(run.config.validation.tokens)
-    own.check_vocab(cell.vocab_size)
-    check_repeats(own, cell.seq_len, cell.tokens, run.config.data.max_epochs)
-    validation(own, cell.seq_len, tokens)
-    for name, other in run.corpora.further.items():
-        if other.manifest.tokenizer != own.manifest.tokenizer:
-            raise UserError(
-                f"validation.further.{name}={other.folder.name}: was prepared with another tokenizer than "
-                f"{own.folder.name}, so its loss has another unit; prepare it again with that tokenizer"
-            )
-        validation(other, cell.seq_len, tokens)
-
-
-def _check_tasks(cell: Cell, train: TrainConfig, tasks: int) -> None:
-    """The run can be shared out over so many processes, and what it measures can be measured by them."""
-    layout = layout_of(train.parallel, tasks)
-    check_layout(layout, cell.shape, cell.vocab_size, cell.batch_sequences)
-    if train.noise.every_steps:
-        check_noise(layout, cell.batch_sequences, train.micro_batch_sequences)
-    if layout.kind is ParallelKind.axonn and not computes_on_gpu(train):
-        _check_axonn(train)
-
-
-def _check_axonn(train: TrainConfig) -> None:
-    if computed_precision(train) is Precision.bf16:
-        raise UserError(
-            "precision=bf16 with parallel=axonn on a CPU: the package casts for GPUs only; give precision=fp32"
-        )
-
-
-def _check_kept(branch: Cell, run: Cell, kept: CheckpointConfig) -> None:
-    """The run that a branch of the same sweep continues still has the checkpoint when it has ended."""
-    left = run.checkpoints[-kept.newest :]
-    if kept.keep is Keep.newest and branch.first_step not in left:
-        raise UserError(
-            f"cooldown.from_tokens={branch.first_step * branch.batch_tokens:,}: the run it continues removes its checkpoint "
-            f"there (checkpoint.keep=newest, checkpoint.newest={kept.newest}); it ends with: "
-            f"{', '.join(f'{step * run.batch_tokens:,}' for step in left)}. Give checkpoint.keep=all, or branch at one of these"
-        )
-
-
-def _check_attention(train: TrainConfig, cell: Cell) -> None:
-    """Every back end but the default is asked whether it can run here."""
-    if train.attention.name == "sdpa":
-        return
-    import torch
-
-    from shapelaw.model import check_attention
-
-    gpu = train.accelerator != "cpu" and torch.cuda.is_available()
-    check_attention(train.attention.name, "cuda" if gpu else "cpu", cell.shape.head_size)
 
 
 def _tags(train: TrainConfig, corpora: Corpora) -> dict[str, str]:

@@ -44,7 +44,7 @@ class SpikeSeen(Exception):
         self.verdict = verdict
 
 
-class Watch:
+class SpikeMonitor:
     """The detector of a run and its policy.
 
     Args:

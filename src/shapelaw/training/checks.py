@@ -1,0 +1,86 @@
+"""Checks of a planned run, each made once, before anything is created."""
+
+from __future__ import annotations
+
+from shapelaw.cell import Cell
+from shapelaw.config import CheckpointConfig, Keep, ParallelKind, Precision, TrainConfig
+from shapelaw.data import check_repeats, validation
+from shapelaw.errors import UserError
+from shapelaw.fingerprint import computed_precision, computes_on_gpu
+from shapelaw.parallel.layout import check_degrees, check_layout, check_noise, layout_of
+from shapelaw.training.corpora import Corpora
+
+
+def check_run(config: TrainConfig, cell: Cell, corpora: Corpora) -> None:
+    """Refuse what can be seen to be wrong wherever the run will be trained.
+
+    Raises:
+        UserError: naming the option, and what to give instead.
+    """
+    _check_corpora(config, cell, corpora)
+    _check_attention(config, cell)
+    check_degrees(config.parallel, cell.shape, cell.vocab_size)
+
+
+def _check_corpora(config: TrainConfig, cell: Cell, corpora: Corpora) -> None:
+    """The vocabulary fits the shards, the context the held-out parts, the corpus is not repeated more than allowed, and
+    further held-out parts were made by its tokenizer: else their losses have another unit."""
+    own, tokens = corpora.own, int(config.validation.tokens)
+    own.check_vocab(cell.vocab_size)
+    check_repeats(own, cell.seq_len, cell.tokens, config.data.max_epochs)
+    validation(own, cell.seq_len, tokens)
+    for name, other in corpora.further.items():
+        if other.manifest.tokenizer != own.manifest.tokenizer:
+            raise UserError(
+                f"validation.further.{name}={other.folder.name}: was prepared with another tokenizer than "
+                f"{own.folder.name}, so its loss has another unit; prepare it again with that tokenizer"
+            )
+        validation(other, cell.seq_len, tokens)
+
+
+def check_tasks(cell: Cell, train: TrainConfig, tasks: int) -> None:
+    """Refuse a number of processes that the run cannot be shared out over, or that cannot measure what it asks for.
+
+    Raises:
+        UserError: naming the option, and what to give instead.
+    """
+    layout = layout_of(train.parallel, tasks)
+    check_layout(layout, cell.shape, cell.vocab_size, cell.batch_sequences)
+    if train.noise.every_steps:
+        check_noise(layout, cell.batch_sequences, train.micro_batch_sequences)
+    if layout.kind is ParallelKind.axonn and not computes_on_gpu(train):
+        _check_axonn(train)
+
+
+def _check_axonn(train: TrainConfig) -> None:
+    if computed_precision(train) is Precision.bf16:
+        raise UserError(
+            "precision=bf16 with parallel=axonn on a CPU: the package casts for GPUs only; give precision=fp32"
+        )
+
+
+def check_kept(branch: Cell, run: Cell, kept: CheckpointConfig) -> None:
+    """Refuse a branch whose run, in the same sweep, will not have the checkpoint any more when it has ended.
+
+    Raises:
+        UserError: naming the checkpoints that it will have.
+    """
+    left = run.checkpoints[-kept.newest :]
+    if kept.keep is Keep.newest and branch.first_step not in left:
+        raise UserError(
+            f"cooldown.from_tokens={branch.first_step * branch.batch_tokens:,}: the run it continues removes its checkpoint "
+            f"there (checkpoint.keep=newest, checkpoint.newest={kept.newest}); it ends with: "
+            f"{', '.join(f'{step * run.batch_tokens:,}' for step in left)}. Give checkpoint.keep=all, or branch at one of these"
+        )
+
+
+def _check_attention(train: TrainConfig, cell: Cell) -> None:
+    """Every back end but the default is asked whether it can run here."""
+    if train.attention.name == "sdpa":
+        return
+    import torch
+
+    from shapelaw.model import check_attention
+
+    gpu = train.accelerator != "cpu" and torch.cuda.is_available()
+    check_attention(train.attention.name, "cuda" if gpu else "cpu", cell.shape.head_size)
