@@ -248,7 +248,7 @@ def suite_world(fit: FitResult, runs: RunsTable) -> World:
         return world
     note = (
         f"no command trains it: the suite {suite.name} is {f'neither in {suite.folder} nor' if suite.folder else 'not'} in "
-        f"conf/suite; set SHAPELAW_SUITE to the folder where it lies"
+        "conf/suite; set SHAPELAW_SUITE to its folder"
     )
     return dataclasses.replace(
         world, suite=dataclasses.replace(world.suite, folder=None), remarks=(*world.remarks, note)
@@ -269,10 +269,10 @@ def _at_context(asked: PrescribeConfig, fit: FitResult, runs: RunsTable, seq_len
     try:
         values = _main(asked, problem.replaced(intervals=False, shapes=problem.shapes)).values
     except UserError as error:
-        return f"with seq_len={seq_len} {error}"
+        return f"seq_len={seq_len} is refused ({error})"
     size = f"{_number('width', values['width'])}x{_number('depth', values['depth'])}"
     return (
-        f"with seq_len={seq_len} it would be {size}, {values['tokens']:.3g} tokens, {values['flops']:.3g} FLOPs and a loss of "
+        f"seq_len={seq_len} would give {size}, {values['tokens']:.3g} tokens, {values['flops']:.3g} FLOPs and a loss of "
         f"{values['loss']:.5g}"
     )
 
