@@ -281,8 +281,8 @@ def _mixed(runs: RunsTable, suite: Suite) -> tuple[str, ...]:
     """Says so where the kept runs differ in a fact of their suite."""
     apart = differing(runs.suite_rows)
     return tuple(
-        f"the runs differ in {name} ({', '.join(map(_shown, apart[name]))}): {_shown(getattr(suite, name))} is used, the value of "
-        "most rows"
+        f"the runs differ in {name} ({', '.join(map(_shown, apart[name]))}): {_shown(getattr(suite, name))} is used, the value "
+        "of most rows"
         for name in SAID
         if name in apart
     )
