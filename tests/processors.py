@@ -76,7 +76,6 @@ def _numpy_features() -> list[str]:
 def answers(corpora: Path, outputs: Path) -> Answers:
     """Everything that `test_processors.py` compares, as this process computes it."""
     from hydra import compose, initialize_config_dir
-    from shapelaw.cli import set_environment
 
     import support
     from shapelaw.cell import cell_of

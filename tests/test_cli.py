@@ -116,20 +116,20 @@ def test_mistakes_in_a_sweep_s_file(
 @pytest.mark.parametrize(
     ("params", "cells"),
     [
-        ("lr_base: [5, 2.5]", ["16x1 lr_base=5", "16x1 lr_base=2.5"]),
-        ("lr_base: 5,2.5", ["16x1 lr_base=5", "16x1 lr_base=2.5"]),  # as the command line has it
-        ("shape: ${suite.extremes}, lr_base: [1e-4]", ["16x2 lr_base=0.0001", "32x1 lr_base=0.0001"]),
-        ("shape: glob(16*), lr_base: 5", ["16x1 lr_base=5", "16x2 lr_base=5"]),
-        ("tokens: ${suite.branches}", ["16x1 lr_base=5 steps=16", "16x1 lr_base=5 steps=20"]),
+        (["lr_base: [5, 2.5]"], ["16x1 lr_base=5", "16x1 lr_base=2.5"]),
+        (["lr_base: 5,2.5"], ["16x1 lr_base=5", "16x1 lr_base=2.5"]),  # as the command line has it
+        (["shape: ${suite.extremes}", "lr_base: [1e-4]"], ["16x2 lr_base=0.0001", "32x1 lr_base=0.0001"]),
+        (["shape: glob(16*)", "lr_base: 5"], ["16x1 lr_base=5", "16x2 lr_base=5"]),
+        (["tokens: ${suite.branches}"], ["16x1 lr_base=5 steps=16", "16x1 lr_base=5 steps=20"]),
     ],
 )
 def test_a_sweep_s_file_has_its_values_as_lists(
-    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: str, cells: list[str]
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: list[str], cells: list[str]
 ) -> None:
     suite = shutil.copytree(TINY, tmp_path / "tiny")
     (suite / "sweeps").mkdir()
-    text = f"# @package _global_\nhydra: {{sweeper: {{params: {{{params}}}}}}}\n"
-    (suite / "sweeps" / "mine.yaml").write_text(text.replace("${suite.extremes}", "'${suite.extremes}'"))
+    lines = ["# @package _global_", "hydra:", "  sweeper:", "    params:", *(f"      {line}" for line in params), ""]
+    (suite / "sweeps" / "mine.yaml").write_text("\n".join(lines))
     monkeypatch.setenv("SHAPELAW_SUITE", str(suite))
     done = sweep("-m", "sweeps=mine", "hydra/launcher=plan")
     assert done.returncode == 0, done.stderr

@@ -176,7 +176,7 @@ def test_a_suite_is_found_where_it_lies_now(ask: Ask, tmp_path: Path, recorded: 
     else:
         assert command == ""
         assert [
-            note for note in found.notes if "the suite two is n" in note and "set SHAPELAW_SUITE to the folder" in note
+            note for note in found.notes if "the suite two is n" in note and "set SHAPELAW_SUITE to its folder" in note
         ]
 
 
@@ -206,7 +206,11 @@ def test_runs_tracked_before_the_record_are_completed_by_their_suite(ask: Ask) -
     train_config(str(TINY))
     found, command = ask(older, tokens=4096.0)
     assert cell_of_command(command).lr_eff == found.values["lr_eff"]
-    notes = [note for note in found.notes if "which are taken as nano is now: width_unit (8.0), patch (none)" in note]
+    notes = [
+        note
+        for note in found.notes
+        if "the runs do not record width_unit=8, patch=none: these are the values of the suite nano today" in note
+    ]
     assert len(notes) == 1
 
 
@@ -215,17 +219,21 @@ def test_a_suite_s_heads_and_context_count_where_the_runs_name_none(ask: Ask) ->
     told, _ = ask(suite)
     found, _ = ask(replace(suite, seq_len=None))
     assert found.values["flops"] == told.values["flops"]
-    assert [note for note in found.notes if "taken as tiny is now: seq_len (16)" in note]
+    assert [
+        note
+        for note in found.notes
+        if "the runs do not record seq_len=16: these are the values of the suite tiny today" in note
+    ]
 
 
-def test_nobody_s_context_is_assumed_aloud(ask: Ask) -> None:
+def test_an_assumed_context_is_said_with_what_others_would_give(ask: Ask) -> None:
     suite = replace(Suite.of(train_config(str(TINY))), name="elsewhere", seq_len=None)
     found, _ = ask(suite)
     assert [note for note in found.notes if "do not name their context: 2,048 tokens are assumed" in note]
     others = [note for note in found.notes if note.startswith("the context matters: ")]
     half, twice = (ask(suite, seq_len=context)[0] for context in (1024, 4096))
-    assert f"with seq_len=1024 it would be 32x2, 1.02e+03 tokens, {half.values['flops']:.3g} FLOPs" in others[0]
-    assert f"with seq_len=4096 it would be 32x2, 1.02e+03 tokens, {twice.values['flops']:.3g} FLOPs" in others[0]
+    assert f"seq_len=1024 would give 32x2, 1.02e+03 tokens, {half.values['flops']:.3g} FLOPs" in others[0]
+    assert f"seq_len=4096 would give 32x2, 1.02e+03 tokens, {twice.values['flops']:.3g} FLOPs" in others[0]
     assert half.values["flops"] < found.values["flops"] < twice.values["flops"]
     assert not [note for note in half.notes if "context" in note]
 
@@ -253,7 +261,7 @@ def test_tables_of_two_suites_say_so(outputs: Path) -> None:
     assert world.suite == replace(suite, corpus="a" * 12)
     for field, values in (("name", "tiny, two"), ("seq_len", "16, 32"), ("corpus", f"{'a' * 12}, {'b' * 12}")):
         taken = values.split(", ")[0]
-        assert f"the runs differ in {field} ({values}): {taken} is taken, as most rows have it" in world.notes
+        assert f"the runs differ in {field} ({values}): {taken} is used, the value of most rows" in world.notes
 
 
 @pytest.mark.parametrize("where", ["a name", "a folder"])

@@ -238,7 +238,7 @@ class World:
     def _assumed_context(self) -> str:
         if not self.assumes_context:
             return ""
-        return f"the runs do not name their context: {self.seq_len:,} tokens are assumed; seq_len=NUMBER gives another"
+        return f"the runs do not name their context: {self.seq_len:,} tokens are assumed; give seq_len=NUMBER if it is another"
 
     def _assumed_heads(self) -> str:
         if self.suite.head_size:
@@ -268,18 +268,21 @@ def _completed(recorded: Suite, here: Suite) -> Suite:
 
 def _taken(recorded: Suite, suite: Suite) -> tuple[str, ...]:
     """Says what is taken from the suite as it is now."""
-    taken = [name for name in recorded.missing(*SAID) if getattr(suite, name) is not None]
-    if not taken:
-        return ()
-    values = ", ".join(f"{name} ({getattr(suite, name)})" for name in taken)
-    return (f"the runs do not record these facts of their suite, which are taken as {suite.name} is now: {values}",)
+    taken = {name: getattr(suite, name) for name in recorded.missing(*SAID)}
+    values = ", ".join(f"{name}={_shown(value)}" for name, value in taken.items() if value is not None)
+    return (f"the runs do not record {values}: these are the values of the suite {suite.name} today",) if values else ()
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _mixed(runs: RunsTable, suite: Suite) -> tuple[str, ...]:
     """Says so where the kept runs differ in a fact of their suite."""
     apart = differing(runs.suite_rows)
     return tuple(
-        f"the runs differ in {name} ({', '.join(map(str, apart[name]))}): {getattr(suite, name)} is taken, as most rows have it"
+        f"the runs differ in {name} ({', '.join(map(_shown, apart[name]))}): {_shown(getattr(suite, name))} is used, the value "
+        "of most rows"
         for name in SAID
         if name in apart
     )

@@ -101,7 +101,7 @@ def suite_world(fit: FitResult, runs: RunsTable) -> World:
         return world
     note = (
         f"no command trains it: the suite {suite.name} is {f'neither in {suite.folder} nor' if suite.folder else 'not'} in "
-        f"conf/suite; set SHAPELAW_SUITE to the folder where it lies"
+        "conf/suite; set SHAPELAW_SUITE to its folder"
     )
     return dataclasses.replace(
         world, suite=dataclasses.replace(world.suite, folder=None), remarks=(*world.remarks, note)
