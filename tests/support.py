@@ -25,7 +25,8 @@ Compose = Callable[..., DictConfig]
 def prepared(composed: Compose, *overrides: str) -> tuple[TrainConfig, Cell]:
     """Configuration and cell of a run on this machine's CPU."""
     config: TrainConfig = to_dataclass(composed("accelerator=cpu", *overrides))
-    return config, cell_of(config, load_corpus(corpus_folder(config)).manifest.corpus_hash)
+    manifest = load_corpus(corpus_folder(config)).manifest
+    return config, cell_of(config, manifest.corpus_hash, manifest.tokenizer)
 
 
 def train(composed: Compose, *overrides: str, show: Callable[[State], None] = lambda state: None) -> Cell:

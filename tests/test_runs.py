@@ -25,6 +25,7 @@ from shapelaw.runs import ALIASES, SUBSETS, RunsTable, load_runs
 from shapelaw.runs.fetch import fetch_all
 from shapelaw.runs.registry import CHINCHILLA, CHINCHILLA_POINTS, EVERY, GEMSTONES, Repository
 from shapelaw.shapes import HEAD_SIZE
+from shapelaw.suite import Suite
 
 
 def frame(**changes: object) -> pd.DataFrame:
@@ -413,11 +414,11 @@ def test_tracked_runs_are_read_lazily(monkeypatch: pytest.MonkeyPatch) -> None:
 
     asked: dict[str, str] = {}
 
-    def read_runs(uri: str, experiment: str) -> pd.DataFrame:
+    def read_table(uri: str, experiment: str) -> tuple[pd.DataFrame, dict[str, Suite]]:
         asked.update(uri=uri, experiment=experiment)
-        return frame(status="FINISHED", loss=[4.0, 3.8, 3.7, 3.6, 3.4, np.nan])
+        return frame(status="FINISHED", loss=[4.0, 3.8, 3.7, 3.6, 3.4, np.nan]), {}
 
-    monkeypatch.setattr(tracking, "read_runs", read_runs)
+    monkeypatch.setattr(tracking, "read_table", read_table)
     with pytest.raises(UserError, match="loss is missing"):
         load_runs("mlflow", uri="sqlite:///x.db", experiment="nano")
     table = load_runs(

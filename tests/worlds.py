@@ -10,7 +10,9 @@ import pandas as pd
 from shapelaw.counting import flops_per_token, params_total
 from shapelaw.fitting.result import FitResult
 from shapelaw.laws import get_law
+from shapelaw.lr_rules import DEFAULT_PATCH
 from shapelaw.runs.table import RunsTable
+from shapelaw.suite import Suite
 
 NATURAL: dict[str, dict[str, float]] = {
     "params_tokens": {"A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37, "E": 1.8},
@@ -24,6 +26,17 @@ NATURAL: dict[str, dict[str, float]] = {
     },
     "steps_batch": {"N_c": 6e7, "alpha_N": 0.06, "S_c": 50.0, "alpha_S": 0.6, "B_star": 6e4, "alpha_B": 0.25},
 }  # fmt: skip
+
+GEMSTONES = Suite(
+    folder="gemstones",
+    head_size=128,
+    width_unit=1.0,
+    lr_rule="width_sqrt_depth",
+    patch=DEFAULT_PATCH,
+    lr_batch_scaling="none",
+    seq_len=2048,
+)
+"""What the columns of `table` do not say."""
 
 
 def fitted(law: str, refits: int = 0, counting: str = "total", flops: str | None = None, **changed: float) -> FitResult:
@@ -58,4 +71,5 @@ def table(vocab_size: int = 50_304, rate: float = 1e14, **changed: object) -> Ru
             speed = {"batch_tokens": 2**22, "num_devices": 64, "seconds_per_step": per_token * 2**22 / (64 * rate)}
             facts = {"run": f"{width}x{depth}", "suite": "gemstones", "vocab_size": vocab_size, "lr_base": 5.0}
             rows.append({**facts, "loss": 3.0, **size, **speed})
-    return RunsTable(pd.DataFrame(rows).assign(**changed))
+    frame = pd.DataFrame(rows).assign(**changed)
+    return RunsTable(frame, {}, dict.fromkeys(frame["run"], GEMSTONES))

@@ -30,7 +30,7 @@ from shapelaw.config import (
     whole,
 )
 from shapelaw.errors import UserError
-from shapelaw.lr_rules import DepthPatch, lr_eff
+from shapelaw.lr_rules import DepthPatch, batch_factor
 from shapelaw.schedule import (
     Constant,
     Cooldown,
@@ -42,6 +42,7 @@ from shapelaw.schedule import (
     lr_factor,
 )
 from shapelaw.shapes import Shape, check_heads
+from shapelaw.suite import Suite
 from shapelaw.wording import distinctions
 
 IDENTITY_VERSION = 1
@@ -53,7 +54,7 @@ class Cell:
     """One run of a sweep, with every derived number whole and checked.
 
     Args:
-        suite: name of the suite.
+        suite: record of the suite that it belongs to.
         shape: the model's shape.
         vocab_size: rows of the embedding and of the head.
         seq_len: context in tokens.
@@ -68,7 +69,7 @@ class Cell:
         parent: identity of the cell that a cooldown continues.
     """
 
-    suite: str
+    suite: Suite
     shape: Shape
     vocab_size: int
     seq_len: int
@@ -144,8 +145,13 @@ def labels_of(cells: Sequence[Cell]) -> list[str]:
     return [" ".join([label, *words]) for label, words in zip(labels, apart, strict=True)]
 
 
-def cell_of(config: TrainConfig, corpus_hash: str) -> Cell:
+def cell_of(config: TrainConfig, corpus_hash: str, tokenizer_hash: str | None = None) -> Cell:
     """The cell of a configuration on a corpus.
+
+    Args:
+        config: of the run.
+        corpus_hash: of the corpus; it decides the identity.
+        tokenizer_hash: of the corpus's tokenizer, for the record of the suite.
 
     Raises:
         UserError: for a value that is out of range or does not fit the others.
@@ -160,8 +166,10 @@ def cell_of(config: TrainConfig, corpus_hash: str) -> Cell:
             f"the nearest are {_multiples_around(batch, config.seq_len)}"
         )
     steps = _steps(config, batch)
+    science = _science(config, corpus_hash, batch, steps)
+    suite = Suite.of(config, corpus_hash, tokenizer_hash)
     hot = Cell(
-        suite=config.suite.name,
+        suite=suite,
         shape=shape,
         vocab_size=config.tokenizer.vocab_size,
         seq_len=config.seq_len,
@@ -170,15 +178,9 @@ def cell_of(config: TrainConfig, corpus_hash: str) -> Cell:
         last_step=steps,
         validate_every_steps=_cadence("validation.every_tokens", config.validation.every_tokens, batch),
         checkpoint_every_steps=_cadence("checkpoint.every_tokens", config.checkpoint.every_tokens, batch),
-        lr_eff=lr_eff(
-            config.lr_base * lr_batch_factor(config, batch),
-            shape,
-            config.lr_rule.name.value,
-            config.suite.width_unit,
-            depth_patch(config.lr_rule),
-        ),
+        lr_eff=suite.rate(shape),
         schedule=_schedule(config.schedule, steps * batch),
-        science=_science(config, corpus_hash, batch, steps),
+        science=science,
         folder=Path(),
     )
     cell = hot if config.cooldown.fraction == 0 else _branch(config, hot)
@@ -192,10 +194,9 @@ def lr_batch_factor(config: TrainConfig, batch_tokens: int) -> float:
     Raises:
         UserError: where a scaling is asked for without a reference.
     """
-    if config.lr_batch_scaling is BatchScaling.none:
-        return 1.0
-    ratio = batch_tokens / positive("lr_batch_reference", config.lr_batch_reference)
-    return math.sqrt(ratio) if config.lr_batch_scaling is BatchScaling.sqrt else ratio
+    if config.lr_batch_scaling is not BatchScaling.none:
+        positive("lr_batch_reference", config.lr_batch_reference)
+    return batch_factor(config.lr_batch_scaling.value, batch_tokens, config.lr_batch_reference)
 
 
 def depth_patch(rule: LrRuleConfig) -> DepthPatch:

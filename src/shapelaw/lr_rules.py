@@ -32,6 +32,12 @@ class DepthPatch:
     strict: bool = False
     width_per_depth: float = 100.0
 
+    def __str__(self) -> str:
+        if math.isinf(self.threshold):
+            return "none"
+        above = ">" if self.strict else ">="
+        return f"from width / depth {above} {self.threshold:g}, depth counts as width / {self.width_per_depth:g}"
+
     def applies(self, width: float, depth: float) -> bool:
         """Whether a shape of this width and depth is patched."""
         ratio = width / depth
@@ -54,6 +60,10 @@ _DIVISORS: dict[str, Callable[[float, float], float]] = {
     "none": lambda width, depth: 1.0,
 }
 LR_RULES = tuple(_DIVISORS)
+_BATCH_FACTORS: dict[str, Callable[[float], float]] = {
+    "sqrt": math.sqrt,
+    "linear": lambda ratio: ratio,
+}
 
 
 def lr_eff(
@@ -88,3 +98,14 @@ def lr_eff(
             raise UserError(f"{name}={value}: allowed are positive finite numbers; give {name}=1 or another")
     width = shape.width * width_unit
     return lr_base / _DIVISORS[rule](width, patch.depth(width, shape.depth))
+
+
+def batch_factor(scaling: str, batch_tokens: float, reference: float) -> float:
+    """Factor of a batch on the rate, r = batch_tokens / reference: 1 (`none`), sqrt(r) or r (`linear`).
+
+    Args:
+        scaling: how the rate follows the batch.
+        batch_tokens: tokens of one optimiser step.
+        reference: tokens of the batch at which the base rate holds as it is; not read by `none`.
+    """
+    return 1.0 if scaling == "none" else _BATCH_FACTORS[scaling](batch_tokens / reference)

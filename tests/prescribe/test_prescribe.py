@@ -23,6 +23,7 @@ from shapelaw.prescribe.limits import Limits
 from shapelaw.prescribe.price import Cost, Throughput, measured_cost
 from shapelaw.prescribe.surface import Surface, _AnyBound
 from shapelaw.prescribe.world import World
+from shapelaw.suite import Suite
 from worlds import NATURAL, fitted, table
 
 SHAPED = ["interaction", "width_depth_params_tokens", "width_depth_tokens"]
@@ -304,7 +305,7 @@ def test_rates_are_interpolated_over_shape_with_their_error() -> None:
 
 @pytest.mark.parametrize("convention", ["exact", "6n", "kaplan"])
 def test_depth_at_given_flops(convention: str) -> None:
-    world = World(VOCAB, flops=convention)
+    world = World(Suite(vocab_size=VOCAB), flops=convention)
     wanted = flops_per_token(1024, 28, VOCAB, convention=convention)
     assert world.depth_at(np.array([1024.0]), wanted) == pytest.approx(28, rel=1e-12)
 
@@ -321,7 +322,7 @@ def test_a_nano_suite_has_its_own_rules() -> None:
     runs = table().frame.iloc[:1].assign(**small, params=int(params_total(64, 1, 257, 16)))
     world = World.of(fitted("interaction"), type(table())(runs))
     assert (world.rules.width_min, world.rules.width_max, world.rules.depth_min) == (32, 1024, 1)
-    assert (world.vocab_size, world.seq_len, world.suite, world.width_unit) == (257, 128, "nano", 8.0)
+    assert (world.suite.vocab_size, world.seq_len, world.suite.name, world.rated.width_unit) == (257, 128, "nano", 8.0)
 
 
 @pytest.mark.parametrize("budget", [1e12, 1e30])

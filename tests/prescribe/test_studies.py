@@ -27,6 +27,7 @@ from shapelaw.prescribe.studies import (
 from shapelaw.prescribe.surface import Surface
 from shapelaw.prescribe.world import World
 from shapelaw.runs.table import RunsTable
+from shapelaw.suite import Suite
 from worlds import NATURAL, fitted, table
 
 VOCAB = 50_304
@@ -85,7 +86,7 @@ def test_overtraining_by_size_keeps_the_limits() -> None:
 
 def _least_at(tokens: float, budget: float) -> float:
     """Lowest interaction-law loss over shapes of budget / tokens FLOPs per token, by scipy."""
-    p, world = NATURAL["interaction"], World(VOCAB)
+    p, world = NATURAL["interaction"], World(Suite(vocab_size=VOCAB))
 
     def loss(log_width: float) -> float:
         w = math.exp(log_width)
@@ -102,7 +103,7 @@ def _least_at(tokens: float, budget: float) -> float:
 def test_a_wrong_aspect_ratio_costs_what_the_law_says() -> None:
     """With 6N counted without a vocabulary, N and T do not care for the ratio, so the price is the law's factor."""
     p = NATURAL["interaction"]
-    world = World(vocab_size=1, counting="no_embedding_and_head", flops="6n")
+    world = World(Suite(vocab_size=1), counting="no_embedding_and_head", flops="6n")
     problem = Problem(fitted("interaction", refits=10), world, space="relaxed")
     best_ratio = math.exp(p["mu"])
     found = aspect_ratio_cost(problem, 1e21, [best_ratio / 4, best_ratio, best_ratio * 4])
@@ -187,7 +188,7 @@ def test_laws_without_shapes_are_compared_by_size() -> None:
 
 @pytest.mark.parametrize("law", ["interaction", "width_depth_params_tokens"])
 def test_bins_have_the_minimisers_of_brute_force(law: str) -> None:
-    world = World(VOCAB)
+    world = World(Suite(vocab_size=VOCAB))
     w, d = np.meshgrid(np.unique(np.geomspace(256, 9000, 40).astype(int)), np.arange(2, 60, 3), indexing="ij")
     triples = Triples(world.points(w.ravel(), d.ravel()), np.geomspace(1e9, 1e13, 90).astype(int).astype(float))
     edges = np.logspace(18, 24, 11)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 import time
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -34,7 +35,7 @@ LINK = "http://127.0.0.1:5000/#/experiments/1/runs/{run}"
 
 
 def report(folder: Path, law: str = "interaction", refits: int = 60, budget: float = 1e21, suite: str = "x") -> Report:
-    runs = RunsTable(table(suite=suite).frame.assign(mlflow_run_id="0a1b"))
+    runs = table(suite=suite, mlflow_run_id="0a1b")
     counting = "no_embedding_and_head" if law in ("interaction", "kaplan_e") else "total"
     fit = fitted(law, refits, counting)
     held = {"aspect_ratio": 64.0} if law in ("params_tokens", "kaplan_e") else {}
@@ -270,11 +271,12 @@ def test_readers_by_ear_and_keyboard_are_served(chromium: Chrome, tmp_path: Path
 
 def hostile(folder: Path) -> Report:
     made = report(folder)
+    suite = dataclasses.replace(made.problem.world.suite, name=HOSTILE, folder=HOSTILE)
     frame = made.runs.frame.assign(run=made.runs.frame["run"] + HOSTILE, mlflow_run_id='"><script>1</script>')
     changes = {
         "title": HOSTILE,
         "runs": RunsTable(frame),
-        "problem": made.problem.replaced(world=dataclasses.replace(made.problem.world, suite=HOSTILE)),
+        "problem": made.problem.replaced(world=dataclasses.replace(made.problem.world, suite=suite)),
         "fits": [FitRow(HOSTILE, made.problem.fit, "javascript:alert(1)")],
         "left_out": [LeftOut(HOSTILE, HOSTILE)],
     }
@@ -310,7 +312,7 @@ def test_no_name_breaks_out_of_the_page(chromium: Chrome, tmp_path: Path) -> Non
     assert chromium.title != "taken"
     ask(chromium, "2e21")
     assert chromium.title != "taken"
-    assert HOSTILE.strip() in chromium.execute_script("return document.getElementById('command').textContent")
+    assert shlex.quote(HOSTILE) in chromium.execute_script("return document.getElementById('command').textContent")
 
 
 def test_five_hundred_runs_stay_small_and_quick(tmp_path: Path) -> None:

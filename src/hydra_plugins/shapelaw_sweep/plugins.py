@@ -24,7 +24,8 @@ class CellsConfig:
 
     _target_: str = "hydra_plugins.shapelaw_sweep.plugins.CellsSweeper"
     params: dict[str, Any] = field(default_factory=dict)
-    """Overrides of a named sweep (sweeps/NAME.yaml); those of the command line come after them and win."""
+    """Overrides of a named sweep (sweeps/NAME.yaml): key -> a value, a list of values, or a pattern such as glob(*). Those of
+    the command line come after them and win."""
     pair: list[list[str]] = field(default_factory=list)
     """Groups of swept keys that advance together instead of forming a product."""
     unglobbed: dict[str, list[str]] = field(default_factory=dict)
@@ -140,7 +141,16 @@ def _line(key: str, value: Any) -> str:
     """The override that a named sweep's file means by a key and its values."""
     if OmegaConf.is_dict(value):
         raise UserError(f"hydra.sweeper.params.{key}: holds keys of its own; give each in one word, {key}.NAME: VALUES")
-    return f"{key}={'null' if value is None else value}"
+    if OmegaConf.is_list(value):
+        return f"{key}={','.join(map(_word, value))}"
+    return f"{key}={_word(value)}"
+
+
+def _word(value: Any) -> str:
+    """A value as an override spells it."""
+    if value is None:
+        return "null"
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 class SearchSweeper(CellsSweeper):

@@ -89,6 +89,8 @@ class PrescribeConfig(PlacesConfig):
     limits: ShapeLimitsConfig = field(default_factory=ShapeLimitsConfig)
     vocab_size: int | None = None
     """Vocabulary size, if the runs do not name it."""
+    seq_len: int | None = None
+    """Context of the models to train, in tokens; null is that of the runs. The FLOPs of a token grow with it."""
     flops: NamedConfig = field(default_factory=NamedConfig)
     """exact, 6n or kaplan; auto (null) is as the fit counted, exact where it took a recorded column."""
     compare: list[str] = field(default_factory=list)

@@ -28,24 +28,26 @@ class SuiteConfig:
 
     name: str = MISSING
     """Name of the suite; also of its MLflow experiment and its folder under outputs/."""
+    folder: str | None = None
+    """What SHAPELAW_SUITE is set to for it: the name of a folder of conf/suite, or a path. Set by the scripts."""
     head_size: int = MISSING
     """Features of one attention head; widths are multiples of it."""
     width_unit: float = MISSING
     """The rate rule counts width in units of the paper's models: width * width_unit (1 for gemstones, 128 / head_size for
     suites with smaller heads)."""
-    branches: str = ""
-    """Token counts at which its cooldowns branch off, as a sweep's values: 10e9,20e9."""
-    extremes: str = ""
-    """Extreme shapes of the suite, for a study of the rate, as a sweep's values."""
+    branches: list[float] = field(default_factory=list)
+    """Token counts at which its cooldowns branch off (sweeps/cooldown.yaml)."""
+    extremes: list[str] = field(default_factory=list)
+    """Its extreme shapes, for a study of the rate (sweeps/lr_prestudy.yaml, sweeps/lr_search.yaml)."""
     prestudy_tokens: float = 0.0
     """Tokens of the runs of that study."""
-    step_batch_shapes: str = ""
-    """Shapes of the study of steps and batches (sweeps/step_batch.yaml), as a sweep's values."""
-    step_batch_batches: str = ""
-    """Batches of that study, in tokens, as a sweep's values."""
-    step_batch_tokens: str = ""
+    step_batch_shapes: list[str] = field(default_factory=list)
+    """Shapes of the study of steps and batches (sweeps/step_batch.yaml)."""
+    step_batch_batches: list[float] = field(default_factory=list)
+    """Batches of that study, in tokens."""
+    step_batch_tokens: list[float] = field(default_factory=list)
     """Tokens of its runs, one value a batch, rounded up to whole batches."""
-    step_batch_every: str = ""
+    step_batch_every: list[float] = field(default_factory=list)
     """Tokens between its validations, one value a batch."""
     step_batch_warmup: float = 0.0
     """Tokens of its warm-up."""

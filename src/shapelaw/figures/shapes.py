@@ -108,17 +108,16 @@ def with_shapes(runs: RunsTable) -> RunsTable:
 
 
 def one_value(runs: RunsTable, name: str, default: float | None = None) -> float:
-    """The most frequent value of a column.
+    """A size of the runs' suite.
 
     Raises:
-        CannotDraw: if the table has none and there is no default.
+        CannotDraw: if nothing says it and there is no default.
     """
-    kept = runs.kept
-    if name in kept and kept[name].notna().any():
-        return float(kept[name].mode().iloc[0])
-    if default is None:
+    value = getattr(runs.suite, name)
+    value = default if value is None else value
+    if value is None:
         raise CannotDraw(f"the runs do not name their {name}")
-    return default
+    return float(value)
 
 
 def trained(runs: RunsTable) -> pd.DataFrame:

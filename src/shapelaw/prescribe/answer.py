@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,12 +14,11 @@ from numpy.typing import NDArray
 
 from shapelaw.errors import UserError
 from shapelaw.fitting.result import plain
-from shapelaw.lr_rules import lr_eff
 from shapelaw.prescribe.limits import SAME
 from shapelaw.prescribe.search import Optimum, SizeSearch
 from shapelaw.prescribe.surface import LOG_TOKENS_MAX
 from shapelaw.prescribe.world import Points, Ranges, World
-from shapelaw.shapes import Shape, check_heads
+from shapelaw.suite import Suite, exactly
 
 Array = NDArray[np.float64]
 PREDICTION = "prediction"
@@ -161,8 +161,8 @@ def quantities(search: SizeSearch, optimum: Optimum) -> dict[str, Array]:
     out |= {"params": points.params, "tokens": tokens, "tokens_per_param": tokens / points.params}
     out["loss"] = _diagonal_losses(search, points, optimum.log_tokens)
     out["flops"] = points.train_flops * tokens
-    if search.world.lr_base is not None and "width" in out:
-        rate = np.vectorize(lambda width, depth: _rate(search.world, width, depth), otypes=[np.float64])
+    if search.world.suite.lr_base is not None and "width" in out:
+        rate = np.vectorize(search.world.rate, otypes=[np.float64])
         out["lr_eff"] = rate(out["width"], out["depth"])
     if search.cost.served_tokens:
         out["inference_flops"] = points.serve_flops * search.cost.served_tokens
@@ -212,7 +212,7 @@ def _training(search: SizeSearch, values: Mapping[str, float]) -> tuple[tuple[st
     if search.space != "feasible" or unnamed(search.world):
         return (), []
     try:
-        check_heads(Shape(int(values["width"]), int(values["depth"]), search.world.rules.head_size))
+        search.world.check(int(values["width"]), int(values["depth"]))
     except UserError as error:
         return (), [f"train.py refuses it: {error}"]
     return overrides(search.world, values), []
@@ -220,7 +220,8 @@ def _training(search: SizeSearch, values: Mapping[str, float]) -> tuple[tuple[st
 
 def unnamed(world: World) -> list[str]:
     """What the runs do not name, without which no command trains a shape of theirs."""
-    return [name for name in ("suite", "batch_tokens") if not getattr(world, name)]
+    named = {"suite": world.suite.name, "batch_tokens": world.suite.batch_tokens}
+    return [name for name, value in named.items() if not value]
 
 
 def standing(search: SizeSearch) -> list[str]:
@@ -231,20 +232,25 @@ def standing(search: SizeSearch) -> list[str]:
 
 
 def overrides(world: World, values: Mapping[str, float]) -> tuple[str, ...]:
-    """What train.py is given: the shape, tokens in whole batches (rounded down, so that the budget holds) and the rate."""
-    batch = world.batch_tokens
+    """What train.py is given: the shape, tokens in whole batches (rounded down, so that the budget holds), the rate, and what
+    the runs were trained with otherwise than their suite is now."""
+    batch, lr_base = world.suite.batch_tokens, world.suite.lr_base
     assert batch is not None
     tokens = max(int(values["tokens"] // batch), 1) * batch
     out = [f"shape.width={values['width']:.0f}", f"shape.depth={values['depth']:.0f}", f"tokens={tokens}"]
-    return (*out, f"lr_base={world.lr_base:g}") if world.lr_base is not None else tuple(out)
+    rate = [] if lr_base is None else [f"lr_base={exactly(lr_base)}"]
+    return (*out, *rate, *world.settings)
 
 
-def _rate(world: World, width: float, depth: float) -> float:
-    """Peak rate; a relaxed shape gets that of the nearest whole one."""
-    head = world.rules.head_size
-    shape = Shape(max(round(width / head), 1) * head, max(round(depth), 1), head)
-    assert world.lr_base is not None
-    return lr_eff(world.lr_base, shape, world.lr_rule, world.width_unit, world.patch)
+def train_command(suite: Suite) -> str:
+    """How a command begins that trains in a suite; empty where nothing says where it lies."""
+    return f"SHAPELAW_SUITE={shlex.quote(suite.folder)} python train.py" if suite.folder else ""
+
+
+def command(world: World, answer: Prescription) -> str:
+    """What trains a prescription, as a shell takes it; empty where nothing does."""
+    begin = train_command(world.suite)
+    return f"{begin} {shlex.join(answer.overrides)}" if begin and answer.overrides else ""
 
 
 def _interval(drawn: Array, level: float) -> tuple[float, float]:

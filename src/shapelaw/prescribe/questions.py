@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shapelaw.errors import UserError
 from shapelaw.prescribe.answer import Prescription
 from shapelaw.prescribe.ask import Problem
 from shapelaw.prescribe.comparison import compare_laws, saved_fits
@@ -17,33 +19,65 @@ from shapelaw.prescribe.studies import other_choices
 if TYPE_CHECKING:
     from shapelaw.config import PrescribeConfig
 
-SIZES = ("objective", "space", "aspect_ratio", "vocab_size", "flops")
+SIZES = ("objective", "space", "aspect_ratio", "vocab_size", "seq_len", "flops")
 """Options that say what sizes are and what they cost."""
 SEARCHED = (*SIZES, "rules", "limits")
 """The same where sizes are searched."""
 
 
 def _best(options: PrescribeConfig, basis: Basis) -> Prescription:
-    assert options.budget is not None
-    problem = problem_of(options, basis)
-    answer = problem.best(options.budget)
-    tables = other_choices(problem, options.budget, answer) if options.studies else {}
+    budget = options.budget
+    assert budget is not None
+    problem, answer = _answered(options, basis, lambda problem: problem.best(budget))
+    tables = other_choices(problem, budget, answer) if options.studies else {}
     if options.compare:
         fits = saved_fits([basis.folder, *map(Path, options.compare)])
-        tables |= compare_laws(fits, basis.runs, options.budget, problem.cost, problem.limits, problem.world).tables
+        tables |= compare_laws(fits, basis.runs, budget, problem.cost, problem.limits, problem.world).tables
     return dataclasses.replace(answer, tables=tables)
 
 
 def _reach(options: PrescribeConfig, basis: Basis) -> Prescription:
-    assert options.loss is not None
-    return problem_of(options, basis).reach(options.loss, options.least)
+    loss = options.loss
+    assert loss is not None
+    return _answered(options, basis, lambda problem: problem.reach(loss, options.least))[1]
 
 
 def _at(options: PrescribeConfig, basis: Basis) -> Prescription:
-    assert options.width is not None
-    assert options.depth is not None
-    assert options.tokens is not None
-    return problem_of(options, basis).at(options.width, options.depth, options.tokens)
+    width, depth, tokens = options.width, options.depth, options.tokens
+    assert width is not None
+    assert depth is not None
+    assert tokens is not None
+    return _answered(options, basis, lambda problem: problem.at(width, depth, tokens))[1]
+
+
+def _answered(
+    options: PrescribeConfig, basis: Basis, ask: Callable[[Problem], Prescription]
+) -> tuple[Problem, Prescription]:
+    """The problem and its answer, with a note of what it would be at other contexts where the context is assumed."""
+    problem = problem_of(options, basis)
+    answer = ask(problem)
+    if options.space == "params" or not basis.world.assumes_context:
+        return problem, answer
+    contexts = (basis.world.seq_len // 2, basis.world.seq_len * 2)
+    note = f"the context matters: {'; '.join(_at_context(options, basis, ask, seq_len) for seq_len in contexts)}"
+    return problem, dataclasses.replace(answer, notes=(*answer.notes, note))
+
+
+def _at_context(options: PrescribeConfig, basis: Basis, ask: Callable[[Problem], Prescription], seq_len: int) -> str:
+    """The answer at a context, in a few words."""
+    suite = dataclasses.replace(basis.world.suite, seq_len=seq_len)
+    problem = problem_of(options, dataclasses.replace(basis, world=dataclasses.replace(basis.world, suite=suite)))
+    try:
+        values = ask(problem.without_refits()).values
+    except UserError as error:
+        return f"with seq_len={seq_len} {error}"
+    width, depth = (
+        f"{size:.0f}" if size.is_integer() else f"{size:.5g}" for size in (values["width"], values["depth"])
+    )
+    return (
+        f"with seq_len={seq_len} it would be {width}x{depth}, {values['tokens']:.3g} tokens, {values['flops']:.3g} FLOPs and a "
+        f"loss of {values['loss']:.5g}"
+    )
 
 
 BEST = register(
@@ -82,7 +116,7 @@ def problem_of(options: PrescribeConfig, basis: Basis) -> Problem:
         UserError: for values out of range, or a law that cannot be asked so.
     """
     if options.space == "params":
-        idle = ("rules",) if options.tokens is not None else ("rules", "flops")
+        idle = ("rules", "seq_len") if options.tokens is not None else ("rules", "seq_len", "flops")
         refuse_idle([text for name, text in given_options(options).items() if name in idle], "space=params")
     limits = {name: value for name, value in dataclasses.asdict(options.limits).items() if value is not None}
     return Problem(

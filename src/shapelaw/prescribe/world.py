@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,14 +23,20 @@ from shapelaw.counting import (
 from shapelaw.errors import UserError
 from shapelaw.fitting.result import FitResult
 from shapelaw.laws import Law, get_law
-from shapelaw.lr_rules import DEFAULT_PATCH, DepthPatch
+from shapelaw.lr_rules import DEFAULT_PATCH
 from shapelaw.runs.table import RunsTable
-from shapelaw.shapes import HEAD_SIZE, ShapeRules
+from shapelaw.shapes import HEAD_SIZE, Shape, ShapeRules, check_heads
+from shapelaw.suite import RATE, Suite, differing
 
 Array = NDArray[np.float64]
 Ranges = Mapping[str, tuple[float, float]]
 
 PAPER_RULES = ShapeRules()
+UNKNOWN = Suite()
+CONTEXTUAL = ("exact", "kaplan")
+"""Conventions of FLOPs that read the context."""
+SAID = ("name", *RATE, "head_size", "lr_base", "vocab_size", "seq_len", "batch_tokens", "corpus", "tokenizer")
+"""Facts of a suite that decide an answer, or whether the losses of its runs have a law in common."""
 ARCHITECTURE_TOLERANCE = 0.01
 """Relative difference of params up to which the runs count as models of this program's architecture."""
 
@@ -71,68 +78,62 @@ class Points:
 
 @dataclass(frozen=True)
 class World:
-    """Facts of a suite that turn a width and a depth into parameters, FLOPs and a rate.
+    """What turns a width and a depth into parameters, FLOPs and a rate: a suite, and how sizes are counted in it.
 
     Args:
-        vocab_size: rows of the embedding; 0 if the runs do not say.
-        seq_len: context in tokens.
+        suite: the record of the suite.
         counting: convention of the law's params.
         flops: convention of the FLOPs.
         rules: what makes a shape feasible.
-        suite: name of the suite; empty if the runs do not say.
-        lr_base: base rate; None if the runs do not say.
-        lr_rule, patch: how it becomes the rate of a shape.
-        batch_tokens: tokens of one optimiser step; None if the runs do not say.
         ranges: smallest and largest fitted value of each quantity, by all parameters: the fitted domain.
         ranges_by: the same by each convention of counting parameters that the runs can be counted by.
-        notes: what a reader of its prescriptions must know.
+        here: the record of the suite as train.py composes it now; None where it was not looked for or is not there.
+        remarks: what a reader of its prescriptions must know, beside what `notes` adds.
     """
 
-    vocab_size: int
-    seq_len: int = SEQ_LEN_GEMSTONES
+    suite: Suite = UNKNOWN
     counting: str = "total"
     flops: str = "exact"
     rules: ShapeRules = PAPER_RULES
-    suite: str = ""
-    lr_base: float | None = None
-    lr_rule: str = "width_sqrt_depth"
-    patch: DepthPatch = DEFAULT_PATCH
-    batch_tokens: int | None = None
     ranges: Ranges = field(default_factory=dict)
     ranges_by: Mapping[str, Ranges] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    here: Suite | None = None
+    remarks: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, fit: FitResult, runs: RunsTable) -> World:
+    def of(cls, fit: FitResult, runs: RunsTable, here: Suite | None = None) -> World:
         """The world of the runs that a fit was made from.
 
-        Where the runs mix several values, the one of most rows counts. FLOPs are counted as the fit counted them,
-        exactly where it took a recorded column.
+        Where the runs mix several values, the one of most rows counts, and a note says so. FLOPs are counted as the fit
+        counted them, exactly where it took a recorded column.
+
+        Args:
+            fit: a fitted law.
+            runs: that it was fitted to.
+            here: the record of the runs' suite as train.py composes it now, for what the runs do not record; a note says
+                what was taken from it.
 
         Raises:
             UserError: if the fit is no law of the loss.
         """
         law_of(fit)
-        flops = fit.settings.get("flops")
-        head_size = int(_usual(runs, "head_size") or HEAD_SIZE)
-        batch = _usual(runs, "batch_tokens")
+        flops, recorded = fit.settings.get("flops"), runs.suite
+        suite = _completed(recorded, here) if here else recorded
         world = cls(
-            vocab_size=int(_usual(runs, "vocab_size") or 0),
-            seq_len=int(_usual(runs, "seq_len") or SEQ_LEN_GEMSTONES),
+            suite=suite,
             counting=str(fit.settings.get("counting") or "total"),
             flops=flops if flops in FLOPS_CONVENTIONS else "exact",
-            rules=rules_of(runs, head_size),
-            suite=suite_of(runs),
-            lr_base=_usual(runs, "lr_base"),
-            batch_tokens=int(batch) if batch else None,
+            rules=rules_of(runs, suite.head_size or HEAD_SIZE),
             ranges=ranges_of(runs),
             ranges_by={name: ranges_of(runs, name) for name in PARAMS_CONVENTIONS if runs.counts(name)},
+            here=here,
         )
-        return dataclasses.replace(world, notes=world._architecture(runs))
+        remarks = (*world._architecture(runs), *_mixed(runs, suite), *_taken(recorded, suite))
+        return dataclasses.replace(world, remarks=remarks)
 
     def _architecture(self, runs: RunsTable) -> tuple[str, ...]:
         """Says so if the runs' params are not those of this architecture."""
-        if not runs.has_shapes or self.vocab_size < 1:
+        if not runs.has_shapes or not self.suite.vocab_size:
             return ()
         kept = runs.kept
         ours = self.points(kept["width"], kept["depth"]).params
@@ -150,27 +151,28 @@ class World:
         Raises:
             UserError: if the vocabulary is not known.
         """
-        if self.vocab_size < 1:
+        vocab_size = self.suite.vocab_size
+        if not vocab_size:
             raise UserError(
                 "vocab_size: the runs do not name their vocabulary, so shapes have no FLOPs; give vocab_size=NUMBER, "
                 "or ask for the size alone by space=params"
             )
-        sizes = (self.vocab_size, self.rules.head_size)
+        sizes = (vocab_size, self.rules.head_size)
         w, d = np.asarray(width), np.asarray(depth)
         total = np.asarray(params_total(w, d, *sizes, relaxed=relaxed), dtype=np.float64)
-        train, serve = self._flops(w, d, relaxed)
+        train, serve = self._flops(w, d, vocab_size, relaxed)
         return Points(
             width=w.astype(np.float64),
             depth=d.astype(np.float64),
             params=total,
-            counted=np.asarray(recount(total, w, self.vocab_size, self.counting), dtype=np.float64),
+            counted=np.asarray(recount(total, w, vocab_size, self.counting), dtype=np.float64),
             train_flops=np.asarray(train, dtype=np.float64),
             serve_flops=np.asarray(serve, dtype=np.float64),
         )
 
-    def _flops(self, width: ArrayLike, depth: ArrayLike, relaxed: bool) -> tuple[Array, Array]:
+    def _flops(self, width: ArrayLike, depth: ArrayLike, vocab_size: int, relaxed: bool) -> tuple[Array, Array]:
         """FLOPs of a token in training and in serving; the exact count, which searches spend most time on, once for both."""
-        sizes = (self.vocab_size, self.seq_len, self.rules.head_size)
+        sizes = (vocab_size, self.seq_len, self.rules.head_size)
         if self.flops == "exact":
             counted = flops_exact(width, depth, *sizes)
             return counted.total, counted.forward
@@ -191,9 +193,96 @@ class World:
         return np.asarray((np.asarray(wanted) - (one - block)) / block)
 
     @property
-    def width_unit(self) -> float:
-        """Widths of the paper's models that one feature stands for, so that one head counts as one head of theirs."""
-        return HEAD_SIZE / self.rules.head_size
+    def seq_len(self) -> int:
+        """Context in tokens; the paper's where the suite does not say, which a note says."""
+        return self.suite.seq_len or SEQ_LEN_GEMSTONES
+
+    @cached_property
+    def rated(self) -> Suite:
+        """The suite with a rate rule: where it has none, the paper's, with one head counting as one head of theirs."""
+        unit = HEAD_SIZE / self.rules.head_size
+        return self.suite.completed(Suite(width_unit=unit, lr_rule="width_sqrt_depth", patch=DEFAULT_PATCH))
+
+    def rate(self, width: float, depth: float) -> float:
+        """Peak learning rate; a relaxed shape gets that of the nearest whole one."""
+        head = self.rules.head_size
+        return self.rated.rate(Shape(max(round(width / head), 1) * head, max(round(depth), 1), head))
+
+    def check(self, width: int, depth: int) -> None:
+        """Refuse a shape, or a context, that train.py refuses.
+
+        Raises:
+            UserError: with the reason.
+        """
+        check_heads(Shape(width, depth, self.rules.head_size))
+        batch, seq_len = self.suite.batch_tokens, self.suite.seq_len
+        if batch and seq_len and batch % seq_len:
+            raise UserError(f"batch_tokens={batch}: is no multiple of seq_len={seq_len}; give another seq_len")
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """`key=value` for train.py, of what the runs were trained with otherwise than their suite is now."""
+        return self.suite.overrides_in(self.here) if self.here else ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of its prescriptions must know, assumptions included."""
+        assumed = (self._assumed_context(), self._assumed_heads(), self._assumed_rate())
+        return (*self.remarks, *filter(None, assumed))
+
+    @property
+    def assumes_context(self) -> bool:
+        """Whether FLOPs are counted at a context that the runs do not name."""
+        return not self.suite.seq_len and self.flops in CONTEXTUAL
+
+    def _assumed_context(self) -> str:
+        if not self.assumes_context:
+            return ""
+        return f"the runs do not name their context: {self.seq_len:,} tokens are assumed; seq_len=NUMBER gives another"
+
+    def _assumed_heads(self) -> str:
+        if self.suite.head_size:
+            return ""
+        return f"the runs do not name their head size: heads of {self.rules.head_size} features are assumed"
+
+    def _assumed_rate(self) -> str:
+        missing = self.suite.missing(*RATE)
+        if not missing or self.suite.lr_base is None:
+            return ""
+        taken = self.rated
+        words = {
+            "width_unit": f"width_unit={taken.width_unit:g}",
+            "lr_rule": f"lr_rule={taken.lr_rule}",
+            "patch": "the paper's patch for extreme shapes",
+        }
+        return (
+            f"the runs do not record {', '.join(missing)}: lr_eff assumes {', '.join(words[name] for name in missing)}"
+        )
+
+
+def _completed(recorded: Suite, here: Suite) -> Suite:
+    """What the runs do not record, as their suite is now; never their base rate, corpus or tokenizer."""
+    facts = dataclasses.replace(here, lr_base=None, corpus=None, tokenizer=None)
+    return dataclasses.replace(recorded.completed(facts), folder=here.folder)
+
+
+def _taken(recorded: Suite, suite: Suite) -> tuple[str, ...]:
+    """Says what is taken from the suite as it is now."""
+    taken = [name for name in recorded.missing(*SAID) if getattr(suite, name) is not None]
+    if not taken:
+        return ()
+    values = ", ".join(f"{name} ({getattr(suite, name)})" for name in taken)
+    return (f"the runs do not record these facts of their suite, which are taken as {suite.name} is now: {values}",)
+
+
+def _mixed(runs: RunsTable, suite: Suite) -> tuple[str, ...]:
+    """Says so where the kept runs differ in a fact of their suite."""
+    apart = differing(runs.suite_rows)
+    return tuple(
+        f"the runs differ in {name} ({', '.join(map(str, apart[name]))}): {getattr(suite, name)} is taken, as most rows have it"
+        for name in SAID
+        if name in apart
+    )
 
 
 def law_of(fit: FitResult) -> Law:
@@ -245,18 +334,3 @@ def ranges_of(runs: RunsTable, counting: str = "total") -> Ranges:
     if runs.has_shapes:
         values["aspect_ratio"] = values["width"] / values["depth"]
     return {name: (float(np.nanmin(v)), float(np.nanmax(v))) for name, v in values.items()}
-
-
-def suite_of(runs: RunsTable) -> str:
-    """The suite that the runs name; the published ones do in their source alone. Empty if they name none."""
-    if "suite" in runs.kept:
-        return str(runs.kept["suite"].iloc[0])
-    return "gemstones" if "gemstone" in runs.about.get("source", "") else ""
-
-
-def _usual(runs: RunsTable, name: str) -> float | None:
-    """The most frequent kept value of a column."""
-    kept = runs.kept
-    if name not in kept or kept[name].isna().all():
-        return None
-    return float(kept[name].mode().iloc[0])

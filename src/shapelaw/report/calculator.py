@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shlex
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ from numpy.typing import ArrayLike
 
 from shapelaw.errors import UserError
 from shapelaw.laws import SumLaw
-from shapelaw.prescribe.answer import UNITS, standing
+from shapelaw.prescribe.answer import UNITS, standing, train_command
 from shapelaw.prescribe.ask import Problem
+from shapelaw.suite import Suite, exactly
 
 
 def calculator(problem: Problem) -> dict[str, Any]:
@@ -44,10 +46,11 @@ def calculator(problem: Problem) -> dict[str, Any]:
         "level": problem.level,
         "ranges": [[name, *ends] for name, ends in world.ranges.items()],
         "units": UNITS,
-        "suite": world.suite,
-        "batch": world.batch_tokens or 1,
+        "train": train_command(world.suite),
+        "settings": [shlex.quote(setting) for setting in world.settings],
+        "batch": world.suite.batch_tokens or 1,
         "notes": standing(problem),
-        "lr": None if world.lr_base is None else _rate(problem),
+        "lr": None if world.suite.lr_base is None else _rate(world.rated),
         "limited": problem.limits.given,
     }
 
@@ -75,15 +78,16 @@ def _form(law: SumLaw) -> dict[str, Any]:
     }
 
 
-def _rate(problem: Problem) -> dict[str, Any]:
-    world = problem.world
-    patch = world.patch
+def _rate(suite: Suite) -> dict[str, Any]:
+    """The rate rule; `base` includes the factor of the batch, `text` is the lr_base that train.py is given."""
+    assert suite.lr_base is not None
+    assert suite.patch is not None
     return {
-        "base": world.lr_base,
-        "text": f"{world.lr_base:g}",
-        "rule": world.lr_rule,
-        "unit": world.width_unit,
-        "threshold": patch.threshold if np.isfinite(patch.threshold) else None,
-        "strict": patch.strict,
-        "divisor": patch.width_per_depth,
+        "base": suite.lr_base * suite.batch_factor,
+        "text": exactly(suite.lr_base),
+        "rule": suite.lr_rule,
+        "unit": suite.width_unit,
+        "threshold": suite.patch.threshold if np.isfinite(suite.patch.threshold) else None,
+        "strict": suite.patch.strict,
+        "divisor": suite.patch.width_per_depth,
     }

@@ -103,8 +103,8 @@
 
   function command(own) {
     const tokens = BigInt(Math.max(Math.floor(own.tokens / data.batch), 1)) * BigInt(data.batch);
-    const rest = data.lr === null ? "" : ` lr_base=${data.lr.text}`;
-    return `SHAPELAW_SUITE=${data.suite} python train.py shape.width=${own.width} shape.depth=${own.depth} tokens=${tokens}${rest}`;
+    const rest = [...(data.lr === null ? [] : [`lr_base=${data.lr.text}`]), ...data.settings];
+    return [data.train, `shape.width=${own.width}`, `shape.depth=${own.depth}`, `tokens=${tokens}`, ...rest].join(" ");
   }
 
   function notes(own) {

@@ -15,11 +15,10 @@ from markupsafe import Markup
 from shapelaw.errors import UserError
 from shapelaw.files import write_text
 from shapelaw.fitting.result import plain
-from shapelaw.prescribe.answer import Prescription
+from shapelaw.prescribe.answer import Prescription, command
 from shapelaw.report.calculator import calculator
 from shapelaw.report.content import Figure, FitRow, Report
 from shapelaw.runs.table import RunsTable
-from shapelaw.verbs.prescribe import command
 
 MEDIA = {".svg": "image/svg+xml", ".png": "image/png"}
 DECADES_BELOW, DECADES_BEYOND = 1.0, 3.0

@@ -6,8 +6,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import pandas as pd
-
 from shapelaw.errors import UserError
 from shapelaw.runs.files import from_file
 from shapelaw.runs.published import chinchilla, gemstones
@@ -97,11 +95,11 @@ def _refuse_foreign(source: str, given: Mapping[str, Any]) -> None:
 
 def _from_tracker(options: Mapping[str, Any], exclude_faults: bool) -> RunsTable:
     """Validations of tracked runs; the tracker's libraries are imported only now."""
-    from shapelaw.tracking import read_runs
+    from shapelaw.tracking import read_table
 
-    frame: pd.DataFrame = read_runs(**options)
+    frame, suites = read_table(**options)
     about = {
         "source": "mlflow " + ", ".join(f"{k}={v}" for k, v in sorted(options.items())),
         "loss_unit": "nats per token",
     }
-    return RunsTable.excluding_faults(frame, about) if exclude_faults else RunsTable(frame, about)
+    return (RunsTable.excluding_faults if exclude_faults else RunsTable)(frame, about, suites)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,12 @@ import pandas as pd
 
 from shapelaw.counting import SEQ_LEN_GEMSTONES, VOCAB_SIZE_GEMSTONES
 from shapelaw.errors import UserError
+from shapelaw.lr_rules import DEFAULT_PATCH
 from shapelaw.runs.fetch import fetch, local_folder
 from shapelaw.runs.registry import CHINCHILLA, CHINCHILLA_POINTS, GEMSTONES, SUBSETS, PublishedFile
 from shapelaw.runs.table import RunsTable
+from shapelaw.shapes import HEAD_SIZE
+from shapelaw.suite import Suite
 
 DEFAULT_SUBSET = "hot_100b+"
 ALIASES = {"512x": "hot_100b+_512x"}
@@ -22,6 +26,23 @@ BATCH_TOKENS = 2048 * SEQ_LEN_GEMSTONES
 LR_BASE, LR_BASE_ABLATION = 5.0, 2.5
 COOLDOWN = 0.1
 CHINCHILLA_OUTLIERS = 5
+GEMSTONES_SUITE = Suite(
+    name="gemstones",
+    folder="gemstones",
+    head_size=HEAD_SIZE,
+    width_unit=1.0,
+    lr_rule="width_sqrt_depth",
+    patch=DEFAULT_PATCH,
+    lr_batch_scaling="none",
+    lr_base=LR_BASE,
+    vocab_size=VOCAB_SIZE_GEMSTONES,
+    seq_len=SEQ_LEN_GEMSTONES,
+    batch_tokens=BATCH_TOKENS,
+    validation_tokens=100_000_000,
+)
+"""The published runs at the main rate; section 3.2, appendix F.2 and the repository of arXiv 2502.06857."""
+CHINCHILLA_SUITE = Suite(name="chinchilla", seq_len=2048)
+"""What arXiv 2203.15556 says of all its models; vocabulary, batch and rate are no column of the figure."""
 
 _GEMSTONES_NAMES = {
     "run": "run_name",
@@ -52,7 +73,18 @@ def gemstones(subset: str | None = None) -> RunsTable:
     raw = pd.read_json(path, lines=True)
     frame = pd.DataFrame({ours: raw[theirs] for ours, theirs in _GEMSTONES_NAMES.items() if theirs in raw})
     frame = _add_suite_constants(frame, raw, name) if "run" in frame else _as_single_runs(frame)
-    return RunsTable(frame, _gemstones_about(name))
+    return RunsTable(frame, _gemstones_about(name), dict.fromkeys(frame["run"], _suite(name)))
+
+
+def _suite(name: str) -> Suite:
+    """The record of a data set's runs; some data sets are Chinchilla's own points."""
+    if "slim_chinchilla" in name:
+        return CHINCHILLA_SUITE
+    return replace(GEMSTONES_SUITE, lr_base=_lr_base(name))
+
+
+def _lr_base(name: str) -> float:
+    return LR_BASE_ABLATION if name.startswith("lr_ablation") else LR_BASE
 
 
 def _subset_file(name: str) -> PublishedFile:
@@ -76,7 +108,7 @@ def _add_suite_constants(frame: pd.DataFrame, raw: pd.DataFrame, name: str) -> p
         vocab_size=VOCAB_SIZE_GEMSTONES,
         num_devices=devices,
         device_hours=(raw["seconds_per_step"] * raw["step"] * devices / 3600.0).where(raw["step"] > 0),
-        lr_base=LR_BASE_ABLATION if name.startswith("lr_ablation") else LR_BASE,
+        lr_base=_lr_base(name),
         batch_tokens=BATCH_TOKENS,
         cooldown=COOLDOWN if name == "cool_end" else 0.0,
     )
@@ -123,7 +155,7 @@ def chinchilla() -> RunsTable:
             "excluded": np.where(highest, reason, ""),
         }
     )
-    return RunsTable(frame, _chinchilla_about())
+    return RunsTable(frame, _chinchilla_about(), dict.fromkeys(frame["run"], CHINCHILLA_SUITE))
 
 
 def _chinchilla_about() -> dict[str, str]:

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from shapelaw.errors import UserError
 from shapelaw.runs.columns import CANONICAL, FURTHER_LOSS, duplicates, faults, tidy
 from shapelaw.runs.query import matches
 from shapelaw.shapes import HEAD_SIZE
+from shapelaw.suite import COLUMNS, Suite, agreed, pack, unpack, usual
 
 if TYPE_CHECKING:
     from shapelaw.laws import Law
@@ -28,6 +30,7 @@ Floats = NDArray[np.float64]
 
 FLOPS_SOURCES = ("recorded", *FLOPS_CONVENTIONS)
 _METADATA = "shapelaw"
+_SUITES = "shapelaw.suites"
 _SHOWN = 3
 
 
@@ -40,6 +43,7 @@ class RunsTable:
             ordered, others are left out. Rows with a text in `excluded` are kept in the table and left out of fits.
         about: facts of the whole table that a report names (source, evaluation set, unit and smoothing of the loss,
             counting, cut of early tokens, schedule).
+        recorded: run -> the record of its suite, where one was tracked or published; `suites` has one for every run.
 
     Raises:
         UserError: if a required column is missing, a kept row holds an invalid value, or two kept rows share their key
@@ -48,22 +52,26 @@ class RunsTable:
 
     frame: pd.DataFrame
     about: Mapping[str, str] = field(default_factory=dict)
+    recorded: Mapping[str, Suite] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         frame = tidy(self.frame)
         _refuse_faults(frame)
         object.__setattr__(self, "frame", frame)
         object.__setattr__(self, "about", dict(self.about))
+        object.__setattr__(self, "recorded", dict(self.recorded))
 
     @classmethod
-    def excluding_faults(cls, frame: pd.DataFrame, about: Mapping[str, str]) -> RunsTable:
+    def excluding_faults(
+        cls, frame: pd.DataFrame, about: Mapping[str, str], recorded: Mapping[str, Suite] | None = None
+    ) -> RunsTable:
         """A table in which invalid rows and repeated keys are excluded, each with its reason, instead of refused."""
         tidied = tidy(frame)
         reasons = faults(tidied)
         tidied["excluded"] = tidied["excluded"].where(tidied["excluded"] != "", reasons)
         repeated = duplicates(tidied)
         tidied.loc[repeated, "excluded"] = "repeats the run and tokens of an earlier row"
-        return cls(tidied, about)
+        return cls(tidied, about, recorded or {})
 
     @property
     def kept(self) -> pd.DataFrame:
@@ -75,6 +83,27 @@ class RunsTable:
         """Reason -> number of rows left out for it, most frequent first."""
         reasons = self.frame.loc[self.frame["excluded"] != "", "excluded"]
         return {str(reason): int(count) for reason, count in reasons.value_counts().items()}
+
+    @cached_property
+    def suites(self) -> dict[str, Suite]:
+        """Run -> the record of its suite: the one that was recorded, completed by what the columns say."""
+        said: dict[str, list[Suite]] = {}
+        names = ["run", *(name for name in COLUMNS if name in self.frame)]
+        for row in self.frame[names].drop_duplicates().to_dict("records"):
+            said.setdefault(str(row["run"]), []).append(Suite.of_columns(row))
+        unknown = Suite()
+        return {run: self.recorded.get(run, unknown).completed(agreed(own)) for run, own in said.items()}
+
+    @property
+    def suite_rows(self) -> list[tuple[Suite, int]]:
+        """The records of the kept rows, with the number of rows of each run."""
+        rows = self.frame.loc[self.frame["excluded"] == "", "run"].value_counts(sort=False)
+        return [(self.suites[str(run)], int(count)) for run, count in rows.items()]
+
+    @property
+    def suite(self) -> Suite:
+        """The record of the kept rows; where they differ, what most of them say (`shapelaw.suite.usual`)."""
+        return usual(self.suite_rows)
 
     @property
     def has_shapes(self) -> bool:
@@ -222,13 +251,12 @@ class RunsTable:
         return out
 
     def _attention_sizes(self) -> pd.DataFrame:
-        """Sequence length and head size of the kept rows, the paper's where the table names none."""
-        kept = self.kept
+        """Sequence length and head size of the kept rows, as their suites have them; the paper's where none is recorded."""
         defaults = {"seq_len": SEQ_LEN_GEMSTONES, "head_size": HEAD_SIZE}
-        return pd.DataFrame(
-            {name: kept[name].fillna(value) if name in kept else value for name, value in defaults.items()},
-            index=kept.index,
-        )
+        kept, suites = self.kept, self.suites
+        known = {name: kept["run"].map(lambda run, name=name: getattr(suites[run], name)) for name in defaults}
+        own = {name: kept[name].fillna(known[name]) if name in kept else known[name] for name in defaults}
+        return pd.DataFrame({name: own[name].astype(float).fillna(value) for name, value in defaults.items()})
 
     def _flops_convention(self) -> str:
         """The convention that the table serves best."""
@@ -289,12 +317,12 @@ class RunsTable:
         }
 
     def to_parquet(self, path: str | os.PathLike[str]) -> Path:
-        """Write the whole table, exclusions and `about` included; written aside, then renamed."""
+        """Write the whole table with its exclusions, `about` and records of suites; written aside, then renamed."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = target.with_name(f".{target.name}.{os.getpid()}")
         frame = self.frame.copy()
-        frame.attrs = {_METADATA: dict(self.about)}
+        frame.attrs = {_METADATA: dict(self.about), _SUITES: pack(self.recorded)}
         frame.to_parquet(aside, index=False)
         aside.replace(target)
         return target
@@ -311,7 +339,7 @@ class RunsTable:
         except (OSError, ValueError) as error:
             raise UserError(f"path={path}: cannot be read as a Parquet runs table ({error})") from None
         about: Any = frame.attrs.get(_METADATA, {})
-        return cls(frame, about)
+        return cls(frame, about, unpack(frame.attrs.get(_SUITES, []), str(path)))
 
 
 def _row_bytes(row: tuple[Any, ...]) -> bytes:

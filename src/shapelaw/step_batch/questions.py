@@ -51,7 +51,7 @@ def _loss_curve(options: PrescribeConfig, basis: Basis) -> Prescription:
     answer = StepBatchProblem(basis.fit, basis.runs).trajectory(size, options.batch_tokens, options.tokens)
     if size.width is None:
         return answer
-    trained = _training(answer) if basis.world.suite else ()
+    trained = _training(answer) if basis.world.suite.name else ()
     return dataclasses.replace(answer, overrides=trained, prediction=prediction_of(answer, basis))
 
 

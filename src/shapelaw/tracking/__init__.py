@@ -14,13 +14,14 @@ from shapelaw.tracking.protocol import (
     NOISE_TRACE,
     PRUNED_TAG,
     ROLLBACKS,
+    SUITE_TAG,
     VAL_LOSS,
     NoTracker,
     RunInfo,
     Tracker,
     further_loss,
 )
-from shapelaw.tracking.reading import places, read_noise, read_runs
+from shapelaw.tracking.reading import places, read_noise, read_runs, read_table
 from shapelaw.tracking.store import Store, begin, client, close_parent, close_search, open_search, open_store
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "NOISE_TRACE",
     "PRUNED_TAG",
     "ROLLBACKS",
+    "SUITE_TAG",
     "VAL_LOSS",
     "MlflowTracker",
     "NoTracker",
@@ -47,4 +49,5 @@ __all__ = [
     "places",
     "read_noise",
     "read_runs",
+    "read_table",
 ]

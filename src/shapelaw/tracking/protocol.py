@@ -19,6 +19,8 @@ undone."""
 DIVERGED_TAG = "shapelaw.diverged_step"
 PRUNED_TAG = "shapelaw.pruned"
 """After how many tokens a search gave the run up; empty if it was continued."""
+SUITE_TAG = "shapelaw.suite_record"
+"""The record of the run's suite, as JSON (`shapelaw.suite.Suite`)."""
 NOISE_GRAD_SQ, NOISE_TRACE, NOISE_SCALE = "noise/grad_sq", "noise/trace_tokens", "noise/scale_tokens"
 """Estimates of |G|^2 and of tr(Sigma) of one token, and the ratio of their running means: the gradient noise scale."""
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shapelaw.errors import UserError
+from shapelaw.suite import COLUMNS, HASH_DIGITS, Suite
 from shapelaw.tracking.protocol import (
     DEVICE_HOURS,
     DIVERGED_TAG,
@@ -21,6 +23,7 @@ from shapelaw.tracking.protocol import (
     NOISE_TRACE,
     PRUNED_TAG,
     ROLLBACKS,
+    SUITE_TAG,
     VAL_LOSS,
 )
 from shapelaw.tracking.store import IDENTITY_TAG, KIND_TAG, check_uri, client, database_file, unreachable
@@ -68,6 +71,15 @@ def read_runs(uri: str, experiment: str) -> pd.DataFrame:
     Raises:
         UserError: if there is no such store or experiment, or it holds no validations.
     """
+    return read_table(uri, experiment)[0]
+
+
+def read_table(uri: str, experiment: str) -> tuple[pd.DataFrame, dict[str, Suite]]:
+    """The runs table of an experiment (`read_runs`), and run -> the record of its suite.
+
+    Raises:
+        UserError: as `read_runs`, or if a run's record is damaged.
+    """
     import pandas as pd
 
     with unreachable(uri):
@@ -85,7 +97,17 @@ def read_runs(uri: str, experiment: str) -> pd.DataFrame:
         raise UserError(
             f"runs.experiment={experiment}: no run has a validation yet; train some with `python train.py -m ...`"
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows), {run.data.tags[IDENTITY_TAG]: suite_of(run) for run in runs}
+
+
+def suite_of(run: Run) -> Suite:
+    """The record of a tracked run's suite; of a run that was tracked before there were any, what its parameters say."""
+    params, tags = run.data.params, run.data.tags
+    if SUITE_TAG in tags:
+        return Suite.from_json(tags[SUITE_TAG], f"MLflow run {run.info.run_id}, tag {SUITE_TAG}")
+    said = {name: value if name == "suite" else float(value) for name, value in params.items() if name in COLUMNS}
+    corpus = tags.get("shapelaw.corpus", params.get("corpus"))
+    return replace(Suite.of_columns(said), lr_rule=params.get("lr_rule"), corpus=corpus and corpus[:HASH_DIGITS])
 
 
 def read_noise(uri: str, experiment: str) -> pd.DataFrame:

@@ -176,9 +176,10 @@ def check_machine(cells: Sequence[tuple[Cell, Cost]], config: TrainConfig) -> No
     too_big = largest.memory_bytes > limit
     if too_long or too_big:
         raise UserError(
-            f"{counted(len(cells), 'cell')} of suite {cell.suite} need{'' if len(cells) > 1 else 's'} {flops:.2e} FLOPs: about "
-            f"{amount(hours)} hours on this machine ({machine.name}, {machine.flops_per_second / 1e9:,.0f} GFLOP/s measured or "
-            f"rated; limits.hours={config.limits.hours:g}), and {largest.memory_bytes / 2**30:.1f} GiB for {cell.shape.name} "
+            f"{counted(len(cells), 'cell')} of suite {cell.suite.name} need{'' if len(cells) > 1 else 's'} {flops:.2e} FLOPs: "
+            f"about {amount(hours)} hours on this machine ({machine.name}, {machine.flops_per_second / 1e9:,.0f} GFLOP/s "
+            f"measured or rated; limits.hours={config.limits.hours:g}), and "
+            f"{largest.memory_bytes / 2**30:.1f} GiB for {cell.shape.name} "
             f"({counted(largest.micro_sequences, 'sequence')} at a time; {limit / 2**30:.1f} allowed by limits.memory_share="
             f"{config.limits.memory_share:g}). Train it on a "
             "cluster, take a smaller suite (SHAPELAW_SUITE=nano) or fewer tokens, or force=true to start it all the same"

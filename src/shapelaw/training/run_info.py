@@ -8,7 +8,7 @@ from typing import Any
 from shapelaw.cell import Cell
 from shapelaw.config import TrainConfig
 from shapelaw.counting import params_total
-from shapelaw.tracking import RunInfo
+from shapelaw.tracking import SUITE_TAG, RunInfo
 from shapelaw.training.cost import flops_per_token
 
 
@@ -16,7 +16,7 @@ def run_info(config: TrainConfig, cell: Cell, tags: dict[str, str]) -> RunInfo:
     """Name, parameters and tags of a cell's run."""
     shape = cell.shape
     params: dict[str, Any] = {
-        "suite": cell.suite,
+        "suite": cell.suite.name,
         "width": shape.width,
         "depth": shape.depth,
         "head_size": shape.head_size,
@@ -38,7 +38,8 @@ def run_info(config: TrainConfig, cell: Cell, tags: dict[str, str]) -> RunInfo:
     }
     params |= _chosen(cell.science)
     branch = {"shapelaw.continues": cell.parent, "shapelaw.from_step": str(cell.first_step)} if cell.parent else {}
-    tags = {"shapelaw.suite": cell.suite, "shapelaw.folder": str(Path(cell.folder).absolute()), **tags, **branch}
+    suite = {"shapelaw.suite": config.suite.name, SUITE_TAG: cell.suite.to_json()}
+    tags = {**suite, "shapelaw.folder": str(Path(cell.folder).absolute()), **tags, **branch}
     return RunInfo(cell.identity, "train", cell.label, params, tags, config.tracker.parent_run_id)
 
 

@@ -7,7 +7,6 @@ block.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from omegaconf import DictConfig
 from rich.box import SIMPLE
 from rich.console import Console
@@ -40,6 +38,7 @@ from shapelaw.figures import coordinates as figure
 from shapelaw.figures import style
 from shapelaw.files import write_text
 from shapelaw.training.cost import Cost, arithmetic, check_machine, cost_of, memory_limit, this_machine
+from shapelaw.verbs.suites import shapes as shapes_of_suite
 from shapelaw.verbs.train import UNPREPARED
 
 if TYPE_CHECKING:
@@ -124,7 +123,7 @@ def check_of(asked: CoordinatesConfig) -> Check:
     if asked.devices * asked.num_nodes > 1:
         raise UserError(f"devices={asked.devices}, num_nodes={asked.num_nodes}: a coordinate check runs on one device")
     base = asked.shape
-    suite = _suite_shapes()
+    suite = shapes_of_suite() if asked.widths is None or asked.depths is None else []
     widths = _listed("widths", asked.widths, [width for width, _ in suite], base.width)
     depths = _listed("depths", asked.depths, [depth for _, depth in suite], base.depth)
     shapes = {(width, base.depth) for width in widths} | {(base.width, depth) for depth in depths}
@@ -223,14 +222,6 @@ def _listed(key: str, given: list[int] | None, suite: list[int], base: int) -> l
     return sorted({*(suite if given is None else given), base})
 
 
-def _suite_shapes() -> list[tuple[int, int]]:
-    """Width and depth of every shape of the suite in force."""
-    files = sorted((Path(os.environ["SHAPELAW_SUITE_DIR"]) / "shape").glob("*.yaml"))
-    texts = [yaml.safe_load(file.read_text()) for file in files]
-    shapes = [text.get("shape", text) for text in texts]
-    return [(int(shape["width"]), int(shape["depth"])) for shape in shapes]
-
-
 def _tokens(asked: CoordinatesConfig, cell: Cell) -> Tokens:
     """The batches of the first steps in the one order of the corpus, and held-out sequences; or random ones."""
     from shapelaw.training.coordinates import Tokens
@@ -272,7 +263,7 @@ def _measured(
 def _folder(asked: CoordinatesConfig, cell: Cell) -> Path:
     """outputs/coordinates/SUITE-SHAPE-RULE-lr_base."""
     shape = f"{asked.shape.width}x{asked.shape.depth}"
-    name = f"{cell.suite}-{shape}-{asked.lr_rule.name.value}-{asked.lr_base:g}"
+    name = f"{cell.suite.name}-{shape}-{asked.lr_rule.name.value}-{asked.lr_base:g}"
     folder = Path(asked.outputs_dir) / "coordinates" / name
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -102,7 +102,10 @@ def _config(run: Path) -> TrainConfig:
     path = run / "config.yaml"
     if not path.exists():
         raise UserError(f"{path} is missing: it says what was trained; give the folder as the run left it")
-    merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), OmegaConf.load(path))
+    recorded = OmegaConf.load(path)
+    # a suite's own studies are no part of a checkpoint, and older runs hold them as text
+    recorded.suite = {"name": recorded.suite.name, "head_size": recorded.suite.head_size}
+    merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), recorded)
     # no dataclass: options that are younger than the run are missing, and none of them is asked for here
     return cast(TrainConfig, merged)
 

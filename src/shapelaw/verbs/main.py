@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from shapelaw.config import CoordinatesConfig, FitConfig, PrepareConfig, PrescribeConfig, ReportConfig, store_schemas
 from shapelaw.errors import UserError
 from shapelaw.secrets import hidden
+from shapelaw.verbs.suites import environment
 
 BAD_INPUT = 2
 FAILED = 1
@@ -128,14 +129,7 @@ def set_environment(root: Path) -> None:
     Raises:
         UserError: if SHAPELAW_SUITE names no suite.
     """
-    suites = root / "conf" / "suite"
-    name = os.environ.get("SHAPELAW_SUITE", "nano")
-    folder = Path(name).absolute() if os.sep in name else suites / name
-    if not (folder / "suite.yaml").exists():
-        have = ", ".join(sorted(path.parent.name for path in suites.glob("*/suite.yaml")))
-        raise UserError(f"SHAPELAW_SUITE={name}: allowed are {have}, or a folder with a suite.yaml and shape/*.yaml")
-    os.environ["SHAPELAW_SUITE_DIR"] = str(folder)
-    os.environ["SHAPELAW_SUITE_NAME"] = folder.name
+    os.environ.update(environment(root, os.environ.get("SHAPELAW_SUITE", "nano")))
     os.environ["SHAPELAW_ROOT"] = str(root)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, to be said in one line
 

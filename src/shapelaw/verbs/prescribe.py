@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -15,13 +14,14 @@ from shapelaw.counting import FLOPS_CONVENTIONS
 from shapelaw.errors import UserError
 from shapelaw.files import write_text
 from shapelaw.fitting.result import FitResult, plain
-from shapelaw.lr_rules import DEFAULT_PATCH, DepthPatch
-from shapelaw.prescribe.answer import Prescription
+from shapelaw.prescribe.answer import Prescription, command
 from shapelaw.prescribe.registry import Basis, question_of
 from shapelaw.prescribe.world import World, law_of
 from shapelaw.runs.table import RunsTable
+from shapelaw.suite import Suite
 from shapelaw.verbs.prescribe_summary import show
 from shapelaw.verbs.saved_fits import newest_fit, read
+from shapelaw.verbs.suites import find
 
 LARGEST = 2**24
 """Width or depth of a shape."""
@@ -77,36 +77,34 @@ def world_of(asked: PrescribeConfig, fit: FitResult, runs: RunsTable) -> World:
         raise UserError(
             f"flops={asked.flops.name}: a new shape has none; allowed are auto, {', '.join(FLOPS_CONVENTIONS)}"
         )
+    given = Suite(
+        vocab_size=None if asked.vocab_size is None else whole("vocab_size", asked.vocab_size),
+        seq_len=None if asked.seq_len is None else whole("seq_len", asked.seq_len, 2),
+    )
     return dataclasses.replace(
         world,
-        vocab_size=world.vocab_size if asked.vocab_size is None else whole("vocab_size", asked.vocab_size),
+        suite=given.completed(world.suite),
         flops=asked.flops.name or world.flops,
         rules=dataclasses.replace(world.rules, **rules),
     )
 
 
 def suite_world(fit: FitResult, runs: RunsTable) -> World:
-    """The world of the runs, with the rate rule that train.py takes for their suite."""
-    world = World.of(fit, runs)
-    name, patch = _rate_rule(world.suite)
-    return dataclasses.replace(world, lr_rule=name, patch=patch)
-
-
-def command(world: World, found: Prescription) -> str:
-    """What trains a prescription; empty where nothing does."""
-    return f"SHAPELAW_SUITE={world.suite} python train.py {' '.join(found.overrides)}" if found.overrides else ""
-
-
-def _rate_rule(suite: str) -> tuple[str, DepthPatch]:
-    """Rule and patch that train.py takes for a suite by default: the paper's, unless its suite.yaml says otherwise."""
-    root = os.environ.get("SHAPELAW_ROOT")
-    file = Path(root or "") / "conf" / "suite" / suite / "suite.yaml"
-    if not root or not suite or not file.is_file():
-        return "width_sqrt_depth", DEFAULT_PATCH
-    own = dict(OmegaConf.to_container(OmegaConf.load(file))).get("lr_rule", {})  # type: ignore[arg-type]
-    ratio, strict = own.get("patch_ratio", DEFAULT_PATCH.threshold), own.get("patch_strict", DEFAULT_PATCH.strict)
-    divisor = own.get("patch_divisor", DEFAULT_PATCH.width_per_depth)
-    return str(own.get("name", "width_sqrt_depth")), DepthPatch(float(ratio), bool(strict), float(divisor))
+    """The world of the runs; what they do not record of their suite is as train.py composes it now."""
+    suite = runs.suite
+    if suite.name is None:
+        return World.of(fit, runs)
+    here = find(suite)
+    world = World.of(fit, runs, here)
+    if here is not None:
+        return world
+    note = (
+        f"no command trains it: the suite {suite.name} is {f'neither in {suite.folder} nor' if suite.folder else 'not'} in "
+        f"conf/suite; set SHAPELAW_SUITE to the folder where it lies"
+    )
+    return dataclasses.replace(
+        world, suite=dataclasses.replace(world.suite, folder=None), remarks=(*world.remarks, note)
+    )
 
 
 def write(options: PrescribeConfig, answer: Prescription) -> Path:

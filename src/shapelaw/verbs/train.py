@@ -60,7 +60,7 @@ class TrainTask:
     def __call__(self, config: DictConfig) -> float:
         """Train one cell; its last held-out loss, nats per token."""
         train: TrainConfig = to_dataclass(config)
-        cell = cell_of(train, _corpus(train).manifest.corpus_hash)
+        cell = _cell(train, _corpus(train))
         from shapelaw.training.run import run
 
         return run(train, cell, _tags(train), _quiet)
@@ -74,7 +74,7 @@ class TrainTask:
         if jobs[0].done:
             return _finished(jobs[0])
         train: TrainConfig = to_dataclass(config)
-        cell = cell_of(train, _corpus(train).manifest.corpus_hash)
+        cell = _cell(train, _corpus(train))
         from shapelaw.training.progress import bar
         from shapelaw.training.run import run
 
@@ -86,7 +86,7 @@ class TrainTask:
         trains: list[TrainConfig] = [to_dataclass(config) for config in configs]
         verify = {corpus_folder(train): train.data.verify for train in trains}
         corpora = {folder: load_corpus(folder, verify_hashes=how.hashes) for folder, how in verify.items()}
-        cells = [cell_of(train, corpora[corpus_folder(train)].manifest.corpus_hash) for train in trains]
+        cells = [_cell(train, corpora[corpus_folder(train)]) for train in trains]
         for train, cell in zip(trains, cells, strict=True):
             _check_corpus(train, cell, corpora[corpus_folder(train)])
             _check_further(train, cell, corpora[corpus_folder(train)])
@@ -237,6 +237,10 @@ def _wants(resources: ResourcesConfig) -> Wants:
 
 def _corpus(train: TrainConfig) -> Corpus:
     return load_corpus(corpus_folder(train))
+
+
+def _cell(train: TrainConfig, corpus: Corpus) -> Cell:
+    return cell_of(train, corpus.manifest.corpus_hash, corpus.manifest.tokenizer)
 
 
 def _check_corpus(train: TrainConfig, cell: Cell, corpus: Corpus) -> None:

@@ -1,0 +1,103 @@
+"""Suites as Hydra composes them: the one in force, and the one that runs came from. Nothing else reads their files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from shapelaw.config import store_schemas, to_dataclass
+from shapelaw.errors import UserError
+from shapelaw.suite import Suite
+
+NAME, FOLDER, ROOT = "SHAPELAW_SUITE", "SHAPELAW_SUITE_DIR", "SHAPELAW_ROOT"
+
+
+def environment(root: Path, name: str) -> dict[str, str]:
+    """What conf/ refers to of a suite, as environment variables.
+
+    Args:
+        root: the project's folder.
+        name: of a folder of conf/suite, or a path, which then has a slash.
+
+    Returns:
+        SHAPELAW_SUITE, by which any working directory finds it (the name, or the absolute path), and SHAPELAW_SUITE_DIR.
+
+    Raises:
+        UserError: if there is no such suite.
+    """
+    suites = root / "conf" / "suite"
+    folder = Path(os.path.abspath(name)) if os.sep in name else suites / name
+    if not name or not (folder / "suite.yaml").is_file():
+        have = ", ".join(sorted(path.parent.name for path in suites.glob("*/suite.yaml")))
+        raise UserError(f"{NAME}={name}: allowed are {have}, or a folder with a suite.yaml and shape/*.yaml")
+    return {NAME: folder.name if folder.parent == suites else str(folder), FOLDER: str(folder)}
+
+
+def suite_name() -> str:
+    """Name of the suite in force, which is that of its MLflow experiment; `${suite_name:}` in conf/."""
+    return str(_composed().suite.name)
+
+
+OmegaConf.register_resolver("suite_name", suite_name, replace=True, use_cache=True)
+
+
+def shapes() -> list[tuple[int, int]]:
+    """Width and depth of every shape of the suite in force, without those in folders of their own."""
+    with _hydra():
+        names = GlobalHydra.instance().config_loader().get_group_options("shape", ObjectType.CONFIG, "train")
+        found = [_composed(f"shape={name}").shape for name in names]
+    return [(int(shape.width), int(shape.depth)) for shape in found]
+
+
+def find(suite: Suite) -> Suite | None:
+    """The suite of a record as train.py composes it now: where the record says, the suite in force, or conf/suite/NAME.
+
+    Returns:
+        its record, without a corpus; None where none of these is a suite of that name.
+    """
+    places = dict.fromkeys(filter(None, (suite.folder, os.environ.get(NAME), suite.name)))
+    return next((found for place in places if (found := _record(place)) and found.name == suite.name), None)
+
+
+def _record(place: str) -> Suite | None:
+    """The record of the suite at a place; None where there is none that composes."""
+    try:
+        return Suite.of(to_dataclass(_composed(place=place)))
+    except (UserError, HydraException, OmegaConfBaseException, YAMLError):
+        return None
+
+
+def _composed(*overrides: str, place: str | None = None) -> DictConfig:
+    """The configuration that train.py composes in a suite, by default in the one in force."""
+    store_schemas()
+    with _in_suite(place), _hydra():
+        config = compose("train", list(overrides))
+        OmegaConf.resolve(config)  # while the suite is in force: its folder is an environment variable
+    return config
+
+
+@contextmanager
+def _in_suite(place: str | None) -> Iterator[None]:
+    """With another suite in force, if one is named."""
+    before = {name: os.environ[name] for name in (NAME, FOLDER)}
+    os.environ.update(before if place is None else environment(Path(os.environ[ROOT]), place))
+    try:
+        yield
+    finally:
+        os.environ.update(before)
+
+
+def _hydra() -> AbstractContextManager[object]:
+    """Hydra on conf/: the one that runs, or one of our own in a process without."""
+    running = GlobalHydra.instance().is_initialized()
+    return nullcontext() if running else initialize_config_dir(str(Path(os.environ[ROOT]) / "conf"))
