@@ -96,8 +96,8 @@ def ask(outputs: Path) -> Ask:
         question.objective.name, question.space, question.least, question.studies = "flops", "feasible", "cost", False
         for name, value in options.items():
             setattr(question, name, value)
-        found = prescribe(question)
-        return found, found.command
+        answer = prescribe(question)
+        return answer, answer.command
 
     return asked
 

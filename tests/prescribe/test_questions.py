@@ -6,6 +6,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from shapelaw.errors import UserError
 from shapelaw.laws import LAWS, SumLaw, get_law
 from shapelaw.prescribe import Basis, Prescription, Problem, Question, World, compare_laws
 from shapelaw.prescribe.registry import QUESTIONS, known_questions, question_of, register
+from shapelaw.verbs.main import set_environment
 from shapelaw.verbs.prescribe import prescribe
+from support import ROOT
 from worlds import NATURAL, fitted, table
 
 WHAT_IT_ANSWERS = "law=points answers width, depth and tokens: their loss"
@@ -37,6 +40,16 @@ def points(monkeypatch: pytest.MonkeyPatch) -> PointLaw:
     monkeypatch.setitem(LAWS, law.name, law)
     monkeypatch.setitem(NATURAL, law.name, NATURAL["interaction"])
     return law
+
+
+@pytest.fixture(autouse=True)
+def environment(outputs: Path) -> Iterator[None]:
+    """The suite of the tests is in force, as a script puts it."""
+    before = dict(os.environ)
+    set_environment(ROOT)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 def asked(**options: Any) -> PrescribeConfig:

@@ -247,10 +247,10 @@ def train_command(suite: Suite) -> str:
     return f"SHAPELAW_SUITE={shlex.quote(suite.folder)} python train.py" if suite.folder else ""
 
 
-def command(world: World, found: Prescription) -> str:
+def command(world: World, answer: Prescription) -> str:
     """What trains a prescription, as a shell takes it; empty where nothing does."""
     begin = train_command(world.suite)
-    return f"{begin} {shlex.join(found.overrides)}" if begin and found.overrides else ""
+    return f"{begin} {shlex.join(answer.overrides)}" if begin and answer.overrides else ""
 
 
 def _interval(drawn: Array, level: float) -> tuple[float, float]:

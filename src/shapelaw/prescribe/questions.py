@@ -26,10 +26,9 @@ SEARCHED = (*SIZES, "rules", "limits")
 
 
 def _best(options: PrescribeConfig, basis: Basis) -> Prescription:
-    assert options.budget is not None
     budget = options.budget
-    answer = _answered(lambda problem: problem.best(budget), options, basis)
-    problem = problem_of(options, basis)
+    assert budget is not None
+    problem, answer = _answered(options, basis, lambda problem: problem.best(budget))
     tables = other_choices(problem, budget, answer) if options.studies else {}
     if options.compare:
         fits = saved_fits([basis.folder, *map(Path, options.compare)])
@@ -38,39 +37,46 @@ def _best(options: PrescribeConfig, basis: Basis) -> Prescription:
 
 
 def _reach(options: PrescribeConfig, basis: Basis) -> Prescription:
-    assert options.loss is not None
     loss = options.loss
-    return _answered(lambda problem: problem.reach(loss, options.least), options, basis)
+    assert loss is not None
+    return _answered(options, basis, lambda problem: problem.reach(loss, options.least))[1]
 
 
 def _at(options: PrescribeConfig, basis: Basis) -> Prescription:
-    assert options.width is not None
-    assert options.depth is not None
-    assert options.tokens is not None
-    size = (options.width, options.depth, options.tokens)
-    return _answered(lambda problem: problem.at(*size), options, basis)
+    width, depth, tokens = options.width, options.depth, options.tokens
+    assert width is not None
+    assert depth is not None
+    assert tokens is not None
+    return _answered(options, basis, lambda problem: problem.at(width, depth, tokens))[1]
 
 
-def _answered(ask: Callable[[Problem], Prescription], options: PrescribeConfig, basis: Basis) -> Prescription:
-    """The answer; where the context is assumed, with a note of what it would be at half and at twice of it."""
-    answer = ask(problem_of(options, basis))
+def _answered(
+    options: PrescribeConfig, basis: Basis, ask: Callable[[Problem], Prescription]
+) -> tuple[Problem, Prescription]:
+    """The problem and its answer, with a note of what it would be at other contexts where the context is assumed."""
+    problem = problem_of(options, basis)
+    answer = ask(problem)
     if options.space == "params" or not basis.world.assumes_context:
-        return answer
+        return problem, answer
     contexts = (basis.world.seq_len // 2, basis.world.seq_len * 2)
-    others = "; ".join(_at_context(ask, options, basis, seq_len) for seq_len in contexts)
-    return dataclasses.replace(answer, notes=(*answer.notes, f"the context matters: {others}"))
+    note = f"the context matters: {'; '.join(_at_context(options, basis, ask, seq_len) for seq_len in contexts)}"
+    return problem, dataclasses.replace(answer, notes=(*answer.notes, note))
 
 
-def _at_context(ask: Callable[[Problem], Prescription], options: PrescribeConfig, basis: Basis, seq_len: int) -> str:
-    """The answer at another context, in a few words."""
-    world = dataclasses.replace(basis.world, suite=dataclasses.replace(basis.world.suite, seq_len=seq_len))
+def _at_context(options: PrescribeConfig, basis: Basis, ask: Callable[[Problem], Prescription], seq_len: int) -> str:
+    """The answer at a context, in a few words."""
+    suite = dataclasses.replace(basis.world.suite, seq_len=seq_len)
+    problem = problem_of(options, dataclasses.replace(basis, world=dataclasses.replace(basis.world, suite=suite)))
     try:
-        values = ask(problem_of(options, dataclasses.replace(basis, world=world)).without_refits()).values
+        values = ask(problem.without_refits()).values
     except UserError as error:
         return f"with seq_len={seq_len} {error}"
+    width, depth = (
+        f"{size:.0f}" if size.is_integer() else f"{size:.5g}" for size in (values["width"], values["depth"])
+    )
     return (
-        f"with seq_len={seq_len} it would be {values['width']:.5g}x{values['depth']:.5g}, {values['tokens']:.3g} tokens, "
-        f"{values['flops']:.3g} FLOPs and a loss of {values['loss']:.5g}"
+        f"with seq_len={seq_len} it would be {width}x{depth}, {values['tokens']:.3g} tokens, {values['flops']:.3g} FLOPs and a "
+        f"loss of {values['loss']:.5g}"
     )
 
 
