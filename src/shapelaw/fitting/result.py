@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from shapelaw.errors import UserError
 from shapelaw.files import as_record, read_json, unsealed, write_sealed
 from shapelaw.laws import EXPONENT, Law, files, get_law
+from shapelaw.plugins import is_file
 from shapelaw.runs.table import RunsTable
 
 Array = NDArray[np.float64]
@@ -216,7 +217,7 @@ def _from_plain(content: Mapping[str, Any], path: Path) -> FitResult:
         }
     result = as_record(FitResult, values, path)
     if result.law is not None:
-        if files.is_file(result.law):
+        if is_file(result.law):
             files.check_unchanged(result.law, result.law_sha256, str(path))
         _check_usable(result, path)
     return result
