@@ -23,11 +23,12 @@ import numpy as np
 
 from shapelaw.fitting.bootstrap import bootstrap
 from shapelaw.fitting.newton import Newton
-from shapelaw.fitting.objective import Problem
-from shapelaw.fitting.reference import Reference
+from shapelaw.fitting.options import BootstrapOptions
 from shapelaw.fitting.solve import solve
+from shapelaw.fitting.solvers import SOLVERS
+from shapelaw.fitting.spec import FitData, FitSpec
 from shapelaw.fitting.starts import grid_count, grid_starts, random_starts, spread_indices
-from shapelaw.laws import Law, get_law
+from shapelaw.laws import Law
 from shapelaw.runs import load_runs
 
 LAWS = ("params_tokens", "width_depth_tokens", "width_depth_params_tokens")
@@ -48,10 +49,10 @@ PUBLISHED = (
 """The 22 published approach-3 fits at delta 1e-4."""
 
 
-def problem(law: str, subset: str, counting: str = "total", delta: float = 1e-4) -> Problem:
-    """A published data set as a fitting problem."""
-    runs = load_runs("gemstones", subset=subset)
-    return Problem.of(get_law(law), runs.columns_for(get_law(law), counting), runs.kept["loss"].to_numpy(float), delta)
+def published(law: str, subset: str, counting: str = "total") -> tuple[FitData, FitSpec]:
+    """A published data set, and its fit."""
+    spec = FitSpec.of(law, counting=counting, grid_size=64)
+    return FitData.of(load_runs("gemstones", subset=subset), spec), spec
 
 
 def cpu(work: Callable[[], object]) -> float:
@@ -63,13 +64,14 @@ def cpu(work: Callable[[], object]) -> float:
 
 def starts_per_second(law: str, slow: int, fast: int) -> None:
     """Ratio of starts per CPU-second on hot_100b+, both from the authors' grid, and the share at the best."""
-    made = problem(law, "hot_100b+")
-    newton, reference = Newton(made), Reference(made)
+    data, spec = published(law, "hot_100b+")
+    made = data.problem(spec)
+    newton, reference = Newton(made), SOLVERS["reference"]
     drawn = random_starts(made.law, fast, np.random.default_rng(0))
     newton.follow(drawn[:2])
     ends = newton.follow(drawn)
     ours = cpu(lambda: newton.follow(drawn)) / fast
-    theirs = cpu(lambda: reference.follow(drawn[:slow])) / slow
+    theirs = cpu(lambda: reference.minimise(made, drawn[:slow])) / slow
     share = np.mean(ends.objectives <= ends.objectives.min() * (1 + 1e-6))
     print(
         f"{law:26s} reference {1e3 * theirs:7.1f} ms/start, newton {1e3 * ours:6.3f} ms/start: {theirs / ours:6.0f}x "
@@ -79,19 +81,18 @@ def starts_per_second(law: str, slow: int, fast: int) -> None:
 
 def published_fits() -> None:
     """All 22 fits from 64 random and 16 projected starts, polished and hopped."""
-    problems = [problem(*one) for one in PUBLISHED]
-    solve(problems[0].law, problems[0].columns, problems[0].loss)
-    spent = cpu(lambda: [solve(one.law, one.columns, one.loss, grid_size=64) for one in problems])
+    fits = [published(*names) for names in PUBLISHED]
+    solve(*fits[0])
+    spent = cpu(lambda: [solve(*fit) for fit in fits])
     print(f"22 published fits x 64 starts: {spent:.2f} CPU-s (asked 6)")
 
 
 def chinchilla_bootstraps() -> None:
     """4,000 refits of the Chinchilla data by rows."""
-    runs, law = load_runs("chinchilla"), get_law("params_tokens")
-    columns, loss = runs.columns_for(law), runs.kept["loss"].to_numpy(float)
-    found = solve(law, columns, loss, delta=1e-3)
-    rows = np.arange(len(loss))
-    spent = cpu(lambda: bootstrap(law, columns, loss, rows, found, n=4000, by="rows", delta=1e-3))
+    spec = FitSpec(delta=1e-3, bootstrap=BootstrapOptions(4000, "rows"))
+    data = FitData.of(load_runs("chinchilla"), spec)
+    solution = solve(data, spec)
+    spent = cpu(lambda: bootstrap(data, spec, solution))
     print(f"4,000 bootstraps of the Chinchilla fit: {spent:.2f} CPU-s (asked 3)")
 
 
@@ -106,7 +107,8 @@ def spread(law: Law, count: int) -> Iterator[np.ndarray]:
 
 def grid(law: str, share: float, asked: float) -> None:
     """A share of the authors' grid of a law on hot_100b+, streamed, with the memory it took."""
-    made = problem(law, "hot_100b+")
+    data, spec = published(law, "hot_100b+")
+    made = data.problem(spec)
     newton, count = Newton(made), grid_count(made.law)
     blocks = grid_starts(made.law) if share == 1 else spread(made.law, int(count * share))
     tracemalloc.start()
@@ -128,10 +130,11 @@ def first_fit() -> None:
     code = (
         "import time; t = time.perf_counter()\n"
         "import numpy as np\n"
-        "from shapelaw.laws import Law, get_law\n"
         "from shapelaw.fitting.solve import solve\n"
-        "law = get_law('params_tokens'); x = np.geomspace(1e8, 1e10, 40); c = {'params': x, 'tokens': np.roll(x, 7)}\n"
-        "solve(law, c, law.predict(dict(A=400, B=400, alpha=.3, beta=.3, E=2), c)); print(time.perf_counter() - t)"
+        "from shapelaw.fitting.spec import FitData, FitSpec\n"
+        "spec = FitSpec(); x = np.geomspace(1e8, 1e10, 40); c = {'params': x, 'tokens': np.roll(x, 7)}\n"
+        "loss = spec.law.predict(dict(A=400, B=400, alpha=.3, beta=.3, E=2), c)\n"
+        "solve(FitData(spec.law, 'total', c, loss, np.arange(40)), spec); print(time.perf_counter() - t)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path.cwd())
     print(f"fresh process, imports and first fit with cached kernels: {float(done.stdout):.1f} s")

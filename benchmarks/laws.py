@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from shapelaw import FitResult, compare, load_runs
-from shapelaw.fitting.holdout import Holdout
-from shapelaw.fitting.options import FitOptions
+from shapelaw.fitting.spec import FitSpec
+from shapelaw.fitting.splits import Holdout
 
 LAWS = ("params_tokens", "width_depth_params_tokens", "interaction")
 WITHOUT = "params_tokens_interaction"
@@ -67,7 +67,7 @@ def main() -> None:
     for block in BLOCKS:
         started = time.perf_counter()
         runs = load_runs(block.source, subset=block.subset)
-        found = compare(runs, block.laws, block.holdouts, options=FitOptions(delta=1e-3), refits=n)
+        found = compare(runs, block.laws, block.holdouts, spec=FitSpec(delta=1e-3), refits=n)
         print(f"\n### {block.subset or block.source}\n")
         print(errors(found.table, block.holdouts))
         print(criteria(found.table))

@@ -175,7 +175,6 @@ def test_an_error_carries_its_exit_code(
     for name, value in {
         "SHAPELAW_ROOT": "",
         "SHAPELAW_SUITE_DIR": "",
-        "SHAPELAW_SUITE_NAME": "",
         "HYDRA_FULL_ERROR": "",
     }.items():
         monkeypatch.setenv(name, value)  # set by main, and put back after the test
@@ -334,7 +333,7 @@ def test_a_command_of_the_pages_is_one(shown: Command, outputs: Path, monkeypatc
     """Its keys, groups and choices are there, and its values of their types."""
     assert shown.verb in VERBS
     monkeypatch.setenv("SHAPELAW_SUITE", shown.suite)
-    for name in ("SHAPELAW_ROOT", "SHAPELAW_SUITE_DIR", "SHAPELAW_SUITE_NAME"):
+    for name in ("SHAPELAW_ROOT", "SHAPELAW_SUITE_DIR"):
         monkeypatch.setenv(name, "")  # set below, and put back after the test
     set_environment(ROOT)
     store_schemas(shown.verb)

@@ -54,7 +54,7 @@ def test_a_law_of_a_file_is_fitted_saved_and_read_back(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     table = RunsTable(frame())
-    result = fit(table, law="my laws.py:MINE", delta=1e-2, grid_size=6, bootstrap={"n": 3})
+    result = fit(table, law="my laws.py:MINE", delta=1e-2, grid_size=4, bootstrap={"n": 3})
     assert result.law == f"{file}:MINE"
     assert result.objective == pytest.approx(fit(table, delta=1e-2).objective, rel=1e-7)
     monkeypatch.chdir(tmp_path.parent)  # it is found from any folder

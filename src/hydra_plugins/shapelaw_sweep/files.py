@@ -6,7 +6,7 @@ from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import OmegaConf
 
-from shapelaw.laws.files import absolute, is_file
+from shapelaw.plugins import absolute, is_file
 
 
 class FileChoices(ConfigSource):

@@ -68,6 +68,10 @@ class MethodConfig:
     """hull, binning: flops or device_hours."""
     bins_per_decade: int = 250
     """binning: bins of a decade of the cost."""
+    bins: int | None = None
+    """binning: bins over the whole range of the cost, in place of bins_per_decade."""
+    tolerance: float = 0.15
+    """isoflop: spread of the log FLOPs of one budget: 0.15 is 15%."""
     converged: str = "extrapolated"
     """staged: the loss that a size converges to, extrapolated, or the last one as it is."""
     steps_min: float = 0.0

@@ -96,7 +96,8 @@ class Bootstrap:
 
     def covariance(self) -> Array:
         """Covariance of the natural parameters over the refits, (p, p)."""
-        return np.atleast_2d(np.cov(np.stack([self.draws[name] for name in self.law.parameters])))
+        with np.errstate(over="ignore", invalid="ignore"):  # squares of coefficients near the largest number: no number
+            return np.atleast_2d(np.cov(np.stack([self.draws[name] for name in self.law.parameters])))
 
 
 def expanded_level(level: float, groups: int) -> float:
@@ -131,10 +132,10 @@ def bootstrap(data: FitData, spec: FitSpec, solution: Solution | None = None) ->
 
 
 def _labels(runs: ArrayLike, points: int) -> NDArray[np.int64]:
-    given = np.asarray(runs)
-    if given.shape != (points,):
-        raise UserError(f"groups has shape {given.shape}; give the run of each of the {points} points")
-    return np.asarray(np.unique(given, return_inverse=True)[1], dtype=np.int64).ravel()
+    labels = np.asarray(runs)
+    if labels.shape != (points,):
+        raise UserError(f"groups has shape {labels.shape}; give the run of each of the {points} points")
+    return np.asarray(np.unique(labels, return_inverse=True)[1], dtype=np.int64).ravel()
 
 
 def _resamples(labels: NDArray[np.int64], n: int, parameters: int, rng: np.random.Generator) -> Iterator[Array]:

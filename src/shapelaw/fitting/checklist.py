@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from shapelaw.fitting.options import BootstrapOptions
@@ -46,14 +47,14 @@ _ABSENT = "not asked for in this fit"
 
 def data(table: RunsTable) -> dict[str, Any]:
     """Point 1: hash, exclusions with count and reason, runs, shapes, seeds, points per run."""
-    kept = table.kept
-    per_run = kept.groupby("run").size()
-    shapes = len(kept[["width", "depth"]].drop_duplicates()) if table.has_shapes else UNKNOWN
+    rows = table.kept
+    per_run = rows.groupby("run").size()
+    shapes = len(rows[["width", "depth"]].drop_duplicates()) if table.has_shapes else UNKNOWN
     return {
         "hash": table.hash,
         "source": table.about.get("source", UNKNOWN),
         "rows": len(table.frame),
-        "rows_kept": len(kept),
+        "rows_kept": len(rows),
         "exclusions": table.exclusions,
         "diverged": _flagged_rows(table, "diverged_step"),
         "rolled_back": _flagged_rows(table, "rollbacks"),
@@ -88,16 +89,16 @@ def counting(table: RunsTable, params: str, flops: str | None) -> dict[str, Any]
 
 def ranges(table: RunsTable) -> dict[str, Any]:
     """Point 3: ranges of sizes and costs; rates, batches, schedule and cooldown; cut of early tokens."""
-    kept, flops = table.kept, table.flops()
-    ratio = kept["tokens"] / kept["params"]
-    own: dict[str, Any] = {name: list(ends) for name, ends in table.ranges().items()}
-    own["tokens_per_param"] = [float(ratio.min()), float(ratio.max())]
-    own["flops"] = [float(flops.min()), float(flops.max())]
+    rows, flops = table.kept, table.flops()
+    ratio = rows["tokens"] / rows["params"]
+    spans: dict[str, Any] = {name: list(span) for name, span in table.ranges().items()}
+    spans["tokens_per_param"] = [float(ratio.min()), float(ratio.max())]
+    spans["flops"] = [float(flops.min()), float(flops.max())]
     for name in ("lr_base", "batch_tokens", "cooldown"):
-        own[name] = sorted(map(float, kept[name].dropna().unique())) if name in kept else UNKNOWN
-    own["schedule"] = table.about.get("schedule", UNKNOWN)
-    own["early_tokens"] = table.about.get("early_tokens", UNKNOWN)
-    return own
+        spans[name] = sorted(map(float, rows[name].dropna().unique())) if name in rows else UNKNOWN
+    spans["schedule"] = table.about.get("schedule", UNKNOWN)
+    spans["early_tokens"] = table.about.get("early_tokens", UNKNOWN)
+    return spans
 
 
 def form(law: Law) -> dict[str, Any]:
@@ -129,17 +130,18 @@ def covariance(replicates: Mapping[str, Sequence[float]]) -> dict[str, Any] | st
     if not replicates:
         return _ABSENT
     frame = pd.DataFrame(dict(replicates))
-    return {"names": list(frame), "matrix": frame.cov().to_numpy()}
+    with np.errstate(over="ignore", invalid="ignore"):  # squares of coefficients near the largest number: no number
+        return {"names": list(frame), "matrix": frame.cov().to_numpy()}
 
 
 def provenance(seed: int, table: RunsTable) -> dict[str, Any]:
     """Point 12: versions, seed, command, links to runs."""
-    kept = table.kept
+    rows = table.kept
     return {
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
         "seed": seed,
         "command": " ".join(sys.argv) or UNKNOWN,
-        "mlflow_runs": sorted(set(kept["mlflow_run_id"])) if "mlflow_run_id" in kept else UNKNOWN,
+        "mlflow_runs": sorted(set(rows["mlflow_run_id"])) if "mlflow_run_id" in rows else UNKNOWN,
     }
 
 

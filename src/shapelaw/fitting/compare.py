@@ -65,11 +65,11 @@ def compare(
     errors: dict[tuple[str, str], HoldoutResult] = {}
     rows = []
     for label in laws:
-        own = _spec_of(label, spec or FitSpec(), refits)
-        fits[label] = own.method.fit(runs, own)
-        held_out = [evaluate(runs, holdout, own, refits) for holdout in wanted]
+        law_spec = _spec_of(label, spec or FitSpec(), refits)
+        fits[label] = law_spec.method.fit(runs, law_spec)
+        held_out = [evaluate(runs, holdout, law_spec, refits) for holdout in wanted]
         errors |= {(label, result.holdout): result for result in held_out}
-        rows.append(_row(runs, label, own, fits[label], held_out))
+        rows.append(_row(runs, label, law_spec, fits[label], held_out))
     return Comparison(pd.DataFrame(rows), fits, errors)
 
 

@@ -91,39 +91,40 @@ def evaluate(
         UserError: if a fold cannot be made or fitted.
     """
     spec = spec or FitSpec()
-    data, kept = FitData.of(table, spec), table.kept
+    data, frame = FitData.of(table, spec), table.kept
     folds = holdout.folds(table)
     predicted = []
     for fold in folds:
         try:
-            predicted.append(_predicted(data, kept, fold, spec))
+            predicted.append(_predicted(data, frame, fold, spec))
         except UserError as error:
             raise UserError(
                 f"holdout={holdout.label}, without {fold.name}: {error}; or give another hold-out"
             ) from None
     points = pd.concat(predicted, ignore_index=True)
     interval = _interval(data, folds, replace(spec, bootstrap=BootstrapOptions(refits)), level) if refits else None
-    return HoldoutResult(holdout.label, spec.law.name, points, _distance(kept, folds), interval)
+    return HoldoutResult(holdout.label, spec.law.name, points, _distance(frame, folds), interval)
 
 
-def _predicted(data: FitData, kept: pd.DataFrame, fold: Fold, spec: FitSpec) -> pd.DataFrame:
+def _predicted(data: FitData, frame: pd.DataFrame, fold: Fold, spec: FitSpec) -> pd.DataFrame:
     """Held-out rows of one fold with their predictions."""
     theta = spec.method.theta(data.rows(fold.train), spec)
     test = data.rows(fold.test)
     predicted = np.exp(data.law.log_prediction(theta, test.columns))
     target = data.law.target
     names = [
-        name for name in dict.fromkeys(("run", "width", "depth", "params", "tokens", "loss", target)) if name in kept
+        name for name in dict.fromkeys(("run", "width", "depth", "params", "tokens", "loss", target)) if name in frame
     ]
-    rows = kept.loc[fold.test, names].assign(fold=fold.name, predicted=predicted)
+    rows = frame.loc[fold.test, names].assign(fold=fold.name, predicted=predicted)
     return rows.assign(error=rows["predicted"] / rows[target] - 1.0)
 
 
-def _distance(kept: pd.DataFrame, folds: Sequence[Fold]) -> dict[str, float]:
+def _distance(frame: pd.DataFrame, folds: Sequence[Fold]) -> dict[str, float]:
     """How far the held-out rows lie beyond the fitted ones; the farthest fold counts."""
     names = ("params", "tokens")
     return {
-        name: max(float(kept.loc[f.test, name].max() / kept.loc[f.train, name].max()) for f in folds) for name in names
+        name: max(float(frame.loc[f.test, name].max() / frame.loc[f.train, name].max()) for f in folds)
+        for name in names
     }
 
 

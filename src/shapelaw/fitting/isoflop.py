@@ -41,7 +41,7 @@ def isoflop_bins(data: LineData, tolerance: float = TOLERANCE) -> list[IsoflopBi
     Raises:
         UserError: if fewer than three such budgets are in the data.
     """
-    minima = [found for rows in _budgets(data.log_cost, tolerance) if (found := _minimum(data, rows)) is not None]
+    minima = [minimum for rows in _budgets(data.log_cost, tolerance) if (minimum := _minimum(data, rows)) is not None]
     if len(minima) < MIN_BINS:
         raise UserError(
             f"method=isoflop: the data have {len(minima)} bins of equal FLOPs (within {tolerance:.0%}, at least "
@@ -54,7 +54,7 @@ def isoflop_bins(data: LineData, tolerance: float = TOLERANCE) -> list[IsoflopBi
 def _budgets(log_cost: Array, tolerance: float) -> list[Rows]:
     """Rows of every window that stands out, by cost."""
     order = np.argsort(log_cost, kind="stable")
-    everywhere, found = log_cost[order], []
+    everywhere, budgets = log_cost[order], []
     while len(order):
         costs = log_cost[order]
         counts = np.searchsorted(costs, costs + tolerance, side="right") - np.arange(len(costs))
@@ -65,8 +65,8 @@ def _budgets(log_cost: Array, tolerance: float) -> list[Rows]:
         middle = (log_cost[rows[0]] + log_cost[rows[-1]]) / 2
         wide = int(np.sum(np.abs(everywhere - middle) <= 1.5 * tolerance))
         if count > CONTRAST * (wide - count):
-            found.append(rows)
-    return sorted(found, key=lambda rows: float(log_cost[rows[0]]))
+            budgets.append(rows)
+    return sorted(budgets, key=lambda rows: float(log_cost[rows[0]]))
 
 
 def _minimum(data: LineData, rows: Rows) -> IsoflopBin | None:
@@ -92,8 +92,8 @@ def _parabola(x: Array, y: Array) -> tuple[float, float, float]:
 
 def isoflop_lines(bins: list[IsoflopBin]) -> dict[str, PowerLine]:
     """Lines of params, tokens and tokens per param on FLOPs through the minima; tokens = FLOPs / (6 params)."""
-    cost = np.array([one.log_cost for one in bins])
-    params = np.array([one.log_params for one in bins])
+    cost = np.array([budget.log_cost for budget in bins])
+    params = np.array([budget.log_params for budget in bins])
     tokens = cost - np.log(6.0) - params
     return {
         "params": regress(cost, params),

@@ -79,7 +79,9 @@ def fit_lines(
     if options.method == "isoflop":
         bins = isoflop_bins(data, options.tolerance)
         lines, rows = isoflop_lines(bins), np.array([], dtype=np.intp)
-        off = [one.log_params - lines["params"].intercept - lines["params"].slope * one.log_cost for one in bins]
+        off = [
+            budget.log_params - lines["params"].intercept - lines["params"].slope * budget.log_cost for budget in bins
+        ]
     else:
         rows = _optimal(data, options)
         lines = {target: data.line(rows, target) for target in TARGETS}

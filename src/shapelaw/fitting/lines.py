@@ -95,17 +95,17 @@ def line_data(
     """
     if cost not in COSTS:
         raise UserError(f"cost={cost}: allowed are {', '.join(COSTS)}")
-    kept = table.kept
-    steps = kept["step"].to_numpy(dtype=np.float64) if "step" in kept else np.ones(len(kept))
+    frame = table.kept
+    steps = frame["step"].to_numpy(dtype=np.float64) if "step" in frame else np.ones(len(frame))
     rows = np.flatnonzero(~(steps <= 0))
     if not len(rows):
         raise UserError("no row lies past step 0; give validations of trained models")
     costs = table.flops(flops) if cost == "flops" else table.column("device_hours", "cost=device_hours")
     data = LineData(
         np.log(costs[rows]),
-        np.log(kept["loss"].to_numpy(dtype=np.float64)[rows]),
+        np.log(frame["loss"].to_numpy(dtype=np.float64)[rows]),
         np.log(table.params(counting)[rows]),
-        np.log(kept["tokens"].to_numpy(dtype=np.float64)[rows]),
-        kept["run"].to_numpy(dtype=str)[rows],
+        np.log(frame["tokens"].to_numpy(dtype=np.float64)[rows]),
+        frame["run"].to_numpy(dtype=str)[rows],
     )
     return data, rows

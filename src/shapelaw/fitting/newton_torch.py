@@ -75,7 +75,7 @@ class _State:
     """Row of the whole batch that this start is."""
 
     def take(self, keep: Tensor) -> _State:
-        return _State(*(getattr(self, one.name)[keep] for one in fields(self)))
+        return _State(*(getattr(self, field.name)[keep] for field in fields(self)))
 
 
 class _Batch:

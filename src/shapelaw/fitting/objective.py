@@ -88,11 +88,11 @@ class Problem:
         if missing:
             raise UserError(f"law {law.name} reads the columns {', '.join(law.predictors)}; missing: {missing}")
         losses = _positive(law.target, loss)
-        kept = {name: _positive(name, columns[name]) for name in law.predictors}
-        lengths = {name: len(values) for name, values in kept.items()} | {"measured": len(losses)}
+        predictors = {name: _positive(name, columns[name]) for name in law.predictors}
+        lengths = {name: len(values) for name, values in predictors.items()} | {"measured": len(losses)}
         if len(set(lengths.values())) > 1:
             raise UserError(f"columns of different lengths: {lengths}; give one value per point in each")
-        problem = cls(law, kept, np.log(losses), float(delta), _weights(weights, len(losses)))
+        problem = cls(law, predictors, np.log(losses), float(delta), _weights(weights, len(losses)))
         problem._check_size()
         return problem
 

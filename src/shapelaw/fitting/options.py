@@ -49,16 +49,16 @@ class BootstrapOptions:
             raise UserError(f"bootstrap.level={self.level}: allowed are values between 0 and 1, such as 0.9")
 
     @classmethod
-    def of(cls, given: BootstrapOptions | Mapping[str, Any] | None) -> BootstrapOptions | None:
+    def of(cls, options: BootstrapOptions | Mapping[str, Any] | None) -> BootstrapOptions | None:
         """Options from a mapping.
 
         Raises:
             UserError: for an unknown key.
         """
-        if given is None or isinstance(given, BootstrapOptions):
-            return given
-        known = [one.name for one in fields(cls)]
-        unknown = [key for key in given if key not in known]
+        if options is None or isinstance(options, BootstrapOptions):
+            return options
+        known = [field.name for field in fields(cls)]
+        unknown = [key for key in options if key not in known]
         if unknown:
             raise UserError(f"bootstrap: unknown {', '.join(unknown)}; allowed are {', '.join(known)}")
-        return cls(**given)
+        return cls(**options)

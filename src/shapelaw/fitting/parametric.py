@@ -67,9 +67,11 @@ PARAMETRIC = Parametric()
 
 def _notes(data: FitData, spec: FitSpec) -> list[str]:
     """What the counting and the solver ask a reader to know."""
-    notes, own = [], data.law.default_counting
-    if spec.counting is None and data.counting != own and "params" in data.columns:
-        notes.append(f"counting: params are counted as {data.counting}, as the table lacks what the law's {own} needs")
+    notes, usual = [], data.law.default_counting
+    if spec.counting is None and data.counting != usual and "params" in data.columns:
+        notes.append(
+            f"counting: params are counted as {data.counting}, as the table lacks what the law's {usual} needs"
+        )
     if spec.bootstrap:
         notes.append(search_of(spec.solver, data.problem(spec)).refit_note)
     return [note for note in notes if note]

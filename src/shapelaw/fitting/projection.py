@@ -54,11 +54,11 @@ def projected_starts(problem: Problem, count: int) -> Array:
     used = problem.weights > 0
     design = law.design({name: values[used] for name, values in problem.columns.items()})
     loss, weights = problem.loss[used], problem.weights[used]
-    found: list[tuple[float, Array]] = []
+    best: list[tuple[float, Array]] = []
     for outer in _outers(law, design, loss):
-        found += _project(law, design, outer, weights)
-        found = sorted(found, key=lambda pair: pair[0])[:count]
-    return np.array([theta for _, theta in found]).reshape(-1, len(law.parameters))
+        best += _project(law, design, outer, weights)
+        best = sorted(best, key=lambda pair: pair[0])[:count]
+    return np.array([theta for _, theta in best]).reshape(-1, len(law.parameters))
 
 
 def _outers(law: SumLaw, design: Design, loss: Array) -> Iterator[_Outer]:
@@ -94,13 +94,13 @@ def _project(law: SumLaw, design: Design, outer: _Outer, weights: Array) -> list
     gram, moment = matrix.T @ matrix, matrix.T @ np.sqrt(weights)
     offsets = np.cumsum([0] + [len(options) for options in choices])
     constant = [matrix.shape[1] - 1] if with_constant else []
-    found = []
+    points = []
     for picks in itertools.product(*(range(len(options)) for options in choices)):
         place = [int(offsets[j]) + pick for j, pick in enumerate(picks)] + constant
         error, coefficients = _nnls_gram(gram[np.ix_(place, place)], moment[place])
         exponents = [options[pick] for options, pick in zip(choices, picks, strict=True)]
-        found.append((error, _theta(law, design, outer, exponents, coefficients)))
-    return found
+        points.append((error, _theta(law, design, outer, exponents, coefficients)))
+    return points
 
 
 def _term_columns(law: SumLaw, design: Design) -> tuple[list[Array], list[list[tuple[float, ...]]]]:
@@ -108,10 +108,10 @@ def _term_columns(law: SumLaw, design: Design) -> tuple[list[Array], list[list[t
     columns, choices = [], []
     centred = design.features - design.features.mean(axis=1, keepdims=True)
     for j, term in enumerate(law.terms):
-        own = centred[[m for m, owner in enumerate(design.owner) if owner == j]]
+        features = centred[[m for m, owner in enumerate(design.owner) if owner == j]]
         options = list(itertools.product(*[FALLING] * len(term.falls), *[GROWING] * len(term.grows)))
         offset = design.offset[j] - design.offset[j].mean()
-        columns.append(np.stack([np.exp(np.array(o) @ own + offset) for o in options], axis=1))
+        columns.append(np.stack([np.exp(np.array(o) @ features + offset) for o in options], axis=1))
         choices.append(options)
     return columns, choices
 
@@ -129,7 +129,7 @@ def _theta(
 ) -> Array:
     """The law's vector at one grid point."""
     k = len(law.terms)
-    flat = np.array([a for own in exponents for a in own])
+    flat = np.array([a for choice in exponents for a in choice])
     level = float(np.median(outer.target))
     logs = np.log(np.maximum(coefficients[:k], REVIVED * level)) - design.offset.mean(axis=1)
     for m, owner in enumerate(design.owner):

@@ -86,22 +86,24 @@ def _around(x: Floats, y: Floats, lowest: float, reach: float) -> tuple[Floats, 
 
 def _finite(rates: ArrayLike, losses: ArrayLike) -> tuple[Floats, Floats]:
     rate, loss = np.asarray(rates, dtype=np.float64), np.asarray(losses, dtype=np.float64)
-    kept = np.isfinite(loss)
+    finite = np.isfinite(loss)
     if (rate <= 0).any():
         raise UserError(f"a rate of {rate.min():g}: allowed are rates above 0")
-    if len(np.unique(rate[kept])) < 3:
-        raise UserError(f"{len(np.unique(rate[kept]))} rates with a finite loss: a best one needs at least 3; try more")
-    return np.log(rate[kept]), loss[kept]
+    if len(np.unique(rate[finite])) < 3:
+        raise UserError(
+            f"{len(np.unique(rate[finite]))} rates with a finite loss: a best one needs at least 3; try more"
+        )
+    return np.log(rate[finite]), loss[finite]
 
 
 def _parabola(x: Floats, y: Floats) -> tuple[float, float, float, Floats]:
     """Least squares of a x^2 + b x + c; the covariance of (a, b), NaN without a degree of freedom."""
     design = np.column_stack([x * x, x, np.ones_like(x)])
-    found, *_ = np.linalg.lstsq(design, y)
+    coefficients, *_ = np.linalg.lstsq(design, y)
     freedom = len(x) - 3
-    scatter = float(np.sum((y - design @ found) ** 2)) / freedom if freedom > 0 else math.nan
+    scatter = float(np.sum((y - design @ coefficients) ** 2)) / freedom if freedom > 0 else math.nan
     covariance = scatter * np.linalg.pinv(design.T @ design)[:2, :2]
-    return float(found[0]), float(found[1]), float(found[2]), covariance
+    return float(coefficients[0]), float(coefficients[1]), float(coefficients[2]), covariance
 
 
 def _vertex_error(a: float, b: float, covariance: Floats, points: int, level: float) -> float:
@@ -157,9 +159,9 @@ def spread(best: pd.DataFrame) -> Spread:
     Raises:
         UserError: if fewer than two shapes have one.
     """
-    kept = best[best["refused"] == ""]
-    if len(kept) < 2:
-        raise UserError(f"{len(kept)} shapes have a best rate: a spread needs two; {'; '.join(best['refused'])}")
-    logs = np.log(kept["rate"].to_numpy(dtype=np.float64))
-    costs = kept["curvature"].to_numpy(dtype=np.float64) / 2 * (logs - logs.mean()) ** 2
-    return Spread(float(np.exp(np.ptp(logs))), float(logs.std(ddof=1)), len(kept), float(costs.max()))
+    served = best[best["refused"] == ""]
+    if len(served) < 2:
+        raise UserError(f"{len(served)} shapes have a best rate: a spread needs two; {'; '.join(best['refused'])}")
+    logs = np.log(served["rate"].to_numpy(dtype=np.float64))
+    costs = served["curvature"].to_numpy(dtype=np.float64) / 2 * (logs - logs.mean()) ** 2
+    return Spread(float(np.exp(np.ptp(logs))), float(logs.std(ddof=1)), len(served), float(costs.max()))

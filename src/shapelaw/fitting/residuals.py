@@ -40,15 +40,15 @@ class ResidualStructure:
     by_tokens: pd.DataFrame
 
 
-def residual_structure(kept: pd.DataFrame, residuals: Array) -> ResidualStructure:
+def residual_structure(rows: pd.DataFrame, residuals: Array) -> ResidualStructure:
     """Summarise residuals of the kept rows."""
-    frame = kept.assign(residual=residuals)
+    frame = rows.assign(residual=residuals)
     means = frame.groupby("run")["residual"].transform("mean")
     between = float(((means - residuals.mean()) ** 2).sum())
     within = float(((frame["residual"] - means) ** 2).sum())
     repeated = bool(frame.duplicated("run").any())
     share = between / (between + within) if repeated and between + within > 0 else None
-    shapes = ["width", "depth"] if {"width", "depth"} <= set(kept) else []
+    shapes = ["width", "depth"] if {"width", "depth"} <= set(rows) else []
     ranges = pd.qcut(frame["tokens"], TOKEN_RANGES, duplicates="drop").astype(str).rename("tokens_range")
     return ResidualStructure(
         share,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from shapelaw.errors import UserError
 from shapelaw.files import as_record, read_json, unsealed, write_sealed
 from shapelaw.laws import EXPONENT, Law, files, get_law
+from shapelaw.plugins import is_file
 from shapelaw.runs.table import RunsTable
 
 Array = NDArray[np.float64]
@@ -216,7 +217,7 @@ def _from_plain(content: Mapping[str, Any], path: Path) -> FitResult:
         }
     result = as_record(FitResult, values, path)
     if result.law is not None:
-        if files.is_file(result.law):
+        if is_file(result.law):
             files.check_unchanged(result.law, result.law_sha256, str(path))
         _check_usable(result, path)
     return result
@@ -235,10 +236,10 @@ def _check_usable(result: FitResult, path: Path) -> None:
         raise UserError(f"{path}: its theta or refits have not {size} numbers, which law={result.law} needs; fit again")
     natural = get_law(result.law).natural(result.theta) if result.theta else {}
     for name, value in natural.items():
-        given = result.parameters[name]
-        if name not in result.not_identified and not math.isclose(given, value, rel_tol=1e-9):
+        stored = result.parameters[name]
+        if name not in result.not_identified and not math.isclose(stored, value, rel_tol=1e-9):
             raise UserError(
-                f"{path}: its parameters say {name}={given:g}, its theta {value:g}, from which predictions are made; change "
+                f"{path}: its parameters say {name}={stored:g}, its theta {value:g}, from which predictions are made; change "
                 "both, or leave theta empty to predict from the parameters"
             )
 
@@ -248,9 +249,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, pd.DataFrame):
         return plain(value.to_dict("records"))
     if isinstance(value, Mapping):
-        return {str(key): plain(one) for key, one in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
-        return [plain(one) for one in value]
+        return [plain(item) for item in value]
     if isinstance(value, np.generic):
         return plain(value.item())
     if isinstance(value, float):
@@ -260,8 +261,8 @@ def plain(value: Any) -> Any:
 
 def _as_runs(frame: pd.DataFrame) -> RunsTable:
     """A table of sizes without measurements, made whole so that they are checked and counted as a runs table."""
-    whole = frame.assign(run=[str(i) for i in range(len(frame))])
+    table = frame.assign(run=[str(i) for i in range(len(frame))])
     for name in ("params", "tokens", "loss"):
-        if name not in whole:
-            whole[name] = 1.0
-    return RunsTable(whole)
+        if name not in table:
+            table[name] = 1.0
+    return RunsTable(table)

@@ -85,9 +85,9 @@ def get_method(method: str | Method, options: Mapping[str, Any] | None = None) -
         return method
     if method not in method_names():
         raise UserError(f"method={method}: allowed are {', '.join(method_names())}")
-    own = (LAW_METHODS | LINE_METHODS).get(method)
-    found: Method = resolve_name(own) if own else load(GROUP, method)
-    return found.configured(options or {})
+    reference = (LAW_METHODS | LINE_METHODS).get(method)
+    named: Method = resolve_name(reference) if reference else load(GROUP, method)
+    return named.configured(options or {})
 
 
 @dataclass(frozen=True)
@@ -140,13 +140,13 @@ class FitSpec:
 
     def _check_method(self) -> None:
         """A law says which of the named methods can fit it."""
-        name, own = self.method.name, self.law.methods
-        if name in own or name not in method_names():
+        name, allowed = self.method.name, self.law.methods
+        if name in allowed or name not in method_names():
             return
         others = [law for law in sorted(law_names()) if name in get_law(law).methods]
         raise UserError(
             f"law={self.law.name} with method={name}: {self.method.does} is known to fail for this law; give "
-            f"method={' or '.join(own)}, or a law of method={name}: allowed are {', '.join(others)}"
+            f"method={' or '.join(allowed)}, or a law of method={name}: allowed are {', '.join(others)}"
         )
 
     @classmethod
@@ -243,8 +243,8 @@ def resolve_counting(table: RunsTable, spec: FitSpec) -> str:
     """The counting of the spec, else the law's own, else `total` for tables that cannot count that (no shapes)."""
     if spec.counting is not None:
         return spec.counting
-    own = spec.law.default_counting
-    return own if "params" not in spec.law.predictors or table.counts(own) else "total"
+    usual = spec.law.default_counting
+    return usual if "params" not in spec.law.predictors or table.counts(usual) else "total"
 
 
 def spec_of(result: FitResult) -> FitSpec:

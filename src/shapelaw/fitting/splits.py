@@ -52,20 +52,20 @@ class Holdout:
     name: str = ""
 
     @classmethod
-    def of(cls, given: Holdout | str) -> Holdout:
+    def of(cls, holdout: Holdout | str) -> Holdout:
         """A hold-out from its kind.
 
         Raises:
             UserError: for an unknown kind, or one that needs conditions.
         """
-        if isinstance(given, Holdout):
-            return given
-        if given not in KINDS or given == "where":
+        if isinstance(holdout, Holdout):
+            return holdout
+        if holdout not in KINDS or holdout == "where":
             raise UserError(
-                f"holdout={given}: allowed are {', '.join(kind for kind in KINDS if kind != 'where')}; conditions of your own "
-                "are given in Python, by Holdout('where', train=..., test=...)"
+                f"holdout={holdout}: allowed are {', '.join(kind for kind in KINDS if kind != 'where')}; conditions of your "
+                "own are given in Python, by Holdout('where', train=..., test=...)"
             )
-        return cls(given)
+        return cls(holdout)
 
     @property
     def label(self) -> str:
@@ -90,16 +90,16 @@ class Holdout:
         return folds
 
 
-def _sizes(holdout: Holdout, kept: pd.DataFrame) -> Mask:
-    limit = holdout.params_from or PARAMS_FROM_SHARE * float(kept["params"].max())
-    return (kept["params"] >= limit).to_numpy()
+def _sizes(holdout: Holdout, rows: pd.DataFrame) -> Mask:
+    limit = holdout.params_from or PARAMS_FROM_SHARE * float(rows["params"].max())
+    return (rows["params"] >= limit).to_numpy()
 
 
-def _times(holdout: Holdout, kept: pd.DataFrame) -> tuple[Mask, Mask]:
+def _times(holdout: Holdout, rows: pd.DataFrame) -> tuple[Mask, Mask]:
     """Masks of early and late rows."""
-    longest = float(kept["tokens"].max())
-    early = kept["tokens"] <= (holdout.tokens_to or TOKENS_TO_SHARE * longest)
-    late = kept["tokens"] > (holdout.tokens_from or TOKENS_FROM_SHARE * longest)
+    longest = float(rows["tokens"].max())
+    early = rows["tokens"] <= (holdout.tokens_to or TOKENS_TO_SHARE * longest)
+    late = rows["tokens"] > (holdout.tokens_from or TOKENS_FROM_SHARE * longest)
     return early.to_numpy(), (late & ~early).to_numpy()
 
 
@@ -114,9 +114,9 @@ def _latest(holdout: Holdout, table: RunsTable) -> list[Fold]:
 
 
 def _largest_and_latest(holdout: Holdout, table: RunsTable) -> list[Fold]:
-    kept = table.kept
-    large = _sizes(holdout, kept)
-    early, late = _times(holdout, kept)
+    rows = table.kept
+    large = _sizes(holdout, rows)
+    early, late = _times(holdout, rows)
     return [Fold("largest models at the latest tokens", ~large & early, large & late)]
 
 
@@ -128,8 +128,8 @@ def _leave_one_shape_out(holdout: Holdout, table: RunsTable) -> list[Fold]:
 
 
 def _where(holdout: Holdout, table: RunsTable) -> list[Fold]:
-    kept = table.kept
-    train, test = (matches(kept, condition).to_numpy() for condition in (holdout.train, holdout.test))
+    rows = table.kept
+    train, test = (matches(rows, condition).to_numpy() for condition in (holdout.train, holdout.test))
     if (train & test).any():
         raise UserError(f"holdout={holdout.label}: {int((train & test).sum())} rows are in both train and test")
     return [Fold(holdout.label, train, test)]
@@ -144,6 +144,6 @@ KINDS: Mapping[str, Callable[[Holdout, RunsTable], list[Fold]]] = {
 }
 
 
-def shape_labels(kept: pd.DataFrame) -> NDArray[np.str_]:
+def shape_labels(rows: pd.DataFrame) -> NDArray[np.str_]:
     """WIDTHxDEPTH of each row."""
-    return np.array([f"{width:.0f}x{depth:.0f}" for width, depth in zip(kept["width"], kept["depth"], strict=True)])
+    return np.array([f"{width:.0f}x{depth:.0f}" for width, depth in zip(rows["width"], rows["depth"], strict=True)])

@@ -83,9 +83,12 @@ def grid_count(law: Law, grid_size: int | None = None) -> int:
 
 def start_ranges(law: Law) -> dict[str, tuple[float, float]]:
     """Lowest and highest value of every parameter, in natural units, at the corners of the authors' grid."""
-    ends = [(level.min(), level.max()) for level in law.start_levels()]
-    corners = [law.natural(corner) for corner in itertools.product(*ends)]
-    return {name: (min(one[name] for one in corners), max(one[name] for one in corners)) for name in law.parameters}
+    spans = [(level.min(), level.max()) for level in law.start_levels()]
+    corners = [law.natural(corner) for corner in itertools.product(*spans)]
+    return {
+        name: (min(corner[name] for corner in corners), max(corner[name] for corner in corners))
+        for name in law.parameters
+    }
 
 
 def spread_indices(total: int, count: int) -> NDArray[np.int64]:

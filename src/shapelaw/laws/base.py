@@ -160,10 +160,10 @@ class Law(ABC):
             UserError: if the statistic is no linear constraint on theta under this law.
         """
         if statistic == EXPONENT:
-            found = self.slope_constraint(value)
-            if found is None:
+            held = self.slope_constraint(value)
+            if held is None:
                 raise UserError(f"law {self.name} defines no {EXPONENT} in closed form; allowed: {self.parameters}")
-            return found
+            return held
         if statistic not in self.parameters:
             raise UserError(f"statistic={statistic}: allowed are {', '.join(self.parameters)} and {EXPONENT}")
         row = np.array([float(name == statistic) for name in self.parameters])

@@ -12,7 +12,7 @@ from shapelaw.errors import UserError
 from shapelaw.laws import files
 from shapelaw.laws.base import EXPONENT, LOG_CEILING, Array, Law
 from shapelaw.laws.sums import SumLaw, Term
-from shapelaw.plugins import installed, load
+from shapelaw.plugins import installed, is_file, load
 
 LAWS: dict[str, Law] = {}
 """Registered laws of the loss by name."""
@@ -52,7 +52,7 @@ def get_law(name: str) -> Law:
     registered = LAWS.get(name) or ACCURACY_LAWS.get(name)
     if registered is not None:
         return registered
-    if files.is_file(name):
+    if is_file(name):
         return files.load(name)
     if name not in installed(GROUP):
         raise UserError(

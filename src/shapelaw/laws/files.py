@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from shapelaw.errors import UserError
 from shapelaw.laws.base import Law
-
-MARK = ".py:"
-"""What tells a law's file from the name of a registered law."""
+from shapelaw.plugins import split
 
 _LOADED: dict[tuple[str, str], dict[str, Law]] = {}
 """(absolute path, sha256 of the file) -> name -> law: a file is run once."""
-
-
-def is_file(reference: str) -> bool:
-    """Whether a law is asked for by its file."""
-    return MARK in reference
-
-
-def absolute(reference: str) -> str:
-    """The same reference, readable from any folder."""
-    path, name = _parts(reference)
-    return f"{path}:{name}"
 
 
 def file_hash(reference: str) -> str:
@@ -43,10 +30,11 @@ def load(reference: str) -> Law:
     Raises:
         UserError: if there is no such file, it cannot be run, or NAME in it is no law.
     """
-    path, name = _parts(reference)
-    key = (str(path), file_hash(reference))
+    path, name = split(reference)
+    content = _content(reference)
+    key = (str(path), hashlib.sha256(content).hexdigest())
     if key not in _LOADED:
-        _LOADED[key] = _run(reference, path, key[1])
+        _LOADED[key] = _run(reference, path, content)
     laws = _LOADED[key]
     if name not in laws:
         raise UserError(
@@ -85,13 +73,8 @@ def check_unchanged(reference: str, sha256: str | None, user: str) -> None:
         )
 
 
-def _parts(reference: str) -> tuple[Path, str]:
-    path, _, name = reference.rpartition(":")
-    return Path(path).expanduser().absolute(), name
-
-
 def _content(reference: str) -> bytes:
-    path, _ = _parts(reference)
+    path, _ = split(reference)
     try:
         return path.read_bytes()
     except OSError as error:
@@ -100,17 +83,15 @@ def _content(reference: str) -> bytes:
         ) from error
 
 
-def _run(reference: str, path: Path, sha256: str) -> dict[str, Law]:
-    """Every law among the file's names."""
-    spec = importlib.util.spec_from_file_location(f"shapelaw_law_{sha256[:16]}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses and pickle look a class up
+def _run(reference: str, path: Path, content: bytes) -> dict[str, Law]:
+    """Every law among the file's names. What is run is what was hashed, never an older compiled form of it."""
+    module = ModuleType(f"shapelaw_law_{hashlib.sha256(content).hexdigest()[:16]}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # where dataclasses and pickle look a class up
     try:
-        spec.loader.exec_module(module)
+        exec(compile(content, str(path), "exec"), module.__dict__)
     except Exception as error:
-        del sys.modules[spec.name]
+        del sys.modules[module.__name__]
         raise UserError(
             f"law={reference}: running {path} fails ({type(error).__name__}: {error}); correct it there"
         ) from error

@@ -206,13 +206,13 @@ class SumLaw(Law):
 
     def start_levels(self, spread: int | None = None) -> tuple[Array, ...]:
         """The authors' levels for coefficients, exponents and E; our own for what acts on the whole sum."""
-        own = {}
+        levels = {}
         if self.power:
-            own[self.power] = np.linspace(0.1, 1.0, spread or 4)
+            levels[self.power] = np.linspace(0.1, 1.0, spread or 4)
         if self.aspect:
-            own[self.aspect[0]] = np.log(np.geomspace(0.03, 0.3, spread or 3))
-            own[self.aspect[1]] = np.linspace(2.0, 6.0, spread or 5)
-        named = dict(zip(self.parameters, super().start_levels(spread), strict=True)) | own
+            levels[self.aspect[0]] = np.log(np.geomspace(0.03, 0.3, spread or 3))
+            levels[self.aspect[1]] = np.linspace(2.0, 6.0, spread or 5)
+        named = dict(zip(self.parameters, super().start_levels(spread), strict=True)) | levels
         named |= {name: level_range("exponent", spread) / 4 for term in self.terms for name in term.grows.values()}
         return tuple(named.values())
 

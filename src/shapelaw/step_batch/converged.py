@@ -105,10 +105,10 @@ def extrapolate(tails: Tails, start: Floors | None = None) -> Floors | None:
     high = np.concatenate([[60.0, EXPONENTS[-1]], lowest])
     x0 = np.clip(np.concatenate([[first.log_s_c, first.alpha_s], first.values]), low * 1.001 * np.sign(low) ** 2, high)
     inner = np.clip(x0, low + 1e-9 * np.abs(low), high - 1e-9 * np.abs(high))
-    solution = least_squares(
+    best = least_squares(
         residual, inner, jac=slope, bounds=(low, high), x_scale="jac", xtol=TIGHT, ftol=TIGHT, gtol=TIGHT
     )
-    return Floors(solution.x[2:], float(solution.x[0]), float(solution.x[1]))
+    return Floors(best.x[2:], float(best.x[0]), float(best.x[1]))
 
 
 def regress(params: Array, floors: Array, weights: Array, *, irreducible: bool) -> Converged | None:

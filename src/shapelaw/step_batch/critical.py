@@ -112,9 +112,9 @@ def fit_critical(read: Readings, weights: Array, start: Array | None = None) -> 
     return Critical(log_b_star, steepness, decided, np.where(used, information, 0.0), log_steps_min, flat)
 
 
-def contour_table(read: Readings, found: Critical) -> pd.DataFrame:
+def contour_table(read: Readings, fitted: Critical) -> pd.DataFrame:
     """A row per contour: size, loss, B_crit, S_min, E_min, and how many batches it rests on."""
-    steps_min, critical = np.exp(found.log_steps_min), np.exp(found.log_critical)
+    steps_min, critical = np.exp(fitted.log_steps_min), np.exp(fitted.log_critical)
     return pd.DataFrame(
         {
             "params": read.params,
@@ -123,16 +123,16 @@ def contour_table(read: Readings, found: Critical) -> pd.DataFrame:
             "steps_min": steps_min,
             "tokens_min": critical * steps_min,
             "batches": [_batches(row, read.log_batch) for row in read.log_steps],
-            "information": found.information,
+            "information": fitted.information,
         }
     )
 
 
-def reading_table(read: Readings, found: Critical) -> pd.DataFrame:
+def reading_table(read: Readings, critical: Critical) -> pd.DataFrame:
     """A row per reading of a decided contour: size, loss, batch, steps, and both costs over their least."""
-    rows, runs = np.nonzero(np.isfinite(read.log_steps) & (found.information > 0)[:, None])
+    rows, runs = np.nonzero(np.isfinite(read.log_steps) & (critical.information > 0)[:, None])
     log_steps, log_batch = read.log_steps[rows, runs], read.log_batch[runs]
-    ratio = log_steps - found.log_steps_min[rows]
+    ratio = log_steps - critical.log_steps_min[rows]
     return pd.DataFrame(
         {
             "params": read.params[rows],
@@ -140,7 +140,7 @@ def reading_table(read: Readings, found: Critical) -> pd.DataFrame:
             "batch_tokens": np.exp(log_batch),
             "steps": np.exp(log_steps),
             "steps_ratio": np.exp(ratio),
-            "tokens_ratio": np.exp(ratio + log_batch - found.log_critical[rows]),
+            "tokens_ratio": np.exp(ratio + log_batch - critical.log_critical[rows]),
         }
     )
 
@@ -155,8 +155,10 @@ def _sizes_with_batches(curves: Sequence[Curve]) -> dict[float, list[int]]:
     for i, curve in enumerate(curves):
         if curve.readable:
             sizes.setdefault(curve.params, []).append(i)
-    found = {size: own for size, own in sizes.items() if len({curves[i].batch for i in own}) >= FEWEST_BATCHES}
-    if not found:
+    enough = {
+        size: members for size, members in sizes.items() if len({curves[i].batch for i in members}) >= FEWEST_BATCHES
+    }
+    if not enough:
         batches = sorted({curve.batch for curve in curves})
         listed = ", ".join(f"{batch:.0f}" for batch in batches[:8])
         raise UserError(
@@ -164,7 +166,7 @@ def _sizes_with_batches(curves: Sequence[Curve]) -> dict[float, list[int]]:
             f"has {FEWEST_BATCHES} of them with 5 validations each, so there is no critical batch to see; train one "
             "size at 3 or more batches, a few times below and above the critical one (train.py -m sweeps=step_batch)"
         )
-    return found
+    return enough
 
 
 def _common_levels(curves: Sequence[Curve], count: int) -> Array:
@@ -182,19 +184,19 @@ def _batches(log_steps: Array, log_batch: Array) -> int:
 
 
 def _out_of_reach(curves: Sequence[Curve], sizes: dict[float, list[int]], levels: Sequence[float] | None) -> str:
-    members = [curves[i] for own in sizes.values() for i in own]
-    shared = [_common_levels([curves[i] for i in own], 3) for own in sizes.values()]
+    members = [curves[i] for indices in sizes.values() for i in indices]
+    shared = [_common_levels([curves[i] for i in indices], 3) for indices in sizes.values()]
     reach = [np.exp(levels_of_size[[0, -1]]) for levels_of_size in shared if len(levels_of_size)]
-    asked = f"levels={[float(level) for level in levels]}" if levels else "levels"
+    wanted = f"levels={[float(level) for level in levels]}" if levels else "levels"
     if not reach:
         spans = ", ".join(f"batch {c.batch:.0f}: {c.loss.min():.4g} to {c.loss.max():.4g}" for c in members[:8])
         return (
-            f"{asked}: no loss is passed by the curves of {FEWEST_BATCHES} batches of one size ({spans}); train the runs "
+            f"{wanted}: no loss is passed by the curves of {FEWEST_BATCHES} batches of one size ({spans}); train the runs "
             "that stop early for longer, or validate the others from earlier on"
         )
-    low, high = min(one[1] for one in reach), max(one[0] for one in reach)
+    low, high = min(span[1] for span in reach), max(span[0] for span in reach)
     return (
-        f"{asked}: never reached by {FEWEST_BATCHES} batches of one size; give losses between {low:.4g} and {high:.4g}, "
+        f"{wanted}: never reached by {FEWEST_BATCHES} batches of one size; give losses between {low:.4g} and {high:.4g}, "
         "or leave levels=null"
     )
 

@@ -48,8 +48,8 @@ class StepsBatchLaw(Law):
     @property
     def parameters(self) -> tuple[str, ...]:  # type: ignore[override]
         """Names in natural units."""
-        own = ("N_c", "alpha_N", "S_c", "alpha_S", "B_star", "alpha_B")
-        return own + ((self.irreducible,) if self.irreducible else ())
+        names = ("N_c", "alpha_N", "S_c", "alpha_S", "B_star", "alpha_B")
+        return names + ((self.irreducible,) if self.irreducible else ())
 
     @property
     def log_parameters(self) -> frozenset[str]:  # type: ignore[override]

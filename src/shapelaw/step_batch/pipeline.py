@@ -146,23 +146,23 @@ def estimate(data: StagedData, weights: Array | None = None, near: Estimate | No
         return None
     log_steps_min = _log_steps_min(data, critical)
     furthest = _furthest(data, counts, log_steps_min)
-    kept = furthest >= 0
+    drawn = furthest >= 0
     floors = _floors(data, counts, log_steps_min, furthest, near)
     if floors is None:
         return None
-    size_weights = np.where(kept, counts[furthest], 0.0)
-    own = data.law.irreducible is not None
-    converged = regress(data.sizes, floors.values, size_weights, irreducible=own)
+    size_weights = np.where(drawn, counts[furthest], 0.0)
+    irreducible = data.law.irreducible is not None
+    converged = regress(data.sizes, floors.values, size_weights, irreducible=irreducible)
     if converged is None:
         return None
-    other = regress(data.sizes, floors.values, size_weights, irreducible=not own) if near is None else None
+    other = regress(data.sizes, floors.values, size_weights, irreducible=not irreducible) if near is None else None
     rows = (log_steps_min >= _log_first(data)) & (counts[data.run] > 0)
     floor_of_rows = np.exp(converged.log_floor_at(np.log(data.params[rows])))
     start = None if near is None else (near.adjusted.log_s_c, near.adjusted.alpha_s)
     adjusted = fit_adjusted(
         floor_of_rows, log_steps_min[rows], data.loss[rows], counts[data.run[rows]], data.delta, start
     )
-    theta = _theta(critical, converged, adjusted, own)
+    theta = _theta(critical, converged, adjusted, irreducible)
     return Estimate(theta, critical, floors, converged, adjusted, other, furthest, rows)
 
 
@@ -177,8 +177,8 @@ def _known(near: Estimate | None) -> Array | None:
     """Stage B's critical batches to start from; undecided ones start at the line."""
     if near is None:
         return None
-    found = near.critical.log_critical
-    return np.where(np.isfinite(found), found, np.nanmedian(found))
+    log_critical = near.critical.log_critical
+    return np.where(np.isfinite(log_critical), log_critical, np.nanmedian(log_critical))
 
 
 def _log_steps_min(data: StagedData, critical: Critical) -> Array:
@@ -196,38 +196,38 @@ def _furthest(data: StagedData, counts: Array, log_steps_min: Array) -> NDArray[
     last = np.full(len(data.curves), -np.inf)
     np.maximum.at(last, data.run, log_steps_min)
     params = np.array([curve.params for curve in data.curves])
-    found = []
+    furthest = []
     for size in data.sizes:
         mine = np.flatnonzero((params == size) & (counts > 0))
-        found.append(int(mine[np.argmax(last[mine])]) if len(mine) else -1)
-    return np.array(found, dtype=np.intp)
+        furthest.append(int(mine[np.argmax(last[mine])]) if len(mine) else -1)
+    return np.array(furthest, dtype=np.intp)
 
 
 def _floors(
     data: StagedData, counts: Array, log_steps_min: Array, furthest: NDArray[np.intp], near: Estimate | None
 ) -> Floors | None:
     """Converged losses of the sizes drawn; those of the others stand at 1 and count for nothing."""
-    kept = np.flatnonzero(furthest >= 0)
+    drawn = np.flatnonzero(furthest >= 0)
     values = np.ones(len(furthest))
     if data.options.converged == "last":
-        values[kept] = [data.curves[furthest[k]].last_loss for k in kept]
+        values[drawn] = [data.curves[furthest[k]].last_loss for k in drawn]
         return Floors(values)
-    rows = np.isin(data.run, furthest[kept]) & (log_steps_min >= _log_first(data))
-    place = {int(furthest[k]): i for i, k in enumerate(kept)}
+    rows = np.isin(data.run, furthest[drawn]) & (log_steps_min >= _log_first(data))
+    place = {int(furthest[k]): i for i, k in enumerate(drawn)}
     size = np.array([place[int(run)] for run in data.run[rows]], dtype=np.intp)
-    if len(np.unique(size)) < len(kept) or len(size) < len(kept) + 2:
+    if len(np.unique(size)) < len(drawn) or len(size) < len(drawn) + 2:
         return None
     tails = Tails(
-        data.sizes[kept],
+        data.sizes[drawn],
         size,
         log_steps_min[rows],
         np.log(data.loss[rows]),
         counts[data.run[rows]],
-        counts[furthest[kept]],
+        counts[furthest[drawn]],
     )
-    start = None if near is None else replace(near.floors, values=near.floors.values[kept])
-    found = extrapolate(tails, start)
-    if found is None:
+    start = None if near is None else replace(near.floors, values=near.floors.values[drawn])
+    floors = extrapolate(tails, start)
+    if floors is None:
         return None
-    values[kept] = found.values
-    return replace(found, values=values)
+    values[drawn] = floors.values
+    return replace(floors, values=values)

@@ -49,13 +49,13 @@ class Staged(Method):
         Raises:
             UserError: for an unknown option in `staged`, or a value that is not allowed.
         """
-        given = options.get("staged") or {key: options[key] for key in self.options if key in options}
-        if isinstance(given, StagedOptions):
-            return Staged(staged=given)
-        unknown = set(given) - set(self.options)
+        chosen = options.get("staged") or {key: options[key] for key in self.options if key in options}
+        if isinstance(chosen, StagedOptions):
+            return Staged(staged=chosen)
+        unknown = set(chosen) - set(self.options)
         if unknown:
             raise UserError(f"staged: unknown {', '.join(sorted(unknown))}; allowed are {', '.join(self.options)}")
-        return Staged(staged=StagedOptions(**given))
+        return Staged(staged=StagedOptions(**chosen))
 
     def fit(self, runs: RunsTable, spec: FitSpec) -> FitResult:
         """Estimate the law stage by stage (see `shapelaw.fitting.fit.fit`).

@@ -18,7 +18,7 @@ TRIES = 100
 """Draws after which a stage without data counts as the table's fault."""
 
 
-def resample(data: StagedData, fitted: Estimate, wanted: BootstrapOptions, seed: int) -> Bootstrap:
+def resample(data: StagedData, estimated: Estimate, wanted: BootstrapOptions, seed: int) -> Bootstrap:
     """Draw runs with replacement and make all stages anew; a draw that leaves a stage without data is drawn again.
 
     Raises:
@@ -27,15 +27,15 @@ def resample(data: StagedData, fitted: Estimate, wanted: BootstrapOptions, seed:
     if wanted.by != "runs":
         raise UserError(f"bootstrap.by={wanted.by}: method=staged draws whole runs; give bootstrap=runs or none")
     rng = np.random.default_rng(seed)
-    thetas = np.array([_draw(data, fitted, rng) for _ in range(wanted.n)])
-    left_out = np.array(list(_jackknife(data, fitted)))
-    return Bootstrap(data.law, fitted.theta, thetas, np.full(len(thetas), np.nan), left_out, "runs", seed)
+    thetas = np.array([_draw(data, estimated, rng) for _ in range(wanted.n)])
+    left_out = np.array(list(_jackknife(data, estimated)))
+    return Bootstrap(data.law, estimated.theta, thetas, np.full(len(thetas), np.nan), left_out, "runs", seed)
 
 
-def _draw(data: StagedData, fitted: Estimate, rng: np.random.Generator) -> Array:
+def _draw(data: StagedData, estimated: Estimate, rng: np.random.Generator) -> Array:
     count = len(data.curves)
     for _ in range(TRIES):
-        refit = estimate(data, rng.multinomial(count, np.full(count, 1 / count)).astype(np.float64), fitted)
+        refit = estimate(data, rng.multinomial(count, np.full(count, 1 / count)).astype(np.float64), estimated)
         if refit is not None:
             return refit.theta
     raise UserError(
@@ -44,9 +44,9 @@ def _draw(data: StagedData, fitted: Estimate, rng: np.random.Generator) -> Array
     )
 
 
-def _jackknife(data: StagedData, fitted: Estimate) -> Iterator[Array]:
+def _jackknife(data: StagedData, estimated: Estimate) -> Iterator[Array]:
     """theta without each run in turn, where the others serve all stages."""
     for i in range(len(data.curves)):
-        refit = estimate(data, (np.arange(len(data.curves)) != i).astype(np.float64), fitted)
+        refit = estimate(data, (np.arange(len(data.curves)) != i).astype(np.float64), estimated)
         if refit is not None:
             yield refit.theta

@@ -19,7 +19,8 @@ from shapelaw.fitting.fit import fit
 from shapelaw.fitting.result import RUNS_FILE, SCHEMA_VERSION, FitResult, load_fit
 from shapelaw.fitting.spec import FitSpec, get_method
 from shapelaw.laws import EXPONENT, Law, get_law
-from shapelaw.laws.files import file_hash, is_file
+from shapelaw.laws.files import file_hash
+from shapelaw.plugins import is_file
 from shapelaw.runs import RunsTable, load_runs
 from shapelaw.sweep.task import Job, sweep_identity
 from shapelaw.verbs.doors import Door
