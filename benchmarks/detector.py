@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 from hydra import compose, initialize_config_dir
 
-from shapelaw.config import TrainConfig, store_schemas, to_dataclass
+from shapelaw.config import TrainConfig
+from shapelaw.config.schema import store_schemas, to_dataclass
 from shapelaw.runs import load_runs
 from shapelaw.tracking.journal import JOURNAL, records
 from shapelaw.training.spikes import Detector, SpikeRule

@@ -23,7 +23,8 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from shapelaw.cell import cell_of, corpus_folder
-from shapelaw.config import TrainConfig, store_schemas, to_dataclass
+from shapelaw.config import TrainConfig
+from shapelaw.config.schema import store_schemas, to_dataclass
 from shapelaw.data import load_corpus
 from shapelaw.tracking import open_store
 from shapelaw.training import callbacks, run

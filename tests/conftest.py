@@ -12,7 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from shapelaw.config import store_schemas
+from shapelaw.config.schema import store_schemas
 from shapelaw.data import BytesChoice, TextSource, prepare
 from shapelaw.errors import UserError
 from shapelaw.runs.fetch import DATA_DIR_VARIABLE, fetch_all

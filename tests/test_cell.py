@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from shapelaw.cell import Cell, cell_of, labels_of
 from shapelaw.cell_state import State, Status, is_locked, lock, read_state, write_state
-from shapelaw.config import to_dataclass
+from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
 from support import Compose
 

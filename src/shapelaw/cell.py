@@ -23,11 +23,9 @@ from shapelaw.config import (
     ScheduleKind,
     SpikePolicy,
     TrainConfig,
-    check_values,
     corpus_dir,
     file_name,
     positive,
-    whole,
 )
 from shapelaw.errors import UserError
 from shapelaw.lr_rules import DepthPatch, lr_eff
@@ -152,8 +150,7 @@ def cell_of(config: TrainConfig, corpus_hash: str) -> Cell:
     """
     shape = Shape(config.shape.width, config.shape.depth, config.suite.head_size)
     check_heads(shape)
-    check_values(config)
-    batch = whole("batch_tokens", config.batch_tokens)
+    batch = int(config.batch_tokens)
     if batch % config.seq_len:
         raise UserError(
             f"batch_tokens={batch}: allowed are multiples of seq_len={config.seq_len}; "
@@ -168,8 +165,8 @@ def cell_of(config: TrainConfig, corpus_hash: str) -> Cell:
         batch_sequences=batch // config.seq_len,
         first_step=0,
         last_step=steps,
-        validate_every_steps=_cadence("validation.every_tokens", config.validation.every_tokens, batch),
-        checkpoint_every_steps=_cadence("checkpoint.every_tokens", config.checkpoint.every_tokens, batch),
+        validate_every_steps=_cadence(config.validation.every_tokens, batch),
+        checkpoint_every_steps=_cadence(config.checkpoint.every_tokens, batch),
         lr_eff=lr_eff(
             config.lr_base * lr_batch_factor(config, batch),
             shape,
@@ -336,7 +333,7 @@ def _spikes_science(config: TrainConfig) -> dict[str, Any]:
 
 
 def _steps(config: TrainConfig, batch_tokens: int) -> int:
-    tokens = whole("tokens", config.tokens)
+    tokens = int(config.tokens)
     rounding = config.tokens_rounding
     if tokens % batch_tokens == 0:
         return tokens // batch_tokens
@@ -348,9 +345,9 @@ def _steps(config: TrainConfig, batch_tokens: int) -> int:
     return math.ceil(tokens / batch_tokens) if rounding is Rounding.up else tokens // batch_tokens
 
 
-def _cadence(key: str, every_tokens: float, batch_tokens: int) -> int:
+def _cadence(every_tokens: float, batch_tokens: int) -> int:
     """Steps between two events: the cadence in tokens, rounded up to whole steps."""
-    return math.ceil(positive(key, every_tokens) / batch_tokens)
+    return math.ceil(every_tokens / batch_tokens)
 
 
 def _multiples_around(value: int, unit: int) -> str:

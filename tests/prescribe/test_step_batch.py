@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from shapelaw.config import ObjectiveConfig, PrescribeConfig, RulesConfig, ShapeLimitsConfig
+from shapelaw.config import NamedConfig, ObjectiveConfig, PrescribeConfig, RulesConfig, ShapeLimitsConfig
 from shapelaw.counting import params
 from shapelaw.errors import UserError
 from shapelaw.fitting.result import FitResult
@@ -163,7 +163,7 @@ def test_bad_questions_are_one_line(saved: Path, outputs: Path, script: Script, 
     [
         {"least": "tokens"},
         {"space": "relaxed"},
-        {"objective": ObjectiveConfig("dollars")},
+        {"objective": ObjectiveConfig(name="dollars")},
         {"compare": ["x"]},
         {"rules": RulesConfig(width_max=4096)},
         {"limits": ShapeLimitsConfig(params_max=1e9), "vocab_size": 50},
@@ -171,7 +171,9 @@ def test_bad_questions_are_one_line(saved: Path, outputs: Path, script: Script, 
     ids=str,
 )
 def test_options_of_other_laws_are_refused(other: dict[str, Any]) -> None:
-    usual = {"least": "cost", "space": "feasible", "objective": ObjectiveConfig("flops"), "params": 1e5}
+    groups = {"objective": ObjectiveConfig(name="flops"), "rules": RulesConfig(), "limits": ShapeLimitsConfig()}
+    places = {"outputs_dir": "", "data_dir": "", "flops": NamedConfig(), "studies": False}
+    usual = {"least": "cost", "space": "feasible", "params": 1e5, **groups, **places}
     assert answer_steps_batch(PrescribeConfig(**usual), fitted(), world()).main.values["loss"] > 0
     with pytest.raises(UserError, match=r"^[\w.]+=\S+(, [\w.]+=\S+)*: law=steps_batch answers a size alone"):
         answer_steps_batch(PrescribeConfig(**{**usual, **other}), fitted(), world())

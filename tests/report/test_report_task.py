@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shapelaw.config import ReportConfig, to_dataclass
+from shapelaw.config import ReportConfig
+from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.figures import catalogue
 from shapelaw.figures.catalogue import NotDrawn

@@ -26,19 +26,13 @@ from hydra import compose, initialize_config_dir
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from shapelaw.cell import cell_of, corpus_folder
 from shapelaw.cell_state import State, Status, read_state
-from shapelaw.config import (
-    FitConfig,
-    ParallelKind,
-    PrescribeConfig,
-    ReportConfig,
-    TrainConfig,
-    store_schemas,
-    to_dataclass,
-)
+from shapelaw.config import FitConfig, ParallelKind, PrescribeConfig, ReportConfig, TrainConfig
+from shapelaw.config.option import keys_of
+from shapelaw.config.schema import store_schemas, to_dataclass
 from shapelaw.counting import params_total
 from shapelaw.data import BytesChoice, TextSource, load_corpus, prepare
 from shapelaw.figures.catalogue import chosen
@@ -56,7 +50,7 @@ from shapelaw.shapes import Shape
 from shapelaw.training import checkpoint
 from shapelaw.training.checkpoint import Progress
 from shapelaw.verbs.fit import make_fit, table_of
-from shapelaw.verbs.main import _keys, explain, set_environment
+from shapelaw.verbs.main import explain, set_environment
 from shapelaw.verbs.prescribe import answer
 from shapelaw.verbs.report import evidence_of, folder_of, page_of
 
@@ -444,7 +438,7 @@ def _shaped_runs() -> pd.DataFrame:
 
 
 def _script(name: str, schema: type[Any], work: Callable[[DictConfig], None], base: list[str], share: float) -> Place:
-    keys = sorted(key for key in _keys(OmegaConf.structured(schema)) if not key.startswith(("tracker", "outputs_dir")))
+    keys = sorted(key for key in keys_of(schema) if not key.startswith(("tracker", "outputs_dir")))
     spelt = st.one_of(
         st.sampled_from(
             ["nan", ".inf", "-1", "0", "1e400", "null", "???", "true", "[]", "{}", "1e-300", "2.5", "../../x"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
-from shapelaw.config import to_dataclass
+from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.secrets import connectable, hidden, without_password
 from shapelaw.sweep.search import SearchSettings

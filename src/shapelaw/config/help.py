@@ -1,4 +1,4 @@
-"""What `--help` shows: a script's choices and values, each with its type and what it means, as the schemas say it."""
+"""What `--help` shows: a script's choices and values, each with its type, bounds, unit and meaning, as its record says."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
+
+from shapelaw.config.option import Option, options_of, said
 
 LAUNCHING = ("hydra/sweeper", "hydra/launcher")
 SWEEPS = """
@@ -76,8 +78,7 @@ def _values(config: DictConfig, launching: Iterable[str]) -> Iterator[str]:
 def _described(node: DictConfig, prefix: str, without: Iterable[str] = ()) -> Iterator[str]:
     """A line or more for every value below a node."""
     schema = OmegaConf.get_type(node)
-    meanings = field_docs(schema) if is_dataclass(schema) else {}
-    types = get_type_hints(schema) if is_dataclass(schema) else {}
+    told = texts(schema) if is_dataclass(schema) else {}
     for key in map(str, node):
         if key in without:
             continue
@@ -88,20 +89,15 @@ def _described(node: DictConfig, prefix: str, without: Iterable[str] = ()) -> It
             continue
         else:
             shown = _shown(node[key])
-        words = (kind(types[key]) if key in types else "", meanings.get(key, ""))
-        yield _line(f"{prefix}{key}={shown}", ". ".join(filter(None, words)))
+        yield _line(f"{prefix}{key}={shown}", told.get(key, ""))
 
 
 def _shown(value: Any) -> str:
     if OmegaConf.is_config(value):
         text = str(OmegaConf.to_container(value, resolve=True))
         return text if len(text) <= VALUE_COLUMNS else f"{text[0]}...{text[-1]}"
-    if isinstance(value, Enum):
-        return value.name
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
     whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e12
-    return str(int(value) if whole else value)
+    return said(int(value) if whole else value)
 
 
 def kind(annotation: Any) -> str:
@@ -119,6 +115,35 @@ def kind(annotation: Any) -> str:
     if inspect.isclass(annotation) and issubclass(annotation, Enum):
         return " | ".join(member.name for member in annotation)
     return KINDS.get(annotation, "any value")
+
+
+@cache
+def texts(schema: Any) -> dict[str, str]:
+    """Field of a record, or of another dataclass -> its type, bounds and meaning."""
+    docs = {
+        key: (kind(annotation), field_docs(schema).get(key, "")) for key, annotation in get_type_hints(schema).items()
+    }
+    told = docs | {key: (_kind(annotation, one), one.meaning) for key, (annotation, one) in options_of(schema).items()}
+    return {key: ". ".join(filter(None, words)) for key, words in told.items()}
+
+
+def _kind(annotation: Any, about: Option) -> str:
+    """A type with its bounds.
+
+    >>> _kind(int | None, Option("", low=1, unit="steps"))
+    'whole number from 1, in steps, or null'
+    """
+    also = [*map(said, about.also), *(["null"] if NoneType in get_args(annotation) else [])]
+    if about.choices:
+        return " | ".join([*map(said, about.choices), *also])
+    if not about.range:
+        return kind(annotation)
+    number = "whole number" if about.whole else "number"
+    several = "list of " if any(get_origin(part) is list for part in (annotation, *get_args(annotation))) else ""
+    unit = [f"in {about.unit}"] if about.unit else []
+    return ", ".join(
+        [f"{several}{number}{'s' if several else ''} {about.range}", *unit, *(f"or {one}" for one in also)]
+    )
 
 
 @cache

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from shapelaw.config import PrescribeConfig
+from shapelaw.config.option import defaults_of
 from shapelaw.errors import UserError
 from shapelaw.prescribe.price import UNITS
 from shapelaw.prescribe.problem import LEASTS, SPACES
 from shapelaw.wording import leaves
 
 USUAL = {"least": LEASTS[0], "space": SPACES[0], "objective": UNITS[0]}
-"""What is in force where nothing else is given, of the options whose schema has no default."""
+"""What is in force where nothing else is given, of the options whose record has no default."""
 IDLE = {
     "budget": ("least", "width", "depth"),
     "loss": ("width", "depth", "compare"),
@@ -37,7 +39,7 @@ def refuse_idle(asked: PrescribeConfig, question: str) -> None:
 
 def given(asked: PrescribeConfig, *names: str) -> list[str]:
     """KEY=VALUE of what was given among these options and groups of options."""
-    usual, own = _options(PrescribeConfig()) | USUAL, _options(asked)
+    usual, own = _options(defaults_of(PrescribeConfig)) | USUAL, _options(dataclasses.asdict(asked))
     return [f"{key}={own[key]}" for key in own if key.split(".")[0] in names and own[key] != usual[key]]
 
 
@@ -46,6 +48,6 @@ def _refuse(found: list[str], beside: str) -> None:
         raise UserError(f"{', '.join(found)}: without effect beside {beside}; leave out the one or the other")
 
 
-def _options(asked: PrescribeConfig) -> dict[str, Any]:
+def _options(values: Mapping[str, Any]) -> dict[str, Any]:
     """Options by their names on the command line: a group's choice by the group's own."""
-    return {key.removesuffix(".name"): value for key, value in leaves(dataclasses.asdict(asked)).items()}
+    return {key.removesuffix(".name"): value for key, value in leaves(values).items()}

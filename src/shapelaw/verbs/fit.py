@@ -13,7 +13,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from shapelaw.config import FitConfig, RunsConfig, to_dataclass
+from shapelaw.config import FitConfig, RunsConfig
+from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.fitting.fit import fit
 from shapelaw.fitting.holdout import Holdout

@@ -20,10 +20,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from shapelaw.config import CoordinatesConfig, FitConfig, PrepareConfig, PrescribeConfig, ReportConfig, store_schemas
+from shapelaw.config.option import keys_of
+from shapelaw.config.schema import SCRIPTS, store_schemas
 from shapelaw.errors import UserError
 from shapelaw.secrets import hidden
 
@@ -213,24 +214,9 @@ def _missing(error: MissingConfigException) -> str:
 
 
 def _nearest(key: str) -> str:
-    schemas = (CoordinatesConfig, FitConfig, PrepareConfig, PrescribeConfig, ReportConfig)
-    known = {name for schema in schemas for name in _keys(OmegaConf.structured(schema))}
+    known = {key for kind in SCRIPTS.values() for key in keys_of(kind)}
     near = difflib.get_close_matches(key.lstrip("+"), sorted(known), n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(near)}?" if near else ""
-
-
-def _keys(config: DictConfig, prefix: str = "") -> list[str]:
-    keys = []
-    for key in map(str, config):
-        name = f"{prefix}{key}"
-        keys.append(name)
-        if (
-            OmegaConf.is_dict(config._get_node(key))
-            and not OmegaConf.is_missing(config, key)
-            and config[key] is not None
-        ):
-            keys += _keys(config[key], f"{name}.")
-    return keys
 
 
 def _quoted(text: str) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.console import Console
 
-from shapelaw.config import DataConfig, PrepareConfig, TokenizerConfig, TokenizerKind, corpus_dir, to_dataclass, whole
+from shapelaw.config import DataConfig, PrepareConfig, TokenizerConfig, TokenizerKind, corpus_dir, whole
 from shapelaw.config import Source as SourceKind
+from shapelaw.config.schema import to_dataclass
 from shapelaw.data.installed import PackagesSource, StdlibSource
 from shapelaw.data.prepare import prepare
 from shapelaw.data.progress import terminal_progress

@@ -17,7 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from shapelaw.config import PrescribeConfig, to_dataclass, whole
+from shapelaw.config import PrescribeConfig, whole
+from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import FLOPS_CONVENTIONS
 from shapelaw.errors import UserError
 from shapelaw.files import write_text

@@ -10,7 +10,8 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 
-from shapelaw.config import ReportConfig, positive, to_dataclass
+from shapelaw.config import ReportConfig, positive
+from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.figures import catalogue
 from shapelaw.figures.catalogue import Drawn, NotDrawn

@@ -26,16 +26,8 @@ from shapelaw.cell import (
     parent_folder,
 )
 from shapelaw.cell_state import State, Status, read_state
-from shapelaw.config import (
-    CheckpointConfig,
-    Keep,
-    ResourcesConfig,
-    SearchConfig,
-    TrainConfig,
-    positive,
-    to_dataclass,
-    whole,
-)
+from shapelaw.config import CheckpointConfig, Keep, ResourcesConfig, SearchConfig, TrainConfig, positive, whole
+from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import params_total
 from shapelaw.data import Corpus, check_repeats, load_corpus, validation
 from shapelaw.devices import check_devices, gpu_names
