@@ -13,7 +13,7 @@ from sqlalchemy import make_url
 from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.secrets import connectable, hidden, without_password
-from shapelaw.sweep.search import SearchSettings
+from shapelaw.sweep.settings import SearchSettings
 from shapelaw.tracking import open_store
 from shapelaw.verbs.replay import main as tracking
 from support import Compose, Script
@@ -82,7 +82,7 @@ def test_no_option_takes_a_password(composed: Compose, script: str, key: str) ->
 
 def test_nor_does_what_is_no_option_of_a_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="OPTUNA_STORAGE") as refused:
-        SearchSettings(3, None, WITH[0], 0.5, {}, {})
+        SearchSettings(storage=WITH[0])
     assert tracking(["replay", str(tmp_path), "--uri", WITH[0]]) == 2
     said = capsys.readouterr()
     with pytest.raises(UserError, match="MLFLOW_TRACKING_URI") as unopened:

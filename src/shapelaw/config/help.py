@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import shutil
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import is_dataclass
 from enum import Enum
-from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -117,14 +115,11 @@ def kind(annotation: Any) -> str:
     return KINDS.get(annotation, "any value")
 
 
-@cache
 def texts(schema: Any) -> dict[str, str]:
-    """Field of a record, or of another dataclass -> its type, bounds and meaning."""
-    docs = {
-        key: (kind(annotation), field_docs(schema).get(key, "")) for key, annotation in get_type_hints(schema).items()
+    """Option of a record -> its type, bounds and meaning."""
+    return {
+        key: f"{_kind(annotation, about)}. {about.meaning}" for key, (annotation, about) in options_of(schema).items()
     }
-    told = docs | {key: (_kind(annotation, one), one.meaning) for key, (annotation, one) in options_of(schema).items()}
-    return {key: ". ".join(filter(None, words)) for key, words in told.items()}
 
 
 def _kind(annotation: Any, about: Option) -> str:
@@ -144,19 +139,6 @@ def _kind(annotation: Any, about: Option) -> str:
     return ", ".join(
         [f"{several}{number}{'s' if several else ''} {about.range}", *unit, *(f"or {one}" for one in also)]
     )
-
-
-@cache
-def field_docs(schema: type) -> dict[str, str]:
-    """Field of a dataclass, or of those that it extends -> the text below it in its source."""
-    found: dict[str, str] = {}
-    for part in reversed([part for part in schema.__mro__ if is_dataclass(part)]):
-        (body,) = ast.parse(textwrap.dedent(inspect.getsource(part))).body
-        assert isinstance(body, ast.ClassDef)
-        for field, below in zip(body.body, [*body.body[1:], None], strict=True):
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
-                found[field.target.id] = " ".join(ast.literal_eval(below.value).split())
-    return found
 
 
 def _columns() -> int:
