@@ -46,6 +46,7 @@ def test_identity_is_not_of_machine_logging_or_paths(composed: Compose, override
         "order_seed=1",
         "schedule=cosine",
         "optim.weight_decay=0",
+        "optim.decay_embedding=false",
         "lr_rule=width",
         "batch_tokens=256",
         "seq_len=32",

@@ -316,7 +316,7 @@ def _science(config: TrainConfig, corpus_hash: str, batch_tokens: int, steps: in
         },
         "schedule": {**asdict(config.schedule), "kind": config.schedule.kind.value},
         "cooldown": None,
-        "optim": asdict(config.optim),
+        "optim": _optim_science(config),
         "precision": config.precision.value,
         "seed": config.seed,
         "order_seed": config.order_seed,
@@ -324,6 +324,14 @@ def _science(config: TrainConfig, corpus_hash: str, batch_tokens: int, steps: in
         **({"further_validation": dict(config.validation.further)} if config.validation.further else {}),
         **({"spikes": _spikes_science(config)} if rolls_back else {}),  # the other policies change no value
     }
+
+
+def _optim_science(config: TrainConfig) -> dict[str, Any]:
+    """The optimizer's settings; decay_embedding is absent where it is as the paper has it, so that older identities stay."""
+    settings = asdict(config.optim)
+    if settings["decay_embedding"]:
+        del settings["decay_embedding"]
+    return settings
 
 
 def _spikes_science(config: TrainConfig) -> dict[str, Any]:

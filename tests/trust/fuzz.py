@@ -41,7 +41,7 @@ from shapelaw.fitting.fit import fit
 from shapelaw.fitting.result import load_fit
 from shapelaw.model import InitSpec, ModelSpec, Transformer
 from shapelaw.model.initialisation import initial_weight
-from shapelaw.optim import AdamWSpec, build_adamw
+from shapelaw.optim import build_adamw
 from shapelaw.parallel.layout import Layout
 from shapelaw.parallel.placement import place
 from shapelaw.report import write
@@ -283,7 +283,7 @@ def _checkpoint(folder: Path) -> list[Place]:
 
     def fresh() -> tuple[Transformer, torch.optim.Optimizer]:
         model = placement.build(spec)
-        return model, build_adamw(model, 1e-3, AdamWSpec(0.9, 0.95, 1e-8, 0.1))
+        return model, build_adamw(model, 1e-3)
 
     model, optimizer = fresh()
     init = InitSpec()

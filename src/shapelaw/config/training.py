@@ -145,13 +145,18 @@ class CooldownConfig:
 
 @record("optim")
 class OptimConfig:
-    """AdamW."""
+    """AdamW; the defaults are the paper's."""
 
-    beta1: float = option("Decay of the mean of gradients.", low=0, below=1)
-    beta2: float = option("Decay of the mean of their squares.", low=0, below=1)
-    eps: float = option("Number added to the square root of the second moment.", low=0)
-    weight_decay: float = option("Decoupled weight decay of every matrix; norms have none.", low=0)
-    clip_norm: float = option("Global norm to which gradients are clipped; 0 is no clipping.", low=0)
+    beta1: float = option("Decay of the mean of gradients.", default=0.9, low=0, below=1)
+    beta2: float = option("Decay of the mean of their squares.", default=0.95, low=0, below=1)
+    eps: float = option("Number added to the square root of the second moment.", default=1e-8, low=0)
+    weight_decay: float = option(
+        "Decoupled weight decay of every matrix, and of no norm: times the rate, the share that a step takes off.",
+        default=0.1,
+        low=0,
+    )
+    clip_norm: float = option("Global norm to which gradients are clipped; 0 is no clipping.", default=1.0, low=0)
+    decay_embedding: bool = option("Whether the token embedding decays, too.", default=True)
 
 
 @record("spikes")

@@ -22,7 +22,7 @@ from shapelaw.cell import Cell
 from shapelaw.config import TrainConfig
 from shapelaw.model import Transformer, initialise
 from shapelaw.optim import build_adamw, clip_gradients
-from shapelaw.training.recipe import adamw_spec, init_spec, model_spec
+from shapelaw.training.recipe import init_spec, model_spec
 
 MATRICES = {
     "embedding.weight": "embedding",
@@ -70,7 +70,7 @@ def coordinates(
     """
     autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=bf16)
     model = _model(cell, config, device)
-    optimizer = build_adamw(model, cell.lr_eff, adamw_spec(config))
+    optimizer = build_adamw(model, cell.lr_eff, config.optim)
     probe = torch.from_numpy(tokens.probe).to(device)
 
     def activations() -> dict[Where, torch.Tensor]:

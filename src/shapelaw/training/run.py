@@ -43,7 +43,7 @@ from shapelaw.training.cost import arithmetic, fit_micro_batch, flops_per_token,
 from shapelaw.training.module import CellModule
 from shapelaw.training.noise import NoiseScale
 from shapelaw.training.processes import launch, starts_processes, world_of
-from shapelaw.training.recipe import adamw_spec, init_spec, model_spec
+from shapelaw.training.recipe import init_spec, model_spec
 from shapelaw.training.rollback import Rollback, batch_of, discard_undone, read_rollbacks, roll_back
 from shapelaw.training.run_info import run_info
 from shapelaw.training.spikes import Verdict
@@ -208,7 +208,7 @@ def _module(config: TrainConfig, cell: Cell, placement: Placement) -> CellModule
     spec = model_spec(cell, config)
     # moved before the optimiser's state is loaded, which goes where the weights are
     model = placement.build(spec).to(placement.device)
-    optimizer = build_adamw(model, cell.lr_at(cell.first_step), adamw_spec(config))
+    optimizer = build_adamw(model, cell.lr_at(cell.first_step), config.optim)
     events = read_rollbacks(cell.folder)
     if placement.rank == 0:
         discard_undone(cell.folder, events)
