@@ -17,7 +17,6 @@ from typing import Any
 from shapelaw.cell_state import Status, read_state
 from shapelaw.config import (
     BatchScaling,
-    LrRuleConfig,
     Rounding,
     ScheduleConfig,
     ScheduleKind,
@@ -28,7 +27,7 @@ from shapelaw.config import (
     positive,
 )
 from shapelaw.errors import UserError
-from shapelaw.lr_rules import DepthPatch, lr_eff
+from shapelaw.lr_rules import lr_eff
 from shapelaw.schedule import (
     Constant,
     Cooldown,
@@ -172,7 +171,7 @@ def cell_of(config: TrainConfig, corpus_hash: str) -> Cell:
             shape,
             config.lr_rule.name.value,
             config.suite.width_unit,
-            depth_patch(config.lr_rule),
+            config.lr_rule,
         ),
         schedule=_schedule(config.schedule, steps * batch),
         science=_science(config, corpus_hash, batch, steps),
@@ -193,11 +192,6 @@ def lr_batch_factor(config: TrainConfig, batch_tokens: int) -> float:
         return 1.0
     ratio = batch_tokens / positive("lr_batch_reference", config.lr_batch_reference)
     return math.sqrt(ratio) if config.lr_batch_scaling is BatchScaling.sqrt else ratio
-
-
-def depth_patch(rule: LrRuleConfig) -> DepthPatch:
-    """The patch for extreme shapes, in the rate and in the initial weights."""
-    return DepthPatch(rule.patch_ratio, rule.patch_strict, rule.patch_divisor)
 
 
 def _schedule(config: ScheduleConfig, tokens: int) -> Schedule:

@@ -32,6 +32,7 @@ from shapelaw.config.running import (
 )
 from shapelaw.config.training import (
     CooldownConfig,
+    DepthPatch,
     LrRuleConfig,
     NoiseConfig,
     OptimConfig,
@@ -72,6 +73,7 @@ __all__ = [
     "CooldownConfig",
     "CoordinatesConfig",
     "DataConfig",
+    "DepthPatch",
     "FitConfig",
     "HoldoutConfig",
     "Keep",

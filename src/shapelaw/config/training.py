@@ -85,18 +85,44 @@ class ShapeConfig:
 
 
 @record("lr_rule")
-class LrRuleConfig:
-    """How lr_base becomes the rate of one shape."""
+class DepthPatch:
+    """Treats a very wide and shallow shape as if it were deeper, in its learning rate and its initial variances. The defaults
+    are the paper's.
 
-    name: LrRule = option("What lr_base is divided by: width * sqrt(depth), width, sqrt(depth) or nothing.")
+    A shape is patched when width / depth >= patch_ratio (> patch_ratio if strict). Its depth then counts as
+    depth' = ceil(width / patch_divisor). The paper writes "greater than" yet names 1792x7 and 3072x12, whose ratio is exactly
+    256, as patched: hence not strict by default. 768x3 has that ratio too, and so is patched here, though the paper does not
+    name it.
+    """
+
     patch_ratio: float = option(
-        "Width / depth from which a shape counts as extreme and is treated as if it were deeper; inf switches "
-        "that off.",
+        "Width / depth from which a shape counts as extreme and is treated as if it were deeper; inf switches that off.",
+        default=256.0,
         above=0,
         also=(math.inf,),
     )
-    patch_strict: bool = option("Whether a shape at exactly patch_ratio is spared.")
-    patch_divisor: float = option("The depth it is treated as having: ceil(width / patch_divisor).", above=0)
+    patch_strict: bool = option("Whether a shape at exactly patch_ratio is spared.", default=False)
+    patch_divisor: float = option(
+        "Width that one block of the counted depth stands for: an extreme shape counts as ceil(width / patch_divisor) deep.",
+        default=100.0,
+        above=0,
+    )
+
+    def applies(self, width: float, depth: float) -> bool:
+        """Whether a shape of this width and depth is patched."""
+        ratio = width / depth
+        return ratio > self.patch_ratio if self.patch_strict else ratio >= self.patch_ratio
+
+    def depth(self, width: float, depth: float) -> float:
+        """The depth that counts: depth' for a patched shape, the shape's own otherwise."""
+        return float(math.ceil(width / self.patch_divisor)) if self.applies(width, depth) else float(depth)
+
+
+@record("lr_rule")
+class LrRuleConfig(DepthPatch):
+    """How lr_base becomes the rate of one shape."""
+
+    name: LrRule = option("What lr_base is divided by: width * sqrt(depth), width, sqrt(depth) or nothing.")
 
 
 @record("schedule")

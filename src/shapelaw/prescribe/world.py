@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from shapelaw.config import DepthPatch
 from shapelaw.counting import (
     FLOPS_CONVENTIONS,
     PARAMS_CONVENTIONS,
@@ -22,7 +23,7 @@ from shapelaw.counting import (
 from shapelaw.errors import UserError
 from shapelaw.fitting.result import FitResult
 from shapelaw.laws import Law, get_law
-from shapelaw.lr_rules import DEFAULT_PATCH, DepthPatch
+from shapelaw.lr_rules import DEFAULT_PATCH
 from shapelaw.runs.table import RunsTable
 from shapelaw.shapes import HEAD_SIZE, ShapeRules
 

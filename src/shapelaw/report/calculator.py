@@ -83,7 +83,7 @@ def _rate(problem: Problem) -> dict[str, Any]:
         "text": f"{world.lr_base:g}",
         "rule": world.lr_rule,
         "unit": world.width_unit,
-        "threshold": patch.threshold if np.isfinite(patch.threshold) else None,
-        "strict": patch.strict,
-        "divisor": patch.width_per_depth,
+        "threshold": patch.patch_ratio if np.isfinite(patch.patch_ratio) else None,
+        "strict": patch.patch_strict,
+        "divisor": patch.patch_divisor,
     }

@@ -3,7 +3,7 @@ them from here."""
 
 from __future__ import annotations
 
-from shapelaw.cell import Cell, depth_patch
+from shapelaw.cell import Cell
 from shapelaw.config import TrainConfig
 from shapelaw.model import InitSpec, ModelSpec
 
@@ -15,4 +15,4 @@ def model_spec(cell: Cell, config: TrainConfig) -> ModelSpec:
 
 def init_spec(config: TrainConfig) -> InitSpec:
     """Its initial weights."""
-    return InitSpec(depth_patch(config.lr_rule), config.suite.width_unit)
+    return InitSpec(config.lr_rule, config.suite.width_unit)

@@ -17,14 +17,14 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from shapelaw.config import PrescribeConfig, whole
+from shapelaw.config import DepthPatch, PrescribeConfig, whole
 from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import FLOPS_CONVENTIONS
 from shapelaw.errors import UserError
 from shapelaw.files import write_text
 from shapelaw.fitting.result import RUNS_FILE, FitResult, load_fit, plain
 from shapelaw.laws import STAGED
-from shapelaw.lr_rules import DEFAULT_PATCH, DepthPatch
+from shapelaw.lr_rules import DEFAULT_PATCH
 from shapelaw.prescribe.answer import Prescription
 from shapelaw.prescribe.idle import refuse_idle
 from shapelaw.prescribe.limits import Limits
@@ -356,9 +356,14 @@ def _rate_rule(suite: str) -> tuple[str, DepthPatch]:
     if not root or not suite or not file.is_file():
         return "width_sqrt_depth", DEFAULT_PATCH
     own = dict(OmegaConf.to_container(OmegaConf.load(file))).get("lr_rule", {})  # type: ignore[arg-type]
-    ratio, strict = own.get("patch_ratio", DEFAULT_PATCH.threshold), own.get("patch_strict", DEFAULT_PATCH.strict)
-    divisor = own.get("patch_divisor", DEFAULT_PATCH.width_per_depth)
-    return str(own.get("name", "width_sqrt_depth")), DepthPatch(float(ratio), bool(strict), float(divisor))
+    ratio, strict = (
+        own.get("patch_ratio", DEFAULT_PATCH.patch_ratio),
+        own.get("patch_strict", DEFAULT_PATCH.patch_strict),
+    )
+    divisor = own.get("patch_divisor", DEFAULT_PATCH.patch_divisor)
+    return str(own.get("name", "width_sqrt_depth")), DepthPatch(
+        patch_ratio=float(ratio), patch_strict=bool(strict), patch_divisor=float(divisor)
+    )
 
 
 def _write(asked: PrescribeConfig, answers: Answers) -> Path:
