@@ -61,7 +61,7 @@ def table(task: Task, jobs: Sequence[Job], device: str) -> Table:
     result = Table(title=_title(task, len(unique), device), box=box.SIMPLE, title_justify="left")
     result.add_column(task.noun, no_wrap=True)
     result.add_column("state")
-    limited = [TIME_LIMIT] if any(job.wants.timeout_min for job in unique) else []
+    limited = [TIME_LIMIT] if any(job.request.timeout_min for job in unique) else []
     for name in ("parameters", "tokens", "FLOPs", "nodes", *limited, "device hours", "micro-batch", "GiB"):
         result.add_column(name, justify="right", no_wrap=True)
     result.add_column("after", no_wrap=True)
@@ -113,11 +113,16 @@ def _state(report: Report) -> str:
 
 def _numbers(job: Job) -> tuple[str, str, str, str]:
     flops = f"{job.flops:.2e}" if job.flops else ""
-    return f"{job.params:,}" if job.params else "", f"{job.tokens:,}" if job.tokens else "", flops, str(job.wants.nodes)
+    return (
+        f"{job.params:,}" if job.params else "",
+        f"{job.tokens:,}" if job.tokens else "",
+        flops,
+        str(job.request.nodes),
+    )
 
 
 def _minutes(job: Job) -> str:
-    return f"{job.wants.timeout_min:,}" if job.wants.timeout_min else ""
+    return f"{job.request.timeout_min:,}" if job.request.timeout_min else ""
 
 
 def _hours(task: Task, job: Job, device: str) -> float:

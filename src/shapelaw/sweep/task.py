@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from omegaconf import DictConfig
 
-
-@dataclass(frozen=True)
-class Wants:
-    """What a job asks of a cluster; None is left to the launcher. Fields as in config.ResourcesConfig."""
-
-    nodes: int = 1
-    gpus_per_node: int | None = None
-    tasks_per_node: int | None = None
-    cpus_per_task: int | None = None
-    mem_gb: float | None = None
-    timeout_min: int | None = None
+from shapelaw.config import ResourcesConfig
 
 
 @dataclass(frozen=True)
@@ -39,7 +29,7 @@ class Job:
         footprint: given a device (`this`, or a rated one's name), sequences of a forward pass and bytes at a step's peak.
         splits: sequences of its batch, which its tasks share out; 0 if it cannot be split at all.
         check_tasks: raises a UserError if it cannot be shared out over so many tasks.
-        wants: what it asks of a cluster.
+        request: what it asks of a cluster.
     """
 
     identity: str
@@ -55,7 +45,7 @@ class Job:
     footprint: Callable[[str], tuple[int, float]] | None = None
     splits: int = 0
     check_tasks: Callable[[int], None] | None = None
-    wants: Wants = Wants()
+    request: ResourcesConfig = field(default_factory=ResourcesConfig)
 
 
 def sweep_identity(jobs: Sequence[Job]) -> str:

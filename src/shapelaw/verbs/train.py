@@ -26,14 +26,14 @@ from shapelaw.cell import (
     parent_folder,
 )
 from shapelaw.cell_state import State, Status, read_state
-from shapelaw.config import CheckpointConfig, Keep, ResourcesConfig, SearchConfig, TrainConfig, positive, whole
+from shapelaw.config import CheckpointConfig, Keep, SearchConfig, TrainConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import params_total
 from shapelaw.data import Corpus, check_repeats, load_corpus, validation
 from shapelaw.devices import check_devices, gpu_names
 from shapelaw.errors import UserError
 from shapelaw.parallel.layout import check_degrees, check_layout, check_noise, check_tasks, layout_of
-from shapelaw.sweep.task import Job, Trials, Wants, sweep_identity
+from shapelaw.sweep.task import Job, Trials, sweep_identity
 from shapelaw.tracking_views import training
 from shapelaw.training.cost import check_machine, cost_of, device_hours, flops_of
 
@@ -206,25 +206,13 @@ def _job(cell: Cell, train: TrainConfig, label: str) -> Job:
         footprint=partial(_footprint, cell, train),
         splits=cell.batch_sequences,
         check_tasks=partial(check_tasks, train.parallel, cell.shape, cell.vocab_size, cell.batch_sequences),
-        wants=_wants(train.resources),
+        request=train.resources,
     )
 
 
 def _footprint(cell: Cell, train: TrainConfig, device: str) -> tuple[int, float]:
     cost = cost_of(cell, train, device)
     return cost.micro_sequences, cost.memory_bytes
-
-
-def _wants(resources: ResourcesConfig) -> Wants:
-    """The resources, checked."""
-    values = asdict(resources)
-    minimum = {"gpus_per_node": 0}
-    for key, value in values.items():
-        if value is not None and key != "mem_gb":
-            whole(f"resources.{key}", value, minimum.get(key, 1))
-    if resources.mem_gb:
-        positive("resources.mem_gb", resources.mem_gb)
-    return Wants(**values)
 
 
 def _corpus(train: TrainConfig) -> Corpus:
