@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shapelaw.config import ReportConfig
+from shapelaw.config import BootstrapOptions, ReportConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.figures import catalogue
 from shapelaw.figures.catalogue import NotDrawn
 from shapelaw.figures.evidence import EVERY, CannotDraw, Evidence, of_a_table
-from shapelaw.fitting.options import BootstrapOptions
 from shapelaw.prescribe.problem import Problem
 from shapelaw.report.links import Links
 from shapelaw.runs.table import RunsTable

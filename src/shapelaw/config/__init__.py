@@ -10,7 +10,7 @@ from pathlib import Path
 
 from shapelaw.config.checking import CoordinatesConfig
 from shapelaw.config.fitting import (
-    BootstrapConfig,
+    BootstrapOptions,
     FitConfig,
     HoldoutConfig,
     MethodConfig,
@@ -68,7 +68,7 @@ __all__ = [
     "AUTO",
     "AttentionConfig",
     "BatchScaling",
-    "BootstrapConfig",
+    "BootstrapOptions",
     "CheckpointConfig",
     "CooldownConfig",
     "CoordinatesConfig",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from shapelaw.config.option import option, record
+from shapelaw.config.option import given_options, option, record
 from shapelaw.config.places import PlacesConfig
 from shapelaw.config.running import TrackerConfig
 
@@ -109,11 +110,11 @@ class MethodConfig:
 
 
 @record("bootstrap")
-class BootstrapConfig:
-    """Resampling for intervals; n=0 is none."""
+class BootstrapOptions:
+    """Resampling for intervals."""
 
     n: int = option(
-        "Number of refits; 0 is none.", default=0, low=2, high=MOST_REFITS, also=(0,), advice="1000 is usual"
+        "Number of refits; 0 is none.", default=1000, low=2, high=MOST_REFITS, also=(0,), advice="1000 is usual"
     )
     by: str = option(
         "What is drawn: runs, each with all its rows, or single rows.", default="runs", choices=("runs", "rows")
@@ -127,6 +128,16 @@ class BootstrapConfig:
         "Share of the refits that an interval holds.", default=0.9, above=0, below=1, advice="0.9 is usual"
     )
     workers: int = option("Threads that make the refits.", default=1, low=1)
+
+    @classmethod
+    def of(cls, given: BootstrapOptions | Mapping[str, Any] | None) -> BootstrapOptions | None:
+        """Options from a mapping; None for no resampling.
+
+        Raises:
+            UserError: for an unknown key, or a value that is not allowed.
+        """
+        options = given_options(cls, given, "bootstrap")
+        return options if options and options.n else None
 
 
 @record("holdout")
@@ -147,7 +158,7 @@ class FitConfig(PlacesConfig):
     solver: NamedConfig
     counting: NamedConfig
     flops: NamedConfig
-    bootstrap: BootstrapConfig
+    bootstrap: BootstrapOptions
     holdout: HoldoutConfig
     tracker: TrackerConfig
     delta: float = option(

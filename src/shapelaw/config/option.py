@@ -147,6 +147,22 @@ def record(key: str = "") -> Callable[[type[T]], type[T]]:
     return make
 
 
+def given_options(kind: type[T], given: T | Mapping[str, Any] | None, key: str) -> T | None:
+    """Options that a call was given as their record, as a mapping, or not at all.
+
+    Raises:
+        UserError: for an unknown name, or a value that is not allowed.
+    """
+    if given is None or isinstance(given, kind):
+        return given
+    assert isinstance(given, Mapping)
+    known = [one.name for one in fields(kind)]  # type: ignore[arg-type]
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise UserError(f"{key}: unknown {', '.join(unknown)}; allowed are {', '.join(known)}; give some of these")
+    return kind(**given)
+
+
 def check_option(kind: type, name: str, value: T, key: str = "") -> T:
     """`value` if the option `name` of a record may have it.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shapelaw.config.fitting import DELTA_LEAST, BootstrapConfig, NamedConfig, RunsConfig
+from shapelaw.config.fitting import DELTA_LEAST, BootstrapOptions, NamedConfig, RunsConfig
 from shapelaw.config.option import option, record
 from shapelaw.config.places import PlacesConfig
 from shapelaw.config.running import TrackerConfig
@@ -31,7 +31,7 @@ class ReportConfig(PlacesConfig):
     report: ReportKindConfig
     runs: RunsConfig
     law: NamedConfig
-    bootstrap: BootstrapConfig
+    bootstrap: BootstrapOptions
     tracker: TrackerConfig
     delta: float = option(
         "Where Huber's function turns linear, but for figures that are about another.",

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from shapelaw.config import BootstrapOptions
 from shapelaw.errors import UserError
 from shapelaw.fitting.fit import fit
 from shapelaw.fitting.holdout import Holdout, HoldoutResult, evaluate
-from shapelaw.fitting.options import BootstrapOptions, FitData, FitOptions
+from shapelaw.fitting.options import FitData, FitOptions
 from shapelaw.fitting.residuals import information_criteria, residual_structure
 from shapelaw.fitting.result import FitResult
 from shapelaw.laws import get_law

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from shapelaw.config import BootstrapOptions
 from shapelaw.errors import UserError
 from shapelaw.fitting import checklist
 from shapelaw.fitting.holdout import Holdout
 from shapelaw.fitting.hull import BINS_PER_DECADE
 from shapelaw.fitting.isoflop import TOLERANCE
 from shapelaw.fitting.line_fit import LINE_METHODS, LineFit, LineOptions, fit_lines
-from shapelaw.fitting.options import BootstrapOptions, FitOptions
+from shapelaw.fitting.options import FitOptions
 from shapelaw.fitting.parametric import Extras, fit_parametric
 from shapelaw.fitting.result import FitResult, plain
 from shapelaw.laws import EXPONENT, Law, check_method, get_law

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from shapelaw.config import BootstrapOptions
 from shapelaw.errors import UserError
 from shapelaw.fitting import intervals
 from shapelaw.fitting.bootstrap import expanded_level
 from shapelaw.fitting.hull import BINS_PER_DECADE, bin_minima, frontier, lower_hull
 from shapelaw.fitting.isoflop import TOLERANCE, isoflop_bins, isoflop_lines
 from shapelaw.fitting.lines import TARGETS, Array, LineData, PowerLine, Rows, line_data
-from shapelaw.fitting.options import BootstrapOptions
 from shapelaw.runs.table import RunsTable
 
 LINE_METHODS = ("hull", "binning", "isoflop")

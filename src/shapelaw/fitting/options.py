@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shapelaw.errors import UserError
 from shapelaw.fitting.solve import Solution, solve
 from shapelaw.laws import Law
 from shapelaw.runs.table import RunsTable
 
 Array = NDArray[np.float64]
-
-RESAMPLED = ("runs", "rows")
-INTERVALS = ("percentile", "expanded", "bca")
 
 
 @dataclass(frozen=True)
@@ -41,60 +36,6 @@ class FitOptions:
     starts: str = "varpro"
     grid_size: int | None = None
     seed: int = 0
-
-
-MOST_REFITS = 1_000_000
-"""Whose weights fit into memory."""
-
-
-@dataclass(frozen=True)
-class BootstrapOptions:
-    """Values of the resampling.
-
-    Args:
-        n: number of refits.
-        by: `runs` (whole runs are drawn: most residual variance lies between runs) or `rows`.
-        kind: `percentile`, `expanded` (percentile, its level raised for few runs) or `bca` (bias-corrected and
-            accelerated).
-        level: share of refits inside the interval.
-        workers: threads.
-
-    Raises:
-        UserError: for values outside these.
-    """
-
-    n: int = 1000
-    by: str = "runs"
-    kind: str = "percentile"
-    level: float = 0.9
-    workers: int = 1
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.n <= MOST_REFITS:
-            raise UserError(f"bootstrap.n={self.n}: allowed are whole numbers from 2 to {MOST_REFITS:,}; 1000 is usual")
-        if self.by not in RESAMPLED:
-            raise UserError(f"bootstrap.by={self.by}: allowed are {', '.join(RESAMPLED)}")
-        if self.kind not in INTERVALS:
-            raise UserError(f"bootstrap.kind={self.kind}: allowed are {', '.join(INTERVALS)}")
-        if self.workers < 1:
-            raise UserError(f"bootstrap.workers={self.workers}: allowed are whole numbers from 1")
-        if not 0 < self.level < 1:
-            raise UserError(f"bootstrap.level={self.level}: allowed are values between 0 and 1, such as 0.9")
-
-    @classmethod
-    def of(cls, given: BootstrapOptions | Mapping[str, Any] | None) -> BootstrapOptions | None:
-        """Options from a mapping.
-
-        Raises:
-            UserError: for an unknown key.
-        """
-        if given is None or isinstance(given, BootstrapOptions):
-            return given
-        known = [one.name for one in fields(cls)]
-        unknown = [key for key in given if key not in known]
-        if unknown:
-            raise UserError(f"bootstrap: unknown {', '.join(unknown)}; allowed are {', '.join(known)}")
-        return cls(**given)
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shapelaw.config import BootstrapOptions
 from shapelaw.errors import UserError
 from shapelaw.fitting import checklist
 from shapelaw.fitting.general import GeneralNewton
 from shapelaw.fitting.holdout import Holdout, evaluate
 from shapelaw.fitting.objective import Problem
-from shapelaw.fitting.options import BootstrapOptions, FitData, FitOptions
+from shapelaw.fitting.options import FitData, FitOptions
 from shapelaw.fitting.residuals import residual_structure
 from shapelaw.fitting.result import FitResult, plain
 from shapelaw.laws import Law

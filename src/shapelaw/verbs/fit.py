@@ -112,7 +112,7 @@ def make_fit(asked: FitConfig, runs: RunsTable) -> FitResult:
         counting=asked.counting.name,
         method=asked.method.name,
         solver=asked.solver.name or "newton",
-        bootstrap=dataclasses.asdict(asked.bootstrap) if asked.bootstrap.n else None,
+        bootstrap=asked.bootstrap,
         seed=asked.seed,
         starts=asked.starts,
         grid_size=asked.grid_size,
