@@ -36,7 +36,7 @@ def test_an_unknown_figure_is_refused_with_what_there_is() -> None:
     [
         (["report=gemstones", "runs=chinchilla"], "the published runs go with report=gemstones alone"),
         (["runs=gemstones"], "the published runs go with report=gemstones alone"),
-        (["delta=-1"], "delta=-1: allowed are finite values from 1e-15"),
+        (["delta=-1"], "delta=-1: allowed are finite numbers from 1e-15"),
         (["report.name=mine"], "report.name=mine: allowed are gemstones, experiment"),
     ],
 )

@@ -13,9 +13,11 @@ from shapelaw.config.fitting import (
     BootstrapOptions,
     FitConfig,
     HoldoutConfig,
+    LineMethod,
     MethodConfig,
     NamedConfig,
     RunsConfig,
+    StagedOptions,
     SubsetConfig,
 )
 from shapelaw.config.preparing import DataConfig, PrepareConfig, TokenizerConfig
@@ -78,6 +80,7 @@ __all__ = [
     "HoldoutConfig",
     "Keep",
     "LimitsConfig",
+    "LineMethod",
     "LrRule",
     "LrRuleConfig",
     "MethodConfig",
@@ -104,6 +107,7 @@ __all__ = [
     "Source",
     "SpikePolicy",
     "SpikesConfig",
+    "StagedOptions",
     "SubsetConfig",
     "SuiteConfig",
     "TokenizerConfig",

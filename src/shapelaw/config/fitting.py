@@ -11,6 +11,10 @@ from shapelaw.config.running import TrackerConfig
 
 DELTA_LEAST = 1e-15
 """A few rounding errors of a log loss: below it nothing changes but the objective's scale, until its digits are lost."""
+BINS_PER_DECADE = 250
+"""Of the paper's text; its code has 750 bins over the whole range."""
+TOLERANCE = 0.15
+"""Spread of the costs of one bin (natural log): 15%."""
 MOST_REFITS = 1_000_000
 """Refits whose weights fit into memory."""
 
@@ -75,25 +79,37 @@ class NamedConfig:
 
 
 @record("method")
-class MethodConfig:
-    """How the fit is made."""
+class LineMethod:
+    """Options of approaches 1 and 2."""
 
-    name: str = option(
-        "parametric (approach 3), staged (the step-and-batch law), hull (approach 1), binning (its baseline) or "
-        "isoflop (approach 2)."
+    cost: str = option("hull, binning: what the lines run over.", default="flops", choices=("flops", "device_hours"))
+    bins_per_decade: int = option("binning: bins of a decade of the cost.", default=BINS_PER_DECADE, low=1)
+    bins: int | None = option(
+        "binning: bins of the whole range of the cost; null is bins_per_decade for each decade.", default=None, low=1
     )
-    cost: str = option("hull, binning: flops or device_hours.", default="flops", choices=("flops", "device_hours"))
-    bins_per_decade: int = option("binning: bins of a decade of the cost.", default=250, low=1)
+    tolerance: float = option(
+        "isoflop: largest spread of the log costs of one budget.", default=TOLERANCE, low=0, advice="0.15 is usual"
+    )
+
+
+@record("method")
+class StagedOptions:
+    """Options of the stages of the step-and-batch law."""
+
     converged: str = option(
-        "staged: the loss that a size converges to, extrapolated, or the last one as it is.",
+        "staged: the loss that a size converges to: extrapolated (the rest of each size's way by a common learning curve) or "
+        "last (the last losses as they are, the paper's way for runs trained close to convergence).",
         default="extrapolated",
         choices=("extrapolated", "last"),
     )
     steps_min: float = option(
-        "staged: adjusted steps from which rows count in the stages N and S.", default=0.0, low=0, unit="adjusted steps"
+        "staged: adjusted steps from which rows count in the stages N and S, as the first ones follow no power law.",
+        default=0.0,
+        low=0,
+        unit="adjusted steps",
     )
     levels: list[float] | None = option(
-        "staged: losses at which stage B compares batches; null spreads level_count over what they share.",
+        "staged: losses at which stage B compares batches; null spreads level_count of them over what the curves share.",
         default=None,
         above=0,
         unit="nats per token",
@@ -106,6 +122,16 @@ class MethodConfig:
     )
     polish: bool = option(
         "staged: whether a joint fit of all parameters from the stages' solution is reported beside it.", default=False
+    )
+
+
+@record("method")
+class MethodConfig(StagedOptions, LineMethod):
+    """How the fit is made."""
+
+    name: str = option(
+        "parametric (approach 3), staged (the step-and-batch law), hull (approach 1), binning (its baseline) or "
+        "isoflop (approach 2)."
     )
 
 

@@ -147,6 +147,11 @@ def record(key: str = "") -> Callable[[type[T]], type[T]]:
     return make
 
 
+def part_of(kind: type[T], options: Any) -> T:
+    """The options of a record alone, of one that extends it."""
+    return kind(**{one.name: getattr(options, one.name) for one in fields(kind)})  # type: ignore[arg-type]
+
+
 def given_options(kind: type[T], given: T | Mapping[str, Any] | None, key: str) -> T | None:
     """Options that a call was given as their record, as a mapping, or not at all.
 

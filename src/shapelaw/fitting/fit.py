@@ -9,19 +9,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from shapelaw.config import BootstrapOptions
+from shapelaw.config import BootstrapOptions, StagedOptions
+from shapelaw.config.fitting import BINS_PER_DECADE, TOLERANCE
+from shapelaw.config.option import given_options
 from shapelaw.errors import UserError
 from shapelaw.fitting import checklist
 from shapelaw.fitting.holdout import Holdout
-from shapelaw.fitting.hull import BINS_PER_DECADE
-from shapelaw.fitting.isoflop import TOLERANCE
 from shapelaw.fitting.line_fit import LINE_METHODS, LineFit, LineOptions, fit_lines
 from shapelaw.fitting.options import FitOptions
 from shapelaw.fitting.parametric import Extras, fit_parametric
 from shapelaw.fitting.result import FitResult, plain
 from shapelaw.laws import EXPONENT, Law, check_method, get_law
 from shapelaw.runs.table import RunsTable
-from shapelaw.step_batch.pipeline import StagedOptions
 from shapelaw.step_batch.result import fit_staged
 
 METHODS = ("parametric", "staged", *LINE_METHODS)
@@ -87,10 +86,18 @@ def fit(
         chosen = law if isinstance(law, Law) else get_law(law)
         check_method(chosen, method)
         if method == "staged":
-            steps = staged if isinstance(staged, StagedOptions) else StagedOptions(**(staged or {}))
+            steps = given_options(StagedOptions, staged, "staged") or StagedOptions()
             return fit_staged(runs, chosen, options, steps, resampling, held_out)
         return fit_parametric(runs, chosen, options, Extras(resampling, held_out, sensitivity, profile))
-    lines = LineOptions(method, cost, counting or "total", flops, bins_per_decade, bins, tolerance)
+    lines = LineOptions(
+        method=method,
+        cost=cost,
+        counting=counting or "total",
+        flops=flops,
+        bins_per_decade=bins_per_decade,
+        bins=bins,
+        tolerance=tolerance,
+    )
     return _line_result(runs, lines, fit_lines(runs, lines, resampling, seed), resampling, seed)
 
 

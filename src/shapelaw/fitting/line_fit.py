@@ -8,38 +8,27 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from shapelaw.config import BootstrapOptions
+from shapelaw.config import BootstrapOptions, LineMethod
+from shapelaw.config.option import option, record
 from shapelaw.errors import UserError
 from shapelaw.fitting import intervals
 from shapelaw.fitting.bootstrap import expanded_level
-from shapelaw.fitting.hull import BINS_PER_DECADE, bin_minima, frontier, lower_hull
-from shapelaw.fitting.isoflop import TOLERANCE, isoflop_bins, isoflop_lines
+from shapelaw.fitting.hull import bin_minima, frontier, lower_hull
+from shapelaw.fitting.isoflop import isoflop_bins, isoflop_lines
 from shapelaw.fitting.lines import TARGETS, Array, LineData, PowerLine, Rows, line_data
 from shapelaw.runs.table import RunsTable
 
 LINE_METHODS = ("hull", "binning", "isoflop")
 
 
-@dataclass(frozen=True)
-class LineOptions:
-    """Values of approaches 1 and 2.
+@record("method")
+class LineOptions(LineMethod):
+    """Values of approaches 1 and 2: those of `config.LineMethod` (cost, bins_per_decade, bins, tolerance), and the method, how
+    params are counted and the convention of FLOPs (see `RunsTable.flops`)."""
 
-    Args:
-        method: `hull`, `binning` or `isoflop`.
-        cost: `flops` or `device_hours` (not for isoflop).
-        counting: how params are counted.
-        flops: convention of FLOPs (see `RunsTable.flops`).
-        bins_per_decade, bins: of binning; `bins` over the whole range replaces the other.
-        tolerance: of isoflop: spread of the log costs of one budget.
-    """
-
-    method: str
-    cost: str = "flops"
-    counting: str = "total"
-    flops: str | None = None
-    bins_per_decade: int = BINS_PER_DECADE
-    bins: int | None = None
-    tolerance: float = TOLERANCE
+    method: str = option("hull, binning or isoflop.", choices=LINE_METHODS)
+    counting: str = option("How params are counted.", default="total")
+    flops: str | None = option("Convention of FLOPs.", default=None)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shapelaw.config import BootstrapOptions
+from shapelaw.config import BootstrapOptions, StagedOptions
 from shapelaw.errors import UserError
 from shapelaw.fitting import checklist
 from shapelaw.fitting.general import GeneralNewton
@@ -22,7 +22,7 @@ from shapelaw.laws import Law
 from shapelaw.runs.table import RunsTable
 from shapelaw.step_batch import report
 from shapelaw.step_batch.flags import warnings
-from shapelaw.step_batch.pipeline import Estimate, StagedData, StagedOptions, estimate
+from shapelaw.step_batch.pipeline import Estimate, StagedData, estimate
 from shapelaw.step_batch.spread import resample
 
 Array = NDArray[np.float64]

@@ -13,7 +13,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from shapelaw.config import FitConfig, RunsConfig
+from shapelaw.config import FitConfig, RunsConfig, StagedOptions
+from shapelaw.config.fitting import TOLERANCE
+from shapelaw.config.option import options_of, part_of
 from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.fitting.fit import fit
@@ -24,7 +26,6 @@ from shapelaw.fitting.views import LOG10_DELTA, fits
 from shapelaw.laws import check_method, get_law
 from shapelaw.laws.base import EXPONENT
 from shapelaw.runs import RunsTable, load_runs
-from shapelaw.step_batch.pipeline import StagedOptions
 from shapelaw.sweep.task import Job, sweep_identity
 from shapelaw.verbs.fit_summary import show
 from shapelaw.wording import distinctions
@@ -33,8 +34,10 @@ EXPERIMENT = "fits"
 """MLflow experiment of all fits."""
 LAW_METHODS = ("parametric", "staged")
 """Methods that fit a law of the loss."""
-STAGED_ONLY = ("converged", "steps_min", "levels", "level_count", "polish")
+STAGED_ONLY = tuple(options_of(StagedOptions))
 """Options that decide a fit by method=staged alone."""
+LATER = {"bins": None, "tolerance": TOLERANCE}
+"""Options that came later -> what fits had before; absent where it is so, so that older identities stay."""
 
 
 @dataclass(frozen=True)
@@ -119,17 +122,13 @@ def make_fit(asked: FitConfig, runs: RunsTable) -> FitResult:
         flops=asked.flops.name,
         cost=asked.method.cost,
         bins_per_decade=asked.method.bins_per_decade,
+        bins=asked.method.bins,
+        tolerance=asked.method.tolerance,
         holdouts=asked.holdout.kinds,
         sensitivity=asked.sensitivity,
         profile=asked.profile,
-        staged=_staged(asked),
+        staged=part_of(StagedOptions, asked.method),
     )
-
-
-def _staged(asked: FitConfig) -> StagedOptions:
-    """Options of the stages; whatever the method is, so that wrong ones are refused before the first fit."""
-    method = asked.method
-    return StagedOptions(method.converged, method.steps_min, method.levels, method.level_count, method.polish)
 
 
 def science_of(asked: FitConfig, runs: RunsTable) -> dict[str, Any]:
@@ -138,9 +137,10 @@ def science_of(asked: FitConfig, runs: RunsTable) -> dict[str, Any]:
     for key in ("tracker", "outputs_dir", "data_dir", "runs", "subset", "plots"):
         del chosen[key]
     del chosen["bootstrap"]["workers"]
-    if asked.method.name != "staged":
-        for key in STAGED_ONLY:
-            del chosen["method"][key]
+    method = chosen["method"]
+    left_out = [key for key, usual in LATER.items() if method[key] == usual]
+    for key in (*left_out, *(STAGED_ONLY if asked.method.name != "staged" else ())):
+        del method[key]
     return {**chosen, "runs": runs.hash, "schema": SCHEMA_VERSION}
 
 
@@ -205,7 +205,6 @@ def _job(asked: FitConfig, runs: RunsTable) -> Job:
         Holdout.of(kind)
     if asked.method.name in LAW_METHODS:
         check_method(get_law(asked.law.name or "params_tokens"), asked.method.name)
-    _staged(asked)
     folder = folder_of(asked, runs)
     what, identity = folder.name.rsplit("-", 1)
     return Job(identity, what, folder, done=(folder / "fit.json").exists())

@@ -23,6 +23,7 @@ from shapelaw.runs import RunsTable
 from shapelaw.verbs.fit import load_table
 from shapelaw.verbs.prescribe import suite_world
 
+WIDE = 140
 """Columns of what is printed into a file or a pipe."""
 
 
