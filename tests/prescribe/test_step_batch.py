@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from shapelaw.config import NamedConfig, ObjectiveConfig, PrescribeConfig, RulesConfig, ShapeLimitsConfig
+from shapelaw.config import NamedConfig, ObjectiveConfig, PrescribeConfig, RulesConfig, ShapeLimits
 from shapelaw.counting import params
 from shapelaw.errors import UserError
 from shapelaw.fitting.result import FitResult
@@ -166,12 +166,12 @@ def test_bad_questions_are_one_line(saved: Path, outputs: Path, script: Script, 
         {"objective": ObjectiveConfig(name="dollars")},
         {"compare": ["x"]},
         {"rules": RulesConfig(width_max=4096)},
-        {"limits": ShapeLimitsConfig(params_max=1e9), "vocab_size": 50},
+        {"limits": ShapeLimits(params_max=1e9), "vocab_size": 50},
     ],
     ids=str,
 )
 def test_options_of_other_laws_are_refused(other: dict[str, Any]) -> None:
-    groups = {"objective": ObjectiveConfig(name="flops"), "rules": RulesConfig(), "limits": ShapeLimitsConfig()}
+    groups = {"objective": ObjectiveConfig(name="flops"), "rules": RulesConfig(), "limits": ShapeLimits()}
     places = {"outputs_dir": "", "data_dir": "", "flops": NamedConfig(), "studies": False}
     usual = {"least": "cost", "space": "feasible", "params": 1e5, **groups, **places}
     assert answer_steps_batch(PrescribeConfig(**usual), fitted(), world()).main.values["loss"] > 0

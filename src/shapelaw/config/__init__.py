@@ -21,7 +21,7 @@ from shapelaw.config.fitting import (
     SubsetConfig,
 )
 from shapelaw.config.preparing import DataConfig, PrepareConfig, TokenizerConfig
-from shapelaw.config.prescribing import ObjectiveConfig, PrescribeConfig, RulesConfig, ShapeLimitsConfig
+from shapelaw.config.prescribing import ObjectiveConfig, PrescribeConfig, RulesConfig, ShapeLimits
 from shapelaw.config.reporting import ReportConfig, ReportKindConfig
 from shapelaw.config.running import (
     AttentionConfig,
@@ -103,7 +103,7 @@ __all__ = [
     "ScheduleKind",
     "SearchConfig",
     "ShapeConfig",
-    "ShapeLimitsConfig",
+    "ShapeLimits",
     "Source",
     "SpikePolicy",
     "SpikesConfig",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from shapelaw.config.fitting import NamedConfig
 from shapelaw.config.option import option, record
 from shapelaw.config.places import PlacesConfig
+from shapelaw.errors import UserError
 
 LARGEST = 2**24
 """Width or depth of a shape."""
@@ -45,15 +48,25 @@ class RulesConfig:
 
 
 @record("limits")
-class ShapeLimitsConfig:
-    """What a size must meet beside the rules, in every space; null is no limit."""
+class ShapeLimits:
+    """What a size must meet beside the rules, in every space."""
 
-    params_min: float | None = option(
-        "Fewest parameters, embedding included; in space=params as the law counts them.", default=None, low=0
+    params_min: float = option(
+        "Fewest parameters, embedding included; in space=params as the law counts them.", default=0.0, low=0
     )
-    params_max: float | None = option("Most parameters.", default=None, above=0)
-    aspect_min: float | None = option("Smallest width / depth.", default=None, low=0)
-    aspect_max: float | None = option("Largest width / depth.", default=None, above=0)
+    params_max: float = option("Most parameters; inf is no limit.", default=math.inf, above=0, also=(math.inf,))
+    aspect_min: float = option("Smallest width / depth.", default=0.0, low=0)
+    aspect_max: float = option("Largest width / depth; inf is no limit.", default=math.inf, above=0, also=(math.inf,))
+
+    def check(self) -> None:
+        """Some size meets them."""
+        for name in ("params", "aspect"):
+            low, high = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
+            if low > high:
+                raise UserError(
+                    f"limits.{name}_min={low:g}, limits.{name}_max={high:g}: allowed are positive numbers, the smallest "
+                    "not above the largest; give others"
+                )
 
 
 @record()
@@ -101,7 +114,7 @@ class PrescribeConfig(PlacesConfig):
         advice="64 is usual",
     )
     rules: RulesConfig
-    limits: ShapeLimitsConfig
+    limits: ShapeLimits
     vocab_size: int | None = option("Vocabulary size, if the runs do not name it.", default=None, low=1)
     flops: NamedConfig
     compare: list[str] = option(

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from shapelaw.config import DepthPatch, PrescribeConfig, whole
+from shapelaw.config import DepthPatch, PrescribeConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import FLOPS_CONVENTIONS
 from shapelaw.errors import UserError
@@ -44,8 +44,6 @@ RATIO_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 ROUNDING = 1e-12
 """What is printed as 0."""
 WHOLE = ("width", "depth")
-LARGEST = 2**24
-"""Width or depth of a shape."""
 VALIDATIONS = 25
 """Of a run whose loss curve was predicted."""
 SHOWN = {
@@ -206,26 +204,21 @@ def problem_of(asked: PrescribeConfig, fit: FitResult, runs: RunsTable) -> Probl
         UserError: for values out of range, or a law that cannot be asked so.
     """
     world = world_of(asked, fit, runs)
-    limits = {name: value for name, value in dataclasses.asdict(asked.limits).items() if value is not None}
-    return Problem(
-        fit, world, cost_of(asked, runs, world), asked.space, Limits(**limits, aspect_ratio=asked.aspect_ratio)
-    )
+    limits = Limits(**vars(asked.limits), aspect_ratio=asked.aspect_ratio)
+    return Problem(fit, world, cost_of(asked, runs, world), asked.space, limits)
 
 
 def world_of(asked: PrescribeConfig, fit: FitResult, runs: RunsTable) -> World:
     """The world of the runs, with what the configuration says otherwise."""
     world = suite_world(fit, runs)
     rules = {name: value for name, value in dataclasses.asdict(asked.rules).items() if value is not None}
-    for name, value in rules.items():
-        if name != "even_heads" and whole(f"rules.{name}", value) > LARGEST:
-            raise UserError(f"rules.{name}={value}: allowed are whole numbers up to {LARGEST}; give one")
     if asked.flops.name is not None and asked.flops.name not in FLOPS_CONVENTIONS:
         raise UserError(
             f"flops={asked.flops.name}: a new shape has none; allowed are auto, {', '.join(FLOPS_CONVENTIONS)}"
         )
     return dataclasses.replace(
         world,
-        vocab_size=world.vocab_size if asked.vocab_size is None else whole("vocab_size", asked.vocab_size),
+        vocab_size=world.vocab_size if asked.vocab_size is None else asked.vocab_size,
         flops=asked.flops.name or world.flops,
         rules=dataclasses.replace(world.rules, **rules),
     )
