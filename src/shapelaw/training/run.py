@@ -375,5 +375,5 @@ def _tracker(config: TrainConfig, cell: Cell, tags: dict[str, str]) -> Tracker:
     settings = config.tracker
     if settings.name == "none" or rank():
         return NoTracker()
-    store = Store(settings.uri, settings.artifacts, cell.suite, settings.experiment_id)
+    store = Store.of(settings, cell.suite)
     return MlflowTracker(store, run_info(config, cell, tags), cell.folder, settings.finish_seconds)

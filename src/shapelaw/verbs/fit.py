@@ -265,9 +265,7 @@ def _track(asked: FitConfig, runs: RunsTable, result: FitResult, folder: Path, f
     name = f"{params['law']} delta={asked.delta:g} {asked.subset.name}"
     tags = {"shapelaw.folder": str(folder.absolute())}
     info = RunInfo(identity, "fit", name, params, tags, asked.tracker.parent_run_id)
-    settings = asked.tracker
-    store = Store(settings.uri, settings.artifacts, EXPERIMENT, settings.experiment_id)
-    tracker = MlflowTracker(store, info, folder, settings.finish_seconds)
+    tracker = MlflowTracker(Store.of(asked.tracker, EXPERIMENT), info, folder, asked.tracker.finish_seconds)
     tracker.log(_metrics(result), 0)
     for path in (folder / "fit.json", folder / RUNS_FILE, *figures):
         tracker.artifact(path)
