@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 from hydra import compose, initialize_config_dir
 
-from shapelaw.config import TrainConfig
+from shapelaw.config import SpikeRule, TrainConfig
 from shapelaw.config.schema import store_schemas, to_dataclass
 from shapelaw.runs import load_runs
 from shapelaw.tracking.journal import JOURNAL, records
-from shapelaw.training.spikes import Detector, SpikeRule
+from shapelaw.training.spikes import Detector
 from shapelaw.verbs.main import set_environment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,8 +41,7 @@ def rule_of(policy: str) -> SpikeRule:
     """The rule of conf/spikes/POLICY.yaml."""
     with initialize_config_dir(str(ROOT / "conf")):
         config: TrainConfig = to_dataclass(compose("train", [f"spikes={policy}"]))
-    spikes = config.spikes
-    return SpikeRule(spikes.window_steps, spikes.least_steps, spikes.loss_mads, spikes.norm_mads, spikes.sustain_steps)
+    return config.spikes
 
 
 def alarms(curve: Curve, rule: SpikeRule) -> int:

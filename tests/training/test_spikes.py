@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from shapelaw.config import SpikeRule
 from shapelaw.runs import load_runs
 from shapelaw.training.rollback import batch_of, skip
-from shapelaw.training.spikes import Detector, SpikeRule, Verdict
+from shapelaw.training.spikes import Detector, Verdict
 from support import ROOT
 
-RULE = SpikeRule(window=128, least=32, loss_mads=10, norm_mads=15, sustain=3)
+RULE = SpikeRule(window_steps=128, least_steps=32, loss_mads=10, norm_mads=15, sustain_steps=3)
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
@@ -46,7 +47,7 @@ def test_a_planted_spike_is_found_at_its_first_step(first: int, every: int) -> N
     losses, norms = curve(800, seed=1)
     losses[first - 1 : first + 30] += 2.0
     (found,) = verdicts((losses, norms), every)
-    assert (found.first_step, found.step, found.what) == (first, first + RULE.sustain - 1, "loss")
+    assert (found.first_step, found.step, found.what) == (first, first + RULE.sustain_steps - 1, "loss")
     assert found.loss == losses[first + 1]
     assert found.limit < found.loss
 
@@ -102,7 +103,7 @@ def test_real_curves_are_left_alone(sustain: int) -> None:
     table = np.loadtxt(ROOT / "tests" / "golden" / "nano_32x2_curve.csv", delimiter=",", skiprows=1)
     assert len(table) == 600
     assert table[0, 0] > 5 > 3 > table[-1, 0]
-    assert verdicts((table[:, 0], table[:, 1]), rule=replace(RULE, sustain=sustain)) == []
+    assert verdicts((table[:, 0], table[:, 1]), rule=replace(RULE, sustain_steps=sustain)) == []
 
 
 @pytest.mark.parametrize(("subset", "runs"), [("hot_100b+_477", 22), ("lr_ablation_hot_477", 20)])
@@ -112,8 +113,8 @@ def test_published_curves_are_left_alone(data_dir: Path, subset: str, runs: int)
     assert len(curves) == runs
     for _, rows in curves:
         made = rows["loss"].to_numpy(), np.zeros(len(rows))
-        assert len(rows) > RULE.least
-        assert verdicts(made, rule=replace(RULE, sustain=1)) == []
+        assert len(rows) > RULE.least_steps
+        assert verdicts(made, rule=replace(RULE, sustain_steps=1)) == []
 
 
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 5)), max_size=5))

@@ -186,7 +186,30 @@ class OptimConfig:
 
 
 @record("spikes")
-class SpikesConfig:
+class SpikeRule:
+    """When a step is high, and how many high steps make a spike."""
+
+    window_steps: int = option("Sound steps that give the running median and scale.", low=1, unit="steps")
+    least_steps: int = option("Sound steps before anything is judged.", low=1, unit="steps")
+    loss_mads: float = option(
+        "A loss is high this many robust standard deviations (1.4826 median absolute deviations) above the median.",
+        above=0,
+    )
+    norm_mads: float = option(
+        "A gradient norm is high when its logarithm is this many robust standard deviations above the median.", above=0
+    )
+    sustain_steps: int = option("High steps in a row that make a spike; fewer are noise.", low=1, unit="steps")
+
+    def check(self) -> None:
+        """The scale needs no more steps than it keeps."""
+        if self.least_steps > self.window_steps:
+            raise UserError(
+                f"spikes.least_steps={self.least_steps}: allowed are 1 to spikes.window_steps={self.window_steps}; give one"
+            )
+
+
+@record("spikes")
+class SpikesConfig(SpikeRule):
     """Divergence and spikes. Part of the identity where they change the result: with policy=rollback."""
 
     policy: SpikePolicy = option(
@@ -199,16 +222,6 @@ class SpikesConfig:
         low=1,
         unit="steps",
     )
-    window_steps: int = option("Sound steps that give the running median and scale.", low=1, unit="steps")
-    least_steps: int = option("Sound steps before anything is judged.", low=1, unit="steps")
-    loss_mads: float = option(
-        "A loss is high this many robust standard deviations (1.4826 median absolute deviations) above the median.",
-        above=0,
-    )
-    norm_mads: float = option(
-        "A gradient norm is high when its logarithm is this many robust standard deviations above the median.", above=0
-    )
-    sustain_steps: int = option("High steps in a row that make a spike; fewer are noise.", low=1, unit="steps")
     lr_factor: float = option("rollback: factor of the rate from then on.", default=1.0, above=0, high=1)
     max_rollbacks: int = option("rollback: how often; after that a spike ends the run.", default=0, low=0)
     margin_steps: int = option(
@@ -219,11 +232,8 @@ class SpikesConfig:
     )
 
     def check(self) -> None:
-        """The scale needs no more steps than it keeps, and a rule of rollbacks allows one."""
-        if self.least_steps > self.window_steps:
-            raise UserError(
-                f"spikes.least_steps={self.least_steps}: allowed are 1 to spikes.window_steps={self.window_steps}; give one"
-            )
+        """As of the rule; and a policy of rollbacks allows one."""
+        super().check()
         if self.policy is SpikePolicy.rollback:
             whole("spikes.max_rollbacks", self.max_rollbacks)
 

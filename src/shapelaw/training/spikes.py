@@ -1,9 +1,9 @@
 """A detector of divergence and spikes in the loss and the gradient norm of a run. Pure: numbers in, verdicts out.
 
 The running scale is robust: with m and s the median and 1.4826 times the median absolute deviation (the standard deviation
-of a normal distribution) of the last `window` sound steps, a loss above m + loss_mads * s is high; so is the logarithm of a
-gradient norm above its own such limit. `sustain` high steps in a row are a spike; fewer are noise. What is no number is one
-at once.
+of a normal distribution) of the last `window_steps` sound steps, a loss above m + loss_mads * s is high; so is the logarithm
+of a gradient norm above its own such limit. `sustain_steps` high steps in a row are a spike; fewer are noise. What is no number
+is one at once.
 """
 
 from __future__ import annotations
@@ -15,28 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from shapelaw.config import SpikeRule
+
 NORMAL = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
 LEAST_SCALE = 1e-3
 """Of losses (nats per token) and of log norms: steps as equal as that have no scale of their own."""
-
-
-@dataclass(frozen=True)
-class SpikeRule:
-    """When a step is high, and how many make a spike.
-
-    Args:
-        window: sound steps of the running scale.
-        least: sound steps before anything is judged.
-        loss_mads, norm_mads: limits of the loss and of the log of the gradient norm, in robust standard deviations.
-        sustain: high steps in a row that make a spike.
-    """
-
-    window: int
-    least: int
-    loss_mads: float
-    norm_mads: float
-    sustain: int
 
 
 @dataclass(frozen=True)
@@ -79,8 +63,8 @@ class Detector:
 
     def look(self, first: int, losses: Sequence[float], norms: Sequence[float]) -> list[Verdict]:
         """Judge steps first, first + 1, ...; a norm of 0 was not measured. The scale is that before the first of them."""
-        loss_limit = _limit(self.losses, self.rule.loss_mads, self.rule.least)
-        norm_limit = _limit(self.log_norms, self.rule.norm_mads, self.rule.least)
+        loss_limit = _limit(self.losses, self.rule.loss_mads, self.rule.least_steps)
+        norm_limit = _limit(self.log_norms, self.rule.norm_mads, self.rule.least_steps)
         verdicts = []
         for step, (loss, norm) in enumerate(zip(losses, norms, strict=True), first):
             if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -113,7 +97,7 @@ class Detector:
         """Count a step in; whether it makes a spike certain."""
         self.suspects.append((step, loss, log_norm))
         if high and not self.inside:
-            return len(self.suspects) >= self.rule.sustain
+            return len(self.suspects) >= self.rule.sustain_steps
         self.inside = high
         self._settle()
         return False
@@ -123,7 +107,7 @@ class Detector:
         self.losses += [loss for _, loss, _ in self.suspects]
         self.log_norms += [norm for *_, norm in self.suspects if math.isfinite(norm)]
         self.suspects = []
-        del self.losses[: -self.rule.window], self.log_norms[: -self.rule.window]
+        del self.losses[: -self.rule.window_steps], self.log_norms[: -self.rule.window_steps]
 
 
 def _limit(values: Sequence[float], mads: float, least: int) -> float:

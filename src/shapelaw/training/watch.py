@@ -18,7 +18,7 @@ from shapelaw.errors import UserError
 from shapelaw.files import plain
 from shapelaw.tracking import Tracker
 from shapelaw.training.module import CellModule
-from shapelaw.training.spikes import Detector, SpikeRule, Verdict
+from shapelaw.training.spikes import Detector, Verdict
 
 IGNORED = "spike/ignored"
 
@@ -55,16 +55,14 @@ class Watch:
 
     def __init__(self, cell: Cell, config: SpikesConfig, tracker: Tracker) -> None:
         self.cell, self.config, self.tracker = cell, config, tracker
-        rule = (config.window_steps, config.least_steps, config.loss_mads, config.norm_mads, config.sustain_steps)
-        self.rule = SpikeRule(*rule)
-        self.detector = Detector(self.rule)
+        self.detector = Detector(config)
         self.unread: list[tuple[float, float]] = []
 
     def restore(self, module: CellModule) -> None:
         """Take up what the checkpoint that was loaded knew."""
         kept = module.progress.watch
         module.recent.clear()
-        self.detector = Detector.restore(self.rule, kept["detector"]) if kept else Detector(self.rule)
+        self.detector = Detector.restore(self.config, kept["detector"]) if kept else Detector(self.config)
         self.unread = [(float(loss), float(norm)) for loss, norm in kept.get("unread", [])]
 
     def keep(self, module: CellModule) -> None:
