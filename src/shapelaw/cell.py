@@ -54,7 +54,7 @@ class Cell:
         shape: the model's shape.
         vocab_size: rows of the embedding and of the head.
         seq_len: context in tokens.
-        batch_sequences: sequences of one optimiser step over all devices.
+        batch_sequences: sequences of one optimizer step over all devices.
         first_step: steps done where this cell starts: 0, or the checkpoint a cooldown branches from.
         last_step: steps done where it ends.
         validate_every_steps, checkpoint_every_steps: cadences.
@@ -87,7 +87,7 @@ class Cell:
 
     @property
     def batch_tokens(self) -> int:
-        """Tokens of one optimiser step."""
+        """Tokens of one optimizer step."""
         return self.batch_sequences * self.seq_len
 
     @property

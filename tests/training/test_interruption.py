@@ -73,7 +73,7 @@ def during(monkeypatch: pytest.MonkeyPatch, micro_batch: int, act: Callable[[], 
 
 
 def tensors(cell: Cell) -> dict[str, torch.Tensor]:
-    """Weights and optimiser of the last checkpoint."""
+    """Weights and optimizer of the last checkpoint."""
     path = checkpoint_path(cell.folder, LAST)
     return {
         f"{file}.{k}": v for file in (checkpoint.MODEL, checkpoint.OPTIMIZER) for k, v in load_file(path / file).items()

@@ -300,7 +300,7 @@ class TrainConfig(PlacesConfig):
     tokens: float = option("Training tokens of the run: a whole number of batches.", low=1, whole=True, unit="tokens")
     tokens_rounding: Rounding = option("What to do with tokens that are no whole number of batches.")
     batch_tokens: float = option(
-        "Tokens of one optimiser step over all devices: a whole number of sequences.", low=1, whole=True, unit="tokens"
+        "Tokens of one optimizer step over all devices: a whole number of sequences.", low=1, whole=True, unit="tokens"
     )
     seq_len: int = option("Context: tokens of one sequence.", low=2, unit="tokens")
     warmup_tokens: float = option("Warm-up of this suite; the schedules refer to it.", low=0, unit="tokens")

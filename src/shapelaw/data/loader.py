@@ -78,7 +78,7 @@ class Loader:
         return filled
 
     def batch(self, step: int, batch_sequences: int, rank: int = 0, world: int = 1) -> NDArray[Any]:
-        """What device `rank` of `world` trains on in optimiser step `step` (from 0), all its micro-batches together."""
+        """What device `rank` of `world` trains on in optimizer step `step` (from 0), all its micro-batches together."""
         mine = rank_rows(batch_sequences, rank, world)
         return self.rows(step * batch_sequences + mine.start, len(mine))
 

@@ -43,7 +43,7 @@ def trade_off(axes: Axes, answer: StepBatchAnswer) -> None:
             own["tokens"], own["steps"], "D", color=style.NEUTRAL, label=f"asked, {own['batch_tokens']:,.0f} tokens"
         )
     words = (
-        ("optimiser steps (time)", "tokens (compute)") if names[0] == "steps" else ("steps / S_min", "tokens / E_min")
+        ("optimizer steps (time)", "tokens (compute)") if names[0] == "steps" else ("steps / S_min", "tokens / E_min")
     )
     axes.set(xscale="log", yscale="log", ylabel=words[0], xlabel=words[1], title=answer.main.question)
     axes.title.set_fontsize(9)
@@ -79,6 +79,6 @@ def _predicted(axes: Axes, table: pd.DataFrame, level: float | None) -> None:
 
 
 def _finish(axes: Axes) -> None:
-    axes.set(xscale="log", yscale="log", xlabel="optimiser steps", ylabel="held-out loss (nats per token)")
+    axes.set(xscale="log", yscale="log", xlabel="optimizer steps", ylabel="held-out loss (nats per token)")
     style.plain_losses(axes)
     axes.legend(frameon=False, fontsize=8)

@@ -83,7 +83,7 @@ class World:
         suite: name of the suite; empty if the runs do not say.
         lr_base: base rate; None if the runs do not say.
         lr_rule, patch: how it becomes the rate of a shape.
-        batch_tokens: tokens of one optimiser step; None if the runs do not say.
+        batch_tokens: tokens of one optimizer step; None if the runs do not say.
         ranges: smallest and largest fitted value of each quantity, by all parameters: the fitted domain.
         ranges_by: the same by each convention of counting parameters that the runs can be counted by.
         notes: what a reader of its prescriptions must know.

@@ -57,7 +57,7 @@ def coordinates(
 
     Args:
         cell: shape, peak rate.
-        config: initial weights, optimiser.
+        config: initial weights, optimizer.
         tokens: to train and to look at.
         device: where.
         bf16: whether products are in bfloat16 (autocast).
@@ -140,7 +140,7 @@ def _matrices(model: Transformer) -> dict[Where, torch.Tensor]:
 
 
 def _take_step(step: int, model: Transformer, optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """One step of the optimiser; what it added to every matrix."""
+    """One step of the optimizer; what it added to every matrix."""
     before = {where: matrix.clone() for where, matrix in _matrices(model).items()}
     optimizer.step()
     optimizer.zero_grad()

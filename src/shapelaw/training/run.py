@@ -204,9 +204,9 @@ def _placed(config: TrainConfig) -> Placement:
 
 
 def _module(config: TrainConfig, cell: Cell, placement: Placement) -> CellModule:
-    """Model and optimiser, at the newest checkpoint of the cell, of its parent, or at the start."""
+    """Model and optimizer, at the newest checkpoint of the cell, of its parent, or at the start."""
     spec = model_spec(cell, config)
-    # moved before the optimiser's state is loaded, which goes where the weights are
+    # moved before the optimizer's state is loaded, which goes where the weights are
     model = placement.build(spec).to(placement.device)
     optimizer = build_adamw(model, cell.lr_at(cell.first_step), config.optim)
     events = read_rollbacks(cell.folder)
@@ -248,7 +248,7 @@ def _initialise(config: TrainConfig, cell: Cell, spec: ModelSpec, model: Transfo
 
 
 def _branch(cell: Cell, model: Transformer, optimizer: torch.optim.Optimizer, placement: Placement) -> Progress:
-    """Model and optimiser as its parent left them where the branch starts."""
+    """Model and optimizer as its parent left them where the branch starts."""
     path = parent_checkpoint(cell)
     return replace(checkpoint.load(path, model, optimizer, placement), seconds=0.0, loss_sum=0.0, loss_steps=0)
 
