@@ -61,9 +61,7 @@ from shapelaw.config.values import (
     Verify,
     WhenUnreachable,
     file_name,
-    or_auto,
     positive,
-    switch,
     whole,
 )
 
@@ -121,9 +119,7 @@ __all__ = [
     "WhenUnreachable",
     "corpus_dir",
     "file_name",
-    "or_auto",
     "positive",
-    "switch",
     "whole",
 ]
 

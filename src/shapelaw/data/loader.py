@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from shapelaw.config import ValidationConfig
+from shapelaw.config.option import check_option
 from shapelaw.data.corpus import Corpus, TokenStream
 from shapelaw.data.order import SequenceOrder
 from shapelaw.errors import UserError
@@ -148,8 +150,7 @@ def validation(corpus: Corpus, seq_len: int, tokens: int) -> ValidationSample:
     Raises:
         UserError: if tokens is not positive or the split is shorter than one sequence.
     """
-    if tokens < 1:
-        raise UserError(f"validation.tokens={tokens}: allowed are whole numbers from 1")
+    check_option(ValidationConfig, "tokens", tokens, "validation.tokens")
     available = corpus.val.windows(seq_len)
     if available == 0:
         raise UserError(

@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.console import Console
 
-from shapelaw.config import DataConfig, PrepareConfig, TokenizerConfig, TokenizerKind, corpus_dir, whole
+from shapelaw.config import DataConfig, PrepareConfig, TokenizerConfig, TokenizerKind, corpus_dir
 from shapelaw.config import Source as SourceKind
 from shapelaw.config.schema import to_dataclass
 from shapelaw.data.installed import PackagesSource, StdlibSource
@@ -30,8 +30,8 @@ def prepare_corpus(config: DictConfig) -> None:
             tokenizer_of(asked.tokenizer),
             folder,
             val_fraction=asked.data.val_fraction,
-            shard_tokens=whole("data.shard_tokens", asked.data.shard_tokens),
-            workers=whole("workers", asked.workers, 0) or None,
+            shard_tokens=int(asked.data.shard_tokens),
+            workers=asked.workers or None,
             progress=progress,
         )
     train, val = manifest.splits["train"], manifest.splits["val"]

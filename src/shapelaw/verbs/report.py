@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 
-from shapelaw.config import BootstrapOptions, ReportConfig, positive
+from shapelaw.config import BootstrapOptions, ReportConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.figures import catalogue
@@ -35,8 +35,6 @@ def report(config: DictConfig) -> None:
     """
     asked: ReportConfig = to_dataclass(config)
     entries = catalogue.chosen(asked.figures)
-    if asked.budget is not None:
-        positive("budget", asked.budget)
     evidence = evidence_of(asked)
     silent = unanswerable(evidence.runs())  # without the main table there is nothing to report
     if asked.page and not silent:
