@@ -20,10 +20,11 @@ from pathlib import Path
 import numpy as np
 from hydra import compose, initialize_config_dir
 
-from shapelaw.config import TrainConfig, to_dataclass
+from shapelaw.config import TrainConfig
+from shapelaw.config.schema import to_dataclass
 from shapelaw.runs import load_runs
 from shapelaw.tracking.journal import JOURNAL, records
-from shapelaw.training.spikes import Detector, SpikeRule
+from shapelaw.training.spikes import Detector, RunSpikeRule
 from shapelaw.verbs.doors import store_schemas
 from shapelaw.verbs.main import set_environment
 
@@ -39,14 +40,14 @@ Curve = tuple[Sequence[float], Sequence[float]]
 """Losses and gradient norms, step by step; a norm of 0 was not measured."""
 
 
-def rule_of(policy: str, vocab_size: int, warmup: int) -> SpikeRule:
+def rule_of(policy: str, vocab_size: int, warmup: int) -> RunSpikeRule:
     """The rule of conf/spikes/POLICY.yaml for a vocabulary and steps of warm-up."""
     with initialize_config_dir(str(ROOT / "conf")):
         config: TrainConfig = to_dataclass(compose("train", [f"spikes={policy}"]))
-    return SpikeRule.of(config.spikes, vocab_size, warmup)
+    return RunSpikeRule.of(config.spikes, vocab_size, warmup)
 
 
-def alarms(curve: Curve, rule: SpikeRule) -> int:
+def alarms(curve: Curve, rule: RunSpikeRule) -> int:
     """Spikes told by a detector that looks every ten steps."""
     losses, norms = curve
     detector = Detector(rule)

@@ -21,9 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
+from shapelaw.config import BootstrapOptions
 from shapelaw.fitting.bootstrap import bootstrap
 from shapelaw.fitting.newton import Newton
-from shapelaw.fitting.options import BootstrapOptions
 from shapelaw.fitting.solve import solve
 from shapelaw.fitting.solvers import SOLVERS
 from shapelaw.fitting.spec import FitData, FitSpec

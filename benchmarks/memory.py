@@ -52,7 +52,7 @@ class Case:
 
 
 class Step:
-    """Model, optimiser and tokens of a case, on the device."""
+    """Model, optimizer and tokens of a case, on the device."""
 
     def __init__(self, case: Case, work: Arithmetic) -> None:
         self.device, self.bf16 = "cuda" if work.gpu else "cpu", work.bf16

@@ -23,7 +23,8 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from shapelaw.cell import cell_of
-from shapelaw.config import TrainConfig, to_dataclass
+from shapelaw.config import TrainConfig
+from shapelaw.config.schema import to_dataclass
 from shapelaw.tracking import open_store
 from shapelaw.training.corpora import Library
 from shapelaw.training.hooks import Hooks

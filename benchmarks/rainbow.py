@@ -12,7 +12,7 @@ import time
 
 import pandas as pd
 
-from shapelaw.fitting.options import BootstrapOptions
+from shapelaw.config import BootstrapOptions
 from shapelaw.fitting.rainbow import LINES, rainbow
 
 

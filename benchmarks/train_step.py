@@ -1,4 +1,4 @@
-"""Our training step against litgpt's GPT and transformers' Gemma: the same sizes, weights' number, tokens and optimiser.
+"""Our training step against litgpt's GPT and transformers' Gemma: the same sizes, weights' number, tokens and optimizer.
 
     python benchmarks/train_step.py [--shape 256x23,512x12] [--device auto] [--rounds 6] [--parity] [--nano] [--parts] ...
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from shapelaw.config import BootstrapOptions
 from shapelaw.fitting import bootstrap as bootstraps
 from shapelaw.fitting import flags as flagging
 from shapelaw.fitting import profile as profiles
@@ -15,7 +16,6 @@ from shapelaw.fitting import solve as solving
 from shapelaw.fitting.bootstrap import Bootstrap
 from shapelaw.fitting.flags import Flag
 from shapelaw.fitting.objective import Problem
-from shapelaw.fitting.options import BootstrapOptions
 from shapelaw.fitting.profile import Profile
 from shapelaw.fitting.solve import Solution
 from shapelaw.fitting.solvers import newton

@@ -79,7 +79,7 @@ def answers(corpora: Path, outputs: Path) -> Answers:
 
     import support
     from shapelaw.cell import cell_of
-    from shapelaw.config import to_dataclass
+    from shapelaw.config.schema import to_dataclass
     from shapelaw.data.order import SequenceOrder
     from shapelaw.prescribe.brute import paper_shapes
     from shapelaw.verbs.doors import store_schemas

@@ -12,7 +12,8 @@ from omegaconf import DictConfig
 
 from shapelaw.cell import Cell, cell_of, corpus_folder
 from shapelaw.cell_state import State
-from shapelaw.config import TrainConfig, to_dataclass
+from shapelaw.config import TrainConfig
+from shapelaw.config.schema import to_dataclass
 from shapelaw.data import load_corpus
 
 ROOT = Path(__file__).resolve().parents[1]

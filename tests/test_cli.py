@@ -15,7 +15,8 @@ from typing import get_type_hints
 import pytest
 
 from hydra_plugins.shapelaw_sweep.plugins import CellsConfig, LocalConfig, PlanConfig, SearchConfig, SlurmConfig
-from shapelaw.config.help import field_docs, kind
+from shapelaw.config.help import texts
+from shapelaw.config.option import options_of
 from shapelaw.verbs.doors import door_of, verbs
 from support import ROOT, TINY, Script, Sweep
 
@@ -205,23 +206,27 @@ def test_help_has_the_values_of_the_command_line(script: Script) -> None:
     assert (refused.returncode, "did you mean lr_base" in refused.stderr) == (2, True)
 
 
-def options_of(schema: type) -> Iterator[tuple[type, str]]:
+def every_option(schema: type) -> Iterator[tuple[type, str]]:
     """Every option of a schema and of those inside it, with the dataclass it stands in."""
     for name, annotation in get_type_hints(schema).items():
-        yield from options_of(annotation) if is_dataclass(annotation) else [(schema, name)]
+        yield from every_option(annotation) if is_dataclass(annotation) else [(schema, name)]
 
 
 @pytest.mark.parametrize("schema", [*SCHEMAS, CellsConfig, LocalConfig, SearchConfig, SlurmConfig, PlanConfig])
 def test_every_option_is_explained_and_of_a_type(schema: type) -> None:
     plain = [
         f"{part.__name__}.{name}"
-        for part, name in options_of(schema)
-        if name != "_target_" and (name not in field_docs(part) or not kind(get_type_hints(part)[name]))
+        for part, name in every_option(schema)
+        if name != "_target_" and not (texts(part).get(name) and options_of(part)[name][1].meaning)
     ]
     assert not plain
     fragment = re.compile("(Of|Its|So|That) ")  # help shows a line apart from the one above it
-    texts = {f"{part.__name__}.{name}": field_docs(part).get(name, "") for part, name in options_of(schema)}
-    assert not {name: text for name, text in texts.items() if fragment.match(text)}
+    told = {
+        f"{part.__name__}.{name}": options_of(part)[name][1].meaning
+        for part, name in every_option(schema)
+        if name != "_target_"
+    }
+    assert not {name: text for name, text in told.items() if fragment.match(text)}
 
 
 def test_help_imports_no_torch(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from shapelaw.cell import cell_of
-from shapelaw.config import FitConfig, PrepareConfig, TrainConfig, to_dataclass
+from shapelaw.config import FitConfig, PrepareConfig, TrainConfig
+from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import params_total
 from shapelaw.laws import ACCURACY_LAWS, law_names
 from shapelaw.training.cost import flops_of

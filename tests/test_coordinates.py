@@ -14,7 +14,8 @@ from scipy.stats import truncnorm
 from transformers import GemmaConfig, GemmaForCausalLM
 
 from shapelaw.cell import cell_of
-from shapelaw.config import CoordinatesConfig, to_dataclass
+from shapelaw.config import CoordinatesConfig
+from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.model import ModelSpec, Transformer, gemma_config, initialise, to_gemma_state_dict
 from shapelaw.schedule import Constant

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shapelaw import devices
-from shapelaw.config import to_dataclass
+from shapelaw.config.schema import to_dataclass
 from shapelaw.devices import Gpu, cores, gpu_names, gpus, host_memory
 from shapelaw.sweep.slots import Slots, slots_of
 from shapelaw.training.cost import memory_limit, this_machine

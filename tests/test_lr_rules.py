@@ -6,8 +6,9 @@ import math
 
 import pytest
 
+from shapelaw.config import DepthPatch
 from shapelaw.errors import UserError
-from shapelaw.lr_rules import LR_RULES, NO_PATCH, DepthPatch, lr_eff
+from shapelaw.lr_rules import LR_RULES, NO_PATCH, lr_eff
 from shapelaw.shapes import Shape
 
 
@@ -24,7 +25,7 @@ def test_published_rates_of_extreme_shapes(width: int, depth: int, plain: float,
 
 
 def test_strict_patch_takes_one_shape_alone() -> None:
-    strict = DepthPatch(strict=True)
+    strict = DepthPatch(patch_strict=True)
     patched = [(width, depth) for width, depth in [(2560, 8), (3072, 12), (1792, 7)] if strict.applies(width, depth)]
     assert patched == [(2560, 8)]
 
@@ -33,7 +34,9 @@ def test_published_shapes_that_the_patch_takes() -> None:
     others = [(1280, 15), (1792, 18), (512, 11), (256, 80), (2048, 27), (1024, 28), (384, 13), (1536, 50)]
     assert not any(DepthPatch().applies(*shape) for shape in others)
     at_the_ratio = [(768, 3), (1792, 7), (3072, 12)]
-    assert all(DepthPatch().applies(*shape) and not DepthPatch(strict=True).applies(*shape) for shape in at_the_ratio)
+    assert all(
+        DepthPatch().applies(*shape) and not DepthPatch(patch_strict=True).applies(*shape) for shape in at_the_ratio
+    )
 
 
 def test_every_rule_by_hand() -> None:

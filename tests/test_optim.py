@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from shapelaw.config import OptimConfig
 from shapelaw.errors import UserError
 from shapelaw.model import ModelSpec, Transformer, initialise
-from shapelaw.optim import AdamWSpec, build_adamw, clip_gradients, parameter_groups, set_lr
+from shapelaw.optim import build_adamw, clip_gradients, parameter_groups, set_lr
 from shapelaw.shapes import Shape
 
 
@@ -35,7 +36,7 @@ def test_matrices_decay_norms_do_not(model: Transformer) -> None:
 
 
 def test_embedding_can_be_exempt(model: Transformer) -> None:
-    decay, no_decay = parameter_groups(model, AdamWSpec(decay_embedding=False))
+    decay, no_decay = parameter_groups(model, OptimConfig(decay_embedding=False))
     assert "embedding.weight" in _names(model, no_decay)
     assert "head.weight" in _names(model, decay)
 
@@ -45,13 +46,13 @@ def test_two_steps_by_hand(model: Transformer) -> None:
     gradients = [torch.randn(32, generator=torch.Generator().manual_seed(i)) for i in range(2)]
     norm, matrix = model.norm.weight, model.head.weight
     expected = {id(norm): norm.detach().double(), id(matrix): matrix.detach().double()}
-    optimiser = build_adamw(model, lr=0.5)
+    optimizer = build_adamw(model, lr=0.5)
     first = second = torch.zeros(32, dtype=torch.float64)
     for step, gradient in enumerate(gradients, 1):
         lr = 0.01 * step
-        set_lr(optimiser, lr)
+        set_lr(optimizer, lr)
         norm.grad, matrix.grad = gradient.clone(), gradient.expand(64, 32).clone()
-        optimiser.step()
+        optimizer.step()
         first = 0.9 * first + 0.1 * gradient.double()
         second = 0.95 * second + 0.05 * gradient.double() ** 2
         update = first / (1 - 0.9**step) / ((second / (1 - 0.95**step)).sqrt() + 1e-8)
@@ -85,7 +86,7 @@ def test_clip_shows_a_diverged_run() -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(UserError, match=r"optimiser.beta_2=1.0"):
-        AdamWSpec(beta_2=1.0)
-    with pytest.raises(UserError, match=r"optimiser.weight_decay=-1"):
-        AdamWSpec(weight_decay=-1)
+    with pytest.raises(UserError, match=r"optim.beta2=1: allowed are numbers from 0 to below 1"):
+        OptimConfig(beta2=1.0)
+    with pytest.raises(UserError, match=r"optim.weight_decay=-1: allowed are finite numbers from 0"):
+        OptimConfig(weight_decay=-1)

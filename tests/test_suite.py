@@ -72,7 +72,7 @@ def test_packing_gives_every_run_its_record_back(suites: dict[str, Suite]) -> No
         ('{"name": 3}', "name"),
         ('{"nmae": "x"}', "nmae"),
         ('{"head_size": 16.5}', "head_size"),
-        ('{"patch": {"threshold": "wide"}}', "patch"),
+        ('{"patch": {"patch_ratio": "wide"}}', "patch"),
         ("[]", "here"),
         ("{", "is no record of a suite"),
     ],

@@ -24,14 +24,14 @@ def build(sizes: dict[str, Any], tokens: torch.Tensor) -> Built:
     initialise(model, seed=0)
     if sizes.get("compiled"):
         compile_step(model)
-    optimiser = build_adamw(model, 1e-4)
+    optimizer = build_adamw(model, 1e-4)
     parameters = list(model.parameters())
 
     def step() -> None:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=bool(sizes.get("gpu"))):
             torch.autograd.backward(model.loss(tokens))
         clip_gradients(parameters)
-        optimiser.step()
+        optimizer.step()
 
-    return Built(model, optimiser, step)
+    return Built(model, optimizer, step)

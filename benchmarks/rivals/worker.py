@@ -47,10 +47,10 @@ def timed(step: Callable[[], Any], steps: int, clock: str) -> list[float]:
 
 @dataclass(frozen=True)
 class Built:
-    """A model, its optimiser and a whole step: gradients, clip, AdamW."""
+    """A model, its optimizer and a whole step: gradients, clip, AdamW."""
 
     model: torch.nn.Module
-    optimiser: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer
     step: Callable[[], Any]
 
 
@@ -58,17 +58,17 @@ def torch_built(
     model: torch.nn.Module, loss: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tensor, bf16: bool
 ) -> Built:
     """A step by torch's own functions: zero_grad, forward, backward, clip, AdamW (fused)."""
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
 
     def step() -> None:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=bf16):
             value = loss(tokens)
         torch.autograd.backward(value)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        optimizer.step()
 
-    return Built(model, optimiser, step)
+    return Built(model, optimizer, step)
 
 
 def peak_bytes(contestant: Built) -> int:
@@ -79,7 +79,7 @@ def peak_bytes(contestant: Built) -> int:
         contestant.step()
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated()
-    moments = [value for state in contestant.optimiser.state.values() for value in state.values()]
+    moments = [value for state in contestant.optimizer.state.values() for value in state.values()]
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     with Allocations([*parameters, *gradients, *moments, *contestant.model.buffers()]) as allocated:
         contestant.step()

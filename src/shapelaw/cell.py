@@ -9,20 +9,15 @@ from pathlib import Path
 
 from shapelaw.cell_state import Status, read_state
 from shapelaw.config import (
-    LrRuleConfig,
     Rounding,
     ScheduleConfig,
     ScheduleKind,
     TrainConfig,
-    check_values,
     corpus_dir,
     file_name,
-    positive,
-    whole,
 )
 from shapelaw.errors import UserError
 from shapelaw.fingerprint import Fingerprint, fingerprint_of, identity_of
-from shapelaw.lr_rules import DepthPatch
 from shapelaw.schedule import (
     Constant,
     Cooldown,
@@ -47,7 +42,7 @@ class Cell:
         shape: the model's shape.
         vocab_size: rows of the embedding and of the head.
         seq_len: context in tokens.
-        batch_sequences: sequences of one optimiser step over all devices.
+        batch_sequences: sequences of one optimizer step over all devices.
         first_step: steps done where this cell starts: 0, or the checkpoint a cooldown branches from.
         last_step: steps done where it ends.
         validate_every_steps, checkpoint_every_steps: cadences.
@@ -80,7 +75,7 @@ class Cell:
 
     @property
     def batch_tokens(self) -> int:
-        """Tokens of one optimiser step."""
+        """Tokens of one optimizer step."""
         return self.batch_sequences * self.seq_len
 
     @property
@@ -141,8 +136,7 @@ def cell_of(config: TrainConfig, corpus_hash: str, tokenizer_hash: str | None = 
     """
     shape = Shape(config.shape.width, config.shape.depth, config.suite.head_size)
     check_heads(shape)
-    check_values(config)
-    batch = whole("batch_tokens", config.batch_tokens)
+    batch = int(config.batch_tokens)
     if batch % config.seq_len:
         raise UserError(
             f"batch_tokens={batch}: allowed are multiples of seq_len={config.seq_len}; "
@@ -158,8 +152,8 @@ def cell_of(config: TrainConfig, corpus_hash: str, tokenizer_hash: str | None = 
         batch_sequences=batch // config.seq_len,
         first_step=0,
         last_step=steps,
-        validate_every_steps=_cadence("validation.every_tokens", config.validation.every_tokens, batch),
-        checkpoint_every_steps=_cadence("checkpoint.every_tokens", config.checkpoint.every_tokens, batch),
+        validate_every_steps=_cadence(config.validation.every_tokens, batch),
+        checkpoint_every_steps=_cadence(config.checkpoint.every_tokens, batch),
         lr_eff=suite.rate(shape),
         schedule=_schedule(config.schedule, steps * batch),
         fingerprint=fingerprint_of(config, corpus_hash, batch, steps, suite.batch_factor),
@@ -168,11 +162,6 @@ def cell_of(config: TrainConfig, corpus_hash: str, tokenizer_hash: str | None = 
     cell = hot if config.cooldown.fraction == 0 else _branch(config, hot)
     root = Path(config.outputs_dir) / "runs" / file_name("suite.name", config.suite.name)
     return replace(cell, folder=root / f"{cell.shape.name}-{cell.identity}")
-
-
-def depth_patch(rule: LrRuleConfig) -> DepthPatch:
-    """The patch for extreme shapes, in the rate and in the initial weights."""
-    return DepthPatch(rule.patch_ratio, rule.patch_strict, rule.patch_divisor)
 
 
 def _schedule(config: ScheduleConfig, tokens: int) -> Schedule:
@@ -270,7 +259,7 @@ def _branch_step(config: TrainConfig, hot: Cell) -> int:
 
 
 def _steps(config: TrainConfig, batch_tokens: int) -> int:
-    tokens = whole("tokens", config.tokens)
+    tokens = int(config.tokens)
     rounding = config.tokens_rounding
     if tokens % batch_tokens == 0:
         return tokens // batch_tokens
@@ -282,9 +271,9 @@ def _steps(config: TrainConfig, batch_tokens: int) -> int:
     return math.ceil(tokens / batch_tokens) if rounding is Rounding.up else tokens // batch_tokens
 
 
-def _cadence(key: str, every_tokens: float, batch_tokens: int) -> int:
+def _cadence(every_tokens: float, batch_tokens: int) -> int:
     """Steps between two events: the cadence in tokens, rounded up to whole steps."""
-    return math.ceil(positive(key, every_tokens) / batch_tokens)
+    return math.ceil(every_tokens / batch_tokens)
 
 
 def _multiples_around(value: int, unit: int) -> str:

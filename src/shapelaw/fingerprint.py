@@ -38,8 +38,8 @@ def fingerprint_of(
     Args:
         config: of the run.
         corpus_hash: of what it trains on.
-        batch_tokens: tokens of one optimiser step.
-        steps: optimiser steps of the whole run.
+        batch_tokens: tokens of one optimizer step.
+        steps: optimizer steps of the whole run.
         batch_factor: by which the batch scales the rate.
     """
     rule, schedule, optim = config.lr_rule, config.schedule, config.optim
@@ -72,6 +72,7 @@ def fingerprint_of(
             "eps": optim.eps,
             "weight_decay": optim.weight_decay,
             "clip_norm": optim.clip_norm,
+            **({} if optim.decay_embedding else {"decay_embedding": False}),  # absent as the paper has it
         },
         "precision": computed_precision(config).value,
         "seed": config.seed,

@@ -7,50 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from shapelaw.config import DepthPatch
 from shapelaw.errors import UserError
 from shapelaw.shapes import Shape
 
-
-@dataclass(frozen=True)
-class DepthPatch:
-    """Treats a very wide and shallow shape as if it were deeper, in its learning rate and its initial variances.
-
-    A shape is patched when width / depth >= threshold (> threshold if strict). Its depth then counts as
-    depth' = ceil(width / width_per_depth).
-
-    Args:
-        threshold: aspect ratio from which the patch applies; infinity switches it off.
-        strict: whether a shape at exactly the threshold is left alone. The paper writes "greater than" yet names 1792x7
-            and 3072x12, whose ratio is exactly 256, as patched: hence not strict by default. 768x3 has that ratio too,
-            and so is patched here, though the paper does not name it.
-        width_per_depth: width that one layer of the counted depth stands for.
-    """
-
-    threshold: float = 256.0
-    strict: bool = False
-    width_per_depth: float = 100.0
-
-    def __str__(self) -> str:
-        if math.isinf(self.threshold):
-            return "none"
-        above = ">" if self.strict else ">="
-        return f"from width / depth {above} {self.threshold:g}, depth counts as width / {self.width_per_depth:g}"
-
-    def applies(self, width: float, depth: float) -> bool:
-        """Whether a shape of this width and depth is patched."""
-        ratio = width / depth
-        return ratio > self.threshold if self.strict else ratio >= self.threshold
-
-    def depth(self, width: float, depth: float) -> float:
-        """The depth that counts: depth' for a patched shape, the shape's own otherwise."""
-        return float(math.ceil(width / self.width_per_depth)) if self.applies(width, depth) else float(depth)
-
-
 DEFAULT_PATCH = DepthPatch()
 """The paper's."""
-NO_PATCH = DepthPatch(threshold=math.inf)
+NO_PATCH = DepthPatch(patch_ratio=math.inf)
 """Leaves every shape as it is."""
 
 _DIVISORS: dict[str, Callable[[float, float], float]] = {
@@ -105,7 +69,7 @@ def batch_factor(scaling: str, batch_tokens: float, reference: float) -> float:
 
     Args:
         scaling: how the rate follows the batch.
-        batch_tokens: tokens of one optimiser step.
+        batch_tokens: tokens of one optimizer step.
         reference: tokens of the batch at which the base rate holds as it is; not read by `none`.
     """
     return 1.0 if scaling == "none" else _BATCH_FACTORS[scaling](batch_tokens / reference)

@@ -6,47 +6,19 @@ Source: Gemstones (arXiv 2502.06857), section 3.2.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from shapelaw.errors import UserError
+from shapelaw.config import OptimConfig
 from shapelaw.model.kernels import free_to_look
 
-
-@dataclass(frozen=True)
-class AdamWSpec:
-    """Settings of AdamW, the paper's by default.
-
-    Args:
-        beta_1, beta_2: decay rates of the first and second moment.
-        eps: added to the root of the second moment.
-        weight_decay: decoupled decay; times the learning rate, the fraction that a step takes off.
-        decay_embedding: whether the token embedding decays. The paper exempts biases and norms alone, so it does.
-    """
-
-    beta_1: float = 0.9
-    beta_2: float = 0.95
-    eps: float = 1e-8
-    weight_decay: float = 0.1
-    decay_embedding: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("beta_1", "beta_2"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise UserError(f"optimiser.{name}={getattr(self, name)}: allowed are numbers from 0 to below 1")
-        for name in ("eps", "weight_decay"):
-            if not 0.0 <= getattr(self, name) < float("inf"):
-                raise UserError(f"optimiser.{name}={getattr(self, name)}: allowed are finite numbers from 0")
+PAPER = OptimConfig()
+"""The paper's settings."""
 
 
-DEFAULT_ADAMW = AdamWSpec()
-"""The paper's."""
-
-
-def parameter_groups(model: nn.Module, spec: AdamWSpec = DEFAULT_ADAMW) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, options: OptimConfig = PAPER) -> list[dict[str, Any]]:
     """Two groups, `decay` (every matrix, head and, by default, embedding included) and `no_decay` (norms).
 
     There are no biases. The authors' fork exempted the norms of the blocks but let the final one decay; the paper's
@@ -57,15 +29,15 @@ def parameter_groups(model: nn.Module, spec: AdamWSpec = DEFAULT_ADAMW) -> list[
     for name, parameter in model.named_parameters():
         # tensor parallel matrices are stored flat
         matrix = parameter.ndim >= 2 or getattr(parameter, "is_tensor_parallel", False)
-        exempt = not matrix or (name.endswith("embedding.weight") and not spec.decay_embedding)
+        exempt = not matrix or (name.endswith("embedding.weight") and not options.decay_embedding)
         (no_decay if exempt else decay).append(parameter)
     return [
-        {"name": "decay", "params": decay, "weight_decay": spec.weight_decay},
+        {"name": "decay", "params": decay, "weight_decay": options.weight_decay},
         {"name": "no_decay", "params": no_decay, "weight_decay": 0.0},
     ]
 
 
-def build_adamw(model: nn.Module, lr: float, spec: AdamWSpec = DEFAULT_ADAMW) -> torch.optim.AdamW:
+def build_adamw(model: nn.Module, lr: float, options: OptimConfig = PAPER) -> torch.optim.AdamW:
     """AdamW over `parameter_groups`, one fused kernel per group.
 
     Fused is the fastest of torch's three forms on one CPU thread too (benchmarks/train_step.py prints all three).
@@ -73,15 +45,15 @@ def build_adamw(model: nn.Module, lr: float, spec: AdamWSpec = DEFAULT_ADAMW) ->
     Args:
         model: on its final device.
         lr: learning rate of the first step; `set_lr` changes it.
-        spec: settings.
+        options: of AdamW.
     """
-    groups = parameter_groups(model, spec)
-    return torch.optim.AdamW(groups, lr=lr, betas=(spec.beta_1, spec.beta_2), eps=spec.eps, fused=True)
+    groups = parameter_groups(model, options)
+    return torch.optim.AdamW(groups, lr=lr, betas=(options.beta1, options.beta2), eps=options.eps, fused=True)
 
 
-def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Sets the learning rate of every group."""
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         group["lr"] = lr
 
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from shapelaw.config import ScheduleConfig
+from shapelaw.config.option import check_option
 from shapelaw.errors import UserError
 
 COOLDOWN_FRACTION = 0.1
@@ -148,8 +150,7 @@ def _progress(tokens_seen: float, start: float, end: float) -> float:
 
 
 def _check_warmup(warmup_tokens: float) -> None:
-    if not (math.isfinite(warmup_tokens) and warmup_tokens >= 0):
-        raise UserError(f"schedule.warmup_tokens={warmup_tokens}: allowed are numbers of tokens from 0")
+    check_option(ScheduleConfig, "warmup_tokens", warmup_tokens, "schedule.warmup_tokens")
 
 
 def _check_span(warmup_tokens: float, total_tokens: float, final_factor: float) -> None:
@@ -158,5 +159,4 @@ def _check_span(warmup_tokens: float, total_tokens: float, final_factor: float) 
         raise UserError(
             f"schedule.total_tokens={total_tokens}: allowed are numbers above schedule.warmup_tokens={warmup_tokens}"
         )
-    if not 0.0 <= final_factor <= 1.0:
-        raise UserError(f"schedule.final_factor={final_factor}: allowed are fractions from 0 to 1")
+    check_option(ScheduleConfig, "final_factor", final_factor, "schedule.final_factor")

@@ -14,9 +14,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shapelaw.config import DepthPatch
+from shapelaw.config.option import part_of
 from shapelaw.errors import UserError
 from shapelaw.files import as_record, plain
-from shapelaw.lr_rules import DepthPatch, batch_factor, lr_eff
+from shapelaw.lr_rules import batch_factor, lr_eff
 from shapelaw.shapes import Shape
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ class Suite:
         lr_base: rate before the rule divides it by the shape.
         vocab_size: rows of the embedding and of the head.
         seq_len: context, in tokens.
-        batch_tokens: tokens of one optimiser step.
+        batch_tokens: tokens of one optimizer step.
         corpus: first 12 hexadecimal digits of the hash of the corpus's tokens and their split.
         tokenizer: first 12 hexadecimal digits of the tokenizer's hash.
         validation_tokens: tokens of the held-out sample.
@@ -96,7 +98,7 @@ class Suite:
             head_size=config.suite.head_size,
             width_unit=config.suite.width_unit,
             lr_rule=rule.name.value,
-            patch=DepthPatch(rule.patch_ratio, rule.patch_strict, rule.patch_divisor),
+            patch=part_of(DepthPatch, rule),
             lr_batch_scaling=scaling,
             lr_batch_reference=None if scaling == "none" else config.lr_batch_reference,
             lr_base=config.lr_base,
@@ -138,7 +140,7 @@ class Suite:
         """The known fields as JSON has them; an infinite patch ratio as text."""
         known = {name: value for name, value in asdict(self).items() if value is not None}
         if self.patch is not None:
-            known["patch"]["threshold"] = plain(self.patch.threshold)
+            known["patch"]["patch_ratio"] = plain(self.patch.patch_ratio)
         return known
 
     def to_json(self) -> str:
@@ -172,9 +174,9 @@ class Suite:
             "validation.tokens": self.validation_tokens,
         }
         if self.patch is not None:
-            values["lr_rule.patch_ratio"] = self.patch.threshold
-            values["lr_rule.patch_strict"] = str(self.patch.strict).lower()
-            values["lr_rule.patch_divisor"] = self.patch.width_per_depth
+            values["lr_rule.patch_ratio"] = self.patch.patch_ratio
+            values["lr_rule.patch_strict"] = str(self.patch.patch_strict).lower()
+            values["lr_rule.patch_divisor"] = self.patch.patch_divisor
         return {key: exactly(value) for key, value in values.items() if value is not None}
 
     def rate(self, shape: Shape) -> float:
@@ -290,7 +292,7 @@ def _typed(column: str, value: Any) -> Any:
 def _with_infinity(content: Any) -> Any:
     """Plain types with the patch ratio as a number again."""
     try:
-        ratio = float(content["patch"]["threshold"])
+        ratio = float(content["patch"]["patch_ratio"])
     except (TypeError, KeyError, ValueError):
         return content
-    return {**content, "patch": {**content["patch"], "threshold": ratio}}
+    return {**content, "patch": {**content["patch"], "patch_ratio": ratio}}

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from shapelaw.config import BootstrapOptions
 from shapelaw.figures import catalogue, costs, frontiers, prescriptions, rainbow, rates, shapes, style
 from shapelaw.figures.catalogue import CATALOGUE, Drawn, NotDrawn
 from shapelaw.figures.evidence import Evidence, of_a_table, of_the_paper
-from shapelaw.fitting.options import BootstrapOptions
 from shapelaw.fitting.rates import best_rates
 from shapelaw.runs.table import RunsTable
 from worlds import table

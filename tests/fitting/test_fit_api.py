@@ -233,7 +233,7 @@ def frame(n: int = 12, **changes: Any) -> pd.DataFrame:
     [
         ({}, {"delta": 0.0}, "delta=0"),
         ({}, {"delta": -1.0}, "delta=-1"),
-        ({}, {"delta": 1e-20}, "delta=1e-20: allowed are finite values from 1e-15"),
+        ({}, {"delta": 1e-20}, "delta=1e-20: allowed are finite numbers from 1e-15"),
         ({}, {"holdouts": ["where"]}, "holdout=where: allowed are largest, latest"),
         ({}, {"seed": -1}, "seed=-1: allowed are whole numbers from 0"),
         ({}, {"delta": float("nan")}, "delta=nan"),

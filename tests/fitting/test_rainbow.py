@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shapelaw.fitting.options import BootstrapOptions
+from shapelaw.config import BootstrapOptions
 from shapelaw.fitting.rainbow import LINES, RainbowLine, rainbow
 
 

@@ -15,11 +15,10 @@ from scipy.optimize import minimize
 
 from arrays import data_of
 from shapelaw import FitSpec, Holdout, RunsTable, UserError, compare, fit, load_fit, load_runs
-from shapelaw.config import FitConfig, to_dataclass
+from shapelaw.config import BootstrapOptions, FitConfig, to_dataclass
 from shapelaw.fitting.line_fit import Lines
 from shapelaw.fitting.multistart import Endpoints
 from shapelaw.fitting.objective import Problem
-from shapelaw.fitting.options import BootstrapOptions
 from shapelaw.fitting.profile import profile
 from shapelaw.fitting.result import FitResult
 from shapelaw.fitting.solvers import SOLVERS

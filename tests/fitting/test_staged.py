@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from shapelaw.config import StagedOptions
 from shapelaw.errors import UserError
 from shapelaw.fitting.fit import fit
 from shapelaw.fitting.spec import FitData
 from shapelaw.laws import get_law
 from shapelaw.runs.table import RunsTable
 from shapelaw.step_batch.law import StepsBatchLaw
-from shapelaw.step_batch.pipeline import StagedData, StagedOptions, estimate
+from shapelaw.step_batch.pipeline import StagedData, estimate
 
 NATURAL = {"N_c": 6e7, "alpha_N": 0.06, "S_c": 50.0, "alpha_S": 0.6, "B_star": 6e4, "alpha_B": 0.25, "E": 0.5}
 SIZES = (4e3, 8e3, 1.5e4, 3e4, 4.6e4, 6.8e4)

@@ -82,7 +82,7 @@ def computed_by_the_model(model: Transformer) -> dict[str, list[float]]:
 
 def initial_weights() -> dict[str, list[float]]:
     sizes = {name: weight.shape for name, weight in Transformer(SPEC).named_parameters()}
-    spec = InitSpec(DepthPatch(8.0, False, 4.0), 8.0)
+    spec = InitSpec(DepthPatch(patch_ratio=8.0, patch_strict=False, patch_divisor=4.0), 8.0)
     return {name: sample(initial_weight(name, size, SPEC.shape, 3, spec)) for name, size in sizes.items()}
 
 
@@ -109,7 +109,7 @@ def rates() -> dict[str, list[float]]:
     tokens = (0, 100, 300, 2000, 3700, 4999)
     found = {name: [lr_factor(at, course, None) for at in tokens] for name, course in courses.items()}
     found["cooldown"] = [lr_factor(at, Constant(300.0), Cooldown(4000, 0.1)) for at in (3999, 4000, 4200, 4399)]
-    patch = DepthPatch(8.0, True, 4.0)
+    patch = DepthPatch(patch_ratio=8.0, patch_strict=True, patch_divisor=4.0)
     shapes = (Shape(64, 8, 16), Shape(64, 2, 16))
     for rule in ("width_sqrt_depth", "width", "sqrt_depth", "none"):
         found[rule] = [lr_eff(5.0, shape, rule, 8.0, patch) for shape in shapes]

@@ -8,7 +8,8 @@ import pytest
 import torch
 from scipy.stats import truncnorm
 
-from shapelaw.lr_rules import NO_PATCH, DepthPatch
+from shapelaw.config import DepthPatch
+from shapelaw.lr_rules import NO_PATCH
 from shapelaw.model.initialisation import DEFAULT_INIT, InitSpec, initial_std, initialise
 from shapelaw.model.transformer import ModelSpec, Transformer
 from shapelaw.shapes import Shape
@@ -75,7 +76,7 @@ def test_patch_spreads_layers_over_the_depth_that_counts() -> None:
 def test_patch_strictness() -> None:
     shape, name = Shape(1792, 7), "blocks.6.mlp.down.weight"
     assert initial_std(name, shape) == pytest.approx(1 / math.sqrt(2 * 4 * 1792 * 18))
-    strict = InitSpec(DepthPatch(strict=True))
+    strict = InitSpec(DepthPatch(patch_strict=True))
     assert initial_std(name, shape, strict) == pytest.approx(1 / math.sqrt(2 * 4 * 1792 * 7))
 
 

@@ -125,7 +125,7 @@ def test_what_does_not_divide_is_refused(degrees: dict[str, int], vocab_size: in
         check_matrices(Layout(ParallelKind.axonn, **degrees), shape, vocab_size)
     with pytest.raises(UserError, match=message):  # before the number of processes is known
         check_degrees(
-            ParallelConfig(ParallelKind.axonn, **{"row": 1, "column": 1, "depth": 1, **degrees}, data=None),
+            ParallelConfig(kind=ParallelKind.axonn, **{"row": 1, "column": 1, "depth": 1, **degrees}, data=None),
             shape,
             vocab_size,
         )

@@ -15,7 +15,7 @@ import pytest
 
 from shapelaw.cell import Cell, cell_of, checkpoint_path, checkpoint_steps, corpus_folder
 from shapelaw.cell_state import Status, read_state
-from shapelaw.config import to_dataclass
+from shapelaw.config.schema import to_dataclass
 from shapelaw.data import load_corpus
 from shapelaw.training import processes
 from support import ROOT, Compose, Script

@@ -1,4 +1,4 @@
-"""Prescriptions against brute force, closed forms and another optimiser."""
+"""Prescriptions against brute force, closed forms and another optimizer."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_best_of_all_whole_shapes(law: str, budget: float) -> None:
 
 
 @pytest.mark.parametrize("law", SHAPED)
-def test_relaxed_is_where_another_optimiser_ends(law: str) -> None:
+def test_relaxed_is_where_another_optimizer_ends(law: str) -> None:
     problem = Problem.of(fitted(law), table(), space="relaxed")
     answer, whole = problem.best(1e21), Problem.of(fitted(law), table()).best(1e21)
     options = {"xatol": 1e-9, "fatol": 1e-15}
@@ -87,7 +87,7 @@ def test_relaxed_is_where_another_optimiser_ends(law: str) -> None:
     ],
     ids=str,
 )
-def test_relaxed_limits_hold_and_the_best_within_is_another_optimisers(limits: Limits, bound: list[str]) -> None:
+def test_relaxed_limits_hold_and_the_best_within_is_another_optimizers(limits: Limits, bound: list[str]) -> None:
     answer = Problem.of(fitted("interaction"), table(), limits=limits, space="relaxed").best(1e21)
 
     def log_params(logs: np.ndarray) -> float:

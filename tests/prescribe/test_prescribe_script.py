@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from shapelaw.cell import cell_of
-from shapelaw.config import to_dataclass
+from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import params_total
 from shapelaw.prescribe.ask import Problem
 from shapelaw.runs.table import RunsTable

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from shapelaw.config import ObjectiveConfig, PrescribeConfig, RulesConfig, ShapeLimitsConfig
+from shapelaw.config import NamedConfig, ObjectiveConfig, PrescribeConfig, RulesConfig, ShapeLimits
 from shapelaw.counting import params
 from shapelaw.errors import UserError
 from shapelaw.fitting.result import FitResult
@@ -28,6 +28,20 @@ from worlds import NATURAL as LAWS
 
 NATURAL = LAWS["steps_batch"]
 SIZE = Size(5e4)
+
+
+GIVEN: dict[str, Any] = {
+    "least": "cost",
+    "space": "feasible",
+    "objective": ObjectiveConfig(name="flops"),
+    "rules": RulesConfig(),
+    "limits": ShapeLimits(),
+    "flops": NamedConfig(),
+    "studies": False,
+    "outputs_dir": "",
+    "data_dir": "",
+}
+"""Options of every question."""
 
 
 def law() -> StepsBatchLaw:
@@ -168,22 +182,22 @@ def test_bad_questions_are_one_line(saved: Path, outputs: Path, script: Script, 
     [
         {"least": "tokens"},
         {"space": "relaxed"},
-        {"objective": ObjectiveConfig("dollars")},
+        {"objective": ObjectiveConfig(name="dollars")},
         {"compare": ["x"]},
         {"rules": RulesConfig(width_max=4096)},
-        {"limits": ShapeLimitsConfig(params_max=1e9), "vocab_size": 50},
+        {"limits": ShapeLimits(params_max=1e9), "vocab_size": 50},
     ],
     ids=str,
 )
 def test_options_of_other_laws_are_refused(other: dict[str, Any]) -> None:
-    usual = {"least": "cost", "space": "feasible", "objective": ObjectiveConfig("flops"), "params": 1e5}
+    usual = {**GIVEN, "params": 1e5}
     assert answered(PrescribeConfig(**usual), fitted(), world()).values["loss"] > 0
     with pytest.raises(UserError, match=r"^[\w.]+=\S+(, [\w.]+=\S+)*: law=steps_batch answers a size alone"):
         answered(PrescribeConfig(**{**usual, **other}), fitted(), world())
 
 
 def test_a_loss_curve_has_the_command_that_trains_it(saved: Path) -> None:
-    usual = {"least": "cost", "space": "feasible", "objective": ObjectiveConfig("flops")}
+    usual = GIVEN
     options = PrescribeConfig(**usual, width=64, depth=4, batch_tokens=1024, tokens=1e6)
     curve = answered(options, fitted(), world(), saved)
     assert curve.overrides == (

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shapelaw.config import ReportConfig, to_dataclass
+from shapelaw.config import BootstrapOptions, ReportConfig
+from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.figures import catalogue
 from shapelaw.figures.catalogue import NotDrawn
 from shapelaw.figures.evidence import EVERY, CannotDraw, Evidence, of_a_table
-from shapelaw.fitting.options import BootstrapOptions
 from shapelaw.prescribe.ask import Problem
 from shapelaw.runs.table import RunsTable
 from shapelaw.tracking import client
@@ -36,7 +36,7 @@ def test_an_unknown_figure_is_refused_with_what_there_is() -> None:
     [
         (["report=gemstones", "runs=chinchilla"], "the published runs go with report=gemstones alone"),
         (["runs=gemstones"], "the published runs go with report=gemstones alone"),
-        (["delta=-1"], "delta=-1: allowed are finite values from 1e-15"),
+        (["delta=-1"], "delta=-1: allowed are finite numbers from 1e-15"),
         (["report.name=mine"], "report.name=mine: allowed are gemstones, experiment"),
     ],
 )

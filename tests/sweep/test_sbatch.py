@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from shapelaw.cell_state import State, Status
+from shapelaw.config import ResourcesConfig
 from shapelaw.errors import UserError
 from shapelaw.sweep.accounting import Standing, judge, own_words
 from shapelaw.sweep.resources import Resources, resources_of
 from shapelaw.sweep.sbatch import Array, arrays_of, branches_of, script_of
 from shapelaw.sweep.settings import SlurmSettings
-from shapelaw.sweep.task import Job, Wants
+from shapelaw.sweep.task import Job
 from support import ROOT, Compose, Script
 
 GOLDEN = ROOT / "tests" / "golden"
@@ -35,7 +37,7 @@ def srun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
 
 
-def job(name: str, tokens: int = 1, after: str | None = None, splits: int = 2048, **wants: int) -> Job:
+def job(name: str, tokens: int = 1, after: str | None = None, splits: int = 2048, **request: int) -> Job:
     return Job(
         name,
         name,
@@ -44,7 +46,7 @@ def job(name: str, tokens: int = 1, after: str | None = None, splits: int = 2048
         tokens=tokens,
         after=after,
         splits=splits,
-        wants=Wants(**wants),
+        request=ResourcesConfig(**request),
     )
 
 
@@ -68,8 +70,7 @@ def site(name: str, *overrides: str) -> SlurmSettings:
 def test_golden_scripts(
     composed: Compose, srun: None, golden: str, launcher: str, overrides: tuple[str, ...], nodes: int
 ) -> None:
-    settings = site(launcher, *overrides)
-    settings.python = "/opt/python"
+    settings = replace(site(launcher, *overrides), python="/opt/python")
     cell = job("cell", nodes=nodes)
     array = Array(resources_of(cell, settings), {0: (cell,), 1: (cell,), 2: (cell,), 7: (cell,)}, after="41")
     text = script_of(array, Path("/sweep/batch"), settings, settings.max_jobs)

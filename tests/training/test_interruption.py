@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 
 from shapelaw.cell import Cell, cell_of, checkpoint_path, checkpoint_steps, corpus_folder
 from shapelaw.cell_state import Status, read_state
-from shapelaw.config import TrainConfig, to_dataclass
+from shapelaw.config import TrainConfig
+from shapelaw.config.schema import to_dataclass
 from shapelaw.data import load_corpus
 from shapelaw.errors import Interrupted
 from shapelaw.model import Transformer
@@ -71,7 +72,7 @@ def during(monkeypatch: pytest.MonkeyPatch, micro_batch: int, act: Callable[[], 
 
 
 def tensors(cell: Cell) -> dict[str, torch.Tensor]:
-    """Weights and optimiser of the last checkpoint."""
+    """Weights and optimizer of the last checkpoint."""
     path = checkpoint_path(cell.folder, LAST)
     return {
         f"{file}.{k}": v for file in (checkpoint.MODEL, checkpoint.OPTIMIZER) for k, v in load_file(path / file).items()

@@ -15,7 +15,8 @@ import pytest
 
 from shapelaw.cell import Cell, cell_of, corpus_folder
 from shapelaw.cell_state import Status, read_state
-from shapelaw.config import TrainConfig, to_dataclass
+from shapelaw.config import TrainConfig
+from shapelaw.config.schema import to_dataclass
 from shapelaw.data import BytesChoice, TextSource, load_corpus, prepare
 from shapelaw.tracking import deliver_left, open_store
 from shapelaw.tracking.journal import JOURNAL

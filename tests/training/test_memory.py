@@ -11,7 +11,8 @@ import torch
 from allocations import Allocations, saved_bytes
 
 from shapelaw.cell_state import read_state
-from shapelaw.config import ParallelKind, TrainConfig, to_dataclass
+from shapelaw.config import ParallelKind, TrainConfig
+from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.model import ModelSpec, Transformer, kernels
 from shapelaw.optim import build_adamw, clip_gradients

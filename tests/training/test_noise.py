@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from shapelaw.cell import cell_of, checkpoint_path, corpus_folder
-from shapelaw.config import TrainConfig, to_dataclass
+from shapelaw.config import TrainConfig
+from shapelaw.config.schema import to_dataclass
 from shapelaw.data import load_corpus
 from shapelaw.errors import UserError
 from shapelaw.model import InitSpec, ModelSpec, Transformer

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from planted import ROLLS_BACK, SPIKES, plant
 from shapelaw.cell import Cell, cell_of, checkpoint_path, checkpoint_steps, corpus_folder
 from shapelaw.cell_state import State, Status, read_state
-from shapelaw.config import TrainConfig, to_dataclass
+from shapelaw.config import TrainConfig
+from shapelaw.config.schema import to_dataclass
 from shapelaw.data import load_corpus
 from shapelaw.errors import UserError
 from shapelaw.tracking import read_runs

@@ -56,7 +56,7 @@ def test_a_finished_run_is_left_alone(composed: Compose) -> None:
 
 
 def test_what_is_continued_lies_where_the_run_computes(composed: Compose) -> None:
-    """Weights, moments and step numbers, where the optimiser's kernel looks for them; torch's meta device stands for a GPU."""
+    """Weights, moments and step numbers, where the optimizer's kernel looks for them; torch's meta device stands for a GPU."""
     config, _ = prepared(composed)
     cell = train(composed)
     module = module_of(config, cell, place(layout_of(config.parallel, 1), 0, torch.device("meta")))
@@ -79,7 +79,7 @@ def test_a_stopped_run_keeps_a_checkpoint(composed: Compose, number: int) -> Non
 
 @pytest.mark.parametrize("stop", [1, 5, 8, 14])
 def test_resuming_is_exact(composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int) -> None:
-    """Stopped after any step and continued: weights, optimiser and losses equal an uninterrupted run's to the last bit."""
+    """Stopped after any step and continued: weights, optimizer and losses equal an uninterrupted run's to the last bit."""
     monkeypatch.setattr(reporting, "REPORT_SECONDS", 0.0)  # so that every step is shown
     whole = train(composed)
     other = (f"outputs_dir={tmp_path}/other",)

@@ -15,19 +15,19 @@ from numpy.typing import NDArray
 
 from shapelaw.runs import load_runs
 from shapelaw.training.rollback import batch_of, skip
-from shapelaw.training.spikes import Detector, SpikeRule, Verdict
+from shapelaw.training.spikes import Detector, RunSpikeRule, Verdict
 from support import ROOT
 
-RULE = SpikeRule(
-    window=128,
-    least=32,
+RULE = RunSpikeRule(
+    window_steps=128,
+    least_steps=32,
     loss_mads=10,
     norm_mads=15,
-    sustain=3,
-    over_best=1,
-    over_chance=1,
-    chance=math.log(256),
-    warmup=10,
+    sustain_steps=3,
+    over_best_nats=1,
+    over_chance_nats=1,
+    chance_nats=math.log(256),
+    warmup_steps=10,
 )
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
@@ -41,7 +41,7 @@ def curve(steps: int, seed: int, tails: float = math.inf) -> Curve:
     return losses, np.exp(-0.2 * np.log(step) + 0.3 * noise[1])
 
 
-def verdicts(made: Curve, every: int = 10, rule: SpikeRule = RULE) -> list[Verdict]:
+def verdicts(made: Curve, every: int = 10, rule: RunSpikeRule = RULE) -> list[Verdict]:
     """Of a detector that looks every so many steps, as JSON keeps it in between."""
     losses, norms = made
     found, detector = [], Detector(rule)
@@ -57,7 +57,7 @@ def test_a_planted_spike_is_found_at_its_first_step(first: int, every: int) -> N
     losses, norms = curve(800, seed=1)
     losses[first - 1 : first + 30] += 2.0
     (found,) = verdicts((losses, norms), every)
-    assert (found.first_step, found.step, found.what) == (first, first + RULE.sustain - 1, "loss")
+    assert (found.first_step, found.step, found.what) == (first, first + RULE.sustain_steps - 1, "loss")
     assert found.loss == losses[first + 1]
     assert found.limit < found.loss
 
@@ -99,7 +99,7 @@ def test_divergence_that_comes_slowly_is_found(since: int, climb: float) -> None
     """A loss that climbs in small steps takes the running scale with it; its own best stays."""
     losses, norms = curve(1200, seed=7)
     losses[since:] += climb * np.arange(1, 1201 - since)
-    unfixed = replace(RULE, over_best=1e9, over_chance=1e9)
+    unfixed = replace(RULE, over_best_nats=1e9, over_chance_nats=1e9)
     assert verdicts((losses, norms), rule=unfixed) == [], "the running scale alone does not see it"
     found = verdicts((losses, norms))[0]
     best = min(np.median(losses[max(end - 128, 0) : end]) for end in range(40, found.first_step, 10))
@@ -114,7 +114,7 @@ def test_a_run_that_never_learnt_is_told_above_chance(tail: float, told: list[in
     """There is no best to compare with: ln(256) + 1 = 6.545 is the limit, once warm-up (here of 100 steps) is over."""
     losses = np.full(300, tail)
     losses[0] = 5.6
-    found = verdicts((losses, np.ones(300)), rule=replace(RULE, warmup=100))
+    found = verdicts((losses, np.ones(300)), rule=replace(RULE, warmup_steps=100))
     assert [each.first_step for each in found] == told
     assert all(each.limit == pytest.approx(math.log(256) + 1, abs=0.06) for each in found)
 
@@ -129,15 +129,15 @@ def test_a_run_that_stays_where_it_starts_has_not_diverged() -> None:
 def test_an_explosion_before_there_is_a_scale_is_told_when_there_is_one() -> None:
     losses = np.concatenate([[7.5], np.full(99, 60.0)])
     (found,) = verdicts((losses, np.ones(100)))
-    assert (found.first_step, found.what) == (RULE.least + 1, "loss")
+    assert (found.first_step, found.what) == (RULE.least_steps + 1, "loss")
 
 
 def test_a_warm_up_that_overshoots_is_no_spike() -> None:
     """Up to ln(256) + 1.15 and down again within the steps of the warm-up; after them it would be one."""
     losses = np.concatenate([np.linspace(5.6, 6.7, 60), np.linspace(6.7, 5.0, 40), 5.0 * np.arange(1, 901) ** -0.1])
     made = losses, np.ones(1000)
-    assert verdicts(made, rule=replace(RULE, warmup=100)) == []
-    assert [each.what for each in verdicts(made, rule=replace(RULE, warmup=50))] == ["loss"]
+    assert verdicts(made, rule=replace(RULE, warmup_steps=100)) == []
+    assert [each.what for each in verdicts(made, rule=replace(RULE, warmup_steps=50))] == ["loss"]
 
 
 def test_norms_that_are_not_measured_are_kept_as_json_while_a_spike_is_suspected() -> None:
@@ -166,7 +166,7 @@ def test_real_curves_are_left_alone(sustain: int) -> None:
     table = np.loadtxt(ROOT / "tests" / "golden" / "nano_32x2_curve.csv", delimiter=",", skiprows=1)
     assert len(table) == 600
     assert table[0, 0] > 5 > 3 > table[-1, 0]
-    assert verdicts((table[:, 0], table[:, 1]), rule=replace(RULE, sustain=sustain)) == []
+    assert verdicts((table[:, 0], table[:, 1]), rule=replace(RULE, sustain_steps=sustain)) == []
 
 
 @pytest.mark.parametrize(("subset", "runs"), [("hot_100b+_477", 22), ("lr_ablation_hot_477", 20)])
@@ -176,8 +176,8 @@ def test_published_curves_are_left_alone(data_dir: Path, subset: str, runs: int)
     assert len(curves) == runs
     for _, rows in curves:
         made = rows["loss"].to_numpy(), np.zeros(len(rows))
-        assert len(rows) > RULE.least
-        assert verdicts(made, rule=replace(RULE, sustain=1, chance=math.log(50_304), warmup=1)) == []
+        assert len(rows) > RULE.least_steps
+        assert verdicts(made, rule=replace(RULE, sustain_steps=1, chance_nats=math.log(50_304), warmup_steps=1)) == []
 
 
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 5)), max_size=5))

@@ -26,18 +26,13 @@ from hydra import compose, initialize_config_dir
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from shapelaw.cell import cell_of, corpus_folder
 from shapelaw.cell_state import State, Status, read_state
-from shapelaw.config import (
-    FitConfig,
-    ParallelKind,
-    PrescribeConfig,
-    ReportConfig,
-    TrainConfig,
-    to_dataclass,
-)
+from shapelaw.config import FitConfig, ParallelKind, PrescribeConfig, ReportConfig, TrainConfig
+from shapelaw.config.option import keys_of
+from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import params_total
 from shapelaw.data import BytesChoice, TextSource, load_corpus, prepare
 from shapelaw.figures.catalogue import chosen
@@ -46,7 +41,7 @@ from shapelaw.fitting.fit import fit
 from shapelaw.fitting.result import load_fit
 from shapelaw.model import InitSpec, ModelSpec, Transformer
 from shapelaw.model.initialisation import initial_weight
-from shapelaw.optim import AdamWSpec, build_adamw
+from shapelaw.optim import build_adamw
 from shapelaw.parallel.layout import Layout
 from shapelaw.parallel.placement import place
 from shapelaw.report import write
@@ -57,7 +52,7 @@ from shapelaw.training.checkpoint import Progress
 from shapelaw.verbs.doors import store_schemas
 from shapelaw.verbs.fit import make_fit, table_of
 from shapelaw.verbs.main import set_environment
-from shapelaw.verbs.messages import explain, keys_of
+from shapelaw.verbs.messages import explain
 from shapelaw.verbs.prescribe import prescribe
 from shapelaw.verbs.report import evidence_of, folder_of, page_of
 
@@ -290,7 +285,7 @@ def _checkpoint(folder: Path) -> list[Place]:
 
     def fresh() -> tuple[Transformer, torch.optim.Optimizer]:
         model = placement.build(spec)
-        return model, build_adamw(model, 1e-3, AdamWSpec(0.9, 0.95, 1e-8, 0.1))
+        return model, build_adamw(model, 1e-3)
 
     model, optimizer = fresh()
     init = InitSpec()
@@ -444,9 +439,7 @@ def _shaped_runs() -> pd.DataFrame:
 
 
 def _script(name: str, schema: type[Any], work: Callable[[DictConfig], None], base: list[str], share: float) -> Place:
-    keys = sorted(
-        key for key in keys_of(OmegaConf.structured(schema)) if not key.startswith(("tracker", "outputs_dir"))
-    )
+    keys = sorted(key for key in keys_of(schema) if not key.startswith(("tracker", "outputs_dir")))
     spelt = st.one_of(
         st.sampled_from(
             ["nan", ".inf", "-1", "0", "1e400", "null", "???", "true", "[]", "{}", "1e-300", "2.5", "../../x"]

@@ -110,7 +110,7 @@ MUTATIONS = {
         "tests/report/test_page.py::test_no_name_breaks_out_of_the_page",
     ),
     "passwords of options": (
-        "config/__init__.py",
+        "config/schema.py",
         "    refuse_passwords(options)\n",
         "",
         "tests/trust/test_secrets.py::test_no_option_takes_a_password",

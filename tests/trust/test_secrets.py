@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
-from shapelaw.config import to_dataclass
+from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.secrets import connectable, hidden, without_password
-from shapelaw.sweep.search import SearchSettings
+from shapelaw.sweep.settings import SearchSettings
 from shapelaw.tracking import open_store
 from shapelaw.verbs.main import main
 from support import Compose, Script
@@ -84,7 +84,7 @@ def test_nor_does_what_is_no_option_of_a_script(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UserError, match="OPTUNA_STORAGE") as refused:
-        SearchSettings(3, None, WITH[0], 0.5, {}, {})
+        SearchSettings(storage=WITH[0])
     monkeypatch.setattr("sys.argv", ["replay", f"folders=[{tmp_path}]", f"uri='{WITH[0]}'"])
     with pytest.raises(SystemExit) as ended:
         main("replay")

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from shapelaw.cell import cell_of, corpus_folder
-from shapelaw.config import TrainConfig, to_dataclass
+from shapelaw.config import TrainConfig
+from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.verbs.report import folder_of
 from support import ROOT, Compose, Script

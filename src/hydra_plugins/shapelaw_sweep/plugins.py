@@ -1,7 +1,6 @@
 """Hydra plugins of shapelaw: `cells` and `optuna` sweep, `local`, `slurm` and `plan` launch. They only adapt shapelaw.sweep."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.config_store import ConfigStore
@@ -14,73 +13,73 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from shapelaw.config.option import option, record
+from shapelaw.config.schema import schema_of
 from shapelaw.errors import UserError
-from shapelaw.sweep.settings import PlanSettings, SlurmSettings
+from shapelaw.sweep.settings import PlanSettings, SearchSettings, SlurmSettings
 
 if TYPE_CHECKING:
     from shapelaw.sweep.compose import Cells, Composer
 
 
-@dataclass
+@record("hydra.sweeper")
 class CellsConfig:
     """The default sweeper: every cell is composed and checked before the first job."""
 
     _target_: str = "hydra_plugins.shapelaw_sweep.plugins.CellsSweeper"
-    params: dict[str, Any] = field(default_factory=dict)
-    """Overrides of a named sweep (sweeps/NAME.yaml): key -> a value, a list of values, or a pattern such as glob(*). Those of
-    the command line come after them and win."""
-    pair: list[list[str]] = field(default_factory=list)
-    """Groups of swept keys that advance together instead of forming a product."""
-    unglobbed: dict[str, list[str]] = field(default_factory=dict)
-    """Group -> choices that a glob leaves out, as they need other choices beside them."""
+    params: dict[str, Any] = option(
+        "Overrides of a named sweep (sweeps/NAME.yaml): key -> a value, a list of values, or a pattern such as glob(*). Those "
+        "of the command line come after them and win.",
+        default_factory=dict,
+    )
+    pair: list[list[str]] = option(
+        "Groups of swept keys that advance together instead of forming a product.", default_factory=list
+    )
+    unglobbed: dict[str, list[str]] = option(
+        "Group -> choices that a glob leaves out, as they need other choices beside them.", default_factory=dict
+    )
 
 
-@dataclass
+@record("hydra.launcher")
 class LocalConfig:
     """Jobs on this machine, several at once, each in a process of its own."""
 
     _target_: str = "hydra_plugins.shapelaw_sweep.plugins.LocalLauncher"
-    workers: int = 0
-    """Jobs at once; 0 is one per core, or for runs on GPUs one per GPU (each sees its own alone; more than that share them)."""
-    stop_on_failure: bool = False
-    """Whether the first failed job stops the sweep."""
+    workers: int = option(
+        "Jobs at once; 0 is one per core, or for runs on GPUs one per GPU. Each sees its own GPU alone; more jobs than GPUs "
+        "share them.",
+        default=0,
+        low=0,
+    )
+    stop_on_failure: bool = option("Whether the first failed job stops the sweep.", default=False)
 
 
-@dataclass
-class SearchConfig(CellsConfig):
+@record("hydra.sweeper")
+class SearchConfig(CellsConfig, SearchSettings):
     """A search by Optuna; conf/hydra/sweeper/optuna.yaml starts from it. Lists of values make one study each."""
 
     _target_: str = "hydra_plugins.shapelaw_sweep.plugins.SearchSweeper"
-    choose: list[str] = field(default_factory=list)
-    """Keys whose lists of values are searched, too, rather than made a study each."""
-    log: list[str] = field(default_factory=list)
-    """Keys whose intervals are on a logarithmic scale unless tagged tag(linear,...); tag(log,...) puts others on one."""
-    n_trials: int = 20
-    """Trials of every study, over all starts, failed and pruned ones included."""
-    study_name: str | None = None
-    """Name of the study, or the beginning of all names where there are several; null derives it from what is asked."""
-    storage: str = ""
-    """Database URL of the studies."""
-    max_failure_rate: float = 0.5
-    """Share of n_trials that may fail (diverge) before a study is given up."""
-    sampler: Any = None
-    """hydra/sweeper/sampler: tpe, random, gp, cmaes, qmc, nsgaii, nsgaiii."""
-    pruner: Any = None
-    """hydra/sweeper/pruner: median, percentile, halving, none."""
+    choose: list[str] = option(
+        "Keys whose lists of values are searched, too, rather than made a study each.", default_factory=list
+    )
+    log: list[str] = option(
+        "Keys whose intervals are on a logarithmic scale unless tagged tag(linear,...); tag(log,...) puts others on one.",
+        default_factory=list,
+    )
 
 
 for _sweeper, _schema in (("cells", CellsConfig), ("search", SearchConfig)):
-    ConfigStore.instance().store(group="hydra/sweeper", name=_sweeper, node=_schema, provider="shapelaw")
+    ConfigStore.instance().store(group="hydra/sweeper", name=_sweeper, node=schema_of(_schema), provider="shapelaw")
 
 
-@dataclass
+@record("hydra.launcher")
 class SlurmConfig(SlurmSettings):
     """Jobs on a SLURM cluster. Sites are files that start from it: conf/hydra/launcher/frontier.yaml."""
 
     _target_: str = "hydra_plugins.shapelaw_sweep.plugins.SlurmLauncher"
 
 
-@dataclass
+@record("hydra.launcher")
 class PlanConfig(PlanSettings):
     """A dry run: every cell checked, and a table of what it would take."""
 
@@ -88,7 +87,7 @@ class PlanConfig(PlanSettings):
 
 
 for _name, _node in (("local", LocalConfig), ("slurm", SlurmConfig), ("plan", PlanConfig)):
-    ConfigStore.instance().store(group="hydra/launcher", name=_name, node=_node, provider="shapelaw")
+    ConfigStore.instance().store(group="hydra/launcher", name=_name, node=schema_of(_node), provider="shapelaw")
 
 
 class CellsSweeper(Sweeper):
@@ -187,7 +186,7 @@ class SearchSweeper(CellsSweeper):
             )
         space, rest = split(self.parsed(arguments), self.choose, self.log)
         try:
-            from shapelaw.sweep.search import Machine, SearchSettings, search
+            from shapelaw.sweep.search import Machine, search
         except ModuleNotFoundError as error:
             raise UserError(
                 f"hydra/sweeper=optuna: {error.name} is not installed; pip install 'shapelaw[optuna]'"

@@ -2,137 +2,202 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import MISSING
-
+from shapelaw.config.option import given_options, option, record
 from shapelaw.config.places import PlacesConfig
-from shapelaw.config.training import TrackerConfig
+from shapelaw.config.running import TrackerConfig
+
+DELTA_LEAST = 1e-15
+"""A few rounding errors of a log loss: below it nothing changes but the objective's scale, until its digits are lost."""
+BINS_PER_DECADE = 250
+"""Of the paper's text; its code has 750 bins over the whole range."""
+TOLERANCE = 0.15
+"""Spread of the costs of one bin (natural log): 15%."""
+MOST_REFITS = 1_000_000
+"""Refits whose weights fit into memory."""
 
 
-@dataclass
+@record("runs")
 class RunsConfig:
     """Where the runs table comes from."""
 
-    source: str = MISSING
-    """mlflow, gemstones, chinchilla or csv."""
-    uri: str | None = None
-    """mlflow: tracking URI."""
-    experiment: str | None = None
-    """mlflow: name of the experiment (a suite's name)."""
-    path: str | None = None
-    """csv: a CSV, Parquet or JSON-lines file."""
-    columns: dict[str, str] = field(default_factory=dict)
-    """csv: canonical name -> name in the file, such as {tokens: D}."""
-    units: dict[str, Any] = field(default_factory=dict)
-    """csv: canonical name -> factor or named unit, such as {tokens: B}."""
-    loss: str | None = None
-    """mlflow, csv: NAME of a further loss (the column loss_NAME, the metric val/NAME/loss) that is fitted in place of loss."""
-    bad_rows: str = "raise"
-    """csv, mlflow: raise on invalid rows, or exclude them with a reason."""
-    diverged: str = "exclude"
-    """Rows of runs that diverged in the end: exclude (with that reason) or keep (the fit is flagged)."""
-    rolled_back: str = "keep"
-    """Rows of runs after a rollback to a lower rate: keep (the fit is flagged) or exclude (with that reason)."""
+    source: str = option("mlflow, gemstones, chinchilla or csv.")
+    uri: str | None = option("mlflow: tracking URI.", default=None)
+    experiment: str | None = option("mlflow: name of the experiment (a suite's name).", default=None)
+    path: str | None = option("csv: a CSV, Parquet or JSON-lines file.", default=None)
+    columns: dict[str, str] = option(
+        "csv: canonical name -> name in the file, such as {tokens: D}.", default_factory=dict
+    )
+    units: dict[str, Any] = option(
+        "csv: canonical name -> factor or named unit, such as {tokens: B}.", default_factory=dict
+    )
+    loss: str | None = option(
+        "mlflow, csv: NAME of a further loss (the column loss_NAME, the metric val/NAME/loss) that is fitted in "
+        "place of loss.",
+        default=None,
+    )
+    bad_rows: str = option(
+        "csv, mlflow: raise on invalid rows, or exclude them with a reason.",
+        default="raise",
+        choices=("raise", "exclude"),
+    )
+    diverged: str = option(
+        "Rows of runs that diverged in the end: exclude (with that reason) or keep (the fit is flagged).",
+        default="exclude",
+        choices=("exclude", "keep"),
+    )
+    rolled_back: str = option(
+        "Rows of runs after a rollback to a lower rate: keep (the fit is flagged) or exclude (with that reason).",
+        default="keep",
+        choices=("exclude", "keep"),
+    )
 
 
-@dataclass
+@record("subset")
 class SubsetConfig:
     """Which rows of the table are fitted."""
 
-    name: str = MISSING
-    """A published data set (runs=gemstones), or auto: hot runs at the suite's main rate; everything elsewhere."""
-    tracked: str | None = None
-    """The condition that selects the same kind of rows from tracked runs; null: there are none of that kind."""
-    where: str | None = None
-    """A further condition on any table, such as `width == 512 and tokens <= 1e11`."""
+    name: str = option(
+        "A published data set (runs=gemstones), or auto: hot runs at the suite's main rate; everything elsewhere."
+    )
+    tracked: str | None = option(
+        "The condition that selects the same kind of rows from tracked runs; null: there are none of that kind.",
+        default=None,
+    )
+    where: str | None = option(
+        "A further condition on any table, such as `width == 512 and tokens <= 1e11`.", default=None
+    )
 
 
-@dataclass
+@record()
 class NamedConfig:
     """A choice by name; null leaves it to the law and the table."""
 
-    name: str | None = None
-    """Set by the group's choice."""
+    name: str | None = option("Set by the choice of the group.", default=None)
 
 
-@dataclass
-class MethodConfig:
+@record("method")
+class LineMethod:
+    """Options of approaches 1 and 2."""
+
+    cost: str = option("hull, binning: what the lines run over.", default="flops", choices=("flops", "device_hours"))
+    bins_per_decade: int = option("binning: bins of a decade of the cost.", default=BINS_PER_DECADE, low=1)
+    bins: int | None = option(
+        "binning: bins of the whole range of the cost; null is bins_per_decade for each decade.", default=None, low=1
+    )
+    tolerance: float = option(
+        "isoflop: largest spread of the log costs of one budget.", default=TOLERANCE, low=0, advice="0.15 is usual"
+    )
+
+
+@record("method")
+class StagedOptions:
+    """Options of the stages of the step-and-batch law."""
+
+    converged: str = option(
+        "staged: the loss that a size converges to: extrapolated (the rest of each size's way by a common learning curve) or "
+        "last (the last losses as they are, the paper's way for runs trained close to convergence).",
+        default="extrapolated",
+        choices=("extrapolated", "last"),
+    )
+    steps_min: float = option(
+        "staged: adjusted steps from which rows count in the stages N and S, as the first ones follow no power law.",
+        default=0.0,
+        low=0,
+        unit="adjusted steps",
+    )
+    levels: list[float] | None = option(
+        "staged: losses at which stage B compares batches; null spreads level_count of them over what the curves share.",
+        default=None,
+        above=0,
+        unit="nats per token",
+    )
+    level_count: int = option(
+        "staged: number of losses at which stage B compares batches, where levels is null.",
+        default=12,
+        low=2,
+        advice="12 is usual",
+    )
+    polish: bool = option(
+        "staged: whether a joint fit of all parameters from the stages' solution is reported beside it.", default=False
+    )
+
+
+@record("method")
+class MethodConfig(StagedOptions, LineMethod):
     """How the fit is made."""
 
-    name: str = MISSING
-    """parametric (approach 3), staged (the step-and-batch law), hull (approach 1), binning (its baseline) or isoflop
-    (approach 2)."""
-    cost: str = "flops"
-    """hull, binning: flops or device_hours."""
-    bins_per_decade: int = 250
-    """binning: bins of a decade of the cost."""
-    bins: int | None = None
-    """binning: bins over the whole range of the cost, in place of bins_per_decade."""
-    tolerance: float = 0.15
-    """isoflop: spread of the log FLOPs of one budget: 0.15 is 15%."""
-    converged: str = "extrapolated"
-    """staged: the loss that a size converges to, extrapolated, or the last one as it is."""
-    steps_min: float = 0.0
-    """staged: adjusted steps from which rows count in the stages N and S."""
-    levels: list[float] | None = None
-    """staged: losses, nats per token, at which stage B compares batches; null spreads level_count over what they share."""
-    level_count: int = 12
-    """staged: number of those losses."""
-    polish: bool = False
-    """staged: whether a joint fit of all parameters from the stages' solution is reported beside it."""
+    name: str = option(
+        "parametric (approach 3), staged (the step-and-batch law), hull (approach 1), binning (its baseline) or "
+        "isoflop (approach 2)."
+    )
 
 
-@dataclass
-class BootstrapConfig:
-    """Resampling for intervals; n=0 is none."""
+@record("bootstrap")
+class BootstrapOptions:
+    """Resampling for intervals."""
 
-    n: int = 0
-    """Refits."""
-    by: str = "runs"
-    """What is drawn: runs, each with all its rows, or single rows."""
-    kind: str = "percentile"
-    """percentile, expanded (widened for few runs) or bca."""
-    level: float = 0.9
-    """Share of the refits that an interval holds."""
-    workers: int = 1
-    """Threads."""
+    n: int = option(
+        "Number of refits; 0 is none.", default=1000, low=2, high=MOST_REFITS, also=(0,), advice="1000 is usual"
+    )
+    by: str = option(
+        "What is drawn: runs, each with all its rows, or single rows.", default="runs", choices=("runs", "rows")
+    )
+    kind: str = option(
+        "percentile, expanded (widened for few runs) or bca.",
+        default="percentile",
+        choices=("percentile", "expanded", "bca"),
+    )
+    level: float = option(
+        "Share of the refits that an interval holds.", default=0.9, above=0, below=1, advice="0.9 is usual"
+    )
+    workers: int = option("Threads that make the refits.", default=1, low=1)
+
+    @classmethod
+    def of(cls, given: BootstrapOptions | Mapping[str, Any] | None) -> BootstrapOptions | None:
+        """Options from a mapping; None for no resampling.
+
+        Raises:
+            UserError: for an unknown key, or a value that is not allowed.
+        """
+        options = given_options(cls, given, "bootstrap")
+        return options if options and options.n else None
 
 
-@dataclass
+@record("holdout")
 class HoldoutConfig:
     """Hold-outs whose errors the fit's checklist is to hold."""
 
-    kinds: list[str] = field(default_factory=list)
-    """Names of hold-outs; the group holdout has them."""
+    kinds: list[str] = option("Names of hold-outs; the group holdout has them.", default_factory=list)
 
 
-@dataclass
+@record()
 class FitConfig(PlacesConfig):
     """One fit."""
 
-    runs: RunsConfig = field(default_factory=RunsConfig)
-    subset: SubsetConfig = field(default_factory=SubsetConfig)
-    law: NamedConfig = field(default_factory=NamedConfig)
-    method: MethodConfig = field(default_factory=MethodConfig)
-    solver: NamedConfig = field(default_factory=NamedConfig)
-    counting: NamedConfig = field(default_factory=NamedConfig)
-    flops: NamedConfig = field(default_factory=NamedConfig)
-    bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)
-    holdout: HoldoutConfig = field(default_factory=HoldoutConfig)
-    tracker: TrackerConfig = field(default_factory=TrackerConfig)
-    delta: float = MISSING
-    """Where Huber's function turns linear, in units of log loss."""
-    starts: str = MISSING
-    """varpro (variable projection and random starts) or grid (the authors' full grid)."""
-    grid_size: int | None = None
-    """Number of starts of another grid; null is the solver's own."""
-    seed: int = MISSING
-    """Seed of random starts and of resampling."""
-    sensitivity: bool = False
-    """Whether the checklist holds the fit at other deltas and countings."""
-    profile: bool = False
-    """Whether profile intervals are computed."""
-    plots: bool = True
-    """Whether the fit's figures are drawn."""
+    runs: RunsConfig
+    subset: SubsetConfig
+    law: NamedConfig
+    method: MethodConfig
+    solver: NamedConfig
+    counting: NamedConfig
+    flops: NamedConfig
+    bootstrap: BootstrapOptions
+    holdout: HoldoutConfig
+    tracker: TrackerConfig
+    delta: float = option(
+        "Where Huber's function turns linear.",
+        low=DELTA_LEAST,
+        unit="units of log loss",
+        advice="the paper's is 1e-4",
+    )
+    starts: str = option(
+        "varpro (variable projection and random starts) or grid (the authors' full grid).", choices=("varpro", "grid")
+    )
+    grid_size: int | None = option("Number of starts of another grid; null is the solver's own.", default=None, low=1)
+    seed: int = option("Seed of random starts and of resampling.", low=0)
+    sensitivity: bool = option("Whether the checklist holds the fit at other deltas and countings.", default=False)
+    profile: bool = option("Whether profile intervals are computed.", default=False)
+    plots: bool = option("Whether the fit's figures are drawn.", default=True)

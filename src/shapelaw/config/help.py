@@ -1,22 +1,22 @@
-"""What `--help` shows: a verb's choices and values, each with its type and what it means, as the schemas say it."""
+"""What `--help` shows: a verb's choices and values, each with its type, bounds, unit and meaning, as its record says."""
 
 from __future__ import annotations
 
-import ast
 import inspect
 import shutil
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import is_dataclass
 from enum import Enum
-from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
+
+from shapelaw.config.option import Option, options_of, said
 
 LAUNCHING = ("hydra/sweeper", "hydra/launcher")
 SWEEPS = """
@@ -82,8 +82,7 @@ def _values(config: DictConfig, launching: Iterable[str]) -> Iterator[str]:
 def _described(node: DictConfig, prefix: str, without: Iterable[str] = ()) -> Iterator[str]:
     """A line or more for every value below a node."""
     schema = OmegaConf.get_type(node)
-    meanings = field_docs(schema) if is_dataclass(schema) else {}
-    types = get_type_hints(schema) if is_dataclass(schema) else {}
+    told = texts(schema) if is_dataclass(schema) else {}
     for key in map(str, node):
         if key in without:
             continue
@@ -94,20 +93,15 @@ def _described(node: DictConfig, prefix: str, without: Iterable[str] = ()) -> It
             continue
         else:
             shown = _shown(node[key])
-        words = (kind(types[key]) if key in types else "", meanings.get(key, ""))
-        yield _line(f"{prefix}{key}={shown}", ". ".join(filter(None, words)))
+        yield _line(f"{prefix}{key}={shown}", told.get(key, ""))
 
 
 def _shown(value: Any) -> str:
     if OmegaConf.is_config(value):
         text = str(OmegaConf.to_container(value, resolve=True))
         return text if len(text) <= VALUE_COLUMNS else f"{text[0]}...{text[-1]}"
-    if isinstance(value, Enum):
-        return value.name
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
     whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e12
-    return str(int(value) if whole else value)
+    return said(int(value) if whole else value)
 
 
 def kind(annotation: Any) -> str:
@@ -127,17 +121,30 @@ def kind(annotation: Any) -> str:
     return KINDS.get(annotation, "any value")
 
 
-@cache
-def field_docs(schema: type) -> dict[str, str]:
-    """Field of a dataclass, or of those that it extends -> the text below it in its source."""
-    found: dict[str, str] = {}
-    for part in reversed([part for part in schema.__mro__ if is_dataclass(part)]):
-        (body,) = ast.parse(textwrap.dedent(inspect.getsource(part))).body
-        assert isinstance(body, ast.ClassDef)
-        for field, below in zip(body.body, [*body.body[1:], None], strict=True):
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
-                found[field.target.id] = " ".join(ast.literal_eval(below.value).split())
-    return found
+def texts(schema: Any) -> dict[str, str]:
+    """Option of a record -> its type, bounds and meaning."""
+    return {
+        key: f"{_kind(annotation, about)}. {about.meaning}" for key, (annotation, about) in options_of(schema).items()
+    }
+
+
+def _kind(annotation: Any, about: Option) -> str:
+    """A type with its bounds.
+
+    >>> _kind(int | None, Option("", low=1, unit="steps"))
+    'whole number from 1, in steps, or null'
+    """
+    also = [*map(said, about.also), *(["null"] if NoneType in get_args(annotation) else [])]
+    if about.choices:
+        return " | ".join([*map(said, about.choices), *also])
+    if not about.range:
+        return kind(annotation)
+    number = "whole number" if about.whole else "number"
+    several = "list of " if any(get_origin(part) is list for part in (annotation, *get_args(annotation))) else ""
+    unit = [f"in {about.unit}"] if about.unit else []
+    return ", ".join(
+        [f"{several}{number}{'s' if several else ''} {about.range}", *unit, *(f"or {one}" for one in also)]
+    )
 
 
 def _columns() -> int:

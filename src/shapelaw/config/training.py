@@ -2,341 +2,370 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+import math
+import re
 
-from omegaconf import MISSING
-
+from shapelaw.config.option import option, record
 from shapelaw.config.places import PlacesConfig
 from shapelaw.config.preparing import DataConfig, TokenizerConfig
+from shapelaw.config.running import (
+    AttentionConfig,
+    CheckpointConfig,
+    LimitsConfig,
+    ParallelConfig,
+    ResourcesConfig,
+    SearchConfig,
+    TrackerConfig,
+)
 from shapelaw.config.values import (
+    AUTO,
+    THREADS_MAX,
     BatchScaling,
-    Keep,
     LrRule,
-    ParallelKind,
     Precision,
     Rounding,
     ScheduleKind,
     SpikePolicy,
-    WhenUnreachable,
+    positive,
+    whole,
 )
+from shapelaw.errors import UserError
+
+READERS = {
+    "decay_fraction": (ScheduleKind.wsd,),
+    "final_factor": (ScheduleKind.wsd, ScheduleKind.cosine, ScheduleKind.linear),
+}
+"""Options of a schedule -> the kinds that read them."""
 
 
-@dataclass
+@record("suite")
 class SuiteConfig:
     """A named world of shapes and scale (conf/suite/NAME/suite.yaml)."""
 
-    name: str = MISSING
-    """Name of the suite; also of its MLflow experiment and its folder under outputs/."""
-    folder: str | None = None
-    """What SHAPELAW_SUITE is set to for it: the name of a folder of conf/suite, or a path. Set by the scripts."""
-    head_size: int = MISSING
-    """Features of one attention head; widths are multiples of it."""
-    width_unit: float = MISSING
-    """The rate rule counts width in units of the paper's models: width * width_unit (1 for gemstones, 128 / head_size for
-    suites with smaller heads)."""
-    branches: list[float] = field(default_factory=list)
-    """Token counts at which its cooldowns branch off (sweeps/cooldown.yaml)."""
-    extremes: list[str] = field(default_factory=list)
-    """Its extreme shapes, for a study of the rate (sweeps/lr_prestudy.yaml, sweeps/lr_search.yaml)."""
-    prestudy_tokens: float = 0.0
-    """Tokens of the runs of that study."""
-    step_batch_shapes: list[str] = field(default_factory=list)
-    """Shapes of the study of steps and batches (sweeps/step_batch.yaml)."""
-    step_batch_batches: list[float] = field(default_factory=list)
-    """Batches of that study, in tokens."""
-    step_batch_tokens: list[float] = field(default_factory=list)
-    """Tokens of its runs, one value a batch, rounded up to whole batches."""
-    step_batch_every: list[float] = field(default_factory=list)
-    """Tokens between its validations, one value a batch."""
-    step_batch_warmup: float = 0.0
-    """Tokens of its warm-up."""
-    step_batch_validation: float = 0.0
-    """Tokens of its held-out sample."""
+    name: str = option("Name of the suite; also of its MLflow experiment and its folder under outputs/.")
+    folder: str | None = option(
+        "What SHAPELAW_SUITE is set to for it: the name of a folder of conf/suite, or a path. Set by the scripts.",
+        default=None,
+    )
+    head_size: int = option("Features of one attention head; widths are multiples of it.", low=1)
+    width_unit: float = option(
+        "The rate rule counts width in units of the paper's models: width * width_unit (1 for gemstones, 128 / "
+        "head_size for suites with smaller heads).",
+        above=0,
+    )
+    branches: list[float] = option(
+        "Token counts at which its cooldowns branch off (sweeps/cooldown.yaml).",
+        default_factory=list,
+        above=0,
+        unit="tokens",
+    )
+    extremes: list[str] = option(
+        "Its extreme shapes, for a study of the rate (sweeps/lr_prestudy.yaml, sweeps/lr_search.yaml).",
+        default_factory=list,
+    )
+    prestudy_tokens: float = option("Tokens of each run of the study of the rate.", default=0.0, low=0, unit="tokens")
+    step_batch_shapes: list[str] = option(
+        "Shapes of the study of steps and batches (sweeps/step_batch.yaml).", default_factory=list
+    )
+    step_batch_batches: list[float] = option(
+        "Batches of the study of steps and batches.", default_factory=list, above=0, unit="tokens"
+    )
+    step_batch_tokens: list[float] = option(
+        "Tokens of the runs of the study of steps and batches: one value a batch, rounded up to whole batches.",
+        default_factory=list,
+        above=0,
+        unit="tokens",
+    )
+    step_batch_every: list[float] = option(
+        "Tokens between validations in the study of steps and batches: one value a batch.",
+        default_factory=list,
+        above=0,
+        unit="tokens",
+    )
+    step_batch_warmup: float = option(
+        "Tokens of the warm-up in the study of steps and batches.", default=0.0, low=0, unit="tokens"
+    )
+    step_batch_validation: float = option(
+        "Tokens of the held-out sample of the study of steps and batches.", default=0.0, low=0, unit="tokens"
+    )
 
 
-@dataclass
+@record("shape")
 class ShapeConfig:
     """One shape of the suite (conf/suite/NAME/shape/WIDTHxDEPTH.yaml)."""
 
-    width: int = MISSING
-    """Features of the residual stream: a multiple of the head size."""
-    depth: int = MISSING
-    """Blocks."""
-    nodes: int = 1
-    """Nodes that a run of it takes on a cluster; resources.nodes refers to it."""
+    width: int = option("Features of the residual stream: a multiple of the head size.", low=1)
+    depth: int = option("Number of blocks.", low=1)
+    nodes: int = option("Nodes that a run of it takes on a cluster; resources.nodes refers to it.", default=1, low=1)
 
 
-@dataclass
-class ResourcesConfig:
-    """What a cell asks of a cluster; null is the launcher's own default. Never part of a cell's identity."""
+@record("lr_rule")
+class DepthPatch:
+    """Treats a very wide and shallow shape as if it were deeper, in its learning rate and its initial variances. The defaults
+    are the paper's.
 
-    nodes: int = 1
-    """Nodes of one job."""
-    gpus_per_node: int | None = None
-    """GPUs of each."""
-    tasks_per_node: int | None = None
-    """Processes a node, one per device."""
-    cpus_per_task: int | None = None
-    """Cores of each process."""
-    mem_gb: float | None = None
-    """Memory a node; 0 is all of it."""
-    timeout_min: int | None = None
-    """Time limit of one job; a cell that needs longer is requeued and continues."""
+    A shape is patched when width / depth >= patch_ratio (> patch_ratio if strict). Its depth then counts as
+    depth' = ceil(width / patch_divisor). The paper writes "greater than" yet names 1792x7 and 3072x12, whose ratio is exactly
+    256, as patched: hence not strict by default. 768x3 has that ratio too, and so is patched here, though the paper does not
+    name it.
+    """
+
+    patch_ratio: float = option(
+        "Width / depth from which a shape counts as extreme and is treated as if it were deeper; inf switches that off.",
+        default=256.0,
+        above=0,
+        also=(math.inf,),
+    )
+    patch_strict: bool = option("Whether a shape at exactly patch_ratio is spared.", default=False)
+    patch_divisor: float = option(
+        "Width that one block of the counted depth stands for: an extreme shape counts as ceil(width / patch_divisor) deep.",
+        default=100.0,
+        above=0,
+    )
+
+    def __str__(self) -> str:
+        if math.isinf(self.patch_ratio):
+            return "none"
+        above = ">" if self.patch_strict else ">="
+        return f"from width / depth {above} {self.patch_ratio:g}, depth counts as width / {self.patch_divisor:g}"
+
+    def applies(self, width: float, depth: float) -> bool:
+        """Whether a shape of this width and depth is patched."""
+        ratio = width / depth
+        return ratio > self.patch_ratio if self.patch_strict else ratio >= self.patch_ratio
+
+    def depth(self, width: float, depth: float) -> float:
+        """The depth that counts: depth' for a patched shape, the shape's own otherwise."""
+        return float(math.ceil(width / self.patch_divisor)) if self.applies(width, depth) else float(depth)
 
 
-@dataclass
-class LrRuleConfig:
+@record("lr_rule")
+class LrRuleConfig(DepthPatch):
     """How lr_base becomes the rate of one shape."""
 
-    name: LrRule = MISSING
-    """What lr_base is divided by: width * sqrt(depth), width, sqrt(depth) or nothing."""
-    patch_ratio: float = MISSING
-    """Width / depth from which a shape counts as extreme and is treated as if it were deeper; inf switches that off."""
-    patch_strict: bool = MISSING
-    """Whether a shape at exactly patch_ratio is spared."""
-    patch_divisor: float = MISSING
-    """The depth it is treated as having: ceil(width / patch_divisor)."""
+    name: LrRule = option("What lr_base is divided by: width * sqrt(depth), width, sqrt(depth) or nothing.")
 
 
-@dataclass
+@record("schedule")
 class ScheduleConfig:
     """The rate's course over the run."""
 
-    kind: ScheduleKind = MISSING
-    """How the rate goes on after the warm-up; wsd: constant, then falling."""
-    warmup_tokens: float = MISSING
-    """Linear warm-up from 0 over so many tokens."""
-    decay_fraction: float = 0.0
-    """wsd: share of the run, at its end, over which the rate falls linearly to final_factor."""
-    final_factor: float = 0.0
-    """wsd, cosine, linear: the rate at the end, as a share of the peak."""
+    kind: ScheduleKind = option("How the rate goes on after the warm-up; wsd: constant, then falling.")
+    warmup_tokens: float = option("Linear warm-up from 0 over so many tokens.", low=0, unit="tokens")
+    decay_fraction: float = option(
+        "wsd: share of the run, at its end, over which the rate falls linearly to final_factor.",
+        default=0.0,
+        low=0,
+        high=1,
+    )
+    final_factor: float = option(
+        "wsd, cosine, linear: the rate at the end, as a share of the peak.", default=0.0, low=0, high=1
+    )
+
+    def check(self) -> None:
+        """Refuse what the kind does not read: it would make another run of the same."""
+        for key, kinds in READERS.items():
+            value = getattr(self, key)
+            if value != 0 and self.kind not in kinds:
+                raise UserError(
+                    f"schedule.{key}={value:g}: schedule={self.kind.value} does not read it; leave it out, or give "
+                    f"{' or '.join(f'schedule={kind.value}' for kind in kinds)}"
+                )
 
 
-@dataclass
+@record("cooldown")
 class CooldownConfig:
     """A branch that continues a run's checkpoint and anneals its rate linearly to 0."""
 
-    fraction: float = 0.0
-    """Tokens of the branch as a share of those seen at its start; 0 is no cooldown."""
-    from_tokens: float = 0.0
-    """Tokens seen where it branches off; the nearest checkpoint's."""
+    fraction: float = option(
+        "Tokens of the branch as a share of those seen at its start; 0 is no cooldown.", default=0.0, low=0
+    )
+    from_tokens: float = option(
+        "Tokens seen where it branches off; the nearest checkpoint's.", default=0.0, low=0, unit="tokens"
+    )
+
+    def check(self) -> None:
+        """A branch starts after the first step."""
+        if self.fraction:
+            positive("cooldown.from_tokens", self.from_tokens)
 
 
-@dataclass
+@record("optim")
 class OptimConfig:
-    """AdamW."""
+    """AdamW; the defaults are the paper's."""
 
-    beta1: float = MISSING
-    """Decay of the mean of gradients."""
-    beta2: float = MISSING
-    """Decay of the mean of their squares."""
-    eps: float = MISSING
-    """Added to the square root of the second moment."""
-    weight_decay: float = MISSING
-    """Applied to matrices, not to norms."""
-    clip_norm: float = MISSING
-    """Global norm to which gradients are clipped; 0 is no clipping."""
+    beta1: float = option("Decay of the mean of gradients.", default=0.9, low=0, below=1)
+    beta2: float = option("Decay of the mean of their squares.", default=0.95, low=0, below=1)
+    eps: float = option("Number added to the square root of the second moment.", default=1e-8, low=0)
+    weight_decay: float = option(
+        "Decoupled weight decay of every matrix, and of no norm: times the rate, the share that a step takes off.",
+        default=0.1,
+        low=0,
+    )
+    clip_norm: float = option("Global norm to which gradients are clipped; 0 is no clipping.", default=1.0, low=0)
+    decay_embedding: bool = option("Whether the token embedding decays, too.", default=True)
 
 
-@dataclass
-class SpikesConfig:
+@record("spikes")
+class SpikeRule:
+    """When a step is high, and how many high steps make a spike."""
+
+    window_steps: int = option("Sound steps that give the running median and scale.", low=1, unit="steps")
+    least_steps: int = option("Sound steps before anything is judged.", low=1, unit="steps")
+    loss_mads: float = option(
+        "A loss is high this many robust standard deviations (1.4826 median absolute deviations) above the median.",
+        above=0,
+    )
+    norm_mads: float = option(
+        "A gradient norm is high when its logarithm is this many robust standard deviations above the median.", above=0
+    )
+    over_best_nats: float = option(
+        "A loss is also high this much above the run's own best, its lowest running median; inf is no limit.",
+        above=0,
+        also=(math.inf,),
+        unit="nats per token",
+    )
+    over_chance_nats: float = option(
+        "Once warm-up is over, a loss is also high this much above that of a model which knows nothing: ln(vocabulary), or "
+        "the first step's where it is higher; inf is no limit.",
+        above=0,
+        also=(math.inf,),
+        unit="nats per token",
+    )
+    sustain_steps: int = option("High steps in a row that make a spike; fewer are noise.", low=1, unit="steps")
+
+    def check(self) -> None:
+        """The scale needs no more steps than it keeps."""
+        if self.least_steps > self.window_steps:
+            raise UserError(
+                f"spikes.least_steps={self.least_steps}: allowed are 1 to spikes.window_steps={self.window_steps}; give one"
+            )
+
+
+@record("spikes")
+class SpikesConfig(SpikeRule):
     """Divergence and spikes. Part of the identity where they change the result: with policy=rollback."""
 
-    policy: SpikePolicy = MISSING
-    """stop: the run ends as diverged. rollback: it goes back to the newest checkpoint before the spike and leaves out its
-    batches, at a lower rate. ignore: the spike is recorded. NaN or infinity ends the run unless it rolls back."""
-    every_steps: int = MISSING
-    """How often loss and gradient norm are read from the device; also before validations and checkpoints."""
-    window_steps: int = MISSING
-    """Sound steps that give the running median and scale."""
-    least_steps: int = MISSING
-    """Sound steps before anything is judged."""
-    loss_mads: float = MISSING
-    """A loss is high this many robust standard deviations (1.4826 median absolute deviations) above the median."""
-    norm_mads: float = MISSING
-    """Likewise for the logarithm of the gradient norm."""
-    over_best_nats: float = MISSING
-    """A loss is also high this many nats per token above the run's own best, its lowest running median; inf is no limit."""
-    over_chance_nats: float = MISSING
-    """Once warm-up is over, a loss is also high this many nats per token above that of a model which knows nothing:
-    ln(vocabulary), or the first step's where it is higher."""
-    sustain_steps: int = MISSING
-    """High steps in a row that make a spike; fewer are noise."""
-    lr_factor: float = 1.0
-    """rollback: factor of the rate from then on."""
-    max_rollbacks: int = 0
-    """rollback: how often; after that a spike ends the run."""
-    margin_steps: int = 0
-    """rollback: steps between the checkpoint that it goes back to and the spike, at least."""
+    policy: SpikePolicy = option(
+        "stop: the run ends as diverged. rollback: it goes back to the newest checkpoint before the spike and "
+        "leaves out its batches, at a lower rate. ignore: the spike is recorded. NaN or infinity ends the run "
+        "unless it rolls back."
+    )
+    every_steps: int = option(
+        "How often loss and gradient norm are read from the device; also before validations and checkpoints.",
+        low=1,
+        unit="steps",
+    )
+    lr_factor: float = option("rollback: factor of the rate from then on.", default=1.0, above=0, high=1)
+    max_rollbacks: int = option("rollback: how often; after that a spike ends the run.", default=0, low=0)
+    margin_steps: int = option(
+        "rollback: steps between the checkpoint that it goes back to and the spike, at least.",
+        default=0,
+        low=0,
+        unit="steps",
+    )
+
+    def check(self) -> None:
+        """As of the rule; and a policy of rollbacks allows one."""
+        super().check()
+        if self.policy is SpikePolicy.rollback:
+            whole("spikes.max_rollbacks", self.max_rollbacks)
 
 
-@dataclass
-class AttentionConfig:
-    """Attention back end."""
-
-    name: str = MISSING
-    """sdpa (torch's own) or flash (the package flash-attn, on a GPU)."""
-
-
-@dataclass
-class ParallelConfig:
-    """How one run is shared out over its processes. Never part of a cell's identity: results agree to the order of sums."""
-
-    kind: ParallelKind = MISSING
-    """auto: single for one process, ddp for several."""
-    row: int = 1
-    """axonn: processes that share out heads, the MLP's hidden features and the head's vocabulary."""
-    column: int = 1
-    """axonn: processes that share out the residual stream's features."""
-    depth: int = 1
-    """axonn: processes that share out every matrix as it is stored, and the batch."""
-    data: int | None = None
-    """axonn: copies of all that, which share out the batch; null is what the other degrees leave of the processes."""
-
-
-@dataclass
+@record("validation")
 class ValidationConfig:
     """Held-out loss, in nats per token."""
 
-    every_tokens: float = MISSING
-    """Cadence, rounded up to whole steps; also at the end of the run."""
-    tokens: float = MISSING
-    """Size of the fixed held-out sample."""
-    further: dict[str, str] = field(default_factory=dict)
-    """Further held-out sets: NAME -> a prepared corpus (its folder under data_dir), whose held-out part is measured too and
-    tracked as val/NAME/loss; fit.py runs.loss=NAME fits it."""
+    every_tokens: float = option(
+        "Cadence, rounded up to whole steps; also at the end of the run.", above=0, unit="tokens"
+    )
+    tokens: float = option("Size of the fixed held-out sample.", low=1, whole=True, unit="tokens")
+    further: dict[str, str] = option(
+        "Further held-out sets: NAME -> a prepared corpus (its folder under data_dir), whose held-out part is "
+        "measured too and tracked as val/NAME/loss; fit.py runs.loss=NAME fits it.",
+        default_factory=dict,
+    )
+
+    def check(self) -> None:
+        """Names of losses are parts of metrics' names."""
+        for name in self.further:
+            if not re.fullmatch(r"[A-Za-z0-9_]+", name):
+                raise UserError(
+                    f"validation.further: {name!r} is no name of a loss; allowed are letters, digits and _; give another"
+                )
 
 
-@dataclass
-class CheckpointConfig:
-    """Checkpoints."""
-
-    every_tokens: float = MISSING
-    """Cadence, rounded up to whole steps; also at the end of the run."""
-    keep: Keep = MISSING
-    """Which checkpoints stay."""
-    newest: int = 2
-    """How many stay with keep=newest."""
-
-
-@dataclass
-class TrackerConfig:
-    """Where runs are recorded."""
-
-    name: str = MISSING
-    """mlflow or none."""
-    uri: str = ""
-    """Tracking URI of a database or a server, without a password: MLFLOW_TRACKING_URI may hold the same URI with it."""
-    artifacts: str = ""
-    """Artifact root of new experiments in a database store (a server has its own)."""
-    log_every_steps: int = 10
-    """Cadence of the training metrics."""
-    when_unreachable: WhenUnreachable = WhenUnreachable.refuse
-    """What a command does when the store does not answer as it starts: refuse to start, or spool (record in the runs'
-    folders, and deliver when it answers). Runs that have started never stop for the store."""
-    finish_seconds: float = 30.0
-    """How long a run waits at its end for a store that does not take everything; what is left is delivered later."""
-    experiment_id: str | None = None
-    """Set by the launching process for its jobs."""
-    parent_run_id: str | None = None
-    """Set by the launching process for its jobs: the MLflow run of the sweep."""
-
-
-@dataclass
+@record("noise")
 class NoiseConfig:
     """The gradient noise scale, from the gradients of a step's micro-batches or processes (docs/noise.md)."""
 
-    every_steps: int = 0
-    """Steps from one measurement to the next; 0 is none."""
-    average: int = MISSING
-    """Measurements over which the recorded scale is smoothed."""
+    every_steps: int = option("Steps from one measurement to the next; 0 is none.", default=0, low=0, unit="steps")
+    average: int = option("Measurements over which the recorded scale is smoothed.", low=1)
 
 
-@dataclass
-class SearchConfig:
-    """Which trial of a search a run is; set by the launching process."""
-
-    study: str | None = None
-    """Name of the study this run is a trial of."""
-    storage: str = ""
-    """Database URL of the study."""
-    trial: int | None = None
-    """Number of the trial."""
-    pruner: Any = None
-    """Configuration of one of Optuna's pruners."""
-
-
-@dataclass
-class LimitsConfig:
-    """What may be started on this machine without `force=true`."""
-
-    hours: float = MISSING
-    """Estimated hours of the whole sweep here."""
-    memory_share: float = MISSING
-    """Estimated memory of a step, as a share of the device's; on a CPU a run counts with its threads' part of it."""
-    memory_gb: float | None = None
-    """Memory that a step may take, in 1e9 bytes, instead of that share."""
-
-
-@dataclass
+@record()
 class TrainConfig(PlacesConfig):
     """One cell of a sweep."""
 
-    suite: SuiteConfig = field(default_factory=SuiteConfig)
-    shape: ShapeConfig = field(default_factory=ShapeConfig)
-    lr_base: float = MISSING
-    """Rate before the lr_rule divides it by the shape."""
-    lr_rule: LrRuleConfig = field(default_factory=LrRuleConfig)
-    lr_batch_scaling: BatchScaling = BatchScaling.none
-    """How the rate follows batch_tokens; part of the identity wherever it changes the rate."""
-    lr_batch_reference: float = 0.0
-    """Tokens of the batch at which lr_base holds as it is; needed with lr_batch_scaling."""
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    cooldown: CooldownConfig = field(default_factory=CooldownConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    spikes: SpikesConfig = field(default_factory=SpikesConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
-    attention: AttentionConfig = field(default_factory=AttentionConfig)
-    parallel: ParallelConfig = field(default_factory=ParallelConfig)
-    tokens: float = MISSING
-    """Training tokens of the run: a whole number of batches."""
-    tokens_rounding: Rounding = MISSING
-    """What to do with tokens that are no whole number of batches."""
-    batch_tokens: float = MISSING
-    """Tokens of one optimiser step over all devices: a whole number of sequences."""
-    seq_len: int = MISSING
-    """Context, in tokens."""
-    warmup_tokens: float = MISSING
-    """Warm-up of this suite; the schedules refer to it."""
-    micro_batch_sequences: int | str = MISSING
-    """Sequences of one forward pass on a device; the rest of the batch is accumulated. auto: the most that fit its memory
-    by the estimate, and half as many when they do not; 0: all that the device gets."""
-    compile: bool | str = MISSING
-    """Whether blocks and loss are compiled (torch.compile); auto: on a GPU."""
-    seed: int = MISSING
-    """Seed of the initial weights."""
-    order_seed: int = MISSING
-    """Seed of the order of sequences."""
-    precision: Precision = MISSING
-    """Number format of the matrix products: bf16 (weights stay fp32), fp32; auto: bf16 on a GPU."""
-    validation: ValidationConfig = field(default_factory=ValidationConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    tracker: TrackerConfig = field(default_factory=TrackerConfig)
-    noise: NoiseConfig = field(default_factory=NoiseConfig)
-    search: SearchConfig = field(default_factory=SearchConfig)
-    limits: LimitsConfig = field(default_factory=LimitsConfig)
-    force: bool = False
-    """Start even what exceeds `limits`."""
-    accelerator: str = "auto"
-    """What it trains on: auto (a GPU where there is one), cpu, gpu."""
-    devices: int = 1
-    """Devices of one run on each node."""
-    num_nodes: int = 1
-    """Nodes of one run."""
-    resources: ResourcesConfig = field(default_factory=ResourcesConfig)
-    threads: int = 1
-    """CPU threads of one run, at most 1,024; 0 leaves torch's own choice."""
-    progress: bool = True
-    """Whether a single run draws a progress bar."""
+    suite: SuiteConfig
+    shape: ShapeConfig
+    lr_base: float = option(
+        "Rate before the lr_rule divides it by the shape.", above=0, advice="give a positive rate, such as 5"
+    )
+    lr_rule: LrRuleConfig
+    lr_batch_scaling: BatchScaling = option(
+        "How the rate follows batch_tokens; part of the identity wherever it changes the rate.",
+        default=BatchScaling.none,
+    )
+    lr_batch_reference: float = option(
+        "Tokens of the batch at which lr_base holds as it is; needed with lr_batch_scaling.",
+        default=0.0,
+        low=0,
+        unit="tokens",
+    )
+    schedule: ScheduleConfig
+    cooldown: CooldownConfig
+    optim: OptimConfig
+    spikes: SpikesConfig
+    data: DataConfig
+    tokenizer: TokenizerConfig
+    attention: AttentionConfig
+    parallel: ParallelConfig
+    tokens: float = option("Training tokens of the run: a whole number of batches.", low=1, whole=True, unit="tokens")
+    tokens_rounding: Rounding = option("What to do with tokens that are no whole number of batches.")
+    batch_tokens: float = option(
+        "Tokens of one optimizer step over all devices: a whole number of sequences.", low=1, whole=True, unit="tokens"
+    )
+    seq_len: int = option("Context: tokens of one sequence.", low=2, unit="tokens")
+    warmup_tokens: float = option("Warm-up of this suite; the schedules refer to it.", low=0, unit="tokens")
+    micro_batch_sequences: int | str = option(
+        "Sequences of one forward pass on a device; the rest of the batch is accumulated. auto: the most that fit "
+        "its memory by the estimate, and half as many when they do not; 0: all that the device gets.",
+        low=0,
+        whole=True,
+        also=(AUTO,),
+        unit="sequences",
+    )
+    compile: bool | str = option(
+        "Whether blocks and loss are compiled (torch.compile); auto: on a GPU.", choices=(AUTO, True, False)
+    )
+    seed: int = option("Seed of the initial weights.", low=0)
+    order_seed: int = option("Seed of the order of sequences.", low=0)
+    precision: Precision = option(
+        "Number format of the matrix products: bf16 (weights stay fp32), fp32; auto: bf16 on a GPU."
+    )
+    validation: ValidationConfig
+    checkpoint: CheckpointConfig
+    tracker: TrackerConfig
+    noise: NoiseConfig
+    search: SearchConfig
+    limits: LimitsConfig
+    force: bool = option("Start even what exceeds `limits`.", default=False)
+    accelerator: str = option(
+        "What it trains on: auto (a GPU where there is one), cpu, gpu.", default="auto", choices=(AUTO, "cpu", "gpu")
+    )
+    devices: int = option("Devices of one run on each node.", default=1, low=1)
+    num_nodes: int = option("Nodes of one run.", default=1, low=1)
+    resources: ResourcesConfig
+    threads: int = option("CPU threads of one run; 0 leaves torch's own choice.", default=1, low=0, high=THREADS_MAX)
+    progress: bool = option("Whether a single run draws a progress bar.", default=True)

@@ -37,22 +37,6 @@ AUTO = "auto"
 """The choice is made by what is found where the run starts."""
 
 
-def or_auto(key: str, value: float | str, minimum: int) -> int | str:
-    """`auto`, or a whole number of at least `minimum`; raises UserError otherwise."""
-    if value == AUTO:
-        return AUTO
-    if isinstance(value, str):
-        raise UserError(f"{key}={value}: allowed are auto and whole numbers from {minimum:,}; give one")
-    return whole(key, value, minimum)
-
-
-def switch(key: str, value: bool | str) -> bool | str:
-    """`auto`, true or false; raises UserError otherwise."""
-    if isinstance(value, bool) or value == AUTO:
-        return value
-    raise UserError(f"{key}={value}: allowed are auto, true and false; give one")
-
-
 def file_name(key: str, value: str) -> str:
     """`value` if it can name a file or folder and lead nowhere else; raises UserError otherwise."""
     if not re.fullmatch(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,99}", value):

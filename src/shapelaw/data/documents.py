@@ -10,7 +10,8 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from shapelaw.errors import UserError
+from shapelaw.config import DataConfig
+from shapelaw.config.option import check_option
 
 TRAIN = "train"
 VAL = "val"
@@ -70,8 +71,7 @@ def split_rule(val_fraction: float) -> str:
 
 def check_val_fraction(val_fraction: float) -> None:
     """Raises UserError unless 0 < val_fraction < 1."""
-    if not 0.0 < val_fraction < 1.0:
-        raise UserError(f"data.val_fraction={val_fraction}: allowed are numbers between 0 and 1, exclusive; try 0.02")
+    check_option(DataConfig, "val_fraction", val_fraction, "data.val_fraction")
 
 
 def batched(documents: Iterable[Document], batch_bytes: int) -> Iterator[list[str]]:

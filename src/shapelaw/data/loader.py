@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from shapelaw.config import ValidationConfig
+from shapelaw.config.option import check_option
 from shapelaw.data.corpus import Corpus, TokenStream
 from shapelaw.data.order import SequenceOrder
 from shapelaw.errors import UserError
@@ -78,7 +80,7 @@ class Loader:
         return filled
 
     def batch(self, step: int, batch_sequences: int, rank: int = 0, world: int = 1) -> NDArray[Any]:
-        """What device `rank` of `world` trains on in optimiser step `step` (from 0), all its micro-batches together."""
+        """What device `rank` of `world` trains on in optimizer step `step` (from 0), all its micro-batches together."""
         mine = rank_rows(batch_sequences, rank, world)
         return self.rows(step * batch_sequences + mine.start, len(mine))
 
@@ -148,8 +150,7 @@ def validation(corpus: Corpus, seq_len: int, tokens: int) -> ValidationSample:
     Raises:
         UserError: if tokens is not positive or the split is shorter than one sequence.
     """
-    if tokens < 1:
-        raise UserError(f"validation.tokens={tokens}: allowed are whole numbers from 1")
+    check_option(ValidationConfig, "tokens", tokens, "validation.tokens")
     available = corpus.val.windows(seq_len)
     if available == 0:
         raise UserError(

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shapelaw.config import TrainConfig
+from shapelaw.config.option import check_option
 from shapelaw.data.corpus import Corpus
 from shapelaw.errors import UserError
 
@@ -49,8 +51,7 @@ class SequenceOrder:
     def __post_init__(self) -> None:
         if self.n_windows < 1:
             raise UserError("the training split has less than one sequence: prepare a larger corpus or shorten seq_len")
-        if self.seed < 0:
-            raise UserError(f"seed={self.seed}: allowed are whole numbers from 0")
+        check_option(TrainConfig, "order_seed", self.seed, "seed")
 
     @classmethod
     def of(cls, corpus: Corpus, seq_len: int, seed: int) -> SequenceOrder:

@@ -11,6 +11,8 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from shapelaw.config import DataConfig
+from shapelaw.config.option import check_option
 from shapelaw.data import documents as docs
 from shapelaw.data.corpus import check_sizes
 from shapelaw.data.documents import SPLITS, VAL, Document, batched
@@ -236,8 +238,7 @@ class _Job:
 
 def _request(source: Source, tokenizer: TokenizerChoice, val_fraction: float, shard_tokens: int) -> Request:
     docs.check_val_fraction(val_fraction)
-    if shard_tokens < 1:
-        raise UserError(f"data.shard_tokens={shard_tokens}: allowed are whole numbers from 1; try {SHARD_TOKENS}")
+    check_option(DataConfig, "shard_tokens", shard_tokens, "data.shard_tokens")
     return Request(source.spec(), tokenizer.spec(), val_fraction, shard_tokens)
 
 

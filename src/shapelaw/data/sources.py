@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from shapelaw.config import DataConfig
+from shapelaw.config.option import check_option
 from shapelaw.data.documents import Document
 from shapelaw.errors import UserError
 
@@ -65,8 +67,7 @@ class TextSource:
     encoding: str = "utf-8"
 
     def __post_init__(self) -> None:
-        if self.document_chars < 1:
-            raise UserError(f"data.document_chars={self.document_chars}: allowed are whole numbers from 1; try {2**14}")
+        check_option(DataConfig, "document_chars", self.document_chars, "data.document_chars")
 
     def _files(self) -> list[Path]:
         return find_files(self.paths, _TEXT_SUFFIXES)

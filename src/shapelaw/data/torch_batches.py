@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 
 class TokenBatches(IterableDataset[torch.Tensor]):
-    """Micro-batches of one device, from a given optimiser step on.
+    """Micro-batches of one device, from a given optimizer step on.
 
     Give it to a DataLoader with batch_size=None. The sequences of a step are the same however many devices and
     micro-batches share them: device r takes the r-th equal part of the world batch, and its micro-batches follow each
@@ -23,7 +23,7 @@ class TokenBatches(IterableDataset[torch.Tensor]):
 
     Args:
         loader: sequences in the one order.
-        batch_sequences: sequences of a world batch (one optimiser step on all devices).
+        batch_sequences: sequences of a world batch (one optimizer step on all devices).
         start_step: first step, counted from 0 from the beginning of the run.
         steps: steps to give; the iterator ends after them.
         rank, world: this device and how many there are.

@@ -36,7 +36,7 @@ def trade_off(axes: Axes, answer: Prescription) -> None:
         label = f"asked, {values['batch_tokens']:,.0f} tokens"
         axes.plot(values["tokens"], values["steps"], "D", color=style.NEUTRAL, label=label)
     words = (
-        ("optimiser steps (time)", "tokens (compute)") if names[0] == "steps" else ("steps / S_min", "tokens / E_min")
+        ("optimizer steps (time)", "tokens (compute)") if names[0] == "steps" else ("steps / S_min", "tokens / E_min")
     )
     axes.set(xscale="log", yscale="log", ylabel=words[0], xlabel=words[1], title=answer.question)
     axes.title.set_fontsize(9)
@@ -73,6 +73,6 @@ def _predicted(axes: Axes, table: pd.DataFrame, level: float | None) -> None:
 
 
 def _finish(axes: Axes) -> None:
-    axes.set(xscale="log", yscale="log", xlabel="optimiser steps", ylabel="held-out loss (nats per token)")
+    axes.set(xscale="log", yscale="log", xlabel="optimizer steps", ylabel="held-out loss (nats per token)")
     style.plain_losses(axes)
     axes.legend(frameon=False, fontsize=8)

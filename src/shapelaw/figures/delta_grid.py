@@ -97,7 +97,7 @@ ENTRIES = (
             "Exponent a of eq 1 against the number of starts, by the reference solver (SciPy's L-BFGS-B, numerical gradients, "
             "the authors' tolerances; dotted) and by ours (solid), from the same starts.",
             "The paper draws the exponent of tokens, 1 - a, over up to 50,000 starts and finds delta 1e-5 unstable. The "
-            "optimiser is: it tests an absolute gradient of an objective that shrinks with delta. At the optimum the exponent "
+            "optimizer is: it tests an absolute gradient of an objective that shrinks with delta. At the optimum the exponent "
             "does not hang on the starts. The reference is thinned to 32 and 243 starts here, as more take minutes "
             "(`fit.py -m sweeps=delta_grid`).",
         ),

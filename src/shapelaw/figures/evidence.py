@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from shapelaw.config import BootstrapOptions
 from shapelaw.errors import UserError
 from shapelaw.fitting.fit import fit
-from shapelaw.fitting.options import BootstrapOptions
 from shapelaw.fitting.result import FitResult
 from shapelaw.runs import RunsTable, load_runs
 from shapelaw.runs.query import matches

@@ -45,7 +45,7 @@ class Asked:
         for cost in costs:
             for method in METHODS:
                 resampling = evidence.bootstrap if method == "hull" else None
-                found = fit_lines(runs, LineOptions(method, cost), resampling, evidence.seed)
+                found = fit_lines(runs, LineOptions(method=method, cost=cost), resampling, evidence.seed)
                 optimal.append(_points(runs, costs).iloc[found.points].assign(cost=cost, method=method))
                 lines += [_line(found, target, cost, method) for target in TARGETS]
         if evidence.published:

@@ -147,7 +147,7 @@ def caption(evidence: Evidence, tables: Tables) -> str:
     worst = lines.iloc[int(np.argmax(off))]
     return (
         f"{text} Crosses: the published exponents. Approach 1 agrees to rounding. Of approach 3 many published fits stop short "
-        f"of the optimum, as their optimiser tests an objective that is scaled by delta: the largest difference is "
+        f"of the optimum, as their optimizer tests an objective that is scaled by delta: the largest difference is "
         f"{_name(worst, True)}, {worst['exponent']:.2f} here against {worst['published']:.2f}."
     )
 

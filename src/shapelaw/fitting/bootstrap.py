@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, stdtrit
 
+from shapelaw.config import BootstrapOptions
+from shapelaw.config.option import check_option
 from shapelaw.errors import UserError
 from shapelaw.fitting import intervals
 from shapelaw.fitting.objective import Problem
-from shapelaw.fitting.options import INTERVALS, BootstrapOptions
 from shapelaw.fitting.solve import Solution, solve
 from shapelaw.fitting.solvers import search_of
 from shapelaw.fitting.spec import FitData, FitSpec
@@ -79,10 +80,8 @@ class Bootstrap:
         Raises:
             UserError: for another kind, a level outside (0, 1), or a statistic that no refit defines.
         """
-        if kind not in INTERVALS:
-            raise UserError(f"kind={kind}: allowed are {', '.join(INTERVALS)}")
-        if not 0 < level < 1:
-            raise UserError(f"level={level}: allowed are values between 0 and 1, such as 0.9")
+        check_option(BootstrapOptions, "kind", kind)
+        check_option(BootstrapOptions, "level", level)
         values = self.values(statistic)
         values = values[np.isfinite(values)]
         if not len(values):

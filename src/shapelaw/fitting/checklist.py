@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from shapelaw.fitting.options import BootstrapOptions
+from shapelaw.config import BootstrapOptions
 from shapelaw.fitting.residuals import ResidualStructure
 from shapelaw.laws import Law
 from shapelaw.runs.table import RunsTable

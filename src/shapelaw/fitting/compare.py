@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from shapelaw.config import BootstrapOptions
 from shapelaw.errors import UserError
 from shapelaw.fitting.holdout import HoldoutResult, evaluate
-from shapelaw.fitting.options import BootstrapOptions
 from shapelaw.fitting.residuals import information_criteria, residual_structure
 from shapelaw.fitting.result import FitResult
 from shapelaw.fitting.spec import FitData, FitSpec

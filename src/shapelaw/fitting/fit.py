@@ -7,10 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from shapelaw.config import BootstrapOptions
+from shapelaw.config.fitting import BINS_PER_DECADE, TOLERANCE
 from shapelaw.errors import UserError
-from shapelaw.fitting.hull import BINS_PER_DECADE
-from shapelaw.fitting.isoflop import TOLERANCE
-from shapelaw.fitting.options import BootstrapOptions
 from shapelaw.fitting.result import FitResult
 from shapelaw.fitting.solver import Solver
 from shapelaw.fitting.spec import FitSpec, Method

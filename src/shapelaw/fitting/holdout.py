@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from shapelaw.config import BootstrapOptions
 from shapelaw.errors import UserError
 from shapelaw.fitting.bootstrap import bootstrap
 from shapelaw.fitting.intervals import percentile
-from shapelaw.fitting.options import BootstrapOptions
 from shapelaw.fitting.spec import FitData, FitSpec
 from shapelaw.fitting.splits import Fold, Holdout
 from shapelaw.runs.table import RunsTable
@@ -102,7 +102,7 @@ def evaluate(
                 f"holdout={holdout.label}, without {fold.name}: {error}; or give another hold-out"
             ) from None
     points = pd.concat(predicted, ignore_index=True)
-    interval = _interval(data, folds, replace(spec, bootstrap=BootstrapOptions(refits)), level) if refits else None
+    interval = _interval(data, folds, replace(spec, bootstrap=BootstrapOptions(n=refits)), level) if refits else None
     return HoldoutResult(holdout.label, spec.law.name, points, _distance(frame, folds), interval)
 
 

@@ -11,11 +11,10 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
+from shapelaw.config.fitting import BINS_PER_DECADE
 from shapelaw.errors import UserError
 from shapelaw.fitting.lines import Array, Rows
 
-BINS_PER_DECADE = 250
-"""Of the paper's text; its code has 750 bins over the whole range."""
 _LN10 = math.log(10.0)
 
 

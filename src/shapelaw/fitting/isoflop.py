@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from shapelaw.config.fitting import TOLERANCE
 from shapelaw.errors import UserError
 from shapelaw.fitting.lines import Array, LineData, PowerLine, Rows, regress
 
-TOLERANCE = 0.15
-"""Spread of the costs of one bin (natural log): 15%."""
 CONTRAST = 2.0
 """Points in a bin over points beside it."""
 MIN_SIZES = 4

@@ -10,39 +10,28 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from shapelaw.config import BootstrapOptions, LineMethod
+from shapelaw.config.option import option, record
 from shapelaw.errors import UserError
 from shapelaw.fitting import checklist, intervals
 from shapelaw.fitting.bootstrap import expanded_level
-from shapelaw.fitting.hull import BINS_PER_DECADE, bin_minima, frontier, lower_hull
-from shapelaw.fitting.isoflop import TOLERANCE, isoflop_bins, isoflop_lines
+from shapelaw.fitting.hull import bin_minima, frontier, lower_hull
+from shapelaw.fitting.isoflop import isoflop_bins, isoflop_lines
 from shapelaw.fitting.lines import TARGETS, Array, LineData, PowerLine, Rows, line_data
-from shapelaw.fitting.options import BootstrapOptions
 from shapelaw.fitting.result import FitResult, plain
-from shapelaw.fitting.spec import FitSpec, Method
+from shapelaw.fitting.spec import LINE_METHODS, FitSpec, Method
 from shapelaw.laws import EXPONENT
 from shapelaw.runs.table import RunsTable
 
 
-@dataclass(frozen=True)
-class LineOptions:
-    """Values of approaches 1 and 2.
+@record("method")
+class LineOptions(LineMethod):
+    """Values of approaches 1 and 2: those of `config.LineMethod` (cost, bins_per_decade, bins, tolerance), and the method, how
+    params are counted and the convention of FLOPs (see `RunsTable.flops`)."""
 
-    Args:
-        method: `hull`, `binning` or `isoflop`.
-        cost: `flops` or `device_hours` (not for isoflop).
-        counting: how params are counted.
-        flops: convention of FLOPs (see `RunsTable.flops`).
-        bins_per_decade, bins: of binning; `bins` over the whole range replaces the other.
-        tolerance: of isoflop: spread of the log costs of one budget.
-    """
-
-    method: str
-    cost: str = "flops"
-    counting: str = "total"
-    flops: str | None = None
-    bins_per_decade: int = BINS_PER_DECADE
-    bins: int | None = None
-    tolerance: float = TOLERANCE
+    method: str = option("hull, binning or isoflop.", choices=tuple(LINE_METHODS))
+    counting: str = option("How params are counted.", default="total")
+    flops: str | None = option("Convention of FLOPs.", default=None)
 
 
 @dataclass(frozen=True)
@@ -179,30 +168,22 @@ class Lines(Method):
     """Approach 1 (`hull`, its baseline `binning`) or 2 (`isoflop`); its options are those of `LineOptions`."""
 
     name: str
-    cost: str = "flops"
-    bins_per_decade: int = BINS_PER_DECADE
-    bins: int | None = None
-    tolerance: float = TOLERANCE
+    chosen: LineMethod = LineMethod()
     fits_law: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        if not 0 < self.tolerance < np.inf:
-            raise UserError(
-                f"method.tolerance={self.tolerance}: allowed are finite values above 0, such as 0.15 for FLOPs within 15%"
-            )
 
     @property
     def options(self) -> dict[str, Any]:
         """Everything but its name."""
-        return {key: value for key, value in dataclasses.asdict(self).items() if key != "name"}
+        return dataclasses.asdict(self.chosen)
 
     def configured(self, options: Mapping[str, Any]) -> Lines:
         """With those of the options that lines have."""
-        return dataclasses.replace(self, **{key: options[key] for key in self.options if key in options})
+        own = {key: options[key] for key in self.options if key in options}
+        return Lines(self.name, dataclasses.replace(self.chosen, **own))
 
     def fit(self, runs: RunsTable, spec: FitSpec) -> FitResult:
         """Fit the lines, with intervals from resampled runs or rows if asked."""
-        options = LineOptions(self.name, counting=spec.counting or "total", flops=spec.flops, **self.options)
+        options = LineOptions(method=self.name, counting=spec.counting or "total", flops=spec.flops, **self.options)
         return _line_result(runs, options, fit_lines(runs, options, spec.bootstrap, spec.seed), spec)
 
 

@@ -15,14 +15,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from shapelaw.config import FitConfig
+from shapelaw.config.option import check_option
 from shapelaw.errors import UserError
 from shapelaw.laws import Columns, Law
 
 Array = NDArray[np.float64]
-
-
-DELTA_LEAST = 1e-15
-"""A few rounding errors of a log loss: below it nothing changes but the objective's scale, until its digits are lost."""
 
 
 def check_delta(delta: float) -> float:
@@ -31,11 +29,7 @@ def check_delta(delta: float) -> float:
     Raises:
         UserError: for one that is not finite, or below the rounding of losses.
     """
-    if not DELTA_LEAST <= delta < np.inf:
-        raise UserError(
-            f"delta={delta:g}: allowed are finite values from {DELTA_LEAST:g}, in units of log loss; the paper's is 1e-4"
-        )
-    return delta
+    return check_option(FitConfig, "delta", delta)
 
 
 def huber(residual: ArrayLike, delta: float) -> Array:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from shapelaw.config import BootstrapOptions
 from shapelaw.fitting.fit import fit
-from shapelaw.fitting.options import BootstrapOptions
 from shapelaw.fitting.result import FitResult
 from shapelaw.runs import RunsTable, load_runs
 

@@ -17,7 +17,7 @@ Columns = Mapping[str, ArrayLike]
 LOG_FLOOR = -60.0
 """Logarithm at which a coefficient or E counts as zero: e^-60 is far below one rounding error of any loss."""
 LOG_NOTHING = -36.7
-"""Logarithm below which E is zero: less than one rounding error of a loss of 1 nat, so no optimiser can tell."""
+"""Logarithm below which E is zero: less than one rounding error of a loss of 1 nat, so no optimizer can tell."""
 LOG_CEILING = 700.0
 """Largest logarithm whose exponential is still a float64."""
 EXPONENT = "compute_optimal_exponent"

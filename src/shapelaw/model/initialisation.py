@@ -7,7 +7,7 @@ Standard deviation sigma before truncation at +-3 sigma, for width C and layer l
     MLP output (4C inputs)                           1 / sqrt(2 (4C) (l + 1))
     norm weights                                     constant 1, a gain of 2
 
-Patched shapes (`lr_rules.DepthPatch`) have their layers spread over the depth that counts: l + 1 becomes (l + 1)
+Patched shapes (`config.DepthPatch`) have their layers spread over the depth that counts: l + 1 becomes (l + 1)
 depth' / depth, so that the last layer's variance is that of a model of depth' layers. The paper says that indices are
 rescaled, not how; this is our reading.
 
@@ -23,7 +23,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from shapelaw.lr_rules import DEFAULT_PATCH, DepthPatch
+from shapelaw.config import DepthPatch
+from shapelaw.lr_rules import DEFAULT_PATCH
 from shapelaw.model.transformer import Transformer
 from shapelaw.shapes import Shape
 

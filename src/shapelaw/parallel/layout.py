@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 
-from shapelaw.config import ParallelConfig, ParallelKind, whole
+from shapelaw.config import ParallelConfig, ParallelKind
 from shapelaw.errors import UserError
 from shapelaw.shapes import Shape
 
@@ -66,12 +66,12 @@ def layout_of(config: ParallelConfig, world: int) -> Layout:
 
 
 def _degrees(config: ParallelConfig) -> dict[str, int]:
-    return {key: whole(f"parallel.{key}", getattr(config, key)) for key in ("row", "column", "depth")}
+    return {"row": config.row, "column": config.column, "depth": config.depth}
 
 
 def _axonn(degrees: dict[str, int], data: int | None, world: int) -> Layout:
     matrix = degrees["row"] * degrees["column"] * degrees["depth"]
-    asked = whole("parallel.data", data) if data is not None else max(world // matrix, 1)
+    asked = max(world // matrix, 1) if data is None else data
     if asked * matrix != world:
         words = " x ".join(f"{key} {degree}" for key, degree in {**degrees, "data": asked}.items())
         raise UserError(

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
+from shapelaw.config import ShapeLimits
+from shapelaw.config.option import option, record
 from shapelaw.errors import UserError
 from shapelaw.prescribe.world import Points, World
 from shapelaw.shapes import ShapeRules
@@ -26,35 +28,21 @@ MOST_SHAPES = 200_000
 """Whole shapes that are searched; the suite's own rules allow some 8,000."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a shape must meet beside the suite's rules.
-
-    Args:
-        params_min, params_max: range of all parameters; of sizes without a shape, as the law counts them.
-        aspect_min, aspect_max: range of width / depth.
-        aspect_ratio: one ratio to hold: within 15%, and of every width the depth nearest to it (exactly it, if relaxed).
+@record("limits")
+class Limits(ShapeLimits):
+    """What a shape must meet beside the suite's rules: the options of `config.ShapeLimits` (params_min, params_max, aspect_min,
+    aspect_max), and one ratio to hold.
 
     Raises:
         UserError: for values that no size can meet.
     """
 
-    params_min: float = 0.0
-    params_max: float = math.inf
-    aspect_min: float = 0.0
-    aspect_max: float = math.inf
-    aspect_ratio: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.aspect_ratio is not None and not (math.isfinite(self.aspect_ratio) and self.aspect_ratio > 0):
-            raise UserError(f"aspect_ratio={self.aspect_ratio}: allowed are positive numbers, such as 64")
-        for name in ("params", "aspect"):
-            low, high = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
-            if not (0 <= low <= high and low < math.inf and high > 0):
-                raise UserError(
-                    f"limits.{name}_min={low:g}, limits.{name}_max={high:g}: allowed are positive numbers, the smallest "
-                    "not above the largest; give others"
-                )
+    aspect_ratio: float | None = option(
+        "Width / depth to hold: within 15%, and of every width the depth nearest to it (exactly it, if relaxed).",
+        default=None,
+        above=0,
+        advice="64 is usual",
+    )
 
     def __str__(self) -> str:
         """Those that are set, as they are given."""

@@ -118,11 +118,10 @@ def problem_of(options: PrescribeConfig, basis: Basis) -> Problem:
     if options.space == "params":
         idle = ("rules", "seq_len") if options.tokens is not None else ("rules", "seq_len", "flops")
         refuse_idle([text for name, text in given_options(options).items() if name in idle], "space=params")
-    limits = {name: value for name, value in dataclasses.asdict(options.limits).items() if value is not None}
     return Problem(
         basis.fit,
         basis.world,
         cost_of(options.objective, basis.runs, basis.world),
         options.space,
-        Limits(**limits, aspect_ratio=options.aspect_ratio),
+        Limits(**vars(options.limits), aspect_ratio=options.aspect_ratio),
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shapelaw.config.option import defaults_of
 from shapelaw.errors import UserError
 from shapelaw.fitting.result import FitResult
 from shapelaw.laws import Law
@@ -169,7 +170,7 @@ def refuse_idle(texts: Sequence[str], beside: str) -> None:
 
 def given_options(options: PrescribeConfig) -> dict[str, str]:
     """Options, and groups of options, that were given: name -> KEY=VALUE of all of it."""
-    usual, values = _by_key(type(options)()) | USUAL, _by_key(options)
+    usual, values = _by_key(defaults_of(type(options))) | USUAL, _by_key(dataclasses.asdict(options))
     texts: dict[str, str] = {}
     for key, value in values.items():
         name = key.split(".")[0]
@@ -178,9 +179,9 @@ def given_options(options: PrescribeConfig) -> dict[str, str]:
     return texts
 
 
-def _by_key(options: PrescribeConfig) -> dict[str, Any]:
+def _by_key(values: Mapping[str, Any]) -> dict[str, Any]:
     """Options by their names on the command line: a group's choice by the group's name."""
-    return {key.removesuffix(".name"): value for key, value in leaves(dataclasses.asdict(options)).items()}
+    return {key.removesuffix(".name"): value for key, value in leaves(values).items()}
 
 
 def _most_specific(made: Mapping[Question, tuple[str, ...]]) -> list[Question]:

@@ -88,7 +88,7 @@ def _rate(suite: Suite) -> dict[str, Any]:
         "text": exactly(suite.lr_base),
         "rule": suite.lr_rule,
         "unit": suite.width_unit,
-        "threshold": suite.patch.threshold if np.isfinite(suite.patch.threshold) else None,
-        "strict": suite.patch.strict,
-        "divisor": suite.patch.width_per_depth,
+        "threshold": suite.patch.patch_ratio if np.isfinite(suite.patch.patch_ratio) else None,
+        "strict": suite.patch.patch_strict,
+        "divisor": suite.patch.patch_divisor,
     }

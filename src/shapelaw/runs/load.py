@@ -6,14 +6,14 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from shapelaw.config import RunsConfig
+from shapelaw.config.option import check_option
 from shapelaw.errors import UserError
 from shapelaw.runs.files import from_file
 from shapelaw.runs.published import chinchilla, gemstones
 from shapelaw.runs.table import RunsTable
 
 SOURCES = ("gemstones", "chinchilla", "csv", "mlflow")
-BAD_ROWS = ("raise", "exclude")
-FLAGGED = ("exclude", "keep")
 
 
 def load_runs(
@@ -51,9 +51,8 @@ def load_runs(
     Raises:
         UserError: for an unknown source, data set, column or option, an invalid table, or a selection of nothing.
     """
-    _check_choices(
-        {"bad_rows": (bad_rows, BAD_ROWS), "diverged": (diverged, FLAGGED), "rolled_back": (rolled_back, FLAGGED)}
-    )
+    for name, value in {"bad_rows": bad_rows, "diverged": diverged, "rolled_back": rolled_back}.items():
+        check_option(RunsConfig, name, value)
     _refuse_foreign(source, {"subset": subset, "path": path, "columns": columns, "units": units, **options})
     if source == "gemstones":
         table = gemstones(subset)
@@ -71,12 +70,6 @@ def load_runs(
         raise UserError(f"runs={source}: holds no rows to fit; excluded are {table.exclusions or 'none'}")
     table = table.with_loss(loss) if loss else table
     return table.select(where) if where else table
-
-
-def _check_choices(given: Mapping[str, tuple[str, tuple[str, ...]]]) -> None:
-    for name, (value, allowed) in given.items():
-        if value not in allowed:
-            raise UserError(f"{name}={value}: allowed are {', '.join(allowed)}")
 
 
 def _refuse_foreign(source: str, given: Mapping[str, Any]) -> None:

@@ -29,7 +29,7 @@ class Curve:
         run: its name.
         params: as the law counts them.
         batch: tokens of one step.
-        steps: optimiser steps, (n,).
+        steps: optimizer steps, (n,).
         loss: nats per token, (n,).
     """
 

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from shapelaw.config import StagedOptions
 from shapelaw.errors import UserError
 from shapelaw.fitting.spec import FitData
 from shapelaw.laws import Law
@@ -19,42 +20,8 @@ from shapelaw.step_batch.curves import Curve, curves_of
 
 Array = NDArray[np.float64]
 
-CONVERGED = ("extrapolated", "last")
 FEWEST_SIZES = 3
 """Sizes that the converged losses need: one more than the power law has parameters."""
-
-
-@dataclass(frozen=True)
-class StagedOptions:
-    """How the stages are made.
-
-    Args:
-        converged: `extrapolated` (the rest of each size's way by a common learning curve) or `last` (the last losses as
-            they are, the paper's way for runs trained close to convergence).
-        steps_min: adjusted steps from which rows count in the stages N and S: the first ones follow no power law.
-        levels: losses at which stage B reads the curves; None takes `level_count` of them, spread over what they share.
-        level_count: their number.
-        polish: whether a joint fit of all parameters from the staged solution is reported beside it.
-
-    Raises:
-        UserError: for values outside these.
-    """
-
-    converged: str = "extrapolated"
-    steps_min: float = 0.0
-    levels: Sequence[float] | None = None
-    level_count: int = 12
-    polish: bool = False
-
-    def __post_init__(self) -> None:
-        if self.converged not in CONVERGED:
-            raise UserError(f"method.converged={self.converged}: allowed are {', '.join(CONVERGED)}")
-        if not self.steps_min >= 0 or not np.isfinite(self.steps_min):
-            raise UserError(f"method.steps_min={self.steps_min}: allowed are finite numbers from 0, in adjusted steps")
-        if self.level_count < 2:
-            raise UserError(f"method.level_count={self.level_count}: allowed are whole numbers from 2; 12 is usual")
-        if self.levels is not None and not all(level > 0 and np.isfinite(level) for level in self.levels):
-            raise UserError(f"method.levels={list(self.levels)}: allowed are losses above 0, in nats per token")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shapelaw.config import StagedOptions
 from shapelaw.errors import UserError
 from shapelaw.fitting.general import GeneralNewton
 from shapelaw.fitting.law_fit import LawFit, intervals_of, law_result
@@ -18,7 +19,7 @@ from shapelaw.fitting.spec import FitData, FitSpec, Method
 from shapelaw.runs.table import RunsTable
 from shapelaw.step_batch import report
 from shapelaw.step_batch.flags import warnings
-from shapelaw.step_batch.pipeline import Estimate, StagedData, StagedOptions, estimate
+from shapelaw.step_batch.pipeline import Estimate, StagedData, estimate
 from shapelaw.step_batch.spread import resample
 
 Array = NDArray[np.float64]

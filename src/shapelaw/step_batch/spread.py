@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from shapelaw.config import BootstrapOptions
 from shapelaw.errors import UserError
 from shapelaw.fitting.bootstrap import Bootstrap
-from shapelaw.fitting.options import BootstrapOptions
 from shapelaw.step_batch.pipeline import Estimate, StagedData, estimate
 
 Array = NDArray[np.float64]

@@ -54,7 +54,7 @@ class Report:
         note: where its own records and SLURM's do not agree.
         job: id of its job in SLURM.
         submission: where it was submitted.
-        step: optimiser steps done.
+        step: optimizer steps done.
     """
 
     standing: Standing

@@ -59,7 +59,7 @@ def table(task: Task, jobs: Sequence[Job], device: str) -> Table:
     """One row a cell, and rows of totals; equal cells are one."""
     unique = list({job.identity: job for job in jobs}.values())
     labels, reports = {job.identity: job.label for job in unique}, _reports(unique)
-    limited = any(job.wants.timeout_min for job in unique)
+    limited = any(job.request.timeout_min for job in unique)
     hours = {job.identity: _hours(task, job, device) for job in unique}
     result = _empty(task, len(unique), device, limited)
     for job in unique:
@@ -116,11 +116,16 @@ def _state(report: Report) -> str:
 
 def _numbers(job: Job) -> tuple[str, str, str, str]:
     flops = f"{job.flops:.2e}" if job.flops else ""
-    return f"{job.params:,}" if job.params else "", f"{job.tokens:,}" if job.tokens else "", flops, str(job.wants.nodes)
+    return (
+        f"{job.params:,}" if job.params else "",
+        f"{job.tokens:,}" if job.tokens else "",
+        flops,
+        str(job.request.nodes),
+    )
 
 
 def _minutes(job: Job) -> str:
-    return f"{job.wants.timeout_min:,}" if job.wants.timeout_min else ""
+    return f"{job.request.timeout_min:,}" if job.request.timeout_min else ""
 
 
 def _hours(task: Task, job: Job, device: str) -> float:

@@ -1,4 +1,4 @@
-"""What a job takes of a cluster: its own wishes where it has some, else the site's."""
+"""What a job takes of a cluster: its own request where it has one, else the site's."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ def resources_of(job: Job, site: SlurmSettings) -> Resources:
     Raises:
         UserError: if its batch cannot be split over its processes, or it cannot be packed.
     """
-    wants = job.wants
-    gpus = site.gpus_per_node if wants.gpus_per_node is None else wants.gpus_per_node
+    request = job.request
+    gpus = site.gpus_per_node if request.gpus_per_node is None else request.gpus_per_node
     resources = Resources(
-        nodes=wants.nodes,
+        nodes=request.nodes,
         gpus_per_node=gpus,
-        tasks_per_node=wants.tasks_per_node or site.tasks_per_node or max(gpus, 1),
-        cpus_per_task=wants.cpus_per_task or site.cpus_per_task,
-        mem_gb=site.mem_gb if wants.mem_gb is None else wants.mem_gb,
-        timeout_min=wants.timeout_min or _time_limit(wants.nodes, site),
+        tasks_per_node=request.tasks_per_node or site.tasks_per_node or max(gpus, 1),
+        cpus_per_task=request.cpus_per_task or site.cpus_per_task,
+        mem_gb=site.mem_gb if request.mem_gb is None else request.mem_gb,
+        timeout_min=request.timeout_min or _time_limit(request.nodes, site),
     )
     _check_tasks(job, resources)
     if site.pack > 1 and resources.tasks > 1:

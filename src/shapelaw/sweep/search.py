@@ -18,45 +18,16 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from shapelaw.cell_state import Status, lock, read_state
-from shapelaw.config.values import file_name, whole
 from shapelaw.errors import UserError
 from shapelaw.files import write_json
-from shapelaw.secrets import refuse_password
 from shapelaw.sweep.compose import Composer
 from shapelaw.sweep.local import Pool, SweepFailed, with_values
+from shapelaw.sweep.settings import SearchSettings
 from shapelaw.sweep.slots import Slots, slots_of
 from shapelaw.sweep.spaces import Space, lines
 from shapelaw.sweep.studies import Study, Ticket, digest, make
 from shapelaw.sweep.task import ChecksMachine, Job, Searches, Task, Trials
 from shapelaw.sweep.view import View
-
-
-@dataclass(frozen=True)
-class SearchSettings:
-    """How to search.
-
-    Args:
-        n_trials: of every study, over all starts, failed and pruned ones included.
-        study_name: of the study, or the beginning of every study's name; None derives it from what is asked.
-        storage: database URL of the studies.
-        max_failure_rate: share of n_trials that may fail before a study is given up.
-        sampler, pruner: configurations of Optuna's.
-    """
-
-    n_trials: int
-    study_name: str | None
-    storage: str
-    max_failure_rate: float
-    sampler: Mapping[str, Any]
-    pruner: Mapping[str, Any]
-
-    def __post_init__(self) -> None:
-        whole("hydra.sweeper.n_trials", self.n_trials)
-        if self.study_name:
-            file_name("hydra.sweeper.study_name", self.study_name)
-        refuse_password("hydra.sweeper.storage", self.storage)
-        if not 0 <= self.max_failure_rate <= 1:
-            raise UserError(f"hydra.sweeper.max_failure_rate={self.max_failure_rate:g}: allowed are shares from 0 to 1")
 
 
 @dataclass(frozen=True)

@@ -1,66 +1,115 @@
-"""What the slurm launchers can be told: one dataclass, the schema of conf/hydra/launcher/SITE.yaml."""
+"""What launchers and the search can be told: the records of conf/hydra/launcher and conf/hydra/sweeper/optuna.yaml."""
 
-from dataclasses import dataclass, field
 from typing import Any
 
+from shapelaw.config.option import option, record
+from shapelaw.config.values import file_name
+from shapelaw.secrets import refuse_password
 
-@dataclass
+
+@record("hydra.launcher")
 class SlurmSettings:
     """A SLURM site and how a sweep is run on it. A site file starts `defaults: [slurm, _self_]` and sets what differs."""
 
-    partition: str | None = None
-    """sbatch's; so are the next three."""
-    account: str | None = None
-    """Project that pays."""
-    qos: str | None = None
-    """Quality of service."""
-    constraint: str | None = None
-    """Features that nodes must have."""
-    gpu_type: str | None = None
-    """Type in the request for GPUs (--gres=gpu:TYPE:COUNT); null asks for any."""
-    gpus_per_node: int = 0
-    """This and the next five: resources of cells that leave theirs open (resources.gpus_per_node=null and so on)."""
-    tasks_per_node: int | None = None
-    """Processes a node; null is one per GPU, at least one."""
-    cpus_per_task: int = 1
-    """Cores of each process."""
-    mem_gb: float | None = None
-    """Memory a node; 0 is all of it, null the site's own default."""
-    timeout_min: int = 120
-    """Time limit of one job."""
-    timeout_by_nodes: dict[int, int] = field(default_factory=dict)
-    """Time limit in minutes from so many nodes on, where the site's limit grows with the job; wins over timeout_min."""
-    signal_seconds: int = 120
-    """How long before the time limit the job is told to checkpoint and is requeued."""
-    max_jobs: int = 0
-    """Jobs of the sweep running at once, shared out over its arrays, each at least one; branches count apart. 0 is no limit."""
-    max_array_size: int = 0
-    """Jobs of one array at most; 0 is what the site allows (MaxArraySize), which holds in any case."""
-    pack: int = 1
-    """Cells in one job, side by side on its node and GPUs; for cells of one node and one task."""
-    setup: list[str] = field(default_factory=list)
-    """Shell lines before the job: modules, virtual environment."""
-    environment: dict[str, str] = field(default_factory=dict)
-    """Environment variables of the job; never interpreted by the shell."""
-    srun: list[str] = field(default_factory=list)
-    """Further arguments of srun."""
-    sbatch: dict[str, Any] = field(default_factory=dict)
-    """Further options of sbatch, without the dashes: {reservation: NAME}."""
-    python: str | None = None
-    """The job's Python; null is this one. It must be reachable from the nodes."""
-    wait: bool = False
-    """Whether to stay and show the cells until all have ended; else submit and leave."""
-    stop_on_failure: bool = False
-    """Whether the first failed cell cancels the others; needs wait."""
-    max_attempts: int = 3
-    """How often a failing cell is submitted, over all starts of the sweep."""
-    poll_seconds: float = 10.0
-    """With wait: seconds between two questions to the accounting; at least 10."""
+    partition: str | None = option("Partition that sbatch is given.", default=None)
+    account: str | None = option("Project that pays.", default=None)
+    qos: str | None = option("Quality of service.", default=None)
+    constraint: str | None = option("Features that nodes must have.", default=None)
+    gpu_type: str | None = option(
+        "Type in the request for GPUs (--gres=gpu:TYPE:COUNT); null asks for any.", default=None
+    )
+    gpus_per_node: int = option(
+        "GPUs on each node, for cells that leave theirs open (resources.gpus_per_node=null).", default=0, low=0
+    )
+    tasks_per_node: int | None = option(
+        "Processes on each node, for cells that leave theirs open; null is one per GPU, at least one.",
+        default=None,
+        low=1,
+    )
+    cpus_per_task: int = option("Processor cores of each process, for cells that leave theirs open.", default=1, low=1)
+    mem_gb: float | None = option(
+        "Memory of each node, for cells that leave theirs open; 0 is all of it, null the site's own default.",
+        default=None,
+        low=0,
+        unit="GB",
+    )
+    timeout_min: int = option(
+        "Time limit of one job, for cells that leave theirs open.", default=120, low=1, unit="minutes"
+    )
+    timeout_by_nodes: dict[int, int] = option(
+        "Time limit in minutes from so many nodes on, where the site's limit grows with the job; wins over timeout_min.",
+        default_factory=dict,
+    )
+    signal_seconds: int = option(
+        "How long before the time limit the job is told to checkpoint and is requeued.",
+        default=120,
+        low=0,
+        unit="seconds",
+    )
+    max_jobs: int = option(
+        "Jobs of the sweep running at once, shared out over its arrays, each at least one; branches count apart. 0 is no "
+        "limit.",
+        default=0,
+        low=0,
+    )
+    max_array_size: int = option(
+        "Jobs of one array at most; 0 is what the site allows (MaxArraySize), which holds in any case.",
+        default=0,
+        low=0,
+    )
+    pack: int = option(
+        "Cells in one job, side by side on its node and GPUs; for cells of one node and one task.", default=1, low=1
+    )
+    setup: list[str] = option("Shell lines before the job: modules, virtual environment.", default_factory=list)
+    environment: dict[str, str] = option(
+        "Environment variables of the job; never interpreted by the shell.", default_factory=dict
+    )
+    srun: list[str] = option("Further arguments of srun.", default_factory=list)
+    sbatch: dict[str, Any] = option(
+        "Further options of sbatch, without the dashes: {reservation: NAME}.", default_factory=dict
+    )
+    python: str | None = option(
+        "The job's Python; null is this one. It must be reachable from the nodes.", default=None
+    )
+    wait: bool = option(
+        "Whether to stay and show the cells until all have ended; else submit and leave.", default=False
+    )
+    stop_on_failure: bool = option("Whether the first failed cell cancels the others; needs wait.", default=False)
+    max_attempts: int = option("How often a failing cell is submitted, over all starts of the sweep.", default=3, low=1)
+    poll_seconds: float = option(
+        "With wait: seconds between two questions to the accounting; at least 10.", default=10.0, low=0, unit="seconds"
+    )
 
 
-@dataclass
+@record("hydra.launcher")
 class PlanSettings:
     """How a dry run estimates."""
 
-    device: str = "this"
-    """Device of the estimated hours: this machine's, or a rated one: MI250, A100, H100, ..."""
+    device: str = option(
+        "Device of the estimated hours: this machine's, or a rated one: MI250, A100, H100, ...", default="this"
+    )
+
+
+@record("hydra.sweeper")
+class SearchSettings:
+    """How Optuna searches."""
+
+    n_trials: int = option(
+        "Trials of every study, over all starts, failed and pruned ones included.", default=20, low=1
+    )
+    study_name: str | None = option(
+        "Name of the study, or the beginning of all names where there are several; null derives it from what is searched.",
+        default=None,
+    )
+    storage: str = option("Database URL of the studies.", default="")
+    max_failure_rate: float = option(
+        "Share of n_trials that may fail (diverge) before a study is given up.", default=0.5, low=0, high=1
+    )
+    sampler: Any = option("hydra/sweeper/sampler: tpe, random, gp, cmaes, qmc, nsgaii, nsgaiii.", default=None)
+    pruner: Any = option("hydra/sweeper/pruner: median, percentile, halving, none.", default=None)
+
+    def check(self) -> None:
+        """A study's name is a file's too, and its address is written into records."""
+        if self.study_name:
+            file_name("hydra.sweeper.study_name", self.study_name)
+        refuse_password("hydra.sweeper.storage", self.storage)

@@ -62,12 +62,6 @@ def _console() -> Console:
 
 
 def _check(site: SlurmSettings) -> None:
-    least = {"pack": 1, "max_attempts": 1, "max_jobs": 0, "max_array_size": 0, "gpus_per_node": 0, "timeout_min": 1}
-    for key, minimum in least.items():
-        if getattr(site, key) < minimum:
-            raise UserError(
-                f"hydra.launcher.{key}={getattr(site, key)}: allowed are whole numbers from {minimum}; give one"
-            )
     if site.stop_on_failure and not site.wait:
         raise UserError(
             "hydra.launcher.stop_on_failure=true: only a launcher that stays can cancel the others; give "

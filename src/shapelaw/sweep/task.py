@@ -10,17 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from omegaconf import DictConfig
 
-
-@dataclass(frozen=True)
-class Wants:
-    """What a job asks of a cluster; None is left to the launcher. Fields as in config.ResourcesConfig."""
-
-    nodes: int = 1
-    gpus_per_node: int | None = None
-    tasks_per_node: int | None = None
-    cpus_per_task: int | None = None
-    mem_gb: float | None = None
-    timeout_min: int | None = None
+from shapelaw.config import ResourcesConfig
 
 
 @dataclass(frozen=True)
@@ -39,7 +29,7 @@ class Job:
         footprint: given a device (`this`, or a rated one's name), sequences of a forward pass and bytes at a step's peak.
         splits: sequences of its batch, which its tasks share out; 0 if it cannot be split at all.
         check_tasks: raises a UserError if it cannot be shared out over so many tasks.
-        wants: what it asks of a cluster.
+        request: what it asks of a cluster.
         settings: what the plan decided, by dotted keys; to be set in its configuration before it runs.
     """
 
@@ -56,7 +46,7 @@ class Job:
     footprint: Callable[[str], tuple[int, float]] | None = None
     splits: int = 0
     check_tasks: Callable[[int], None] | None = None
-    wants: Wants = Wants()
+    request: ResourcesConfig = field(default_factory=ResourcesConfig)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -54,6 +54,11 @@ class Store:
     experiment: str
     experiment_id: str | None = None
 
+    @classmethod
+    def of(cls, tracker: TrackerConfig, experiment: str) -> Store:
+        """The store that the options name, and an experiment in it."""
+        return cls(tracker.uri, tracker.artifacts, experiment, tracker.experiment_id)
+
 
 class StoreAway(Exception):
     """The store does not answer, or cannot take anything now; the message is a line."""

@@ -47,7 +47,7 @@ class Progress:
     """How far a run has come; what a checkpoint counts beside the tensors.
 
     Args:
-        step: optimiser steps done.
+        step: optimizer steps done.
         seconds: seconds spent in steps (not in validations, checkpoints or start-up).
         loss_sum, loss_steps: training loss summed since it was last recorded, and over how many steps.
         rollbacks: of the run up to here, those of the runs it branched off included.
@@ -124,7 +124,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dic
 
 
 def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, placement: Placement) -> Progress:
-    """Load a checkpoint into model and optimiser: every process its part.
+    """Load a checkpoint into model and optimizer: every process its part.
 
     Raises:
         Damaged: if a file is missing or not what was written.

@@ -22,7 +22,7 @@ from shapelaw.cell import Cell
 from shapelaw.config import TrainConfig
 from shapelaw.model import Transformer, initialise
 from shapelaw.optim import build_adamw, clip_gradients
-from shapelaw.training.recipe import adamw_spec, init_spec, model_spec
+from shapelaw.training.recipe import init_spec, model_spec
 
 MATRICES = {
     "embedding.weight": "embedding",
@@ -57,7 +57,7 @@ def coordinates(
 
     Args:
         cell: shape, peak rate.
-        config: initial weights, optimiser.
+        config: initial weights, optimizer.
         tokens: to train and to look at.
         device: where.
         bf16: whether products are in bfloat16 (autocast).
@@ -70,7 +70,7 @@ def coordinates(
     """
     autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=bf16)
     model = _model(cell, config, device)
-    optimizer = build_adamw(model, cell.lr_eff, adamw_spec(config))
+    optimizer = build_adamw(model, cell.lr_eff, config.optim)
     probe = torch.from_numpy(tokens.probe).to(device)
 
     def activations() -> dict[Where, torch.Tensor]:
@@ -140,7 +140,7 @@ def _matrices(model: Transformer) -> dict[Where, torch.Tensor]:
 
 
 def _take_step(step: int, model: Transformer, optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """One step of the optimiser; what it added to every matrix."""
+    """One step of the optimizer; what it added to every matrix."""
     before = {where: matrix.clone() for where, matrix in _matrices(model).items()}
     optimizer.step()
     optimizer.zero_grad()

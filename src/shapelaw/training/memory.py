@@ -189,7 +189,7 @@ class StepMemory:
             "last block backward": held + inner + self._block_backward() + new_head,
             "first block backward": self.gradients - FLOAT * self._embedding + self.block + self._block_backward(),
             "embedding backward": self.gradients + embedding + 2 * FLOAT * self.tokens * self._width,
-            "optimiser": self.gradients + flat,
+            "optimizer": self.gradients + flat,
         }
 
     @property

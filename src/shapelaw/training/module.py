@@ -1,4 +1,4 @@
-"""The training step as a LightningModule: one batch is one optimiser step over a world batch."""
+"""The training step as a LightningModule: one batch is one optimizer step over a world batch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OUT_OF_MEMORY_CPU = "DefaultCPUAllocator: can't allocate memory"
 
 class CellModule(pl.LightningModule):
     """Trains one cell. The loop's batch is what this device has of a world batch; micro-batches are split off inside, so an
-    interruption always falls between optimiser steps and their number never changes the order of the data.
+    interruption always falls between optimizer steps and their number never changes the order of the data.
 
     Args:
         cell: what to train.
@@ -60,11 +60,11 @@ class CellModule(pl.LightningModule):
         self.recent: list[tuple[torch.Tensor, torch.Tensor]] = []  # loss and norm of steps nobody has looked at
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The optimiser it was given."""
+        """The optimizer it was given."""
         return self.optimizer
 
     def training_step(self, batch: torch.Tensor, batch_index: int) -> None:
-        """One optimiser step: gradients of the mean loss over the batch, clipped, at the rate of this step."""
+        """One optimizer step: gradients of the mean loss over the batch, clipped, at the rate of this step."""
         set_lr(self.optimizer, self.cell.lr_at(self.progress.step) * self.progress.lr_scale)
         loss = self._gradients(batch)
         if self.clip_norm or self.needs_norm:

@@ -18,7 +18,7 @@ from shapelaw.errors import UserError
 from shapelaw.files import plain
 from shapelaw.tracking import Tracker
 from shapelaw.training.module import CellModule
-from shapelaw.training.spikes import Detector, SpikeRule, Verdict
+from shapelaw.training.spikes import Detector, RunSpikeRule, Verdict
 
 IGNORED = "spike/ignored"
 
@@ -56,7 +56,7 @@ class SpikeMonitor:
     def __init__(self, cell: Cell, config: SpikesConfig, tracker: Tracker) -> None:
         self.cell, self.config, self.tracker = cell, config, tracker
         warmup = math.ceil(cell.schedule.warmup_tokens / cell.batch_tokens)
-        self.rule = SpikeRule.of(config, cell.vocab_size, warmup)
+        self.rule = RunSpikeRule.of(config, cell.vocab_size, warmup)
         self.detector = Detector(self.rule)
         self.unread: list[tuple[float, float]] = []
 

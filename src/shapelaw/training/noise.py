@@ -124,7 +124,7 @@ class NoiseScale(pl.Callback):
 
     Args:
         tracker: where metrics go.
-        batch_tokens: tokens of one optimiser step.
+        batch_tokens: tokens of one optimizer step.
         every: steps from one measurement to the next.
         average: measurements over which the recorded ratio is smoothed.
     """

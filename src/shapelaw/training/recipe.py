@@ -1,12 +1,11 @@
-"""What a configuration makes of a cell's model: its specification, its initial weights, its optimiser. A run and whatever
-measures one take it from here."""
+"""What a configuration makes of a cell's model: its specification and its initial weights. A run and whatever measures one take
+them from here."""
 
 from __future__ import annotations
 
-from shapelaw.cell import Cell, depth_patch
+from shapelaw.cell import Cell
 from shapelaw.config import TrainConfig
 from shapelaw.model import InitSpec, ModelSpec
-from shapelaw.optim import AdamWSpec
 
 
 def model_spec(cell: Cell, config: TrainConfig) -> ModelSpec:
@@ -16,10 +15,4 @@ def model_spec(cell: Cell, config: TrainConfig) -> ModelSpec:
 
 def init_spec(config: TrainConfig) -> InitSpec:
     """Its initial weights."""
-    return InitSpec(depth_patch(config.lr_rule), config.suite.width_unit)
-
-
-def adamw_spec(config: TrainConfig) -> AdamWSpec:
-    """Its optimiser."""
-    optim = config.optim
-    return AdamWSpec(optim.beta1, optim.beta2, optim.eps, optim.weight_decay)
+    return InitSpec(config.lr_rule, config.suite.width_unit)

@@ -1,12 +1,12 @@
 """A detector of divergence and spikes in the loss and the gradient norm of a run. Pure: numbers in, verdicts out.
 
 The running scale is robust: with m and s the median and 1.4826 times the median absolute deviation (the standard deviation
-of a normal distribution) of the last `window` sound steps, a loss above m + loss_mads * s is high; so is the logarithm of a
-gradient norm above its own such limit. `sustain` high steps in a row are a spike; fewer are noise. What is no number is one
-at once.
+of a normal distribution) of the last `window_steps` sound steps, a loss above m + loss_mads * s is high; so is the logarithm
+of a gradient norm above its own such limit. `sustain_steps` high steps in a row are a spike; fewer are noise. What is no number
+is one at once.
 
-A scale that runs along climbs with a loss that climbs in small steps. So two limits do not move with it: `over_best` nats above
-the run's own best, the lowest running median it had, and, once warm-up is over, `over_chance` nats above what a model has that
+A scale that runs along climbs with a loss that climbs in small steps. So two limits do not move with it: `over_best_nats` above
+the run's own best, the lowest running median it had, and, once warm-up is over, `over_chance_nats` above what a model has that
 knows nothing: ln(vocabulary), which gives every token the same probability, or the loss of the first step where that is higher.
 """
 
@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from shapelaw.config import SpikesConfig
+from shapelaw.config import SpikeRule, SpikesConfig
+from shapelaw.config.option import option, part_of, record
 
 NORMAL = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
@@ -27,45 +28,17 @@ LEAST_SCALE = 1e-3
 """Of losses (nats per token) and of log norms: steps as equal as that have no scale of their own."""
 
 
-@dataclass(frozen=True)
-class SpikeRule:
-    """When a step is high, and how many make a spike.
+@record("spikes")
+class RunSpikeRule(SpikeRule):
+    """The rule of one run: with what its vocabulary and its warm-up say of a loss."""
 
-    Args:
-        window: sound steps of the running scale.
-        least: sound steps before anything is judged.
-        loss_mads, norm_mads: limits of the loss and of the log of the gradient norm, in robust standard deviations.
-        sustain: high steps in a row that make a spike.
-        over_best: nats per token above the lowest running median.
-        over_chance: nats per token above `chance` and the first step's loss, once warm-up is over.
-        chance: ln(vocabulary), nats per token.
-        warmup: steps of the warm-up.
-    """
-
-    window: int
-    least: int
-    loss_mads: float
-    norm_mads: float
-    sustain: int
-    over_best: float
-    over_chance: float
-    chance: float
-    warmup: int
+    chance_nats: float = option("Loss of a model that knows nothing: ln(vocabulary).", above=0, unit="nats per token")
+    warmup_steps: int = option("Steps of the warm-up.", low=0)
 
     @classmethod
-    def of(cls, config: SpikesConfig, vocab_size: int, warmup: int) -> SpikeRule:
+    def of(cls, config: SpikesConfig, vocab_size: int, warmup_steps: int) -> RunSpikeRule:
         """The rule of a configuration, for a run of so many tokens to choose from and steps of warm-up."""
-        return cls(
-            config.window_steps,
-            config.least_steps,
-            config.loss_mads,
-            config.norm_mads,
-            config.sustain_steps,
-            config.over_best_nats,
-            config.over_chance_nats,
-            math.log(vocab_size),
-            warmup,
-        )
+        return cls(**vars(part_of(SpikeRule, config)), chance_nats=math.log(vocab_size), warmup_steps=warmup_steps)
 
 
 @dataclass(frozen=True)
@@ -102,7 +75,7 @@ class Detector:
         start: loss of the first step, whose weights have learnt nothing; 0 if it was not seen.
     """
 
-    rule: SpikeRule
+    rule: RunSpikeRule
     losses: list[float] = field(default_factory=list)
     log_norms: list[float] = field(default_factory=list)
     suspects: list[tuple[int, float, float | None]] = field(default_factory=list)
@@ -115,8 +88,8 @@ class Detector:
     def look(self, first: int, losses: Sequence[float], norms: Sequence[float]) -> list[Verdict]:
         """Judge steps first, first + 1, ...; a norm of 0 was not measured. The scale is that before the first of them."""
         self._take_marks(first, losses)
-        scale_limit = _limit(self.losses, self.rule.loss_mads, self.rule.least)
-        norm_limit = _limit(self.log_norms, self.rule.norm_mads, self.rule.least)
+        scale_limit = _limit(self.losses, self.rule.loss_mads, self.rule.least_steps)
+        norm_limit = _limit(self.log_norms, self.rule.norm_mads, self.rule.least_steps)
         verdicts = []
         for step, (loss, norm) in enumerate(zip(losses, norms, strict=True), first):
             loss_limit = min(scale_limit, self._fixed_limit(step))
@@ -129,7 +102,7 @@ class Detector:
             if self._take(step, loss, log_norm, bool(high)):
                 verdicts.append(Verdict(self.suspects[0][0], step, high, loss, loss_limit))
                 self._settle()
-                self.inside, self.best, self.blind = True, None, self.rule.window
+                self.inside, self.best, self.blind = True, None, self.rule.window_steps
         self.spikes += len(verdicts)
         return verdicts
 
@@ -140,23 +113,23 @@ class Detector:
         return values
 
     @classmethod
-    def restore(cls, rule: SpikeRule, state: dict[str, Any]) -> Detector:
+    def restore(cls, rule: RunSpikeRule, state: dict[str, Any]) -> Detector:
         """The detector that `state` is of."""
         return cls(rule, **{**state, "suspects": [tuple(suspect) for suspect in state["suspects"]]})
 
     def _take_marks(self, first: int, losses: Sequence[float]) -> None:
         if first == 1 and losses and math.isfinite(losses[0]):
             self.start = losses[0]
-        if not self.blind and len(self.losses) >= self.rule.least:
+        if not self.blind and len(self.losses) >= self.rule.least_steps:
             middle = float(np.median(self.losses))
             self.best = middle if self.best is None else min(self.best, middle)
 
     def _fixed_limit(self, step: int) -> float:
         """Above which a loss is high whatever the running scale says."""
-        over_best = math.inf if self.best is None else self.best + self.rule.over_best
-        if step <= self.rule.warmup or len(self.losses) < self.rule.least:
+        over_best = math.inf if self.best is None else self.best + self.rule.over_best_nats
+        if step <= self.rule.warmup_steps or len(self.losses) < self.rule.least_steps:
             return over_best
-        return min(over_best, max(self.rule.chance, self.start) + self.rule.over_chance)
+        return min(over_best, max(self.rule.chance_nats, self.start) + self.rule.over_chance_nats)
 
     def _first(self, step: int) -> int:
         return self.suspects[0][0] if self.suspects else step
@@ -165,7 +138,7 @@ class Detector:
         """Count a step in; whether it makes a spike certain."""
         self.suspects.append((step, loss, log_norm))
         if high and not self.inside:
-            return len(self.suspects) >= self.rule.sustain
+            return len(self.suspects) >= self.rule.sustain_steps
         self.inside = high
         self._settle()
         return False
@@ -176,7 +149,7 @@ class Detector:
         self.log_norms += [norm for *_, norm in self.suspects if norm is not None]
         self.blind = max(self.blind - len(self.suspects), 0)
         self.suspects = []
-        del self.losses[: -self.rule.window], self.log_norms[: -self.rule.window]
+        del self.losses[: -self.rule.window_steps], self.log_norms[: -self.rule.window_steps]
 
 
 def _limit(values: Sequence[float], mads: float, least: int) -> float:

@@ -20,15 +20,15 @@ from shapelaw.training.compiling import PLAIN, compile_step, compiles
 from shapelaw.training.cost import arithmetic, fit_micro_batch, memory_limit
 from shapelaw.training.group import wait_for_all
 from shapelaw.training.module import CellModule
-from shapelaw.training.recipe import adamw_spec, init_spec, model_spec
+from shapelaw.training.recipe import init_spec, model_spec
 from shapelaw.training.rollback import Rollback, discard_undone, read_rollbacks
 
 
 def module_of(config: TrainConfig, cell: Cell, placement: Placement) -> CellModule:
-    """Model, optimiser and progress of a run, where it goes on; every process calls it for its part."""
-    # moved before the optimiser's state is loaded, which goes where the weights are
+    """Model, optimizer and progress of a run, where it goes on; every process calls it for its part."""
+    # moved before the optimizer's state is loaded, which goes where the weights are
     model = placement.build(model_spec(cell, config)).to(placement.device)
-    optimizer = build_adamw(model, cell.lr_at(cell.first_step), adamw_spec(config))
+    optimizer = build_adamw(model, cell.lr_at(cell.first_step), config.optim)
     events = read_rollbacks(cell.folder)
     if placement.rank == 0:
         discard_undone(cell.folder, events)

@@ -20,16 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from shapelaw.cell import Cell, cell_of, corpus_folder
-from shapelaw.config import (
-    CooldownConfig,
-    CoordinatesConfig,
-    LrRule,
-    ScheduleConfig,
-    ScheduleKind,
-    ShapeConfig,
-    to_dataclass,
-    whole,
-)
+from shapelaw.config import CooldownConfig, CoordinatesConfig, LrRule, ScheduleConfig, ScheduleKind, ShapeConfig, whole
+from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import params_total
 from shapelaw.data import Loader, check_repeats, load_corpus, validation
 from shapelaw.devices import check_devices, gpu_names
@@ -117,10 +109,6 @@ def check_of(asked: CoordinatesConfig) -> Check:
     Raises:
         UserError: for values out of range, and where neither width nor depth varies.
     """
-    for key, least in (("steps", 1), ("sequences", 1), ("probe_sequences", 1), ("threads", 0)):
-        whole(key, getattr(asked, key), least)
-    if not 0 <= asked.flat_slope < 1:
-        raise UserError(f"flat_slope={asked.flat_slope:g}: allowed are numbers from 0 to below 1; give one")
     if asked.devices * asked.num_nodes > 1:
         raise UserError(f"devices={asked.devices}, num_nodes={asked.num_nodes}: a coordinate check runs on one device")
     base = asked.shape
@@ -180,12 +168,12 @@ def _variant(base: CoordinatesConfig, width: int, depth: int, rule: LrRule, lr_b
     batch = base.sequences * base.seq_len
     return replace(
         base,
-        shape=ShapeConfig(width, depth),
+        shape=ShapeConfig(width=width, depth=depth),
         lr_rule=replace(base.lr_rule, name=rule),
         lr_base=lr_base,
         batch_tokens=batch,
         tokens=base.steps * batch,
-        schedule=ScheduleConfig(ScheduleKind.constant, 0.0),
+        schedule=ScheduleConfig(kind=ScheduleKind.constant, warmup_tokens=0.0),
         cooldown=CooldownConfig(),
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from shapelaw.config import store_schema
+from shapelaw.config.schema import store_schema
 from shapelaw.errors import UserError
 
 

@@ -14,15 +14,16 @@ import json
 import os
 import shutil
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from shapelaw.cell import checkpoint_path, checkpoint_steps, corpus_folder
-from shapelaw.config import TokenizerKind, TrainConfig, to_dataclass
+from shapelaw.config import TokenizerKind, TrainConfig
+from shapelaw.config.option import option, record
 from shapelaw.config.places import PlacesConfig
+from shapelaw.config.schema import to_dataclass
 from shapelaw.data import load_corpus
 from shapelaw.data.tokenizers import SEPARATOR, TOKENIZER_FILE, JsonTokenizer
 from shapelaw.errors import UserError
@@ -36,14 +37,14 @@ if TYPE_CHECKING:
     from shapelaw.model.transformer import ModelSpec
 
 
-@dataclass
+@record()
 class ExportConfig(PlacesConfig):
     """A checkpoint for transformers."""
 
-    run: str = MISSING
-    """Folder of a run, whose newest checkpoint is taken, or of a checkpoint (checkpoints/step-NNNNNNNN)."""
-    out: str = MISSING
-    """Folder to write; it must not exist."""
+    run: str = option(
+        "Folder of a run, whose newest checkpoint is taken, or of a checkpoint (checkpoints/step-NNNNNNNN)."
+    )
+    out: str = option("Folder to write; it must not exist.")
 
 
 def export(source: Path, out: Path) -> Path:

@@ -13,7 +13,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from shapelaw.config import FitConfig, RunsConfig, to_dataclass
+from shapelaw.config import FitConfig, RunsConfig
+from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.fitting.fit import fit
 from shapelaw.fitting.result import RUNS_FILE, SCHEMA_VERSION, FitResult, load_fit
@@ -116,7 +117,7 @@ def spec_of(asked: FitConfig) -> FitSpec:
         method=asked.method.name,
         options=options,
         solver=asked.solver.name or "newton",
-        bootstrap=dataclasses.asdict(asked.bootstrap) if asked.bootstrap.n else None,
+        bootstrap=asked.bootstrap,
         holdouts=asked.holdout.kinds,
         delta=asked.delta,
         counting=asked.counting.name,
@@ -263,9 +264,7 @@ def _track(asked: FitConfig, runs: RunsTable, result: FitResult, folder: Path, f
     name = f"{params['law']} delta={asked.delta:g} {asked.subset.name}"
     tags = {"shapelaw.folder": str(folder.absolute())}
     info = RunInfo(identity, "fit", name, params, tags, asked.tracker.parent_run_id)
-    settings = asked.tracker
-    store = Store(settings.uri, settings.artifacts, EXPERIMENT, settings.experiment_id)
-    tracker = MlflowTracker(store, info, folder, settings.finish_seconds)
+    tracker = MlflowTracker(Store.of(asked.tracker, EXPERIMENT), info, folder, asked.tracker.finish_seconds)
     tracker.log(_metrics(result), 0)
     for path in (folder / "fit.json", folder / RUNS_FILE, *figures):
         tracker.artifact(path)

@@ -18,7 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from shapelaw.config import store_schema
+from shapelaw.config.schema import store_schema
 from shapelaw.errors import UserError
 from shapelaw.secrets import hidden
 from shapelaw.verbs.doors import door_of, project_root, summary_of, verbs

@@ -8,9 +8,9 @@ import re
 
 import yaml
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from shapelaw.config.option import keys_of
 from shapelaw.errors import UserError, WorkFailed
 
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
@@ -97,24 +97,9 @@ def _missing(error: MissingConfigException) -> str:
 
 
 def _nearest(key: str, schema: type | None) -> str:
-    known = keys_of(OmegaConf.structured(schema)) if schema else []
+    known = list(keys_of(schema)) if schema else []
     near = difflib.get_close_matches(key.lstrip("+"), sorted(known), n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(near)}?" if near else ""
-
-
-def keys_of(config: DictConfig, prefix: str = "") -> list[str]:
-    """Every key of a configuration, those inside others with a point."""
-    keys = []
-    for key in map(str, config):
-        name = f"{prefix}{key}"
-        keys.append(name)
-        if (
-            OmegaConf.is_dict(config._get_node(key))
-            and not OmegaConf.is_missing(config, key)
-            and config[key] is not None
-        ):
-            keys += keys_of(config[key], f"{name}.")
-    return keys
 
 
 def _quoted(text: str) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from shapelaw.config import Precision, to_dataclass
+from shapelaw.config import Precision
+from shapelaw.config.option import option, record
 from shapelaw.config.places import PlacesConfig
+from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError, WorkFailed
 from shapelaw.migration import migrate, old_runs
 from shapelaw.verbs.doors import Door
@@ -20,12 +21,13 @@ from shapelaw.wording import counted
 log = logging.getLogger(__name__)
 
 
-@dataclass
+@record()
 class MigrateConfig(PlacesConfig):
     """Runs of an earlier version, to be found again by the commands that trained them."""
 
-    precision: Precision = Precision.auto
-    """Number format, fp32 or bf16, of runs that left it open and did not record it; auto leaves such runs as they are."""
+    precision: Precision = option(
+        "Number format, fp32 or bf16, of runs that left it open and did not record it; auto leaves such runs as they are."
+    )
 
 
 @functools.cache

@@ -8,30 +8,27 @@ python -m shapelaw noise_scale fit=FOLDER                                      #
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from omegaconf import MISSING, DictConfig
+from omegaconf import DictConfig
 
-from shapelaw.config import to_dataclass
+from shapelaw.config.option import option, record
 from shapelaw.config.places import PlacesConfig
+from shapelaw.config.schema import to_dataclass
 from shapelaw.files import write_text
 from shapelaw.fitting.result import load_fit
 from shapelaw.step_batch.noise_scale import compared, summary
 from shapelaw.verbs.doors import Door
 
 
-@dataclass
+@record()
 class NoiseScaleConfig(PlacesConfig):
     """The critical batch and the gradient noise scale, side by side."""
 
-    fit: str = MISSING
-    """Folder of a fit by method=staged, or its fit.json."""
-    uri: str = MISSING
-    """Tracking store of the runs that measured their noise (noise.every_steps)."""
-    experiment: str = MISSING
-    """MLflow experiment of those runs: the suite."""
+    fit: str = option("Folder of a fit by method=staged, or its fit.json.")
+    uri: str = option("Tracking store of the runs that measured their noise (noise.every_steps).")
+    experiment: str = option("MLflow experiment of those runs: the suite.")
 
 
 def compare_with_noise(config: DictConfig) -> None:

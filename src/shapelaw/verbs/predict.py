@@ -7,14 +7,15 @@ python -m shapelaw predict prediction=FILE                                      
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from shapelaw.config import RunsConfig, TrackerConfig, to_dataclass
+from shapelaw.config import RunsConfig, TrackerConfig
+from shapelaw.config.option import option, record
 from shapelaw.config.places import PlacesConfig
+from shapelaw.config.schema import to_dataclass
 from shapelaw.files import write_text
 from shapelaw.runs import RunsTable
 from shapelaw.step_batch.prediction import Comparison, compare, read_prediction
@@ -22,16 +23,13 @@ from shapelaw.verbs.doors import Door
 from shapelaw.verbs.fit import load_table
 
 
-@dataclass
+@record()
 class PredictConfig(PlacesConfig):
     """The outcome of a prediction."""
 
-    prediction: str = MISSING
-    """YAML file that prescribe.py wrote for a width, depth, batch_tokens and tokens."""
-    runs: RunsConfig = field(default_factory=RunsConfig)
-    """The table that holds the predicted run."""
-    tracker: TrackerConfig = field(default_factory=TrackerConfig)
-    """Its uri is where runs=mlflow reads."""
+    prediction: str = option("YAML file that prescribe.py wrote for a width, depth, batch_tokens and tokens.")
+    runs: RunsConfig
+    tracker: TrackerConfig
 
 
 def check_prediction(config: DictConfig) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.console import Console
 
-from shapelaw.config import DataConfig, PrepareConfig, TokenizerConfig, TokenizerKind, corpus_dir, to_dataclass, whole
+from shapelaw.config import DataConfig, PrepareConfig, TokenizerConfig, TokenizerKind, corpus_dir
 from shapelaw.config import Source as SourceKind
+from shapelaw.config.schema import to_dataclass
 from shapelaw.data.installed import PackagesSource, StdlibSource
 from shapelaw.data.prepare import prepare
 from shapelaw.data.progress import terminal_progress
@@ -30,8 +31,8 @@ def prepare_corpus(config: DictConfig) -> None:
             tokenizer_of(asked.tokenizer),
             folder,
             val_fraction=asked.data.val_fraction,
-            shard_tokens=whole("data.shard_tokens", asked.data.shard_tokens),
-            workers=whole("workers", asked.workers, 0) or None,
+            shard_tokens=int(asked.data.shard_tokens),
+            workers=asked.workers or None,
             progress=progress,
         )
     train, val = manifest.splits["train"], manifest.splits["val"]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from shapelaw.config import PrescribeConfig, to_dataclass, whole
+from shapelaw.config import PrescribeConfig
+from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import FLOPS_CONVENTIONS
 from shapelaw.errors import UserError
 from shapelaw.files import write_text
@@ -23,9 +24,6 @@ from shapelaw.verbs.doors import Door
 from shapelaw.verbs.prescribe_summary import show
 from shapelaw.verbs.saved_fits import newest_fit, read
 from shapelaw.verbs.suites import find
-
-LARGEST = 2**24
-"""Width or depth of a shape."""
 
 
 def prescribe_size(config: DictConfig) -> float:
@@ -71,17 +69,11 @@ def world_of(asked: PrescribeConfig, fit: FitResult, runs: RunsTable) -> World:
     """The world of the runs, with what the configuration says otherwise."""
     world = suite_world(fit, runs)
     rules = {name: value for name, value in dataclasses.asdict(asked.rules).items() if value is not None}
-    for name, value in rules.items():
-        if name != "even_heads" and whole(f"rules.{name}", value) > LARGEST:
-            raise UserError(f"rules.{name}={value}: allowed are whole numbers up to {LARGEST}; give one")
     if asked.flops.name is not None and asked.flops.name not in FLOPS_CONVENTIONS:
         raise UserError(
             f"flops={asked.flops.name}: a new shape has none; allowed are auto, {', '.join(FLOPS_CONVENTIONS)}"
         )
-    given = Suite(
-        vocab_size=None if asked.vocab_size is None else whole("vocab_size", asked.vocab_size),
-        seq_len=None if asked.seq_len is None else whole("seq_len", asked.seq_len, 2),
-    )
+    given = Suite(vocab_size=asked.vocab_size, seq_len=asked.seq_len)
     return dataclasses.replace(
         world,
         suite=given.completed(world.suite),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import MISSING, DictConfig
+from omegaconf import DictConfig
 
-from shapelaw.config import to_dataclass
+from shapelaw.config.option import option, record
 from shapelaw.config.places import PlacesConfig
+from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError, WorkFailed
 from shapelaw.tracking.delivery import Delivery, deliver_left, left_line
 from shapelaw.tracking.journal import JOURNAL
@@ -18,16 +18,16 @@ from shapelaw.tracking.store import check_uri
 from shapelaw.verbs.doors import Door
 
 
-@dataclass
+@record()
 class ReplayConfig(PlacesConfig):
     """Delivery of what runs recorded while their store was away."""
 
-    folders: list[str] = MISSING
-    """Folders of runs, or any above them; the outputs folder by default."""
-    uri: str | None = None
-    """Store that gets everything instead of the one that the runs named, as when a server moved or lost its database."""
-    deliver: bool = MISSING
-    """Whether what is left is delivered; false only lists it."""
+    folders: list[str] = option("Folders of runs, or any above them; the outputs folder by default.")
+    uri: str | None = option(
+        "Store that gets everything instead of the one that the runs named, as when a server moved or lost its database.",
+        default=None,
+    )
+    deliver: bool = option("Whether what is left is delivered; false only lists it.")
 
 
 def replay(config: DictConfig) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,12 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 
-from shapelaw.config import ReportConfig, positive, to_dataclass
+from shapelaw.config import BootstrapOptions, ReportConfig
+from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.figures import catalogue
 from shapelaw.figures.catalogue import Drawn, NotDrawn
 from shapelaw.figures.evidence import EVERY, MAIN, Evidence, of_a_table, of_the_paper
-from shapelaw.fitting.objective import check_delta
-from shapelaw.fitting.options import BootstrapOptions
 from shapelaw.prescribe.ask import Problem
 from shapelaw.report.content import Figure, FitRow, LeftOut, Report
 from shapelaw.report.page import write
@@ -26,7 +24,6 @@ from shapelaw.verbs.fit import load_table
 from shapelaw.verbs.prescribe import suite_world
 from shapelaw.verbs.report_links import Links
 
-KINDS = ("gemstones", "experiment")
 WIDE = 140
 """Columns of what is printed into a file or a pipe."""
 
@@ -39,8 +36,6 @@ def report(config: DictConfig) -> None:
     """
     asked: ReportConfig = to_dataclass(config)
     entries = catalogue.chosen(asked.figures)
-    if asked.budget is not None:
-        positive("budget", asked.budget)
     evidence = evidence_of(asked)
     silent = unanswerable(evidence.runs())  # without the main table there is nothing to report
     if asked.page and not silent:
@@ -65,11 +60,9 @@ def evidence_of(asked: ReportConfig) -> Evidence:
     Raises:
         UserError: for an unknown kind, or runs that are not of it.
     """
-    resampling = BootstrapOptions(**dataclasses.asdict(asked.bootstrap)) if asked.bootstrap.n else None
-    options: dict[str, Any] = {"bootstrap": resampling, "delta": check_delta(asked.delta), "seed": asked.seed}
+    resampling = BootstrapOptions.of(asked.bootstrap)
+    options: dict[str, Any] = {"bootstrap": resampling, "delta": asked.delta, "seed": asked.seed}
     kind = asked.report.name
-    if kind not in KINDS:
-        raise UserError(f"report.name={kind}: allowed are {', '.join(KINDS)}")
     if (asked.runs.source == "gemstones") != (kind == "gemstones"):
         raise UserError(f"report={kind}, runs={asked.runs.source}: the published runs go with report=gemstones alone")
     if kind == "gemstones":

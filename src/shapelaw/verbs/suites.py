@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from shapelaw.config import to_dataclass
+from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.suite import Suite
 from shapelaw.verbs.doors import store_schemas

@@ -17,17 +17,11 @@ from rich.console import Console
 
 from shapelaw.cell import Cell, cell_of, checkpoint_path, labels_of, parent_checkpoint, parent_folder
 from shapelaw.cell_state import State, Status, read_state
-from shapelaw.config import (
-    ResourcesConfig,
-    SearchConfig,
-    TrainConfig,
-    positive,
-    to_dataclass,
-    whole,
-)
+from shapelaw.config import SearchConfig, TrainConfig
+from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import params_total
 from shapelaw.devices import check_devices, gpu_names
-from shapelaw.sweep.task import Job, Trials, Wants, sweep_identity
+from shapelaw.sweep.task import Job, Trials, sweep_identity
 from shapelaw.tracking_views import training
 from shapelaw.training.checks import check_kept, check_run, check_tasks
 from shapelaw.training.corpora import Corpora, Library
@@ -209,7 +203,7 @@ def _job(cell: Cell, train: TrainConfig, label: str) -> Job:
         footprint=partial(_footprint, cell, train),
         splits=cell.batch_sequences,
         check_tasks=partial(check_tasks, cell, train),
-        wants=_wants(train.resources),
+        request=train.resources,
         settings={"precision": cell.fingerprint["precision"]},
     )
 
@@ -217,18 +211,6 @@ def _job(cell: Cell, train: TrainConfig, label: str) -> Job:
 def _footprint(cell: Cell, train: TrainConfig, device: str) -> tuple[int, float]:
     cost = cost_of(cell, train, device)
     return cost.micro_sequences, cost.memory_bytes
-
-
-def _wants(resources: ResourcesConfig) -> Wants:
-    """The resources, checked."""
-    values = asdict(resources)
-    minimum = {"gpus_per_node": 0}
-    for key, value in values.items():
-        if value is not None and key != "mem_gb":
-            whole(f"resources.{key}", value, minimum.get(key, 1))
-    if resources.mem_gb:
-        positive("resources.mem_gb", resources.mem_gb)
-    return Wants(**values)
 
 
 def _located(config: TrainConfig, library: Library, check: bool = False) -> _Planned:

@@ -1,0 +1,115 @@
+"""Options of how a run is carried out and recorded; none of them changes what it computes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shapelaw.config.option import option, record
+from shapelaw.config.values import Keep, ParallelKind, WhenUnreachable
+
+
+@record("resources")
+class ResourcesConfig:
+    """What a cell asks of a cluster; null is the launcher's own default. Never part of a cell's identity."""
+
+    nodes: int = option("Nodes of one job.", default=1, low=1)
+    gpus_per_node: int | None = option("GPUs of each node.", default=None, low=0)
+    tasks_per_node: int | None = option("Processes on each node, one per device.", default=None, low=1)
+    cpus_per_task: int | None = option("Processor cores of each process.", default=None, low=1)
+    mem_gb: float | None = option("Memory of each node; 0 is all of it.", default=None, low=0, unit="GB")
+    timeout_min: int | None = option(
+        "Time limit of one job; a cell that needs longer is requeued and continues.",
+        default=None,
+        low=1,
+        unit="minutes",
+    )
+
+
+@record("attention")
+class AttentionConfig:
+    """Attention back end."""
+
+    name: str = option("sdpa (torch's own) or flash (the package flash-attn, on a GPU).")
+
+
+@record("parallel")
+class ParallelConfig:
+    """How one run is shared out over its processes. Never part of a cell's identity: results agree to the order of sums."""
+
+    kind: ParallelKind = option("auto: single for one process, ddp for several.")
+    row: int = option(
+        "axonn: processes that share out heads, the MLP's hidden features and the head's vocabulary.", default=1, low=1
+    )
+    column: int = option("axonn: processes that share out the residual stream's features.", default=1, low=1)
+    depth: int = option(
+        "axonn: processes that share out every matrix as it is stored, and the batch.", default=1, low=1
+    )
+    data: int | None = option(
+        "axonn: copies of all that, which share out the batch; null is what the other degrees leave of the processes.",
+        default=None,
+        low=1,
+    )
+
+
+@record("checkpoint")
+class CheckpointConfig:
+    """Checkpoints."""
+
+    every_tokens: float = option(
+        "Cadence, rounded up to whole steps; also at the end of the run.", above=0, unit="tokens"
+    )
+    keep: Keep = option("Which checkpoints stay on disk.")
+    newest: int = option("How many checkpoints stay with keep=newest.", default=2, low=1)
+
+
+@record("tracker")
+class TrackerConfig:
+    """Where runs are recorded."""
+
+    name: str = option("What records the runs.", choices=("mlflow", "none"))
+    uri: str = option(
+        "Tracking URI of a database or a server, without a password: MLFLOW_TRACKING_URI may hold the same URI "
+        "with it.",
+        default="",
+    )
+    artifacts: str = option("Artifact root of new experiments in a database store (a server has its own).", default="")
+    log_every_steps: int = option("How often training metrics are recorded.", default=10, low=1, unit="steps")
+    when_unreachable: WhenUnreachable = option(
+        "What a command does when the store does not answer as it starts: refuse to start, or spool (record in "
+        "the runs' folders, and deliver when it answers). Runs that have started never stop for the store.",
+        default=WhenUnreachable.refuse,
+    )
+    finish_seconds: float = option(
+        "How long a run waits at its end for a store that does not take everything; what is left is delivered later.",
+        default=30.0,
+        low=0,
+        unit="seconds",
+    )
+    experiment_id: str | None = option("Set by the launching process for its jobs.", default=None)
+    parent_run_id: str | None = option(
+        "Set by the launching process for its jobs: the MLflow run of the sweep.", default=None
+    )
+
+
+@record("search")
+class SearchConfig:
+    """Which trial of a search a run is; set by the launching process."""
+
+    study: str | None = option("Name of the study this run is a trial of.", default=None)
+    storage: str = option("Database URL of the study.", default="")
+    trial: int | None = option("Number of the trial.", default=None, low=0)
+    pruner: Any = option("Configuration of one of Optuna's pruners.", default=None)
+
+
+@record("limits")
+class LimitsConfig:
+    """What may be started on this machine without `force=true`."""
+
+    hours: float = option("Estimated hours of the whole sweep here.", low=0, unit="hours")
+    memory_share: float = option(
+        "Estimated memory of a step, as a share of the device's; on a CPU a run counts with its threads' part of it.",
+        low=0,
+    )
+    memory_gb: float | None = option(
+        "Memory that a step may take, in 1e9 bytes, instead of that share.", default=None, above=0, unit="GB"
+    )
