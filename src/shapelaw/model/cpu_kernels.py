@@ -50,14 +50,16 @@ def _exp(x):  # type: ignore[no-untyped-def]  # numba infers float32
     given = x
     x = min(max(x, np.float32(-87.0)), np.float32(88.0))
     n = np.floor(x * _LOG2_E + np.float32(0.5))
-    r = x - n * _LN_2_HIGH - n * _LN_2_LOW
+    whole = np.int32(n)
+    # n (ln 2) in two parts, the first without rounding: as float(n), n keeps LLVM from joining them to one that rounds
+    r = x - n * _LN_2_HIGH - np.float32(whole) * _LN_2_LOW
     p = np.float32(1.9875691500e-4)
     p = p * r + np.float32(1.3981999507e-3)
     p = p * r + np.float32(8.3334519073e-3)
     p = p * r + np.float32(4.1665795894e-2)
     p = p * r + np.float32(1.6666665459e-1)
     p = p * r + np.float32(5.0000001201e-1)
-    power = (p * r * r + r + _ONE) * _float_of_bits((np.int32(n) + np.int32(127)) << np.int32(23))
+    power = (p * r * r + r + _ONE) * _float_of_bits((whole + np.int32(127)) << np.int32(23))
     return np.float32(0.0) if given < np.float32(-87.0) else power
 
 
