@@ -105,10 +105,10 @@ def extrapolate(tails: Tails, start: Floors | None = None) -> Floors | None:
     high = np.concatenate([[60.0, EXPONENTS[-1]], lowest])
     x0 = np.clip(np.concatenate([[first.log_s_c, first.alpha_s], first.values]), low * 1.001 * np.sign(low) ** 2, high)
     inner = np.clip(x0, low + 1e-9 * np.abs(low), high - 1e-9 * np.abs(high))
-    solution = least_squares(
+    found = least_squares(
         residual, inner, jac=slope, bounds=(low, high), x_scale="jac", xtol=TIGHT, ftol=TIGHT, gtol=TIGHT
     )
-    return Floors(solution.x[2:], float(solution.x[0]), float(solution.x[1]))
+    return Floors(found.x[2:], float(found.x[0]), float(found.x[1]))
 
 
 def regress(params: Array, floors: Array, weights: Array, *, irreducible: bool) -> Converged | None:
@@ -128,14 +128,14 @@ def _coarse(tails: Tails) -> Floors | None:
     loss = np.exp(tails.log_loss)
     root = np.sqrt(tails.weights) / loss
     one_hot = np.eye(len(tails.params))[tails.size]
-    best, floors = np.inf, None
+    best, found = np.inf, None
     for alpha in EXPONENTS:
         scale = alpha * tails.log_steps_min.min()
         design = np.column_stack([np.exp(scale - alpha * tails.log_steps_min), one_hot])
         solution = np.linalg.lstsq(design * root[:, None], loss * root, rcond=None)[0]
         squares = float(np.sum((root * (design @ solution - loss)) ** 2))
         if solution[0] > 0 and (solution[1:] > 0).all() and squares < best:
-            best, floors = (
+            best, found = (
                 squares,
                 Floors(
                     np.asarray(solution[1:], dtype=np.float64),
@@ -143,7 +143,7 @@ def _coarse(tails: Tails) -> Floors | None:
                     float(alpha),
                 ),
             )
-    return floors
+    return found
 
 
 def _power(log_n: Array, log_l: Array, weights: Array) -> Converged | None:
@@ -181,6 +181,6 @@ def _power_and_constant(log_n: Array, log_l: Array, weights: Array, plain: Conve
         x = least_squares(
             residual, start, jac=slope, bounds=bounds, x_scale="jac", xtol=TIGHT, ftol=TIGHT, gtol=TIGHT
         ).x
-        candidate = Converged(float(middle + x[0] / x[1]), float(x[1]), float(x[2]), float(np.sum(residual(x) ** 2)))
-        best = candidate if candidate.squares < best.squares else best
+        found = Converged(float(middle + x[0] / x[1]), float(x[1]), float(x[2]), float(np.sum(residual(x) ** 2)))
+        best = found if found.squares < best.squares else best
     return best

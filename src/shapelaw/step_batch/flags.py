@@ -19,35 +19,30 @@ SIZES, RUNS, CONTOURS = 5, 10, 4
 """Below so many sizes, runs or contours a stage rests on too few."""
 
 
-def warnings(data: StagedData, estimate: Estimate) -> tuple[str, ...]:
+def warnings(data: StagedData, found: Estimate) -> tuple[str, ...]:
     """Every warning, each `code: sentence`."""
-    return (
-        *_straddling(data, estimate),
-        *_convergence(data, estimate),
-        *_few(data, estimate),
-        *_parameters(data, estimate),
-    )
+    return (*_straddling(data, found), *_convergence(data, found), *_few(data, found), *_parameters(data, found))
 
 
-def remaining_drops(data: StagedData, estimate: Estimate) -> Array:
+def remaining_drops(data: StagedData, found: Estimate) -> Array:
     """Of each size, what the run that got furthest would still fall by, as a share of its last loss, (sizes,)."""
-    last = np.array([data.curves[i].last_loss for i in estimate.furthest])
-    floors = np.exp(estimate.converged.log_floor_at(np.log(data.sizes)))
-    floors = estimate.floors.values if np.isfinite(estimate.floors.log_s_c) else floors
+    last = np.array([data.curves[i].last_loss for i in found.furthest])
+    floors = np.exp(found.converged.log_floor_at(np.log(data.sizes)))
+    floors = found.floors.values if np.isfinite(found.floors.log_s_c) else floors
     return np.asarray(1 - floors / last)
 
 
-def _straddling(data: StagedData, estimate: Estimate) -> Iterator[str]:
+def _straddling(data: StagedData, found: Estimate) -> Iterator[str]:
     batches = np.array([curve.batch for curve in data.curves])
-    critical = np.exp(estimate.critical.log_critical)
+    critical = np.exp(found.critical.log_critical)
     low, high = float(np.nanmin(critical)), float(np.nanmax(critical))
     undecided = int(np.isnan(critical).sum())
-    batches_text = f"batches of {batches.min():,.0f} to {batches.max():,.0f} tokens"
+    given = f"batches of {batches.min():,.0f} to {batches.max():,.0f} tokens"
     span = f"critical batches of {low:,.0f} to {high:,.0f}"
     if batches.min() > low / STRADDLE:
-        yield f"not_straddled: {batches_text} do not reach well below {span}: B_star is badly determined; add smaller batches"
+        yield f"not_straddled: {given} do not reach well below {span}: B_star is badly determined; add smaller batches"
     if batches.max() < high * STRADDLE:
-        yield f"not_straddled: {batches_text} do not reach well above {span}: B_star is badly determined; add larger batches"
+        yield f"not_straddled: {given} do not reach well above {span}: B_star is badly determined; add larger batches"
     if undecided:
         yield (
             f"undecided_contours: {undecided} of {len(critical)} contours decide no critical batch (their batches lie on "
@@ -55,27 +50,27 @@ def _straddling(data: StagedData, estimate: Estimate) -> Iterator[str]:
         )
 
 
-def _convergence(data: StagedData, estimate: Estimate) -> Iterator[str]:
-    drops = remaining_drops(data, estimate)
+def _convergence(data: StagedData, found: Estimate) -> Iterator[str]:
+    drops = remaining_drops(data, found)
     far = [
         f"{size:,.0f} parameters: {drop:.1%} (slope d ln L/d ln S {data.curves[i].last_slope:.3f})"
-        for size, drop, i in zip(data.sizes, drops, estimate.furthest, strict=True)
+        for size, drop, i in zip(data.sizes, drops, found.furthest, strict=True)
         if drop > FAR
     ]
     if far:
-        how = "are extrapolated" if np.isfinite(estimate.floors.log_s_c) else "are taken as converged all the same"
+        how = "are extrapolated" if np.isfinite(found.floors.log_s_c) else "are taken as converged all the same"
         yield (
             f"not_converged: {len(far)} of {len(drops)} sizes end above what they converge to, by a predicted "
             f"{'; '.join(far)}; their floors {how}; train them for longer"
         )
 
 
-def _few(data: StagedData, estimate: Estimate) -> Iterator[str]:
+def _few(data: StagedData, found: Estimate) -> Iterator[str]:
     if len(data.sizes) < SIZES:
         yield f"few_sizes: stage N rests on {len(data.sizes)} sizes; {SIZES} to 7 are usual"
     if len(data.curves) < RUNS:
         yield f"few_runs: {len(data.curves)} runs are few to resample: intervals are rough"
-    decided = int((estimate.critical.information > 0).sum())
+    decided = int((found.critical.information > 0).sum())
     if decided < CONTOURS:
         yield f"few_contours: stage B rests on {decided} contours; validate more often, or add batches"
     unread = [curve.run for curve in data.curves if not curve.readable]
@@ -83,11 +78,11 @@ def _few(data: StagedData, estimate: Estimate) -> Iterator[str]:
         yield f"unread_curves: {len(unread)} runs have fewer than 5 validations and take no part in stage B"
 
 
-def _parameters(data: StagedData, estimate: Estimate) -> Iterator[str]:
-    if estimate.critical.flat:
+def _parameters(data: StagedData, found: Estimate) -> Iterator[str]:
+    if found.critical.flat:
         yield (
             "flat_critical_batch: the critical batch was not found to grow as the loss falls; alpha_B stands at its end and "
             "means nothing"
         )
-    if data.law.irreducible and estimate.converged.irreducible == 0:
+    if data.law.irreducible and found.converged.irreducible == 0:
         yield "irreducible_zero: the floors need no E: it is 0 and not identified"

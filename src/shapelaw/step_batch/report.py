@@ -17,12 +17,12 @@ Array = NDArray[np.float64]
 Ends = Mapping[str, tuple[float, float]]
 
 
-def stages(data: StagedData, estimate: Estimate, intervals: Ends) -> dict[str, Any]:
+def stages(data: StagedData, found: Estimate, intervals: Ends) -> dict[str, Any]:
     """The three stages, in their order."""
     return {
-        "critical_batch": _critical(data, estimate, intervals),
-        "converged_loss": _converged(data, estimate, intervals),
-        "learning_curve": _adjusted(data, estimate, intervals),
+        "critical_batch": _critical(data, found, intervals),
+        "converged_loss": _converged(data, found, intervals),
+        "learning_curve": _adjusted(data, found, intervals),
     }
 
 
@@ -30,24 +30,24 @@ def _own(intervals: Ends, *names: str) -> dict[str, tuple[float, float]]:
     return {name: intervals[name] for name in names if name in intervals}
 
 
-def _critical(data: StagedData, estimate: Estimate, intervals: Ends) -> dict[str, Any]:
-    table = contour_table(data.readings, estimate.critical)
-    log_b = estimate.critical.log_critical_at(np.log(table["loss"].to_numpy()))
+def _critical(data: StagedData, found: Estimate, intervals: Ends) -> dict[str, Any]:
+    table = contour_table(data.readings, found.critical)
+    log_b = found.critical.log_critical_at(np.log(table["loss"].to_numpy()))
     return {
         "selection": "steps at equal losses, of every size with at least 3 batches and 5 validations a run",
         "runs": int(np.isfinite(data.readings.log_steps).any(axis=0).sum()),
         "batches": sorted({curve.batch for curve in data.curves}),
         "contours": table.assign(fitted=np.exp(log_b)),
-        "readings": reading_table(data.readings, estimate.critical),
-        "fit": {"B_star": float(np.exp(estimate.critical.log_b_star)), "alpha_B": 1 / estimate.critical.steepness},
+        "readings": reading_table(data.readings, found.critical),
+        "fit": {"B_star": float(np.exp(found.critical.log_b_star)), "alpha_B": 1 / found.critical.steepness},
         "intervals": _own(intervals, "B_star", "alpha_B"),
     }
 
 
-def _converged(data: StagedData, estimate: Estimate, intervals: Ends) -> dict[str, Any]:
-    curves = [data.curves[i] for i in estimate.furthest]
-    fitted = np.exp(estimate.converged.log_floor_at(np.log(data.sizes)))
-    drops = remaining_drops(data, estimate)
+def _converged(data: StagedData, found: Estimate, intervals: Ends) -> dict[str, Any]:
+    curves = [data.curves[i] for i in found.furthest]
+    fitted = np.exp(found.converged.log_floor_at(np.log(data.sizes)))
+    drops = remaining_drops(data, found)
     rows = [
         {
             "params": float(size),
@@ -60,19 +60,19 @@ def _converged(data: StagedData, estimate: Estimate, intervals: Ends) -> dict[st
             "remaining_drop": float(drop),
             "fitted": float(fit),
         }
-        for size, curve, floor, drop, fit in zip(data.sizes, curves, estimate.floors.values, drops, fitted, strict=True)
+        for size, curve, floor, drop, fit in zip(data.sizes, curves, found.floors.values, drops, fitted, strict=True)
     ]
-    other = estimate.other
-    has_e = data.law.irreducible is not None
+    other = found.other
+    own = data.law.irreducible is not None
     return {
         "selection": "of every size the run with the most adjusted steps",
         "how": data.options.converged,
-        "common_curve": {"S_c": float(np.exp(estimate.floors.log_s_c)), "alpha_S": estimate.floors.alpha_s},
+        "common_curve": {"S_c": float(np.exp(found.floors.log_s_c)), "alpha_S": found.floors.alpha_s},
         "sizes": rows,
-        "fit": _size_law(estimate.converged.log_n_c, estimate.converged.alpha_n, estimate.converged.irreducible),
-        "squares": estimate.converged.squares,
+        "fit": _size_law(found.converged.log_n_c, found.converged.alpha_n, found.converged.irreducible),
+        "squares": found.converged.squares,
         "intervals": _own(intervals, "N_c", "alpha_N", "E"),
-        "without_E" if has_e else "with_E": other
+        "without_E" if own else "with_E": other
         and {**_size_law(other.log_n_c, other.alpha_n, other.irreducible), "squares": other.squares},
     }
 
@@ -81,14 +81,14 @@ def _size_law(log_n_c: float, alpha_n: float, irreducible: float) -> dict[str, f
     return {"N_c": float(np.exp(min(log_n_c, 700.0))), "alpha_N": alpha_n, "E": irreducible}
 
 
-def _adjusted(data: StagedData, estimate: Estimate, intervals: Ends) -> dict[str, Any]:
-    rows = int(estimate.rows.sum())
+def _adjusted(data: StagedData, found: Estimate, intervals: Ends) -> dict[str, Any]:
+    rows = int(found.rows.sum())
     return {
         "selection": f"every row after warm-up of at least {data.options.steps_min:g} adjusted steps",
         "rows": rows,
-        "rows_left_out": len(estimate.rows) - rows,
-        "fit": {"S_c": float(np.exp(estimate.adjusted.log_s_c)), "alpha_S": estimate.adjusted.alpha_s},
-        "objective": estimate.adjusted.objective,
+        "rows_left_out": len(found.rows) - rows,
+        "fit": {"S_c": float(np.exp(found.adjusted.log_s_c)), "alpha_S": found.adjusted.alpha_s},
+        "objective": found.adjusted.objective,
         "intervals": _own(intervals, "S_c", "alpha_S"),
     }
 

@@ -18,7 +18,7 @@ TRIES = 100
 """Draws after which a stage without data counts as the table's fault."""
 
 
-def resample(data: StagedData, fitted: Estimate, wanted: BootstrapOptions, seed: int) -> Bootstrap:
+def resample(data: StagedData, found: Estimate, wanted: BootstrapOptions, seed: int) -> Bootstrap:
     """Draw runs with replacement and make all stages anew; a draw that leaves a stage without data is drawn again.
 
     Raises:
@@ -27,26 +27,26 @@ def resample(data: StagedData, fitted: Estimate, wanted: BootstrapOptions, seed:
     if wanted.by != "runs":
         raise UserError(f"bootstrap.by={wanted.by}: method=staged draws whole runs; give bootstrap=runs or none")
     rng = np.random.default_rng(seed)
-    thetas = np.array([_draw(data, fitted, rng) for _ in range(wanted.n)])
-    left_out = np.array(list(_jackknife(data, fitted)))
-    return Bootstrap(data.law, fitted.theta, thetas, np.full(len(thetas), np.nan), left_out, "runs", seed)
+    thetas = np.array([_draw(data, found, rng) for _ in range(wanted.n)])
+    left_out = np.array(list(_jackknife(data, found)))
+    return Bootstrap(data.law, found.theta, thetas, np.full(len(thetas), np.nan), left_out, "runs", seed)
 
 
-def _draw(data: StagedData, fitted: Estimate, rng: np.random.Generator) -> Array:
+def _draw(data: StagedData, found: Estimate, rng: np.random.Generator) -> Array:
     count = len(data.curves)
     for _ in range(TRIES):
-        refit = estimate(data, rng.multinomial(count, np.full(count, 1 / count)).astype(np.float64), fitted)
-        if refit is not None:
-            return refit.theta
+        one = estimate(data, rng.multinomial(count, np.full(count, 1 / count)).astype(np.float64), found)
+        if one is not None:
+            return one.theta
     raise UserError(
         f"bootstrap: of {TRIES} draws of the {count} runs none serves all three stages; give more runs (several sizes at "
         "several batches), or bootstrap=none"
     )
 
 
-def _jackknife(data: StagedData, fitted: Estimate) -> Iterator[Array]:
+def _jackknife(data: StagedData, found: Estimate) -> Iterator[Array]:
     """theta without each run in turn, where the others serve all stages."""
     for i in range(len(data.curves)):
-        refit = estimate(data, (np.arange(len(data.curves)) != i).astype(np.float64), fitted)
-        if refit is not None:
-            yield refit.theta
+        one = estimate(data, (np.arange(len(data.curves)) != i).astype(np.float64), found)
+        if one is not None:
+            yield one.theta
