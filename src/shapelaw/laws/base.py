@@ -69,7 +69,7 @@ class Law(ABC):
 
     @property
     def questions(self) -> tuple[str, ...]:
-        """The questions that it answers (shapelaw.prescribe.registry); a law may name fewer, or questions of its own."""
+        """Names of the questions that it answers; a law may name fewer, or questions of its own."""
         return USUAL_QUESTIONS if self.target == "loss" and "tokens" in self.predictors else ()
 
     @property

@@ -43,8 +43,8 @@ class Curve:
     def smooth(self) -> BSpline:
         """Log loss as a cubic spline of log steps; generalised cross-validation sets how smooth."""
         x, y = np.log(self.steps), np.log(self.loss)
-        spline = make_smoothing_spline(x, y)
-        return make_interp_spline(x, y) if np.median(np.abs(spline(x) - y)) < NOISELESS else spline
+        found = make_smoothing_spline(x, y)
+        return make_interp_spline(x, y) if np.median(np.abs(found(x) - y)) < NOISELESS else found
 
     @property
     def readable(self) -> bool:
@@ -91,9 +91,9 @@ class Curve:
 
 def curves_of(runs: NDArray[np.str_], params: Array, batch: Array, steps: Array, loss: Array) -> list[Curve]:
     """Curves of a table's rows, one a run, in order of their first appearance."""
-    curves = []
+    found = []
     for run in dict.fromkeys(runs):
         rows = np.flatnonzero(runs == run)
         rows = rows[np.argsort(steps[rows])]
-        curves.append(Curve(str(run), float(params[rows[0]]), float(batch[rows[0]]), steps[rows], loss[rows]))
-    return curves
+        found.append(Curve(str(run), float(params[rows[0]]), float(batch[rows[0]]), steps[rows], loss[rows]))
+    return found
