@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, StringNode
 from omegaconf.errors import OmegaConfBaseException
 
-from shapelaw.config.option import groups_of, record_of
+from shapelaw.config.option import MISSING, groups_of, record_of
 from shapelaw.errors import UserError
 from shapelaw.secrets import refuse_passwords
+
+REFERENCE = re.compile(r"\$\{([A-Za-z_]\w*(?:\.\w+)*)\}")
+"""An interpolation that names another option."""
 
 
 def store_schema(name: str, kind: type) -> None:
@@ -64,19 +68,40 @@ def _said_by_a_resolver(error: BaseException) -> UserError | None:
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
-    """The values as plain objects. OmegaConf's own way resolves each by a search from the root; few are interpolations."""
-    values = OmegaConf.to_container(config)
-    assert isinstance(values, dict)
-    return _resolved(config, values)
+    """The values as plain objects, as OmegaConf gives them when it resolves; it parses every interpolation anew, though."""
+    values: Any = OmegaConf.to_container(config)
+    _resolve(config, values, values)
+    return values  # type: ignore[no-any-return]
 
 
-def _resolved(config: DictConfig, values: dict[Any, Any]) -> dict[Any, Any]:
+def _resolve(config: DictConfig, values: dict[Any, Any], root: dict[Any, Any]) -> None:
+    """Put the values of interpolations in their places."""
     for key, value in values.items():
         if isinstance(value, dict):
-            _resolved(config._get_node(key), value)  # type: ignore[arg-type]
-        elif isinstance(value, list):
+            _resolve(config._get_node(key), value, root)  # type: ignore[arg-type]
+        elif isinstance(value, list) and "${" in str(value):
             values[key] = OmegaConf.to_container(config[key], resolve=True)
         elif isinstance(value, str) and "${" in value:
-            held = config[key]
-            values[key] = OmegaConf.to_container(held, resolve=True) if OmegaConf.is_config(held) else held
-    return values
+            values[key] = _referred(config._get_node(key), value, root)
+            if values[key] is None:
+                held = config[key]
+                values[key] = OmegaConf.to_container(held, resolve=True) if OmegaConf.is_config(held) else held
+
+
+def _referred(node: Any, text: str, root: dict[Any, Any]) -> Any:
+    """What plain references to values say that are known already; None where OmegaConf has to say it."""
+    keys = REFERENCE.findall(text)
+    known = [_known(root, key) for key in keys]
+    if len(keys) == 1 and text == f"${{{keys[0]}}}" and type(known[0]) is node._metadata.ref_type:
+        return known[0]
+    if not all(isinstance(value, str) for value in known) or not isinstance(node, StringNode):
+        return None
+    filled = REFERENCE.sub(lambda match: str(_known(root, match[1])), text)
+    return None if "${" in filled or "\\" in filled else filled
+
+
+def _known(root: dict[Any, Any], key: str) -> Any:
+    held: Any = root
+    for name in key.split("."):
+        held = held.get(name) if isinstance(held, dict) else None
+    return None if isinstance(held, str) and ("${" in held or held == MISSING) else held
