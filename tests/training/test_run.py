@@ -20,7 +20,9 @@ from shapelaw.data import corpus
 from shapelaw.errors import Interrupted, UserError
 from shapelaw.parallel.layout import layout_of
 from shapelaw.parallel.placement import place
+from shapelaw.sweep import slurm
 from shapelaw.sweep.local import with_values
+from shapelaw.sweep.settings import SlurmSettings
 from shapelaw.training import checkpoint, corpora, reporting
 from shapelaw.training.starting import module_of
 from shapelaw.verbs.train import TrainTask
@@ -231,3 +233,29 @@ def test_a_job_computes_in_the_precision_of_its_plan(composed: Compose, monkeypa
     TrainTask()(config)
     assert read_state(job.folder).status is Status.finished
     assert yaml.safe_load((job.folder / "config.yaml").read_text())["precision"] == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("options", "site_gpus", "device", "precision"),
+    [
+        ((), 4, "gpu", "bf16"),
+        ((), 0, "auto", "fp32"),
+        (("resources.gpus_per_node=0",), 4, "auto", "fp32"),
+        (("resources.gpus_per_node=1",), 0, "gpu", "bf16"),
+        (("accelerator=cpu",), 4, "cpu", "fp32"),
+    ],
+)
+def test_a_plan_for_a_cluster_knows_what_its_jobs_compute_in(
+    composed: Compose,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    site_gpus: int,
+    device: str,
+    precision: str,
+) -> None:
+    """By the GPUs that they ask for, not by those of the machine that submits them."""
+    monkeypatch.setattr("shapelaw.fingerprint.gpu_names", lambda: ())
+    config = composed(*options)
+    slurm._choose_device(config, SlurmSettings(gpus_per_node=site_gpus))
+    assert config.accelerator == device
+    assert TrainTask().plan([config])[0].settings == {"precision": precision}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -168,7 +168,7 @@ class Lines(Method):
     """Approach 1 (`hull`, its baseline `binning`) or 2 (`isoflop`); its options are those of `LineOptions`."""
 
     name: str
-    chosen: LineMethod = LineMethod()
+    chosen: LineMethod = field(default_factory=LineMethod)
     fits_law: ClassVar[bool] = False
 
     @property

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from shapelaw.cell import checkpoint_steps
-from shapelaw.cell_state import Status, read_state
+from shapelaw.cell_state import State, Status, read_state
 from shapelaw.config import Precision
 from shapelaw.data.manifest import MANIFEST_FILE
 from shapelaw.devices import gpu_names
@@ -36,11 +36,13 @@ class OldRun:
         folder: where it lies.
         fingerprint: what it has now.
         names: identities that its files hold -> what they are now: its own first, then that of the run that it continues.
+        progress: whether it finished, and its last step; of two runs of one fingerprint the one that came further is kept.
     """
 
     folder: Path
     fingerprint: Fingerprint
     names: Mapping[str, str]
+    progress: tuple[bool, int]
 
     @property
     def former(self) -> str:
@@ -68,12 +70,6 @@ class OldRun:
         """The identity which that run had."""
         return next((old for old, new in self.names.items() if new == self.continues), None)
 
-    @property
-    def progress(self) -> tuple[bool, int]:
-        """How far it came; of two runs of one fingerprint the one that came further is kept."""
-        state = read_state(self.folder)
-        return state.status is Status.finished, max([state.step, *checkpoint_steps(self.folder)])
-
 
 def old_folders(outputs: Path) -> list[Path]:
     """Folders of runs that an earlier version left: they say what was trained, and have no fingerprint."""
@@ -91,15 +87,31 @@ def planned(folder: Path, outputs: Path, precision: Precision | None) -> OldRun:
     Raises:
         UserError: in one line, if that cannot be told, or the run goes on.
     """
-    _check_still(folder)
+    state = read_state(folder)
+    _check_still(folder, state)
     values = _values(folder / "config.yaml")
-    computed = _precision(values, folder, precision)
+    try:
+        old, new = _fingerprints(values, folder, outputs, _precision(values, folder, state, precision))
+    except UserError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError) as error:
+        raise UserError(
+            f"{folder}: its config.yaml is not that of a run ({type(error).__name__}: {error}); put back what was written"
+        ) from error
+    progress = state.status is Status.finished, max([state.step, *checkpoint_steps(folder)])
+    return OldRun(folder, new, _names(old, new), progress)
+
+
+def _fingerprints(
+    values: Mapping[str, Any], folder: Path, outputs: Path, precision: Precision
+) -> tuple[Fingerprint, Fingerprint]:
+    """The old fingerprint of a run, which its folder's name proves, and the new one."""
     identity = folder.name.rpartition("-")[2]
     for corpus_hash in dict.fromkeys(_corpus_hashes(values, outputs)):
-        old = _fingerprint_1(values, corpus_hash, folder)
-        new = fingerprint_2(old, computed.value)
+        old = fingerprint_1(values, corpus_hash)
+        new = fingerprint_2(old, precision.value)
         if identity in (identity_1(old), identity_of(new)):  # the second where a migration was killed after renaming
-            return OldRun(folder, new, _names(old, new))
+            return old, new
     raise UserError(
         f"{folder}: its name is not the identity of its config.yaml on any corpus in {values.get('data_dir')}; put the corpus "
         "back that it was trained on, and run migrate again"
@@ -123,15 +135,6 @@ def _values(path: Path) -> dict[str, Any]:
     return found
 
 
-def _fingerprint_1(values: dict[str, Any], corpus_hash: str, folder: Path) -> Fingerprint:
-    try:
-        return fingerprint_1(values, corpus_hash)
-    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
-        raise UserError(
-            f"{folder}: its config.yaml is not that of a run ({type(error).__name__}: {error}); put back what was written"
-        ) from error
-
-
 def _corpus_hashes(values: Mapping[str, Any], outputs: Path) -> Iterator[str]:
     """Of the corpus that the run names, then of all that lie where it may have been moved to."""
     named = f"{values.get('data', {}).get('name')}-{values.get('tokenizer', {}).get('name')}"
@@ -143,7 +146,7 @@ def _corpus_hashes(values: Mapping[str, Any], outputs: Path) -> Iterator[str]:
             yield str(read_json(path).get("corpus_hash"))
 
 
-def _precision(values: Mapping[str, Any], folder: Path, given: Precision | None) -> Precision:
+def _precision(values: Mapping[str, Any], folder: Path, state: State, given: Precision | None) -> Precision:
     """The number format that a run was computed in: as it was asked for, recorded, or as this machine computes."""
     if values.get("precision") in ("bf16", "fp32"):
         return Precision[values["precision"]]
@@ -155,7 +158,7 @@ def _precision(values: Mapping[str, Any], folder: Path, given: Precision | None)
         return Precision.fp32
     if given is not None:
         return given
-    if read_state(folder).host == socket.gethostname():
+    if state.host == socket.gethostname():
         return Precision.bf16 if gpu_names() else Precision.fp32
     raise UserError(
         f"{folder}: precision=auto, and nothing says whether it was computed on a GPU; run migrate with precision=bf16 if it "
@@ -167,10 +170,9 @@ def _tags(folder: Path) -> Sequence[Mapping[str, Any]]:
     return [record for record, _ in records(folder / JOURNAL) if record["kind"] == "tags"]
 
 
-def _check_still(folder: Path) -> None:
-    """Refuse a run that another machine trains; on this one its lock tells."""
+def _check_still(folder: Path, state: State) -> None:
+    """Refuse a run that another machine may be training: there its lock does not tell, and it counts as interrupted here."""
     path = folder / "state.json"
-    state = read_json(path) if path.exists() else {}
-    away = state.get("status") == "running" and state.get("host") != socket.gethostname()
-    if away and time.time() - state.get("updated", 0.0) < LIVE_SECONDS:
-        raise UserError(f"{folder}: is being trained on {state['host']}; run migrate again when it has ended")
+    running = path.exists() and read_json(path)["status"] == Status.running.value
+    if running and state.host != socket.gethostname() and time.time() - state.updated < LIVE_SECONDS:
+        raise UserError(f"{folder}: is being trained on {state.host}; run migrate again when it has ended")

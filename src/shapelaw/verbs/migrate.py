@@ -39,7 +39,11 @@ def take_over(outputs: Path) -> None:
     """
     if not old_runs(outputs):
         return
-    done = migrate(outputs)
+    try:
+        done = migrate(outputs)
+    except OSError as error:
+        log.warning("runs of an earlier version cannot be renamed, and would be trained again: %s", error)
+        return
     if done.renamed:
         log.warning(
             "%s of an earlier version renamed to what such runs are called now", counted(len(done.renamed), "run")
