@@ -21,7 +21,7 @@ from shapelaw.errors import Interrupted, UserError
 from shapelaw.parallel.layout import layout_of
 from shapelaw.parallel.placement import place
 from shapelaw.sweep import slurm
-from shapelaw.sweep.local import with_values
+from shapelaw.sweep.local import on_gpus, with_values
 from shapelaw.sweep.settings import SlurmSettings
 from shapelaw.training import checkpoint, corpora, reporting
 from shapelaw.training.starting import module_of
@@ -256,6 +256,6 @@ def test_a_plan_for_a_cluster_knows_what_its_jobs_compute_in(
     """By the GPUs that they ask for, not by those of the machine that submits them."""
     monkeypatch.setattr("shapelaw.fingerprint.gpu_names", lambda: ())
     config = composed(*options)
-    slurm._choose_device(config, SlurmSettings(gpus_per_node=site_gpus))
+    config = with_values(config, on_gpus(config, slurm._has_gpus(config, SlurmSettings(gpus_per_node=site_gpus))))
     assert config.accelerator == device
     assert TrainTask().plan([config])[0].settings == {"precision": precision}
