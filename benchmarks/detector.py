@@ -35,7 +35,7 @@ SWEEPS = (
     ("shape=64x1", "lr_base=5", "cooldown=none,linear10"),
     ("shape=32x2", "lr_base=5", "tokens=8192000", "data.max_epochs=2"),
 )
-DIVERGING = (("shape=32x2,64x4,128x2,256x1", "lr_rule=none", "lr_base=5"),)
+DIVERGING = (("shape=32x2,64x4,256x1", "lr_rule=none", "lr_base=5"),)
 Curve = tuple[Sequence[float], Sequence[float]]
 """Losses and gradient norms, step by step; a norm of 0 was not measured."""
 
