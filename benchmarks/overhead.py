@@ -78,7 +78,7 @@ def overhead() -> None:
             composed.data_dir = str(ROOT / "outputs" / "corpora")
             config: TrainConfig = to_dataclass(composed)
             experiment = open_store(uri, folder, config.suite.name)
-            config.tracker = replace(config.tracker, experiment_id=experiment)
+            config = replace(config, tracker=replace(config.tracker, experiment_id=experiment))
             between, inside = seconds_of_steps(config)
             shares.append(between / inside)
             print(f"  run {number + 1}: {1e3 * inside:.2f} ms a step, {1e3 * between:.3f} ms between steps")

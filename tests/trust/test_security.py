@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from shapelaw.cell import cell_of, corpus_folder
-from shapelaw.config import TrainConfig
+from shapelaw.config import ReportConfig, TrainConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.verbs.report import folder_of
@@ -62,14 +63,15 @@ def test_names_lead_nowhere_else(composed: Compose, name: str) -> None:
     said = name.replace("\n", "\\n")
     for key in ("suite.name", "data.name", "tokenizer.name"):
         config: TrainConfig = to_dataclass(composed())
-        getattr(config, key.split(".")[0]).name = name
+        group = key.split(".")[0]
+        config = replace(config, **{group: replace(getattr(config, group), name=name)})
         with pytest.raises(UserError) as refused:
             cell_of(config, corpus_folder(config).name)
         assert str(refused.value).startswith(f"{key}='{said}'")
-    config = to_dataclass(composed(name="report"))
-    config.runs.experiment = name or None
-    folder = folder_of(config)
-    assert folder.resolve().parent == (Path(config.outputs_dir) / "reports").resolve()
+    report: ReportConfig = to_dataclass(composed(name="report"))
+    asked = replace(report, runs=replace(report.runs, experiment=name or None))
+    folder = folder_of(asked)
+    assert folder.resolve().parent == (Path(asked.outputs_dir) / "reports").resolve()
 
 
 def test_nothing_unsafe_is_read() -> None:
