@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from shapelaw.cell_state import State, Status, write_state
+from shapelaw.cell_state import State, Status, read_state, write_state
 from shapelaw.errors import UserError
 from shapelaw.training.cost import device_hours
 from shapelaw.verbs.train import TrainTask
@@ -62,8 +62,10 @@ def test_the_plan_knows_what_there_is(script: Script, outputs: Path) -> None:
     assert re.search(r" nodes +limit, min .*\n.*\n.* 1,234 ", one)
     again = script("train.py", *PLAN, "shape=16x1", "lr_base=1e30", "optim.clip_norm=0")
     assert re.search(r"failed: the run diverged at step", " ".join(again.stdout.split()))
-    folder = next(path for path in (outputs / "runs" / "tiny").iterdir() if (path / "state.json").exists())
-    write_state(folder, State(Status.interrupted, step=7))
+    folders = (outputs / "runs" / "tiny").iterdir()
+    write_state(
+        next(each for each in folders if read_state(each).status is Status.finished), State(Status.interrupted, step=7)
+    )
     assert "continues after step 7" in script("train.py", *PLAN, "shape=16x1", "lr_base=5,1e30").stdout
 
 
