@@ -48,7 +48,7 @@ def bootstrap(
     workers: int = 1,
     **options: Any,
 ) -> Bootstrap:
-    spec = FitSpec.of(law, bootstrap=BootstrapOptions(n, by, workers=workers), **options)
+    spec = FitSpec.of(law, bootstrap=BootstrapOptions(n=n, by=by, workers=workers), **options)
     return bootstraps.bootstrap(data_of(law, columns, loss, groups), spec, solution)
 
 

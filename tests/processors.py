@@ -122,24 +122,26 @@ def _fits() -> Answers:
 
 def _training(composed: Any) -> Answers:
     """The losses of 20 steps, and a share of the weights before and after them."""
+    from shapelaw.cell_state import read_state
     from shapelaw.model import ModelSpec, Transformer
     from shapelaw.model.initialisation import initialise
-    from shapelaw.training import run
-    from support import prepared
+    from shapelaw.training.module import CellModule
+    from support import prepared, train_cell
 
     config, cell = prepared(composed)
     model = Transformer(ModelSpec(cell.shape, cell.vocab_size, cell.seq_len))
     initialise(model, config.seed)
     first = model.head.weight.flatten().tolist()
     losses: list[float] = []
-    real = run.CellModule.training_step
+    real = CellModule.training_step
 
     def kept(module: Any, batch: Any, index: int) -> None:
         real(module, batch, index)
         losses.append(float(module.recent[-1][0]))
 
-    run.CellModule.training_step = kept  # type: ignore[method-assign]
-    return {"weights": first, "held_out": run.run(config, cell, {}, lambda state: None), "losses": losses}
+    CellModule.training_step = kept  # type: ignore[method-assign]
+    train_cell(config, cell)
+    return {"weights": first, "held_out": read_state(cell.folder).val_loss, "losses": losses}
 
 
 def main() -> int:

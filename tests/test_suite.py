@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shapelaw.cell import cell_of, corpus_folder
-from shapelaw.config import TrainConfig, to_dataclass
+from shapelaw.config import TrainConfig
+from shapelaw.config.schema import to_dataclass
 from shapelaw.data import load_corpus
 from shapelaw.errors import UserError
 from shapelaw.lr_rules import LR_RULES, NO_PATCH, DepthPatch

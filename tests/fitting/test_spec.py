@@ -15,7 +15,8 @@ from scipy.optimize import minimize
 
 from arrays import data_of
 from shapelaw import FitSpec, Holdout, RunsTable, UserError, compare, fit, load_fit, load_runs
-from shapelaw.config import BootstrapOptions, FitConfig, to_dataclass
+from shapelaw.config import BootstrapOptions, FitConfig
+from shapelaw.config.schema import to_dataclass
 from shapelaw.fitting.line_fit import Lines
 from shapelaw.fitting.multistart import Endpoints
 from shapelaw.fitting.objective import Problem
@@ -153,7 +154,7 @@ def test_a_spec_is_every_keyword_at_once(table: RunsTable) -> None:
     keywords: dict[str, Any] = {"delta": 1e-3, "solver": "newton", "seed": 2, "bootstrap": {"n": 4, "by": "rows"}}
     spec = FitSpec.of("params_tokens_interaction", counting="total", **keywords)
     assert fit(table, spec) == fit(table, "params_tokens_interaction", counting="total", **keywords)
-    assert spec.bootstrap == BootstrapOptions(4, "rows")
+    assert spec.bootstrap == BootstrapOptions(n=4, by="rows")
     with pytest.raises(dataclasses.FrozenInstanceError):
         spec.delta = 1.0  # type: ignore[misc]
 

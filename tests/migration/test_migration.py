@@ -31,7 +31,8 @@ from omegaconf import DictConfig
 
 from shapelaw.cell import cell_of, checkpoint_steps
 from shapelaw.cell_state import Status, lock, read_state
-from shapelaw.config import Precision, TrainConfig, to_dataclass
+from shapelaw.config import Precision, TrainConfig
+from shapelaw.config.schema import to_dataclass
 from shapelaw.files import read_json, unsealed
 from shapelaw.fingerprint import FILE, identity_of
 from shapelaw.migration import folders, migrate, old_runs

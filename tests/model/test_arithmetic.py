@@ -21,12 +21,13 @@ import pytest
 import torch
 
 import shapelaw
+from shapelaw.config import OptimConfig
 from shapelaw.data import SequenceOrder
 from shapelaw.fingerprint import BUILT_IN, SPIKE_MONITOR
 from shapelaw.lr_rules import DepthPatch, lr_eff
 from shapelaw.model import InitSpec, ModelSpec, Transformer, kernels
 from shapelaw.model.initialisation import initial_weight
-from shapelaw.optim import AdamWSpec, build_adamw, clip_gradients, set_lr
+from shapelaw.optim import build_adamw, clip_gradients, set_lr
 from shapelaw.schedule import Constant, Cooldown, Cosine, Linear, WarmupStableDecay, lr_factor
 from shapelaw.shapes import Shape
 
@@ -88,7 +89,7 @@ def initial_weights() -> dict[str, list[float]]:
 
 def steps(model: Transformer) -> dict[str, list[float]]:
     """Two steps of AdamW at two rates, their gradients clipped."""
-    optimizer = build_adamw(model, 0.01, AdamWSpec(eps=1e-3, weight_decay=0.3))
+    optimizer = build_adamw(model, 0.01, OptimConfig(eps=1e-3, weight_decay=0.3))
     norms = []
     for rate in (0.01, 0.03):
         set_lr(optimizer, rate)

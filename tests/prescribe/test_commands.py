@@ -17,7 +17,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from shapelaw.cell import Cell, cell_of
-from shapelaw.config import PrescribeConfig, TrainConfig, to_dataclass
+from shapelaw.config import PrescribeConfig, TrainConfig
+from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import params_total
 from shapelaw.prescribe.answer import Prescription
 from shapelaw.runs import RunsTable

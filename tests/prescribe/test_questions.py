@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from shapelaw.config import ObjectiveConfig, PrescribeConfig
+from shapelaw.config import NamedConfig, ObjectiveConfig, PrescribeConfig, RulesConfig, ShapeLimits
 from shapelaw.errors import UserError
 from shapelaw.laws import LAWS, SumLaw, get_law
 from shapelaw.prescribe import Basis, Prescription, Problem, Question, World, compare_laws
@@ -54,7 +54,9 @@ def environment(outputs: Path) -> Iterator[None]:
 
 def asked(**options: Any) -> PrescribeConfig:
     """Options as conf/prescribe.yaml has them, and these."""
-    usual = {"least": "cost", "space": "feasible", "objective": ObjectiveConfig("flops"), "studies": False}
+    groups = {"objective": ObjectiveConfig(name="flops"), "rules": RulesConfig(), "limits": ShapeLimits()}
+    places = {"outputs_dir": "", "data_dir": "", "flops": NamedConfig()}
+    usual: dict[str, Any] = {"least": "cost", "space": "feasible", "studies": False, **groups, **places}
     return PrescribeConfig(**{**usual, **options})
 
 

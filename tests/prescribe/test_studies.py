@@ -213,7 +213,7 @@ def test_the_papers_search() -> None:
     width, depth = paper_shapes()
     assert len(width) == 637_733
     assert _sha256(np.stack([width, depth])) == "a4ffa75582da6a79685fc1230cf6c1331b8b22b017371ed1cc0048d74b09190a"
-    tokens = paper_triples(World(VOCAB)).tokens
+    tokens = paper_triples(World(Suite(vocab_size=VOCAB))).tokens
     assert (len(tokens), _sha256(tokens.astype(np.int64))) == (
         500,
         "49173ab74d26bbf094533cdee8dd9f9676f3a1e6ef1ac391d9a38531050a0800",

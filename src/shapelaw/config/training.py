@@ -60,7 +60,7 @@ class SuiteConfig:
         unit="tokens",
     )
     extremes: list[str] = option(
-        "Its extreme shapes, for a study of the rate (sweeps/lr_prestudy.yaml, sweeps/lr_search.yaml).",
+        "Extreme shapes of the suite, for a study of the rate (sweeps/lr_prestudy.yaml, sweeps/lr_search.yaml).",
         default_factory=list,
     )
     prestudy_tokens: float = option("Tokens of each run of the study of the rate.", default=0.0, low=0, unit="tokens")
@@ -369,3 +369,8 @@ class TrainConfig(PlacesConfig):
     resources: ResourcesConfig
     threads: int = option("CPU threads of one run; 0 leaves torch's own choice.", default=1, low=0, high=THREADS_MAX)
     progress: bool = option("Whether a single run draws a progress bar.", default=True)
+
+    def check(self) -> None:
+        """A rate that follows the batch has a batch at which it holds."""
+        if self.lr_batch_scaling is not BatchScaling.none:
+            positive("lr_batch_reference", self.lr_batch_reference)
