@@ -15,7 +15,7 @@ from scipy.optimize import minimize
 
 from arrays import data_of
 from shapelaw import FitSpec, Holdout, RunsTable, UserError, compare, fit, load_fit, load_runs
-from shapelaw.config import BootstrapOptions, FitConfig
+from shapelaw.config import BootstrapOptions, FitConfig, LineMethod
 from shapelaw.config.schema import to_dataclass
 from shapelaw.fitting.line_fit import Lines
 from shapelaw.fitting.multistart import Endpoints
@@ -170,7 +170,7 @@ def test_a_spec_is_every_keyword_at_once(table: RunsTable) -> None:
         ({"method": "staged"}, "law=params_tokens with method=staged: .*allowed are steps_batch, steps_batch_e"),
         (
             {"method": "isoflop", "options": {"tolerance": 0.0}},
-            "method.tolerance=0.0: allowed are finite values above 0",
+            "method.tolerance=0: allowed are finite numbers above 0; 0.15 is usual",
         ),
         (
             {"method": "staged", "law": "steps_batch", "options": {"staged": {"steps": 3}}},
@@ -186,7 +186,9 @@ def test_a_spec_refuses_what_cannot_be_fitted(options: Mapping[str, Any], messag
 def test_every_method_is_found_by_its_name() -> None:
     assert method_names() == ("parametric", "staged", "hull", "binning", "isoflop")
     assert [get_method(name).name for name in method_names()] == list(method_names())
-    assert get_method("isoflop", {"tolerance": 0.3, "cost": "flops", "staged": None}) == Lines("isoflop", tolerance=0.3)
+    assert get_method("isoflop", {"tolerance": 0.3, "cost": "flops", "staged": None}) == Lines(
+        "isoflop", LineMethod(tolerance=0.3)
+    )
 
 
 def test_options_of_methods_are_the_same_on_the_command_line(composed: Compose, data_dir: Path) -> None:

@@ -88,7 +88,7 @@ class LineMethod:
         "binning: bins of the whole range of the cost; null is bins_per_decade for each decade.", default=None, low=1
     )
     tolerance: float = option(
-        "isoflop: largest spread of the log costs of one budget.", default=TOLERANCE, low=0, advice="0.15 is usual"
+        "isoflop: largest spread of the log costs of one budget.", default=TOLERANCE, above=0, advice="0.15 is usual"
     )
 
 
