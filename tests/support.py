@@ -7,12 +7,13 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
 from shapelaw.cell import Cell, cell_of, corpus_folder
 from shapelaw.cell_state import State
-from shapelaw.config import TrainConfig
+from shapelaw.config import NamedConfig, ObjectiveConfig, PrescribeConfig, RulesConfig, ShapeLimits, TrainConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.data import load_corpus
 
@@ -43,6 +44,14 @@ def train_cell(config: TrainConfig, cell: Cell, show: Callable[[State], None] = 
     from shapelaw.training.run import train
 
     train(config, cell, Library().of(config, check=True), {}, show)
+
+
+def asked(**options: Any) -> PrescribeConfig:
+    """Options as conf/prescribe.yaml has them, without a suite or studies, and these."""
+    groups = {"objective": ObjectiveConfig(name="flops"), "rules": RulesConfig(), "limits": ShapeLimits()}
+    places = {"outputs_dir": "", "data_dir": "", "flops": NamedConfig()}
+    usual: dict[str, Any] = {"least": "cost", "space": "feasible", "studies": False, **groups, **places}
+    return PrescribeConfig(**{**usual, **options})
 
 
 PUBLISHED = {

@@ -35,7 +35,9 @@ from tracked import PARAMS
 
 positive = st.floats(1e-9, 1e12)
 whole = st.integers(1, 2**40)
-patches = st.builds(DepthPatch, positive | st.just(math.inf), st.booleans(), positive)
+patches = st.builds(
+    DepthPatch, patch_ratio=positive | st.just(math.inf), patch_strict=st.booleans(), patch_divisor=positive
+)
 KINDS = {
     "name": st.text(min_size=1),
     "folder": st.text(min_size=1),
@@ -92,7 +94,7 @@ def test_the_record_is_that_of_the_configuration(composed: Compose) -> None:
         head_size=8,
         width_unit=16.0,
         lr_rule="width",
-        patch=DepthPatch(math.inf, False, 100.0),
+        patch=DepthPatch(patch_ratio=math.inf),
         lr_batch_scaling="none",
         lr_batch_reference=None,
         lr_base=2.5,
@@ -324,7 +326,7 @@ def test_other_runs_are_fitted_without_a_suite_that_composes(
     monkeypatch.setenv("SHAPELAW_SUITE", str(place))
     set_environment(ROOT)
     assert to_dataclass(composed("runs=gemstones", name="fit")).runs.experiment is None
-    with pytest.raises(UserError, match=rf"^SHAPELAW_SUITE={place}: {place}/suite.yaml, line 1: "):
+    with pytest.raises(UserError, match=rf"^SHAPELAW_SUITE={place}: {place}/suite.yaml, line \d: "):
         to_dataclass(composed(name="fit"))
 
 
@@ -343,7 +345,7 @@ def test_composing_another_suite_leaves_the_one_in_force(outputs: Path, monkeypa
     set_environment(ROOT)
     nano = suites.find(Suite(name="nano"))
     assert nano is not None
-    assert (nano.folder, nano.head_size, nano.patch) == ("nano", 16, DepthPatch(math.inf))
+    assert (nano.folder, nano.head_size, nano.patch) == ("nano", 16, DepthPatch(patch_ratio=math.inf))
     assert suites.suite_name() == "tiny"
     assert suites.find(Suite(name="tiny", folder="/nowhere")) == suites.find(Suite(name="tiny", folder=str(TINY)))
     assert suites.find(Suite(name="elsewhere", folder=str(TINY))) is None

@@ -17,7 +17,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from shapelaw.cell import Cell, cell_of
-from shapelaw.config import PrescribeConfig, TrainConfig
+from shapelaw.config import NamedConfig, TrainConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import params_total
 from shapelaw.prescribe.answer import Prescription
@@ -27,6 +27,7 @@ from shapelaw.verbs.doors import store_schemas
 from shapelaw.verbs.main import main, set_environment
 from shapelaw.verbs.prescribe import prescribe, prescribe_size, suite_world
 from support import ROOT, TINY
+from support import asked as prescribe_options
 from worlds import fitted
 
 Ask = Callable[..., tuple[Prescription, str]]
@@ -93,10 +94,8 @@ def ask(outputs: Path) -> Ask:
     def asked(suite: Suite, depth: int = 2, **options: object) -> tuple[Prescription, str]:
         assert suite.head_size is not None
         fitted("interaction").save(outputs / "fits" / "interaction-000000", runs_of(suite))
-        question = PrescribeConfig(outputs_dir=str(outputs), width=4 * suite.head_size, depth=depth, tokens=1024.0)
-        question.objective.name, question.space, question.least, question.studies = "flops", "feasible", "cost", False
-        for name, value in options.items():
-            setattr(question, name, value)
+        size = {"width": 4 * suite.head_size, "depth": depth, "tokens": 1024.0}
+        question = prescribe_options(**{"outputs_dir": str(outputs), **size, **options})
         answer = prescribe(question)
         return answer, answer.command
 
@@ -241,9 +240,7 @@ def test_an_assumed_context_is_said_with_what_others_would_give(ask: Ask) -> Non
 
 def test_a_context_is_not_asked_for_where_flops_do_not_hang_on_it(ask: Ask) -> None:
     suite = replace(Suite.of(train_config(str(TINY))), name="elsewhere", seq_len=None)
-    question = PrescribeConfig().flops
-    question.name = "6n"
-    assert not [note for note in ask(suite, flops=question)[0].notes if "context" in note]
+    assert not [note for note in ask(suite, flops=NamedConfig(name="6n"))[0].notes if "context" in note]
 
 
 def test_a_context_that_the_batch_cannot_hold_has_no_command(ask: Ask) -> None:

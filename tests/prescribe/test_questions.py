@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from shapelaw.config import NamedConfig, ObjectiveConfig, PrescribeConfig, RulesConfig, ShapeLimits
+from shapelaw.config import PrescribeConfig
 from shapelaw.errors import UserError
 from shapelaw.laws import LAWS, SumLaw, get_law
 from shapelaw.prescribe import Basis, Prescription, Problem, Question, World, compare_laws
 from shapelaw.prescribe.registry import QUESTIONS, known_questions, question_of, register
 from shapelaw.verbs.main import set_environment
 from shapelaw.verbs.prescribe import prescribe
-from support import ROOT
+from support import ROOT, asked
 from worlds import NATURAL, fitted, table
 
 WHAT_IT_ANSWERS = "law=points answers width, depth and tokens: their loss"
@@ -50,14 +50,6 @@ def environment(outputs: Path) -> Iterator[None]:
     yield
     os.environ.clear()
     os.environ.update(before)
-
-
-def asked(**options: Any) -> PrescribeConfig:
-    """Options as conf/prescribe.yaml has them, and these."""
-    groups = {"objective": ObjectiveConfig(name="flops"), "rules": RulesConfig(), "limits": ShapeLimits()}
-    places = {"outputs_dir": "", "data_dir": "", "flops": NamedConfig()}
-    usual: dict[str, Any] = {"least": "cost", "space": "feasible", "studies": False, **groups, **places}
-    return PrescribeConfig(**{**usual, **options})
 
 
 @pytest.mark.parametrize(

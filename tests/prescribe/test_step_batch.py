@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from shapelaw.config import NamedConfig, ObjectiveConfig, PrescribeConfig, RulesConfig, ShapeLimits
+from shapelaw.config import ObjectiveConfig, PrescribeConfig, RulesConfig, ShapeLimits
 from shapelaw.counting import params
 from shapelaw.errors import UserError
 from shapelaw.fitting.result import FitResult
@@ -23,25 +23,11 @@ from shapelaw.step_batch.ask import Size, StepBatchProblem
 from shapelaw.step_batch.law import StepsBatchLaw
 from shapelaw.step_batch.noise_scale import LEVELS, compared, summary
 from shapelaw.step_batch.prediction import compare, read_prediction
-from support import Script
+from support import Script, asked
 from worlds import NATURAL as LAWS
 
 NATURAL = LAWS["steps_batch"]
 SIZE = Size(5e4)
-
-
-GIVEN: dict[str, Any] = {
-    "least": "cost",
-    "space": "feasible",
-    "objective": ObjectiveConfig(name="flops"),
-    "rules": RulesConfig(),
-    "limits": ShapeLimits(),
-    "flops": NamedConfig(),
-    "studies": False,
-    "outputs_dir": "",
-    "data_dir": "",
-}
-"""Options of every question."""
 
 
 def law() -> StepsBatchLaw:
@@ -190,15 +176,13 @@ def test_bad_questions_are_one_line(saved: Path, outputs: Path, script: Script, 
     ids=str,
 )
 def test_options_of_other_laws_are_refused(other: dict[str, Any]) -> None:
-    usual = {**GIVEN, "params": 1e5}
-    assert answered(PrescribeConfig(**usual), fitted(), world()).values["loss"] > 0
+    assert answered(asked(params=1e5), fitted(), world()).values["loss"] > 0
     with pytest.raises(UserError, match=r"^[\w.]+=\S+(, [\w.]+=\S+)*: law=steps_batch answers a size alone"):
-        answered(PrescribeConfig(**{**usual, **other}), fitted(), world())
+        answered(asked(**{"params": 1e5, **other}), fitted(), world())
 
 
 def test_a_loss_curve_has_the_command_that_trains_it(saved: Path) -> None:
-    usual = GIVEN
-    options = PrescribeConfig(**usual, width=64, depth=4, batch_tokens=1024, tokens=1e6)
+    options = asked(width=64, depth=4, batch_tokens=1024, tokens=1e6)
     curve = answered(options, fitted(), world(), saved)
     assert curve.overrides == (
         "sweeps=step_batch",
@@ -207,7 +191,7 @@ def test_a_loss_curve_has_the_command_that_trains_it(saved: Path) -> None:
     )
     assert pd.DataFrame(curve.prediction["points"]).equals(curve.tables["curve"])
     assert (curve.drawn, curve.place("params")) == ("curve", "2 times the largest")
-    by_size = answered(PrescribeConfig(**usual, params=5e4, batch_tokens=1024, tokens=1e6), fitted(), world())
+    by_size = answered(asked(params=5e4, batch_tokens=1024, tokens=1e6), fitted(), world())
     assert (by_size.overrides, by_size.prediction, by_size.place("params")) == ((), {}, "inside")
 
 

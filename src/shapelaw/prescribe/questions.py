@@ -70,12 +70,12 @@ def _at_context(options: PrescribeConfig, basis: Basis, ask: Callable[[Problem],
     try:
         values = ask(problem.without_refits()).values
     except UserError as error:
-        return f"with seq_len={seq_len} {error}"
+        return f"seq_len={seq_len} is refused ({error})"
     width, depth = (
         f"{size:.0f}" if size.is_integer() else f"{size:.5g}" for size in (values["width"], values["depth"])
     )
     return (
-        f"with seq_len={seq_len} it would be {width}x{depth}, {values['tokens']:.3g} tokens, {values['flops']:.3g} FLOPs and a "
+        f"seq_len={seq_len} would give {width}x{depth}, {values['tokens']:.3g} tokens, {values['flops']:.3g} FLOPs and a "
         f"loss of {values['loss']:.5g}"
     )
 
