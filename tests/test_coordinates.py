@@ -235,7 +235,7 @@ def test_bad_input(
     composed: Compose, outputs: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], words: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr("shapelaw.coordinates.gpu_names", tuple)
+    monkeypatch.setattr("shapelaw.verbs.coordinates.gpu_names", tuple)
     with pytest.raises(UserError, match=words.replace("[", r"\[")):
         check(composed("accelerator=cpu", *overrides, name="coordinates"))
     assert not outputs.exists()
