@@ -185,9 +185,7 @@ def estimate(config: CoordinatesConfig, cell: Cell) -> Cost:
     params = params_total(shape.width, shape.depth, cell.vocab_size, shape.head_size)
     a_token = 2 * (cell.vocab_size + (3 * shape.depth + 1) * shape.width) + 2 * cell.vocab_size
     held = 4.0 * (float(params) + config.probe_sequences * cell.seq_len * a_token)  # bytes of float32
-    left = max(
-        memory_limit(config, machine.memory_bytes, machine.gpu) - held, 1.0
-    )  # where nothing is left, the sum says so
+    left = max(memory_limit(config, machine.memory_bytes, machine.gpu) - held, 1.0)
     cost = cost_of(cell, replace(config, limits=replace(config.limits, memory_gb=left / 1e9)))
     return replace(cost, memory_bytes=cost.memory_bytes + held)
 
