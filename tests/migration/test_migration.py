@@ -377,7 +377,7 @@ def test_of_two_runs_of_one_fingerprint_the_one_that_came_further_is_renamed(old
     (line,) = migrate(old).left
     assert line.startswith(str(double))
     assert f"is the same run as {source.name} now, which came as far" in line
-    assert read_state(run_folder(INTERRUPTED, old)).step == 7
+    assert checkpoint_steps(run_folder(INTERRUPTED, old)) == [7]
 
 
 def test_a_cooldown_in_another_precision_than_its_run_is_left(old: Path) -> None:
