@@ -326,7 +326,7 @@ def test_other_runs_are_fitted_without_a_suite_that_composes(
     monkeypatch.setenv("SHAPELAW_SUITE", str(place))
     set_environment(ROOT)
     assert to_dataclass(composed("runs=gemstones", name="fit")).runs.experiment is None
-    with pytest.raises(UserError, match=rf"^SHAPELAW_SUITE={place}: {place}/suite.yaml, line \d: "):
+    with pytest.raises(UserError, match=rf"^SHAPELAW_SUITE={place}: {place}/suite.yaml, line 2: "):
         to_dataclass(composed(name="fit"))
 
 
