@@ -25,7 +25,7 @@ from shapelaw.runs import RunsTable
 from shapelaw.suite import Suite
 from shapelaw.verbs.doors import store_schemas
 from shapelaw.verbs.main import main, set_environment
-from shapelaw.verbs.prescribe import prescribe, prescribe_size, suite_world
+from shapelaw.verbs.prescribe import prescribe, suite_world
 from support import ROOT, TINY
 from support import asked as prescribe_options
 from worlds import fitted
@@ -283,7 +283,7 @@ def test_the_printed_command_runs_as_printed(
     monkeypatch.setattr(sys, "argv", ["prescribe.py", *arguments])
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
-        main(ROOT, "prescribe", prescribe_size)
+        main("prescribe")
     printed = capsys.readouterr().out
     assert ended.value.code == 0
     command = re.search(r"^train it:  (.*)$", printed, re.M)

@@ -210,6 +210,7 @@ class Hurry(threading.Thread):
         super().__init__(daemon=True)
         self.ended = threading.Event()
         self.since: dict[str, float] = {}
+        self.commands = {name: shutil.which(name) or name for name in ("squeue", "scontrol")}  # tests change PATH
 
     def run(self) -> None:
         """Until `ended` is set."""
@@ -218,10 +219,12 @@ class Hurry(threading.Thread):
             self.since = {job: self.since.get(job, time.monotonic()) for job in held}
             for job in held:
                 if time.monotonic() - self.since[job] > HOLD_SECONDS:
-                    subprocess.run(["scontrol", "update", f"jobid={job}", "starttime=now"], check=False, timeout=60)
+                    subprocess.run(
+                        [self.commands["scontrol"], "update", f"jobid={job}", "starttime=now"], check=False, timeout=60
+                    )
 
     def _pending(self) -> list[tuple[str, str]]:
-        words = ["squeue", "-h", "-r", "-t", "PENDING", "-o", "%i %r"]
+        words = [self.commands["squeue"], "-h", "-r", "-t", "PENDING", "-o", "%i %r"]
         done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
         return [(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in done.stdout.splitlines()]
 
