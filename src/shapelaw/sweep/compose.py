@@ -7,6 +7,7 @@ set afterwards. So Hydra composes every combination of choices once, and a cell 
 from __future__ import annotations
 
 import pickle
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -102,8 +103,31 @@ class Composer:
         return self._loader.load_sweep_config(self._master, list(overrides))
 
 
-class Cells(Sequence[DictConfig]):
-    """The configurations of a sweep's tasks. Each is composed whenever it is asked for: 2,000 at once would take 200 MB.
+class Configs(Sequence[DictConfig]):
+    """Configurations that are composed whenever they are asked for: 2,000 kept at once would take 200 MB."""
+
+    @abstractmethod
+    def at(self, index: int) -> DictConfig:
+        """Compose one of them.
+
+        Raises:
+            IndexError: if there are not so many.
+        """
+
+    @overload
+    def __getitem__(self, index: int) -> DictConfig: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[DictConfig]: ...
+
+    def __getitem__(self, index: int | slice) -> DictConfig | list[DictConfig]:
+        if isinstance(index, slice):
+            return [self.at(each) for each in range(*index.indices(len(self)))]
+        return self.at(index)
+
+
+class Cells(Configs):
+    """The configurations of a sweep's tasks.
 
     Args:
         composer: composes them.
@@ -117,15 +141,7 @@ class Cells(Sequence[DictConfig]):
     def __len__(self) -> int:
         return len(self._overrides)
 
-    @overload
-    def __getitem__(self, index: int) -> DictConfig: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[DictConfig]: ...
-
-    def __getitem__(self, index: int | slice) -> DictConfig | list[DictConfig]:
-        if isinstance(index, slice):
-            return [self._composer.task(overrides) for overrides in self._overrides[index]]
+    def at(self, index: int) -> DictConfig:
         return self._composer.task(self._overrides[index])
 
     def job(self, index: int) -> DictConfig:

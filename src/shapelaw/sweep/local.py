@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.types import HydraContext
@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from shapelaw.errors import UserError, WorkFailed
 from shapelaw.files import check_writable
-from shapelaw.sweep.compose import Cells
+from shapelaw.sweep.compose import Cells, Configs
 from shapelaw.sweep.slots import Slots, slots_of
 from shapelaw.sweep.task import ChecksMachine, Job, Task
 from shapelaw.sweep.view import View
@@ -95,8 +95,8 @@ def with_values(config: DictConfig, values: Mapping[str, Any]) -> DictConfig:
 
 
 @dataclass(frozen=True)
-class Adjusted(Sequence[DictConfig]):
-    """Configurations in which some values are set whenever one is asked for: they are composed anew every time.
+class Adjusted(Configs):
+    """Configurations in which some values are set.
 
     Args:
         configs: of the cells.
@@ -109,15 +109,7 @@ class Adjusted(Sequence[DictConfig]):
     def __len__(self) -> int:
         return len(self.configs)
 
-    @overload
-    def __getitem__(self, index: int) -> DictConfig: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[DictConfig]: ...
-
-    def __getitem__(self, index: int | slice) -> DictConfig | list[DictConfig]:
-        if isinstance(index, slice):
-            return [with_values(config, self.values_of(config)) for config in self.configs[index]]
+    def at(self, index: int) -> DictConfig:
         config = self.configs[index]
         return with_values(config, self.values_of(config))
 
