@@ -6,7 +6,7 @@ from __future__ import annotations
 import pandas as pd
 from slurm_bench import CONTESTED, DOOMED, EVERY, LONG, ON_SANDBOX, Bench, Disturbed, await_
 
-from shapelaw.cell_state import Status
+from shapelaw.run_state import Status
 
 pytestmark = ON_SANDBOX
 
