@@ -311,7 +311,7 @@ def test_rate_that_follows_the_batch_needs_a_reference(composed: Compose) -> Non
         planned(composed, "lr_batch_scaling=sqrt")
 
 
-def test_labels_tell_cells_apart(composed: Compose) -> None:
+def test_labels_tell_runs_apart(composed: Compose) -> None:
     """By the first settings that do, and only where shape, rate and branch do not."""
     overrides = (["shape=16x2"], [], ["batch_tokens=256", "tokens=2560"], ["batch_tokens=256", "tokens=2560", "seed=1"])
     runs = [planned(composed, *each) for each in overrides]

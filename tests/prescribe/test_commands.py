@@ -102,7 +102,7 @@ def ask(outputs: Path) -> Ask:
     return asked
 
 
-def cell_of_command(command: str) -> PlannedRun:
+def run_of_command(command: str) -> PlannedRun:
     """What a command trains, from its words as a shell splits them."""
     variable, python, script, *overrides = shlex.split(command)
     name, _, suite = variable.partition("=")
@@ -134,7 +134,7 @@ def test_the_rate_that_is_said_is_the_one_that_is_trained_at(
     train_config("nano")  # another one is in force
     found, command = ask(suite, depth)
     assert command.startswith(f"SHAPELAW_SUITE='{folder}' python train.py ")
-    planned = cell_of_command(command)
+    planned = run_of_command(command)
     assert (planned.suite, planned.tokens) == (replace(suite, corpus="corpus"), 1024)
     assert (planned.shape.width, planned.shape.depth) == (found.values["width"], found.values["depth"])
     assert planned.lr_eff == found.values["lr_eff"]
@@ -156,7 +156,7 @@ CHANGED = {
 def test_what_the_runs_were_given_on_the_command_line_is_given_again(ask: Ask, given: tuple[str, ...]) -> None:
     suite = Suite.of(train_config(str(TINY), *given))
     found, command = ask(suite)
-    planned = cell_of_command(command)
+    planned = run_of_command(command)
     assert planned.suite == replace(suite, corpus="corpus")
     assert planned.lr_eff == found.values["lr_eff"]
 
@@ -205,7 +205,7 @@ def test_runs_tracked_before_the_record_are_completed_by_their_suite(ask: Ask) -
     older = replace(suite, folder=None, width_unit=None, patch=None, lr_batch_scaling=None, validation_tokens=None)
     train_config(str(TINY))
     found, command = ask(older, tokens=4096.0)
-    assert cell_of_command(command).lr_eff == found.values["lr_eff"]
+    assert run_of_command(command).lr_eff == found.values["lr_eff"]
     notes = [
         note
         for note in found.notes

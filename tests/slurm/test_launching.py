@@ -53,7 +53,7 @@ def test_submitted_left_killed_and_reattached(bench: Bench, tmp_path: Path) -> N
     assert "12 runs: 12 finished; 0 submitted now" in last.stderr
 
 
-def test_two_launchers_at_once_submit_every_cell_once(bench: Bench) -> None:
+def test_two_launchers_at_once_submit_every_run_once(bench: Bench) -> None:
     """And branches sent together with what they continue start when its checkpoint is there."""
     sweep = ("shape=16x1,16x2", "cooldown=none,linear10", "cooldown.from_tokens=2048,2560")
     launchers = [bench.start(*sweep) for _ in range(2)]
@@ -83,7 +83,7 @@ def parent_of(bench: Bench, name: str) -> str | None:
     return next(o for o, c in configs.items() if c.shape == config.shape and not c.cooldown.fraction)
 
 
-def test_a_cancelled_cell_is_seen_and_submitted_again(bench: Bench) -> None:
+def test_a_cancelled_run_is_seen_and_submitted_again(bench: Bench) -> None:
     """scancel: a launcher that watches says so within 30 s; the same command submits that run again, and only that."""
     bench = replace(bench, slow_until=99)
     sweep = ("shape=16x1", "lr_base=5,2.5", "tokens=512000", "data.max_epochs=1000", "tracker=none")
@@ -107,7 +107,7 @@ def test_a_cancelled_cell_is_seen_and_submitted_again(bench: Bench) -> None:
     assert bench.states[planned].attempts == 2
 
 
-def test_the_first_failed_cell_can_stop_the_others(bench: Bench) -> None:
+def test_the_first_failed_run_can_stop_the_others(bench: Bench) -> None:
     """One clear error with the reason and the end of its log; the jobs that are left are cancelled."""
     bench = replace(bench, slow_until=99)
     sweep = (
@@ -126,7 +126,7 @@ def test_the_first_failed_cell_can_stop_the_others(bench: Bench) -> None:
     assert slurm("squeue", "-h", "-j", ",".join(bench.arrays()), "-t", "PENDING,RUNNING") == ""
 
 
-def test_packed_cells_share_a_job(bench: Bench, tmp_path: Path) -> None:
+def test_packed_runs_share_a_job(bench: Bench, tmp_path: Path) -> None:
     """One of them fails, which does not stop the other; odd characters of values and paths come through as they are."""
     odd = "a 'quoted' $(touch pwned) `id`; \"two\"\nlines"
     bench = replace(bench, outputs=tmp_path / 'it\'s an "odd" $HOME `place`')

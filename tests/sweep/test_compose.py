@@ -206,7 +206,7 @@ def test_our_own_configurations(composed: Compose, name: str, overrides: list[st
         assert Both(name, "hydra/launcher=plan", "tracker=none", *overrides).agree(overrides)
 
 
-def test_cells_are_composed_in_their_order_and_numbered(both: Both) -> None:
+def test_runs_are_composed_in_their_order_and_numbered(both: Both) -> None:
     lines = [[f"top={number}", f"db={name}"] for number, name in enumerate(("pg", "mysql", "pg"))]
     runs = SweepConfigs(both.composer, lines, first=5)
     assert [(config.top, config.db.name) for config in runs] == [(0, "pg"), (1, "mysql"), (2, "pg")]
@@ -216,7 +216,7 @@ def test_cells_are_composed_in_their_order_and_numbered(both: Both) -> None:
     assert jobs[0].hydra.runtime.choices.db == "pg"
 
 
-def test_a_cell_that_is_changed_leaves_the_others_as_they_are(both: Both) -> None:
+def test_a_run_that_is_changed_leaves_the_others_as_they_are(both: Both) -> None:
     runs = SweepConfigs(both.composer, [["inner.a=2"], ["inner.a=2"]])
     runs[0].inner.b.c = 99
     assert [config.inner.b.c for config in runs] == [2, 2]
@@ -243,7 +243,7 @@ def test_hydra_composes_each_combination_of_groups_once(both: Both, monkeypatch:
     assert made == [["db=pg"], ["db=mysql"]]
 
 
-def test_the_first_wrong_cell_is_said(both: Both) -> None:
+def test_the_first_wrong_run_is_said(both: Both) -> None:
     runs = SweepConfigs(both.composer, [["top=1"], ["top=2", "nope=3"], ["worse=4"]])
     with pytest.raises(ConfigCompositionException, match="Could not override 'nope'"):
         list(runs)

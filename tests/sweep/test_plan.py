@@ -23,7 +23,7 @@ def totals(said: str) -> int:
     return int(found.group(1))
 
 
-def test_the_plan_lists_every_cell_and_creates_nothing(script: Script, outputs: Path) -> None:
+def test_the_plan_lists_every_run_and_creates_nothing(script: Script, outputs: Path) -> None:
     done = script("train.py", *PLAN, "shape=glob(*)", "lr_base=5,2.5", "cooldown=none,linear10")
     assert done.returncode == 0, done.stderr
     assert totals(done.stdout) == 12

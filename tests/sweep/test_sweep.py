@@ -29,7 +29,7 @@ def table(outputs: Path) -> pd.DataFrame:
     return read_runs(f"sqlite:///{outputs}/mlflow.db", "tiny")
 
 
-def test_a_sweep_trains_every_cell_once_and_nests_it(sweep: Sweep, outputs: Path) -> None:
+def test_a_sweep_trains_every_run_once_and_nests_it(sweep: Sweep, outputs: Path) -> None:
     done = sweep(*SWEEP)
     assert done.returncode == 0, done.stderr
     assert "6 runs to do" in done.stderr
@@ -81,7 +81,7 @@ def test_a_killed_sweep_is_finished_by_the_same_command(outputs: Path, corpora: 
     assert rows.groupby("run")["mlflow_run_id"].nunique().tolist() == [1] * 6
 
 
-def test_one_failing_cell_does_not_stop_the_others(sweep: Sweep, outputs: Path) -> None:
+def test_one_failing_run_does_not_stop_the_others(sweep: Sweep, outputs: Path) -> None:
     done = sweep("-m", "shape=16x1", "lr_base=5,1e30,2.5", "optim.clip_norm=0")
     assert done.returncode == 1
     assert "diverged" in done.stderr
@@ -109,7 +109,7 @@ def test_a_branch_of_a_failed_run_fails_with_it(sweep: Sweep, outputs: Path) -> 
     assert "2 of 2 runs failed" in done.stderr
 
 
-def test_no_more_cells_run_at_once_than_workers(sweep: Sweep, outputs: Path) -> None:
+def test_no_more_runs_run_at_once_than_workers(sweep: Sweep, outputs: Path) -> None:
     done = sweep(*SWEEP, "hydra.launcher.workers=1", "tracker=none")
     assert done.returncode == 0, done.stderr
     folders = list((outputs / "runs" / "tiny").iterdir())

@@ -32,7 +32,7 @@ MUTATIONS = {
         "tests/data/test_data_corpus.py::test_manifest_of_another_version_or_damaged",
     ),
     "lock": (
-        "cell_state.py",
+        "run_state.py",
         "            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n        except",
         "            pass\n        except",
         "tests/test_planned_run.py::test_a_second_process_refuses_the_run",

@@ -117,7 +117,7 @@ def test_a_corpus_without_its_manifest_is_not_trained_on(composed: Compose, corp
         prepared(composed, f"data_dir={mine}")
 
 
-def test_a_second_process_at_a_cell_is_refused(composed: Compose, script: Script, outputs: Path, corpora: Path) -> None:
+def test_a_second_process_at_a_run_is_refused(composed: Compose, script: Script, outputs: Path, corpora: Path) -> None:
     """Two real processes: the second ends at once and says so; the first goes on."""
     longer = ["tokens=1280000", "data.max_epochs=100", "tracker=none", "progress=false", f"data_dir={corpora}"]
     _, planned = prepared(composed, *longer)
