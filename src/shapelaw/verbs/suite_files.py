@@ -1,7 +1,8 @@
 """A suite is data: what the YAML files of somebody's folder may set, checked before Hydra reads any of them.
 
-Hydra builds the objects that a configuration names (`_target_`, `hydra.callbacks`), and resolvers read the environment and files. So
-a folder from somebody else may set options of a run, and nothing of Hydra, of the tracking store or of where things lie.
+Hydra builds the objects that a configuration names (`_target_`, `hydra.callbacks`), and its resolvers read the environment and
+files. So the folder of somebody else may set options of a run, but nothing of Hydra, of the tracking store, or of where things
+lie.
 """
 
 from __future__ import annotations
