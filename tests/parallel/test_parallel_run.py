@@ -80,13 +80,13 @@ def test_a_run_goes_through_every_layout(composed: Compose, script: Script, outp
     (hook / "sitecustomize.py").write_text(
         "import os, signal\n"
         "if os.environ.get('RANK') == '1':\n"
-        "    from shapelaw.training.module import CellModule\n"
-        "    step = CellModule.training_step\n"
+        "    from shapelaw.training.module import RunModule\n"
+        "    step = RunModule.training_step\n"
         "    def stopped(self, batch, index):\n"
         "        step(self, batch, index)\n"
         "        if index == 4:\n"
         "            os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    CellModule.training_step = stopped\n"
+        "    RunModule.training_step = stopped\n"
     )
     target = planned(composed)
     for number, layout in enumerate((AXONN, ("parallel=fsdp", "devices=2"), ("parallel=ddp", "devices=2")), start=1):
@@ -209,13 +209,13 @@ def test_a_process_that_raises_is_heard(composed: Compose, script: Script, tmp_p
     (hook / "sitecustomize.py").write_text(
         "import os\n"
         "if os.environ.get('RANK') == '1':\n"
-        "    from shapelaw.training.module import CellModule\n"
-        "    step = CellModule.training_step\n"
+        "    from shapelaw.training.module import RunModule\n"
+        "    step = RunModule.training_step\n"
         "    def broken(self, batch, index):\n"
         "        if index == 5:\n"
         "            raise RuntimeError('the cooling of this node has failed')\n"
         "        step(self, batch, index)\n"
-        "    CellModule.training_step = broken\n"
+        "    RunModule.training_step = broken\n"
     )
     began = time.monotonic()
     done = script("train.py", "tracker=none", *COMMON, *AXONN, PYTHONPATH=str(hook))

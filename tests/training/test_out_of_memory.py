@@ -27,8 +27,8 @@ SPARE_BYTES = 8 * 2**20
 """A quarter of what the step of 2,048 sequences takes."""
 LIMIT = f"""
 import resource
-from shapelaw.training.module import CellModule
-step = CellModule.training_step
+from shapelaw.training.module import RunModule
+step = RunModule.training_step
 def limited(self, batch, index):
     if index == 0:
         self._accumulate(batch[:1])  # what it loads and compiles is there
@@ -38,7 +38,7 @@ def limited(self, batch, index):
         resource.setrlimit(resource.RLIMIT_AS, (bytes, resource.RLIM_INFINITY))
     step(self, batch, index)
     resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-CellModule.training_step = limited
+RunModule.training_step = limited
 """
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class GridConfig:
     """The default sweeper: every run is composed and checked before the first job."""
 
-    _target_: str = "hydra_plugins.shapelaw_sweep.plugins.CellsSweeper"
+    _target_: str = "hydra_plugins.shapelaw_sweep.plugins.GridSweeper"
     params: dict[str, Any] = option(
         "Overrides of a named sweep (sweeps/NAME.yaml): key -> a value, a list of values, or a pattern such as glob(*). Those "
         "of the command line come after them and win.",
