@@ -17,7 +17,7 @@ from shapelaw.config import Precision
 from shapelaw.data.manifest import MANIFEST_FILE
 from shapelaw.devices import gpu_names
 from shapelaw.errors import UserError
-from shapelaw.files import read_json
+from shapelaw.files import read_json, read_sealed
 from shapelaw.fingerprint import FILE, Fingerprint, identity_of
 from shapelaw.migration.identity_1 import fingerprint_1, fingerprint_2, identity_1
 from shapelaw.tracking.journal import JOURNAL, records
@@ -173,6 +173,6 @@ def _tags(folder: Path) -> Sequence[Mapping[str, Any]]:
 def _check_still(folder: Path, state: State) -> None:
     """Refuse a run that another machine may be training: there its lock does not tell, and it counts as interrupted here."""
     path = folder / "state.json"
-    running = path.exists() and read_json(path)["status"] == Status.running.value
+    running = path.exists() and read_sealed(path)["status"] == Status.running.value
     if running and state.host != socket.gethostname() and time.time() - state.updated < LIVE_SECONDS:
         raise UserError(f"{folder}: is being trained on {state.host}; run migrate again when it has ended")

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shapelaw.errors import UserError
-from shapelaw.files import read_json, write_json
-from shapelaw.tracking.journal import JOURNAL, Record, records
+from shapelaw.files import as_record, read_sealed, write_sealed
+from shapelaw.tracking.journal import JOURNAL, Record, records, torn
 from shapelaw.tracking.protocol import RunInfo
 from shapelaw.tracking.store import (
     RunGone,
@@ -78,6 +78,8 @@ class Delivery:
     def __init__(self, folder: Path, uri: str | None = None) -> None:
         self.folder, self.path, self._uri = folder, folder / JOURNAL, uri
         self.sent = _read_sent(folder)
+        if uri is not None:  # it may have lost some of what it had: it is asked
+            self.sent = _Sent(uri)
         if self.sent.bytes > _size(self.path):  # a power cut took lines that the store has: it is asked what it has
             self.sent = _Sent(self.sent.uri)
             with contextlib.suppress(OSError):
@@ -214,7 +216,7 @@ class Delivery:
     def _note(self) -> None:
         """Write down how far the store is; if that fails, it is sent again, which does no harm."""
         with contextlib.suppress(OSError):
-            write_json(self.folder / SENT, vars(self.sent), durable=False)
+            write_sealed(self.folder / SENT, vars(self.sent), durable=False)
 
 
 def _batches(journal: Iterator[tuple[Record, int]]) -> Iterator[tuple[list[Record], int]]:
@@ -245,8 +247,8 @@ def _latest(run: Run) -> dict[str, int]:
 def _read_sent(folder: Path) -> _Sent:
     """What was noted; nothing where it cannot be read, which sends everything again."""
     path = folder / SENT
-    with contextlib.suppress(UserError, TypeError):
-        return _Sent(**read_json(path)) if path.exists() else _Sent()
+    with contextlib.suppress(UserError):
+        return as_record(_Sent, read_sealed(path), path) if path.exists() else _Sent()
     return _Sent()
 
 
@@ -357,7 +359,10 @@ def deliver_left(folder: Path, uri: str | None = None) -> str | None:
         uri: of a store to deliver to instead of the one that the journal names; it gets everything.
     """
     delivery = Delivery(folder, uri)
-    if not delivery.path.exists() or (not delivery.left and uri in (None, delivery.sent.uri)):
+    rest = torn(delivery.path)
+    if rest and delivery.sent.bytes < _size(delivery.path):
+        log.warning("%s: its last line is torn and passed over: %r", delivery.path, rest[:60])
+    if not delivery.path.exists() or not delivery.left:
         return None
     with delivering(folder, lambda: True) as alone:
         if not alone:
