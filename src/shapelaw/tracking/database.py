@@ -100,8 +100,8 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
 def damaged(path: Path, what: str) -> Damaged:
     """What to say of a database that is not what was written."""
     return Damaged(
-        f"{path} is damaged ({' '.join(what.split())[:120]}): put back a copy, or move it away and have it made again from what "
-        f"the runs recorded in their folders, by python -m shapelaw replay uri=sqlite:///{path}"
+        f"{path} is damaged ({' '.join(what.split())[:120]}): put back a copy, or move it away and have it made again from "
+        f"what the runs recorded in their folders, by python -m shapelaw replay uri=sqlite:///{path}"
     )
 
 

@@ -51,14 +51,14 @@ class Library:
 
         Args:
             config: of the run.
-            check: whether the shards that it trains on are read through and compared with their hashes, as data.verify says.
+            check: whether the shards are read through and compared with their hashes, as data.verify says.
 
         Raises:
             NotPrepared: if there is no whole corpus.
             UserError: if a shard is missing, cut short or changed.
         """
         hashes = config.data.verify.hashes if check else False
-        further = {name: self.open(folder) for name, folder in further_folders(config).items()}
+        further = {name: self.open(folder, hashes) for name, folder in further_folders(config).items()}
         return Corpora(self.open(corpus_folder(config), hashes), further)
 
     def open(self, folder: Path, hashes: bool | None = False) -> Corpus:
