@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shapelaw.cell import Cell
-from shapelaw.config import CheckpointConfig, Keep, ParallelKind, Precision, TrainConfig
+from shapelaw.config import CheckpointConfig, Keep, ParallelKind, Precision, TrainConfig, corpus_options
 from shapelaw.data import check_repeats, validation
 from shapelaw.errors import UserError
 from shapelaw.fingerprint import computed_precision, computes_on_gpu
@@ -23,9 +23,10 @@ def check_run(config: TrainConfig, cell: Cell, corpora: Corpora) -> None:
 
 
 def _check_corpora(config: TrainConfig, cell: Cell, corpora: Corpora) -> None:
-    """The vocabulary fits the shards, the context the held-out parts, the corpus is not repeated more than allowed, and
+    """The corpus is the one that the suite names, its vocabulary and context fit, it is not repeated more than allowed, and
     further held-out parts were made by its tokenizer: else their losses have another unit."""
     own, tokens = corpora.own, int(config.validation.tokens)
+    own.check_named(corpus_options(config.data, config.tokenizer))
     own.check_vocab(cell.vocab_size)
     check_repeats(own, cell.seq_len, cell.tokens, config.data.max_epochs)
     validation(own, cell.seq_len, tokens)
