@@ -31,7 +31,12 @@ Fingerprint = dict[str, Any]
 
 
 def fingerprint_of(
-    config: TrainConfig, corpus_hash: str, batch_tokens: int, steps: int, batch_factor: float
+    config: TrainConfig,
+    corpus_hash: str,
+    batch_tokens: int,
+    steps: int,
+    batch_factor: float,
+    further: Mapping[str, str] | None = None,
 ) -> Fingerprint:
     """Fingerprint of a main run; a cooldown's differs from its main run's by the entry `cooldown` alone.
 
@@ -41,6 +46,7 @@ def fingerprint_of(
         batch_tokens: tokens of one optimizer step.
         steps: optimizer steps of the whole run.
         batch_factor: by which the batch scales the rate.
+        further: name of a further held-out set -> hash of its corpus; where nothing was opened yet, its folder stands for it.
     """
     rule, schedule, optim = config.lr_rule, config.schedule, config.optim
     return {
@@ -78,7 +84,7 @@ def fingerprint_of(
         "seed": config.seed,
         "order_seed": config.order_seed,
         "validation_tokens": config.validation.tokens,
-        "further_validation": dict(config.validation.further),
+        "further_validation": {**config.validation.further, **(further or {})},
         "spikes": _spikes(config),
         "parts": parts(),
     }

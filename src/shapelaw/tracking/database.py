@@ -11,6 +11,7 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 from shapelaw.errors import Damaged, UserError
 
@@ -40,6 +41,37 @@ def keep_copies(path: Path) -> None:
         for table in _uncopied(database):
             database.execute(f"CREATE INDEX IF NOT EXISTS shapelaw_{table} ON {table} ({COPIES[table]})")
         database.commit()
+
+
+def follow(path: Path, artifacts: Path) -> list[str]:
+    """Let experiments whose artifacts were moved along with the database find them again; what was changed, a line each.
+
+    Args:
+        path: of the database.
+        artifacts: root of the artifacts as it is now.
+    """
+    with (
+        contextlib.suppress(sqlite3.Error),
+        contextlib.closing(sqlite3.connect(path, timeout=LOCK_SECONDS)) as database,
+    ):
+        rows = database.execute("SELECT experiment_id, name, artifact_location FROM experiments").fetchall()
+        moved = [(number, old, new) for number, name, old in rows if (new := _moved(old, artifacts / name))]
+        for number, old, new in moved:
+            database.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (new, number))
+            database.execute(
+                "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) "
+                "WHERE experiment_id = ? AND instr(artifact_uri, ?) = 1",
+                (new, len(old) + 1, number, old),
+            )
+        database.commit()
+        return [f"the artifacts of {old} are found in {new} now" for _, old, new in moved]
+    return []
+
+
+def _moved(old: str, place: Path) -> str | None:
+    """Where artifacts lie now that are no longer where they were; None where nothing was moved."""
+    there = Path(unquote(urlparse(old).path)) if old.startswith("file:") else place
+    return place.absolute().as_uri() if place.is_dir() and not there.exists() else None
 
 
 def check(path: Path) -> bool:

@@ -156,6 +156,14 @@ def records(path: Path, start: int = 0) -> Iterator[tuple[Record, int]]:
                 _say_damaged(path, line)
 
 
+def last_of(path: Path, kind: str) -> Record | None:
+    """The last record of a kind."""
+    last = None
+    for record, _ in records(path):
+        last = record if record["kind"] == kind else last
+    return last
+
+
 def torn(path: Path) -> bytes:
     """What follows a journal's last whole line: half a record, or a whole one whose end was damaged."""
     if not path.exists():

@@ -17,7 +17,7 @@ from shapelaw.config import TrackerConfig, WhenUnreachable
 from shapelaw.errors import UserError
 from shapelaw.files import check_writable
 from shapelaw.secrets import TRACKING_VARIABLE, connectable, hidden, refuse_password
-from shapelaw.tracking.database import keep_copies
+from shapelaw.tracking.database import follow, keep_copies
 from shapelaw.tracking.protocol import RunInfo
 
 if TYPE_CHECKING:
@@ -138,6 +138,8 @@ def find_experiment(store: Store) -> str:
         found = tracker.get_experiment_by_name(store.experiment)
         if file := database_file(store.uri):
             keep_copies(file)
+            for line in follow(file, Path(store.artifacts)):
+                log.warning("tracking: %s", line)
         if found is None:
             return _make_experiment(tracker, store)
     if found.lifecycle_stage != "active":

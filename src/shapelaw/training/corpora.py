@@ -30,6 +30,11 @@ class Corpora:
         """Hash of what the run trains on."""
         return self.own.manifest.corpus_hash
 
+    @property
+    def further_hashes(self) -> dict[str, str]:
+        """Hashes of the further corpora, by the names of their losses."""
+        return {name: corpus.manifest.corpus_hash for name, corpus in self.further.items()}
+
     def samples(self, seq_len: int, tokens: int) -> dict[str, ValidationSample]:
         """Held-out samples of so many tokens each, by the metrics that are their losses."""
         corpora = {VAL_LOSS: self.own} | {further_loss(name): corpus for name, corpus in self.further.items()}

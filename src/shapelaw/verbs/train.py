@@ -21,6 +21,7 @@ from shapelaw.config import SearchConfig, TrainConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import params_total
 from shapelaw.devices import check_devices, gpu_names
+from shapelaw.fingerprint import identity_of
 from shapelaw.sweep.task import Job, Trials, sweep_identity
 from shapelaw.tracking_views import training
 from shapelaw.training.checks import check_kept, check_run, check_tasks
@@ -83,6 +84,7 @@ class TrainTask:
         runs = [_located(to_dataclass(config), self.library, check=True) for config in configs]
         for run in runs:
             check_run(run.config, run.cell, run.corpora)
+            _tell_former(run)
         cells = [run.cell for run in runs]
         jobs = _jobs(cells, [run.config for run in runs])
         planned = reversed([*zip(jobs, runs, strict=True)])  # of doubles the first is trained
@@ -128,7 +130,7 @@ class TrainTask:
         if not all(job.done for job in jobs):
             names = {job.identity: job.label for job in jobs}
             shared = begin(train.tracker, train.suite.name, sweep_identity(jobs), names, training())
-        _deliver_left(jobs)
+        _deliver_left(jobs, train, shared.get("tracker.parent_run_id"))
         return shared
 
     def end(self, configs: Sequence[DictConfig], jobs: Sequence[Job], failed: Sequence[str]) -> None:
@@ -163,12 +165,13 @@ class TrainTask:
             close_search(config.tracker.uri, config.suite.name, study, record)
 
 
-def _deliver_left(jobs: Sequence[Job]) -> None:
-    """Deliver what finished runs could not, as the store was away."""
-    from shapelaw.tracking import deliver_left
+def _deliver_left(jobs: Sequence[Job], train: TrainConfig, parent_run_id: str | None) -> None:
+    """Deliver what the store has not of finished runs: it was away, or they were recorded elsewhere or without a tracker."""
+    from shapelaw.tracking import Store, deliver_to
 
+    store = Store.of(train.tracker, train.suite.name)
     for job in jobs:
-        left = deliver_left(job.folder) if job.done else None
+        left = deliver_to(job.folder, store, parent_run_id) if job.done else None
         if left:
             log.warning("%s", left)
 
@@ -216,7 +219,22 @@ def _footprint(cell: Cell, train: TrainConfig, device: str) -> tuple[int, float]
 def _located(config: TrainConfig, library: Library, check: bool = False) -> _Planned:
     """The cell of a configuration on its corpus."""
     corpora = library.of(config, check)
-    return _Planned(config, cell_of(config, corpora.hash, corpora.own.manifest.tokenizer), corpora)
+    cell = cell_of(config, corpora.hash, corpora.own.manifest.tokenizer, corpora.further_hashes)
+    return _Planned(config, cell, corpora)
+
+
+def _tell_former(run: _Planned) -> None:
+    """Say of a run that was trained when further held-out corpora were known by their folders that it is not taken over."""
+    further = run.config.validation.further
+    if further and run.cell.parent is None:
+        former = identity_of({**run.cell.fingerprint, "further_validation": dict(further)})
+        folder = run.cell.folder.with_name(f"{run.cell.shape.name}-{former}")
+        if folder.is_dir():
+            log.warning(
+                "%s was trained when further held-out corpora were known by their folders and not by their content; it is not "
+                "taken for this run: keep it beside the new one, or remove it",
+                folder,
+            )
 
 
 def _train(run: _Planned, show: Show) -> float:
