@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from shapelaw.arithmetic import version_of
 from shapelaw.config import Precision, SpikePolicy, TrainConfig
 from shapelaw.devices import gpu_names
 from shapelaw.files import write_text
@@ -22,7 +23,8 @@ IDENTITY_VERSION = 2
 """Raise it when a fingerprint comes to mean something else, and teach `shapelaw.migration` to rename the runs of before."""
 BUILT_IN = {"model": 1, "optimizer": 1, "schedule": 1, "step": 1}
 """Version of each built-in part. Raise it when the part's arithmetic changes, so that runs of the old arithmetic are not taken
-for runs of the new one; tests/model/test_arithmetic.py fails until that is decided."""
+for runs of the new one; tests/model/test_arithmetic.py fails until that is decided, and until then the code's hash stands for
+it."""
 SPIKE_MONITOR = 1
 """Version of the spike monitor. It decides the result of runs that roll back, and of no other."""
 
@@ -91,11 +93,8 @@ def fingerprint_of(
 
 
 def parts() -> dict[str, int | str]:
-    """What stands for the code of each part of a run: the version of the built-in one.
-
-    A part that a user brings from a file is entered here by the SHA-256 of that file in place of the version.
-    """
-    return dict(BUILT_IN)
+    """What stands for the code of each part of a run: the version of the built-in one; where it was edited, its hash."""
+    return {part: version_of(part, version) for part, version in BUILT_IN.items()}
 
 
 def identity_of(fingerprint: Mapping[str, Any], version: int = IDENTITY_VERSION) -> str:
@@ -134,4 +133,4 @@ def _spikes(config: TrainConfig) -> dict[str, Any] | None:
         return None
     rule = {name: value for name, value in vars(config.spikes).items() if name != "policy"}
     cadences = {"validation": config.validation.every_tokens, "checkpoint": config.checkpoint.every_tokens}
-    return {**rule, "every_tokens": cadences, "monitor": SPIKE_MONITOR}
+    return {**rule, "every_tokens": cadences, "monitor": version_of("spike monitor", SPIKE_MONITOR)}
