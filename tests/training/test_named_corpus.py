@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from shapelaw.cell import cell_of
 from shapelaw.config import corpus_options
 from shapelaw.config.schema import to_dataclass
 from shapelaw.data import BytesChoice, TextSource, load_corpus, prepare
 from shapelaw.errors import UserError
+from shapelaw.training.corpora import Library
 from support import Compose
 
 
@@ -43,3 +45,17 @@ def test_a_corpus_without_options_tells_its_kind(composed: Compose, corpora: Pat
     corpus.check_named(options)
     with pytest.raises(UserError, match=r"^data\.source=jsonl: "):
         corpus.check_named({**options, "data.source": "jsonl"})
+
+
+def test_further_corpora_are_part_of_a_run_by_their_content(composed: Compose, corpora: Path) -> None:
+    config = to_dataclass(composed("validation.further={other: text-bytes}"))
+    hashes = Library().of(config).further_hashes
+    assert hashes == {"other": load_corpus(corpora / "text-bytes").manifest.corpus_hash}
+    one, same, other = (cell_of(config, "corpus", further={"other": each}) for each in ("a", "a", "b"))
+    assert one.identity == same.identity != other.identity
+    assert cell_of(config, "corpus", further=hashes).fingerprint["further_validation"] == hashes
+
+
+def test_further_corpora_lie_in_the_folder_of_all(composed: Compose) -> None:
+    with pytest.raises(UserError, match=r"^validation\.further\.other='/etc': allowed are names"):
+        Library().of(to_dataclass(composed("validation.further={other: /etc}")))

@@ -220,7 +220,7 @@ def _submission(folder: Path) -> Place:
     return Place("the records of a submission", st.tuples(st.integers(0, 99), damages), judge)
 
 
-def _runs() -> RunsTable:
+def runs_of_shapes() -> RunsTable:
     shapes = ((256, 23), (512, 12), (768, 45), (1024, 28), (1792, 18), (2048, 27))
     rows = [(width, depth, tokens) for width, depth in shapes for tokens in (1e10, 3e10, 1e11)]
     frame = pd.DataFrame(rows, columns=["width", "depth", "tokens"])
@@ -238,7 +238,7 @@ def _runs() -> RunsTable:
 
 def _fits(folder: Path) -> list[Place]:
     """An older fit and a newer one, of another law, which is asked for."""
-    runs = _runs()
+    runs = runs_of_shapes()
     for age, law in enumerate(("width_depth_tokens", "interaction")):
         path = fit(runs, law=law).save(folder / law, runs)
         os.utime(path, ns=(10**18 + age, 10**18 + age))
