@@ -15,13 +15,13 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shapelaw.errors import UserError
-from shapelaw.files import read_json, write_json
-from shapelaw.tracking.journal import JOURNAL, Record, records
+from shapelaw.files import as_record, read_sealed, write_sealed
+from shapelaw.tracking.journal import JOURNAL, Journal, Record, last_of, records, torn
 from shapelaw.tracking.protocol import RunInfo
 from shapelaw.tracking.store import (
     RunGone,
@@ -78,6 +78,8 @@ class Delivery:
     def __init__(self, folder: Path, uri: str | None = None) -> None:
         self.folder, self.path, self._uri = folder, folder / JOURNAL, uri
         self.sent = _read_sent(folder)
+        if uri is not None:  # it may have lost some of what it had: it is asked
+            self.sent = _Sent(uri)
         if self.sent.bytes > _size(self.path):  # a power cut took lines that the store has: it is asked what it has
             self.sent = _Sent(self.sent.uri)
             with contextlib.suppress(OSError):
@@ -88,8 +90,9 @@ class Delivery:
 
     @property
     def left(self) -> bool:
-        """Whether the journal holds records that the store does not have, as far as we know."""
-        return bool(self.sent.files) or next(records(self.path, self.sent.bytes), None) is not None
+        """Whether the journal holds records that the store does not have, as far as we know; without a store it has none."""
+        left = bool(self.sent.files) or next(records(self.path, self.sent.bytes), None) is not None
+        return left and bool(self._uri or self._named())
 
     def deliver(self) -> None:
         """Send all that is in the journal now.
@@ -118,11 +121,15 @@ class Delivery:
 
     def _check_store(self) -> None:
         """Another store than the last time gets everything."""
-        starts = [record["uri"] for record, _ in records(self.path) if record["kind"] == "start"]
-        uri = self._uri or (starts[-1] if starts else self.sent.uri)
+        uri = self._uri or self._named()
         if uri != self.sent.uri:
             self.sent = _Sent(uri)
         self._checked = True
+
+    def _named(self) -> str:
+        """The store that the journal names last; empty for one that was kept in the folder alone."""
+        start = last_of(self.path, "start")
+        return str(start["uri"]) if start else self.sent.uri
 
     def _send(self, batch: list[Record]) -> None:
         """Send some records of metrics, or one of another kind; what the store refuses for good is said and left."""
@@ -214,7 +221,7 @@ class Delivery:
     def _note(self) -> None:
         """Write down how far the store is; if that fails, it is sent again, which does no harm."""
         with contextlib.suppress(OSError):
-            write_json(self.folder / SENT, vars(self.sent), durable=False)
+            write_sealed(self.folder / SENT, vars(self.sent), durable=False)
 
 
 def _batches(journal: Iterator[tuple[Record, int]]) -> Iterator[tuple[list[Record], int]]:
@@ -245,8 +252,8 @@ def _latest(run: Run) -> dict[str, int]:
 def _read_sent(folder: Path) -> _Sent:
     """What was noted; nothing where it cannot be read, which sends everything again."""
     path = folder / SENT
-    with contextlib.suppress(UserError, TypeError):
-        return _Sent(**read_json(path)) if path.exists() else _Sent()
+    with contextlib.suppress(UserError):
+        return as_record(_Sent, read_sealed(path), path) if path.exists() else _Sent()
     return _Sent()
 
 
@@ -349,6 +356,46 @@ def _locked(descriptor: int) -> bool:
     return True
 
 
+def deliver_to(folder: Path, store: Store, parent_run_id: str | None = None) -> str | None:
+    """Deliver an ended run to a store, also one that it was not recorded in; why it could not be done, in a line, or None.
+
+    Args:
+        folder: of the run.
+        store: that is to have it.
+        parent_run_id: the MLflow run of its sweep there.
+    """
+    if _read_sent(folder).uri == store.uri:
+        return deliver_left(folder)
+    start, end = last_of(folder / JOURNAL, "start"), last_of(folder / JOURNAL, "status")
+    if start is None:
+        return (
+            f"tracking: {folder} was trained by a version that kept no records without a tracker, so {store.uri} does not get "
+            "it; remove the folder to train it again"
+        )
+    if start["uri"] != store.uri:
+        try:
+            find_experiment(store)  # which finds artifacts that were moved before any is sent to where they were
+        except (StoreAway, UserError) as error:
+            return left_line(Delivery(folder, store.uri), str(error))
+        kept = f"recorded in {start['uri']}" if start["uri"] else "kept in its folder alone"
+        log.warning("tracking: %s was %s; now it is delivered to %s", folder.name, kept, store.uri)
+        _take_over(folder, store, {**start["info"], "parent_run_id": parent_run_id}, end)
+    return deliver_left(folder)
+
+
+def _take_over(folder: Path, store: Store, info: Record, end: Record | None) -> None:
+    """Append to the journal of an ended run that it is recorded in another store from now on."""
+    journal = Journal(folder)
+    try:
+        tags = {**info["tags"], "shapelaw.folder": str(folder.absolute())}
+        journal.append("start", info={**info, "tags": tags}, **asdict(store))
+        if end is not None:
+            journal.append("status", status=end["status"])
+        journal.sync()
+    finally:
+        journal.close()
+
+
 def deliver_left(folder: Path, uri: str | None = None) -> str | None:
     """Deliver what an ended run left in its journal; why it could not be done, in a line, or None.
 
@@ -357,7 +404,10 @@ def deliver_left(folder: Path, uri: str | None = None) -> str | None:
         uri: of a store to deliver to instead of the one that the journal names; it gets everything.
     """
     delivery = Delivery(folder, uri)
-    if not delivery.path.exists() or (not delivery.left and uri in (None, delivery.sent.uri)):
+    rest = torn(delivery.path)
+    if rest and delivery.sent.bytes < _size(delivery.path):
+        log.warning("%s: its last line is torn and passed over: %r", delivery.path, rest[:60])
+    if not delivery.path.exists() or not delivery.left:
         return None
     with delivering(folder, lambda: True) as alone:
         if not alone:

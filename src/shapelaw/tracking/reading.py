@@ -6,7 +6,7 @@ run, several at a time. Both give the same table.
 
 from __future__ import annotations
 
-import sqlite3
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shapelaw.errors import UserError
 from shapelaw.suite import COLUMNS, HASH_DIGITS, Suite
+from shapelaw.tracking import database
 from shapelaw.tracking.protocol import (
     DEVICE_HOURS,
     DIVERGED_TAG,
@@ -37,9 +38,7 @@ WHOLE = ("width", "depth", "params", "vocab_size", "batch_tokens", "num_devices"
 REAL = ("lr_base", "cooldown")
 READERS = 8
 """Runs whose histories are asked for at once."""
-LOCK_SECONDS = 60.0
-"""How long a reader waits for a database that is being written."""
-RUNS_OF_A_QUERY = 500
+log = logging.getLogger(__name__)
 
 
 class Value(NamedTuple):
@@ -171,6 +170,10 @@ def _existing(uri: str) -> MlflowClient:
         raise UserError(
             f"tracker.uri={uri}: there is no such database yet; train some runs with `python train.py -m ...`"
         )
+    if file and not database.check(file):
+        log.warning(
+            "note: %s is of a version that kept no copies of its parameters and tags: they are not verified", uri
+        )
     return client(uri)
 
 
@@ -192,26 +195,12 @@ def histories(uri: str, store: MlflowClient, run_ids: Sequence[str], keys: Seque
 
 
 def by_sql(path: Path, run_ids: Sequence[str], keys: Sequence[str]) -> Histories:
-    """From a database file, opened read-only; the columns of MLflow's table `metrics` have stood since its version 1."""
+    """From a database file, read-only and verified; the columns of MLflow's table `metrics` have stood since its version 1."""
     found: dict[tuple[str, str], list[Value]] = {}
-    database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=LOCK_SECONDS)
-    try:
-        for start in range(0, len(run_ids), RUNS_OF_A_QUERY):
-            some = run_ids[start : start + RUNS_OF_A_QUERY]
-            query = (
-                "SELECT run_uuid, key, step, timestamp, CASE WHEN is_nan THEN NULL ELSE value END FROM metrics "
-                f"WHERE run_uuid IN ({_marks(some)}) AND key IN ({_marks(keys)}) ORDER BY run_uuid, key, step, timestamp"
-            )
-            for run_id, key, step, time, value in database.execute(query, [*some, *keys]):
-                number = float("nan") if value is None else value
-                found.setdefault((run_id, key), []).append(Value(step, time, number))
-    finally:
-        database.close()
+    for run_id, key, step, time, value in database.history(path, run_ids, keys):
+        number = float("nan") if value is None else value
+        found.setdefault((run_id, key), []).append(Value(step, time, number))
     return found
-
-
-def _marks(values: Sequence[str]) -> str:
-    return ", ".join("?" * len(values))
 
 
 def by_interface(store: MlflowClient, run_ids: Sequence[str], keys: Sequence[str]) -> Histories:
