@@ -123,13 +123,13 @@ def labels_of(runs: Sequence[PlannedRun]) -> list[str]:
     return [" ".join([label, *words]) for label, words in zip(labels, apart, strict=True)]
 
 
-def cell_of(
+def plan_run(
     config: TrainConfig,
     corpus_hash: str,
     tokenizer_hash: str | None = None,
     further: Mapping[str, str] | None = None,
-) -> Cell:
-    """The cell of a configuration on a corpus.
+) -> PlannedRun:
+    """The run of a configuration on a corpus.
 
     Args:
         config: of the run.

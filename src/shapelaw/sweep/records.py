@@ -2,10 +2,10 @@
 
 outputs/slurm/lock              held while a launcher looks and submits
 outputs/slurm/BATCH/            one array of jobs; readable by its owner only
-    tasks.json                  task number -> identities of its cells
-    cells/IDENTITY.pkl          what each cell runs
+    tasks.json                  task number -> identities of its runs
+    runs/IDENTITY.pkl          what each run runs
     job_id                      the array's id, written as soon as sbatch has said it, with its SHA-256 beside it
-outputs/runs/.../job.json       of a cell: its batch, task number, and how often it was submitted
+outputs/runs/.../job.json       of a run: its batch, task number, and how often it was submitted
 
 job.json is written before sbatch is called: a launcher killed in between leaves a batch without job_id, which is then
 asked for by its name. Everything is sealed: a file that was changed is refused, and a job_id that was is asked for again.
@@ -87,14 +87,14 @@ def new_batch(root: Path, label: str) -> Path:
 
 
 def fill_batch(batch: Path, tasks: Mapping[int, Sequence[Job]], work_of: Callable[[Job], Work]) -> None:
-    """Write what the jobs of an array run, then in every cell's folder that it was submitted."""
-    for cells in tasks.values():
-        for job in cells:
+    """Write what the jobs of an array run, then in every run's folder that it was submitted."""
+    for runs in tasks.values():
+        for job in runs:
             pickled = pickle.dumps(work_of(job))
-            (batch / "cells" / f"{job.identity}.pkl").write_bytes(_sha256(pickled).encode() + pickled)
+            (batch / "runs" / f"{job.identity}.pkl").write_bytes(_sha256(pickled).encode() + pickled)
     write_sealed(batch / "tasks.json", {str(number): [job.identity for job in tasks[number]] for number in tasks})
-    for number, cells in tasks.items():
-        for job in cells:
+    for number, runs in tasks.items():
+        for job in runs:
             before = submission_of(job.folder)
             job.folder.mkdir(parents=True, exist_ok=True)
             record = Submission(str(batch.absolute()), number, before.attempt + 1 if before else 1)
@@ -117,7 +117,7 @@ def read_work(batch: Path, identity: str) -> Work:
         Damaged: if it is not what was written.
     """
     _check_private(batch)
-    work = pickle.loads(_pickled(batch / "cells" / f"{identity}.pkl"))
+    work = pickle.loads(_pickled(batch / "runs" / f"{identity}.pkl"))
     assert isinstance(work, Work)
     return work
 
@@ -144,7 +144,7 @@ def _check_private(batch: Path) -> None:
 
 
 def identities_of(batch: Path, task: int) -> list[str]:
-    """Cells of one job of an array."""
+    """Runs of one job of an array."""
     return list(read_sealed(batch / "tasks.json")[str(task)])
 
 

@@ -25,7 +25,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from shapelaw.cell import checkpoint_path, checkpoint_steps
 from shapelaw.errors import Damaged, UserError
 from shapelaw.files import read_json, unsealed, write_sealed
 from shapelaw.parallel.placement import Placement

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from shapelaw.cell import Cell
 from shapelaw.config import CheckpointConfig, Keep, ParallelKind, Precision, TrainConfig, corpus_options
 from shapelaw.data import check_repeats, validation
 from shapelaw.errors import UserError
@@ -23,14 +22,14 @@ def check_run(config: TrainConfig, planned: PlannedRun, corpora: Corpora) -> Non
     check_degrees(config.parallel, planned.shape, planned.vocab_size)
 
 
-def _check_corpora(config: TrainConfig, cell: Cell, corpora: Corpora) -> None:
+def _check_corpora(config: TrainConfig, planned: PlannedRun, corpora: Corpora) -> None:
     """The corpus is the one that the suite names, its vocabulary and context fit, it is not repeated more than allowed, and
     further held-out parts were made by its tokenizer: else their losses have another unit."""
     own, tokens = corpora.own, int(config.validation.tokens)
     own.check_named(corpus_options(config.data, config.tokenizer))
-    own.check_vocab(cell.vocab_size)
-    check_repeats(own, cell.seq_len, cell.tokens, config.data.max_epochs)
-    validation(own, cell.seq_len, tokens)
+    own.check_vocab(planned.vocab_size)
+    check_repeats(own, planned.seq_len, planned.tokens, config.data.max_epochs)
+    validation(own, planned.seq_len, tokens)
     for name, other in corpora.further.items():
         if other.manifest.tokenizer != own.manifest.tokenizer:
             raise UserError(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from shapelaw.errors import UserError
 from shapelaw.files import as_record, read_sealed, write_sealed
+from shapelaw.planned_run import PlannedRun, checkpoint_path, checkpoint_steps
 from shapelaw.training.spikes import Verdict
 
 ROLLBACKS = "rollbacks.json"
@@ -80,7 +81,7 @@ class _Rollbacks:
 
 
 def read_rollbacks(folder: Path) -> list[Rollback]:
-    """The rollbacks of the cell of a folder. Earlier versions wrote them as a list, without a seal.
+    """The rollbacks of the run of a folder. Earlier versions wrote them as a list, without a seal.
 
     Raises:
         UserError: if the file is damaged.
@@ -117,7 +118,7 @@ def roll_back(
         lr_scale=lr_factor * (before[-1].lr_scale if before else 1.0),
         seconds=seconds,
     )
-    write_sealed(cell.folder / ROLLBACKS, asdict(_Rollbacks((*own, event))))
+    write_sealed(planned.folder / ROLLBACKS, asdict(_Rollbacks((*own, event))))
     return event
 
 

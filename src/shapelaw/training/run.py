@@ -22,6 +22,8 @@ from shapelaw.files import write_text
 from shapelaw.fingerprint import write_fingerprint
 from shapelaw.model.cpu_memory import keep_freed_memory
 from shapelaw.parallel.placement import Placement
+from shapelaw.planned_run import PlannedRun
+from shapelaw.run_state import Status, lock, read_state
 from shapelaw.tracking import (
     DIVERGED_TAG,
     PRUNED_TAG,
@@ -89,15 +91,15 @@ def train(config: TrainConfig, planned: PlannedRun, corpora: Corpora, tags: Mapp
     return loss
 
 
-def tracker_of(config: TrainConfig, cell: Cell, tags: Mapping[str, str]) -> Tracker:
+def tracker_of(config: TrainConfig, planned: PlannedRun, tags: Mapping[str, str]) -> Tracker:
     """Where a run is recorded: without a tracker in its folder alone. Of several processes the first one records."""
     settings = config.tracker
     if rank():
         return NoTracker()
-    store, info = Store.of(settings, config.suite.name), run_info(config, cell, dict(tags))
+    store, info = Store.of(settings, config.suite.name), run_info(config, planned, dict(tags))
     if settings.name == "none":
-        return FolderTracker(replace(store, uri=""), info, cell.folder)
-    return MlflowTracker(store, info, cell.folder, settings.finish_seconds)
+        return FolderTracker(replace(store, uri=""), info, planned.folder)
+    return MlflowTracker(store, info, planned.folder, settings.finish_seconds)
 
 
 class Run:

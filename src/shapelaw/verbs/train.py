@@ -20,6 +20,8 @@ from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import params_total
 from shapelaw.devices import check_devices, gpu_names
 from shapelaw.fingerprint import identity_of
+from shapelaw.planned_run import PlannedRun, checkpoint_path, labels_of, parent_checkpoint, parent_folder, plan_run
+from shapelaw.run_state import State, Status, read_state
 from shapelaw.sweep.task import Job, Trials, sweep_identity
 from shapelaw.tracking_views import training
 from shapelaw.training.checks import check_kept, check_run, check_tasks
@@ -81,17 +83,16 @@ class TrainTask:
         take_over(Path(str(configs[0].outputs_dir)).absolute())
         runs = [_located(to_dataclass(config), self.library, check=True) for config in configs]
         for run in runs:
-            check_run(run.config, run.cell, run.corpora)
+            check_run(run.config, run.planned, run.corpora)
             _tell_former(run)
-        cells = [run.cell for run in runs]
-        jobs = _jobs(cells, [run.config for run in runs])
-        planned = reversed([*zip(jobs, runs, strict=True)])  # of doubles the first is trained
-        to_come = {job.identity: (run.cell, run.config.checkpoint) for job, run in planned if not job.done}
-        for cell in cells:
-            if cell.parent in to_come and cell.identity in to_come:
-                check_kept(cell, *to_come[cell.parent])
-            elif cell.parent is not None and cell.identity in to_come:
-                parent_checkpoint(cell)
+        jobs = _jobs([run.planned for run in runs], [run.config for run in runs])
+        backwards = reversed([*zip(jobs, runs, strict=True)])  # of doubles the first is trained
+        to_come = {job.identity: (run.planned, run.config.checkpoint) for job, run in backwards if not job.done}
+        for planned in [run.planned for run in runs]:
+            if planned.parent in to_come and planned.identity in to_come:
+                check_kept(planned, *to_come[planned.parent])
+            elif planned.parent is not None and planned.identity in to_come:
+                parent_checkpoint(planned)
         return jobs
 
     def check_machine(self, configs: Sequence[DictConfig]) -> None:
@@ -217,16 +218,16 @@ def _footprint(planned: PlannedRun, train: TrainConfig, device: str) -> tuple[in
 def _located(config: TrainConfig, library: Library, check: bool = False) -> _Located:
     """Plan the run of a configuration on its corpus."""
     corpora = library.of(config, check)
-    cell = cell_of(config, corpora.hash, corpora.own.manifest.tokenizer, corpora.further_hashes)
-    return _Planned(config, cell, corpora)
+    planned = plan_run(config, corpora.hash, corpora.own.manifest.tokenizer, corpora.further_hashes)
+    return _Located(config, planned, corpora)
 
 
-def _tell_former(run: _Planned) -> None:
+def _tell_former(run: _Located) -> None:
     """Say of a run that was trained when further held-out corpora were known by their folders that it is not taken over."""
     further = run.config.validation.further
-    if further and run.cell.parent is None:
-        former = identity_of({**run.cell.fingerprint, "further_validation": dict(further)})
-        folder = run.cell.folder.with_name(f"{run.cell.shape.name}-{former}")
+    if further and run.planned.parent is None:
+        former = identity_of({**run.planned.fingerprint, "further_validation": dict(further)})
+        folder = run.planned.folder.with_name(f"{run.planned.shape.name}-{former}")
         if folder.is_dir():
             log.warning(
                 "%s was trained when further held-out corpora were known by their folders and not by their content; it is not "
