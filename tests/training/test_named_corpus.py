@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from shapelaw.cell import cell_of
 from shapelaw.config import corpus_options
 from shapelaw.config.schema import to_dataclass
 from shapelaw.data import BytesChoice, TextSource, load_corpus, prepare
 from shapelaw.errors import UserError
+from shapelaw.planned_run import plan_run
 from shapelaw.training.corpora import Library
 from support import Compose
 
@@ -51,9 +51,9 @@ def test_further_corpora_are_part_of_a_run_by_their_content(composed: Compose, c
     config = to_dataclass(composed("validation.further={other: text-bytes}"))
     hashes = Library().of(config).further_hashes
     assert hashes == {"other": load_corpus(corpora / "text-bytes").manifest.corpus_hash}
-    one, same, other = (cell_of(config, "corpus", further={"other": each}) for each in ("a", "a", "b"))
+    one, same, other = (plan_run(config, "corpus", further={"other": each}) for each in ("a", "a", "b"))
     assert one.identity == same.identity != other.identity
-    assert cell_of(config, "corpus", further=hashes).fingerprint["further_validation"] == hashes
+    assert plan_run(config, "corpus", further=hashes).fingerprint["further_validation"] == hashes
 
 
 def test_further_corpora_lie_in_the_folder_of_all(composed: Compose) -> None:

@@ -15,8 +15,6 @@ from hydra import compose, initialize_config_dir
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from shapelaw.cell import corpus_folder
-from shapelaw.cell_state import State, Status, read_state, write_state
 from shapelaw.config import PrescribeConfig, TrainConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import params_total
@@ -24,6 +22,8 @@ from shapelaw.data import BytesChoice, TextSource, prepare
 from shapelaw.errors import Damaged
 from shapelaw.files import write_sealed
 from shapelaw.fitting.fit import fit
+from shapelaw.planned_run import corpus_folder
+from shapelaw.run_state import State, Status, read_state, write_state
 from shapelaw.runs import RunsTable
 from shapelaw.sweep import records
 from shapelaw.sweep.task import Job
