@@ -129,7 +129,7 @@ def plan_run(
     tokenizer_hash: str | None = None,
     further: Mapping[str, str] | None = None,
 ) -> PlannedRun:
-    """The run of a configuration on a corpus.
+    """Plan the run of a configuration on a corpus.
 
     Args:
         config: of the run.

@@ -159,3 +159,21 @@ def test_journals_of_earlier_versions_are_read(uri: str, tmp_path: Path) -> None
     later.close()
     assert deliver_to(tmp_path / "aaa", store_of(uri, tmp_path)) is None
     assert stored(uri, "aaa") == [(VAL_LOSS, 128, 2.5), (VAL_LOSS, 256, 2.25)]
+
+
+def test_a_run_whose_journal_was_damaged_before_it_was_delivered_is_said_by_every_table(
+    uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a rollback that is gone, nothing else would tell that what it undid does not count."""
+    run = FolderTracker(store_of("", tmp_path), info("aaa"), tmp_path / "aaa")
+    for tokens in (512, 1024):
+        run.log({VAL_LOSS: 4.0}, tokens)
+    run.rewind(1, 512, {"spike/rollbacks": 1})
+    run.finish("FINISHED")
+    run.close()
+    path = tmp_path / "aaa" / JOURNAL
+    path.write_bytes(path.read_bytes().replace(b"rewind", b"sewind"))
+    assert deliver_to(tmp_path / "aaa", store_of(uri, tmp_path)) is None
+    caplog.clear()
+    assert read_runs(uri, "tiny")["tokens"].tolist() == [512, 1024]
+    assert "note: run aaa lacks records: 1 lines of its journal were damaged before the store had them" in caplog.text

@@ -153,7 +153,7 @@ def _further_hashes(values: Mapping[str, Any], folder: Path, outputs: Path) -> d
         UserError: if one is not there any more.
     """
     hashes = {}
-    for name, corpus in values["validation"].get("further", {}).items():
+    for name, corpus in values.get("validation", {}).get("further", {}).items():
         places = [root / corpus / MANIFEST_FILE for root in (Path(str(values.get("data_dir"))), outputs / "corpora")]
         found = next((path for path in places if path.exists()), None)
         if found is None:

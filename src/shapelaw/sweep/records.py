@@ -3,7 +3,7 @@
 outputs/slurm/lock              held while a launcher looks and submits
 outputs/slurm/BATCH/            one array of jobs; readable by its owner only
     tasks.json                  task number -> identities of its runs
-    runs/IDENTITY.pkl          what each run runs
+    runs/IDENTITY.pkl           what each run does
     job_id                      the array's id, written as soon as sbatch has said it, with its SHA-256 beside it
 outputs/runs/.../job.json       of a run: its batch, task number, and how often it was submitted
 
@@ -19,7 +19,6 @@ import hashlib
 import logging
 import os
 import pickle
-import re
 import stat
 import time
 import uuid
@@ -34,9 +33,8 @@ from shapelaw.files import as_record, read_sealed, write_sealed, write_text
 from shapelaw.sweep.task import Job, Task
 
 LOCK_SECONDS = 600.0
-UNSEALED_PICKLE = re.compile(rb"\x80[\x02-\x05]")
-"""How a pickle begins that an earlier version wrote; a sealed one follows its SHA-256."""
 DIGITS = 64
+"""Of the SHA-256 before a pickle."""
 PRIVATE = 0o700
 """Mode of a batch's folders."""
 log = logging.getLogger(__name__)
@@ -125,11 +123,9 @@ def read_work(batch: Path, identity: str) -> Work:
 def _pickled(path: Path) -> bytes:
     """A pickle without its digest, once that is the right one."""
     content = path.read_bytes()
-    if content[:DIGITS] == _sha256(content[DIGITS:]).encode():
-        return content[DIGITS:]
-    if UNSEALED_PICKLE.match(content):
-        return content
-    raise Damaged(f"{path} was changed after it was written; cancel this job and run the sweep's command again")
+    if content[:DIGITS] != _sha256(content[DIGITS:]).encode():
+        raise Damaged(f"{path} was changed after it was written; cancel this job and run the sweep's command again")
+    return content[DIGITS:]
 
 
 def _check_private(batch: Path) -> None:

@@ -81,7 +81,7 @@ def check(path: Path) -> bool:
         Damaged: if they differ, or cannot be read.
     """
     with opened(path) as database:
-        for table in COPIES:
+        for table in _tables(database):
             (found, *_), *_ = database.execute(f"PRAGMA integrity_check({table})").fetchall()
             if found != "ok":
                 raise damaged(path, f"table {table}: {found}")
@@ -137,9 +137,15 @@ def damaged(path: Path, what: str) -> Damaged:
     )
 
 
+def _tables(database: sqlite3.Connection) -> list[str]:
+    """Tables that there are and that have a copy: a database that MLflow has not made yet holds none."""
+    there = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    return [table for table in COPIES if table in there]
+
+
 def _uncopied(database: sqlite3.Connection) -> list[str]:
     there = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
-    return [table for table in COPIES if f"shapelaw_{table}" not in there]
+    return [table for table in _tables(database) if f"shapelaw_{table}" not in there]
 
 
 def _rows(database: sqlite3.Connection, source: str, run_ids: Sequence[str], keys: Sequence[str]) -> list[Row]:

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 
 from shapelaw.errors import UserError
 from shapelaw.files import as_record, read_sealed, write_sealed
-from shapelaw.tracking.journal import JOURNAL, Journal, Record, last_of, records, torn
-from shapelaw.tracking.protocol import RunInfo
+from shapelaw.tracking.journal import JOURNAL, Journal, Record, damaged_lines, last_of, records, torn
+from shapelaw.tracking.protocol import DAMAGED_TAG, RunInfo
 from shapelaw.tracking.store import (
     IDENTITY_TAG,
     RunGone,
@@ -119,10 +119,13 @@ class Delivery:
 
     def _deliver(self) -> None:
         self._send_files()
-        for batch, end in _batches(records(self.path, self.sent.bytes)):
+        start = self.sent.bytes
+        for batch, end in _batches(records(self.path, start)):
             self._send(batch)
             self.sent.bytes = end
             self._note()
+        if damaged := damaged_lines(self.path, start, self.sent.bytes):
+            self._set_tags({DAMAGED_TAG: str(damaged)})
         self._send_files()
 
     def _check_store(self) -> None:

@@ -163,6 +163,13 @@ def records(path: Path, start: int = 0) -> Iterator[tuple[Record, int]]:
                 _say_damaged(path, line)
 
 
+def damaged_lines(path: Path, start: int, end: int) -> int:
+    """How many lines of a journal are not what was written, from a byte on and up to another."""
+    with path.open("rb") as file:
+        file.seek(start)
+        return sum(_parse(line) is None for line in file.read(end - start).splitlines(keepends=True))
+
+
 def last_of(path: Path, kind: str) -> Record | None:
     """The last record of a kind."""
     last = None

@@ -17,6 +17,7 @@ from shapelaw.errors import UserError
 from shapelaw.suite import COLUMNS, HASH_DIGITS, Suite
 from shapelaw.tracking import database
 from shapelaw.tracking.protocol import (
+    DAMAGED_TAG,
     DEVICE_HOURS,
     DIVERGED_TAG,
     FURTHER_LOSS,
@@ -91,12 +92,24 @@ def read_table(uri: str, experiment: str) -> tuple[pd.DataFrame, dict[str, Suite
         further = sorted({key for run in runs for key in run.data.metrics if FURTHER_LOSS.fullmatch(key)})
         keys = (VAL_LOSS, DEVICE_HOURS, ROLLBACKS, *further)
         values = histories(uri, store, [run.info.run_id for run in runs], keys)
+    _say_damaged(runs)
     rows = [row for run in runs for row in _rows(run, values)]
     if not rows:
         raise UserError(
             f"runs.experiment={experiment}: no run has a validation yet; train some with `python train.py -m ...`"
         )
     return pd.DataFrame(rows), {run.data.tags[IDENTITY_TAG]: suite_of(run) for run in runs}
+
+
+def _say_damaged(runs: Sequence[Run]) -> None:
+    """Say which runs lack records."""
+    for run in runs:
+        if count := run.data.tags.get(DAMAGED_TAG):
+            log.warning(
+                "note: run %s lacks records: %s lines of its journal were damaged before the store had them; leave it out, or "
+                "remove its folder and train it again",
+                *(run.data.tags[IDENTITY_TAG], count),
+            )
 
 
 def suite_of(run: Run) -> Suite:

@@ -17,7 +17,7 @@ from shapelaw.config import TrackerConfig, WhenUnreachable
 from shapelaw.errors import UserError
 from shapelaw.files import check_writable
 from shapelaw.secrets import TRACKING_VARIABLE, connectable, hidden, refuse_password
-from shapelaw.tracking.database import follow, keep_copies
+from shapelaw.tracking.database import check, follow, keep_copies
 from shapelaw.tracking.protocol import RunInfo
 
 if TYPE_CHECKING:
@@ -130,13 +130,16 @@ def find_experiment(store: Store) -> str:
     """The id of the experiment, which is made if it is missing; one process at a time makes a database.
 
     Raises:
-        UserError: if it was deleted.
+        UserError: if it was deleted, or the database is damaged.
         StoreAway: if the store does not answer.
     """
+    file = database_file(store.uri)
     with _making(store.uri), answers():
+        if file and file.exists():
+            check(file)
         tracker = client(store.uri)
         found = tracker.get_experiment_by_name(store.experiment)
-        if file := database_file(store.uri):
+        if file:
             keep_copies(file)
             for line in follow(file, Path(store.artifacts)):
                 log.warning("tracking: %s", line)
