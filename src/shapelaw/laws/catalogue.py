@@ -154,6 +154,8 @@ TOKENS = Term("B", falls={"tokens": "beta"})
 TOKENS_BY_SIZE = Term("B", falls={"tokens": "beta"}, grows={"params": "gamma"})
 GEMSTONES = "McLeish et al. 2025 (Gemstones, arXiv 2502.06857)"
 KAPLAN = "Kaplan et al. 2020 (arXiv 2001.08361)"
+SKALING = "Skaling (arXiv 2608.07222)"
+WITH_ASPECT = "with shapelaw's price on a wrong aspect ratio"
 
 PARAMS_TOKENS = register(
     SumLaw(
@@ -246,6 +248,40 @@ INTERACTION = register(
         terms=(PARAMS, TOKENS_BY_SIZE),
         aspect=("kappa", "mu"),
         optimum=("beta", ("alpha", "beta", "gamma")),
+        default_counting="no_embedding_and_head",
+    )
+)
+PARAMS_TOKENS_ASPECT = register(
+    SumLaw(
+        name="params_tokens_aspect",
+        formula="L = E + [A/params^alpha + B/tokens^beta] * (1 + kappa^2 * (ln(width/depth) - mu)^2)",
+        source=f"{GEMSTONES}, eq 1, {WITH_ASPECT}",
+        terms=(PARAMS, TOKENS),
+        aspect=("kappa", "mu"),
+        optimum=("beta", ("alpha", "beta")),
+        default_counting="no_embedding_and_head",
+    )
+)
+SKALING_PARAMS_TOKENS = register(
+    SumLaw(
+        name="skaling",
+        formula="L = (A/params^alpha + B/tokens^beta)^rho + E",
+        source=SKALING,
+        terms=(PARAMS, TOKENS),
+        power="rho",
+        optimum=("beta", ("alpha", "beta")),
+        default_counting="no_embedding_and_head",
+    )
+)
+SKALING_ASPECT = register(
+    SumLaw(
+        name="skaling_aspect",
+        formula="L = E + (A/params^alpha + B/tokens^beta)^rho * (1 + kappa^2 * (ln(width/depth) - mu)^2)",
+        source=f"{SKALING}, {WITH_ASPECT}",
+        terms=(PARAMS, TOKENS),
+        power="rho",
+        aspect=("kappa", "mu"),
+        optimum=("beta", ("alpha", "beta")),
         default_counting="no_embedding_and_head",
     )
 )
