@@ -63,6 +63,8 @@ class FitResult:
         law_sha256: of the law's file; None for a law that has a name.
         theta: the parameters as they were fitted, the law's vector; empty for lines, and in files of version 1.
         refits: theta of each refit; empty without resampling, for lines, and in files of version 1.
+        ridge: parameters, and `compute_optimal_exponent`, that the data do not identify: their values mean nothing.
+        ridge_vectors: theta of laws that fit as well and differ in them as far as was looked for.
     """
 
     method: str
@@ -83,6 +85,8 @@ class FitResult:
     law_sha256: str | None = None
     theta: tuple[float, ...] = ()
     refits: tuple[tuple[float, ...], ...] = ()
+    ridge: tuple[str, ...] = ()
+    ridge_vectors: tuple[tuple[float, ...], ...] = ()
 
     @property
     def vector(self) -> Array:
@@ -143,7 +147,7 @@ class FitResult:
         """A few lines for people; a parameter at nothing is said to be so and not printed as a number."""
         lines = [f"{name} = {self._shown(name, value)}" for name, value in self.parameters.items()]
         if self.compute_optimal_exponent is not None:
-            lines.append(f"compute-optimal N ~ C^{self.compute_optimal_exponent:.4f}{self._range(EXPONENT)}")
+            lines.append(self._optimum(self.compute_optimal_exponent))
         kind, equal = OBJECTIVES.get(self.method, OBJECTIVE_OF_LINES)
         lines.append(f"objective {self.objective:.8g} ({kind}; comparable only at equal {equal})")
         lines += [f"note: {flag}" for flag in self.flags]
@@ -172,7 +176,14 @@ class FitResult:
             held = "no intervals: bootstrap=none"
         return [form["formula"], held] if form else [held]
 
+    def _optimum(self, exponent: float) -> str:
+        if EXPONENT in self.ridge:
+            return "compute-optimal exponent: not identified"
+        return f"compute-optimal N ~ C^{exponent:.4f}{self._range(EXPONENT)}"
+
     def _shown(self, name: str, value: float) -> str:
+        if name in self.ridge:
+            return "not identified"
         if name in self.not_identified:
             return "0 (not identified)"
         unit = self.units.get(name, "1")
@@ -232,7 +243,7 @@ def _check_usable(result: FitResult, path: Path) -> None:
         if missing:
             raise UserError(f"{path}: its {field_name} lack {missing[0]}, which law={result.law} needs; fit again")
     size = len(get_law(result.law).parameters)
-    if any(len(row) != size for row in (result.theta, *result.refits) if row):
+    if any(len(row) != size for row in (result.theta, *result.refits, *result.ridge_vectors) if row):
         raise UserError(f"{path}: its theta or refits have not {size} numbers, which law={result.law} needs; fit again")
     natural = get_law(result.law).natural(result.theta) if result.theta else {}
     for name, value in natural.items():

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from shapelaw.errors import UserError
 from shapelaw.laws import files
-from shapelaw.laws.base import EXPONENT, LOG_CEILING, Array, Law
+from shapelaw.laws.base import EXPONENT, LOG_CEILING, Array, Law, Prior
 from shapelaw.laws.sums import SumLaw, Term
 from shapelaw.plugins import installed, is_file, load
 
@@ -96,6 +96,11 @@ class KaplanLaw(SumLaw):
     def units(self) -> dict[str, str]:
         """N_c counts parameters, D_c tokens."""
         return super().units | {"N_c": "parameters", "D_c": "tokens"}
+
+    @property
+    def priors(self) -> Mapping[str, Prior]:
+        """Of the solver's own coordinates: the ratio alpha_N/alpha_D under the name alpha_N, and alpha_D."""
+        return {"alpha_N": Prior(1.0, 1.0), "alpha_D": Prior(0.3, 0.3)}
 
     def natural(self, theta: ArrayLike) -> dict[str, float]:
         """Parameters in natural units; N_c is capped at e^700 where the data do not bound it."""

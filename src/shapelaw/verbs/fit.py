@@ -127,6 +127,7 @@ def spec_of(asked: FitConfig) -> FitSpec:
         seed=asked.seed,
         sensitivity=asked.sensitivity,
         profile=asked.profile,
+        ties=asked.ties,
     )
 
 
