@@ -57,7 +57,12 @@ class Parametric(Method):
             not_identified=nothing,
             ridge=ridge,
             refits=bootstrap(data, spec, solution) if spec.bootstrap else None,
-            settings={"solver": spec.solver.name, "starts": spec.starts, "grid_size": spec.grid_size, "ties": spec.ties},
+            settings={
+                "solver": spec.solver.name,
+                "starts": spec.starts,
+                "grid_size": spec.grid_size,
+                "ties": spec.ties,
+            },
             profiles=_profiles(rows, spec, found, nothing) if spec.profile else {},
             sensitivity=_sensitivity(runs, data, spec) if spec.sensitivity else None,
         )

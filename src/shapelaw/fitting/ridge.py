@@ -37,6 +37,8 @@ HEAVY = 0.01
 PRECISION = 1e-5
 """Log residual below which errors are those of rounding and of the form, not of the runs."""
 LEVEL = 0.9
+REVIVED_SHARE = 1e-3
+"""Share of the smallest loss that E has at least where ridges are looked for."""
 DEAD_SHARE = 1e-6
 """A term (or E) that is nowhere more than this share of the loss is dead; its parameters lie on no ridge."""
 FARTHEST = {"coefficient": float(np.log(2.0)), "irreducible": 0.1, EXPONENT: 0.1}
@@ -125,7 +127,7 @@ def break_ties(data: FitData, spec: FitSpec, solution: Solution, ridge: Ridge) -
 
 def _suspects(problem: Problem, theta: Array, scale: float) -> tuple[list[str], list[str]]:
     """Parameters with a prior that the data may say less about, and parameters in directions without rank."""
-    law = problem.law
+    law, theta = problem.law, _revived(problem, theta)
     jacobian = np.asarray(law.jacobian(theta, problem.columns))
     live = _alive(law, jacobian)
     weighted = jacobian[:, live] * np.sqrt(_weights(problem, theta))[:, None]
@@ -138,6 +140,17 @@ def _suspects(problem: Problem, theta: Array, scale: float) -> tuple[list[str], 
     errors = _errors(values, directions, norms, [law.priors.get(name) for name in names], scale)
     doubtful = [name for name, error in zip(names, errors, strict=True) if error > SURE]
     return doubtful, [name for name, named in zip(names, heavy, strict=True) if named]
+
+
+def _revived(problem: Problem, theta: Array) -> Array:
+    """theta with an E of nothing raised to a little: at that end of a ridge, all else looks identified."""
+    law = problem.law
+    if law.irreducible not in law.log_parameters:
+        return theta
+    raised = np.array(theta)
+    place = law.parameters.index(str(law.irreducible))
+    raised[place] = max(raised[place], float(problem.log_loss.min()) + np.log(REVIVED_SHARE))
+    return raised
 
 
 def _alive(law: Law, jacobian: Array) -> list[int]:

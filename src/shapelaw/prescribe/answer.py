@@ -49,6 +49,7 @@ class Prescription:
         prediction: a loss curve with its hash, for comparison with its run; empty elsewhere.
         fit: where the fit lies; empty for one that was not read.
         command: what trains it; empty without overrides.
+        flags: what the fit says of itself.
     """
 
     question: str
@@ -66,6 +67,7 @@ class Prescription:
     prediction: Mapping[str, Any] = field(default_factory=dict)
     fit: str = ""
     command: str = ""
+    flags: tuple[str, ...] = ()
 
     @property
     def inside(self) -> bool:
@@ -102,6 +104,7 @@ class Prescription:
             "outside": {name: float(factor) for name, factor in self.outside.items()},
             "overrides": list(self.overrides),
             "notes": list(self.notes),
+            "flags": list(self.flags),
             "command": self.command,
         }
         tables = {title: plain(table) for title, table in self.tables.items()}
@@ -143,6 +146,7 @@ def collect(search: SizeSearch, optimum: Optimum, question: str) -> Prescription
         overrides=trains,
         notes=(*_notes(search, values, usable), *refused),
         ranged=frozenset(search.world.ranges),
+        flags=tuple(search.fit.flags),
     )
 
 

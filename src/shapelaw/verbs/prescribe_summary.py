@@ -46,6 +46,8 @@ def show(answer: Prescription, path: Path) -> None:
     console.print(answer.domain)
     for note in answer.notes:
         console.print(f"note: {note}", markup=False)
+    for flag in answer.flags:
+        console.print(f"of the fit: {flag}", markup=False)
     for title, frame in answer.tables.items():
         shown = [name for name in SHOWN.get(title, tuple(frame)) if name in frame]
         console.print(_rich(TITLES.get(title, title.replace("_", " ")), frame[shown]))
