@@ -36,6 +36,7 @@ class LawFit:
         ridge: what the data leave open; None for a method that does not look.
         refits: of resampled data; None without resampling.
         settings: the method's own, beside those of every fit.
+        new_run: what a new run adds to the law's interval, as plain types.
         profiles, stages, sensitivity: as `FitResult` and the checklist hold them.
     """
 
@@ -51,6 +52,7 @@ class LawFit:
     profiles: Mapping[str, Any] = field(default_factory=dict)
     stages: Mapping[str, Any] = field(default_factory=dict)
     sensitivity: Sequence[Mapping[str, Any]] | None = None
+    new_run: Mapping[str, Any] = field(default_factory=dict)
 
 
 def law_result(runs: RunsTable, data: FitData, spec: FitSpec, fit: LawFit) -> FitResult:
@@ -81,6 +83,7 @@ def law_result(runs: RunsTable, data: FitData, spec: FitSpec, fit: LawFit) -> Fi
         stages=plain(fit.stages),
         law_sha256=(files.origin(law) or ("", None))[1],
         theta=tuple(map(float, fit.theta)),
+        new_run=fit.new_run,
         refits=() if fit.refits is None else tuple(tuple(map(float, row)) for row in fit.refits.thetas),
     )
     return dataclasses.replace(result, checklist=plain(_checklist(runs, data, spec, fit, result)))

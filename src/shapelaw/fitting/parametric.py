@@ -12,15 +12,18 @@ from numpy.typing import NDArray
 
 from shapelaw.errors import UserError
 from shapelaw.fitting.bootstrap import bootstrap
+from shapelaw.fitting.checklist import FEW_RUNS
 from shapelaw.fitting.flags import Flag, flags
 from shapelaw.fitting.law_fit import LawFit, law_result
+from shapelaw.fitting.new_run import NewRun
 from shapelaw.fitting.profile import profile
 from shapelaw.fitting.result import FitResult
 from shapelaw.fitting.ridge import Ridge, break_ties, find_ridge
+from shapelaw.fitting.rolling import rolling
 from shapelaw.fitting.solve import Solution, solve
 from shapelaw.fitting.solvers import search_of
 from shapelaw.fitting.spec import FitData, FitSpec, Method
-from shapelaw.laws import EXPONENT
+from shapelaw.laws import EXPONENT, SumLaw
 from shapelaw.runs.table import RunsTable
 
 Array = NDArray[np.float64]
@@ -56,7 +59,8 @@ class Parametric(Method):
             flags=(*(f"{flag.code}: {flag.message}" for flag in warnings), *_notes(data, spec)),
             not_identified=nothing,
             ridge=ridge,
-            refits=bootstrap(data, spec, solution) if spec.bootstrap else None,
+            refits=bootstrap(_resampled(data, ridge), spec, solution) if spec.bootstrap else None,
+            new_run=_new_run(runs, rows, spec, solution, ridge) if spec.bootstrap else {},
             settings={
                 "solver": spec.solver.name,
                 "starts": spec.starts,
@@ -75,6 +79,19 @@ class Parametric(Method):
 
 
 PARAMETRIC = Parametric()
+
+
+def _resampled(data: FitData, ridge: Ridge) -> FitData:
+    """The rows for refits: so few runs leave a resampled set of them with one or two sizes, where ties are broken."""
+    few = len(np.unique(data.runs)) < FEW_RUNS and isinstance(data.law, SumLaw)
+    return dataclasses.replace(data, prior=ridge.penalty(data.law)) if few else data
+
+
+def _new_run(runs: RunsTable, data: FitData, spec: FitSpec, solution: Solution, ridge: Ridge) -> dict[str, Any]:
+    """What a new run adds to the law's interval."""
+    sizes = {"params": data.columns.get("params", runs.params()), "tokens": runs.column("tokens", "rolling hold-out")}
+    axes = rolling(data, spec, solution, ridge, sizes)
+    return NewRun.of(data.residuals(solution.theta), data.runs, len(solution.theta), axes).plain()
 
 
 def _warnings(raised: Sequence[Flag], ridge: Ridge) -> list[Flag]:

@@ -43,6 +43,8 @@ def show(answer: Prescription, path: Path) -> None:
     question = answer.question[0].upper() + answer.question[1:]
     console.print(f"{question} (law {answer.law}, fit {answer.fit})", markup=False)
     console.print(_values(answer))
+    if answer.size_told:
+        console.print(answer.size_told, markup=False)
     console.print(answer.domain)
     for note in answer.notes:
         console.print(f"note: {note}", markup=False)
