@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from shapelaw.errors import UserError
 from shapelaw.fitting.bootstrap import bootstrap
 from shapelaw.fitting.checklist import FEW_RUNS
+from shapelaw.fitting.choose import chosen_spec
 from shapelaw.fitting.flags import Flag, flags
 from shapelaw.fitting.law_fit import LawFit, law_result
 from shapelaw.fitting.new_run import NewRun
@@ -24,6 +25,7 @@ from shapelaw.fitting.solve import Solution, solve
 from shapelaw.fitting.solvers import search_of
 from shapelaw.fitting.spec import FitData, FitSpec, Method
 from shapelaw.laws import EXPONENT, SumLaw
+from shapelaw.laws.choices import LawChoice
 from shapelaw.runs.table import RunsTable
 
 Array = NDArray[np.float64]
@@ -45,6 +47,10 @@ class Parametric(Method):
 
     def fit(self, runs: RunsTable, spec: FitSpec) -> FitResult:
         """Fit the law to the kept rows (see `shapelaw.fitting.fit.fit`)."""
+        if isinstance(spec.law, LawChoice):
+            chosen, table, flag = chosen_spec(runs, spec)
+            result = self.fit(runs, chosen)
+            return dataclasses.replace(result, candidates=tuple(table), flags=(*result.flags, flag))
         rows = FitData.of(runs, spec)
         found = solve(rows, spec)
         ridge = find_ridge(rows, spec, found)

@@ -23,6 +23,7 @@ from shapelaw.fitting.solver import Search
 from shapelaw.fitting.solvers import newton, search_of
 from shapelaw.fitting.spec import FitData, FitSpec
 from shapelaw.laws import EXPONENT, Law, Prior, SumLaw
+from shapelaw.laws.choices import MedianLaw
 
 Array = NDArray[np.float64]
 
@@ -88,6 +89,8 @@ def find_ridge(data: FitData, spec: FitSpec, solution: Solution) -> Ridge:
         solution: the fit; where its solver stops early, what lies on a ridge is looked for about the optimum below it.
     """
     problem, law = data.problem(spec), data.law
+    if isinstance(law, MedianLaw):  # its members were chosen among laws that the data identify
+        return Ridge((), _rows([], law), 0.0, _rows([], law))
     if not search_of(spec.solver, problem).improves:
         theta, objective = newton(problem).polish(solution.theta[None]).best
         solution = dataclasses.replace(solution, theta=theta, objective=objective)

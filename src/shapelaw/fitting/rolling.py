@@ -63,13 +63,14 @@ def cuts(values: Array, needed: int) -> list[NDArray[np.bool_]]:
     for cut in np.linspace((logs.min() + logs.max()) / 2, logs.max(), CUTS, endpoint=False):
         mask = logs <= cut + 1e-9
         fresh = not masks or mask.sum() != masks[-1].sum()
-        if fresh and mask.sum() >= needed and _distinct(logs[mask]) >= DISTINCT and not mask.all():
+        if fresh and mask.sum() >= needed and distinct(logs[mask]) >= DISTINCT and not mask.all():
             masks.append(mask)
     return masks
 
 
-def _distinct(logs: Array) -> int:
-    return 1 + int((np.diff(np.sort(logs)) > SAME).sum())
+def distinct(logs: Array) -> int:
+    """Number of different sizes."""
+    return int(len(logs) > 0) + int((np.diff(np.sort(logs)) > SAME).sum())
 
 
 def _joined(largest: float, found: Sequence[tuple[Array, Array]]) -> Rolling:

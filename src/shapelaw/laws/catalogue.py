@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from shapelaw.errors import UserError
 from shapelaw.laws import files
 from shapelaw.laws.base import EXPONENT, LOG_CEILING, Array, Law, Prior
+from shapelaw.laws.choices import CHOICES, median_of
 from shapelaw.laws.sums import SumLaw, Term
 from shapelaw.plugins import installed, is_file, load
 
@@ -28,7 +29,7 @@ def register(law: Law) -> Law:
     Raises:
         UserError: if another law has that name.
     """
-    if law.name in law_names():
+    if law.name in (*law_names(), *CHOICES):
         raise UserError(f"law={law.name}: a law of this name is registered already; choose another name")
     registry = LAWS if law.target == "loss" else ACCURACY_LAWS
     registry[law.name] = law
@@ -52,11 +53,17 @@ def get_law(name: str) -> Law:
     registered = LAWS.get(name) or ACCURACY_LAWS.get(name)
     if registered is not None:
         return registered
+    if name in CHOICES:
+        return CHOICES[name]
     if is_file(name):
         return files.load(name)
+    median = median_of(name, get_law)
+    if median is not None:
+        return median
     if name not in installed(GROUP):
         raise UserError(
-            f"law={name}: allowed are {', '.join(sorted(law_names()))}; or bring one of your own as path/to/file.py:NAME"
+            f"law={name}: allowed are {', '.join([*CHOICES, *sorted(law_names())])}; or bring one of your own as "
+            "path/to/file.py:NAME"
         )
     law = load(GROUP, name)
     if not isinstance(law, Law) or law.name != name:
