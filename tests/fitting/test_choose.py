@@ -41,8 +41,6 @@ def test_the_law_of_the_data_is_taken(law: str, tmp_path: Path) -> None:
     assert errors[law] < 1e-3
     assert [row["law"] for row in result.candidates if row["chosen"]] == [result.law]
     assert result.law == min(identified, key=lambda name: identified[name])
-        e for e, r in zip(errors.values(), result.candidates, strict=True) if e and not r["reason"]
-    )
     assert fit(runs, law=str(result.law), delta=1e-3, counting="total").theta == result.theta
     assert load_fit(result.save(tmp_path, runs)) == result
     assert any(
