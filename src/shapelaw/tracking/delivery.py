@@ -322,7 +322,7 @@ def left_line(delivery: Delivery, reason: str) -> str:
     count = sum(len(record.get("values", ())) for record, _ in records(delivery.path, delivery.sent.bytes))
     return (
         f"tracking: {count} values of {delivery.folder} are not in {delivery.sent.uri or 'the store'} yet "
-        f"({reason or 'it is slow'}); they stay there until `python -m shapelaw replay`, or the same command again, "
+        f"({reason or 'it is slow'}); they stay there until `shapelaw replay`, or the same command again, "
         "delivers them"
     )
 

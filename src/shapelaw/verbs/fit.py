@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from shapelaw.config import FitConfig, RunsConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
+from shapelaw.extras import require
 from shapelaw.fitting.fit import fit
 from shapelaw.fitting.result import RUNS_FILE, SCHEMA_VERSION, FitResult, load_fit
 from shapelaw.fitting.spec import FitSpec, get_method
@@ -68,6 +69,7 @@ class FitTask:
         asked: FitConfig = to_dataclass(configs[0])
         if asked.tracker.name == "none" or all(job.done for job in jobs):
             return {}
+        require("tracker=mlflow", "mlflow", instead="give tracker=none")
         from shapelaw.tracking import begin
 
         names = {job.identity: job.label for job in jobs}
@@ -177,6 +179,7 @@ def load_table(runs: RunsConfig, published: str | None = None) -> RunsTable:
     elif runs.source == "csv":
         options |= {"path": runs.path, "columns": runs.columns, "units": runs.units}
     elif runs.source == "mlflow":
+        require("runs=mlflow", "mlflow", instead="give a table of yours: runs=csv runs.path=FILE")
         options |= {"uri": runs.uri, "experiment": runs.experiment}
     return load_runs(runs.source, **options)
 

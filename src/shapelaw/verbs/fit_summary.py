@@ -55,7 +55,7 @@ def _next(result: FitResult, folder: Path) -> str:
     if "tokens" not in predictors or "batch_tokens" in predictors:
         return ""
     space = "" if {"width", "depth"} <= set(predictors) else " space=params"
-    return f"; next: python prescribe.py fit={folder} budget=FLOPs{space}"
+    return f"; next: shapelaw prescribe fit={folder} budget=FLOPs{space}"
 
 
 def _table(rows: Sequence[Mapping[str, str]], shared: str) -> Table:

@@ -52,7 +52,7 @@ def take_over(outputs: Path) -> None:
         log.warning("%s", line)
     if done.left:
         log.warning(
-            "%s of an earlier version cannot be taken over and would be trained again; `python -m shapelaw migrate` says why",
+            "%s of an earlier version cannot be taken over and would be trained again; `shapelaw migrate` says why",
             counted(len(done.left), "run"),
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -15,19 +14,21 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from shapelaw import __version__
 from shapelaw.cell import Cell, cell_of, checkpoint_path, labels_of, parent_checkpoint, parent_folder
 from shapelaw.cell_state import State, Status, read_state
 from shapelaw.config import SearchConfig, TrainConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import params_total
 from shapelaw.devices import check_devices, gpu_names
+from shapelaw.extras import require
 from shapelaw.sweep.task import Job, Trials, sweep_identity
 from shapelaw.tracking_views import training
 from shapelaw.training.checks import check_kept, check_run, check_tasks
 from shapelaw.training.corpora import Corpora, Library
 from shapelaw.training.cost import check_machine, cost_of, device_hours, flops_of
 from shapelaw.training.processes import launch, starts_processes
-from shapelaw.verbs.doors import Door
+from shapelaw.verbs.doors import Door, is_wheel, project_root
 from shapelaw.verbs.migrate import take_over
 
 log = logging.getLogger(__name__)
@@ -119,9 +120,11 @@ class TrainTask:
 
     def begin(self, configs: Sequence[DictConfig], jobs: Sequence[Job]) -> Mapping[str, Any]:
         """Open the tracking store; for a sweep, its parent run."""
+        require("training", "torch", "lightning", "safetensors")
         train: TrainConfig = to_dataclass(configs[0])
         if train.tracker.name == "none":
             return {}
+        require("tracker=mlflow", "mlflow", instead="give tracker=none")
         from shapelaw.tracking import begin
 
         shared = {}
@@ -249,8 +252,10 @@ def _trial_tags(search: SearchConfig) -> dict[str, str]:
 
 
 def git_commit() -> str:
-    """Commit of the code that runs, with a + if it was changed since; unknown outside a repository."""
-    root = os.environ.get("SHAPELAW_ROOT", str(Path(__file__).parent))
+    """Commit of the code that runs, with a + if it was changed since; a wheel's version; unknown outside a repository."""
+    if is_wheel():
+        return f"v{__version__}"
+    root = str(project_root())
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", "-C", root, *words], capture_output=True, text=True, check=False)
