@@ -131,8 +131,8 @@ def test_a_wheel_holds_the_configuration(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(doors, "PACKAGE", tmp_path)
     assert (doors.is_wheel(), doors.project_root()) == (True, tmp_path)
     assert git_commit() == f"v{__version__}"
-    included = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
-    assert included == {"conf": "shapelaw/conf", "sweeps": "shapelaw/sweeps"}
+    placed = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["sources"]
+    assert placed == {"src": "", "conf": "shapelaw/conf", "sweeps": "shapelaw/sweeps"}
 
 
 @pytest.fixture
