@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from numba.core.caching import CacheImpl
 
 from shapelaw import __version__
 from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.extras import TRAIN, require
+from shapelaw.fitting import compiling
 from shapelaw.verbs import demo, doors, init, sweeps
 from shapelaw.verbs.doors import store_schemas
 from shapelaw.verbs.fit import load_table
@@ -237,3 +239,14 @@ def test_the_demo_runs_its_steps_in_order_and_ends_at_one_that_fails(
     demo.demo([])
     assert ran == [*demo.STEPS]
     assert {step[0] for step in demo.STEPS} <= set(doors.verbs())
+
+
+def test_where_no_folder_takes_the_cache_the_solvers_are_compiled_and_one_line_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a package of root's, used without a home folder."""
+    monkeypatch.setattr(CacheImpl, "_locator_classes", [])
+    compiling._say_uncached.cache_clear()
+    kernels = [compiling.callable_kernel(lambda x, k=k: x + k) for k in range(2)]
+    assert [kernel(1.5) for kernel in kernels] == [1.5, 2.5]
+    assert [record.getMessage().partition(",")[0] for record in caplog.records] == ["no folder takes the compiled solvers"]
