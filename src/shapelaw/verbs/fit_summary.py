@@ -22,14 +22,29 @@ WIDE = 160
 """Columns of what is printed into a file or a pipe."""
 
 
+def show_result(result: FitResult) -> None:
+    """Print what was fitted."""
+    _console().print(result.summary(), markup=False)
+
+
+def show_place(result: FitResult, folder: Path) -> None:
+    """Print where a fit lies, and what can be asked of it."""
+    _console().print(f"saved to {folder} ({_content(folder)}){_next(result, folder)}", markup=False)
+
+
+def _console() -> Console:
+    """Standard output; a file or a pipe is wide enough for every table."""
+    console = Console(highlight=False, soft_wrap=True)
+    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDE)
+
+
 def show(folders: Mapping[tuple[str, ...], Path]) -> None:
     """Print finished fits.
 
     Args:
         folders: words that name the fit -> its folder.
     """
-    console = Console(highlight=False, soft_wrap=True)
-    console = console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDE)
+    console = _console()
     results = {words: load_fit(folder) for words, folder in folders.items()}
     if len(folders) > 1:
         shared = [word for word in next(iter(folders)) if all(word in words for words in folders)]
@@ -39,10 +54,10 @@ def show(folders: Mapping[tuple[str, ...], Path]) -> None:
         for words, folder in folders.items():
             console.print(f"{names[words]}: {folder}", markup=False)
     for result in list(results.values())[:SHOWN]:
-        console.print(result.summary(), markup=False)
+        show_result(result)
     if len(folders) == 1:
         ((words, folder),) = folders.items()
-        console.print(f"saved to {folder} ({_content(folder)}){_next(results[words], folder)}", markup=False)
+        show_place(results[words], folder)
 
 
 def _content(folder: Path) -> str:
