@@ -152,15 +152,32 @@ def test_the_named_sweeps_are_listed_with_their_questions(capsys: pytest.Capture
     assert {*re.findall(r"^shapelaw (?:fit|train) -m sweeps=(\S+)$", listed, re.M)} == files
     assert "shapelaw fit -m sweeps=demo\n    what do the suite's runs say of parameters" in listed
     assert "shapelaw train -m sweeps=lr_search\n    where is the best rate of each" in listed
-    assert all(sweep.question.endswith(("?", ".")) for sweep in sweeps.named_sweeps().values())
+    assert all(sweeps.NamedSweep.read(file).question.endswith(("?", ".")) for file in sweeps.sweep_files().values())
 
 
 @pytest.mark.usefixtures("in_tiny")
-def test_every_named_sweep_is_of_one_verb() -> None:
-    verbs = {name: sweep.verbs for name, sweep in sweeps.named_sweeps().items()}
-    assert {name for name, of in verbs.items() if of == ("fit",)} >= {"demo", "delta_grid"}
-    assert {name for name, of in verbs.items() if of == ("train",)} >= {"gemstones", "lr_search", "step_batch"}
-    assert all(len(of) == 1 for of in verbs.values()), verbs
+def test_every_named_sweep_is_of_one_verb_and_refused_by_the_other() -> None:
+    of = {name: sweeps.NamedSweep.read(file).verbs for name, file in sweeps.sweep_files().items()}
+    assert {name for name, verbs in of.items() if verbs == ["fit"]} >= {"demo", "delta_grid"}
+    assert {name for name, verbs in of.items() if verbs == ["train"]} >= {"gemstones", "lr_search", "step_batch"}
+    assert all(len(verbs) == 1 for verbs in of.values()), of
+    for name, (verb,) in of.items():
+        other = "train" if verb == "fit" else "fit"
+        said = f"sweeps={name}: is a sweep of {verb}; run: shapelaw {verb} -m sweeps={name}"
+        with pytest.raises(UserError, match=f"^{re.escape(said)}$"):
+            sweeps.check_sweep(other, ["-m", f"sweeps={name}"])
+        sweeps.check_sweep(verb, ["-m", f"sweeps={name}"])
+    sweeps.check_sweep("train", ["-m", "sweeps=nope"])  # Hydra lists those that there are
+
+
+@pytest.mark.parametrize("text", ["a: [", "- a", "hydra: {sweeper: }", "defaults: [x]\nlr_bas: 3", ""])
+def test_a_file_with_mistakes_is_left_to_its_verb(
+    in_tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("SHAPELAW_SUITE_DIR", str(tmp_path))
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "mine.yaml").write_text(text)
+    sweeps.check_sweep("train", ["-m", "sweeps=mine"])
 
 
 def test_a_suite_s_own_sweeps_are_listed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +185,7 @@ def test_a_suite_s_own_sweeps_are_listed_too(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("SHAPELAW_SUITE_DIR", str(tmp_path))
     (tmp_path / "sweeps").mkdir()
     (tmp_path / "sweeps" / "mine.yaml").write_text("# @package _global_\n# Question: which seed?\n# Any.\nseed: 1\n")
-    assert sweeps.named_sweeps()["mine"].question == "which seed? Any."
+    assert sweeps.NamedSweep.read(sweeps.sweep_files()["mine"]).question == "which seed? Any."
 
 
 @pytest.mark.usefixtures("in_tiny")
@@ -249,4 +266,6 @@ def test_where_no_folder_takes_the_cache_the_solvers_are_compiled_and_one_line_s
     compiling._say_uncached.cache_clear()
     kernels = [compiling.callable_kernel(lambda x, k=k: x + k) for k in range(2)]
     assert [kernel(1.5) for kernel in kernels] == [1.5, 2.5]
-    assert [record.getMessage().partition(",")[0] for record in caplog.records] == ["no folder takes the compiled solvers"]
+    assert [record.getMessage().partition(",")[0] for record in caplog.records] == [
+        "no folder takes the compiled solvers"
+    ]

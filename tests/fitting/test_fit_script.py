@@ -106,7 +106,7 @@ def test_tracked_runs_are_fitted_without_their_cooldowns(sweep: Sweep, script: S
         (["runs=chinchilla", "law=interaction"], ["width"]),
         (["runs=chinchilla", "subset=hot"], ["subset=hot", "runs=gemstones"]),
         (["runs=csv", "runs.path=/no/such.csv"], ["/no/such.csv"]),
-        ([], ["no such database", "train.py"]),
+        ([], ["no such database", "shapelaw train -m"]),
     ],
 )
 def test_bad_input(published: Script, arguments: list[str], words: list[str]) -> None:

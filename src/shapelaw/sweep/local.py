@@ -76,7 +76,7 @@ def launch(context: HydraContext, task: Task, cells: Cells, workers: int, stop_o
         slots,
         stop_on_failure,
     )
-    with View(task.noun, jobs) as view:
+    with View(task.noun, jobs, task=task) as view:
         results = pool.run(view)
     failed = [job.identity for job, result in zip(jobs, results, strict=True) if result.status is JobStatus.FAILED]
     task.end(cells, jobs, failed)

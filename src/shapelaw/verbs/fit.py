@@ -28,7 +28,7 @@ from shapelaw.plugins import is_file
 from shapelaw.runs import RunsTable, load_runs
 from shapelaw.sweep.task import Job, sweep_identity
 from shapelaw.verbs.doors import Door
-from shapelaw.verbs.fit_summary import show, show_place, show_result
+from shapelaw.verbs.fit_summary import show, show_place, show_result, told
 from shapelaw.verbs.fit_views import LOG10_DELTA, fits
 from shapelaw.wording import distinctions
 
@@ -82,6 +82,10 @@ class FitTask:
 
         names = {job.identity: job.label for job in jobs}
         return begin(asked.tracker, EXPERIMENT, sweep_identity(jobs), names, fits())
+
+    def told(self, job: Job) -> str:
+        """Exponent, irreducible loss and folder of a fit."""
+        return told(load_fit(job.folder), job.folder)
 
     def end(self, configs: Sequence[DictConfig], jobs: Sequence[Job], failed: Sequence[str]) -> None:
         """Close the sweep's parent run and print the fits."""

@@ -32,6 +32,20 @@ def show_place(result: FitResult, folder: Path) -> None:
     _console().print(f"saved to {folder} ({_content(folder)}){_next(result, folder)}", markup=False)
 
 
+def told(result: FitResult, folder: Path) -> str:
+    """A fit in a line: its exponent with the interval, the irreducible loss, and where it lies."""
+    slope = result.compute_optimal_exponent
+    low_high = result.intervals.get(EXPONENT)
+    parts = [
+        ""
+        if slope is None
+        else f"N ~ C^{slope:.3f}{'' if low_high is None else ' ({:.3f} to {:.3f})'.format(*low_high)}",
+        f"E {result.parameters['E']:.4g}" if "E" in result.parameters else "",
+        f"in {folder}",
+    ]
+    return ", ".join(filter(None, parts))
+
+
 def _console() -> Console:
     """Standard output; a file or a pipe is wide enough for every table."""
     console = Console(highlight=False, soft_wrap=True)

@@ -25,6 +25,7 @@ from shapelaw.secrets import hidden
 from shapelaw.verbs.doors import COMMANDS, command_of, door_of, project_root, summary_of, verbs
 from shapelaw.verbs.messages import explain
 from shapelaw.verbs.suites import environment
+from shapelaw.verbs.sweeps import check_sweep
 
 BAD_INPUT = UserError.exit_code
 INTERRUPTED = 130
@@ -102,6 +103,7 @@ def main(verb: str, work: Callable[[DictConfig], Any] | None = None, program: st
         if HELP & set(sys.argv[1:]):
             sys.stdout.write(_help(root / "conf", verb, program or f"python {verb}.py"))
             sys.exit(0)
+        check_sweep(verb, sys.argv[1:])
         hydra.main(config_path=str(root / "conf"), config_name=verb)(_Entry(work or door.work))()
     except (Exception, KeyboardInterrupt, _Failed) as caught:
         _end(caught, schema)

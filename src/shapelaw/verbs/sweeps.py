@@ -39,14 +39,22 @@ class NamedSweep:
 
     @classmethod
     def read(cls, file: Path) -> NamedSweep:
-        """The sweep that a file describes."""
+        """The sweep that a file describes; one that is no YAML, of which its verb will say so, has no keys."""
         text = file.read_text(encoding="utf-8")
-        return cls(file.stem, _question(text), frozenset(_keys(yaml.safe_load(text) or {})))
+        try:
+            content = yaml.safe_load(text)
+        except yaml.YAMLError:
+            content = None
+        return cls(file.stem, _question(text), frozenset(_keys(_mapping(content))))
+
+    def is_of(self, verb: str) -> bool:
+        """Whether a verb has all of its keys."""
+        return verb in SWEEPING and self.keys <= {key.partition(".")[0] for key in keys_of(door_of(verb).schema)}
 
     @property
-    def verbs(self) -> tuple[str, ...]:
+    def verbs(self) -> list[str]:
         """Those that have all of its keys."""
-        return tuple(verb for verb in SWEEPING if self.keys <= _known(verb))
+        return [verb for verb in SWEEPING if self.is_of(verb)]
 
 
 def _question(text: str) -> str:
@@ -56,24 +64,36 @@ def _question(text: str) -> str:
 
 
 def _keys(content: dict[str, Any]) -> Iterator[str]:
-    """First words of what a sweep sets, but for Hydra's own."""
-    for default in content.pop("defaults", []):
-        for key in default if isinstance(default, dict) else ():
-            yield OVERRIDE.sub(r"\1", key).lstrip("/").partition("/")[0]
-    swept = (content.pop("hydra", None) or {}).get("sweeper", {}).get("params") or {}
-    yield from (key.partition(".")[0] for key in (*content, *swept))
+    """First words of what a sweep chooses, sets and sweeps, but for Hydra's own."""
+    chosen = [key for default in content.get("defaults") or [] for key in _mapping(default)]
+    swept = _mapping(_mapping(_mapping(content.get("hydra")).get("sweeper")).get("params"))
+    words = [*(OVERRIDE.sub(r"\1", key).lstrip("/") for key in chosen), *content, *swept]
+    yield from {re.split(r"[./@]", word)[0] for word in words} - {"defaults", "hydra"}
 
 
-def _known(verb: str) -> set[str]:
-    """First words of all keys of a verb's options."""
-    return {key.partition(".")[0] for key in keys_of(door_of(verb).schema)} | {"hydra"}
+def _mapping(content: object) -> dict[str, Any]:
+    """A mapping as it is, and nothing else."""
+    return {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}
 
 
-def named_sweeps() -> dict[str, NamedSweep]:
-    """Those of the suite in force, and those that come with shapelaw, by name."""
+def sweep_files() -> dict[str, Path]:
+    """Files of the named sweeps by name: the suite's own in force, and those that come with shapelaw."""
     folders = (Path(os.environ["SHAPELAW_ROOT"]), Path(os.environ["SHAPELAW_SUITE_DIR"]))
-    files = {file.stem: file for folder in folders for file in sorted((folder / "sweeps").glob("*.yaml"))}
-    return {name: NamedSweep.read(file) for name, file in sorted(files.items())}
+    return {file.stem: file for folder in folders for file in sorted((folder / "sweeps").glob("*.yaml"))}
+
+
+def check_sweep(verb: str, arguments: Sequence[str]) -> None:
+    """Refuse a named sweep that is of another verb.
+
+    Raises:
+        UserError: with the command that runs it.
+    """
+    name = next((word.removeprefix("sweeps=") for word in arguments if word.startswith("sweeps=")), "")
+    if name not in (files := sweep_files()):
+        return
+    sweep = NamedSweep.read(files[name])
+    if not sweep.is_of(verb) and (verbs := sweep.verbs):
+        raise UserError(f"sweeps={name}: is a sweep of {verbs[0]}; run: shapelaw {verbs[0]} -m sweeps={name}")
 
 
 def show(words: Sequence[str]) -> None:
@@ -85,7 +105,8 @@ def show(words: Sequence[str]) -> None:
     if words:
         raise UserError(f"{words[0]}: sweeps takes no words; run one by shapelaw VERB -m sweeps=NAME")
     width = min(max(shutil.get_terminal_size((100, 1)).columns, 60), 120)
-    for sweep in named_sweeps().values():
+    for _, file in sorted(sweep_files().items()):
+        sweep = NamedSweep.read(file)
         sys.stdout.write("".join(f"shapelaw {verb} -m sweeps={sweep.name}\n" for verb in sweep.verbs))
         sys.stdout.write(textwrap.fill(sweep.question, width, initial_indent="    ", subsequent_indent="    ") + "\n\n")
 

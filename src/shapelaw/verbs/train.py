@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -28,6 +29,7 @@ from shapelaw.training.checks import check_kept, check_run, check_tasks
 from shapelaw.training.corpora import Corpora, Library
 from shapelaw.training.cost import check_machine, cost_of, device_hours, flops_of
 from shapelaw.training.processes import launch, starts_processes
+from shapelaw.verbs import train_summary
 from shapelaw.verbs.doors import Door, is_wheel, project_root
 from shapelaw.verbs.migrate import take_over
 
@@ -75,8 +77,12 @@ class TrainTask:
         planned = _located(to_dataclass(config), self.library)
         from shapelaw.training.progress import bar
 
+        begun = time.monotonic()
         with bar(planned.cell, planned.config.progress) as show:
-            return _train(planned, show)
+            loss = _train(planned, show)
+        if planned.config.progress:
+            train_summary.say(train_summary.of_run(jobs[0], time.monotonic() - begun, config.tracker.name != "none"))
+        return loss
 
     def plan(self, configs: Sequence[DictConfig]) -> list[Job]:
         """Check every cell: values, corpus. Runs of an earlier version are renamed first, so that they are found."""
@@ -135,13 +141,13 @@ class TrainTask:
         return shared
 
     def end(self, configs: Sequence[DictConfig], jobs: Sequence[Job], failed: Sequence[str]) -> None:
-        """Close the sweep's parent run."""
+        """Close the sweep's parent run, and say what it trained."""
         tracker = configs[0].tracker
-        if tracker.name == "none" or len(jobs) < 2:
-            return
-        from shapelaw.tracking import close_parent
+        if tracker.name != "none" and len(jobs) > 1:
+            from shapelaw.tracking import close_parent
 
-        close_parent(tracker.uri, configs[0].suite.name, sweep_identity(jobs), failed)
+            close_parent(tracker.uri, configs[0].suite.name, sweep_identity(jobs), failed)
+        train_summary.say(train_summary.of_sweep(jobs, failed, tracker.name != "none"))
 
     def begin_search(self, config: DictConfig, trials: Trials) -> Mapping[str, Any]:
         """Open the tracking store and the study's own run."""
