@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from shapelaw.cell_state import State, Status, write_state
+from shapelaw.run_state import State, Status, write_state
 from shapelaw.sweep import view as views
 from shapelaw.sweep.pace import Pace
 from shapelaw.sweep.task import Job
@@ -114,7 +114,7 @@ def test_without_a_terminal_there_is_a_line_for_every_end_and_every_half_minute(
     said = capsys.readouterr().err.splitlines()
     doing = "1x1 [a] step 120/400 loss 3.123 210,000 tok/s"
     assert said == [
-        "5 runs to run",
+        "5 runs to do",
         f"[0/5] 30% of the work, 1:10 left: {'; '.join(doing.replace('1x', f'{w}x', 1) for w in (16, 32, 48))}; 2 more",
         "[1/5] 16x1 [a] loss 2.5000, 210,000 tok/s, 0:35",
         "failed 32x1 [a]: out of [memory]",
@@ -135,7 +135,7 @@ def test_on_a_terminal_every_end_has_its_line_too(tmp_path: Path, monkeypatch: p
         write_state(each.folder, replace(RUNNING, status=Status.finished, val_loss=2.5))
         view.ended(each, "")
     text = view.console.export_text()
-    assert "1 run to run; 1 already finished, skipped" in text
+    assert "1 run to do; 1 already finished, skipped" in text
     assert "[1/1] 16x1 loss 2.5000, 210,000 tok/s, 0:00" in text
     assert "all runs" in text
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from shapelaw.cell_state import State
+from shapelaw.run_state import State
 from shapelaw.sweep.task import Job
 
 

@@ -12,8 +12,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from shapelaw.cell_state import State, Status, read_state
 from shapelaw.errors import UserError
+from shapelaw.run_state import State, Status, read_state
 from shapelaw.sweep.pace import Pace
 from shapelaw.sweep.task import Job, Tells
 from shapelaw.wording import SILENT_SECONDS, clock, counted
@@ -43,7 +43,7 @@ class View:
 
     def __enter__(self) -> View:
         skipped = f"; {self.done_before} already finished, skipped" if self.done_before else ""
-        self._say(f"{counted(self.expected, self.noun)} to run{skipped}")
+        self._say(f"{counted(self.expected, self.noun)} to do{skipped}")
         self.total = self.progress.add_task(f"all {self.noun}s", total=None, note="", count="", left="")
         if self.console.is_terminal:
             self.live.start()

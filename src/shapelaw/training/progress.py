@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from shapelaw.cell import Cell
-from shapelaw.cell_state import State
+from shapelaw.planned_run import PlannedRun
+from shapelaw.run_state import State
 from shapelaw.wording import SILENT_SECONDS
 
 
@@ -35,7 +35,7 @@ class Losses:
 
 
 @contextlib.contextmanager
-def bar(cell: Cell, enabled: bool) -> Iterator[Callable[[State], None]]:
+def bar(planned: PlannedRun, enabled: bool) -> Iterator[Callable[[State], None]]:
     """Losses as they are measured, and on a terminal a bar of steps with the time left; nothing if not enabled."""
     console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=not enabled)
     columns = (
@@ -47,12 +47,12 @@ def bar(cell: Cell, enabled: bool) -> Iterator[Callable[[State], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, disable=not (enabled and console.is_terminal)) as progress:
-        task = progress.add_task(cell.label, total=cell.last_step - cell.first_step, note="")
+        task = progress.add_task(planned.label, total=planned.last_step - planned.first_step, note="")
         losses = Losses(progress.console)
 
         def show(state: State) -> None:
             losses.show(state)
-            progress.update(task, completed=state.step - cell.first_step, note=describe(state))
+            progress.update(task, completed=state.step - planned.first_step, note=describe(state))
 
         yield show
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from shapelaw.cell_state import read_state
+from shapelaw.run_state import read_state
 from shapelaw.sweep.task import Job
 from shapelaw.wording import clock, counted
 
