@@ -115,6 +115,30 @@ def test_the_program_says_its_version(opened: Opened) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"shapelaw {__version__}\n", "")
 
 
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("shapelaw ", {"train", "fit", "init", "sweeps"}),
+        ("shapelaw tr", {"train"}),
+        ("shapelaw train lr_r", {"lr_rule=", "lr_rule."}),
+        ("shapelaw train shape=", {"shape=16x1", "shape=16x2", "shape=32x1"}),
+        ("shapelaw migrate prec", {"precision="}),
+    ],
+)
+def test_the_shell_completes(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], line: str, offered: set[str]
+) -> None:
+    monkeypatch.setenv("COMP_LINE", line)
+    done = opened("-sc", "query=bash")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert offered <= set(done.stdout.split())
+
+
+def test_completion_is_installed_by_a_line_for_the_shell(opened: Opened) -> None:
+    done = opened("-sc", "install=bash")
+    assert (done.returncode, done.stdout.splitlines()[-1].split()[-2:]) == (0, ["hydra_bash_completion", "shapelaw"])
+
+
 def test_a_verb_unlike_any_is_told_what_there_is(opened: Opened) -> None:
     done = opened("main")  # a module of verbs/, but no door
     assert done.returncode == 2

@@ -31,6 +31,7 @@ BAD_INPUT = UserError.exit_code
 INTERRUPTED = 130
 UNREAD = 141
 HELP = {"-h", "--help"}
+COMPLETION = {"-sc", "--shell-completion"}
 PROGRAM = "shapelaw"
 
 
@@ -42,6 +43,8 @@ def run_verb() -> NoReturn:
             _print_and_end(_list())
         if verb == "--version":
             _print_and_end(f"{PROGRAM} {__version__}\n")
+        if verb in COMPLETION:
+            _complete(rest)
         _check_verb(verb)
         if verb in COMMANDS:
             _run_command(verb, rest)
@@ -54,6 +57,18 @@ def run_verb() -> NoReturn:
 def _print_and_end(text: str) -> NoReturn:
     sys.stdout.write(text)
     sys.exit(0)
+
+
+def _complete(words: list[str]) -> NoReturn:
+    """Hydra's shell completion: `install=SHELL`, or `query=SHELL` of the line in COMP_LINE, whose first word is a verb."""
+    verb, line = "train", os.environ.get("COMP_LINE", "")
+    if words and words[0].startswith("query="):
+        verb = [*line.split(), "", ""][1]
+        if verb not in verbs():
+            _print_and_end(" ".join(sorted([*verbs(), *COMMANDS])) + "\n")
+        os.environ["COMP_LINE"] = line.replace(f" {verb}", "", 1)
+    sys.argv = [PROGRAM, "-sc", *words]
+    main(verb)
 
 
 def _run_command(name: str, words: list[str]) -> NoReturn:
