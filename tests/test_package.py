@@ -82,6 +82,17 @@ def test_a_missing_extra_is_one_line(outputs: Path, corpora: Path, tmp_path: Pat
     assert not outputs.exists()
 
 
+def test_training_that_is_not_tracked_needs_no_tables_no_tracker_and_no_compiler(
+    outputs: Path, corpora: Path, tmp_path: Path
+) -> None:
+    """As on a GPU node that has torch and little else."""
+    tiny = ["tokens=256", "warmup_tokens=128", "validation.every_tokens=256", "tracker=none", "accelerator=cpu"]
+    words = ["shapelaw", "train", *tiny, f"data_dir={corpora}"]
+    done = without(("mlflow", "pandas", "pyarrow", "numba"), VERB.format(words=words), tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^step 2/2, 256 tokens: loss \d\.\d+, held out \d\.\d+", done.stderr, re.M), done.stderr
+
+
 def test_another_missing_module_is_a_fault_of_the_program() -> None:
     assert explain(ModuleNotFoundError("No module named 'shapelow'", name="shapelow")) is None
     with pytest.raises(UserError, match=r"^this needs shapelow, which is not installed"):
