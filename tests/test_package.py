@@ -82,6 +82,7 @@ def test_a_missing_extra_is_one_line(outputs: Path, corpora: Path, tmp_path: Pat
     assert not outputs.exists()
 
 
+@pytest.mark.slow
 def test_training_that_is_not_tracked_needs_no_tables_no_tracker_and_no_compiler(
     outputs: Path, corpora: Path, tmp_path: Path
 ) -> None:
