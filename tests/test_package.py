@@ -19,7 +19,7 @@ from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.extras import TRAIN, require
 from shapelaw.fitting import compiling
-from shapelaw.verbs import demo, doors, init, sweeps
+from shapelaw.verbs import demo, doors, init, sweeps, ui
 from shapelaw.verbs.doors import store_schemas
 from shapelaw.verbs.fit import load_table
 from shapelaw.verbs.main import set_environment
@@ -268,6 +268,19 @@ def test_the_demo_runs_its_steps_in_order_and_ends_at_one_that_fails(
     demo.demo([])
     assert ran == [*demo.STEPS]
     assert {step[0] for step in demo.STEPS} <= set(doors.verbs())
+
+
+def test_the_pages_are_served_on_the_loopback_address(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"mlflow\.db: there is no such database yet; train some runs"):
+        ui.server([], tmp_path)
+    (tmp_path / "mlflow.db").touch()
+    said = " ".join(ui.server([], tmp_path))
+    assert said.startswith("-m mlflow server --host 127.0.0.1 --port 5000 ")
+    assert f"--backend-store-uri sqlite:///{tmp_path}/mlflow.db --default-artifact-root {tmp_path}/mlflow" in said
+    assert "--port 6000 " in " ".join(ui.server(["6000"], tmp_path))
+    for words in (["0"], ["65536"], ["x"], ["5000", "x"], ["-1"], [""]):
+        with pytest.raises(UserError, match=r"takes a port and nothing else; allowed are 1 to 65535$"):
+            ui.server(words, tmp_path)
 
 
 def test_where_no_folder_takes_the_cache_the_solvers_are_compiled_and_one_line_says_so(

@@ -121,7 +121,7 @@ def test_without_a_terminal_there_is_a_line_for_every_end_and_every_half_minute(
     ]
 
 
-def test_on_a_terminal_every_end_has_its_line_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_terminal_every_end_has_its_line_too(tmp_path: Path) -> None:
     each = job("16x1", 1e12, tmp_path)
     each.folder.mkdir()
     view = View("run", [each, replace(job("32x1", 1e12, tmp_path), done=True)])
@@ -136,7 +136,7 @@ def test_on_a_terminal_every_end_has_its_line_too(tmp_path: Path, monkeypatch: p
         view.ended(each, "")
     text = view.console.export_text()
     assert "1 run to do; 1 already finished, skipped" in text
-    assert "[1/1] 16x1 loss 2.5000, 210,000 tok/s, 0:00" in text
+    assert "[1/1] 16x1 loss 2.5000, 210,000 tok/s, 0:" in text
     assert "all runs" in text
 
 
@@ -176,11 +176,12 @@ def test_a_sweep_s_end_says_what_was_trained_where_it_lies_and_what_comes_next(
         write_state(each.folder, replace(RUNNING, status=Status.finished, val_loss=loss))
     monkeypatch.setenv("SHAPELAW_SUITE", "nano")
     said = train_summary.of_sweep([*jobs, jobs[0]], ["48x1"], tracked=True)
-    where = f"in {tmp_path / 'runs'}"
-    assert said == f"2 runs finished: loss 2.2500 (32x1) to 2.5000 (16x1); {where}; next: shapelaw fit"
+    where, following = f"in {tmp_path / 'runs'}", "; next: {}shapelaw fit; to compare runs: shapelaw ui"
+    assert said == f"2 runs finished: loss 2.2500 (32x1) to 2.5000 (16x1); {where}{following.format('')}"
     monkeypatch.setenv("SHAPELAW_SUITE", "/my suites/books")
+    in_books = following.format("SHAPELAW_SUITE='/my suites/books' ")
     assert train_summary.of_sweep(jobs[:1], [], tracked=True) == (
-        f"1 run finished: loss 2.5000 (16x1); {where}; next: SHAPELAW_SUITE='/my suites/books' shapelaw fit"
+        f"1 run finished: loss 2.5000 (16x1); {where}{in_books}"
     )
     assert train_summary.of_sweep(jobs[:1], [], tracked=False).endswith(where)
     assert train_summary.of_sweep(jobs, [each.identity for each in jobs], tracked=True) == ""

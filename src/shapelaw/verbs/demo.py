@@ -38,8 +38,9 @@ def demo(words: Sequence[str]) -> None:
         sys.stderr.write(f"== shapelaw {shlex.join(step)}\n")
         if subprocess.run([sys.executable, "-m", "shapelaw", *step], check=False).returncode:
             raise WorkFailed(f"the demo ended at: shapelaw {shlex.join(step)}; the same command continues from there")
+    took = f"{time.monotonic() - begun:.0f} s"
     sys.stderr.write(
-        f"the demo took {time.monotonic() - begun:.0f} s; figures and a page of its runs: shapelaw report\n"
+        f"the demo took {took}; figures and a page: shapelaw report; runs and fits side by side: shapelaw ui\n"
     )
 
 

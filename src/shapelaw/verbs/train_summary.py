@@ -42,7 +42,7 @@ def of_sweep(jobs: Sequence[Job], failed: Sequence[str], tracked: bool) -> str:
 
 
 def _next(tracked: bool) -> str:
-    """The command that fits a law to the suite's runs, which finds those that were tracked."""
+    """The commands that fit a law to the suite's runs and show them; both find those that were tracked."""
     suite = os.environ.get("SHAPELAW_SUITE", USUAL_SUITE)
     prefix = "" if suite == USUAL_SUITE else f"SHAPELAW_SUITE={shlex.quote(suite)} "
-    return f"; next: {prefix}shapelaw fit" if tracked else ""
+    return f"; next: {prefix}shapelaw fit; to compare runs: shapelaw ui" if tracked else ""
