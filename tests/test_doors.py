@@ -125,9 +125,7 @@ def test_the_program_says_its_version(opened: Opened) -> None:
         ("shapelaw migrate prec", {"precision="}),
     ],
 )
-def test_the_shell_completes(
-    opened: Opened, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], line: str, offered: set[str]
-) -> None:
+def test_the_shell_completes(opened: Opened, monkeypatch: pytest.MonkeyPatch, line: str, offered: set[str]) -> None:
     monkeypatch.setenv("COMP_LINE", line)
     done = opened("-sc", "query=bash")
     assert (done.returncode, done.stderr) == (0, "")
