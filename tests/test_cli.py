@@ -54,7 +54,7 @@ SCHEMAS = tuple(door_of(verb).schema for verb in verbs())
         (["shape.width=20"], ["shape.width=20", "head_size=8"]),
         (["-m", "shape=16x1,16x2", "shape.width=20"], ["shape.width=20", "head_size=8"]),
         (["tokens=1000"], ["tokens=1000", "batch_tokens=128", "896 or 1024"]),
-        (["data=jsonl"], ["no prepared corpus", "prepare.py"]),
+        (["data=jsonl"], ["no prepared corpus", "shapelaw prepare"]),
         (["tokens=1e9", "tokens_rounding=up", "force=true"], ["tokens=1,000,000,000", "data.max_epochs=4"]),
         (["tokenizer.vocab_size=300"], ["vocab_size=300", "256"]),
         (["attention=flash"], ["attention=flash", "not on cpu", "attention=sdpa"]),
