@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+SCALES = ((1e6, "million"), (1e9, "billion"), (1e12, "trillion"))
+"""Short scale, and what its steps are called."""
+
 
 def counted(number: int, noun: str) -> str:
     """A number of things.
@@ -22,6 +25,19 @@ def amount(value: float) -> str:
     ('0.123', '12,346', '1.3e+09')
     """
     return f"{value:.3g}" if value < 100 else f"{value:,.0f}" if value < 1e6 else f"{value:.2g}"
+
+
+def in_words(value: float) -> str:
+    """A count as people say it, to three digits: thousands with commas, then million, billion and trillion.
+
+    >>> in_words(155_968), in_words(1.3e11), in_words(999_600), in_words(3e18)
+    ('156,000', '130 billion', '1 million', '3e+18')
+    """
+    near = float(f"{value:.3g}")
+    for scale, name in SCALES:
+        if scale <= near < 1e3 * scale:
+            return f"{near / scale:.3g} {name}"
+    return f"{near:,.0f}" if near < SCALES[0][0] and near == int(near) else f"{near:.3g}"
 
 
 def distinctions(

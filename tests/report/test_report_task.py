@@ -118,12 +118,15 @@ def test_only_runs_with_shapes_and_a_vocabulary_are_answered() -> None:
     assert unanswerable(RunsTable(frame.assign(vocab_size=np.where(frame.index == 0, np.nan, 50_304)))) == said
 
 
-def test_the_page_opens_with_the_largest_budget_that_the_shapes_serve(composed: Compose) -> None:
+def test_the_page_opens_with_the_largest_budget_inside_the_fitted_domain(composed: Compose) -> None:
     asked = to_dataclass(composed("bootstrap.n=8", name="report"))
     evidence = own(asked, known())
     problem, budget = answer_of(asked, evidence)
-    assert budget == evidence.runs().flops().max()
-    assert problem.best(budget).values["width"] > 0
+    largest = float(evidence.runs().flops().max())
+    assert not problem.best(largest).inside, "its best size has more tokens than any run"
+    assert problem.best(budget).inside
+    assert not problem.best(1.15 * budget).inside, "a step of the scan further"
+    assert problem.largest_inside(budget) == budget < largest
     given = to_dataclass(composed("budget=1e20", name="report"))
     assert answer_of(given, evidence)[1] == 1e20
     with pytest.raises(

@@ -23,6 +23,15 @@
   const number = (name, value) =>
     ["width", "depth"].includes(name) && Number.isInteger(value) ? String(value) : shown(value);
 
+  // A count as people say it, to three digits: wording.in_words.
+  function words(value) {
+    const near = Number(shown(value, 3));
+    for (const [scale, name] of [[1e6, "million"], [1e9, "billion"], [1e12, "trillion"]])
+      if (near >= scale && near < 1e3 * scale) return `${shown(near / scale, 3)} ${name}`;
+    return near < 1e6 && Number.isInteger(near) ? near.toLocaleString("en-US") : shown(near, 3);
+  }
+  const lead = { params: words, tokens: words, loss: (value) => shown(value, 4) };
+
   function unpacked(text) {
     const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
     const view = new DataView(bytes.buffer);
@@ -154,7 +163,8 @@
     const far = domain(own);
     $("domain").className = far.length ? "outside" : "inside";
     $("domain").textContent = far.length ? `outside the fitted domain: ${far.join(", ")}` : "inside the fitted domain";
-    const big = { shape: `${own.width} wide, ${own.depth} deep`, tokens: `${shown(own.tokens)} tokens`, loss: `loss ${shown(own.loss)}` };
+    const big = { shape: `${own.width} wide, ${own.depth} deep`, params: `${words(own.params)} parameters`, tokens: `${words(own.tokens)} tokens`, loss: `loss ${shown(own.loss, 4)}` };
+    for (const name of Object.keys(lead)) document.querySelector(`[data-ends="${name}"]`).textContent = "";
     for (const [name, text] of Object.entries(big)) document.querySelector(`[data-big="${name}"]`).textContent = text;
     if ($("command")) $("command").textContent = command(own);
     $("notes").replaceChildren(...notes(own).map((text) => Object.assign(document.createElement("li"), { textContent: text })));
@@ -180,8 +190,10 @@
       for (const name of drawn.length > 1 ? Object.keys(drawn[0]) : []) {
         const sorted = Float64Array.from(drawn, (one) => one[name]).sort();
         const same = sorted[sorted.length - 1] - sorted[0] <= 1e-9 * Math.abs(drawn[0][name]);
-        const ends = [(1 - data.level) / 2, (1 + data.level) / 2].map((share) => number(name, quantile(sorted, share)));
+        const quantiles = [(1 - data.level) / 2, (1 + data.level) / 2].map((share) => quantile(sorted, share));
+        const ends = quantiles.map((value) => number(name, value));
         place(name, "ends").textContent = same ? "" : ends.join(" to ");
+        if (name in lead && !same) document.querySelector(`[data-ends="${name}"]`).textContent = quantiles.map(lead[name]).join(" to ");
       }
       if (failed > 0.05 * Math.max(data.vectors - 1, 1))
         $("notes").append(Object.assign(document.createElement("li"), { textContent: `${failed} of ${data.vectors - 1} refits reach it at no size and are left out of the intervals` }));

@@ -112,7 +112,7 @@ def answer_of(asked: ReportConfig, evidence: Evidence) -> tuple[Problem, float]:
         problem.best(asked.budget)
         return problem, asked.budget
     largest = float(runs.flops().max())
-    budget = problem.nearest_served(largest)
+    budget = problem.largest_inside(largest) or problem.nearest_served(largest)
     if budget is None:
         raise UserError(
             f"budget=null: by law {fit.law} the best shape is the smallest or the largest of all for every budget about "
