@@ -117,6 +117,27 @@ def test_runs_without_a_suite_have_a_note_in_place_of_a_command(chromium: Chrome
     assert chromium.get_log("browser") == []
 
 
+def test_runs_without_a_vocabulary_are_answered_in_parameters(chromium: Chrome, tmp_path: Path) -> None:
+    fit, runs = fitted("params_tokens", 20), RunsTable(table().frame.drop(columns="vocab_size"))
+    problem = Problem.of(fit, runs, space="params")
+    said = "the runs do not name their vocabulary"
+    made = Report("Mine", tmp_path / "page", problem, 1e21, runs, [FitRow("main", fit)], without_shapes=said)
+    visit(chromium, write(made))
+    assert numbers(chromium) == printed(problem, 1e21)
+    assert chromium.find_elements(By.CSS_SELECTOR, "#slider, #budget, [data-big=shape]") == []
+    assert said in chromium.find_element(By.TAG_NAME, "main").text
+    rows = [one.text.split() for one in chromium.find_elements(By.CSS_SELECTOR, "#budgets tbody tr")]
+    for budget, params, tokens, _, loss, *_ in rows:
+        values = problem.best(float(budget)).values
+        assert [float(one) for one in (params, tokens, loss)] == pytest.approx(
+            [values[name] for name in ("params", "tokens", "loss")], rel=1e-4
+        )
+    assert len(rows) > 4
+    chromium.find_element(By.CSS_SELECTOR, "#budgets thead button").send_keys(Keys.ENTER * 2)
+    assert chromium.find_element(By.CSS_SELECTOR, "#budgets tbody td").text == rows[-1][0]
+    assert chromium.get_log("browser") == []
+
+
 def test_the_slider_moves_by_keys(chromium: Chrome, tmp_path: Path) -> None:
     made = report(tmp_path)
     visit(chromium, write(made))

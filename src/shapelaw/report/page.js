@@ -3,6 +3,35 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const $ = (id) => document.getElementById(id);
 
+  for (const table of document.querySelectorAll("table.sortable")) {
+    const heads = [...table.tHead.rows[0].cells];
+    heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
+      const up = head.getAttribute("aria-sort") !== "ascending";
+      heads.forEach((other) => other.setAttribute("aria-sort", "none"));
+      head.setAttribute("aria-sort", up ? "ascending" : "descending");
+      const key = (row) => row.cells[column].dataset.key;
+      const order = (a, b) => {
+        const [one, two] = [key(a), key(b)];
+        if (one === "" || two === "") return (one === "") - (two === ""); // what is missing stays last
+        const numeric = a.cells[column].className === "number" && b.cells[column].className === "number";
+        return (up ? 1 : -1) * (numeric ? one - two : one.localeCompare(two, "en"));
+      };
+      table.tBodies[0].append(...[...table.tBodies[0].rows].sort(order));
+    }));
+  }
+  for (const input of document.querySelectorAll("[data-filters]")) {
+    input.addEventListener("input", () => {
+      const rows = [...$(input.dataset.filters).tBodies[0].rows];
+      const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+      for (const row of rows) {
+        const text = [...row.cells].map((cell) => cell.textContent.toLowerCase()).join(" ");
+        row.hidden = !words.every((word) => text.includes(word));
+      }
+      $(`${input.dataset.filters}-count`).textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length}`;
+    });
+  }
+  if (data === null) return; // sizes without a shape are answered for the budgets that the page holds
+
   // Numbers as Python prints them: %.{digits}g, ties to the even digit.
   function shown(value, digits = 5) {
     if (value === 0) return "0";
@@ -218,32 +247,4 @@
     show(budget);
   });
   $("slider").setAttribute("aria-valuetext", `${$("budget").value} FLOPs`);
-
-  for (const table of document.querySelectorAll("table.sortable")) {
-    const heads = [...table.tHead.rows[0].cells];
-    heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
-      const up = head.getAttribute("aria-sort") !== "ascending";
-      heads.forEach((other) => other.setAttribute("aria-sort", "none"));
-      head.setAttribute("aria-sort", up ? "ascending" : "descending");
-      const key = (row) => row.cells[column].dataset.key;
-      const order = (a, b) => {
-        const [one, two] = [key(a), key(b)];
-        if (one === "" || two === "") return (one === "") - (two === ""); // what is missing stays last
-        const numeric = a.cells[column].className === "number" && b.cells[column].className === "number";
-        return (up ? 1 : -1) * (numeric ? one - two : one.localeCompare(two, "en"));
-      };
-      table.tBodies[0].append(...[...table.tBodies[0].rows].sort(order));
-    }));
-  }
-  for (const input of document.querySelectorAll("[data-filters]")) {
-    input.addEventListener("input", () => {
-      const rows = [...$(input.dataset.filters).tBodies[0].rows];
-      const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-      for (const row of rows) {
-        const text = [...row.cells].map((cell) => cell.textContent.toLowerCase()).join(" ");
-        row.hidden = !words.every((word) => text.includes(word));
-      }
-      $(`${input.dataset.filters}-count`).textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length}`;
-    });
-  }
 })();

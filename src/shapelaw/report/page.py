@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -28,6 +29,8 @@ from shapelaw.report.content import Figure, FitRow, Report
 from shapelaw.runs.table import RunsTable
 from shapelaw.wording import in_words
 
+Table = dict[str, Any]
+"""Columns and rows of a table of the page."""
 MEDIA = {".svg": "image/svg+xml", ".png": "image/png"}
 DECADES_BELOW, DECADES_BEYOND = 1.0, 3.0
 """How far the slider reaches beyond the FLOPs of the fitted runs, where the shapes serve it."""
@@ -49,6 +52,7 @@ def write(report: Report) -> Path:
     """
     pictures = [_picture(figure, report.folder) for figure in report.figures]
     answer = report.problem.best(report.budget)
+    shaped = report.problem.space != "params"
     page = (
         environment()
         .get_template("page.html")
@@ -62,8 +66,10 @@ def write(report: Report) -> Path:
             checklist=_checklist(report.problem.fit.checklist),
             runs=run_table(report.listed or report.runs, report.run_link),
             fits=fit_table(report.fits),
-            slider=_slider(report),
-            data=plain(calculator(report.problem)),
+            slider=_slider(report) if shaped else None,
+            data=plain(calculator(report.problem)) if shaped else None,
+            budget=f"{report.budget:.6g}",
+            budgets=None if shaped else _budgets(report),
             about=_about(report.runs),
         )
     )
@@ -163,6 +169,19 @@ def _slider(report: Report) -> dict[str, str]:
     return {"low": f"{low:.2f}", "high": f"{high:.2f}", "value": f"{here:.2f}", "budget": f"{report.budget:.6g}"}
 
 
+def _budgets(report: Report) -> Table:
+    """What budgets from the smallest among the runs to ten times the largest buy, by half decades."""
+    low, high = np.log10([report.runs.flops().min(), 10 * report.runs.flops().max()])
+    tried = [float(f"{10**place:.1e}") for place in np.arange(low, high, 0.5)]
+    found = {budget: report.problem.best(budget) for budget in tried if report.problem.serves(budget)}
+    columns = ["params", "tokens", "tokens_per_param", "loss"]
+    rows = [
+        {"link": "", "cells": [*map(_cell, [budget, *(one.values[name] for name in columns)]), _cell(one.domain)]}
+        for budget, one in found.items()
+    ]
+    return {"columns": ["FLOPs", *columns, "fitted domain"], "rows": rows}
+
+
 def _served(problem: Problem, here: float, end: float) -> float:
     """The furthest log10 of a budget from one towards an end up to which the shapes serve every budget."""
     alone = problem.without_refits()
@@ -174,9 +193,6 @@ def _served(problem: Problem, here: float, end: float) -> float:
             break
         served = tried
     return served
-
-
-Table = dict[str, Any]
 
 
 def run_table(runs: RunsTable, link: str) -> Table:

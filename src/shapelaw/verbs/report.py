@@ -24,6 +24,8 @@ from shapelaw.verbs.fit import load_table
 from shapelaw.verbs.prescribe import suite_world
 from shapelaw.verbs.report_links import Links
 
+SIZES = "params_tokens"
+"""The law that answers runs without shapes."""
 WIDE = 140
 """Columns of what is printed into a file or a pipe."""
 
@@ -37,8 +39,8 @@ def report(config: DictConfig) -> None:
     asked: ReportConfig = to_dataclass(config)
     entries = catalogue.chosen(asked.figures)
     evidence = evidence_of(asked)
-    silent = unanswerable(evidence.runs())  # without the main table there is nothing to report
-    if asked.page and not silent:
+    evidence.runs()  # without the main table there is nothing to report
+    if asked.page:
         answer_of(asked, evidence)  # a budget or law that has no answer is refused before anything is drawn
     folder = folder_of(asked)
     console = Console(highlight=False, soft_wrap=True)
@@ -49,8 +51,7 @@ def report(config: DictConfig) -> None:
         console.print(f"{one.entry.heading}: {said}", markup=False)
         made.append(one)
     if asked.page:
-        where = f"left out: {silent}" if silent else write(page_of(asked, evidence, made, folder))
-        console.print(f"the page: {where}", markup=False)
+        console.print(f"the page: {write(page_of(asked, evidence, made, folder))}", markup=False)
     console.print(f"figures and their tables: {folder / 'figures'}", markup=False)
 
 
@@ -84,9 +85,9 @@ def page_of(asked: ReportConfig, evidence: Evidence, made: list[Drawn | NotDrawn
     problem, budget = answer_of(asked, evidence)
     listed = runs if evidence.published else evidence.runs(EVERY)
     links = Links.of(asked)
-    first = FitRow(f"{asked.law.name} {MAIN}", problem.fit)
+    first = FitRow(f"{problem.fit.law} {MAIN}", problem.fit)
     return Report(
-        title=f"{folder.name}: which shape for which budget",
+        title=f"{folder.name}: which {'size' if problem.space == 'params' else 'shape'} for which budget",
         folder=folder,
         problem=problem,
         budget=budget,
@@ -96,6 +97,7 @@ def page_of(asked: ReportConfig, evidence: Evidence, made: list[Drawn | NotDrawn
         left_out=[LeftOut(one.entry.heading, one.reason) for one in made if isinstance(one, NotDrawn)],
         listed=listed,
         run_link=links.run,
+        without_shapes=unanswerable(runs),
     )
 
 
@@ -106,8 +108,9 @@ def answer_of(asked: ReportConfig, evidence: Evidence) -> tuple[Problem, float]:
         UserError: if the law, or a given budget, cannot be answered.
     """
     runs = evidence.runs()
-    fit = evidence.fit(asked.law.name or "interaction")
-    problem = Problem(fit, suite_world(fit, runs))
+    shaped = not unanswerable(runs)
+    fit = evidence.fit((asked.law.name or "interaction") if shaped else SIZES)
+    problem = Problem(fit, suite_world(fit, runs), space="feasible" if shaped else "params")
     if asked.budget is not None:
         problem.best(asked.budget)
         return problem, asked.budget
