@@ -69,15 +69,15 @@ def draw(tables: Tables) -> Figure:
     """The fan of all lines with their bands, and beside it every exponent with its interval."""
     lines = tables["lines"]
     figure, grid = style.panels(1, 2, 3.9)
-    _fan(grid[0], lines, tables["fan"]["budget"] if "fan" in tables else pd.Series(FAN))
+    _fan(grid[0], lines, *(tables["fan"]["budget"] if "fan" in tables else FAN))
     _exponents(grid[1], lines)
     return figure
 
 
-def _fan(axes: Axes, lines: pd.DataFrame, ends: pd.Series) -> None:
+def _fan(axes: Axes, lines: pd.DataFrame, lowest: float, highest: float) -> None:
     """Every line through one point, so that only the exponents differ."""
-    middle = np.sqrt(ends.prod())
-    budgets = np.geomspace(ends.min(), ends.max(), 50)
+    middle = np.sqrt(lowest * highest)
+    budgets = np.geomspace(lowest, highest, 50)
     for (_, one), colour in zip(lines.iterrows(), _colours(lines, lines), strict=True):
         if pd.notna(one["low"]):
             ends = [(budgets / middle) ** one[end] for end in ("low", "high")]

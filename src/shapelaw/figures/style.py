@@ -124,7 +124,7 @@ def plain_losses(axes: Axes) -> None:
 
 def near_lines(axes: Axes) -> None:
     """Let the lines of a panel decide its y-axis, not its bands: these end at most as far beyond the lines as they span."""
-    drawn = [np.asarray(line.get_ydata(), dtype=np.float64) for line in axes.lines if len(line.get_xdata())]
+    drawn = [np.ravel(np.asarray(line.get_ydata(), dtype=np.float64)) for line in axes.lines]
     values = np.concatenate(drawn or [np.empty(0)])
     scale = np.log if axes.get_yscale() == "log" else np.asarray
     places = scale(values[np.isfinite(values) & ((values > 0) | (scale is not np.log))])
