@@ -3,8 +3,8 @@
     python benchmarks/detector.py
 
 1. the published curves of the Gemstones: held-out losses, one in 477 steps, of 22 runs to 350B tokens and 20 at half the rate
-2. training losses and gradient norms of every step of nano_wide runs made here, at its own rate, at half and at twice that, to the
-   end of a cooldown, and one of 4,000 steps
+2. training losses and gradient norms of every step of nano_wide runs made here, at its own rate, at half and at twice that, to
+   the end of a cooldown, and one of 4,000 steps
 3. likewise of nano_wide runs that diverge: every one of them is to be told
 """
 

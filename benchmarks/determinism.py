@@ -2,8 +2,9 @@
 
     python benchmarks/determinism.py
 
-Each way trains the same run (64x4 of nano_wide, 100 steps, float32, CPU) by train.py in a process of its own. Its training losses,
-its held-out loss and its last weights are compared with those of the first: one process, one thread, the whole batch at once.
+Each way trains the same run (64x4 of nano_wide, 100 steps, float32, CPU) by train.py in a process of its own. Its training
+losses, its held-out loss and its last weights are compared with those of the first: one process, one thread, the whole batch
+at once.
 Training amplifies the last bit, so the table also has the first steps, and another seed to compare with.
 """
 
