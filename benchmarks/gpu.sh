@@ -9,7 +9,7 @@
 #   tests           tests whose names say that they need a GPU (flash attention, batches)
 #   speed-SHAPE     benchmarks/train_step.py for each of the shapes
 #   memory          estimated over measured peak of a step: all within 15%
-#   nano            the nano suite: corpus, thirteen runs, eq 1 and eq 2
+#   nano            the nano suite: corpus, twelve runs, eq 1 and eq 2
 #   nano-cooldown   a cooldown of each of those runs: continues from their checkpoints
 #   micro-prepare   corpus of the micro suite: source text of all installed packages, byte-pair vocabulary trained on it
 #   micro           its twelve runs; cut off by the limit, the same command again continues them

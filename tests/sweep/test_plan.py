@@ -71,7 +71,7 @@ def test_the_plan_knows_what_there_is(script: Script, outputs: Path) -> None:
 
 @pytest.mark.parametrize(
     ("sweep", "nano", "micro", "gemstones"),
-    [("gemstones", 13, 12, 22), ("lr_prestudy", 24, 24, 24), ("step_batch", 30, 12, 28)],
+    [("gemstones", 12, 12, 22), ("lr_prestudy", 24, 24, 24), ("step_batch", 30, 12, 28)],
 )
 def test_named_sweeps_on_every_suite(script: Script, sweep: str, nano: int, micro: int, gemstones: int) -> None:
     """Without a corpus the table is shown all the same, and a note says what is missing."""
