@@ -23,9 +23,12 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from browser import browser, resize, scheme
 from shapelaw.errors import UserError
+from shapelaw.fitting.new_run import NewRun, Rolling
+from shapelaw.laws import get_law
 from shapelaw.prescribe import Cost, Limits, Problem
 from shapelaw.prescribe.answer import command
 from shapelaw.prescribe.price import Throughput
+from shapelaw.prescribe.trust import Unidentified
 from shapelaw.report import Figure, FitRow, LeftOut, Report, write
 from shapelaw.runs.table import RunsTable
 from shapelaw.verbs.prescribe_summary import _number
@@ -354,3 +357,45 @@ def test_what_it_cannot_show_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"figure x: no \.svg"):
         write(Report(**{**vars(made), "figures": [Figure("x", "x", "x", [tmp_path / "x.pdf"])]}))
     assert not made.folder.exists()
+
+
+def test_the_page_tells_the_interval_of_a_new_run_as_prescribe_does(chromium: Chrome, tmp_path: Path) -> None:
+    made = report(tmp_path, refits=20)
+    axes = {
+        "params": Rolling(2e9, (0.1, 0.5, 1.0), (0.002, 0.01, 0.03)),
+        "tokens": Rolling(1e11, (0.2, 1.2), (0.001, 0.02)),
+    }
+    new_run = NewRun(tuple(np.linspace(-0.02, 0.02, 39)), axes).plain()
+    fit = dataclasses.replace(made.problem.fit, new_run=new_run)
+    made = dataclasses.replace(made, problem=made.problem.replaced(fit=fit, shapes=made.problem.shapes))
+    visit(chromium, write(made))
+    for budget in ("2.5e20", "1e22", "7.77e22"):
+        ask(chromium, budget)
+        told = made.problem.best(float(budget)).size_told
+        assert "by the law" in told
+        assert chromium.find_element(By.ID, "new-run").text == told, budget
+    assert chromium.get_log("browser") == []
+
+
+def test_the_page_refuses_what_rests_on_a_ridge(chromium: Chrome, tmp_path: Path) -> None:
+    """A law that prescribes elsewhere from some budget on: the page refuses there what prescribe.py refuses."""
+    made = report(tmp_path, refits=3)
+    own = made.problem.fit
+    theta = own.vector
+    moved, names = np.array(theta), get_law("interaction").parameters
+    moved[names.index("E")] -= 0.1
+    moved[names.index("A")] += 0.11  # the same loss near 1e9 parameters
+    fit = dataclasses.replace(own, ridge=("A", "E"), ridge_vectors=(tuple(map(float, moved)),))
+    problem = made.problem.replaced(fit=fit, shapes=made.problem.shapes)
+    visit(chromium, write(dataclasses.replace(made, problem=problem)))
+    refused = {}
+    for budget in ("1e21", "1e24"):
+        ask(chromium, budget)
+        said = chromium.find_element(By.ID, "said").text
+        refused[budget] = "do not identify" in said
+        if refused[budget]:
+            with pytest.raises(Unidentified):
+                problem.best(float(budget))
+        else:
+            problem.best(float(budget))
+    assert refused == {"1e21": False, "1e24": True}

@@ -12,14 +12,10 @@ from urllib.parse import urlparse
 import pytest
 
 from shapelaw.errors import Damaged
-from shapelaw.tracking import VAL_LOSS, FolderTracker, Store, client, database, deliver_left, deliver_to, read_runs
+from shapelaw.tracking import VAL_LOSS, FolderTracker, client, database, deliver_left, deliver_to, read_runs
 from shapelaw.tracking.journal import JOURNAL
 from shapelaw.tracking.store import find_experiment, open_parent
-from tracked import PROCESSES, info, stored, tracker
-
-
-def store_of(uri: str, root: Path) -> Store:
-    return Store(uri, str(root / "artifacts"), "tiny")
+from tracked import PROCESSES, info, store_of, stored, tracker
 
 
 def test_a_run_without_a_tracker_is_delivered_when_it_is_asked_for_with_one(uri: str, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import fcntl
 import logging
 import os
 import random
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from shapelaw.files import as_record, read_sealed, write_sealed
 from shapelaw.tracking.journal import JOURNAL, Journal, Record, damaged_lines, last_of, records, torn
 from shapelaw.tracking.protocol import DAMAGED_TAG, RunInfo
 from shapelaw.tracking.store import (
+    IDENTITY_TAG,
     RunGone,
     Store,
     StoreAway,
@@ -47,6 +49,8 @@ POLL_SECONDS = 10.0
 """Between two looks at the journal."""
 RETRY_SECONDS = (0.5, 30.0)
 """First and longest wait for a store that does not answer."""
+MISTAKEN = (KeyError, TypeError, ValueError, AttributeError)
+"""What a record raises that has all its fields, but not with what belongs there."""
 log = logging.getLogger(__name__)
 
 
@@ -68,15 +72,17 @@ class _Sent:
 
 
 class Delivery:
-    """Carries one journal to the store that it names.
+    """Carries one journal to the store that it names. A journal is data: it says what to record, of files inside its own
+    folder; where artifacts of a new experiment lie and which store may have it is for whoever delivers it.
 
     Args:
         folder: of the run.
         uri: of another store than the journal names.
+        artifacts: root of the artifacts of an experiment that is made; the journal's by default, for a run of one's own.
     """
 
-    def __init__(self, folder: Path, uri: str | None = None) -> None:
-        self.folder, self.path, self._uri = folder, folder / JOURNAL, uri
+    def __init__(self, folder: Path, uri: str | None = None, artifacts: str | None = None) -> None:
+        self.folder, self.path, self._uri, self._artifacts = folder, folder / JOURNAL, uri, artifacts
         self.sent = _read_sent(folder)
         if uri is not None:  # it may have lost some of what it had: it is asked
             self.sent = _Sent(uri)
@@ -92,7 +98,7 @@ class Delivery:
     def left(self) -> bool:
         """Whether the journal holds records that the store does not have, as far as we know; without a store it has none."""
         left = bool(self.sent.files) or next(records(self.path, self.sent.bytes), None) is not None
-        return left and bool(self._uri or self._named())
+        return left and bool(self._uri or self.named)
 
     def deliver(self) -> None:
         """Send all that is in the journal now.
@@ -123,13 +129,25 @@ class Delivery:
         self._send_files()
 
     def _check_store(self) -> None:
-        """Another store than the last time gets everything."""
-        uri = self._uri or self._named()
-        if uri != self.sent.uri:
+        """Another store than the last time gets everything, and so does one where the note names another's run."""
+        uri = self._uri or self.named
+        if uri != self.sent.uri or not self._is_own_run():
             self.sent = _Sent(uri)
         self._checked = True
 
-    def _named(self) -> str:
+    def _is_own_run(self) -> bool:
+        """Whether the run of the store that the note names is the journal's: the note may come from elsewhere."""
+        start = last_of(self.path, "start")
+        if self.sent.run_id is None or start is None:
+            return True
+        try:
+            with self._run() as (store, run_id):
+                return bool(store.get_run(run_id).data.tags.get(IDENTITY_TAG) == start["info"]["identity"])
+        except (RunGone, StoreRefused):
+            return False
+
+    @property
+    def named(self) -> str:
         """The store that the journal names last; empty for one that was kept in the folder alone."""
         start = last_of(self.path, "start")
         return str(start["uri"]) if start else self.sent.uri
@@ -138,12 +156,12 @@ class Delivery:
         """Send some records of metrics, or one of another kind; what the store refuses for good is said and left."""
         try:
             self._dispatch(batch)
-        except StoreRefused as error:
+        except (StoreRefused, *MISTAKEN) as error:
             if len(batch) > 1:
                 for record in batch:
                     self._send([record])
             else:
-                log.warning("tracking: the store refused a record of %s: %s", self.path, error)
+                log.warning("tracking: a record of %s was refused: %s", self.path, " ".join(str(error).split())[:200])
 
     def _dispatch(self, batch: list[Record]) -> None:
         kind = batch[0]["kind"]
@@ -182,7 +200,7 @@ class Delivery:
         """Another store than the record's, with the artifacts where the run was started last: it may have been moved."""
         last = last_of(self.path, "start")
         assert last is not None
-        return Store(uri, last["artifacts"], last["experiment"])
+        return Store(uri, self._artifacts or last["artifacts"], last["experiment"])
 
     @contextlib.contextmanager
     def _run(self) -> Iterator[tuple[MlflowClient, str]]:
@@ -217,6 +235,11 @@ class Delivery:
         due, self.sent.files = self.sent.files, []
         for record in due:
             path = self.folder / record["path"]
+            if not path.resolve().is_relative_to(self.folder.resolve()):
+                log.warning(
+                    "tracking: %r is not sent: it lies outside its run's folder, %s", record["path"], self.folder
+                )
+                continue
             try:
                 if path.exists():
                     with self._run() as (store, run_id):
@@ -336,9 +359,10 @@ class Sender(threading.Thread):
 def left_line(delivery: Delivery, reason: str) -> str:
     """What to tell the user of a journal that the store does not have in whole."""
     count = sum(len(record.get("values", ())) for record, _ in records(delivery.path, delivery.sent.bytes))
+    store = shlex.quote(f"tracker.uri={delivery.named}")
     return (
-        f"tracking: {count} values of {delivery.folder} are not in {delivery.sent.uri or 'the store'} yet "
-        f"({reason or 'it is slow'}); they stay there until `python -m shapelaw replay`, or the same command again, "
+        f"tracking: {count} values of {delivery.folder} are not in {delivery.named or 'the store'} yet "
+        f"({reason or 'it is slow'}); they stay there until `python -m shapelaw replay {store}`, or the same command again, "
         "delivers them"
     )
 
@@ -373,10 +397,10 @@ def deliver_to(folder: Path, store: Store, parent_run_id: str | None = None) -> 
         store: that is to have it.
         parent_run_id: the MLflow run of its sweep there.
     """
-    if _read_sent(folder).uri == store.uri:
-        return deliver_left(folder)
     start, end = last_of(folder / JOURNAL, "start"), last_of(folder / JOURNAL, "status")
     if start is None:
+        if _read_sent(folder).uri == store.uri:
+            return None
         return (
             f"tracking: {folder} was trained by a version that kept no records without a tracker, so {store.uri} does not get "
             "it; remove the folder to train it again"
@@ -389,7 +413,7 @@ def deliver_to(folder: Path, store: Store, parent_run_id: str | None = None) -> 
         kept = f"recorded in {start['uri']}" if start["uri"] else "kept in its folder alone"
         log.warning("tracking: %s was %s; now it is delivered to %s", folder.name, kept, store.uri)
         _take_over(folder, store, {**start["info"], "parent_run_id": parent_run_id}, end)
-    return deliver_left(folder)
+    return deliver_left(folder, artifacts=store.artifacts)
 
 
 def _take_over(folder: Path, store: Store, info: Record, end: Record | None) -> None:
@@ -405,14 +429,15 @@ def _take_over(folder: Path, store: Store, info: Record, end: Record | None) -> 
         journal.close()
 
 
-def deliver_left(folder: Path, uri: str | None = None) -> str | None:
+def deliver_left(folder: Path, uri: str | None = None, artifacts: str | None = None) -> str | None:
     """Deliver what an ended run left in its journal; why it could not be done, in a line, or None.
 
     Args:
         folder: of the run.
         uri: of a store to deliver to instead of the one that the journal names; it gets everything.
+        artifacts: as for Delivery.
     """
-    delivery = Delivery(folder, uri)
+    delivery = Delivery(folder, uri, artifacts)
     rest = torn(delivery.path)
     if rest and delivery.sent.bytes < _size(delivery.path):
         log.warning("%s: its last line is torn and passed over: %r", delivery.path, rest[:60])

@@ -39,6 +39,13 @@ FIELDS = {
     "status": {"status"},
 }
 """Kind of a record -> its fields, beside kind and time."""
+TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("kind", "uri", "artifacts", "experiment", "path", "status"), (str,)),
+    **dict.fromkeys(("experiment_id", "folder"), (str, type(None))),
+    **dict.fromkeys(("time", "tokens", "number"), (int,)),
+    **dict.fromkeys(("info", "values"), (dict,)),
+}
+"""What a field holds."""
 CHECKSUM = re.compile(rb',"crc":"([0-9a-f]{8})"}\n')
 log = logging.getLogger(__name__)
 
@@ -188,9 +195,15 @@ def _parse(line: bytes) -> Record | None:
         return None
     try:
         record: Record = json.loads(content)
-        return record if record.keys() == {"kind", "time", *FIELDS[record["kind"]]} else None
+        return record if is_record(record) else None
     except (ValueError, AttributeError, KeyError, TypeError):
         return None
+
+
+def is_record(record: Record) -> bool:
+    """Whether it has the fields of its kind, each with what belongs there."""
+    named = record.keys() == {"kind", "time", *FIELDS[record["kind"]]}
+    return named and all(isinstance(value, TYPES[key]) for key, value in record.items())
 
 
 @cache

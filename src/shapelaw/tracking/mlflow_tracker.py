@@ -22,7 +22,7 @@ class FolderTracker:
     """
 
     def __init__(self, store: Store, info: RunInfo, folder: Path) -> None:
-        self._journal, self._folder = Journal(folder), folder
+        self._journal, self._folder, self._store = Journal(folder), folder, store
         self._begin()
         self._journal.append("start", info=_plain(info), **asdict(store))
 
@@ -81,7 +81,8 @@ class MlflowTracker(FolderTracker):
         self._seconds, self._sender = finish_seconds, Sender(self._delivery)
 
     def _begin(self) -> None:
-        self._delivery = Delivery(self._folder)  # which looks whether the journal has all that was delivered
+        # which looks whether the journal has all that was delivered
+        self._delivery = Delivery(self._folder, artifacts=self._store.artifacts)
 
     @property
     def run_id(self) -> str | None:

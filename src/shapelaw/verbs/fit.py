@@ -128,6 +128,7 @@ def spec_of(asked: FitConfig) -> FitSpec:
         seed=asked.seed,
         sensitivity=asked.sensitivity,
         profile=asked.profile,
+        ties=asked.ties,
     )
 
 
@@ -275,11 +276,12 @@ def _track(asked: FitConfig, runs: RunsTable, result: FitResult, folder: Path, f
 
 
 def _metrics(result: FitResult) -> dict[str, float]:
-    """Numbers of a fit worth comparing: objective, slope, parameters, ends of their intervals."""
-    metrics = {"objective": result.objective, **{f"parameter/{k}": v for k, v in result.parameters.items()}}
+    """Numbers of a fit worth comparing: objective, slope, parameters, ends of their intervals; none of a ridge."""
+    metrics = {"objective": result.objective}
+    metrics |= {f"parameter/{k}": v for k, v in result.parameters.items() if k not in result.ridge}
     if result.settings.get("delta"):
         metrics[LOG10_DELTA] = math.log10(result.settings["delta"])
-    if result.compute_optimal_exponent is not None:
+    if result.compute_optimal_exponent is not None and EXPONENT not in result.ridge:
         metrics[EXPONENT] = result.compute_optimal_exponent
     for name, (low, high) in result.intervals.items():
         metrics |= {f"low/{name}": low, f"high/{name}": high}

@@ -80,7 +80,7 @@ class TrainTask:
 
     def plan(self, configs: Sequence[DictConfig]) -> list[Job]:
         """Check every run: values, corpus. Runs of an earlier version are renamed first, so that they are found."""
-        take_over(Path(str(configs[0].outputs_dir)).absolute())
+        take_over(Path(str(configs[0].outputs_dir)).absolute(), str(configs[0].tracker.uri))
         runs = [_located(to_dataclass(config), self.library, check=True) for config in configs]
         for run in runs:
             check_run(run.config, run.planned, run.corpora)
