@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from shapelaw.errors import UserError
-from shapelaw.files import as_record, read_json, unsealed, write_sealed
+from shapelaw.files import as_record, read_sealed, write_sealed
 from shapelaw.fitting.new_run import NewRun, check_kind, law_interval
 from shapelaw.laws import EXPONENT, Law, files, get_law
 from shapelaw.plugins import is_file
@@ -273,7 +273,7 @@ def load_fit(path: str | os.PathLike[str]) -> FitResult:
     source = source / "fit.json" if source.is_dir() else source
     if not source.is_file():
         raise UserError(f"path={path}: no such fit; write one by fit(...).save(path, runs) or fit.py")
-    content = read_json(source)
+    content = read_sealed(source)
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise UserError(f"path={path}: is no fit (schema {SCHEMA} is missing)")
     if content.get("version") not in READABLE:
@@ -281,7 +281,7 @@ def load_fit(path: str | os.PathLike[str]) -> FitResult:
             f"path={path}: version {content.get('version')} of the schema; this program reads {READABLE[0]} to "
             f"{SCHEMA_VERSION}; fit again, or read it with the version of shapelaw named in its checklist"
         )
-    return _from_plain(unsealed(source, content), source)
+    return _from_plain(content, source)
 
 
 def _check_chance(predicted: Array, runs: RunsTable, law: Law) -> None:

@@ -1,7 +1,24 @@
 "use strict";
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
   const $ = (id) => document.getElementById(id);
+
+  // What the calculator reads must be what was written: a changed byte is no other number.
+  function crc32(text) {
+    let sum = -1;
+    for (let i = 0; i < text.length; i++) {
+      sum ^= text.charCodeAt(i);
+      for (let bit = 0; bit < 8; bit++) sum = (sum >>> 1) ^ (sum & 1 ? 0xedb88320 : 0);
+    }
+    return (~sum >>> 0).toString(16).padStart(8, "0");
+  }
+  const written = $("data");
+  if (!written || crc32(written.textContent) !== written.dataset.crc32) {
+    $("said").textContent = "This page was changed after it was written, so it does not compute; make it again: python report.py";
+    $("answer").classList.add("stale");
+    $("slider").disabled = $("budget").disabled = true;
+    return;
+  }
+  const data = JSON.parse(written.textContent);
 
   // Numbers as Python prints them: %.{digits}g, ties to the even digit.
   function shown(value, digits = 5) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ def environment() -> Environment:
     loader = PackageLoader("shapelaw.report", ".")
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     made.globals["own"] = lambda name: Markup(loader.get_source(made, name)[0])
+    made.globals["crc32"] = lambda text: f"{zlib.crc32(text.encode()):08x}"
     made.filters["number"] = number
     return made
 

@@ -24,6 +24,7 @@ from shapelaw.laws.files import file_hash
 from shapelaw.plugins import is_file
 from shapelaw.runs import RunsTable, load_runs
 from shapelaw.sweep.task import Job, sweep_identity
+from shapelaw.tracking.journal import JOURNAL
 from shapelaw.verbs.doors import Door
 from shapelaw.verbs.fit_summary import show
 from shapelaw.verbs.fit_views import LOG10_DELTA, fits
@@ -207,7 +208,8 @@ def _job(asked: FitConfig, runs: RunsTable) -> Job:
     spec_of(asked)
     folder = folder_of(asked, runs)
     what, identity = folder.name.rsplit("-", 1)
-    return Job(identity, what, folder, done=(folder / "fit.json").exists())
+    tracked = asked.tracker.name == "none" or (folder / JOURNAL).exists()
+    return Job(identity, what, folder, done=tracked and (folder / "fit.json").exists())
 
 
 def _words(fits: Sequence[FitConfig], identities: Sequence[str]) -> list[tuple[str, ...]]:

@@ -23,7 +23,7 @@ from shapelaw.runs import RunsTable
 from shapelaw.verbs.doors import Door
 from shapelaw.verbs.fit import load_table
 from shapelaw.verbs.prescribe import suite_world
-from shapelaw.verbs.report_links import Links
+from shapelaw.verbs.report_links import Links, check_fits
 
 WIDE = 140
 """Columns of what is printed into a file or a pipe."""
@@ -37,6 +37,8 @@ def report(config: DictConfig) -> None:
     """
     asked: ReportConfig = to_dataclass(config)
     entries = catalogue.chosen(asked.figures)
+    if asked.page:
+        check_fits(Path(asked.outputs_dir) / "fits")
     evidence = evidence_of(asked)
     silent = unanswerable(evidence.runs())  # without the main table there is nothing to report
     if asked.page and not silent:
