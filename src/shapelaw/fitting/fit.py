@@ -16,6 +16,7 @@ from shapelaw.fitting.spec import FitSpec, Method
 from shapelaw.fitting.splits import Holdout
 from shapelaw.laws import Law
 from shapelaw.runs.table import RunsTable
+from shapelaw.runs.worlds import refuse_mixture
 
 
 def fit(
@@ -39,6 +40,7 @@ def fit(
     sensitivity: bool = False,
     profile: bool = False,
     staged: Any = None,
+    mixture: str = "refuse",
 ) -> FitResult:
     """Fit a scaling law, or the lines of approaches 1 and 2, to a table of runs.
 
@@ -62,6 +64,7 @@ def fit(
         sensitivity: whether the checklist is to hold the fit at other deltas and countings (parametric).
         profile: whether profile intervals of the parameters and the exponent are computed (parametric).
         staged: options of the stages, such as dict(converged="last", steps_min=50) (staged).
+        mixture: `refuse` rows that differ in corpus, tokenizer, vocabulary or held-out sample, or `allow` and flag them.
 
     Raises:
         UserError: before the first start, for input that cannot be fitted.
@@ -96,9 +99,12 @@ def fit(
             holdouts=holdouts,
             sensitivity=sensitivity,
             profile=profile,
+            mixture=mixture,
         )
     )
     runs = RunsTable(runs) if isinstance(runs, pd.DataFrame) else runs
     if not len(runs):
         raise UserError(f"runs: the table has no kept rows; excluded are {runs.exclusions or 'none'}")
+    if spec.mixture == "refuse":
+        refuse_mixture(runs)
     return spec.method.fit(runs, spec)

@@ -67,7 +67,7 @@ def law_result(runs: RunsTable, data: FitData, spec: FitSpec, fit: LawFit) -> Fi
         objective=fit.objective,
         compute_optimal_exponent=optimum,
         intervals=intervals,
-        flags=(*fit.flags, *outside, *checklist.table_flags(runs, spec.bootstrap)),
+        flags=(*fit.flags, *outside, *checklist.table_flags(runs, spec.bootstrap, law.predictors)),
         not_identified=fit.not_identified,
         settings={**choices, **fit.settings, "bootstrap": spec.resampling},
         search=fit.search,

@@ -23,6 +23,7 @@ from shapelaw.laws import EXPONENT, Law, get_law
 from shapelaw.laws.files import file_hash
 from shapelaw.plugins import is_file
 from shapelaw.runs import RunsTable, load_runs
+from shapelaw.runs.worlds import refuse_mixture
 from shapelaw.sweep.task import Job, sweep_identity
 from shapelaw.verbs.doors import Door
 from shapelaw.verbs.fit_summary import show
@@ -127,13 +128,14 @@ def spec_of(asked: FitConfig) -> FitSpec:
         seed=asked.seed,
         sensitivity=asked.sensitivity,
         profile=asked.profile,
+        mixture=asked.mixture,
     )
 
 
 def science_of(asked: FitConfig, runs: RunsTable) -> dict[str, Any]:
-    """What decides a fit: its choices and the content of its table."""
+    """What decides a fit: its choices and the content of its table; `mixture` only decides whether there is one."""
     chosen = dataclasses.asdict(asked)
-    for key in ("tracker", "outputs_dir", "data_dir", "runs", "subset", "plots"):
+    for key in ("tracker", "outputs_dir", "data_dir", "runs", "subset", "plots", "mixture"):
         del chosen[key]
     del chosen["bootstrap"]["workers"]
     method = spec_of(asked).method
@@ -171,7 +173,9 @@ def load_table(runs: RunsConfig, published: str | None = None) -> RunsTable:
     Raises:
         UserError: if it cannot be loaded.
     """
-    options: dict[str, Any] = {name: getattr(runs, name) for name in ("bad_rows", "loss", "diverged", "rolled_back")}
+    options: dict[str, Any] = {
+        name: getattr(runs, name) for name in ("bad_rows", "loss", "diverged", "rolled_back", "midway")
+    }
     if runs.source == "gemstones":
         options["subset"] = published
     elif runs.source == "csv":
@@ -204,6 +208,8 @@ def _cached(asked: FitConfig, loaded: dict[str, RunsTable]) -> RunsTable:
 
 def _job(asked: FitConfig, runs: RunsTable) -> Job:
     spec_of(asked)
+    if asked.mixture == "refuse":
+        refuse_mixture(runs, asked.subset.where)
     folder = folder_of(asked, runs)
     what, identity = folder.name.rsplit("-", 1)
     return Job(identity, what, folder, done=(folder / "fit.json").exists())
