@@ -10,6 +10,7 @@ import pandas as pd
 from shapelaw.config import BootstrapOptions
 from shapelaw.config.fitting import BINS_PER_DECADE, TOLERANCE
 from shapelaw.errors import UserError
+from shapelaw.fitting import design
 from shapelaw.fitting.result import FitResult
 from shapelaw.fitting.solver import Solver
 from shapelaw.fitting.spec import FitSpec, Method
@@ -105,6 +106,21 @@ def fit(
     runs = RunsTable(runs) if isinstance(runs, pd.DataFrame) else runs
     if not len(runs):
         raise UserError(f"runs: the table has no kept rows; excluded are {runs.exclusions or 'none'}")
-    if spec.mixture == "refuse":
-        refuse_mixture(runs)
+    refuse_unanswerable(runs, spec)
     return spec.method.fit(runs, spec)
+
+
+def refuse_unanswerable(runs: RunsTable, spec: FitSpec, where: str | None = None) -> None:
+    """Refuse rows that no fit describes, before the first start.
+
+    Args:
+        runs: the table.
+        spec: of the fit.
+        where: the condition that selected the rows, for the message.
+
+    Raises:
+        UserError: for losses that do not compare, unless the spec allows mixtures, and for a design that has no answer.
+    """
+    if spec.mixture == "refuse":
+        refuse_mixture(runs, where)
+    design.refuse(design.Design.of(runs, spec), spec)

@@ -16,14 +16,13 @@ from omegaconf import DictConfig, OmegaConf
 from shapelaw.config import FitConfig, RunsConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
-from shapelaw.fitting.fit import fit
+from shapelaw.fitting.fit import fit, refuse_unanswerable
 from shapelaw.fitting.result import RUNS_FILE, SCHEMA_VERSION, FitResult, load_fit
 from shapelaw.fitting.spec import FitSpec, get_method
 from shapelaw.laws import EXPONENT, Law, get_law
 from shapelaw.laws.files import file_hash
 from shapelaw.plugins import is_file
 from shapelaw.runs import RunsTable, load_runs
-from shapelaw.runs.worlds import refuse_mixture
 from shapelaw.sweep.task import Job, sweep_identity
 from shapelaw.verbs.doors import Door
 from shapelaw.verbs.fit_summary import show
@@ -207,9 +206,7 @@ def _cached(asked: FitConfig, loaded: dict[str, RunsTable]) -> RunsTable:
 
 
 def _job(asked: FitConfig, runs: RunsTable) -> Job:
-    spec_of(asked)
-    if asked.mixture == "refuse":
-        refuse_mixture(runs, asked.subset.where)
+    refuse_unanswerable(runs, spec_of(asked), asked.subset.where)
     folder = folder_of(asked, runs)
     what, identity = folder.name.rsplit("-", 1)
     return Job(identity, what, folder, done=(folder / "fit.json").exists())
