@@ -14,6 +14,7 @@ from shapelaw.laws import SumLaw
 from shapelaw.laws.sums import ABSENT
 from shapelaw.prescribe.answer import UNITS, standing, train_command
 from shapelaw.prescribe.ask import Problem
+from shapelaw.prescribe.domain import JOINTLY_INSIDE
 from shapelaw.suite import Suite, exactly
 
 
@@ -45,7 +46,10 @@ def calculator(problem: Problem) -> dict[str, Any]:
         "counted": packed(shapes.counted),
         "flops": packed(shapes.train_flops),
         "level": problem.level,
-        "ranges": [[name, *ends] for name, ends in world.ranges.items()],
+        "ranges": [[name, *ends] for name, ends in world.domain.ranges.items()],
+        "axes": list(world.domain.axes),
+        "faces": [[*face.weights, face.limit] for face in world.domain.faces],
+        "near": JOINTLY_INSIDE,
         "units": UNITS,
         "train": train_command(world.suite),
         "settings": [shlex.quote(setting) for setting in world.settings],
@@ -90,5 +94,6 @@ def _rate(suite: Suite) -> dict[str, Any]:
         "unit": suite.width_unit,
         "threshold": suite.patch.patch_ratio if np.isfinite(suite.patch.patch_ratio) else None,
         "strict": suite.patch.patch_strict,
+        "named": suite.patch.patch_shapes,
         "divisor": suite.patch.patch_divisor,
     }

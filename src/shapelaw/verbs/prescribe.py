@@ -17,6 +17,7 @@ from shapelaw.files import write_text
 from shapelaw.fitting.result import FitResult, plain
 from shapelaw.prescribe.answer import Prescription, command
 from shapelaw.prescribe.ask import Problem
+from shapelaw.prescribe.domain import domain_of_shapes
 from shapelaw.prescribe.registry import Basis, question_of
 from shapelaw.prescribe.world import World, law_of
 from shapelaw.runs.table import RunsTable
@@ -80,6 +81,7 @@ def world_of(asked: PrescribeConfig, fit: FitResult, runs: RunsTable) -> World:
     given = Suite(vocab_size=asked.vocab_size, seq_len=asked.seq_len)
     return dataclasses.replace(
         world,
+        domain=domain_of_shapes(runs, asked.flops.name or world.flops),
         suite=given.completed(world.suite),
         flops=asked.flops.name or world.flops,
         rules=dataclasses.replace(world.rules, **rules),
