@@ -324,10 +324,10 @@ def test_labels_tell_runs_apart(composed: Compose) -> None:
 
 def test_the_patch_is_in_the_identity_where_it_decides(composed: Compose) -> None:
     """16 features count as 256: 16x2 is spared by its ratio of 128, and patched where it is named."""
-    plain, named = (planned(composed, "shape=16x2", *given) for given in ((), ("lr_rule.patch_shapes=[256x2]",)))
+    plain, named = (planned(composed, "shape=16x2", *chosen) for chosen in ((), ("lr_rule.patch_shapes=[256x2]",)))
     assert (named.lr_eff, named.identity) != (plain.lr_eff, plain.identity)
     assert named.lr_eff == pytest.approx(5 / (256 * 3**0.5))
-    for given in ("lr_rule.patch_strict=true", "lr_rule.patch_shapes=[512x2]"):
-        assert planned(composed, "shape=16x2", given).identity == plain.identity
+    for chosen in ("lr_rule.patch_strict=true", "lr_rule.patch_shapes=[512x2]"):
+        assert planned(composed, "shape=16x2", chosen).identity == plain.identity
     strict = planned(composed, "lr_rule.patch_strict=true")
     assert (strict.lr_eff, strict.identity) != (planned(composed).lr_eff, planned(composed).identity)

@@ -43,7 +43,7 @@ def own_suite(folder: Path, name: str = "two", **values: object) -> Path:
         if not key:
             text = re.sub(rf"^{group}: .*\n", "", text, flags=re.M) + f"{group}: {value}\n"
         elif f"\n{group}:\n" in text:
-            text = re.sub(rf"^  {key}: .*\n", "", text, flags=re.M)
+            text = re.sub(rf"(\n{group}:\n(?:  .*\n)*?)  {key}: .*\n", r"\1", text)
             text = text.replace(f"\n{group}:\n", f"\n{group}:\n  {key}: {value}\n")
         else:
             text += f"{group}:\n  {key}: {value}\n"
