@@ -21,7 +21,10 @@ from shapelaw.laws import get_law
 from shapelaw.runs import RunsTable, load_runs
 from shapelaw.runs.worlds import INCOMPARABLE, ON_PURPOSE, flags, refuse_mixture
 from shapelaw.suite import Suite
+from shapelaw.tracking import SUITE_TAG, VAL_LOSS, MlflowTracker, RunInfo, Store
+from shapelaw.tracking.store import open_store
 from test_laws import NATURAL
+from tracked import PARAMS
 
 SIZES, TOKENS = (1e6, 4e6, 1.6e7, 6.4e7), (1e8, 4e8, 1.6e9)
 PLAIN: dict[str, Any] = {"delta": 1e-3}
@@ -238,6 +241,42 @@ def test_the_end_of_a_decay_is_no_row_at_a_constant_rate(tmp_path: Path) -> None
 def test_a_frame_that_was_not_loaded_is_flagged() -> None:
     result = fit(RunsTable(world(schedule="cosine", total_tokens=TOKENS[-1])), **PLAIN)
     assert any(flag.startswith("midway_rows: 8 kept rows midway through a schedule (cosine)") for flag in result.flags)
+
+
+# Tracked runs
+
+
+def track(uri: str, root: Path, identity: str, corpus: str, **params: object) -> None:
+    """A run of two validations, halfway and at its end, as train.py records it."""
+    tags = {SUITE_TAG: Suite(name="tiny", corpus=corpus, tokenizer="t", validation_tokens=1024).to_json()}
+    info = RunInfo(identity, "train", identity, {**PARAMS, **params}, tags)
+    run = MlflowTracker(Store(uri, str(root / "artifacts"), "tiny"), info, root / identity, 60.0)
+    for tokens in (1280, 2560):
+        run.log({VAL_LOSS: 2.5}, tokens)
+    run.finish("FINISHED")
+    run.close()
+
+
+def test_tracked_runs_say_how_they_were_trained(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    open_store(uri, str(tmp_path / "artifacts"), "tiny")
+    usual = {"precision": "bf16", "optim.beta1": 0.9, "architecture": "shapelaw 1", "schedule.final_factor": 0.0}
+    track(uri, tmp_path, "aaa", "one", **usual, schedule="constant")
+    track(uri, tmp_path, "bbb", "two", **{**usual, "schedule.final_factor": 0.1}, schedule="cosine")
+    track(uri, tmp_path, "ccc", "two", **usual, schedule="wsd", **{"schedule.decay_fraction": 0.5})
+    track(uri, tmp_path, "ddd", "two")  # before schedules were recorded
+    table = load_runs("mlflow", uri=uri, experiment="tiny")
+    kept = {run: sorted(rows["tokens"]) for run, rows in table.kept.groupby("run")}
+    assert kept == {"aaa": [1280, 2560], "bbb": [2560], "ccc": [1280, 2560], "ddd": [1280, 2560]}
+    assert table.exclusions == {"midway through a schedule (cosine to 0.1)": 1}
+    facts = table.facts.assign(run=table.kept["run"]).drop_duplicates("run").set_index("run")
+    assert facts.loc["bbb", ["schedule", "precision", "architecture", "optimizer"]].tolist() == [
+        *("cosine to 0.1", "bf16", "shapelaw 1", "adamw beta1=0.9")
+    ]
+    assert facts.sort_index()["corpus"].tolist() == ["one", "two", "two", "two"]
+    with pytest.raises(UserError, match=r"differ in corpus.*'subset.where=") as refused:
+        fit(table, **PLAIN)
+    assert [len(part) for part in parts_of(refused.value, table)] == [5, 2]
 
 
 # Random mixtures
