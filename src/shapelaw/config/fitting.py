@@ -211,4 +211,10 @@ class FitConfig(PlacesConfig):
         default="refuse",
         choices=("refuse", "allow"),
     )
+    ties: str = option(
+        "What breaks ties between laws that fit equally well: priors (weak expectations of exponents, docs/laws.md) or "
+        "optimum (the lowest objective, wherever on the ridge it lies).",
+        default="priors",
+        choices=("priors", "optimum"),
+    )
     plots: bool = option("Whether the fit's figures are drawn.", default=True)

@@ -56,12 +56,13 @@ class Design:
 
     @classmethod
     def of(cls, table: RunsTable, spec: FitSpec) -> Design:
-        """The design of a fit: of what a law reads, where params stands back behind width and depth; or of lines.
+        """The design of a fit: of what a law reads, where params stands back behind width and depth; or of params and tokens,
+        for lines and for laws that the data choose.
 
         Raises:
             UserError: if the table lacks a column.
         """
-        if spec.method.fits_law:
+        if spec.method.fits_law and spec.law.predictors:
             columns = dict(FitData.of(table, spec).columns)
             if {"width", "depth"} <= set(columns):
                 columns.pop("params", None)
@@ -129,14 +130,16 @@ class Design:
 
 
 def refuse(design: Design, spec: FitSpec) -> None:
-    """Refuse a design that has no answer.
+    """Refuse a design that has no answer: tokens that follow from the sizes, and lines over one size.
+
+    Sizes that follow from each other, such as shapes of one ratio, are flagged: a fit of them answers for such shapes.
 
     Raises:
         UserError: with the measure, and what run would mend it.
     """
     if not spec.method.fits_law:
         _refuse_constant(design, spec)
-    if len(design.logs) < _needed(spec) or design.condition <= CONDITION_MOST:
+    if len(design.logs) < _needed(spec) or design.condition <= CONDITION_MOST or "tokens" not in design.tied:
         return
     raise UserError(
         f"runs: {_tied(design)}, at most {CONDITION_MOST:g}), so no fit tells what each of them does; {_advice(design)}"
@@ -164,7 +167,7 @@ def flags(design: Design) -> tuple[str, ...]:
 
 def _needed(spec: FitSpec) -> int:
     """Rows below which a law is refused for that alone."""
-    return len(spec.law.parameters) if spec.method.fits_law else 3
+    return max(len(spec.law.parameters), LEVELS_LEAST) if spec.method.fits_law else LEVELS_LEAST
 
 
 def _refuse_constant(design: Design, spec: FitSpec) -> None:

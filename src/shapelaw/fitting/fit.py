@@ -40,6 +40,7 @@ def fit(
     holdouts: Sequence[Holdout | str] = (),
     sensitivity: bool = False,
     profile: bool = False,
+    ties: str = "priors",
     staged: Any = None,
     mixture: str = "refuse",
 ) -> FitResult:
@@ -64,6 +65,8 @@ def fit(
         holdouts: hold-outs, or their kinds, whose errors the checklist is to hold (parametric, staged).
         sensitivity: whether the checklist is to hold the fit at other deltas and countings (parametric).
         profile: whether profile intervals of the parameters and the exponent are computed (parametric).
+        ties: `priors` breaks ties between laws that fit equally well by weak expectations of their exponents (docs/laws.md),
+            and `optimum` takes the lowest objective, wherever it lies (parametric).
         staged: options of the stages, such as dict(converged="last", steps_min=50) (staged).
         mixture: `refuse` rows that differ in corpus, tokenizer, vocabulary or held-out sample, or `allow` and flag them.
 
@@ -101,6 +104,7 @@ def fit(
             sensitivity=sensitivity,
             profile=profile,
             mixture=mixture,
+            ties=ties,
         )
     )
     runs = RunsTable(runs) if isinstance(runs, pd.DataFrame) else runs

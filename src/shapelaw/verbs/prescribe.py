@@ -116,11 +116,13 @@ def refusal(fit: FitResult, runs: RunsTable, space: str) -> str:
     """
     budget = float(runs.flops().max())
     try:
-        served = Problem(fit, suite_world(fit, runs), space=space, intervals=False).nearest_served(budget)
+        problem = Problem(fit, suite_world(fit, runs), space=space, intervals=False)
+        served = problem.nearest_served(budget)
+        if served is not None and budget / NEAR <= served <= budget * NEAR:
+            problem.best(served)
+            return ""
     except UserError as error:
         return str(error)
-    if served is not None and budget / NEAR <= served <= budget * NEAR:
-        return ""
     edge = "the best size is the smallest or the largest of all for every budget"
     return f"by its parameters {edge} within a factor of {NEAR:g} of {budget:.3g} FLOPs, the largest among the runs"
 
