@@ -43,7 +43,7 @@ def own_suite(folder: Path, name: str = "two", **values: object) -> Path:
         if not key:
             text = re.sub(rf"^{group}: .*\n", "", text, flags=re.M) + f"{group}: {value}\n"
         elif f"\n{group}:\n" in text:
-            text = re.sub(rf"^  {key}: .*\n", "", text, flags=re.M)
+            text = re.sub(rf"(\n{group}:\n(?:  .*\n)*?)  {key}: .*\n", r"\1", text)
             text = text.replace(f"\n{group}:\n", f"\n{group}:\n  {key}: {value}\n")
         else:
             text += f"{group}:\n  {key}: {value}\n"
@@ -146,6 +146,7 @@ CHANGED = {
     "batch": ("batch_tokens=256",),
     "context": ("seq_len=64",),
     "patch": ("lr_rule.patch_ratio=16", "lr_rule.patch_strict=true", "lr_rule.patch_divisor=30"),
+    "patched shapes": ("lr_rule.patch_shapes=[256x1,512x3]",),
     "scaling": ("lr_batch_scaling=linear", "lr_batch_reference=64"),
     "rate": ("lr_base=0.3333333333",),
     "held-out sample": ("validation.tokens=512",),

@@ -11,6 +11,7 @@ from shapelaw.config.option import check_option
 from shapelaw.errors import UserError
 from shapelaw.runs.files import from_file
 from shapelaw.runs.published import chinchilla, gemstones
+from shapelaw.runs.schedules import midway as rows_midway
 from shapelaw.runs.table import RunsTable
 
 SOURCES = ("gemstones", "chinchilla", "csv", "mlflow")
@@ -28,6 +29,7 @@ def load_runs(
     bad_rows: str = "raise",
     diverged: str = "exclude",
     rolled_back: str = "keep",
+    midway: str = "exclude",
     **options: Any,
 ) -> RunsTable:
     """Load a table of runs.
@@ -43,6 +45,8 @@ def load_runs(
         bad_rows: csv and mlflow: `raise` on invalid or repeated rows, or `exclude` them with a reason.
         diverged: `exclude` the rows of runs that diverged in the end, with that reason, or `keep` them, which a fit flags.
         rolled_back: `keep` the rows that runs measured after a rollback, which a fit flags, or `exclude` them.
+        midway: `exclude` the rows at which the rate is on its way up or down a schedule, with that reason, or `keep` them for
+            a law that has a term for it; a fit by any other law flags them.
         options: mlflow only: passed to `shapelaw.tracking.read_runs` (uri and experiment).
 
     Returns:
@@ -57,7 +61,8 @@ def load_runs(
     >>> table.kept["tokens"].tolist(), table.exclusions
     ([1000000000.0], ...)
     """
-    for name, value in {"bad_rows": bad_rows, "diverged": diverged, "rolled_back": rolled_back}.items():
+    choices = {"bad_rows": bad_rows, "diverged": diverged, "rolled_back": rolled_back, "midway": midway}
+    for name, value in choices.items():
         check_option(RunsConfig, name, value)
     _refuse_foreign(source, {"subset": subset, "path": path, "columns": columns, "units": units, **options})
     if source == "gemstones":
@@ -72,6 +77,9 @@ def load_runs(
         table = table.exclude(table.frame["diverged_step"].notna(), "of a run that diverged")
     if rolled_back == "exclude" and table.has("rollbacks"):
         table = table.exclude(table.frame["rollbacks"] > 0, "after a rollback")
+    if midway == "exclude":
+        for reason, rows in rows_midway(table.frame).items():
+            table = table.exclude(rows, reason)
     if not len(table):
         raise UserError(f"runs={source}: holds no rows to fit; excluded are {table.exclusions or 'none'}")
     table = table.with_loss(loss) if loss else table
