@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from shapelaw.errors import UserError
 from shapelaw.files import as_record, read_json, unsealed, write_sealed
 from shapelaw.laws import EXPONENT, Law, files, get_law
+from shapelaw.laws.base import UNITS
 from shapelaw.plugins import is_file
 from shapelaw.runs.table import RunsTable
 
@@ -46,7 +47,7 @@ class FitResult:
     Args:
         method: `parametric`, `staged`, `hull`, `binning` or `isoflop`.
         law: name of the law, or path/to/file.py:NAME; None for the lines of approaches 1 and 2.
-        parameters: in natural units, for people: coefficients are no logarithms, E is in nats per token, and what is too small
+        parameters: in natural units, for people: coefficients are no logarithms, E is in `loss_unit`, and what is too small
             for a number is 0.
         units: unit of every parameter.
         objective: the summed Huber function (parametric), or the sum of squared residuals of log params (lines).
@@ -85,6 +86,11 @@ class FitResult:
     refits: tuple[tuple[float, ...], ...] = ()
 
     @property
+    def loss_unit(self) -> str:
+        """Unit of the losses that were fitted."""
+        return self.units.get("loss", UNITS["loss"])
+
+    @property
     def vector(self) -> Array:
         """The law's vector, (p,): to the last bit what the solver found."""
         return np.array(self.theta) if self.theta else self._form_of_law().theta(self.parameters)
@@ -107,7 +113,7 @@ class FitResult:
         return get_law(self.law)
 
     def predict(self, table: RunsTable | pd.DataFrame | Mapping[str, Any]) -> Array:
-        """What the law predicts for each (kept) row, shape (n,): loss, nats per token, or share of wrong answers.
+        """What the law predicts for each (kept) row, shape (n,): loss, in `loss_unit`, or share of wrong answers.
 
         Args:
             table: a runs table, or canonical columns; params are total and counted as the fit counted them.

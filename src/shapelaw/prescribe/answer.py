@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from shapelaw.errors import UserError
 from shapelaw.fitting.result import plain
+from shapelaw.laws.base import in_loss_unit
 from shapelaw.prescribe.limits import SAME
 from shapelaw.prescribe.search import Optimum, SizeSearch
 from shapelaw.prescribe.surface import LOG_TOKENS_MAX
@@ -136,7 +137,7 @@ def collect(search: SizeSearch, optimum: Optimum, question: str) -> Prescription
         question=question,
         law=str(search.fit.law),
         values=values,
-        units=_units(search.world, values),
+        units=_units(search, values),
         intervals=intervals,
         level=search.level,
         outside=beyond(search.world, values),
@@ -146,10 +147,10 @@ def collect(search: SizeSearch, optimum: Optimum, question: str) -> Prescription
     )
 
 
-def _units(world: World, values: Mapping[str, float]) -> dict[str, str]:
+def _units(search: SizeSearch, values: Mapping[str, float]) -> dict[str, str]:
     """Unit of each value; params of a size without a shape name how the law counts them."""
-    counted = {} if "width" in values else {"params": f"parameters ({world.counting})"}
-    return {name: UNITS[name] for name in values} | counted
+    counted = {} if "width" in values else {"params": f"parameters ({search.world.counting})"}
+    return in_loss_unit({name: UNITS[name] for name in values}, search.fit.loss_unit) | counted
 
 
 def quantities(search: SizeSearch, optimum: Optimum) -> dict[str, Array]:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from shapelaw.errors import UserError
 from shapelaw.laws import SumLaw
+from shapelaw.laws.base import in_loss_unit
 from shapelaw.laws.sums import ABSENT
 from shapelaw.prescribe.answer import UNITS, standing, train_command
 from shapelaw.prescribe.ask import Problem
@@ -46,7 +47,7 @@ def calculator(problem: Problem) -> dict[str, Any]:
         "flops": packed(shapes.train_flops),
         "level": problem.level,
         "ranges": [[name, *ends] for name, ends in world.ranges.items()],
-        "units": UNITS,
+        "units": in_loss_unit(UNITS, problem.fit.loss_unit),
         "train": train_command(world.suite),
         "settings": [shlex.quote(setting) for setting in world.settings],
         "batch": world.suite.batch_tokens or 1,

@@ -22,7 +22,9 @@ from shapelaw.fitting.spec import FitSpec, get_method
 from shapelaw.laws import EXPONENT, Law, get_law
 from shapelaw.laws.files import file_hash
 from shapelaw.plugins import is_file
-from shapelaw.runs import RunsTable, load_runs
+from shapelaw.runs import RunsTable
+from shapelaw.runs.files import FileOptions
+from shapelaw.runs.load import chosen, load_whole
 from shapelaw.sweep.task import Job, sweep_identity
 from shapelaw.verbs.doors import Door
 from shapelaw.verbs.fit_summary import show
@@ -96,7 +98,7 @@ def table_of(asked: FitConfig) -> RunsTable:
     Raises:
         UserError: if there are none.
     """
-    return _subset(asked, load_table(asked.runs, _published(asked)))
+    return _subset(asked, _whole_table(asked.runs, _published(asked)))
 
 
 def make_fit(asked: FitConfig, runs: RunsTable) -> FitResult:
@@ -171,14 +173,20 @@ def load_table(runs: RunsConfig, published: str | None = None) -> RunsTable:
     Raises:
         UserError: if it cannot be loaded.
     """
+    return chosen(_whole_table(runs, published), runs.source, runs.reduce, runs.reduce_by)
+
+
+def _whole_table(runs: RunsConfig, published: str | None) -> RunsTable:
+    """The table before any selection, and before the rows of one size are reduced, which comes after it."""
     options: dict[str, Any] = {name: getattr(runs, name) for name in ("bad_rows", "loss", "diverged", "rolled_back")}
     if runs.source == "gemstones":
         options["subset"] = published
     elif runs.source == "csv":
-        options |= {"path": runs.path, "columns": runs.columns, "units": runs.units}
+        names = [field.name for field in dataclasses.fields(FileOptions) if field.name != "exclude_faults"]
+        options |= {"path": runs.path, "given": FileOptions(**{name: getattr(runs, name) for name in names})}
     elif runs.source == "mlflow":
         options |= {"uri": runs.uri, "experiment": runs.experiment}
-    return load_runs(runs.source, **options)
+    return load_whole(runs.source, **options)
 
 
 def _subset(asked: FitConfig, table: RunsTable) -> RunsTable:
@@ -191,14 +199,15 @@ def _subset(asked: FitConfig, table: RunsTable) -> RunsTable:
         table = table.select(subset.tracked)
     elif asked.runs.source != "gemstones" and subset.name not in ("auto", "all"):
         raise UserError(f"subset={subset.name}: is a published data set; give runs=gemstones, or subset=all")
-    return table.select(subset.where) if subset.where else table
+    table = table.select(subset.where) if subset.where else table
+    return chosen(table, asked.runs.source, asked.runs.reduce, asked.runs.reduce_by)
 
 
 def _cached(asked: FitConfig, loaded: dict[str, RunsTable]) -> RunsTable:
     """The rows of a fit, from a table that is loaded once however many fits use it."""
     key = json.dumps([dataclasses.asdict(asked.runs), _published(asked)], sort_keys=True)
     if key not in loaded:
-        loaded[key] = load_table(asked.runs, _published(asked))
+        loaded[key] = _whole_table(asked.runs, _published(asked))
     return _subset(asked, loaded[key])
 
 

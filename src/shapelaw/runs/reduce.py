@@ -1,0 +1,181 @@
+"""Many settings of one size: rows that share params and tokens, reduced to one by a named rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from shapelaw.errors import UserError
+from shapelaw.runs.columns import FURTHER_LOSS
+from shapelaw.runs.names import plain_name
+
+if TYPE_CHECKING:
+    from shapelaw.runs.table import RunsTable
+
+RULES = ("best", "last", "mean", "none")
+SIZE = ("params", "tokens", "width", "depth")
+"""What makes rows those of one size, where the table has it."""
+TUNED = frozenset(
+    (
+        *("lr", "lr_base", "learning_rate", "max_lr", "peak_lr", "lr_max", "base_lr", "min_lr", "lr_mult", "lr_factor"),
+        *("batch", "bs", "gbs", "batch_tokens", "batch_size", "global_bs", "global_batch_size", "train_batch_size"),
+        *(
+            "warmup",
+            "warmup_steps",
+            "warmup_tokens",
+            "warmup_ratio",
+            "weight_decay",
+            "wd",
+            "beta1",
+            "beta2",
+            "momentum",
+        ),
+        *("dropout", "grad_clip", "clip", "adam_eps", "epsilon", "init_std"),
+    )
+)
+"""Settings, by their usual names, of which one tries several to take the best."""
+MOST_SPREAD = 0.03
+"""Median relative spread of the losses of one size above which its rows are no repeats of one setting."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What rows of one size differ in.
+
+    Args:
+        cells: sizes that several rows share.
+        rows: rows of these sizes.
+        most: rows of the size that has most.
+        tuned: columns of settings in which they differ.
+        apart: columns of text that set them apart as something other than settings.
+        spread: median over the sizes of (largest - smallest loss) / smallest.
+    """
+
+    cells: int = 0
+    rows: int = 0
+    most: int = 0
+    tuned: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
+    spread: float = 0.0
+
+    @property
+    def words(self) -> str:
+        return f"{self.rows} rows share {self.cells} sizes and token counts (up to {self.most} rows each)"
+
+
+def settings_of(table: RunsTable) -> Settings:
+    """What the kept rows of one size differ in."""
+    rows = table.rows
+    by = _key(table, ())
+    shared = rows[rows.duplicated(by, keep=False)]
+    if shared.empty:
+        return Settings()
+    cells = shared.groupby(by, sort=False, dropna=False)
+    losses, varied = cells["loss"], cells.nunique(dropna=False).gt(1).any()
+    tuned = tuple(str(name) for name, differs in varied.items() if differs and plain_name(str(name)) in TUNED)
+    apart = tuple(str(name) for name, differs in varied.items() if differs and _sets_apart(rows, str(name)))
+    spread = float(((losses.max() - losses.min()) / losses.min()).median())
+    return Settings(len(cells), len(shared), int(cells.size().max()), tuned, apart, spread)
+
+
+def _sets_apart(rows: pd.DataFrame, name: str) -> bool:
+    """Whether a column is text that names groups of rows, and no name of each row."""
+    if name in ("run", "mlflow_run_id", "status") or pd.api.types.is_numeric_dtype(rows[name]):
+        return False
+    return bool(2 * rows[name].nunique() <= len(rows))
+
+
+def reduced(table: RunsTable, rule: str, by: Sequence[str] = ()) -> RunsTable:
+    """The table with one kept row for each size and token count; the others are excluded with that reason.
+
+    Args:
+        table: of runs.
+        rule: `best` (lowest loss), `last` (most tokens, then latest step, then last in the table), `mean` (of the losses, on
+            the first row), `none`, or `auto`: best where rows of one size differ in settings that are usually tuned (a rate, a
+            batch), none where they do not differ in their settings; `all` is none without a look at them.
+        by: columns whose values rows of one size share; none are params, tokens, and width and depth where the table has them.
+
+    Raises:
+        UserError: for an unknown column, or with `auto`, for rows that differ in what no rule can be chosen for.
+    """
+    key = _key(table, by)
+    if rule == "auto":
+        if by:
+            raise UserError(f"runs.reduce_by=[{', '.join(by)}]: needs runs.reduce=best, last or mean")
+        rule = _chosen(table)
+    if rule == "all":
+        return table
+    several = settings_of(table) if rule == "none" else None
+    if several is not None:
+        said = f"none: {several.words}; runs.reduce=best, last or mean takes one" if several.cells else ""
+        return table.noting("reduction", said) if said else table
+    return _reduced(table, rule, key)
+
+
+def _key(table: RunsTable, by: Sequence[str]) -> list[str]:
+    known = table.rows.columns
+    if unknown := [name for name in by if name not in known]:
+        raise UserError(f"runs.reduce_by: no column {', '.join(unknown)}; the table has {', '.join(map(str, known))}")
+    return list(by) or [name for name in SIZE if name in known]
+
+
+def _chosen(table: RunsTable) -> str:
+    """The rule that suits what rows of one size differ in."""
+    several = settings_of(table)
+    if several.apart:
+        name = several.apart[0]
+        example = f"{name} == '{table.rows[name].mode()[0]}'"
+        raise UserError(
+            f"runs table: {several.words} and differ in {', '.join(several.apart)}; pick some by subset.where, such as "
+            f'"{example}", or give runs.reduce=best, last or mean (one row for each size), or runs.reduce=none (all rows)'
+        )
+    if several.tuned:
+        return "best"
+    if several.spread > MOST_SPREAD and not table.has("accuracy"):  # a law of accuracies has the loss for its predictor
+        raise UserError(
+            f"runs table: {several.words} whose losses differ by {several.spread:.1%}, more than repeats of one setting do; "
+            "give runs.reduce=best, last or mean (one row for each size), or runs.reduce=none (all rows)"
+        )
+    return "none"
+
+
+def _reduced(table: RunsTable, rule: str, key: list[str]) -> RunsTable:
+    settings = settings_of(table)
+    differing = f" (they differ in {', '.join(settings.tuned)})" if settings.tuned else ""
+    frame, said = collapse(table.frame, table.rows, rule, key)
+    return replace(table, frame=frame).noting("reduction", said + differing) if said else table
+
+
+def collapse(frame: pd.DataFrame, rows: pd.DataFrame, rule: str, key: list[str]) -> tuple[pd.DataFrame, str]:
+    """A frame in which one row of each group stays, the others excluded with their reason; and what was done, in words.
+
+    Args:
+        frame: with the column excluded.
+        rows: those that count, under the frame's index, with every column that `key` names.
+        rule: `best`, `last` or `mean`.
+        key: columns that the rows of a group share.
+    """
+    groups = rows.groupby(key, sort=False, dropna=False)
+    size = groups["loss"].transform("size")
+    if not (size > 1).any():
+        return frame, ""
+    stays, by, out = _staying(rows, key, rule), ", ".join(key), frame.copy()
+    if rule == "mean":
+        losses = [name for name in frame if name in ("loss", "accuracy", "error") or FURTHER_LOSS.fullmatch(str(name))]
+        out.loc[stays, losses] = groups[losses].transform("mean").loc[stays]
+    reason = f"averaged into another row of its {by}" if rule == "mean" else f"not the {rule} row of its {by}"
+    out.loc[rows.index.difference(stays), "excluded"] = reason
+    many = int((size > 1).sum()), int((size.loc[stays] > 1).sum())
+    return out, f"{rule} of the rows that share {by}: {many[0]} rows became {many[1]}"
+
+
+def _staying(rows: pd.DataFrame, key: list[str], rule: str) -> pd.Index[Any]:
+    """Index of the row that stays of each group."""
+    if rule == "last":
+        order = [name for name in ("tokens", "step") if name in rows]
+        return rows.sort_values(order, kind="stable").drop_duplicates(key, keep="last").index
+    ordered = rows.sort_values("loss", kind="stable") if rule == "best" else rows
+    return ordered.drop_duplicates(key).index
