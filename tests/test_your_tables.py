@@ -93,27 +93,27 @@ def test_the_same_table_in_any_dialect_is_the_same_or_refused(
     tmp_path_factory: pytest.TempPathFactory, dialect: dict[str, Any]
 ) -> None:
     """A table is never read as another one; a sign that both separates thousands and is decimal is nobody's dialect."""
-    if dialect["thousands"] == dialect["decimal"] or (
-        dialect["encoding"] == "cp1252" and dialect["thousands"] == "\u202f"
-    ):
+    thin_space_in_cp1252 = dialect["encoding"] == "cp1252" and dialect["thousands"] == "\u202f"
+    if dialect["thousands"] == dialect["decimal"] or thin_space_in_cp1252:
         return
     frame = table().assign(run=[f"läuft {i}" for i in range(len(table()))])
     asked = {name: dialect[name] for name in ("delimiter", "decimal", "thousands", "quote_all", "digits")}
-    text = written(frame.rename(columns=dialect["capitals"]).set_axis(frame.columns, axis=1), **asked)
-    header, body = text.split("\n", 1)
+    header, body = written(frame, **asked).split("\n", 1)
     text = dialect["before"].format(**dialect) + dialect["capitals"](header) + "\n" + body
     content = text.replace("\r", "").replace("\n", dialect["newline"]).encode(dialect["encoding"])
-    ending = dialect["compress"]
+    ending, said = dialect["compress"], ""
     path = tmp_path_factory.mktemp("dialect") / f"runs.csv{ending}"
     path.write_bytes(COMPRESSED[ending](content) if ending else content)
     try:
         runs = load_runs("csv", path=path)
     except UserError as refused:
-        assert "\n" not in str(refused)
-        assert dialect["digits"] == 3  # 3,970 may be thousands: the only doubt there is
-        assert dialect["decimal"] == ","
+        said = str(refused)
+    if not said:
+        same(runs, frame.assign(loss=[float(f"{loss:.{dialect['digits']}f}") for loss in frame["loss"]]))
         return
-    same(runs, frame.assign(loss=[float(f"{loss:.{dialect['digits']}f}") for loss in frame["loss"]]))
+    assert "\n" not in said
+    assert "decimal" in said or "the column loss holds" in said
+    assert (dialect["digits"], dialect["decimal"]) == (3, ",")  # 3,970 may be thousands: the only doubt there is
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_numbers_as_people_write_them(text: str, value: float, decimal: str) -> 
 )
 def test_what_is_no_number_is_not_guessed(text: str) -> None:
     assert read("x", pd.Series([text])).unreadable[0] == text
-    assert not read("x", pd.Series(["5M"])).values[0] == 5e6
+    assert read("x", pd.Series(["5M"])).unreadable[0] == "5M"  # of a column that counts nothing
 
 
 def as_json(kind: str) -> str:
@@ -220,6 +220,14 @@ def test_lines_that_are_no_rows(tmp_path: Path) -> None:
     same(loaded(tmp_path / "table.md", "\n".join(["| run | params | tokens | loss |", "|:--|--:|--:|--:|", *(f"| {line.replace(',', ' | ')} |" for line in lines[1:])])))  # fmt: skip  # noqa: E501
 
 
+def test_rows_that_sum_up_the_others_are_left_out(tmp_path: Path) -> None:
+    means = table().drop(columns="run").mean()
+    summary = "".join(f"{word},{means.params},{means.tokens},{means.loss}\n" for word in ("Mean", "total"))
+    runs = loaded(tmp_path / "runs.csv", csv_of(table()) + summary)
+    same(runs)
+    assert runs.exclusions == {"a summary of the rows above": 2}
+
+
 def test_an_archive_of_one_file_is_read(tmp_path: Path) -> None:
     for names, said in ((["a.csv"], ""), (["a.csv", "b.csv"], "holds 2 files")):
         with zipfile.ZipFile(tmp_path / "runs.csv.zip", "w") as archive:
@@ -255,9 +263,11 @@ def test_a_doubtful_comma_is_what_the_option_says(tmp_path: Path) -> None:
 
 def test_suffixes_are_read_to_their_digits_and_said(tmp_path: Path) -> None:
     frame = table()
-    shown = frame.assign(
-        params=[f"{n / 1e6:.1f}M" for n in frame["params"]], tokens=[f"{d / 1e9:.2f}B" for d in frame["tokens"]]
-    )
+    short = {
+        "params": [f"{n / 1e6:.1f}M" for n in frame["params"]],
+        "tokens": [f"{d / 1e9:.2f}B" for d in frame["tokens"]],
+    }
+    shown = frame.assign(**short)
     runs = loaded(tmp_path / "runs.csv", csv_of(shown))
     same(runs, rtol=1e-3)
     assert "params: suffixes, to as many digits as the file has, such as '20.0M'" in runs.about["reading"]
@@ -286,7 +296,7 @@ def test_perplexities_are_refused_as_a_whole_and_read_by_their_unit(tmp_path: Pa
 
 
 def test_low_perplexities_of_trained_models_are_refused_too(tmp_path: Path) -> None:
-    """6 to 12 lie below ln(vocabulary), but no language model of 20 million parameters has such a loss after a billion tokens."""
+    """6 to 12 lie below ln(vocabulary), but no model of 20 million parameters has such a loss after a billion tokens."""
     frame = table().assign(loss=np.linspace(12, 6, len(table())))
     assert "which cannot be nats per token" in refusal(tmp_path / "runs.csv", csv_of(frame))
     assert len(loaded(tmp_path / "runs.csv", csv_of(frame), units={"loss": "nats"})) == len(frame)
@@ -356,6 +366,12 @@ def test_wide_tables_are_made_long(tmp_path: Path, names: str) -> None:
     runs = loaded(tmp_path / "wide.csv", csv_of(wide), wide="tokens").kept.sort_values(["params", "tokens"])
     for name in ("params", "tokens", "loss"):
         np.testing.assert_allclose(runs[name], frame.sort_values(["params", "tokens"])[name], rtol=1e-9)
+    both = pd.concat([wide, (wide.drop(columns="params") / 9).add_prefix("acc_")], axis=1)
+    if names == "loss@{}":
+        both.columns = [str(name).replace("acc_loss", "acc") for name in both]
+        assert "the columns hold acc, loss; give" in refusal(tmp_path / "both.csv", csv_of(both), wide="tokens")
+        chosen = loaded(tmp_path / "both.csv", csv_of(both), wide="tokens", columns={"loss": "loss"})
+        assert sorted(chosen.kept["loss"]) == sorted(runs["loss"])
     turned = wide_of(frame, "tokens", "params")
     turned = loaded(tmp_path / "turned.csv", csv_of(turned), wide="params").kept.sort_values(["params", "tokens"])
     np.testing.assert_array_equal(turned["loss"], runs["loss"])
@@ -464,6 +480,8 @@ def test_rows_that_repeat_a_run_with_another_loss_need_a_rule(tmp_path: Path, op
     said = refusal(tmp_path / "runs.csv", csv_of(frame), **options)
     assert "4 rows repeat a run and token count and differ in loss, first run m0" in said
     assert "runs.reduce=best, last, mean" in said
+    shared = frame.assign(run="baseline")
+    assert "such as 'runs.columns={run: run+params}'" in refusal(tmp_path / "runs.csv", csv_of(shared), **options)
     for rule, expected in (("best", [frame["loss"][0], 2.0]), ("last", [9.0, 2.0])):
         runs = loaded(tmp_path / "runs.csv", csv_of(frame), reduce=rule)
         assert list(runs.kept.sort_values(["params", "tokens"])["loss"][:2]) == expected

@@ -11,7 +11,6 @@ import pandas as pd
 
 DELIMITERS = (",", ";", "\t", "|")
 COMMENTS = ("#", "//")
-HEADER_AGAIN = "the header again"
 _SPACES = r"\s+"
 _LOOKED_AT = 20
 _NUMBER = re.compile(r"[+-]?[0-9][0-9.,_' ]*(e[+-]?[0-9]+)?[KMBT]?", re.IGNORECASE)

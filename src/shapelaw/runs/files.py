@@ -336,13 +336,18 @@ def _with_repeats(table: _Table, given: FileOptions) -> _Table:
     """Rows that repeat a run and token count with another loss, reduced by the rule that was named.
 
     Raises:
-        UserError: without a rule: nothing says which of them counts.
+        UserError: without a rule, as nothing says which of them counts, or where models of several sizes share a run.
     """
     rows = _counting_rows(table.frame)
     rows = rows[rows["loss"].notna() & rows["tokens"].notna()]
     repeated = rows[rows.duplicated(["run", "tokens"], keep=False)]
     if repeated.empty or not repeated.groupby(["run", "tokens"])["loss"].nunique().gt(1).any():
         return table
+    if repeated.groupby(["run", "tokens"])["params"].nunique().gt(1).any():
+        raise UserError(
+            f"runs table: {len(repeated)} rows repeat a run and token count and differ in params; give each run its own name, "
+            f"such as 'runs.columns={{run: {table.sources.get('run', 'run')}+{table.sources.get('params', 'params')}}}'"
+        )
     if given.reduce not in ("best", "last", "mean"):
         first = repeated.iloc[0]
         raise UserError(

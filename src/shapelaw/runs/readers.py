@@ -16,7 +16,12 @@ import numpy as np
 import pandas as pd
 
 from shapelaw.errors import UserError
-from shapelaw.runs.delimited import HEADER_AGAIN, parse
+from shapelaw.runs.delimited import parse
+
+HEADER_AGAIN = "the header again"
+SUMMARY = "a summary of the rows above"
+SUMMARIES = frozenset(["mean", "average", "avg", "median", "std", "sum", "total"])
+"""What the last rows of a spreadsheet are called that sum up the others."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +47,17 @@ def _delimited(path: Path, sheet: str | None) -> RawTable:
         return RawTable(_of_json(text))
     frame, delimiter = parse(text)
     again = (frame == list(frame.columns)).all(axis=1)
-    kept = ~again.to_numpy()
-    reasons = pd.Series(np.where(kept, "", HEADER_AGAIN), dtype=object)
+    reasons = pd.Series(np.where(again, HEADER_AGAIN, ""), dtype=object)
+    reasons.iloc[_first_summary(frame) :] = SUMMARY
     return RawTable(frame, delimiter, reasons, (f"text as {encoding}",) if encoding != "utf-8" else ())
+
+
+def _first_summary(frame: pd.DataFrame) -> int:
+    """Number of the first of the last rows whose first field that is not empty says that they sum up the others."""
+    first = len(frame)
+    while first and next((v for v in frame.iloc[first - 1] if v.strip()), "").strip().lower().rstrip(":") in SUMMARIES:
+        first -= 1
+    return first
 
 
 def _json(path: Path, sheet: str | None) -> RawTable:
@@ -71,7 +84,7 @@ def _excel(path: Path, sheet: str | None) -> RawTable:
         names = [str(name) for name in book.sheet_names]
         if sheet is not None and sheet not in names:
             raise UserError(f"runs.sheet={sheet}: the file has {', '.join(names)}")
-        cells = book.parse(sheet or names[0], header=None, dtype=object)
+        cells = pd.read_excel(book, sheet_name=sheet or names[0], header=None, dtype=object)
     cells = cells.dropna(how="all").dropna(how="all", axis=1)
     heads = cells.index[cells.notna().sum(axis=1) >= min(2, cells.shape[1])]
     if not len(heads):

@@ -122,7 +122,7 @@ def refuse_no_losses(frame: pd.DataFrame) -> None:
     """Refuse a column of losses whose unit was not named and that cannot be nats per token, as a whole.
 
     Raises:
-        UserError: if most lie above ln(vocabulary), or trained models lie above what any such model reaches.
+        UserError: if most lie above ln(vocabulary), or most of the trained models above what any of them stays at.
     """
     table = frame[["params", "tokens", "loss"]].apply(lambda values: as_numbers(str(values.name), values))
     loss = table["loss"][np.isfinite(table["loss"])]
@@ -133,7 +133,7 @@ def refuse_no_losses(frame: pd.DataFrame) -> None:
         math.log(max(np.nanmax(vocabulary), 2.0)) if np.isfinite(vocabulary).any() else math.log(VOCAB_SIZE_LARGEST)
     )
     trained = loss[(table["params"] >= TRAINED["params"]) & (table["tokens"] >= TRAINED["tokens"])]
-    if float(loss.median()) <= uniform and not (len(trained) and trained.min() > TRAINED_LOSS):
+    if float(loss.median()) <= uniform and not (len(trained) and trained.median() > TRAINED_LOSS):
         return
     raise UserError(
         f"runs table: the column loss holds {loss.min():.4g} to {loss.max():.4g} (median {loss.median():.4g}), which cannot be "

@@ -16,7 +16,7 @@ from shapelaw.runs.numbers import read
 WIDE = ("tokens", "params", "step", "flops", "batch_tokens", "lr_base", "run")
 """What the columns of a wide table may be named by."""
 _NUMBER = r"[0-9][0-9.,_' ]*(?:e[+-]?[0-9]+)?\s?[KMBGTkmbgt]?"
-_NAMED = re.compile(rf"(?:[A-Za-z/]+[@=:_ ])?\s*({_NUMBER})(?: ?(?:tokens?|params|parameters|steps?|flops?))?")
+_NAMED = re.compile(rf"(?:([A-Za-z/_]+)[@=:_ ])?\s*({_NUMBER})(?: ?(?:tokens?|params|parameters|steps?|flops?))?")
 _EXTREMES = re.compile(r".*__(MIN|MAX)")
 _BETWEEN = " - "
 """Between run and metric in wandb's exports of charts."""
@@ -39,7 +39,7 @@ def lengthen(frame: pd.DataFrame, quantity: str, columns: Mapping[str, str]) -> 
     mapped = set(columns.values())
     names = [str(name) for name in frame.columns]
     candidates = [name for name in names if name not in mapped and plain_name(name) not in CANONICAL]
-    wide = _of_runs(candidates, columns.get("loss")) if quantity == "run" else _of_numbers(candidates)
+    wide = (_of_runs if quantity == "run" else _of_one_metric)(candidates, columns.get("loss"))
     if not wide:
         kind = "by runs" if quantity == "run" else "by numbers, such as 1e9 or 20M"
         raise UserError(f"runs.wide={quantity}: no column is named {kind}; the file has {', '.join(names)}")
@@ -66,14 +66,23 @@ def suggestion(names: list[str]) -> str:
     return "runs.wide=tokens (or params)" if len(_of_numbers(names)) > 1 else ""
 
 
-def _of_numbers(names: list[str]) -> dict[str, float]:
-    """Column -> the number in its name."""
+def _of_one_metric(names: list[str], metric: str | None) -> dict[str, float]:
+    """Column -> the number in its name; of several metrics, those of the one that is named."""
+    numbers = _of_numbers(names)
+    metrics = sorted({before for before, _ in numbers.values()})
+    if metric is None and len(metrics) > 1:
+        raise UserError(f"runs.wide: the columns hold {', '.join(metrics)}; give 'runs.columns={{loss: {metrics[0]}}}'")
+    return {name: number for name, (before, number) in numbers.items() if metric in (None, before)}
+
+
+def _of_numbers(names: list[str]) -> dict[str, tuple[str, float]]:
+    """Column -> what its name says before the number, and the number."""
     out = {}
     for name in names:
         if match := _NAMED.fullmatch(name.strip()):
-            number = read("", pd.Series([match[1]]), counts=True).values[0]
+            number = read("", pd.Series([match[2]]), counts=True).values[0]
             if np.isfinite(number):
-                out[name] = float(number)
+                out[name] = match[1] or "", float(number)
     return out
 
 
