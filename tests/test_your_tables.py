@@ -20,9 +20,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shapelaw import fit, load_runs
+from shapelaw.config import FitConfig
+from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.runs import RunsTable
 from shapelaw.runs.numbers import read
+from shapelaw.verbs.fit import table_of
+from support import Compose
 
 SIZES, TOKENS = (20_000_000, 92_831_777, 430_886_938, 2_000_000_000), (1_000_000_000, 6_309_573_445, 100_000_000_000)
 
@@ -215,6 +219,8 @@ def test_lines_that_are_no_rows(tmp_path: Path) -> None:
     assert runs.exclusions == {"the header again": 1}
     same(loaded(tmp_path / "r.txt", "\n".join([lines[0].replace(",", " "), *(f"{i} {line}".replace(",", " ") for i, line in enumerate(lines[1:]))])))  # fmt: skip  # noqa: E501
     same(loaded(tmp_path / "numpy.csv", "\n".join(["# by numpy", f"# {lines[0]}", *lines[1:]])))
+    blank = ["Runs of May", "", *lines[:3], ",,,", *lines[3:]]
+    same(loaded(tmp_path / "title.csv", "\n".join(blank)))
     same(loaded(tmp_path / "index.csv", str(table().to_csv())))
     same(loaded(tmp_path / "trailing.csv", "\n".join(f"{line}," for line in lines)))
     same(loaded(tmp_path / "table.md", "\n".join(["| run | params | tokens | loss |", "|:--|--:|--:|--:|", *(f"| {line.replace(',', ' | ')} |" for line in lines[1:])])))  # fmt: skip  # noqa: E501
@@ -495,6 +501,27 @@ def test_conditions_read_every_column_of_the_file(tmp_path: Path) -> None:
     assert "no column Opt" in refusal(tmp_path / "runs.csv", csv_of(frame), where="Opt == 'muon'")
 
 
+def test_runs_that_did_not_end_as_they_should_are_said(tmp_path: Path) -> None:
+    frame = table().assign(State=["finished"] * 10 + ["crashed", "failed"])
+    said = "2 rows are of runs whose State is crashed, failed: leave them out by subset.where"
+    assert loaded(tmp_path / "runs.csv", csv_of(frame)).about["reading"] == said
+    assert len(loaded(tmp_path / "runs.csv", csv_of(frame), where="State == 'finished'")) == 10
+
+
+def test_batches_are_kept_apart_for_laws_that_read_them(tmp_path: Path, composed: Compose) -> None:
+    frame = rates(batch_tokens=[2**19 if i < 24 else 2**20 for i in range(36)])
+    runs = loaded(tmp_path / "runs.csv", csv_of(frame))
+    assert len(runs) == 24
+    assert runs.about["reduction"].startswith(
+        "best of the rows that share params, tokens, batch_tokens: 24 rows became 12"
+    )
+    assert len(loaded(tmp_path / "runs.csv", csv_of(frame), reduce="best")) == 12
+    config: FitConfig = to_dataclass(composed("runs=csv", f"runs.path={tmp_path}/runs.csv", name="fit"))
+    assert len(table_of(config)) == 12
+    staged = composed("runs=csv", f"runs.path={tmp_path}/runs.csv", "law=steps_batch", "method=staged", name="fit")
+    assert len(table_of(to_dataclass(staged))) == 24
+
+
 def test_usual_names_are_taken_or_named(tmp_path: Path) -> None:
     capitals = table().rename(columns={"run": "Run", "params": " Params", "tokens": "TOKENS", "loss": "Loss"})
     same(loaded(tmp_path / "runs.csv", csv_of(capitals)))
@@ -524,3 +551,25 @@ def test_public_tables_are_read_by_options_alone(data_dir: Path) -> None:
     )  # fmt: skip
     assert sorted(set(curves.kept["params"])) == [25e6, 100e6, 400e6]
     assert curves.kept["run"].nunique() == 3
+
+
+def test_the_unit_goes_into_prescriptions_refusals_and_axes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
+    from shapelaw.figures.fit import draw
+    from shapelaw.prescribe import Problem
+
+    drawn: list[str] = []
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, *_, **__: drawn.extend(axes.get_ylabel() for axes in figure.axes)
+    )
+    frame = table().assign(loss=table()["loss"] / 3)
+    runs = loaded(tmp_path / "runs.csv", csv_of(frame), units={"loss": "bits_per_byte"})
+    result = fit(runs, delta=1e-3, bootstrap=None)
+    answer = Problem.of(result, runs, space="params").best(1e21)
+    assert answer.units["loss"] == "bits per byte"
+    with pytest.raises(UserError, match=r"the lowest is [0-9.]+ bits per byte"):
+        Problem.of(result, runs, space="params").reach(0.1)
+    draw(runs, result, tmp_path)
+    assert "held-out loss (bits per byte)" in drawn
+    assert not any("nats" in label for label in drawn)

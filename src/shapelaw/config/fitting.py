@@ -56,7 +56,8 @@ class RunsConfig:
         choices=("auto", "best", "last", "mean", "none"),
     )
     reduce_by: list[str] = option(
-        "Columns that rows share which runs.reduce makes one; [] is params, tokens, and width and depth where there are any.",
+        "Columns that rows share which runs.reduce makes one; [] is params, tokens, shape, what the law reads, and what makes "
+        "losses incomparable.",
         default_factory=list,
     )
     loss: str | None = option(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -25,10 +26,13 @@ def parse(text: str) -> tuple[pd.DataFrame, str]:
     lines, comments = _without_comments(text)
     if not lines:
         raise ValueError("it is empty")
-    delimiter = _delimiter(lines, comments)
+    delimiter = _delimiter(lines)
     if delimiter == "|":
         lines = [line.strip().strip("|") for line in lines if not re.fullmatch(r"[|:+\s-]+", line)]
+    if delimiter in DELIMITERS:
+        lines = lines[_titles(lines, delimiter) :]
     cells = _cells(lines, delimiter)
+    cells = cells[(cells != "").any(axis=1)]
     header = _header_in_comment(comments, delimiter, cells)
     body = cells if header else cells.iloc[1:]
     header = header or _stripped(cells.iloc[0])
@@ -44,23 +48,48 @@ def _without_comments(text: str) -> tuple[list[str], list[str]]:
     return [line for line in lines if not line.lstrip().startswith(COMMENTS)], comments
 
 
-def _delimiter(lines: list[str], comments: list[str]) -> str:
-    """The sign that cuts the header, or the first row under a header in a comment, into the most fields."""
+def _delimiter(lines: list[str]) -> str:
+    """The sign that cuts the header into the most fields; of a header under titles, one that leaves no number in it."""
     looked_at = lines[:_LOOKED_AT]
-    scores = {sign: _score(looked_at, sign) for sign in DELIMITERS}
+    first, last = (len(row) for row in _rows([lines[0], lines[-1]], " "))
+    if sign := _best({sign: looked_at for sign in DELIMITERS}):
+        return sign
+    if first > 1 and first == last:
+        return _SPACES
+    sign = _best({sign: _under_titles(looked_at, sign) for sign in DELIMITERS})
+    return sign or (_SPACES if first > 1 else ",")
+
+
+def _best(lines: Mapping[str, list[str]]) -> str:
+    """The sign with the best score; nothing where none cuts the first line."""
+    scores = {sign: _score(shown, sign) for sign, shown in lines.items()}
     best = max(scores, key=lambda sign: scores[sign])
-    if scores[best][1] > 1:
-        return best
-    return _SPACES if len(lines[0].split()) > 1 else ","
+    return best if scores[best][1] > 1 else ""
 
 
 def _score(lines: list[str], sign: str) -> tuple[bool, int]:
     """Whether most lines have as many fields as the header, and how many; a header of one field counts for nothing."""
-    counts = [len(row) for row in csv.reader(lines, delimiter=sign, skipinitialspace=sign != "\t")]
+    counts = [len(row) for row in _rows(lines, sign)]
     if not counts or counts[0] < 2:
         return False, 0
     alike = sum(abs(count - counts[0]) <= 1 for count in counts)
     return 2 * alike >= len(counts), counts[0]
+
+
+def _under_titles(lines: list[str], sign: str) -> list[str]:
+    """The lines from a header on that stands under titles; none where what stands there is no header."""
+    rest = lines[_titles(lines, sign) :]
+    return [] if any(_NUMBER.fullmatch(field.strip()) for row in _rows(rest[:1], sign) for field in row) else rest
+
+
+def _rows(lines: list[str], sign: str) -> list[list[str]]:
+    return list(csv.reader(lines, delimiter=sign, skipinitialspace=sign != "\t"))
+
+
+def _titles(lines: list[str], sign: str) -> int:
+    """Number of first lines of one field, which are a spreadsheet's title and no header."""
+    filled = [sum(bool(field.strip()) for field in row) for row in _rows(lines[:_LOOKED_AT], sign)]
+    return next((k for k, count in enumerate(filled) if count > 1), 0)
 
 
 def _cells(lines: list[str], delimiter: str) -> pd.DataFrame:

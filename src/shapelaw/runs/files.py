@@ -102,6 +102,7 @@ def from_file(path: str | os.PathLike[str] | None, options: FileOptions | None =
     table = _derived(_in_units(table, given), given)
     _refuse_unmapped(path, table, raw)
     table = _checked(_with_repeats(table, given))
+    table = table.noting(_unfinished(table))
     about = {"source": str(path), "loss_unit": NATS_PER_TOKEN, **table.about}
     about |= {"reading": "; ".join(table.notes)} if table.notes else {}
     if given.exclude_faults:
@@ -368,3 +369,18 @@ def _checked(table: _Table) -> _Table:
         return table
     units.refuse_no_losses(rows)
     return table.noting(units.low_losses(rows))
+
+
+_UNFINISHED = frozenset(["crashed", "failed", "killed", "running", "preempted", "oom", "diverged", "error", "pending"])
+
+
+def _unfinished(table: _Table) -> str:
+    """A note of the rows whose tracker says that their run has not ended as it should."""
+    columns = {"status": table.frame.get("status")} | {
+        name: table.further.get(name) for name in ("State", "state", "Status")
+    }
+    for name, values in columns.items():
+        if values is not None and (bad := values.astype(str).str.lower().isin(_UNFINISHED)).any():
+            said = ", ".join(sorted(values[bad].astype(str).unique()))
+            return f"{int(bad.sum())} rows are of runs whose {name} is {said}: leave them out by subset.where"
+    return ""

@@ -15,6 +15,10 @@ from shapelaw.runs.published import chinchilla, gemstones
 from shapelaw.runs.reduce import reduced
 from shapelaw.runs.table import RunsTable
 
+LAWS_READ = ("batch_tokens",)
+"""Settings that some law reads."""
+MEASURED = ("loss", "error", "flops", "step")
+"""What a law may read that is no setting."""
 SOURCES = ("gemstones", "chinchilla", "csv", "mlflow")
 
 
@@ -55,8 +59,9 @@ def load_runs(
         tokens_from: csv only: `6n` takes tokens = FLOPs / (6 * params) where the file names none.
         loss: NAME of a further loss, the column loss_NAME, that takes the place of loss.
         reduce: which of the rows of one size and token count stays: `best` (lowest loss), `last`, their `mean`, or all
-            (`none`); `auto`: of files, best where they differ in settings that are usually tuned, else all.
-        reduce_by: columns that such rows share; none are params, tokens, and width and depth where the table has them.
+            (`none`); `auto`: of files, best where they differ in settings that are usually tuned, but for batch_tokens, which
+            some laws read; else all.
+        reduce_by: columns that such rows share; none are params, tokens, shape, suite, vocabulary, context, cooldown and batch.
         bad_rows: csv and mlflow: `raise` on invalid or repeated rows, or `exclude` them with a reason.
         diverged: `exclude` the rows of runs that diverged in the end, with that reason, or `keep` them, which a fit flags.
         rolled_back: `keep` the rows that runs measured after a rollback, which a fit flags, or `exclude` them.
@@ -73,15 +78,22 @@ def load_runs(
     )
     faulty = {"bad_rows": bad_rows, "diverged": diverged, "rolled_back": rolled_back}
     table = load_whole(source, subset=subset, path=path, given=given, loss=loss, **faulty, **options)
-    return chosen(table.select(where) if where else table, source, reduce, reduce_by)
+    return chosen(
+        table.select(where) if where else table, source, reduce, reduce_by, LAWS_READ if reduce == "auto" else ()
+    )
 
 
-def chosen(table: RunsTable, source: str, rule: str, by: Sequence[str] = ()) -> RunsTable:
+def chosen(table: RunsTable, source: str, rule: str, by: Sequence[str], read: Sequence[str]) -> RunsTable:
     """The table with the rows of one size reduced by a rule, after every selection (`shapelaw.runs.reduce.reduced`).
 
     With `auto`, only a file's settings are looked at: what the rows of other sources differ in is recorded.
+
+    Args:
+        read: columns that the law reads, whatever they are: rows that differ in them are not compared.
     """
-    return reduced(table, "all" if rule == "auto" and source != "csv" else rule, by)
+    if rule == "auto" and source != "csv":
+        return table
+    return reduced(table, rule, by, [name for name in read if name not in MEASURED])
 
 
 def load_whole(

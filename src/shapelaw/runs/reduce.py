@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from shapelaw.errors import UserError
-from shapelaw.runs.columns import FURTHER_LOSS
+from shapelaw.runs.columns import CANONICAL, FURTHER_LOSS
 from shapelaw.runs.names import plain_name
 
 if TYPE_CHECKING:
@@ -18,25 +19,14 @@ if TYPE_CHECKING:
 RULES = ("best", "last", "mean", "none")
 SIZE = ("params", "tokens", "width", "depth")
 """What makes rows those of one size, where the table has it."""
-TUNED = frozenset(
-    (
-        *("lr", "lr_base", "learning_rate", "max_lr", "peak_lr", "lr_max", "base_lr", "min_lr", "lr_mult", "lr_factor"),
-        *("batch", "bs", "gbs", "batch_tokens", "batch_size", "global_bs", "global_batch_size", "train_batch_size"),
-        *(
-            "warmup",
-            "warmup_steps",
-            "warmup_tokens",
-            "warmup_ratio",
-            "weight_decay",
-            "wd",
-            "beta1",
-            "beta2",
-            "momentum",
-        ),
-        *("dropout", "grad_clip", "clip", "adam_eps", "epsilon", "init_std"),
-    )
+WORLD = ("vocab_size", "seq_len", "head_size", "cooldown")
+"""Numbers that, as every canonical text but a run's own, set rows apart that no rule compares."""
+OF_A_RUN = ("run", "mlflow_run_id", "status", "excluded")
+"""Texts that differ from run to run."""
+TUNED = re.compile(
+    r"(^|_)(lr|learning_rate|eta|batch|bs|gbs|bsz|warmup|weight_decay|wd|beta1|beta2|momentum|dropout|clip|grad_clip|init_std)(_|$)"
 )
-"""Settings, by their usual names, of which one tries several to take the best."""
+"""Names of settings, as `plain_name` gives them, of which one tries several to take the best."""
 MOST_SPREAD = 0.03
 """Median relative spread of the losses of one size above which its rows are no repeats of one setting."""
 
@@ -66,16 +56,15 @@ class Settings:
         return f"{self.rows} rows share {self.cells} sizes and token counts (up to {self.most} rows each)"
 
 
-def settings_of(table: RunsTable) -> Settings:
-    """What the kept rows of one size differ in."""
+def settings_of(table: RunsTable, by: list[str]) -> Settings:
+    """What the kept rows that share some columns differ in."""
     rows = table.rows
-    by = _key(table, ())
     shared = rows[rows.duplicated(by, keep=False)]
     if shared.empty:
         return Settings()
     cells = shared.groupby(by, sort=False, dropna=False)
     losses, varied = cells["loss"], cells.nunique(dropna=False).gt(1).any()
-    tuned = tuple(str(name) for name, differs in varied.items() if differs and plain_name(str(name)) in TUNED)
+    tuned = tuple(str(name) for name, differs in varied.items() if differs and TUNED.search(plain_name(str(name))))
     apart = tuple(str(name) for name, differs in varied.items() if differs and _sets_apart(rows, str(name)))
     spread = float(((losses.max() - losses.min()) / losses.min()).median())
     return Settings(len(cells), len(shared), int(cells.size().max()), tuned, apart, spread)
@@ -83,48 +72,50 @@ def settings_of(table: RunsTable) -> Settings:
 
 def _sets_apart(rows: pd.DataFrame, name: str) -> bool:
     """Whether a column is text that names groups of rows, and no name of each row."""
-    if name in ("run", "mlflow_run_id", "status") or pd.api.types.is_numeric_dtype(rows[name]):
+    if name in OF_A_RUN or pd.api.types.is_numeric_dtype(rows[name]):
         return False
     return bool(2 * rows[name].nunique() <= len(rows))
 
 
-def reduced(table: RunsTable, rule: str, by: Sequence[str] = ()) -> RunsTable:
+def reduced(table: RunsTable, rule: str, by: Sequence[str] = (), apart: Sequence[str] = ()) -> RunsTable:
     """The table with one kept row for each size and token count; the others are excluded with that reason.
 
     Args:
         table: of runs.
         rule: `best` (lowest loss), `last` (most tokens, then latest step, then last in the table), `mean` (of the losses, on
             the first row), `none`, or `auto`: best where rows of one size differ in settings that are usually tuned (a rate, a
-            batch), none where they do not differ in their settings; `all` is none without a look at them.
-        by: columns whose values rows of one size share; none are params, tokens, and width and depth where the table has them.
+            batch), none where they do not differ in their settings.
+        by: columns whose values the rows of one size share; none are params and tokens, the shape, and what else makes losses
+            incomparable (suite, vocabulary, context, cooldown), as far as the table has it.
+        apart: further columns that such rows share, unless `by` names some.
 
     Raises:
         UserError: for an unknown column, or with `auto`, for rows that differ in what no rule can be chosen for.
     """
-    key = _key(table, by)
-    if rule == "auto":
-        if by:
-            raise UserError(f"runs.reduce_by=[{', '.join(by)}]: needs runs.reduce=best, last or mean")
-        rule = _chosen(table)
-    if rule == "all":
-        return table
-    several = settings_of(table) if rule == "none" else None
-    if several is not None:
-        said = f"none: {several.words}; runs.reduce=best, last or mean takes one" if several.cells else ""
-        return table.noting("reduction", said) if said else table
-    return _reduced(table, rule, key)
-
-
-def _key(table: RunsTable, by: Sequence[str]) -> list[str]:
-    known = table.rows.columns
+    known = list(map(str, table.rows.columns))
     if unknown := [name for name in by if name not in known]:
-        raise UserError(f"runs.reduce_by: no column {', '.join(unknown)}; the table has {', '.join(map(str, known))}")
-    return list(by) or [name for name in SIZE if name in known]
+        raise UserError(f"runs.reduce_by: no column {', '.join(unknown)}; the table has {', '.join(known)}")
+    if by and rule not in ("best", "last", "mean"):
+        raise UserError(f"runs.reduce_by=[{', '.join(by)}]: needs runs.reduce=best, last or mean")
+    key = list(by) or _default_key(known, apart)
+    several = settings_of(table, key)
+    taken = _chosen(table, several) if rule == "auto" else rule
+    if taken == "none":
+        left = settings_of(table, _default_key(known, ()))
+        said = f"none: {left.words}; runs.reduce=best, last or mean takes one" if left.cells else ""
+        return table.noting("reduction", said) if said else table
+    frame, said = collapse(table.frame, table.rows, taken, key)
+    differing = f" (they differ in {', '.join(several.tuned)})" if several.tuned else ""
+    return replace(table, frame=frame).noting("reduction", said + differing) if said else table
 
 
-def _chosen(table: RunsTable) -> str:
+def _default_key(known: Sequence[str], apart: Sequence[str]) -> list[str]:
+    texts = [name for name, column in CANONICAL.items() if column.text and name not in OF_A_RUN]
+    return [name for name in dict.fromkeys((*SIZE, *WORLD, *texts, *apart)) if name in known]
+
+
+def _chosen(table: RunsTable, several: Settings) -> str:
     """The rule that suits what rows of one size differ in."""
-    several = settings_of(table)
     if several.apart:
         name = several.apart[0]
         example = f"{name} == '{table.rows[name].mode()[0]}'"
@@ -140,13 +131,6 @@ def _chosen(table: RunsTable) -> str:
             "give runs.reduce=best, last or mean (one row for each size), or runs.reduce=none (all rows)"
         )
     return "none"
-
-
-def _reduced(table: RunsTable, rule: str, key: list[str]) -> RunsTable:
-    settings = settings_of(table)
-    differing = f" (they differ in {', '.join(settings.tuned)})" if settings.tuned else ""
-    frame, said = collapse(table.frame, table.rows, rule, key)
-    return replace(table, frame=frame).noting("reduction", said + differing) if said else table
 
 
 def collapse(frame: pd.DataFrame, rows: pd.DataFrame, rule: str, key: list[str]) -> tuple[pd.DataFrame, str]:

@@ -24,7 +24,7 @@ from shapelaw.laws.files import file_hash
 from shapelaw.plugins import is_file
 from shapelaw.runs import RunsTable
 from shapelaw.runs.files import FileOptions
-from shapelaw.runs.load import chosen, load_whole
+from shapelaw.runs.load import LAWS_READ, chosen, load_whole
 from shapelaw.sweep.task import Job, sweep_identity
 from shapelaw.verbs.doors import Door
 from shapelaw.verbs.fit_summary import show
@@ -173,7 +173,8 @@ def load_table(runs: RunsConfig, published: str | None = None) -> RunsTable:
     Raises:
         UserError: if it cannot be loaded.
     """
-    return chosen(_whole_table(runs, published), runs.source, runs.reduce, runs.reduce_by)
+    read = LAWS_READ if runs.reduce == "auto" else ()
+    return chosen(_whole_table(runs, published), runs.source, runs.reduce, runs.reduce_by, read)
 
 
 def _whole_table(runs: RunsConfig, published: str | None) -> RunsTable:
@@ -200,7 +201,8 @@ def _subset(asked: FitConfig, table: RunsTable) -> RunsTable:
     elif asked.runs.source != "gemstones" and subset.name not in ("auto", "all"):
         raise UserError(f"subset={subset.name}: is a published data set; give runs=gemstones, or subset=all")
     table = table.select(subset.where) if subset.where else table
-    return chosen(table, asked.runs.source, asked.runs.reduce, asked.runs.reduce_by)
+    read = _law(asked).predictors if get_method(asked.method.name).fits_law else ()
+    return chosen(table, asked.runs.source, asked.runs.reduce, asked.runs.reduce_by, read)
 
 
 def _cached(asked: FitConfig, loaded: dict[str, RunsTable]) -> RunsTable:
