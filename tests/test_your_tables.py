@@ -25,7 +25,7 @@ from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.runs import RunsTable
 from shapelaw.runs.numbers import read
-from shapelaw.verbs.fit import table_of
+from shapelaw.verbs.fit import folder_of, table_of
 from support import Compose
 
 SIZES, TOKENS = (20_000_000, 92_831_777, 430_886_938, 2_000_000_000), (1_000_000_000, 6_309_573_445, 100_000_000_000)
@@ -250,7 +250,7 @@ def test_an_archive_of_one_file_is_read(tmp_path: Path) -> None:
     ("content", "said"),
     [
         ("run,params,tokens,loss\nm,20,000,000,1,000,000,000,3.97\n", "row 1 has 9 fields, the header 4"),
-        ("run;params;tokens;loss\nm;20000000;1000000000;3,970\n", "give runs.decimal=. or runs.decimal=,"),
+        ("run;params;tokens;loss\nm;20000000;1000000000;3,970\n", "give runs.decimal=dot or comma"),
         ("run;params;tokens;loss\nm;20.000.000;1.000.000;3.97\n", "decimal signs"),
         ("run,params,tokens,loss,loss\nm,2e7,1e9,3.9,4.1\n", "2 columns are named loss and differ"),
         ("", "cannot be read (it is empty)"),
@@ -263,8 +263,8 @@ def test_what_cannot_be_told_is_refused_with_the_remedy(tmp_path: Path, content:
 
 def test_a_doubtful_comma_is_what_the_option_says(tmp_path: Path) -> None:
     content = "run;params;tokens;loss\nm;20000000;1000000000;3,970\nn;40000000;1000000000;3,701\n"
-    assert list(loaded(tmp_path / "runs.csv", content, decimal=",").kept["loss"]) == [3.970, 3.701]
-    assert "the column loss holds 3701 to 3970" in refusal(tmp_path / "runs.csv", content, decimal=".")
+    assert list(loaded(tmp_path / "runs.csv", content, decimal="comma").kept["loss"]) == [3.970, 3.701]
+    assert "the column loss holds 3701 to 3970" in refusal(tmp_path / "runs.csv", content, decimal="dot")
 
 
 def test_suffixes_are_read_to_their_digits_and_said(tmp_path: Path) -> None:
@@ -522,12 +522,26 @@ def test_batches_are_kept_apart_for_laws_that_read_them(tmp_path: Path, composed
     assert len(table_of(to_dataclass(staged))) == 24
 
 
+def test_fits_of_the_same_values_in_other_units_are_two(tmp_path: Path, composed: Compose) -> None:
+    (tmp_path / "runs.csv").write_text(csv_of(table().assign(loss=table()["loss"] / 3)))
+    given = ("runs=csv", f"runs.path={tmp_path}/runs.csv")
+    configs = [
+        to_dataclass(composed(*given, *unit, name="fit")) for unit in ((), ("runs.units={loss: bits_per_byte}",))
+    ]
+    tables = [table_of(config) for config in configs]
+    assert tables[0].hash == tables[1].hash
+    assert folder_of(configs[0], tables[0]) != folder_of(configs[1], tables[1])
+
+
 def test_usual_names_are_taken_or_named(tmp_path: Path) -> None:
     capitals = table().rename(columns={"run": "Run", "params": " Params", "tokens": "TOKENS", "loss": "Loss"})
     same(loaded(tmp_path / "runs.csv", csv_of(capitals)))
     other = table().rename(columns={"params": "n_params", "tokens": "D", "loss": "eval/loss"})
     said = refusal(tmp_path / "runs.csv", csv_of(other))
     assert said.endswith("map them: 'runs.columns={params: n_params, tokens: D, loss: eval/loss}'")
+    spaced = table().rename(columns={"params": "N (M)", "loss": "Eval Loss"})
+    said = refusal(tmp_path / "runs.csv", csv_of(spaced))
+    assert """'runs.columns={params: "N (M)", loss: "Eval Loss"}' 'runs.units={params: M}'""" in said
     several = table().rename(columns={"loss": "loss_c4"}).assign(loss_wiki=3.0)
     assert "'runs.columns={loss: loss_c4}'" in refusal(tmp_path / "runs.csv", csv_of(several))
     joined = loaded(tmp_path / "runs.csv", csv_of(table().assign(seed=1)), columns={"run": "params+seed"}).kept

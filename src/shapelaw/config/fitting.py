@@ -43,7 +43,7 @@ class RunsConfig:
         default=None,
     )
     decimal: str | None = option(
-        "csv: the decimal sign of the file's numbers; null tells it from them.", default=None, choices=(".", ",")
+        "csv: the decimal sign of the file's numbers; null tells it from them.", default=None, choices=("dot", "comma")
     )
     sheet: str | None = option("csv: the sheet of an Excel file; null takes the first.", default=None)
     tokens_from: str | None = option(

@@ -41,7 +41,7 @@ class FileOptions:
         units: canonical name -> factor, or a unit that the column's rules name, by which its values are multiplied.
         constants: canonical name -> a value of every row, or run -> value.
         wide: what the columns of a wide table are named by (`shapelaw.runs.wide.WIDE`).
-        decimal: the file's decimal sign; None tells it from the numbers.
+        decimal: the file's decimal sign, `dot` or `comma`; None tells it from the numbers.
         sheet: of an Excel file; None takes the first.
         tokens_from: `6n`: tokens = FLOPs / (6 * params) where the file has none.
         reduce, reduce_by: what becomes of rows that repeat a run and token count (`shapelaw.runs.reduce`).

@@ -54,7 +54,7 @@ def load_runs(
         units: csv only: canonical name -> factor or named unit, such as {"tokens": "B", "loss": "perplexity"}.
         constants: csv only: canonical name -> value of all rows, or run -> value, such as {"batch_tokens": 524288}.
         wide: csv only: what the columns of a wide table are named by, such as tokens; one row per loss is made of it.
-        decimal: csv only: the file's decimal sign, `.` or `,`; None tells it from the numbers.
+        decimal: csv only: the file's decimal sign, `dot` or `comma`; None tells it from the numbers.
         sheet: csv only: of an Excel file; None takes the first.
         tokens_from: csv only: `6n` takes tokens = FLOPs / (6 * params) where the file names none.
         loss: NAME of a further loss, the column loss_NAME, that takes the place of loss.

@@ -96,7 +96,9 @@ def hint(canonical: str, name: str) -> str | None:
 
 
 def _braces(entries: Mapping[str, str | None]) -> str:
-    return "{" + ", ".join(f"{key}: {value}" for key, value in entries.items()) + "}"
+    """As the command line takes them; a name of other than plain signs is quoted."""
+    shown = {key: value if re.fullmatch(r"[\w/.@+-]*", str(value)) else f'"{value}"' for key, value in entries.items()}
+    return "{" + ", ".join(f"{key}: {value}" for key, value in shown.items()) + "}"
 
 
 def _last(name: str) -> str:

@@ -19,6 +19,7 @@ SUFFIXES = {
     **{"thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12},
 }
 """Suffix in small letters -> factor."""
+DECIMAL = {"dot": ".", "comma": ","}
 _SIGNS = str.maketrans({"\u2212": "-", "\u00a0": " ", "\u202f": " ", "\u2009": " ", "\u2019": "'", "\u066b": ","})
 _POWER = re.compile(r" ?[x\u00d7\u00b7*] ?10 ?(?:\^|\*\*) ?")
 _PARTS = re.compile(
@@ -55,13 +56,13 @@ def decimal_of(columns: Mapping[str, Iterable[object]], delimiter: str | None, g
     Args:
         columns: name -> texts of the columns that hold numbers.
         delimiter: of the file; None for one that has none.
-        given: what the user says it is.
+        given: what the user says it is: a key of `DECIMAL`.
 
     Raises:
         UserError: if the file speaks for both, or for neither.
     """
     if given is not None:
-        return given
+        return DECIMAL[given]
     proofs: dict[str, str] = {}
     doubtful = ""
     for name, texts in columns.items():
@@ -74,13 +75,13 @@ def decimal_of(columns: Mapping[str, Iterable[object]], delimiter: str | None, g
     if len(proofs) == 2:
         raise UserError(
             f"decimal signs: {proofs['.']} takes the dot for it and {proofs[',']} the comma; write the file in one way, or "
-            "give runs.decimal=. or runs.decimal=,"
+            "give runs.decimal=dot or comma"
         )
     if proofs:
         return next(iter(proofs))
     if doubtful and delimiter != ",":
         raise UserError(
-            f"decimal signs: {doubtful} may be thousands or a decimal comma; give runs.decimal=. or runs.decimal=,"
+            f"decimal signs: {doubtful} may be thousands or a decimal comma; give runs.decimal=dot or comma"
         )
     return "."
 

@@ -23,6 +23,7 @@ from shapelaw.laws import EXPONENT, Law, get_law
 from shapelaw.laws.files import file_hash
 from shapelaw.plugins import is_file
 from shapelaw.runs import RunsTable
+from shapelaw.runs.columns import NATS_PER_TOKEN
 from shapelaw.runs.files import FileOptions
 from shapelaw.runs.load import LAWS_READ, chosen, load_whole
 from shapelaw.sweep.task import Job, sweep_identity
@@ -142,7 +143,8 @@ def science_of(asked: FitConfig, runs: RunsTable) -> dict[str, Any]:
     chosen["method"] = {"name": method.name, **method.options}
     if method.fits_law and is_file(str(asked.law.name)):
         chosen["law"] = {"name": _law(asked).name, "sha256": file_hash(str(asked.law.name))}
-    return {**chosen, "runs": runs.hash, "schema": SCHEMA_VERSION}
+    unit = {} if runs.loss_unit == NATS_PER_TOKEN else {"loss_unit": runs.loss_unit}  # the same values are other losses
+    return {**chosen, **unit, "runs": runs.hash, "schema": SCHEMA_VERSION}
 
 
 def folder_of(asked: FitConfig, runs: RunsTable) -> Path:
