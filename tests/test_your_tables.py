@@ -533,6 +533,32 @@ def test_fits_of_the_same_values_in_other_units_are_two(tmp_path: Path, composed
     assert folder_of(configs[0], tables[0]) != folder_of(configs[1], tables[1])
 
 
+def test_runs_of_one_name_are_told_apart_by_their_settings(tmp_path: Path) -> None:
+    """A run of a name shared by several rates or splits is several runs, so that a rule or a condition can pick of them."""
+    shared = rates().assign(run=[f"m{i}" for i in range(12)] * 3)
+    runs = loaded(tmp_path / "runs.csv", csv_of(shared))
+    np.testing.assert_array_equal(runs.kept["loss"], table()["loss"])
+    assert runs.kept["run"][0] == "m0 0.003"
+    assert runs.about["reading"] == "run: told apart by lr"
+    splits = pd.concat([table().assign(split="train", loss=table()["loss"] - 0.1), table().assign(split="val")])
+    assert "differ in split; pick some by subset.where" in refusal(tmp_path / "runs.csv", csv_of(splits))
+    chosen = loaded(tmp_path / "runs.csv", csv_of(splits), where="split == 'val'")
+    np.testing.assert_array_equal(chosen.kept["loss"], table()["loss"])
+
+
+def test_a_table_that_lies_on_its_side_is_turned(tmp_path: Path) -> None:
+    runs = loaded(tmp_path / "runs.csv", str(table().T.to_csv(header=False)))
+    same(runs)
+    assert runs.about["reading"] == "the table lay on its side"
+
+
+@pytest.mark.parametrize("options", [{}, {"bad_rows": "exclude"}])
+def test_a_few_losses_that_trained_models_do_not_have_are_said(tmp_path: Path, options: dict[str, Any]) -> None:
+    frame = table().assign(loss=[*np.exp(table()["loss"][:2]) / 3, *table()["loss"][2:]])
+    said = loaded(tmp_path / "runs.csv", csv_of(frame), **options).about["reading"]
+    assert said == "2 losses of trained models are above 5.5 nats per token: of runs that diverged, or in another unit?"
+
+
 def test_usual_names_are_taken_or_named(tmp_path: Path) -> None:
     capitals = table().rename(columns={"run": "Run", "params": " Params", "tokens": "TOKENS", "loss": "Loss"})
     same(loaded(tmp_path / "runs.csv", csv_of(capitals)))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-DELIMITERS = (",", ";", "\t", "|")
+DELIMITERS = (",", ";", "\t", "|", "^", "~", ":")
 COMMENTS = ("#", "//")
 _SPACES = r"\s+"
 _LOOKED_AT = 20

@@ -19,9 +19,9 @@ from shapelaw.runs import names, units
 from shapelaw.runs.columns import CANONICAL, FURTHER_LOSS, NATS_PER_TOKEN, REQUIRED, as_numbers, is_canonical, rules_of
 from shapelaw.runs.numbers import Numbers, as_is, decimal_of, read
 from shapelaw.runs.readers import RawTable, read_raw
-from shapelaw.runs.reduce import RULES, collapse
+from shapelaw.runs.reduce import RULES, collapse, telling_apart
 from shapelaw.runs.table import WITHOUT_EMBEDDING, RunsTable
-from shapelaw.runs.wide import lengthen, suggestion
+from shapelaw.runs.wide import lengthen, suggestion, turned
 from shapelaw.shapes import HEAD_SIZE
 
 _PERCENT = ("accuracy", "error", "cooldown")
@@ -117,6 +117,9 @@ def _named(path: str | os.PathLike[str], raw: RawTable, given: FileOptions) -> _
         if not is_canonical(str(ours)):
             allowed = ", ".join([*CANONICAL, "loss_NAME"])
             raise UserError(f"columns: {ours} is not canonical (a mapping is canonical: source); allowed are {allowed}")
+    if given.wide is None and (upright := turned(frame)) is not None:
+        frame, notes = upright, (*notes, "the table lay on its side")
+        raw = replace(raw, reasons=None)
     if given.wide:
         frame, note = lengthen(frame, given.wide, columns)
         notes, columns = (*notes, note), {ours: theirs for ours, theirs in columns.items() if ours != "loss"}
@@ -344,6 +347,12 @@ def _with_repeats(table: _Table, given: FileOptions) -> _Table:
     repeated = rows[rows.duplicated(["run", "tokens"], keep=False)]
     if repeated.empty or not repeated.groupby(["run", "tokens"])["loss"].nunique().gt(1).any():
         return table
+    if names_of_settings := telling_apart(repeated.join(table.further)):
+        told = table.frame.join(table.further)[names_of_settings].astype(str).agg(" ".join, axis=1)
+        runs = table.frame["run"].where(~table.frame["run"].isin(repeated["run"]), table.frame["run"] + " " + told)
+        return replace(table, frame=table.frame.assign(run=runs)).noting(
+            f"run: told apart by {', '.join(names_of_settings)}"
+        )
     if repeated.groupby(["run", "tokens"])["params"].nunique().gt(1).any():
         raise UserError(
             f"runs table: {len(repeated)} rows repeat a run and token count and differ in params; give each run its own name, "
@@ -368,7 +377,7 @@ def _checked(table: _Table) -> _Table:
     if "loss" in table.named_units:
         return table
     units.refuse_no_losses(rows)
-    return table.noting(units.low_losses(rows))
+    return table.noting(units.odd_losses(rows))
 
 
 _UNFINISHED = frozenset(["crashed", "failed", "killed", "running", "preempted", "oom", "diverged", "error", "pending"])

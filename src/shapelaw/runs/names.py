@@ -21,7 +21,7 @@ USUAL = {
     "loss": (
         *("l", "final_loss", "val_loss", "eval_loss", "validation_loss", "valid_loss", "test_loss", "loss_val", "nll"),
         *("val_nll", "cross_entropy", "val_ce", "ce_loss", "lm_loss", "ppl", "val_ppl", "perplexity", "bpb", "val_bpb"),
-        *("bits_per_byte", "held_out_loss", "train_loss"),
+        *("bits_per_byte", "loss_nats", "loss_bits", "held_out_loss", "train_loss"),
     ),
     "width": ("d_model", "dmodel", "hidden_size", "n_embd", "hidden_dim", "embed_dim", "dim"),
     "depth": ("n_layer", "n_layers", "num_layers", "layers", "num_hidden_layers"),
@@ -36,6 +36,7 @@ _HINTS = {"t": "T", "k": "K", "m": "M", "b": "B", "bn": "B", "th": "K", "mi": "M
 _LOSS_HINTS = {
     "perplexity": re.compile(r"(^|_)(ppl|perplexity|perplexities)(_|$)"),
     "bits_per_byte": re.compile(r"(^|_)(bpb|bits_per_byte)(_|$)"),
+    "nats": re.compile(r"(^|_)nats(_per_token)?(_|$)"),
     "bits": re.compile(r"(^|_)bits(_per_token)?(_|$)"),
 }
 

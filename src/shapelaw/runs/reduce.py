@@ -27,6 +27,7 @@ TUNED = re.compile(
     r"(^|_)(lr|learning_rate|eta|batch|bs|gbs|bsz|warmup|weight_decay|wd|beta1|beta2|momentum|dropout|clip|grad_clip|init_std)(_|$)"
 )
 """Names of settings, as `plain_name` gives them, of which one tries several to take the best."""
+SETTING = re.compile(rf"{TUNED.pattern}|(^|_)(seed|trial|replicate|repeat)(_|$)")
 MOST_SPREAD = 0.03
 """Median relative spread of the losses of one size above which its rows are no repeats of one setting."""
 
@@ -68,6 +69,18 @@ def settings_of(table: RunsTable, by: list[str]) -> Settings:
     apart = tuple(str(name) for name, differs in varied.items() if differs and _sets_apart(rows, str(name)))
     spread = float(((losses.max() - losses.min()) / losses.min()).median())
     return Settings(len(cells), len(shared), int(cells.size().max()), tuned, apart, spread)
+
+
+def telling_apart(rows: pd.DataFrame) -> list[str]:
+    """Columns of settings, or of text, by which rows that repeat a run and token count are rows of several runs."""
+    groups = rows.groupby(["run", "tokens"], sort=False)
+    varied = groups.nunique(dropna=False).gt(1).any()
+    candidates = [
+        str(name)
+        for name, differs in varied.items()
+        if differs and (SETTING.search(plain_name(str(name))) or _sets_apart(rows, str(name)))
+    ]
+    return [] if rows.duplicated(["run", "tokens", *candidates]).any() else candidates
 
 
 def _sets_apart(rows: pd.DataFrame, name: str) -> bool:

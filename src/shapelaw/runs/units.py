@@ -142,9 +142,15 @@ def refuse_no_losses(frame: pd.DataFrame) -> None:
     )
 
 
-def low_losses(frame: pd.DataFrame) -> str:
-    """A note where losses without a named unit are low for nats per token of text; else nothing."""
+def odd_losses(frame: pd.DataFrame) -> str:
+    """A note where losses without a named unit are low, or some are high, for nats per token of text; else nothing."""
     loss = as_numbers("loss", frame["loss"])
+    trained = (as_numbers("params", frame["params"]) >= TRAINED["params"]) & (
+        as_numbers("tokens", frame["tokens"]) >= TRAINED["tokens"]
+    )
+    if high := int((trained & (loss > TRAINED_LOSS)).sum()):
+        above = f"above {TRAINED_LOSS} {NATS_PER_TOKEN}"
+        return f"{high} losses of trained models are {above}: of runs that diverged, or in another unit?"
     known = "vocab_size" in frame and np.nanmax(as_numbers("vocab_size", frame["vocab_size"])) <= BYTE_VOCABULARY
     if known or not np.isfinite(loss).any() or np.nanmedian(loss) >= LOW_LOSS:
         return ""

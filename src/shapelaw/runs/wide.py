@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from shapelaw.errors import UserError
-from shapelaw.runs.columns import CANONICAL
+from shapelaw.runs.columns import CANONICAL, REQUIRED
 from shapelaw.runs.names import plain_name
 from shapelaw.runs.numbers import read
 
@@ -57,6 +57,19 @@ def lengthen(frame: pd.DataFrame, quantity: str, columns: Mapping[str, str]) -> 
     extremes = sum(bool(_EXTREMES.fullmatch(name)) for name in left_out)
     note += f"; {extremes} columns of __MIN and __MAX left out" if extremes else ""
     return long[~empty].reset_index(drop=True), note
+
+
+def turned(frame: pd.DataFrame) -> pd.DataFrame | None:
+    """The frame with rows and columns exchanged, where its first column names what columns should; None where it does not."""
+    if frame.shape[1] < 2 or {plain_name(str(name)) for name in frame.columns} & set(REQUIRED[1:]):
+        return None
+    first = frame.columns[0]
+    found = [plain_name(str(value)) for value in frame.iloc[:, 0]]
+    if len(set(found) & set(REQUIRED[1:])) < 2 or len(set(found)) < len(found):
+        return None
+    upright = frame.set_index(first).T.rename_axis(None, axis=1)
+    name = str(first) if plain_name(str(first)) and str(first) not in upright else "run"
+    return upright.rename_axis(name).reset_index()
 
 
 def suggestion(names: list[str]) -> str:
