@@ -2,7 +2,7 @@
 
     python benchmarks/determinism.py
 
-Each way trains the same cell (64x4 of nano, 100 steps, float32, CPU) by train.py in a process of its own. Its training losses,
+Each way trains the same run (64x4 of nano, 100 steps, float32, CPU) by train.py in a process of its own. Its training losses,
 its held-out loss and its last weights are compared with those of the first: one process, one thread, the whole batch at once.
 Training amplifies the last bit, so the table also has the first steps, and another seed to compare with.
 """
@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file
 
-from shapelaw.cell import checkpoint_path
-from shapelaw.cell_state import read_state
+from shapelaw.planned_run import checkpoint_path
+from shapelaw.run_state import read_state
 from shapelaw.tracking.journal import JOURNAL, records
 from shapelaw.training.checkpoint import MODEL
 
@@ -80,12 +80,12 @@ def result_of(way: Way, folder: Path) -> Result:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{way.name}: {done.stderr}")
-    (cell,) = (folder / "runs" / "nano").iterdir()
-    kept = [record for record, _ in records(cell / JOURNAL) if record["kind"] == "metrics"]
+    (run,) = (folder / "runs" / "nano").iterdir()
+    kept = [record for record, _ in records(run / JOURNAL) if record["kind"] == "metrics"]
     losses = {r["tokens"]: float(r["values"]["train/loss"]) for r in kept if "train/loss" in r["values"]}
-    state = read_state(cell)
+    state = read_state(run)
     assert state.val_loss is not None
-    weights = load_file(checkpoint_path(cell, STEPS) / MODEL)
+    weights = load_file(checkpoint_path(run, STEPS) / MODEL)
     return Result(
         np.array([losses[tokens] for tokens in sorted(losses)]),
         state.val_loss,

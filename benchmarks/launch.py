@@ -1,4 +1,4 @@
-"""A thousand cells planned and submitted to SLURM: seconds, and calls to its programs; and a job's start to its first step.
+"""A thousand runs planned and submitted to SLURM: seconds, and calls to its programs; and a job's start to its first step.
 
 Needs a cluster; scripts/slurm_sandbox.sh up makes one. The thousand are held and cancelled.
 """
@@ -14,10 +14,10 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from shapelaw.cell_state import read_state
+from shapelaw.run_state import read_state
 
 ROOT = Path(__file__).resolve().parents[1]
-CELLS = 1000
+RUNS = 1000
 COUNTED = ("sbatch", "sacct", "squeue", "scontrol")
 
 
@@ -48,7 +48,7 @@ def counting(folder: Path) -> dict[str, str]:
 
 def thousand(folder: Path, environment: dict[str, str]) -> None:
     """Submit, and start the same sweep again."""
-    rates = ",".join(f"{5 + number / 1000:g}" for number in range(CELLS // 10))
+    rates = ",".join(f"{5 + number / 1000:g}" for number in range(RUNS // 10))
     shapes = "32x2,32x4,32x8,32x16,64x1,64x2,64x4,64x8,128x1,128x2"
     sweep = [f"shape={shapes}", f"lr_base={rates}", "hydra/launcher=slurm", "+hydra.launcher.sbatch.hold=true"]
     for what in ("submitted", "found again"):
@@ -58,7 +58,7 @@ def thousand(folder: Path, environment: dict[str, str]) -> None:
         calls = [line.split()[0] for line in (folder / "calls").read_text().splitlines()]
         (folder / "calls").unlink()
         counts = ", ".join(f"{calls.count(program)} {program}" for program in COUNTED)
-        print(f"{what}: {seconds:.0f} s ({seconds / CELLS * 1000:.0f} ms a cell), calls: {counts}")
+        print(f"{what}: {seconds:.0f} s ({seconds / RUNS * 1000:.0f} ms a run), calls: {counts}")
         print(f"  {done.splitlines()[0]}")
     arrays = [path.read_text() for path in (folder / "outputs" / "slurm").glob("*/job_id")]
     subprocess.run(["scancel", *arrays], check=True)

@@ -5,7 +5,7 @@
 1. tracking and callbacks: share of a nano step's time (32x2, the cheapest, where it weighs most)
 2. the same run with its MLflow server away from the first step to the last: its process's CPU time, and wall-clock time, over
    those of the run with its store and of one without tracking, rounds interleaved
-3. `python train.py --help`, and the composition of the 44 cells of SHAPELAW_SUITE=gemstones, as wall-clock seconds
+3. `python train.py --help`, and the composition of the 44 runs of SHAPELAW_SUITE=gemstones, as wall-clock seconds
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from pathlib import Path
 import torch
 from hydra import compose, initialize_config_dir
 
-from shapelaw.cell import cell_of
 from shapelaw.config import TrainConfig
 from shapelaw.config.schema import to_dataclass
+from shapelaw.planned_run import plan_run
 from shapelaw.tracking import open_store
 from shapelaw.training.corpora import Library
 from shapelaw.training.hooks import Hooks
-from shapelaw.training.module import CellModule
+from shapelaw.training.module import RunModule
 from shapelaw.training.run import train
 from shapelaw.verbs.doors import store_schemas
 from shapelaw.verbs.main import set_environment
@@ -40,13 +40,13 @@ ROUNDS = 3
 def seconds_of_steps(config: TrainConfig) -> tuple[float, float]:
     """(seconds between two steps, seconds inside one) of one run, on average."""
     corpora = Library().of(config)
-    cell = cell_of(config, corpora.hash)
+    planned = plan_run(config, corpora.hash)
     inside: list[float] = []
     marks: list[float] = []
-    step = CellModule.training_step
+    step = RunModule.training_step
     between = Hooks.on_train_batch_end
 
-    def timed(module: CellModule, batch: torch.Tensor, index: int) -> None:
+    def timed(module: RunModule, batch: torch.Tensor, index: int) -> None:
         start = time.perf_counter()
         step(module, batch, index)
         inside.append(time.perf_counter() - start)
@@ -56,11 +56,11 @@ def seconds_of_steps(config: TrainConfig) -> tuple[float, float]:
         between(self, *arguments)  # type: ignore[arg-type]
         marks.append(time.perf_counter() - start)
 
-    CellModule.training_step, Hooks.on_train_batch_end = timed, watched  # type: ignore[method-assign]
+    RunModule.training_step, Hooks.on_train_batch_end = timed, watched  # type: ignore[method-assign]
     try:
-        train(config, cell, corpora, {}, lambda state: None)
+        train(config, planned, corpora, {}, lambda state: None)
     finally:
-        CellModule.training_step, Hooks.on_train_batch_end = step, between  # type: ignore[method-assign]
+        RunModule.training_step, Hooks.on_train_batch_end = step, between  # type: ignore[method-assign]
     return statistics.mean(marks[:-1]), statistics.mean(
         inside
     )  # the last step is followed by a validation and a checkpoint, whatever is asked
@@ -102,7 +102,7 @@ def seconds_of_run(number: int, *overrides: str) -> tuple[float, float]:
 
         Hooks.on_train_batch_end = watched  # type: ignore[method-assign]
         try:
-            train(config, cell_of(config, corpora.hash), corpora, {}, lambda state: None)
+            train(config, plan_run(config, corpora.hash), corpora, {}, lambda state: None)
         finally:
             Hooks.on_train_batch_end = between  # type: ignore[method-assign]
         steps = len(marks) - 1
@@ -135,7 +135,7 @@ def waits() -> None:
     """Wall-clock seconds of composition."""
     for title, arguments, suite in (
         ("train.py --help", ["--help"], "nano"),
-        ("44 cells composed, priced and refused", ["-m", "shape=glob(*)", "lr_base=5,2.5"], "gemstones"),
+        ("44 runs composed, priced and refused", ["-m", "shape=glob(*)", "lr_base=5,2.5"], "gemstones"),
     ):
         start = time.perf_counter()
         command = [sys.executable, str(ROOT / "train.py"), *arguments]

@@ -1,10 +1,10 @@
-"""A sweep of 2,000 cells planned: CPU seconds, seconds and memory of its processes; and a cell composed here and by Hydra.
+"""A sweep of 2,000 runs planned: CPU seconds, seconds and memory of its processes; and a run composed here and by Hydra.
 
     python benchmarks/plan.py
 
 1. `train.py -m` with ten shapes of nano and two hundred rates, `hydra/launcher=plan`: the whole command, and the same with
-   ten cells, which is mostly its start
-2. the configurations of such cells, composed by `shapelaw.sweep.compose` and by Hydra, one after the other
+   ten runs, which is mostly its start
+2. the configurations of such runs, composed by `shapelaw.sweep.compose` and by Hydra, one after the other
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def planned(count: int, environment: dict[str, str]) -> Used:
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         table.seek(0)
-        cells = sum(" lr_base=" in line for line in table)
-    assert (process.returncode, cells) == (0, count * len(SHAPES))
+        runs = sum(" lr_base=" in line for line in table)
+    assert (process.returncode, runs) == (0, count * len(SHAPES))
     return Used(used.ru_utime + used.ru_stime, time.perf_counter() - start, used.ru_maxrss * 1024 / 1e6)
 
 
@@ -73,36 +73,36 @@ def plan() -> None:
         few, many = planned(1, environment), planned(RATES, environment)
     for count, used in ((len(SHAPES), few), (RATES * len(SHAPES), many)):
         print(
-            f"{count} cells planned: {used.cpu_seconds:.1f} CPU s, {used.seconds:.1f} s, largest process {used.peak_mb:.0f} MB"
+            f"{count} runs planned: {used.cpu_seconds:.1f} CPU s, {used.seconds:.1f} s, largest process {used.peak_mb:.0f} MB"
         )
     further = (RATES - 1) * len(SHAPES)
-    print(f"each further cell: {(many.cpu_seconds - few.cpu_seconds) / further * 1e3:.1f} ms of CPU")
+    print(f"each further run: {(many.cpu_seconds - few.cpu_seconds) / further * 1e3:.1f} ms of CPU")
 
 
 def compositions() -> None:
-    """A cell's configuration, composed in both ways."""
+    """A run's configuration, composed in both ways."""
     set_environment(ROOT)
     store_schemas()
     with initialize_config_dir(str(ROOT / "conf")):
         loader = GlobalHydra.instance().config_loader()
         master = loader.load_configuration("train", ["hydra/launcher=plan"], RunMode.MULTIRUN)
     composer = Composer(loader, master)
-    cells = [[f"shape={shape}", f"lr_base={rate}"] for shape in SHAPES for rate in rates(FEW_RATES)]
+    runs = [[f"shape={shape}", f"lr_base={rate}"] for shape in SHAPES for rate in rates(FEW_RATES)]
     many = [[f"shape={shape}", f"lr_base={rate}"] for shape in SHAPES for rate in rates(RATES)]
-    by_hydra = _ms_each(lambda cell: loader.load_sweep_config(master, cell), cells)
+    by_hydra = _ms_each(lambda planned: loader.load_sweep_config(master, planned), runs)
     ours = _ms_each(composer.task, many)
     print(
-        f"a cell composed: by Hydra {by_hydra:.1f} ms (of {len(cells)}), here {ours:.2f} ms (of {len(many)}), "
+        f"a run composed: by Hydra {by_hydra:.1f} ms (of {len(runs)}), here {ours:.2f} ms (of {len(many)}), "
         f"{by_hydra / ours:.0f} times less"
     )
 
 
-def _ms_each(compose: Callable[[list[str]], object], cells: Sequence[list[str]]) -> float:
+def _ms_each(compose: Callable[[list[str]], object], runs: Sequence[list[str]]) -> float:
     """CPU milliseconds of one, on average."""
     start = time.process_time()
-    for cell in cells:
-        compose(cell)
-    return (time.process_time() - start) / len(cells) * 1e3
+    for planned in runs:
+        compose(planned)
+    return (time.process_time() - start) / len(runs) * 1e3
 
 
 def main() -> None:

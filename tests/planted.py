@@ -7,9 +7,9 @@ import hashlib
 import pytest
 import torch
 
-from shapelaw.cell import corpus_folder
 from shapelaw.data import Loader, load_corpus
-from shapelaw.training.module import CellModule
+from shapelaw.planned_run import corpus_folder
+from shapelaw.training.module import RunModule
 from support import Compose, prepared
 
 SPIKES = (
@@ -32,14 +32,14 @@ def plant(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
 
     Unclipped, their gradients fill AdamW's second moments, and the weights hardly move for the rest of such a run.
     """
-    config, cell = prepared(composed, *SPIKES)
-    loader = Loader.of(load_corpus(corpus_folder(config)), cell.seq_len, config.order_seed)
-    size = cell.batch_sequences
+    config, planned = prepared(composed, *SPIKES)
+    loader = Loader.of(load_corpus(corpus_folder(config)), planned.seq_len, config.order_seed)
+    size = planned.batch_sequences
     bad = {fingerprint(torch.from_numpy(loader.rows(number * size, size))) for number in BAD}
     assert len(bad) == len(BAD)
-    real = CellModule._gradients
+    real = RunModule._gradients
 
-    def gradients(module: CellModule, batch: torch.Tensor) -> torch.Tensor:
+    def gradients(module: RunModule, batch: torch.Tensor) -> torch.Tensor:
         loss = real(module, batch)
         if fingerprint(batch) not in bad:
             return loss
@@ -48,7 +48,7 @@ def plant(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
             parameter.grad *= FACTOR
         return loss * FACTOR
 
-    monkeypatch.setattr(CellModule, "_gradients", gradients)
+    monkeypatch.setattr(RunModule, "_gradients", gradients)
 
 
 def fingerprint(batch: torch.Tensor) -> str:

@@ -78,9 +78,9 @@ def answers(corpora: Path, outputs: Path) -> Answers:
     from hydra import compose, initialize_config_dir
 
     import support
-    from shapelaw.cell import cell_of
     from shapelaw.config.schema import to_dataclass
     from shapelaw.data.order import SequenceOrder
+    from shapelaw.planned_run import plan_run
     from shapelaw.prescribe.brute import paper_shapes
     from shapelaw.verbs.doors import store_schemas
     from shapelaw.verbs.main import set_environment
@@ -95,7 +95,7 @@ def answers(corpora: Path, outputs: Path) -> Answers:
 
     asked = ([], ["shape=32x1", "lr_base=0.1"], ["cooldown=linear10"], ["spikes=rollback"], ["schedule=cosine"])
     return {
-        "identities": [cell_of(to_dataclass(composed(*each)), "corpus").identity for each in asked],
+        "identities": [plan_run(to_dataclass(composed(*each)), "corpus").identity for each in asked],
         "order": SequenceOrder(999_983, 7).indices(0, 1000).tolist(),
         "shapes": [hashlib.sha256(sizes.astype("<i8").tobytes()).hexdigest() for sizes in paper_shapes()],
         **_fits(),
@@ -122,26 +122,26 @@ def _fits() -> Answers:
 
 def _training(composed: Any) -> Answers:
     """The losses of 20 steps, and a share of the weights before and after them."""
-    from shapelaw.cell_state import read_state
     from shapelaw.model import ModelSpec, Transformer
     from shapelaw.model.initialisation import initialise
-    from shapelaw.training.module import CellModule
-    from support import prepared, train_cell
+    from shapelaw.run_state import read_state
+    from shapelaw.training.module import RunModule
+    from support import prepared, train_run
 
-    config, cell = prepared(composed)
-    model = Transformer(ModelSpec(cell.shape, cell.vocab_size, cell.seq_len))
+    config, planned = prepared(composed)
+    model = Transformer(ModelSpec(planned.shape, planned.vocab_size, planned.seq_len))
     initialise(model, config.seed)
     first = model.head.weight.flatten().tolist()
     losses: list[float] = []
-    real = CellModule.training_step
+    real = RunModule.training_step
 
     def kept(module: Any, batch: Any, index: int) -> None:
         real(module, batch, index)
         losses.append(float(module.recent[-1][0]))
 
-    CellModule.training_step = kept  # type: ignore[method-assign]
-    train_cell(config, cell)
-    return {"weights": first, "held_out": read_state(cell.folder).val_loss, "losses": losses}
+    RunModule.training_step = kept  # type: ignore[method-assign]
+    train_run(config, planned)
+    return {"weights": first, "held_out": read_state(planned.folder).val_loss, "losses": losses}
 
 
 def main() -> int:

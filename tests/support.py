@@ -11,11 +11,11 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from shapelaw.cell import Cell, cell_of, corpus_folder
-from shapelaw.cell_state import State
 from shapelaw.config import NamedConfig, ObjectiveConfig, PrescribeConfig, RulesConfig, ShapeLimits, TrainConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.data import load_corpus
+from shapelaw.planned_run import PlannedRun, corpus_folder, plan_run
+from shapelaw.run_state import State
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "tests" / "suites" / "tiny"
@@ -24,26 +24,26 @@ Sweep = Callable[..., subprocess.CompletedProcess[str]]
 Compose = Callable[..., DictConfig]
 
 
-def prepared(composed: Compose, *overrides: str) -> tuple[TrainConfig, Cell]:
-    """Configuration and cell of a run on this machine's CPU."""
+def prepared(composed: Compose, *overrides: str) -> tuple[TrainConfig, PlannedRun]:
+    """Configuration and run of a run on this machine's CPU."""
     config: TrainConfig = to_dataclass(composed("accelerator=cpu", *overrides))
     manifest = load_corpus(corpus_folder(config)).manifest
-    return config, cell_of(config, manifest.corpus_hash, manifest.tokenizer)
+    return config, plan_run(config, manifest.corpus_hash, manifest.tokenizer)
 
 
-def train(composed: Compose, *overrides: str, show: Callable[[State], None] = lambda state: None) -> Cell:
-    """Trains a cell in this process."""
-    config, cell = prepared(composed, *overrides)
-    train_cell(config, cell, show)
-    return cell
+def train(composed: Compose, *overrides: str, show: Callable[[State], None] = lambda state: None) -> PlannedRun:
+    """Trains a run in this process."""
+    config, planned = prepared(composed, *overrides)
+    train_run(config, planned, show)
+    return planned
 
 
-def train_cell(config: TrainConfig, cell: Cell, show: Callable[[State], None] = lambda state: None) -> None:
-    """Trains a cell in this process, on corpora that are opened and checked as its plan does."""
+def train_run(config: TrainConfig, planned: PlannedRun, show: Callable[[State], None] = lambda state: None) -> None:
+    """Trains a run in this process, on corpora that are opened and checked as its plan does."""
     from shapelaw.training.corpora import Library
     from shapelaw.training.run import train
 
-    train(config, cell, Library().of(config, check=True), {}, show)
+    train(config, planned, Library().of(config, check=True), {}, show)
 
 
 def asked(**options: Any) -> PrescribeConfig:

@@ -14,7 +14,7 @@ from typing import get_type_hints
 
 import pytest
 
-from hydra_plugins.shapelaw_sweep.plugins import CellsConfig, LocalConfig, PlanConfig, SearchConfig, SlurmConfig
+from hydra_plugins.shapelaw_sweep.plugins import GridConfig, LocalConfig, PlanConfig, SearchConfig, SlurmConfig
 from shapelaw.config.help import texts
 from shapelaw.config.option import options_of
 from shapelaw.verbs.doors import door_of, verbs
@@ -43,7 +43,7 @@ SCHEMAS = tuple(door_of(verb).schema for verb in verbs())
         (["-m", "shape=16x1,16x2", "hydra.sweeper.pair=[[]]"], ["hydra.sweeper.pair=[[]]", "empty"]),
         (["-m", "hydra/launcher=basic", "lr_base=5,2.5"], ["hydra/launcher=basic", "local, slurm, plan"]),
         (["-m", "hydra/sweeper=basic", "hydra/launcher=basic", "lr_base=-1"], ["lr_base=-1", "positive"]),
-        (["-m", "hydra/sweeper=basic", "shape=glob(z*)"], ["no cell", "hydra/sweeper=cells"]),
+        (["-m", "hydra/sweeper=basic", "shape=glob(z*)"], ["no run", "hydra/sweeper=grid"]),
         (["sweeps=gemstones"], ["sweeps=gemstones", "sweeps shape, lr_base", "give -m"]),
         (["sweeps=gemstones", "shape.width=20", "lr_base=5"], ["shape.width=20", "head_size=8"]),
         (["lr_base=5,2.5"], ["lr_base=5,2.5", "need -m"]),
@@ -115,7 +115,7 @@ def test_mistakes_in_a_sweep_s_file(
 
 
 @pytest.mark.parametrize(
-    ("params", "cells"),
+    ("params", "runs"),
     [
         (["lr_base: [5, 2.5]"], ["16x1 lr_base=5", "16x1 lr_base=2.5"]),
         (["lr_base: 5,2.5"], ["16x1 lr_base=5", "16x1 lr_base=2.5"]),  # as the command line has it
@@ -125,7 +125,7 @@ def test_mistakes_in_a_sweep_s_file(
     ],
 )
 def test_a_sweep_s_file_has_its_values_as_lists(
-    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: list[str], cells: list[str]
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: list[str], runs: list[str]
 ) -> None:
     suite = shutil.copytree(TINY, tmp_path / "tiny")
     (suite / "sweeps").mkdir()
@@ -134,8 +134,8 @@ def test_a_sweep_s_file_has_its_values_as_lists(
     monkeypatch.setenv("SHAPELAW_SUITE", str(suite))
     done = sweep("-m", "sweeps=mine", "hydra/launcher=plan")
     assert done.returncode == 0, done.stderr
-    assert f"{len(cells)} cells" in done.stdout
-    assert all(cell in done.stdout for cell in cells), done.stdout
+    assert f"{len(runs)} runs" in done.stdout
+    assert all(planned in done.stdout for planned in runs), done.stdout
 
 
 def test_comma_strings_in_a_suite_are_lists_now(script: Script, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_the_paper_s_sweep_is_refused_here_with_its_cost(script: Script, outputs
     done = script("train.py", "-m", "shape=glob(*)", "lr_base=5,2.5", SHAPELAW_SUITE="gemstones")
     assert done.returncode == 2
     assert all(
-        word in done.stderr for word in ("44 cells", "FLOPs", "hours", "GiB", "SHAPELAW_SUITE=nano", "force=true")
+        word in done.stderr for word in ("44 runs", "FLOPs", "hours", "GiB", "SHAPELAW_SUITE=nano", "force=true")
     )
     assert not outputs.exists()
 
@@ -212,7 +212,7 @@ def every_option(schema: type) -> Iterator[tuple[type, str]]:
         yield from every_option(annotation) if is_dataclass(annotation) else [(schema, name)]
 
 
-@pytest.mark.parametrize("schema", [*SCHEMAS, CellsConfig, LocalConfig, SearchConfig, SlurmConfig, PlanConfig])
+@pytest.mark.parametrize("schema", [*SCHEMAS, GridConfig, LocalConfig, SearchConfig, SlurmConfig, PlanConfig])
 def test_every_option_is_explained_and_of_a_type(schema: type) -> None:
     plain = [
         f"{part.__name__}.{name}"

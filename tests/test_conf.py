@@ -9,11 +9,11 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from shapelaw.cell import cell_of
 from shapelaw.config import FitConfig, PrepareConfig, TrainConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import params_total
 from shapelaw.laws import ACCURACY_LAWS, law_names
+from shapelaw.planned_run import plan_run
 from shapelaw.training.cost import flops_of
 from shapelaw.verbs.doors import store_schemas
 from shapelaw.verbs.main import set_environment
@@ -31,7 +31,7 @@ def options(group: str) -> list[str]:
 @pytest.mark.parametrize("choice", [f"{group}={name}" for group in TRAIN_GROUPS for name in options(group)])
 def test_every_choice_of_training_composes(composed: Compose, choice: str) -> None:
     config: TrainConfig = to_dataclass(composed(choice))
-    assert cell_of(config, "corpus").identity
+    assert plan_run(config, "corpus").identity
 
 
 @pytest.mark.parametrize("choice", [f"{group}={name}" for group in FIT_GROUPS for name in options(group)])
@@ -84,21 +84,26 @@ def shapes(name: str) -> dict[str, tuple[int, int]]:
 
 
 @pytest.mark.parametrize("suite", ["nano", "micro", "gemstones"])
-def test_every_shape_of_a_suite_is_a_cell(outputs: Path, monkeypatch: pytest.MonkeyPatch, suite: str) -> None:
+def test_every_shape_of_a_suite_is_a_run(outputs: Path, monkeypatch: pytest.MonkeyPatch, suite: str) -> None:
     for stem, (width, depth) in shapes(suite).items():
         assert stem == f"{width}x{depth}"
         config: TrainConfig = to_dataclass(in_suite(suite, monkeypatch, f"shape={stem}"))
-        assert cell_of(config, "corpus").shape.name == stem
+        assert plan_run(config, "corpus").shape.name == stem
 
 
 def test_gemstones_are_the_papers(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(shapes("gemstones").values()) == set(PUBLISHED)
     for (width, depth), count in PUBLISHED.items():
         config: TrainConfig = to_dataclass(in_suite("gemstones", monkeypatch, f"shape={width}x{depth}"))
-        cell = cell_of(config, "corpus")
-        assert params_total(width, depth, cell.vocab_size, cell.shape.head_size) == count
-        assert (cell.vocab_size, cell.seq_len, cell.batch_sequences, cell.last_step) == (50_304, 2048, 2048, 83_475)
-        assert (cell.validate_every_steps, cell.checkpoint_every_steps) == (477, 477)
+        planned = plan_run(config, "corpus")
+        assert params_total(width, depth, planned.vocab_size, planned.shape.head_size) == count
+        assert (planned.vocab_size, planned.seq_len, planned.batch_sequences, planned.last_step) == (
+            50_304,
+            2048,
+            2048,
+            83_475,
+        )
+        assert (planned.validate_every_steps, planned.checkpoint_every_steps) == (477, 477)
     assert config.schedule.warmup_tokens == 80e6
 
 
@@ -115,16 +120,20 @@ def test_nano_spreads_shapes(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_micro_is_for_one_gpu(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """8 to 12 shapes of 5M to 60M parameters, about 1.5e17 FLOPs in all, several aspect ratios at equal parameter counts."""
-    cells = [
-        cell_of(to_dataclass(in_suite("micro", monkeypatch, f"shape={stem}")), "corpus") for stem in shapes("micro")
+    runs = [
+        plan_run(to_dataclass(in_suite("micro", monkeypatch, f"shape={stem}")), "corpus") for stem in shapes("micro")
     ]
-    assert 8 <= len(cells) <= 12
-    for cell in cells:
-        assert cell.vocab_size == 8192
-        assert cell.shape.head_size == 64
-        assert 5e6 < params_total(cell.shape.width, cell.shape.depth, cell.vocab_size, cell.shape.head_size) < 60e6
-    assert sum(map(flops_of, cells)) == pytest.approx(1.5e17, rel=0.05)
-    body = [cell.shape.width**2 * cell.shape.depth for cell in cells]
+    assert 8 <= len(runs) <= 12
+    for planned in runs:
+        assert planned.vocab_size == 8192
+        assert planned.shape.head_size == 64
+        assert (
+            5e6
+            < params_total(planned.shape.width, planned.shape.depth, planned.vocab_size, planned.shape.head_size)
+            < 60e6
+        )
+    assert sum(map(flops_of, runs)) == pytest.approx(1.5e17, rel=0.05)
+    body = [planned.shape.width**2 * planned.shape.depth for planned in runs]
     assert sum(body.count(size) >= 2 for size in set(body)) >= 4
 
 
@@ -140,4 +149,4 @@ def test_a_named_sweep_is_run_and_the_command_line_wins(script: Script, tmp_path
     short = ("tokens=2560", "warmup_tokens=256", "validation.every_tokens=512", "checkpoint.every_tokens=512")
     done = script("train.py", "-m", "sweeps=lr_nano", "shape=glob(16*)", "lr_base=5", "tracker=none", *short)
     assert done.returncode == 0, done.stderr
-    assert "2 cells to run" in done.stderr
+    assert "2 runs to do" in done.stderr

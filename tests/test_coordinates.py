@@ -13,11 +13,11 @@ from allocations import Allocations
 from scipy.stats import truncnorm
 from transformers import GemmaConfig, GemmaForCausalLM
 
-from shapelaw.cell import cell_of
 from shapelaw.config import CoordinatesConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.model import ModelSpec, Transformer, gemma_config, initialise, to_gemma_state_dict
+from shapelaw.planned_run import plan_run
 from shapelaw.schedule import Constant
 from shapelaw.training.coordinates import MATRICES, Tokens, coordinates
 from shapelaw.verbs.coordinates import check, check_of, estimate, lines_of, slopes_of
@@ -41,11 +41,11 @@ def drawn(vocab_size: int, *size: int) -> Any:
 
 def measured(composed: Compose, *overrides: str) -> tuple[CoordinatesConfig, Tokens, pd.DataFrame]:
     config: CoordinatesConfig = to_dataclass(composed("accelerator=cpu", *overrides, name="coordinates"))
-    cell = cell_of(config, "corpus")
-    size = (config.sequences, cell.seq_len + 1)
-    tokens = Tokens(tuple(drawn(cell.vocab_size, config.steps, *size)), drawn(cell.vocab_size, *size))
-    micro = estimate(config, cell).micro_sequences
-    return config, tokens, coordinates(cell, config, tokens, torch.device("cpu"), bf16=False, micro=micro)
+    planned = plan_run(config, "corpus")
+    size = (config.sequences, planned.seq_len + 1)
+    tokens = Tokens(tuple(drawn(planned.vocab_size, config.steps, *size)), drawn(planned.vocab_size, *size))
+    micro = estimate(config, planned).micro_sequences
+    return config, tokens, coordinates(planned, config, tokens, torch.device("cpu"), bf16=False, micro=micro)
 
 
 def value(table: pd.DataFrame, step: int, quantity: str, part: str) -> float:
@@ -67,12 +67,12 @@ def chosen(
 def test_one_step_is_adamws_of_gemma(composed: Compose) -> None:
     """Logits before and after, and every unsplit matrix's update, by transformers' model and the formula of AdamW."""
     config, tokens, table = measured(composed, "shape=16x2", "steps=1", "lr_base=3")
-    cell = cell_of(config, "corpus")
-    spec = ModelSpec(cell.shape, cell.vocab_size, cell.seq_len)
+    planned = plan_run(config, "corpus")
+    spec = ModelSpec(planned.shape, planned.vocab_size, planned.seq_len)
     ours = Transformer(spec)
     initialise(ours, config.seed)
     model = GemmaForCausalLM(GemmaConfig(**gemma_config(spec)))
-    model.load_state_dict(to_gemma_state_dict(ours.state_dict(), cell.shape))
+    model.load_state_dict(to_gemma_state_dict(ours.state_dict(), planned.shape))
     batch, probe = torch.from_numpy(tokens.batches[0]), torch.from_numpy(tokens.probe)[:, :-1]
 
     before = model(probe).logits.detach()
@@ -80,7 +80,7 @@ def test_one_step_is_adamws_of_gemma(composed: Compose) -> None:
     torch.autograd.backward(loss)
     torch.nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip_norm)
     updates: dict[str, list[torch.Tensor]] = {}
-    lr, optim = cell.lr_eff, config.optim
+    lr, optim = planned.lr_eff, config.optim
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             assert parameter.grad is not None
@@ -158,14 +158,14 @@ def test_no_more_memory_is_taken_than_estimated(composed: Compose, overrides: tu
     asked = to_dataclass(composed("accelerator=cpu", "steps=2", *overrides, name="coordinates"))
     base = (asked.shape.width, asked.shape.depth)
     config = next(one for _, one in check_of(asked).configs() if (one.shape.width, one.shape.depth) == base)
-    cell = cell_of(config, "corpus")
-    cost = estimate(config, cell)
+    planned = plan_run(config, "corpus")
+    cost = estimate(config, planned)
     tokens = Tokens(
-        tuple(drawn(cell.vocab_size, 2, config.sequences, cell.seq_len + 1)),
-        drawn(cell.vocab_size, config.probe_sequences, cell.seq_len + 1),
+        tuple(drawn(planned.vocab_size, 2, config.sequences, planned.seq_len + 1)),
+        drawn(planned.vocab_size, config.probe_sequences, planned.seq_len + 1),
     )
     with Allocations() as allocated:
-        coordinates(cell, config, tokens, torch.device("cpu"), bf16=False, micro=cost.micro_sequences)
+        coordinates(planned, config, tokens, torch.device("cpu"), bf16=False, micro=cost.micro_sequences)
     assert allocated.peak_bytes < cost.memory_bytes < 1.6 * allocated.peak_bytes
     assert (cost.micro_sequences < config.sequences) == (config.limits.memory_gb is not None)
 
@@ -251,7 +251,7 @@ def test_bad_input_is_one_line(script: Script) -> None:
 def test_any_schedule_is_measured_at_its_peak(composed: Compose, schedule: str) -> None:
     """The suite's warm-up is longer than these steps."""
     asked = to_dataclass(composed("steps=1", "sequences=8", f"schedule={schedule}", name="coordinates"))
-    assert {cell_of(config, "corpus").schedule for _, config in check_of(asked).configs()} == {Constant(0.0)}
+    assert {plan_run(config, "corpus").schedule for _, config in check_of(asked).configs()} == {Constant(0.0)}
 
 
 @pytest.mark.parametrize("rate", ["1e30", "1e-30"])

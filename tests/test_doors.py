@@ -224,12 +224,12 @@ def test_replay_lists_and_delivers(opened: Opened, outputs: Path, tmp_path: Path
 
 def test_a_sweep_is_the_same_by_either_spelling(outputs: Path, corpora: Path, script: Script, tmp_path: Path) -> None:
     """Its jobs are processes of their own, which import what was started."""
-    cells = ("-m", "shape=16x1,16x2", "tokens=512", "warmup_tokens=256", "validation.every_tokens=512", "tracker=none")
-    done = module("train", *cells, f"data_dir={corpora}", cwd=tmp_path)
+    runs = ("-m", "shape=16x1,16x2", "tokens=512", "warmup_tokens=256", "validation.every_tokens=512", "tracker=none")
+    done = module("train", *runs, f"data_dir={corpora}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "2 cells to run" in done.stderr
-    again = script("train.py", *cells)
-    assert (again.returncode, "2 cells to run" in again.stderr) == (0, False), again.stderr
+    assert "2 runs to do" in done.stderr
+    again = script("train.py", *runs)
+    assert (again.returncode, "2 runs to do" in again.stderr) == (0, False), again.stderr
     assert len([*(outputs / "runs" / "tiny").iterdir()]) == 2
 
 

@@ -12,25 +12,25 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from shapelaw.cell import Cell, cell_of, checkpoint_path, checkpoint_steps, corpus_folder
 from shapelaw.config import TrainConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.data import BpeChoice, TextSource, load_corpus, prepare
 from shapelaw.data.tokenizers import BytesTokenizer
 from shapelaw.errors import UserError
 from shapelaw.model.transformer import ModelSpec, Transformer
+from shapelaw.planned_run import PlannedRun, checkpoint_path, checkpoint_steps, corpus_folder, plan_run
 from shapelaw.training.checkpoint import load_weights
 from shapelaw.verbs.export import export
-from support import Compose, train_cell
+from support import Compose, train_run
 
 TEXT = "def f(x):\n\treturn 'é 漢字 🙂 Ā'  # 1 < 2\n"
 
 
-def trained(composed: Compose, *overrides: str) -> Cell:
+def trained(composed: Compose, *overrides: str) -> PlannedRun:
     config: TrainConfig = to_dataclass(composed("accelerator=cpu", *overrides))
-    cell = cell_of(config, load_corpus(corpus_folder(config)).manifest.corpus_hash)
-    train_cell(config, cell)
-    return cell
+    planned = plan_run(config, load_corpus(corpus_folder(config)).manifest.corpus_hash)
+    train_run(config, planned)
+    return planned
 
 
 def exporting(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -38,20 +38,20 @@ def exporting(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
-def assert_same_logits(cell: Cell, checkpoint: Path, theirs: Any) -> None:
-    ours = Transformer(ModelSpec(cell.shape, cell.vocab_size, cell.seq_len))
+def assert_same_logits(planned: PlannedRun, checkpoint: Path, theirs: Any) -> None:
+    ours = Transformer(ModelSpec(planned.shape, planned.vocab_size, planned.seq_len))
     ours.load_state_dict(load_weights(checkpoint))
-    tokens = torch.randint(cell.vocab_size, (3, cell.seq_len), generator=torch.Generator().manual_seed(0))
+    tokens = torch.randint(planned.vocab_size, (3, planned.seq_len), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(theirs(tokens).logits, ours(tokens), rtol=1e-5, atol=1e-5)
 
 
 def test_a_run_of_bytes_is_loaded_with_the_same_logits(composed: Compose, tmp_path: Path) -> None:
-    cell = trained(composed)
-    done = exporting(f"run={cell.folder}", f"out={tmp_path / 'out'}")
+    planned = trained(composed)
+    done = exporting(f"run={planned.folder}", f"out={tmp_path / 'out'}")
     assert (done.returncode, done.stderr) == (0, "")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
-    assert_same_logits(cell, checkpoint_path(cell.folder, cell.last_step), model)
+    assert_same_logits(planned, checkpoint_path(planned.folder, planned.last_step), model)
 
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     every_character = "".join(map(chr, [*range(1, 0x250), 0x2028, 0xFFFD, 0x1F642]))
@@ -63,21 +63,23 @@ def test_a_run_of_bytes_is_loaded_with_the_same_logits(composed: Compose, tmp_pa
 
 
 def test_a_checkpoint_in_the_middle_is_loaded(composed: Compose, tmp_path: Path) -> None:
-    cell = trained(composed)
-    first = checkpoint_path(cell.folder, checkpoint_steps(cell.folder)[0])
+    planned = trained(composed)
+    first = checkpoint_path(planned.folder, checkpoint_steps(planned.folder)[0])
     assert export(first, tmp_path / "out") == first
-    assert_same_logits(cell, first, AutoModelForCausalLM.from_pretrained(tmp_path / "out"))
+    assert_same_logits(planned, first, AutoModelForCausalLM.from_pretrained(tmp_path / "out"))
 
 
 def test_a_run_from_before_an_option_is_loaded(composed: Compose, tmp_path: Path) -> None:
-    cell = trained(composed)
-    path = cell.folder / "config.yaml"
+    planned = trained(composed)
+    path = planned.folder / "config.yaml"
     options = yaml.safe_load(path.read_text())
     del options["accelerator"], options["precision"]  # mandatory now
     path.write_text(yaml.safe_dump(options))
-    export(cell.folder, tmp_path / "out")
+    export(planned.folder, tmp_path / "out")
     assert_same_logits(
-        cell, checkpoint_path(cell.folder, cell.last_step), AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+        planned,
+        checkpoint_path(planned.folder, planned.last_step),
+        AutoModelForCausalLM.from_pretrained(tmp_path / "out"),
     )
 
 
@@ -87,14 +89,16 @@ def test_a_byte_pair_tokenizer_goes_along(composed: Compose, corpora: Path, tmp_
     for number in range(20):
         (texts / f"{number}.txt").write_text(f"{number} return {number * 31} words and words\n" * 40)
     prepare(TextSource((str(texts),)), BpeChoice(vocab_size=300), tmp_path / "text-bpe300", val_fraction=0.2, workers=1)
-    cell = trained(composed, f"data_dir={tmp_path}", "tokenizer=bpe", "tokenizer.vocab_size=300")
-    export(cell.folder, tmp_path / "out")
+    planned = trained(composed, f"data_dir={tmp_path}", "tokenizer=bpe", "tokenizer.vocab_size=300")
+    export(planned.folder, tmp_path / "out")
     theirs = AutoTokenizer.from_pretrained(tmp_path / "out")
     ours = load_corpus(tmp_path / "text-bpe300").tokenizer()
     assert theirs(TEXT)["input_ids"] == ours.encode_batch([TEXT])[0].tolist()
     assert theirs.eos_token_id == ours.separator
     assert_same_logits(
-        cell, checkpoint_path(cell.folder, cell.last_step), AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+        planned,
+        checkpoint_path(planned.folder, planned.last_step),
+        AutoModelForCausalLM.from_pretrained(tmp_path / "out"),
     )
 
 
@@ -114,11 +118,11 @@ def test_what_cannot_be_exported_is_said_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_damaged_checkpoint_or_a_taken_place_is_refused(composed: Compose, tmp_path: Path) -> None:
-    cell = trained(composed)
+    planned = trained(composed)
     with pytest.raises(UserError, match="exists; name a folder that does not"):
-        export(cell.folder, tmp_path)
-    newest = checkpoint_path(cell.folder, cell.last_step) / "model.safetensors"
+        export(planned.folder, tmp_path)
+    newest = checkpoint_path(planned.folder, planned.last_step) / "model.safetensors"
     newest.write_bytes(newest.read_bytes()[:-4] + b"\0\1\2\3")
     with pytest.raises(UserError, match="is damaged"):
-        export(cell.folder, tmp_path / "out")
+        export(planned.folder, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["outputs"]

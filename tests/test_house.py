@@ -42,7 +42,7 @@ def test_make_help_lists_every_target() -> None:
     [
         "shapelaw",
         "shapelaw.runs, shapelaw.laws, shapelaw.fitting.fit, shapelaw.fitting.compare, shapelaw.figures.fit",
-        "shapelaw.config, shapelaw.cell, shapelaw.verbs.train, shapelaw.data",
+        "shapelaw.config, shapelaw.planned_run, shapelaw.verbs.train, shapelaw.data",
     ],
 )
 def test_what_runs_on_a_laptop_imports_no_torch(modules: str) -> None:
@@ -62,8 +62,8 @@ def test_every_promise_names_its_test() -> None:
     """Every line of the tables of docs/guarantees.md that end in a column of tests names at least one that is there."""
     promises = re.findall(r"^\| (?!promise |---)(.*) \| ([^|]*) \|$", _tables_of_promises(), re.M)
     assert len(promises) >= 40
-    for promise, cell in promises:
-        named = re.findall(r"`([\w/]*\.py)?::(\w+)`", cell)
+    for promise, planned in promises:
+        named = re.findall(r"`([\w/]*\.py)?::(\w+)`", planned)
         assert named, f"no test: {promise}"
         file = ""
         for path, test in named:

@@ -15,12 +15,12 @@ from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shapelaw.cell import cell_of, corpus_folder
 from shapelaw.config import TrainConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.data import load_corpus
 from shapelaw.errors import UserError
 from shapelaw.lr_rules import LR_RULES, NO_PATCH, DepthPatch
+from shapelaw.planned_run import corpus_folder, plan_run
 from shapelaw.runs import RunsTable, load_runs
 from shapelaw.shapes import Shape
 from shapelaw.suite import FIELDS, Suite, agreed, differing, pack, unpack, usual
@@ -118,8 +118,8 @@ def test_the_record_is_that_of_the_configuration(composed: Compose) -> None:
 )
 def test_the_rate_is_the_rules(composed: Compose, rule: str, scaling: str, by_hand: float) -> None:
     chosen = ("shape.width=32", "shape.depth=3", f"lr_rule={rule}", f"lr_batch_scaling={scaling}")
-    cell = cell_of(to_dataclass(composed(*chosen, "lr_base=5", "lr_batch_reference=32")), "corpus")
-    assert cell.suite.rate(Shape(32, 3, 8)) == cell.lr_eff == pytest.approx(by_hand, rel=1e-12)
+    planned = plan_run(to_dataclass(composed(*chosen, "lr_base=5", "lr_batch_reference=32")), "corpus")
+    assert planned.suite.rate(Shape(32, 3, 8)) == planned.lr_eff == pytest.approx(by_hand, rel=1e-12)
 
 
 def test_a_rate_that_nothing_says_is_not_guessed() -> None:
@@ -128,19 +128,19 @@ def test_a_rate_that_nothing_says_is_not_guessed() -> None:
 
 
 def test_identity_does_not_hang_on_where_the_suite_lies(composed: Compose) -> None:
-    here, there = (cell_of(to_dataclass(composed(*given)), "corpus") for given in ((), ("suite.folder=/else/where",)))
+    here, there = (plan_run(to_dataclass(composed(*given)), "corpus") for given in ((), ("suite.folder=/else/where",)))
     assert (here.suite.folder, there.suite.folder) == (str(TINY), "/else/where")
     assert here.identity == there.identity
 
 
 def test_a_trained_run_is_read_back_with_its_record(composed: Compose, outputs: Path) -> None:
     given = ("tracker=mlflow", "lr_base=2.5", "tokens=512", "validation.tokens=256", "lr_rule=width")
-    cell = train(composed, *given)
+    planned = train(composed, *given)
     config: TrainConfig = to_dataclass(composed(*given))
     manifest = load_corpus(corpus_folder(config)).manifest
     table = load_runs("mlflow", uri=config.tracker.uri, experiment="tiny")
     expected = Suite.of(config, manifest.corpus_hash, manifest.tokenizer)
-    assert table.suites == {cell.identity: expected}
+    assert table.suites == {planned.identity: expected}
     kept = table.to_parquet(outputs / "runs.parquet")
     assert RunsTable.read(kept).suites == table.suites
 

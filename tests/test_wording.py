@@ -7,9 +7,9 @@ import pytest
 from shapelaw.wording import amount, counted
 
 
-@pytest.mark.parametrize(("number", "words"), [(0, "0 cells"), (1, "1 cell"), (2, "2 cells")])
+@pytest.mark.parametrize(("number", "words"), [(0, "0 runs"), (1, "1 run"), (2, "2 runs")])
 def test_one_thing_is_no_plural(number: int, words: str) -> None:
-    assert counted(number, "cell") == words
+    assert counted(number, "run") == words
 
 
 @pytest.mark.parametrize(

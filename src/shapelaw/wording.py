@@ -9,8 +9,8 @@ from typing import Any
 def counted(number: int, noun: str) -> str:
     """A number of things.
 
-    >>> counted(1, "cell"), counted(2, "cell")
-    ('1 cell', '2 cells')
+    >>> counted(1, "run"), counted(2, "run")
+    ('1 run', '2 runs')
     """
     return f"{number} {noun}{'s' if number != 1 else ''}"
 

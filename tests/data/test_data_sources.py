@@ -146,7 +146,7 @@ def test_packages_are_what_is_installed_in_order_of_their_names(tmp_path: Path) 
         site, "Zope.Two", "2.0", {"zope/b.py": b"b", "zope/a.py": b"a", "zope/a.so": b"\0", "zope/latin.py": b"\xe4"}
     )
     installed(site, "alpha", "1.0", {"alpha.py": b"alpha", "zope/a.py": b"a", "../bin/tool.py": b"tool"})
-    installed(site, "shapelaw", "0.1", {"shapelaw/cell.py": b"ours"})
+    installed(site, "shapelaw", "0.1", {"shapelaw/run.py": b"ours"})
     (site / "alien.py").write_text("of no distribution")
     source = PackagesSource(site, StdlibSource(library))
     found = [(document.id, document.text) for document in source.documents()]

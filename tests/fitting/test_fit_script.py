@@ -54,7 +54,7 @@ def test_a_sweep_of_deltas_leaves_fits_figures_and_runs(published: Script, outpu
     assert {"fit.json", "loss_flops.png", "residuals.png", "runs.parquet"} <= names
 
     again = published("fit.py", "-m", "runs=gemstones", "subset=hot", "delta=1e-3,1e-4", "bootstrap.n=50")
-    assert "0 fits to run; 2 already finished, skipped" in again.stderr
+    assert "0 fits to do; 2 already finished, skipped" in again.stderr
     assert f"{objectives[0]:.6g}" in again.stdout
 
 

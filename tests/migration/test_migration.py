@@ -29,14 +29,14 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from shapelaw.cell import cell_of, checkpoint_steps
-from shapelaw.cell_state import Status, lock, read_state
 from shapelaw.config import Precision, TrainConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.files import read_json, unsealed
 from shapelaw.fingerprint import FILE, identity_of
 from shapelaw.migration import folders, migrate, old_runs
 from shapelaw.migration.identity_1 import fingerprint_1, fingerprint_2, identity_1
+from shapelaw.planned_run import checkpoint_steps, plan_run
+from shapelaw.run_state import Status, lock, read_state
 from shapelaw.tracking import deliver_left, read_runs
 from shapelaw.training.rollback import read_rollbacks
 from shapelaw.verbs.doors import store_schemas
@@ -105,7 +105,7 @@ def composed(*overrides: str) -> DictConfig:
 def identity(overrides: tuple[str, ...], outputs: Path) -> str:
     config: TrainConfig = to_dataclass(composed(*overrides))
     corpus = read_json(outputs / "corpora" / "text-bytes" / "manifest.json")["corpus_hash"]
-    return cell_of(config, corpus).identity
+    return plan_run(config, corpus).identity
 
 
 def run_folder(overrides: tuple[str, ...], outputs: Path) -> Path:
@@ -405,10 +405,10 @@ def test_identities_of_both_versions_are_those_of_one_command(old: Path, case: d
     assert (fingerprint["cooldown"] or {}).get("parent") == case["parent"]
     rule = ("spikes.over_best_nats=inf", "spikes.over_chance_nats=inf")  # limits that there were not
     overrides = (*case["overrides"], *(rule if "spikes=rollback" in case["overrides"] else ()))  # type: ignore[misc, operator]
-    cell = cell_of(to_dataclass(composed(*overrides)), "c")
-    now = fingerprint_2(fingerprint, str(cell.fingerprint["precision"]))
-    assert now == cell.fingerprint
-    assert identity_of(now) == cell.identity
+    planned = plan_run(to_dataclass(composed(*overrides)), "c")
+    now = fingerprint_2(fingerprint, str(planned.fingerprint["precision"]))
+    assert now == planned.fingerprint
+    assert identity_of(now) == planned.identity
 
 
 def test_a_run_says_what_it_is(old: Path) -> None:

@@ -20,7 +20,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from shapelaw.cell import checkpoint_path
 from shapelaw.config import ParallelKind
 from shapelaw.files import read_json
 from shapelaw.model import ModelSpec
@@ -28,6 +27,7 @@ from shapelaw.model.initialisation import initial_weight
 from shapelaw.optim import build_adamw
 from shapelaw.parallel.layout import Layout
 from shapelaw.parallel.placement import Placement, place
+from shapelaw.planned_run import checkpoint_path
 from shapelaw.shapes import Shape
 from shapelaw.training import checkpoint
 from shapelaw.training.checkpoint import Progress

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from shapelaw.cell import Cell, cell_of, checkpoint_path, checkpoint_steps, corpus_folder
-from shapelaw.cell_state import Status, read_state
 from shapelaw.config.schema import to_dataclass
 from shapelaw.data import load_corpus
+from shapelaw.planned_run import PlannedRun, checkpoint_path, checkpoint_steps, corpus_folder, plan_run
+from shapelaw.run_state import Status, read_state
 from shapelaw.training import processes
 from support import ROOT, Compose, Script
 
@@ -24,9 +24,9 @@ COMMON = ("shape=32x1", "accelerator=cpu", "precision=fp32")
 AXONN = ("parallel=axonn", "parallel.row=2", "devices=2")
 
 
-def cell(composed: Compose, *overrides: str) -> Cell:
+def planned(composed: Compose, *overrides: str) -> PlannedRun:
     config = to_dataclass(composed(*COMMON, *overrides))
-    return cell_of(config, load_corpus(corpus_folder(config)).manifest.corpus_hash)
+    return plan_run(config, load_corpus(corpus_folder(config)).manifest.corpus_hash)
 
 
 def processes_of(parent: int) -> list[int]:
@@ -43,13 +43,13 @@ def test_several_processes_train_as_one(
     """Half in several processes, the rest in one: the loss of one process throughout, to float32 sums over 20 steps."""
     alone = f"outputs_dir={tmp_path}/alone"
     assert script("train.py", "tracker=none", *COMMON, alone).returncode == 0
-    expected = read_state(cell(composed, alone).folder).val_loss
+    expected = read_state(planned(composed, alone).folder).val_loss
     done = script("train.py", "tracker=none", *COMMON, *layout)
     assert done.returncode == 0, done.stderr
-    state = read_state(cell(composed).folder)
+    state = read_state(planned(composed).folder)
     assert state.status is Status.finished
     assert state.val_loss == pytest.approx(expected, abs=1e-5)
-    folder = cell(composed, f"outputs_dir={tmp_path}/alone").folder
+    folder = planned(composed, f"outputs_dir={tmp_path}/alone").folder
     for path in (checkpoint_path(folder, step) for step in checkpoint_steps(folder)[2:]):
         subprocess.run(["rm", "-r", str(path)], check=True)
     (folder / "state.json").unlink()
@@ -80,15 +80,15 @@ def test_a_run_goes_through_every_layout(composed: Compose, script: Script, outp
     (hook / "sitecustomize.py").write_text(
         "import os, signal\n"
         "if os.environ.get('RANK') == '1':\n"
-        "    from shapelaw.training.module import CellModule\n"
-        "    step = CellModule.training_step\n"
+        "    from shapelaw.training.module import RunModule\n"
+        "    step = RunModule.training_step\n"
         "    def stopped(self, batch, index):\n"
         "        step(self, batch, index)\n"
         "        if index == 4:\n"
         "            os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    CellModule.training_step = stopped\n"
+        "    RunModule.training_step = stopped\n"
     )
-    target = cell(composed)
+    target = planned(composed)
     for number, layout in enumerate((AXONN, ("parallel=fsdp", "devices=2"), ("parallel=ddp", "devices=2")), start=1):
         stopped = script("train.py", *common, *layout, PYTHONPATH=str(hook))
         assert "stopped by" in stopped.stderr, stopped.stderr
@@ -134,18 +134,18 @@ def test_axonn_must_be_installed(composed: Compose, monkeypatch: pytest.MonkeyPa
         TrainTask().plan([composed(*COMMON, "parallel=axonn", "parallel.row=2")])
 
 
-def test_the_layout_is_no_part_of_a_cell(composed: Compose) -> None:
-    assert cell(composed, *AXONN).identity == cell(composed).identity
+def test_the_layout_is_no_part_of_a_run(composed: Compose) -> None:
+    assert planned(composed, *AXONN).identity == planned(composed).identity
 
 
 def started(
     composed: Compose, outputs: Path, corpora: Path, tokens: int
-) -> tuple[subprocess.Popen[str], Cell, list[int]]:
+) -> tuple[subprocess.Popen[str], PlannedRun, list[int]]:
     """A long run of two processes, a few steps in."""
     overrides = (*COMMON, *AXONN, f"tokens={tokens}", "data.max_epochs=1000", "tracker=none")
     command = [sys.executable, str(ROOT / "train.py"), *overrides, f"data_dir={corpora}"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    target = cell(composed, f"tokens={tokens}", "data.max_epochs=1000")
+    target = planned(composed, f"tokens={tokens}", "data.max_epochs=1000")
     deadline = time.monotonic() + 120
     while read_state(target.folder).step < 8:
         assert process.poll() is None, process.communicate()[1]
@@ -165,7 +165,7 @@ def test_a_death_is_noticed_while_the_first_process_waits(
     monkeypatch.setattr(processes, "GRACE_SECONDS", 0.5)
     code = [sys.executable, "-c", "import time; time.sleep(3600)"]
     ranks = [subprocess.Popen(code, stdin=subprocess.PIPE, start_new_session=True) for _ in range(2)]
-    target = cell(composed)
+    target = planned(composed)
     target.folder.mkdir(parents=True)
     try:
         ranks[1].kill()
@@ -209,17 +209,17 @@ def test_a_process_that_raises_is_heard(composed: Compose, script: Script, tmp_p
     (hook / "sitecustomize.py").write_text(
         "import os\n"
         "if os.environ.get('RANK') == '1':\n"
-        "    from shapelaw.training.module import CellModule\n"
-        "    step = CellModule.training_step\n"
+        "    from shapelaw.training.module import RunModule\n"
+        "    step = RunModule.training_step\n"
         "    def broken(self, batch, index):\n"
         "        if index == 5:\n"
         "            raise RuntimeError('the cooling of this node has failed')\n"
         "        step(self, batch, index)\n"
-        "    CellModule.training_step = broken\n"
+        "    RunModule.training_step = broken\n"
     )
     began = time.monotonic()
     done = script("train.py", "tracker=none", *COMMON, *AXONN, PYTHONPATH=str(hook))
     assert done.returncode != 0
     assert time.monotonic() - began < 60
     assert "process 1 of the run: RuntimeError: the cooling of this node has failed" in done.stderr
-    assert "cooling" in read_state(cell(composed).folder).reason
+    assert "cooling" in read_state(planned(composed).folder).reason

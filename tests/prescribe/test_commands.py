@@ -16,10 +16,10 @@ import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
 
-from shapelaw.cell import Cell, cell_of
 from shapelaw.config import NamedConfig, TrainConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import params_total
+from shapelaw.planned_run import PlannedRun, plan_run
 from shapelaw.prescribe.answer import Prescription
 from shapelaw.runs import RunsTable
 from shapelaw.suite import Suite
@@ -102,12 +102,12 @@ def ask(outputs: Path) -> Ask:
     return asked
 
 
-def cell_of_command(command: str) -> Cell:
+def run_of_command(command: str) -> PlannedRun:
     """What a command trains, from its words as a shell splits them."""
     variable, python, script, *overrides = shlex.split(command)
     name, _, suite = variable.partition("=")
     assert (name, python, script) == ("SHAPELAW_SUITE", "python", "train.py")
-    return cell_of(train_config(suite, *overrides), "corpus")
+    return plan_run(train_config(suite, *overrides), "corpus")
 
 
 SUITES: dict[str, dict[str, object]] = {
@@ -134,10 +134,10 @@ def test_the_rate_that_is_said_is_the_one_that_is_trained_at(
     train_config("nano")  # another one is in force
     found, command = ask(suite, depth)
     assert command.startswith(f"SHAPELAW_SUITE='{folder}' python train.py ")
-    cell = cell_of_command(command)
-    assert (cell.suite, cell.tokens) == (replace(suite, corpus="corpus"), 1024)
-    assert (cell.shape.width, cell.shape.depth) == (found.values["width"], found.values["depth"])
-    assert cell.lr_eff == found.values["lr_eff"]
+    planned = run_of_command(command)
+    assert (planned.suite, planned.tokens) == (replace(suite, corpus="corpus"), 1024)
+    assert (planned.shape.width, planned.shape.depth) == (found.values["width"], found.values["depth"])
+    assert planned.lr_eff == found.values["lr_eff"]
     assert not [note for note in found.notes if "assum" in note or "no command" in note]
 
 
@@ -156,9 +156,9 @@ CHANGED = {
 def test_what_the_runs_were_given_on_the_command_line_is_given_again(ask: Ask, given: tuple[str, ...]) -> None:
     suite = Suite.of(train_config(str(TINY), *given))
     found, command = ask(suite)
-    cell = cell_of_command(command)
-    assert cell.suite == replace(suite, corpus="corpus")
-    assert cell.lr_eff == found.values["lr_eff"]
+    planned = run_of_command(command)
+    assert planned.suite == replace(suite, corpus="corpus")
+    assert planned.lr_eff == found.values["lr_eff"]
 
 
 @pytest.mark.parametrize("recorded", ["its folder", "another machine's", "nothing"])
@@ -205,7 +205,7 @@ def test_runs_tracked_before_the_record_are_completed_by_their_suite(ask: Ask) -
     older = replace(suite, folder=None, width_unit=None, patch=None, lr_batch_scaling=None, validation_tokens=None)
     train_config(str(TINY))
     found, command = ask(older, tokens=4096.0)
-    assert cell_of_command(command).lr_eff == found.values["lr_eff"]
+    assert run_of_command(command).lr_eff == found.values["lr_eff"]
     notes = [
         note
         for note in found.notes

@@ -80,7 +80,7 @@ def test_relaxed_is_where_another_optimizer_ends(law: str) -> None:
         (
             Limits(
                 params_min=2.4e8, params_max=2.5e8, aspect_min=30.0, aspect_max=31.0
-            ),  # less than a first grid's cell
+            ),  # less than a first grid's run
             ["params is the largest", "aspect ratio is the largest"],
         ),
         (Limits(params_max=1e8, aspect_ratio=64.0), ["params is the largest"]),

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from shapelaw.cell import cell_of
 from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import params_total
+from shapelaw.planned_run import plan_run
 from shapelaw.prescribe.ask import Problem
 from shapelaw.runs.table import RunsTable
 from shapelaw.verbs.main import main
@@ -159,11 +159,11 @@ def test_without_a_fit_it_says_how_to_make_one(prescribe: Prescribe) -> None:
 
 
 def test_what_it_prescribes_is_what_train_would_run(composed: Compose) -> None:
-    """On the tiny suite: the overrides compose to a cell of that shape, those tokens and that rate."""
+    """On the tiny suite: the overrides compose to a run of that shape, those tokens and that rate."""
     sizes = {"head_size": 8, "vocab_size": 256, "seq_len": 16, "batch_tokens": 128, "lr_base": 5.0}
     frame = table().frame.iloc[:1].assign(width=64, depth=2, params=int(params_total(64, 2, 256, 8)), **sizes)
     answer = Problem.of(fitted("interaction"), RunsTable(frame)).best(3e17)
-    cell = cell_of(to_dataclass(composed(*answer.overrides)), "corpus")
-    assert (cell.shape.width, cell.shape.depth) == (answer.values["width"], answer.values["depth"])
-    assert 0 <= answer.values["tokens"] - cell.tokens < 128
-    assert cell.lr_eff == pytest.approx(answer.values["lr_eff"])
+    planned = plan_run(to_dataclass(composed(*answer.overrides)), "corpus")
+    assert (planned.shape.width, planned.shape.depth) == (answer.values["width"], answer.values["depth"])
+    assert 0 <= answer.values["tokens"] - planned.tokens < 128
+    assert planned.lr_eff == pytest.approx(answer.values["lr_eff"])

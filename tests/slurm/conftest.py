@@ -30,7 +30,7 @@ from slurm_bench import (
     slurm,
 )
 
-from shapelaw.cell import checkpoint_steps
+from shapelaw.planned_run import checkpoint_steps
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from shapelaw.cell_state import State, Status, read_state
+from shapelaw.run_state import State, Status, read_state
 from shapelaw.tracking import read_runs
 from support import ROOT, TINY
 
@@ -103,7 +103,7 @@ class Bench:
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=LONG, env=env)
 
     def run_here(self, *overrides: str) -> None:
-        """Train one cell without a scheduler."""
+        """Train one run without a scheduler."""
         command = [sys.executable, str(ROOT / "train.py"), *overrides, f"data_dir={self.corpora}"]
         subprocess.run(command, capture_output=True, check=True, timeout=LONG, env=self.environment)
 
@@ -120,40 +120,40 @@ class Bench:
 
     @property
     def folders(self) -> dict[str, Path]:
-        """The cells' folders by name."""
+        """The runs' folders by name."""
         root = self.outputs / "runs" / "tiny"
         return {path.name: path for path in sorted(root.iterdir())} if root.exists() else {}
 
     @property
     def states(self) -> dict[str, State]:
-        """The cells' states by name."""
+        """The runs' states by name."""
         return {name: read_state(folder) for name, folder in self.folders.items()}
 
     @property
     def only(self) -> State:
-        """The state of the one cell there is."""
+        """The state of the one run there is."""
         (state,) = self.states.values()
         return state
 
     def statuses(self) -> list[Status]:
-        """The cells' states in a word."""
+        """The runs' states in a word."""
         return [state.status for state in self.states.values()]
 
-    def finished(self, cells: int) -> Callable[[], bool]:
-        """Whether so many cells are there and finished."""
-        return lambda: self.statuses() == [Status.finished] * cells
+    def finished(self, runs: int) -> Callable[[], bool]:
+        """Whether so many runs are there and finished."""
+        return lambda: self.statuses() == [Status.finished] * runs
 
-    def steps(self, least: int, cells: int = 1) -> Callable[[], bool]:
-        """Whether so many cells run and have done at least so many steps."""
-        return lambda: sum(s.step >= least and s.status is Status.running for s in self.states.values()) == cells
+    def steps(self, least: int, runs: int = 1) -> Callable[[], bool]:
+        """Whether so many runs are under way and have done at least so many steps."""
+        return lambda: sum(s.step >= least and s.status is Status.running for s in self.states.values()) == runs
 
     def arrays(self) -> list[str]:
         """Ids of the arrays submitted."""
         return [path.read_text() for path in (self.outputs / "slurm").glob("*/job_id")]
 
-    def job_of(self, cell: str) -> str:
-        """Id of a cell's job."""
-        record = json.loads((self.folders[cell] / "job.json").read_text())
+    def job_of(self, planned: str) -> str:
+        """Id of a run's job."""
+        record = json.loads((self.folders[planned] / "job.json").read_text())
         return f"{(Path(record['batch']) / 'job_id').read_text()}_{record['task']}"
 
     def accounted(self, job: str, field: str) -> list[str]:
@@ -161,7 +161,7 @@ class Bench:
         return slurm("sacct", "-D", "-X", "-n", "-P", "-j", job, "-o", field).split("\n")[:-1]
 
     def table(self) -> pd.DataFrame:
-        """The runs table, once every job has ended: a cell is finished shortly before its last metrics are delivered."""
+        """The runs table, once every job has ended: a run is finished shortly before its last metrics are delivered."""
         jobs = ("squeue", "-h", "-j", ",".join(self.arrays()))
         await_(lambda: not self.arrays() or slurm(*jobs) == "")
         return read_runs(f"sqlite:///{self.outputs}/mlflow.db", "tiny")

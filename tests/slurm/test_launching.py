@@ -15,7 +15,7 @@ from launch import counting
 from omegaconf import OmegaConf
 from slurm_bench import LONG, ON_SANDBOX, Bench, await_, slurm
 
-from shapelaw.cell_state import Status
+from shapelaw.run_state import Status
 from shapelaw.sweep.accounting import max_array_size
 from shapelaw.sweep.slurm import POLL_SECONDS
 
@@ -30,7 +30,7 @@ def array_size() -> Sequence[str]:
 
 
 def test_submitted_left_killed_and_reattached(bench: Bench, tmp_path: Path) -> None:
-    """Twelve cells in arrays of at most five; the launcher is killed while it waits; the same command takes up again, and
+    """Twelve runs in arrays of at most five; the launcher is killed while it waits; the same command takes up again, and
     asks the scheduler no more than once in ten seconds."""
     sweep = ("shape=glob(*)", "lr_base=5,2.5,1,0.5", *array_size())
     launcher = bench.start(*sweep, WAIT)
@@ -39,10 +39,10 @@ def test_submitted_left_killed_and_reattached(bench: Bench, tmp_path: Path) -> N
     launcher.wait(timeout=60)
     again = bench.run(*sweep, WAIT, **counting(tmp_path))
     assert again.returncode == 0, again.stderr
-    assert re.search(r"12 cells: .*; 0 submitted now", again.stderr)
+    assert re.search(r"12 runs: .*; 0 submitted now", again.stderr)
     calls = [line.split() for line in (tmp_path / "calls").read_text().splitlines()]
     assert {program for program, _ in calls} == {"sacct"}
-    assert len(calls) > 1, "it waited for its cells"
+    assert len(calls) > 1, "it waited for its runs"
     assert min(np.diff([float(second) for _, second in calls])) > POLL_SECONDS - 0.5
     assert bench.statuses() == [Status.finished] * 12
     assert {state.attempts for state in bench.states.values()} == {1}
@@ -50,10 +50,10 @@ def test_submitted_left_killed_and_reattached(bench: Bench, tmp_path: Path) -> N
     assert sorted(len(bench.accounted(array, "JobID")) for array in bench.arrays()) == [2, 5, 5]
     last = bench.run(*sweep)
     assert last.returncode == 0, last.stderr
-    assert "12 cells: 12 finished; 0 submitted now" in last.stderr
+    assert "12 runs: 12 finished; 0 submitted now" in last.stderr
 
 
-def test_two_launchers_at_once_submit_every_cell_once(bench: Bench) -> None:
+def test_two_launchers_at_once_submit_every_run_once(bench: Bench) -> None:
     """And branches sent together with what they continue start when its checkpoint is there."""
     sweep = ("shape=16x1,16x2", "cooldown=none,linear10", "cooldown.from_tokens=2048,2560")
     launchers = [bench.start(*sweep) for _ in range(2)]
@@ -83,31 +83,31 @@ def parent_of(bench: Bench, name: str) -> str | None:
     return next(o for o, c in configs.items() if c.shape == config.shape and not c.cooldown.fraction)
 
 
-def test_a_cancelled_cell_is_seen_and_submitted_again(bench: Bench) -> None:
-    """scancel: a launcher that watches says so within 30 s; the same command submits that cell again, and only that."""
+def test_a_cancelled_run_is_seen_and_submitted_again(bench: Bench) -> None:
+    """scancel: a launcher that watches says so within 30 s; the same command submits that run again, and only that."""
     bench = replace(bench, slow_until=99)
     sweep = ("shape=16x1", "lr_base=5,2.5", "tokens=512000", "data.max_epochs=1000", "tracker=none")
     launcher = bench.start(*sweep, WAIT)
-    await_(bench.steps(1, cells=2), what=bench.said.read_text)
-    cell = next(iter(bench.states))
-    slurm("scancel", bench.job_of(cell))
+    await_(bench.steps(1, runs=2), what=bench.said.read_text)
+    planned = next(iter(bench.states))
+    slurm("scancel", bench.job_of(planned))
     cancelled = time.monotonic()
     await_(lambda: "SLURM: CANCELLED" in bench.said.read_text(), 30, what=bench.said.read_text)
     assert time.monotonic() - cancelled < 30
-    assert f"its log: {bench.folders[cell] / 'log.txt'}" in bench.said.read_text()
+    assert f"its log: {bench.folders[planned] / 'log.txt'}" in bench.said.read_text()
     launcher.kill()
     launcher.wait(timeout=60)
-    await_(lambda: bench.states[cell].status is Status.interrupted, 60)
-    stopped_at = bench.states[cell].step
+    await_(lambda: bench.states[planned].status is Status.interrupted, 60)
+    stopped_at = bench.states[planned].step
     assert stopped_at > 0
     again = bench.run(*sweep)
     assert again.returncode == 0, again.stderr
-    assert re.search(r"2 cells: 1 queued, 1 running; 1 submitted now", again.stderr), again.stderr
-    await_(lambda: bench.states[cell].status is Status.running and bench.states[cell].step > stopped_at)
-    assert bench.states[cell].attempts == 2
+    assert re.search(r"2 runs: 1 queued, 1 running; 1 submitted now", again.stderr), again.stderr
+    await_(lambda: bench.states[planned].status is Status.running and bench.states[planned].step > stopped_at)
+    assert bench.states[planned].attempts == 2
 
 
-def test_the_first_failed_cell_can_stop_the_others(bench: Bench) -> None:
+def test_the_first_failed_run_can_stop_the_others(bench: Bench) -> None:
     """One clear error with the reason and the end of its log; the jobs that are left are cancelled."""
     bench = replace(bench, slow_until=99)
     sweep = (
@@ -122,11 +122,11 @@ def test_the_first_failed_cell_can_stop_the_others(bench: Bench) -> None:
     assert done.returncode == 1
     assert "the run diverged at step" in done.stderr
     assert "1 jobs cancelled, as hydra.launcher.stop_on_failure is set" in done.stderr
-    assert "2 of 2 cells failed, after hydra.launcher.max_attempts=1" in done.stderr
+    assert "2 of 2 runs failed, after hydra.launcher.max_attempts=1" in done.stderr
     assert slurm("squeue", "-h", "-j", ",".join(bench.arrays()), "-t", "PENDING,RUNNING") == ""
 
 
-def test_packed_cells_share_a_job(bench: Bench, tmp_path: Path) -> None:
+def test_packed_runs_share_a_job(bench: Bench, tmp_path: Path) -> None:
     """One of them fails, which does not stop the other; odd characters of values and paths come through as they are."""
     odd = "a 'quoted' $(touch pwned) `id`; \"two\"\nlines"
     bench = replace(bench, outputs=tmp_path / 'it\'s an "odd" $HOME `place`')
@@ -135,7 +135,7 @@ def test_packed_cells_share_a_job(bench: Bench, tmp_path: Path) -> None:
     done = bench.run(*sweep, WAIT)
     assert done.returncode == 1
     assert "the run diverged at step" in done.stderr, done.stderr
-    assert "1 of 2 cells failed; run the same command again" in done.stderr
+    assert "1 of 2 runs failed; run the same command again" in done.stderr
     assert sorted(status.value for status in bench.statuses()) == ["failed", "finished"]
     (array,) = bench.arrays()
     assert bench.accounted(array, "JobID") == [f"{array}_0"]
@@ -143,13 +143,13 @@ def test_packed_cells_share_a_job(bench: Bench, tmp_path: Path) -> None:
     assert not list(Path().glob("pwned"))
 
 
-def test_two_nodes_train_one_cell(bench: Bench) -> None:
+def test_two_nodes_train_one_run(bench: Bench) -> None:
     """Two tasks on two nodes by gloo: the same losses as one process, up to the order of sums."""
-    cell = ("shape=16x1", "lr_base=5", "accelerator=cpu", "tracker=none")
-    bench.run_here(*cell)
+    planned = ("shape=16x1", "lr_base=5", "accelerator=cpu", "tracker=none")
+    bench.run_here(*planned)
     alone = bench.only
     shutil.rmtree(bench.outputs)
-    two = bench.run(*cell, "resources.nodes=2", WAIT)
+    two = bench.run(*planned, "resources.nodes=2", WAIT)
     assert two.returncode == 0, two.stderr + "".join(p.read_text() for p in bench.outputs.rglob("*log*") if p.is_file())
     assert bench.only.step == alone.step == 20
     assert bench.only.val_loss == pytest.approx(alone.val_loss, rel=1e-5)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pandas as pd
 from slurm_bench import CONTESTED, DOOMED, EVERY, LONG, ON_SANDBOX, Bench, Disturbed, await_
 
-from shapelaw.cell_state import Status
+from shapelaw.run_state import Status
 
 pytestmark = ON_SANDBOX
 
@@ -29,7 +29,7 @@ def test_a_lost_node_costs_at_most_one_interval(disturbed: Disturbed, undisturbe
     pd.testing.assert_series_equal(bench.table().set_index("tokens").loss, undisturbed, check_exact=True)
 
 
-def test_a_preempted_cell_continues(disturbed: Disturbed, undisturbed: pd.Series[float]) -> None:
+def test_a_preempted_run_continues(disturbed: Disturbed, undisturbed: pd.Series[float]) -> None:
     """A job of a higher partition takes the node: checkpoint, requeue, continue."""
     bench = disturbed.preempted
     await_(bench.finished(1), LONG, what=lambda: bench.states)

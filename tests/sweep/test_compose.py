@@ -1,4 +1,4 @@
-"""A cell's configuration is the one that Hydra composes, node by node, and what Hydra refuses is refused in its words."""
+"""A run's configuration is the one that Hydra composes, node by node, and what Hydra refuses is refused in its words."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, ListConfig, Node, open_dict
 
-from shapelaw.sweep.compose import Cells, Composer
+from shapelaw.sweep.compose import Composer, SweepConfigs
 from support import ROOT, Compose
 
 pytestmark = pytest.mark.filterwarnings("ignore:extend_list")
@@ -206,20 +206,20 @@ def test_our_own_configurations(composed: Compose, name: str, overrides: list[st
         assert Both(name, "hydra/launcher=plan", "tracker=none", *overrides).agree(overrides)
 
 
-def test_cells_are_composed_in_their_order_and_numbered(both: Both) -> None:
+def test_runs_are_composed_in_their_order_and_numbered(both: Both) -> None:
     lines = [[f"top={number}", f"db={name}"] for number, name in enumerate(("pg", "mysql", "pg"))]
-    cells = Cells(both.composer, lines, first=5)
-    assert [(config.top, config.db.name) for config in cells] == [(0, "pg"), (1, "mysql"), (2, "pg")]
-    assert [config.top for config in cells[1:]] == [1, 2]
-    jobs = [cells.job(index) for index in range(len(cells))]
+    runs = SweepConfigs(both.composer, lines, first=5)
+    assert [(config.top, config.db.name) for config in runs] == [(0, "pg"), (1, "mysql"), (2, "pg")]
+    assert [config.top for config in runs[1:]] == [1, 2]
+    jobs = [runs.job(index) for index in range(len(runs))]
     assert [(job.hydra.job.num, list(job.hydra.overrides.task)) for job in jobs] == list(enumerate(lines, 5))
     assert jobs[0].hydra.runtime.choices.db == "pg"
 
 
-def test_a_cell_that_is_changed_leaves_the_others_as_they_are(both: Both) -> None:
-    cells = Cells(both.composer, [["inner.a=2"], ["inner.a=2"]])
-    cells[0].inner.b.c = 99
-    assert [config.inner.b.c for config in cells] == [2, 2]
+def test_a_run_that_is_changed_leaves_the_others_as_they_are(both: Both) -> None:
+    runs = SweepConfigs(both.composer, [["inner.a=2"], ["inner.a=2"]])
+    runs[0].inner.b.c = 99
+    assert [config.inner.b.c for config in runs] == [2, 2]
 
 
 def test_hydra_composes_each_combination_of_groups_once(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +233,7 @@ def test_hydra_composes_each_combination_of_groups_once(both: Both, monkeypatch:
     monkeypatch.setattr(both.loader, "load_sweep_config", load_sweep_config)
     composer = Composer(both.loader, both.master)
     lines = [[f"db={db}", f"top={top}", f"+new={top}"] for db in ("pg", "mysql") for top in range(50)]
-    configs = list(Cells(composer, lines))
+    configs = list(SweepConfigs(composer, lines))
     assert [(config.db.name, config.top, config.new) for config in configs[48:52]] == [
         ("pg", 48, 48),
         ("pg", 49, 49),
@@ -243,7 +243,7 @@ def test_hydra_composes_each_combination_of_groups_once(both: Both, monkeypatch:
     assert made == [["db=pg"], ["db=mysql"]]
 
 
-def test_the_first_wrong_cell_is_said(both: Both) -> None:
-    cells = Cells(both.composer, [["top=1"], ["top=2", "nope=3"], ["worse=4"]])
+def test_the_first_wrong_run_is_said(both: Both) -> None:
+    runs = SweepConfigs(both.composer, [["top=1"], ["top=2", "nope=3"], ["worse=4"]])
     with pytest.raises(ConfigCompositionException, match="Could not override 'nope'"):
-        list(cells)
+        list(runs)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from shapelaw.cell_state import State, Status, read_state, write_state
 from shapelaw.errors import UserError
+from shapelaw.run_state import State, Status, read_state, write_state
 from shapelaw.training.cost import device_hours
 from shapelaw.verbs.train import TrainTask
 from support import ROOT, Compose, Script
@@ -23,13 +23,13 @@ def totals(said: str) -> int:
     return int(found.group(1))
 
 
-def test_the_plan_lists_every_cell_and_creates_nothing(script: Script, outputs: Path) -> None:
+def test_the_plan_lists_every_run_and_creates_nothing(script: Script, outputs: Path) -> None:
     done = script("train.py", *PLAN, "shape=glob(*)", "lr_base=5,2.5", "cooldown=none,linear10")
     assert done.returncode == 0, done.stderr
     assert totals(done.stdout) == 12
     rows = [line for line in done.stdout.splitlines() if "cooldown@" in line]
     assert len(rows) == 6
-    assert all(line.split()[0] in line.rsplit(maxsplit=2)[1] for line in rows), "each names the cell it comes after"
+    assert all(line.split()[0] in line.rsplit(maxsplit=2)[1] for line in rows), "each names the run it comes after"
     assert not outputs.exists()
 
 
@@ -58,7 +58,7 @@ def test_the_plan_knows_what_there_is(script: Script, outputs: Path) -> None:
     assert re.search(r"to run: 1\b", done.stdout)
     assert "limit, min" not in done.stdout
     one = script("train.py", *PLAN, "lr_base=5", "shape=16x1,16x1", "resources.timeout_min=1234").stdout
-    assert one.startswith("1 cell; device hours: estimated for this device at the throughput such runs usually reach")
+    assert one.startswith("1 run; device hours: estimated for this device at the throughput such runs usually reach")
     assert re.search(r" nodes +limit, min .*\n.*\n.* 1,234 ", one)
     again = script("train.py", *PLAN, "shape=16x1", "lr_base=1e30", "optim.clip_norm=0")
     assert re.search(r"failed: the run diverged at step", " ".join(again.stdout.split()))
@@ -75,13 +75,13 @@ def test_the_plan_knows_what_there_is(script: Script, outputs: Path) -> None:
 )
 def test_named_sweeps_on_every_suite(script: Script, sweep: str, nano: int, micro: int, gemstones: int) -> None:
     """Without a corpus the table is shown all the same, and a note says what is missing."""
-    for suite, cells in (("nano", nano), ("micro", micro), ("gemstones", gemstones)):
+    for suite, runs in (("nano", nano), ("micro", micro), ("gemstones", gemstones)):
         done = script("train.py", *PLAN, f"sweeps={sweep}", SHAPELAW_SUITE=suite)
         assert (done.returncode, done.stderr) == (0, "")
         assert re.search(
             r"\nnote: corpus folder .* no prepared corpus; run: python prepare.py .* before the sweep\n$", done.stdout
         )
-        assert totals(done.stdout) == cells
+        assert totals(done.stdout) == runs
 
 
 def test_the_published_cooldowns(script: Script, data_dir: Path) -> None:

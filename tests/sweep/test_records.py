@@ -28,14 +28,14 @@ class Spy:
 
 @pytest.fixture
 def batch(tmp_path: Path) -> Path:
-    job = Job("cell", "cell", tmp_path / "cell")
+    job = Job("run", "run", tmp_path / "run")
     folder = new_batch(tmp_path / "slurm", "sweep")
     fill_batch(folder, {0: [job]}, lambda job: Work(TrainTask(), OmegaConf.create({"a": 1}), job.folder))
     return folder
 
 
 def test_a_damaged_record_of_a_submission_is_said_in_a_line(batch: Path) -> None:
-    folder = batch.parents[1] / "cell"
+    folder = batch.parents[1] / "run"
     assert submission_of(folder) == Submission(str(batch), 0, 1)
     (folder / "job.json").write_text('{"batch": "b", "task": 0}')
     with pytest.raises(UserError, match=r"job\.json is damaged \(attempt: Field required\)"):
@@ -53,32 +53,32 @@ def test_a_launcher_that_others_keep_waiting_says_so(tmp_path: Path, monkeypatch
 
 
 def test_our_own_work_is_read(batch: Path) -> None:
-    assert read_work(batch, "cell").config == {"a": 1}
-    assert [folder.stat().st_mode & 0o7777 for folder in (batch, batch / "cells")] == [0o700] * 2
+    assert read_work(batch, "run").config == {"a": 1}
+    assert [folder.stat().st_mode & 0o7777 for folder in (batch, batch / "runs")] == [0o700] * 2
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o702, 0o755, 0o1700])
 @pytest.mark.parametrize("inner", [False, True])
 def test_work_that_others_could_have_written_is_not_unpickled(batch: Path, mode: int, inner: bool) -> None:
     trace = batch.parent / "trace"
-    (batch / "cells" / "cell.pkl").write_bytes(pickle.dumps(Spy(trace)))
-    (batch / "cells" if inner else batch).chmod(mode)
+    (batch / "runs" / "run.pkl").write_bytes(pickle.dumps(Spy(trace)))
+    (batch / "runs" if inner else batch).chmod(mode)
     with pytest.raises(
         UserError, match=rf"own with mode 0700; this one belongs to user \d+ with mode {mode:04o}; remove it"
     ):
-        read_work(batch, "cell")
+        read_work(batch, "run")
     assert not trace.exists()
 
 
 def test_a_link_in_place_of_the_folder_is_refused(batch: Path) -> None:
-    (batch / "cells").rename(batch.parent / "elsewhere")
-    (batch / "cells").symlink_to(batch.parent / "elsewhere")
+    (batch / "runs").rename(batch.parent / "elsewhere")
+    (batch / "runs").symlink_to(batch.parent / "elsewhere")
     with pytest.raises(UserError, match="one's own"):
-        read_work(batch, "cell")
+        read_work(batch, "run")
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
 def test_work_of_another_user_is_not_unpickled(batch: Path) -> None:
     os.chown(batch, 12345, -1)
     with pytest.raises(UserError, match="belongs to user 12345"):
-        read_work(batch, "cell")
+        read_work(batch, "run")

@@ -13,9 +13,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from shapelaw.cell_state import State, Status
 from shapelaw.config import ResourcesConfig
 from shapelaw.errors import UserError
+from shapelaw.run_state import State, Status
 from shapelaw.sweep.accounting import Standing, judge, own_words
 from shapelaw.sweep.resources import Resources, resources_of
 from shapelaw.sweep.sbatch import Array, arrays_of, branches_of, script_of
@@ -71,8 +71,10 @@ def test_golden_scripts(
     composed: Compose, srun: None, golden: str, launcher: str, overrides: tuple[str, ...], nodes: int
 ) -> None:
     settings = replace(site(launcher, *overrides), python="/opt/python")
-    cell = job("cell", nodes=nodes)
-    array = Array(resources_of(cell, settings), {0: (cell,), 1: (cell,), 2: (cell,), 7: (cell,)}, after="41")
+    planned = job("run", nodes=nodes)
+    array = Array(
+        resources_of(planned, settings), {0: (planned,), 1: (planned,), 2: (planned,), 7: (planned,)}, after="41"
+    )
     text = script_of(array, Path("/sweep/batch"), settings, settings.max_jobs)
     path = GOLDEN / f"{golden}.sbatch"
     if os.environ.get("SHAPELAW_WRITE_GOLDEN"):
@@ -86,12 +88,10 @@ def test_equal_resources_share_arrays_of_the_allowed_length() -> None:
     jobs = [(job(f"a{n}", n), ONE) for n in range(12)] + [(job("b", 99), big)]
     arrays = arrays_of(jobs, longest=5, pack=1)
     assert sorted(len(array.tasks) for array in arrays) == [1, 2, 5, 5]
-    assert [cells[0].identity for cells in arrays[1].tasks.values()] == ["a11", "a10", "a9", "a8", "a7"], (
-        "dearest first"
-    )
-    assert sum(len(array.cells) for array in arrays) == 13
+    assert [runs[0].identity for runs in arrays[1].tasks.values()] == ["a11", "a10", "a9", "a8", "a7"], "dearest first"
+    assert sum(len(array.runs) for array in arrays) == 13
     packed = arrays_of(jobs[:12], longest=5, pack=8)
-    assert [len(cells) for cells in packed[0].tasks.values()] == [8, 4]
+    assert [len(runs) for runs in packed[0].tasks.values()] == [8, 4]
     assert ONE.packed(3) == Resources(1, 0, 1, 3, None, 120)
 
 
@@ -120,7 +120,7 @@ def test_a_batch_that_cannot_be_split_is_refused() -> None:
         resources_of(job("a", splits=8, nodes=3), SlurmSettings())
     with pytest.raises(UserError, match=r"a: takes one process.* 4 .*hydra.launcher.tasks_per_node=1"):
         resources_of(job("a", splits=0), SlurmSettings(gpus_per_node=4))
-    with pytest.raises(UserError, match=r"hydra.launcher.pack=2: only cells of one node"):
+    with pytest.raises(UserError, match=r"hydra.launcher.pack=2: only runs of one node"):
         resources_of(job("a", splits=8, nodes=2), SlurmSettings(pack=2))
 
 

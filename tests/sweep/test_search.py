@@ -1,4 +1,4 @@
-"""Searches by Optuna on the tiny suite: real studies in a real database, real cells, a launcher really killed."""
+"""Searches by Optuna on the tiny suite: real studies in a real database, real runs, a launcher really killed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.trial import TrialState
 
-from shapelaw.cell_state import Status, read_state
 from shapelaw.errors import UserError
+from shapelaw.run_state import Status, read_state
 from shapelaw.sweep.spaces import Choices, Interval, Space, lines, split
 from shapelaw.sweep.studies import Study, make
 from shapelaw.tracking import client, read_runs
@@ -164,7 +164,7 @@ def test_a_search_prunes_fails_records_and_ends_at_its_number_of_trials(sweep: S
 
     again = sweep(*command, "hydra.sweeper.n_trials=10", "hydra.sweeper.sampler.seed=3")
     assert again.returncode == 0, again.stderr
-    assert "0 trials to run; 10 already finished, skipped" in again.stderr
+    assert "0 trials to do; 10 already finished, skipped" in again.stderr
 
     rate = next(t.params["lr_base"] for t in ended[TrialState.PRUNED])
     plain = sweep("-m", f"lr_base={rate}", "optim.clip_norm=0", "checkpoint.keep=newest")  # a plain sweep continues it
@@ -233,7 +233,7 @@ def test_a_killed_search_continues_its_trial(outputs: Path, corpora: Path) -> No
 
 
 def test_two_searches_of_one_study_do_not_meet(sweep: Sweep, outputs: Path) -> None:
-    from shapelaw.cell_state import lock
+    from shapelaw.run_state import lock
 
     first = sweep(*SEARCH, RATE, "hydra.sweeper.n_trials=1", "tracker=none")
     assert first.returncode == 0, first.stderr
@@ -252,7 +252,7 @@ def test_two_searches_of_one_study_do_not_meet(sweep: Sweep, outputs: Path) -> N
         (["lr_base=interval(0,5)"], ["lr_base=interval(0,5)", "above 0", "tag(linear,interval(0,5))"]),
         (["lr_base=5,2.5"], ["nothing to search", "lr_base=interval(0.5,50)"]),
         ([RATE, "hydra/sweeper/sampler=tpee"], ["hydra/sweeper/sampler=tpee", "tpe"]),
-        ([RATE, "hydra/sweeper/sampler=grid"], ["sampler", "hydra/sweeper=cells"]),
+        ([RATE, "hydra/sweeper/sampler=grid"], ["sampler", "hydra/sweeper=grid"]),
         ([RATE, "hydra/sweeper/pruner=medium"], ["hydra/sweeper/pruner=medium", "halving, median, none, percentile"]),
         ([RATE, "hydra.sweeper.n_trials=0"], ["hydra.sweeper.n_trials=0", "whole numbers from 1"]),
         ([RATE, "hydra.sweeper.max_failure_rate=2"], ["hydra.sweeper.max_failure_rate=2", "0 to 1"]),
@@ -269,7 +269,7 @@ def test_two_searches_of_one_study_do_not_meet(sweep: Sweep, outputs: Path) -> N
             ["batch_tokens=120", "112 or 128"],
         ),
         ([RATE, "hydra.sweeper.study_name=../x"], ["hydra.sweeper.study_name='../x'", "letters, digits"]),
-        ([RATE, "hydra/launcher=slurm"], ["hydra/launcher=local", "hydra/sweeper=cells"]),
+        ([RATE, "hydra/launcher=slurm"], ["hydra/launcher=local", "hydra/sweeper=grid"]),
         ([RATE, "shape=glob(z*)"], ["shape=glob(z*)", "matches nothing"]),
         (["batch_tokens=interval(128,1024)", "lr_base=5"], ["tokens=2560", "batch_tokens=576"]),
     ],

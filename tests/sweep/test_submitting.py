@@ -11,30 +11,30 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from shapelaw.cell_state import State, Status, read_state, write_state
 from shapelaw.errors import UserError
+from shapelaw.run_state import State, Status, read_state, write_state
 from shapelaw.sweep import accounting, slurm
 from shapelaw.sweep.local import SweepFailed
 from shapelaw.sweep.settings import SlurmSettings
 from shapelaw.sweep.slurm import launch
 from shapelaw.sweep.task import Job
 
-CELLS = tuple("abcdefghijkl")
+RUNS = tuple("abcdefghijkl")
 
 
 @dataclass
-class Cells:
-    """Twelve cells that need no training; what the launcher asked of them."""
+class SweepConfigs:
+    """Twelve runs that need no training; what the launcher asked of them."""
 
     outputs: Path
-    noun: str = "cell"
+    noun: str = "run"
     preload: tuple[str, ...] = ()
     begun: list[list[str]] = field(default_factory=list)
     ended: list[list[str]] = field(default_factory=list)
 
     @property
     def configs(self) -> list[DictConfig]:
-        return [OmegaConf.create({"outputs_dir": str(self.outputs), "name": name}) for name in CELLS]
+        return [OmegaConf.create({"outputs_dir": str(self.outputs), "name": name}) for name in RUNS]
 
     def folder(self, name: str) -> Path:
         folder = self.outputs / name
@@ -103,50 +103,50 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 
 @pytest.fixture
-def cells(tmp_path: Path) -> Cells:
-    return Cells(tmp_path / "outputs")
+def runs(tmp_path: Path) -> SweepConfigs:
+    return SweepConfigs(tmp_path / "outputs")
 
 
 def test_arrays_keep_to_the_site_s_length_and_a_half_queued_sweep_says_so(
-    site: Site, cells: Cells, capsys: pytest.CaptureFixture[str]
+    site: Site, runs: SweepConfigs, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The same command submits the rest; a sweep of which nothing is queued is the user's to mend."""
     settings = SlurmSettings(max_array_size=10)
     site.takes(0)
     with pytest.raises(UserError, match=r"^sbatch: AssocMaxSubmitJobLimit$"):
-        launch(cells, cells.configs, settings)
+        launch(runs, runs.configs, settings)
     site.takes(2)
     with pytest.raises(
-        SweepFailed, match=r"SubmitJobLimit; 10 of 12 cells are queued \(to stop them: scancel 1 2\); the same"
+        SweepFailed, match=r"SubmitJobLimit; 10 of 12 runs are queued \(to stop them: scancel 1 2\); the same"
     ):
-        launch(cells, cells.configs, settings)
+        launch(runs, runs.configs, settings)
     site.takes(9)
-    launch(cells, cells.configs, settings)
-    assert "12 cells: 12 queued; 2 submitted now" in capsys.readouterr().err
+    launch(runs, runs.configs, settings)
+    assert "12 runs: 12 queued; 2 submitted now" in capsys.readouterr().err
 
 
-def test_slurm_is_asked_once_for_an_array_whose_id_was_not_noted(site: Site, cells: Cells) -> None:
-    launch(cells, cells.configs, SlurmSettings())
-    for noted in cells.outputs.glob("slurm/*/job_id"):
+def test_slurm_is_asked_once_for_an_array_whose_id_was_not_noted(site: Site, runs: SweepConfigs) -> None:
+    launch(runs, runs.configs, SlurmSettings())
+    for noted in runs.outputs.glob("slurm/*/job_id"):
         noted.unlink()
     before = site.calls("squeue")
-    accounting.survey(cells.plan(cells.configs))
+    accounting.survey(runs.plan(runs.configs))
     assert (site.calls("squeue") - before, site.calls("sacct")) == (3, 3), "three arrays, none of them known"
 
 
-def test_a_sweep_that_was_left_is_closed_once_its_last_job_has_ended(site: Site, cells: Cells) -> None:
+def test_a_sweep_that_was_left_is_closed_once_its_last_job_has_ended(site: Site, runs: SweepConfigs) -> None:
     """And not before; what finished jobs could not deliver is delivered whenever somebody looks."""
-    launch(cells, cells.configs, SlurmSettings())
-    cells.finish("a", "b")
-    launch(cells, cells.configs, SlurmSettings())
-    assert (cells.begun, cells.ended) == ([list(CELLS), ["a", "b"]], [])
-    cells.finish(*CELLS)
-    launch(cells, cells.configs, SlurmSettings())
-    assert (cells.begun[2:], cells.ended) == ([list(CELLS)], [[]])
+    launch(runs, runs.configs, SlurmSettings())
+    runs.finish("a", "b")
+    launch(runs, runs.configs, SlurmSettings())
+    assert (runs.begun, runs.ended) == ([list(RUNS), ["a", "b"]], [])
+    runs.finish(*RUNS)
+    launch(runs, runs.configs, SlurmSettings())
+    assert (runs.begun[2:], runs.ended) == ([list(RUNS)], [[]])
 
 
 def test_a_job_that_slurm_forgot_is_not_waited_for(
-    site: Site, cells: Cells, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    site: Site, runs: SweepConfigs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.program("sacct", "echo Slurm accounting storage is disabled >&2; exit 1")
     monkeypatch.setattr(accounting, "GRACE_SECONDS", 0.0)
@@ -155,10 +155,10 @@ def test_a_job_that_slurm_forgot_is_not_waited_for(
 
     def submit(*arguments: Any) -> None:
         submitted(*arguments)
-        cells.finish(*CELLS[1:])
+        runs.finish(*RUNS[1:])
 
     monkeypatch.setattr(slurm, "submit_all", submit)
-    with pytest.raises(SweepFailed, match="1 of 12 cells failed; run the same command again to retry them"):
-        launch(cells, cells.configs, SlurmSettings(wait=True, poll_seconds=0.0))
+    with pytest.raises(SweepFailed, match="1 of 12 runs failed; run the same command again to retry them"):
+        launch(runs, runs.configs, SlurmSettings(wait=True, poll_seconds=0.0))
     assert "failed a: SLURM does not know it any more" in capsys.readouterr().err
-    assert cells.ended == [["a"]]
+    assert runs.ended == [["a"]]

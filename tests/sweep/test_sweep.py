@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from shapelaw.cell_state import State, Status, read_state
+from shapelaw.run_state import State, Status, read_state
 from shapelaw.tracking import client, read_runs
 from support import ROOT, Sweep
 
@@ -29,10 +29,10 @@ def table(outputs: Path) -> pd.DataFrame:
     return read_runs(f"sqlite:///{outputs}/mlflow.db", "tiny")
 
 
-def test_a_sweep_trains_every_cell_once_and_nests_it(sweep: Sweep, outputs: Path) -> None:
+def test_a_sweep_trains_every_run_once_and_nests_it(sweep: Sweep, outputs: Path) -> None:
     done = sweep(*SWEEP)
     assert done.returncode == 0, done.stderr
-    assert "6 cells to run" in done.stderr
+    assert "6 runs to do" in done.stderr
     assert [state.status for state in states(outputs).values()] == [Status.finished] * 6
     rows = table(outputs)
     assert rows.groupby("run").size().tolist() == [5] * 6
@@ -53,13 +53,13 @@ def test_a_sweep_trains_every_cell_once_and_nests_it(sweep: Sweep, outputs: Path
     store.update_run(parent.run_id, status="RUNNING")  # as a launcher leaves it that was killed, or did not stay
     again = sweep(*SWEEP)
     assert again.returncode == 0, again.stderr
-    assert "0 cells to run; 6 already finished, skipped" in again.stderr
+    assert "0 runs to do; 6 already finished, skipped" in again.stderr
     assert store.get_run(parent.run_id).info.status == "FINISHED"
     assert [state.attempts for state in states(outputs).values()] == [1] * 6
 
 
 def test_a_killed_sweep_is_finished_by_the_same_command(outputs: Path, corpora: Path) -> None:
-    """SIGKILL to the launcher: its cells notice, checkpoint and stop; the rerun trains only what is missing."""
+    """SIGKILL to the launcher: its runs notice, checkpoint and stop; the rerun trains only what is missing."""
     command = [sys.executable, str(ROOT / "train.py"), *SWEEP, f"data_dir={corpora}", "tokens=12800"]
     launcher = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     runs = outputs / "runs" / "tiny"
@@ -81,12 +81,12 @@ def test_a_killed_sweep_is_finished_by_the_same_command(outputs: Path, corpora: 
     assert rows.groupby("run")["mlflow_run_id"].nunique().tolist() == [1] * 6
 
 
-def test_one_failing_cell_does_not_stop_the_others(sweep: Sweep, outputs: Path) -> None:
+def test_one_failing_run_does_not_stop_the_others(sweep: Sweep, outputs: Path) -> None:
     done = sweep("-m", "shape=16x1", "lr_base=5,1e30,2.5", "optim.clip_norm=0")
     assert done.returncode == 1
     assert "diverged" in done.stderr
     assert "log.txt" in done.stderr
-    assert "1 of 3 cells failed" in done.stderr
+    assert "1 of 3 runs failed" in done.stderr
     assert sorted(state.status.value for state in states(outputs).values()) == ["failed", "finished", "finished"]
 
 
@@ -106,10 +106,10 @@ def test_a_branch_of_a_failed_run_fails_with_it(sweep: Sweep, outputs: Path) -> 
     assert "diverged" in done.stderr
     assert re.search(r"the run it continues \(\w+\) failed", done.stderr), done.stderr
     assert len(states(outputs)) == 1, "the branch is not started, though there is a worker for it"
-    assert "2 of 2 cells failed" in done.stderr
+    assert "2 of 2 runs failed" in done.stderr
 
 
-def test_no_more_cells_run_at_once_than_workers(sweep: Sweep, outputs: Path) -> None:
+def test_no_more_runs_run_at_once_than_workers(sweep: Sweep, outputs: Path) -> None:
     done = sweep(*SWEEP, "hydra.launcher.workers=1", "tracker=none")
     assert done.returncode == 0, done.stderr
     folders = list((outputs / "runs" / "tiny").iterdir())

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mlflow_server import MlflowServer, gate
-from shapelaw.cell_state import Status, read_state
+from shapelaw.run_state import Status, read_state
 from shapelaw.tracking import VAL_LOSS, client, deliver_left, read_runs
 from support import ROOT, Script
 from tracked import journaled, stored, tracker

@@ -15,15 +15,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from shapelaw.cell import Cell, cell_of, checkpoint_path, checkpoint_steps, corpus_folder
-from shapelaw.cell_state import Status, read_state
 from shapelaw.config import TrainConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.data import load_corpus
 from shapelaw.errors import Interrupted
 from shapelaw.model import Transformer
+from shapelaw.planned_run import PlannedRun, checkpoint_path, checkpoint_steps, corpus_folder, plan_run
+from shapelaw.run_state import Status, read_state
 from shapelaw.training import checkpoint
-from support import Compose, train_cell
+from support import Compose, train_run
 
 FOUR = "micro_batch_sequences=2"  # of 8 sequences a step
 LAST = 20
@@ -31,21 +31,21 @@ LAST = 20
 
 @dataclass(frozen=True)
 class Train:
-    """Trains the tiny cell in a named folder of outputs."""
+    """Trains the tiny run in a named folder of outputs."""
 
     composed: Compose
     root: Path
 
-    def prepared(self, name: str, *overrides: str) -> tuple[TrainConfig, Cell]:
+    def prepared(self, name: str, *overrides: str) -> tuple[TrainConfig, PlannedRun]:
         config: TrainConfig = to_dataclass(
             self.composed("accelerator=cpu", f"outputs_dir={self.root / name}", *overrides)
         )
-        return config, cell_of(config, load_corpus(corpus_folder(config)).manifest.corpus_hash)
+        return config, plan_run(config, load_corpus(corpus_folder(config)).manifest.corpus_hash)
 
-    def __call__(self, name: str, *overrides: str) -> Cell:
-        config, cell = self.prepared(name, *overrides)
-        train_cell(config, cell)
-        return cell
+    def __call__(self, name: str, *overrides: str) -> PlannedRun:
+        config, planned = self.prepared(name, *overrides)
+        train_run(config, planned)
+        return planned
 
 
 @pytest.fixture
@@ -71,19 +71,19 @@ def during(monkeypatch: pytest.MonkeyPatch, micro_batch: int, act: Callable[[], 
     monkeypatch.setattr(Transformer, "loss", counting)
 
 
-def tensors(cell: Cell) -> dict[str, torch.Tensor]:
+def tensors(planned: PlannedRun) -> dict[str, torch.Tensor]:
     """Weights and optimizer of the last checkpoint."""
-    path = checkpoint_path(cell.folder, LAST)
+    path = checkpoint_path(planned.folder, LAST)
     return {
         f"{file}.{k}": v for file in (checkpoint.MODEL, checkpoint.OPTIMIZER) for k, v in load_file(path / file).items()
     }
 
 
-def assert_same_bits(cell: Cell, whole: Cell) -> None:
-    ours, theirs = tensors(cell), tensors(whole)
+def assert_same_bits(planned: PlannedRun, whole: PlannedRun) -> None:
+    ours, theirs = tensors(planned), tensors(whole)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert read_state(cell.folder).val_loss == read_state(whole.folder).val_loss
+    assert read_state(planned.folder).val_loss == read_state(whole.folder).val_loss
 
 
 @pytest.mark.parametrize("micro_batch", [1, 22, 27, 40])
@@ -96,9 +96,9 @@ def test_a_signal_in_an_accumulation_ends_the_step_first(
         during(patch, micro_batch, lambda: os.kill(os.getpid(), signal.SIGUSR2))
         with pytest.raises(Interrupted, match=f"stopped by SIGUSR2 after step {-(-micro_batch // 4)}$"):
             train("cut", FOUR)
-    cell = train("cut", FOUR)
-    assert read_state(cell.folder).attempts == 2
-    assert_same_bits(cell, whole)
+    planned = train("cut", FOUR)
+    assert read_state(planned.folder).attempts == 2
+    assert_same_bits(planned, whole)
 
 
 def test_death_in_an_accumulation_costs_the_steps_since_the_checkpoint(
@@ -113,8 +113,8 @@ def test_death_in_an_accumulation_costs_the_steps_since_the_checkpoint(
         during(patch, 4 * 10 + 3, die)
         with pytest.raises(Killed):
             train("cut", FOUR)
-    cell = train("cut", FOUR)
-    assert_same_bits(cell, whole)
+    planned = train("cut", FOUR)
+    assert_same_bits(planned, whole)
 
 
 @pytest.mark.parametrize("after", ["micro_batch_sequences=0", "micro_batch_sequences=1", "micro_batch_sequences=3"])
@@ -128,11 +128,11 @@ def test_continued_with_another_number_of_micro_batches(
         during(patch, 4 * 10 + 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Interrupted):
             train("cut", FOUR)
-    cell = train("cut", after)
-    state = read_state(cell.folder)
+    planned = train("cut", after)
+    state = read_state(planned.folder)
     assert (state.status, state.step, state.attempts) == (Status.finished, LAST, 2)
     assert state.val_loss == pytest.approx(read_state(whole.folder).val_loss, abs=1e-5)
-    ours, theirs = tensors(cell), tensors(whole)
+    ours, theirs = tensors(planned), tensors(whole)
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-4, msg=name)
 
@@ -168,11 +168,11 @@ def test_a_damaged_newest_checkpoint_costs_one_interval(
         case _:
             path.write_bytes(content[: len(content) // 2 if damage == "cut short" else 0])
     with caplog.at_level(logging.WARNING):
-        cell = train("cut")
+        planned = train("cut")
     assert "passing over a damaged checkpoint" in caplog.text
     assert "step-00000014" in caplog.text
     assert "step-00000012" not in caplog.text
-    assert_same_bits(cell, whole)
+    assert_same_bits(planned, whole)
 
 
 def test_keep_rules_bound_the_disk_at_every_moment(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +193,7 @@ def test_keep_rules_bound_the_disk_at_every_moment(train: Train, monkeypatch: py
         with pytest.raises(Interrupted):
             train("run", *rules)
     (train.prepared("run")[1].folder / "checkpoints" / ".step-00000010.1.tmp").mkdir()
-    cell = train("run", *rules)
+    planned = train("run", *rules)
     assert most == 3
-    assert checkpoint_steps(cell.folder) == [19, 20]
-    assert not list((cell.folder / "checkpoints").glob(".*"))
+    assert checkpoint_steps(planned.folder) == [19, 20]
+    assert not list((planned.folder / "checkpoints").glob(".*"))

@@ -12,16 +12,16 @@ from lightning.pytorch.loops.fetchers import _PrefetchDataFetcher
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from shapelaw import optim
-from shapelaw.cell_state import read_state
 from shapelaw.config import ParallelKind
 from shapelaw.data import Loader, SequenceOrder, TokenStream
 from shapelaw.data.torch_batches import TokenBatches
 from shapelaw.errors import UserError
 from shapelaw.model import kernels, loss
+from shapelaw.run_state import read_state
 from shapelaw.training.agreement import Agreement
 from shapelaw.training.compiling import compiles
 from shapelaw.training.hooks import Hooks
-from shapelaw.training.module import CellModule
+from shapelaw.training.module import RunModule
 from support import Compose, train
 
 
@@ -43,13 +43,13 @@ def test_steps_read_nothing(composed: Compose, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(optim, "free_to_look", lambda x: free)
     monkeypatch.setattr(loss, "free_to_look", lambda x: free)
     monkeypatch.setattr(kernels, "FAST_THREADS_MAX", 0)
-    reads, step = Reads(), CellModule.training_step
+    reads, step = Reads(), RunModule.training_step
 
-    def counted(module: CellModule, batch: torch.Tensor, index: int) -> None:
+    def counted(module: RunModule, batch: torch.Tensor, index: int) -> None:
         with reads:
             step(module, batch, index)
 
-    monkeypatch.setattr(CellModule, "training_step", counted)
+    monkeypatch.setattr(RunModule, "training_step", counted)
     train(composed)
     assert (reads.count > 0) == free
 
@@ -59,7 +59,7 @@ def test_between_steps_nothing_is_read(composed: Compose, monkeypatch: pytest.Mo
     """But where something is recorded or the spike monitor looks; there the counter counts."""
     reads, between, steps = Reads(), Hooks.on_train_batch_end, []
 
-    def counted(self: Hooks, trainer: Any, module: CellModule, *rest: Any) -> None:
+    def counted(self: Hooks, trainer: Any, module: RunModule, *rest: Any) -> None:
         step = module.progress.step
         if (step % 5 == 0 or self.monitor.looks_at(step)) != looks:
             between(self, trainer, module, *rest)
@@ -80,25 +80,25 @@ def test_the_next_batch_is_ready_before_a_step_begins(
     """Batch n + 1 is read, and on a GPU on its way, before step n: a step never waits for its data. The losses are the same
     bits as those of a loop that reads each batch when it is due."""
     events: list[str] = []
-    rows, step, fetcher = Loader.rows, CellModule.training_step, _PrefetchDataFetcher.__init__
+    rows, step, fetcher = Loader.rows, RunModule.training_step, _PrefetchDataFetcher.__init__
 
     def read(self: Loader, *rest: Any) -> Any:
         events.append("read")
         return rows(self, *rest)
 
-    def stepped(module: CellModule, batch: torch.Tensor, index: int) -> None:
+    def stepped(module: RunModule, batch: torch.Tensor, index: int) -> None:
         events.append("step")
         step(module, batch, index)
 
     monkeypatch.setattr(Loader, "rows", read)
-    monkeypatch.setattr(CellModule, "training_step", stepped)
+    monkeypatch.setattr(RunModule, "training_step", stepped)
     ahead = train(composed, f"outputs_dir={tmp_path}/ahead")
     assert events == ["read", *["read", "step"] * 19, "step"]
     events.clear()
     monkeypatch.setattr(_PrefetchDataFetcher, "__init__", lambda self: fetcher(self, prefetch_batches=0))
     due = train(composed, f"outputs_dir={tmp_path}/due")
     assert events[:4] == ["read", "step"] * 2
-    states = [read_state(cell.folder) for cell in (ahead, due)]
+    states = [read_state(planned.folder) for planned in (ahead, due)]
     assert states[0].val_loss == states[1].val_loss
     assert states[0].train_loss == states[1].train_loss
 
@@ -132,7 +132,7 @@ def test_a_compiled_step_is_the_same(composed: Compose, tmp_path: Path, monkeypa
     """20 steps with torch's own operations, compiled and not: losses agree to 1e-4, where one update moves them by 1e-1."""
     monkeypatch.setattr(kernels, "FAST_THREADS_MAX", 0)
     runs = [train(composed, f"compile={word}", f"outputs_dir={tmp_path}/{word}") for word in ("false", "true")]
-    losses = [read_state(cell.folder).val_loss for cell in runs]
+    losses = [read_state(planned.folder).val_loss for planned in runs]
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
 
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from allocations import Allocations, saved_bytes
 
-from shapelaw.cell_state import read_state
 from shapelaw.config import ParallelKind, TrainConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.model import ModelSpec, Transformer, kernels
 from shapelaw.optim import build_adamw, clip_gradients
 from shapelaw.parallel.layout import Layout
+from shapelaw.run_state import read_state
 from shapelaw.shapes import Shape
 from shapelaw.training.cost import cost_of, fit_micro_batch
 from shapelaw.training.memory import Arithmetic, StepMemory
@@ -113,27 +113,27 @@ def test_layouts_divide() -> None:
 
 def test_the_micro_batch_is_the_largest_that_fits(composed: Compose) -> None:
     """Every even part of the 8 sequences, by the memory it just needs."""
-    config, cell = prepared(composed)
+    config, planned = prepared(composed)
     work, layout = FORMS["kernels"], Layout(ParallelKind.single)
     needs = {}
     for size in (8, 4, 3, 2, 1):
-        memory = StepMemory(cell.shape, cell.vocab_size, cell.seq_len, size, math.ceil(8 / size), work)
+        memory = StepMemory(planned.shape, planned.vocab_size, planned.seq_len, size, math.ceil(8 / size), work)
         needs[size] = memory.peak_bytes
     assert sorted(needs.values(), reverse=True) == list(needs.values())
     for size, need in needs.items():
-        assert fit_micro_batch(cell, config, layout, work, need) == (size, need)
-    assert fit_micro_batch(cell, config, layout, work, 1.0)[0] == 1
+        assert fit_micro_batch(planned, config, layout, work, need) == (size, need)
+    assert fit_micro_batch(planned, config, layout, work, 1.0)[0] == 1
 
 
 def test_a_given_limit_splits_the_batch_and_not_the_result(composed: Compose) -> None:
     """The world batch stays: losses agree to the order of sums in float32, where one update moves them by 1e-1."""
     limit = "limits.memory_gb=0.0003"
-    whole, cell = prepared(composed)
+    whole, planned = prepared(composed)
     small: TrainConfig = to_dataclass(composed("accelerator=cpu", limit))
-    assert cost_of(cell, whole).micro_sequences == 8
-    assert 1 <= cost_of(cell, small).micro_sequences < 8
-    assert cost_of(cell, small).memory_bytes <= 0.0003e9
-    runs = [train(composed, f"outputs_dir={cell.folder}/{i}", given) for i, given in enumerate(("threads=1", limit))]
+    assert cost_of(planned, whole).micro_sequences == 8
+    assert 1 <= cost_of(planned, small).micro_sequences < 8
+    assert cost_of(planned, small).memory_bytes <= 0.0003e9
+    runs = [train(composed, f"outputs_dir={planned.folder}/{i}", given) for i, given in enumerate(("threads=1", limit))]
     losses = [read_state(run.folder).val_loss for run in runs]
     assert losses[1] == pytest.approx(losses[0], abs=1e-5)
 
@@ -151,9 +151,9 @@ def test_half_as_many_are_tried_where_memory_runs_out(
         return loss(model, tokens)
 
     monkeypatch.setattr(Transformer, "loss", too_large)
-    cell = train(composed)
+    planned = train(composed)
     assert "8 sequences at a time do not fit the memory of cpu: going on with 4" in caplog.text
     assert caplog.text.count("going on") == 2
-    assert read_state(cell.folder).val_loss == pytest.approx(read_state(whole.folder).val_loss, abs=1e-5)
+    assert read_state(planned.folder).val_loss == pytest.approx(read_state(whole.folder).val_loss, abs=1e-5)
     with pytest.raises(UserError, match=r"4 sequences at a time do not fit .*give micro_batch_sequences=2"):
         train(composed, "micro_batch_sequences=4", "seed=1")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from shapelaw.cell_state import read_state
+from shapelaw.run_state import read_state
 from support import ROOT, Script
 
 SMALL = (

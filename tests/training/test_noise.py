@@ -13,18 +13,18 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from shapelaw.cell import cell_of, checkpoint_path, corpus_folder
 from shapelaw.config import TrainConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.data import load_corpus
 from shapelaw.errors import UserError
 from shapelaw.model import InitSpec, ModelSpec, Transformer
 from shapelaw.model.initialisation import initial_weight
+from shapelaw.planned_run import checkpoint_path, corpus_folder, plan_run
 from shapelaw.shapes import Shape
 from shapelaw.tracking import NOISE_GRAD_SQ, NOISE_SCALE, NOISE_TRACE, NoTracker
 from shapelaw.training import run
 from shapelaw.training.noise import MicroNorms, Moments, RunningMoments, moments
-from support import Compose, Script, train_cell
+from support import Compose, Script, train_run
 
 
 def expected_sq(grad_sq: float, trace: float, batch: float) -> float:
@@ -168,15 +168,15 @@ def test_training_does_not_notice(composed: Compose, tmp_path: Path, monkeypatch
     """Weights, moments and losses of a run are the same to the last bit with the noise scale and without."""
     recorders: list[Recorder] = []
     monkeypatch.setattr(run, "tracker_of", lambda *_: recorders.append(Recorder()) or recorders[-1])
-    cells = []
+    runs = []
     for option in ("noise.every_steps=0", "noise.every_steps=2"):
-        overrides = ("accelerator=cpu", "micro_batch_sequences=2", option, f"outputs_dir={tmp_path}/{len(cells)}")
+        overrides = ("accelerator=cpu", "micro_batch_sequences=2", option, f"outputs_dir={tmp_path}/{len(runs)}")
         config: TrainConfig = to_dataclass(composed(*overrides))
-        cells.append(cell_of(config, load_corpus(corpus_folder(config)).manifest.corpus_hash))
-        train_cell(config, cells[-1])
-    assert cells[0].identity == cells[1].identity
+        runs.append(plan_run(config, load_corpus(corpus_folder(config)).manifest.corpus_hash))
+        train_run(config, runs[-1])
+    assert runs[0].identity == runs[1].identity
     for file in ("model.safetensors", "optimizer.safetensors"):
-        without, with_ = (load_file(checkpoint_path(cell.folder, 20) / file) for cell in cells)
+        without, with_ = (load_file(checkpoint_path(planned.folder, 20) / file) for planned in runs)
         assert all(torch.equal(without[name], with_[name]) for name in without)
     losses = [
         [row for row in recorder.rows if "train/loss" in row[1] or "val/loss" in row[1]] for recorder in recorders

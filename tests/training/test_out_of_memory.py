@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from shapelaw.cell import checkpoint_steps
-from shapelaw.cell_state import Status, read_state
 from shapelaw.errors import Interrupted
-from shapelaw.training.module import CellModule
+from shapelaw.planned_run import checkpoint_steps
+from shapelaw.run_state import Status, read_state
+from shapelaw.training.module import RunModule
 from support import Compose, Script, prepared, train
 
 LARGE = (
@@ -27,8 +27,8 @@ SPARE_BYTES = 8 * 2**20
 """A quarter of what the step of 2,048 sequences takes."""
 LIMIT = f"""
 import resource
-from shapelaw.training.module import CellModule
-step = CellModule.training_step
+from shapelaw.training.module import RunModule
+step = RunModule.training_step
 def limited(self, batch, index):
     if index == 0:
         self._accumulate(batch[:1])  # what it loads and compiles is there
@@ -38,7 +38,7 @@ def limited(self, batch, index):
         resource.setrlimit(resource.RLIMIT_AS, (bytes, resource.RLIM_INFINITY))
     step(self, batch, index)
     resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-CellModule.training_step = limited
+RunModule.training_step = limited
 """
 
 
@@ -50,14 +50,14 @@ def test_a_step_that_does_not_fit(
     with half as many, to the loss of one that had memory."""
     whole = read_state(train(composed, *LARGE, f"outputs_dir={tmp_path}/whole").folder).val_loss
     with monkeypatch.context() as patch:
-        step = CellModule.training_step
+        step = RunModule.training_step
 
-        def stopped(module: CellModule, batch: object, index: int) -> None:
+        def stopped(module: RunModule, batch: object, index: int) -> None:
             step(module, batch, index)
             if index == 1:
                 os.kill(os.getpid(), signal.SIGUSR2)
 
-        patch.setattr(CellModule, "training_step", stopped)
+        patch.setattr(RunModule, "training_step", stopped)
         with pytest.raises(Interrupted):
             train(composed, *LARGE)
     folder = prepared(composed, *LARGE)[1].folder

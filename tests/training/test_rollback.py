@@ -11,17 +11,17 @@ import torch
 from safetensors.torch import load_file
 
 from planted import ROLLS_BACK, SPIKES, plant
-from shapelaw.cell import Cell, cell_of, checkpoint_path, checkpoint_steps, corpus_folder
-from shapelaw.cell_state import State, Status, read_state
 from shapelaw.config import TrainConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.data import load_corpus
 from shapelaw.errors import UserError
+from shapelaw.planned_run import PlannedRun, checkpoint_path, checkpoint_steps, corpus_folder, plan_run
+from shapelaw.run_state import State, Status, read_state
 from shapelaw.tracking import read_runs
 from shapelaw.training import checkpoint, run, starting
 from shapelaw.training.rollback import ROLLBACKS, read_rollbacks
 from shapelaw.training.spikes import Verdict
-from support import Compose, train_cell
+from support import Compose, train_run
 from tracked import journaled
 
 NO_NUMBER = ("lr_base=1e30", "optim.clip_norm=0")
@@ -33,23 +33,23 @@ def planted(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(composed, monkeypatch)
 
 
-def prepared(composed: Compose, *overrides: str) -> tuple[TrainConfig, Cell]:
+def prepared(composed: Compose, *overrides: str) -> tuple[TrainConfig, PlannedRun]:
     config: TrainConfig = to_dataclass(composed("accelerator=cpu", *overrides))
-    return config, cell_of(config, load_corpus(corpus_folder(config)).manifest.corpus_hash)
+    return config, plan_run(config, load_corpus(corpus_folder(config)).manifest.corpus_hash)
 
 
-def train(composed: Compose, *overrides: str, show: Callable[[State], None] = lambda state: None) -> Cell:
-    config, cell = prepared(composed, *overrides)
-    train_cell(config, cell, show)
-    return cell
+def train(composed: Compose, *overrides: str, show: Callable[[State], None] = lambda state: None) -> PlannedRun:
+    config, planned = prepared(composed, *overrides)
+    train_run(config, planned, show)
+    return planned
 
 
 def tracked(tmp_path: Path) -> tuple[str, ...]:
     return ("tracker=mlflow", f"tracker.uri=sqlite:///{tmp_path}/mlflow.db", "tracker.finish_seconds=120")
 
 
-def last_weights(cell: Cell) -> dict[str, torch.Tensor]:
-    return load_file(checkpoint_path(cell.folder, cell.last_step) / checkpoint.MODEL)
+def last_weights(planned: PlannedRun) -> dict[str, torch.Tensor]:
+    return load_file(checkpoint_path(planned.folder, planned.last_step) / checkpoint.MODEL)
 
 
 def test_a_run_that_diverges_is_marked_with_its_step(composed: Compose, tmp_path: Path) -> None:
@@ -58,8 +58,8 @@ def test_a_run_that_diverges_is_marked_with_its_step(composed: Compose, tmp_path
         UserError, match=r"diverged at step \d+: the loss is nan.*smaller lr_base than 1e\+30, or spikes=rollback"
     ):
         train(composed, *given)
-    _, cell = prepared(composed, *given)
-    state = read_state(cell.folder)
+    _, planned = prepared(composed, *given)
+    state = read_state(planned.folder)
     assert (state.status, state.diverged_step is not None) == (Status.failed, True)
     assert f"diverged at step {state.diverged_step}" in state.reason
     with pytest.raises(UserError, match="no run has a validation"):
@@ -71,8 +71,8 @@ def test_a_spike_that_lasts_stops_a_run_and_marks_its_rows(composed: Compose, tm
     given = (*SPIKES, "spikes.sustain_steps=3", *tracked(tmp_path))
     with pytest.raises(UserError, match=r"diverged at step \d+: a spike of the loss since step \d+"):
         train(composed, *given)
-    _, cell = prepared(composed, *given)
-    step = read_state(cell.folder).diverged_step
+    _, planned = prepared(composed, *given)
+    step = read_state(planned.folder).diverged_step
     assert step is not None
     rows = read_runs(f"sqlite:///{tmp_path}/mlflow.db", "tiny")
     assert rows["diverged_step"].tolist() == [step] * len(rows)
@@ -84,41 +84,41 @@ def test_a_spike_that_lasts_stops_a_run_and_marks_its_rows(composed: Compose, tm
 def test_a_run_that_spikes_recovers(composed: Compose, tmp_path: Path) -> None:
     """It ends below where the ignored spike leaves it, and its record says what happened."""
     ignored = train(composed, *SPIKES, "spikes=ignore")
-    cell = train(composed, *ROLLS_BACK, *tracked(tmp_path))
-    state, events = read_state(cell.folder), read_rollbacks(cell.folder)
+    planned = train(composed, *ROLLS_BACK, *tracked(tmp_path))
+    state, events = read_state(planned.folder), read_rollbacks(planned.folder)
     assert state.status is Status.finished
     assert 1 <= state.rollbacks == len(events) <= 3
     assert state.val_loss is not None
     assert state.val_loss < read_state(ignored.folder).val_loss - 1.0  # type: ignore[operator]
     for number, event in enumerate(events, 1):
         assert event.to_step < event.first_step <= event.step
-        assert event.to_step in (0, *checkpoint_steps(cell.folder))
+        assert event.to_step in (0, *checkpoint_steps(planned.folder))
         assert (event.number, event.lr_scale) == (number, pytest.approx(0.1**number))
     rows = read_runs(f"sqlite:///{tmp_path}/mlflow.db", "tiny")
     kept = rows[(rows["excluded"] == "") | rows["excluded"].str.startswith("during the warm-up")]
     assert kept["tokens"].tolist() == sorted(set(kept["tokens"])), "one row of a token count holds"
     assert kept["rollbacks"].iloc[-1] == len(events)
-    if events[0].step * cell.batch_tokens > events[0].to_step * cell.batch_tokens + 512:
+    if events[0].step * planned.batch_tokens > events[0].to_step * planned.batch_tokens + 512:
         assert "undone by a rollback" in set(rows["excluded"])
-    rates = {t: v for key, t, v in journaled(cell.folder) if key == "train/lr"}
-    assert rates[12_800] == pytest.approx(cell.lr_at(99) * events[-1].lr_scale)
+    rates = {t: v for key, t, v in journaled(planned.folder) if key == "train/lr"}
+    assert rates[12_800] == pytest.approx(planned.lr_at(99) * events[-1].lr_scale)
 
 
 def test_rollbacks_end(composed: Compose) -> None:
     given = (*NO_NUMBER, "spikes=rollback", "spikes.max_rollbacks=2")
     with pytest.raises(UserError, match=r"diverged at step \d+ after 2 rollbacks"):
         train(composed, *given)
-    _, cell = prepared(composed, *given)
-    assert [event.what for event in read_rollbacks(cell.folder)] == ["not a number"] * 2
-    assert read_state(cell.folder).diverged_step is not None
+    _, planned = prepared(composed, *given)
+    assert [event.what for event in read_rollbacks(planned.folder)] == ["not a number"] * 2
+    assert read_state(planned.folder).diverged_step is not None
 
 
 @pytest.mark.usefixtures("planted")
 def test_a_spike_that_is_ignored_is_recorded(composed: Compose, tmp_path: Path) -> None:
-    cell = train(composed, *SPIKES, "spikes=ignore", *tracked(tmp_path))
-    state = read_state(cell.folder)
+    planned = train(composed, *SPIKES, "spikes=ignore", *tracked(tmp_path))
+    state = read_state(planned.folder)
     assert (state.status, state.rollbacks) == (Status.finished, 0)
-    counts = [value for key, _, value in journaled(cell.folder) if key == "spike/ignored"]
+    counts = [value for key, _, value in journaled(planned.folder) if key == "spike/ignored"]
     assert counts == list(range(1, state.spikes + 1)) != []
 
 
@@ -157,14 +157,14 @@ def test_a_rollback_that_is_interrupted_is_finished(
         patched.setattr(owner, name, cut)
         with pytest.raises(Killed):
             train(composed, *ROLLS_BACK, *other)
-    cell = train(composed, *ROLLS_BACK, *other)
-    ours, theirs = last_weights(cell), last_weights(whole)
+    planned = train(composed, *ROLLS_BACK, *other)
+    ours, theirs = last_weights(planned), last_weights(whole)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    events, expected = (json.loads((each.folder / ROLLBACKS).read_text()) for each in (cell, whole))
+    events, expected = (json.loads((each.folder / ROLLBACKS).read_text()) for each in (planned, whole))
     assert [{**event, "seconds": 0} for event in events] == [{**event, "seconds": 0} for event in expected]
     measured = [
         [row for row in journaled(each.folder) if row[0].split("/")[0] in ("train", "val", "spike")]
-        for each in (cell, whole)
+        for each in (planned, whole)
     ]
     assert measured[0] == measured[1]
 
@@ -209,11 +209,11 @@ def test_a_rule_that_makes_no_sense_is_refused(composed: Compose, override: str,
 def test_verdicts_of_the_first_steps_go_back_to_the_start(composed: Compose) -> None:
     from shapelaw.training.rollback import roll_back
 
-    _, cell = prepared(composed, "spikes=rollback")
-    cell.folder.mkdir(parents=True)
+    _, planned = prepared(composed, "spikes=rollback")
+    planned.folder.mkdir(parents=True)
     for step in (4, 8, 9, 12):
-        checkpoint_path(cell.folder, step).mkdir(parents=True)
+        checkpoint_path(planned.folder, step).mkdir(parents=True)
     for first_step, margin, expected in ((3, 0, 0), (4, 0, 0), (5, 0, 4), (11, 0, 8), (12, 4, 4), (14, 0, 12)):
-        event = roll_back(cell, [], Verdict(first_step, first_step + 2, "loss", 9.0, 3.0), 0.5, margin, 1.0)
+        event = roll_back(planned, [], Verdict(first_step, first_step + 2, "loss", 9.0, 3.0), 0.5, margin, 1.0)
         assert event.to_step == expected  # 9 is no step of the cadence: only an interruption leaves one there
         assert event.skipped == ((first_step - 1, 3),)

@@ -14,12 +14,12 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from shapelaw.cell import checkpoint_path, checkpoint_steps
-from shapelaw.cell_state import State, Status, read_state
 from shapelaw.data import corpus
 from shapelaw.errors import Interrupted, UserError
 from shapelaw.parallel.layout import layout_of
 from shapelaw.parallel.placement import place
+from shapelaw.planned_run import checkpoint_path, checkpoint_steps
+from shapelaw.run_state import State, Status, read_state
 from shapelaw.sweep import slurm
 from shapelaw.sweep.local import on_gpus, with_values
 from shapelaw.sweep.settings import SlurmSettings
@@ -38,30 +38,32 @@ def stop_at(step: int, number: int = signal.SIGTERM) -> Callable[[State], None]:
 
 
 def test_a_run_learns_and_leaves_its_record(composed: Compose) -> None:
-    cell = train(composed)
-    state = read_state(cell.folder)
+    planned = train(composed)
+    state = read_state(planned.folder)
     assert (state.status, state.step, state.tokens, state.attempts) == (Status.finished, 20, 2560, 1)
     assert state.val_loss is not None
     assert 1.0 < state.val_loss < 3.0  # log(256) = 5.5 at the start
-    assert checkpoint_steps(cell.folder) == [4, 8, 12, 16, 20]
-    assert (cell.folder / "config.yaml").exists()
+    assert checkpoint_steps(planned.folder) == [4, 8, 12, 16, 20]
+    assert (planned.folder / "config.yaml").exists()
 
 
 def test_a_finished_run_is_left_alone(composed: Compose) -> None:
-    cell = train(composed)
+    planned = train(composed)
     before = {
-        path: path.stat().st_mtime_ns for path in cell.folder.rglob("*") if path.is_file() and path.name != "lock"
+        path: path.stat().st_mtime_ns for path in planned.folder.rglob("*") if path.is_file() and path.name != "lock"
     }
     train(composed)
-    after = {path: path.stat().st_mtime_ns for path in cell.folder.rglob("*") if path.is_file() and path.name != "lock"}
+    after = {
+        path: path.stat().st_mtime_ns for path in planned.folder.rglob("*") if path.is_file() and path.name != "lock"
+    }
     assert before == after
 
 
 def test_what_is_continued_lies_where_the_run_computes(composed: Compose) -> None:
     """Weights, moments and step numbers, where the optimizer's kernel looks for them; torch's meta device stands for a GPU."""
     config, _ = prepared(composed)
-    cell = train(composed)
-    module = module_of(config, cell, place(layout_of(config.parallel, 1), 0, torch.device("meta")))
+    planned = train(composed)
+    module = module_of(config, planned, place(layout_of(config.parallel, 1), 0, torch.device("meta")))
     held = [value for state in module.optimizer.state.values() for value in state.values()]
     weights = list(module.model.parameters())
     assert module.progress.step == 20
@@ -74,9 +76,9 @@ def test_what_is_continued_lies_where_the_run_computes(composed: Compose) -> Non
 def test_a_stopped_run_keeps_a_checkpoint(composed: Compose, number: int) -> None:
     with pytest.raises(Interrupted, match=f"{signal.Signals(number).name} after step"):
         train(composed, show=stop_at(8, number))
-    _, cell = prepared(composed)
-    assert read_state(cell.folder).status is Status.interrupted
-    assert checkpoint_steps(cell.folder)[:2] == [4, 8]
+    _, planned = prepared(composed)
+    assert read_state(planned.folder).status is Status.interrupted
+    assert checkpoint_steps(planned.folder)[:2] == [4, 8]
 
 
 @pytest.mark.parametrize("stop", [1, 5, 8, 14])
@@ -87,22 +89,22 @@ def test_resuming_is_exact(composed: Compose, tmp_path: Path, monkeypatch: pytes
     other = (f"outputs_dir={tmp_path}/other",)
     with pytest.raises(Interrupted):
         train(composed, *other, show=stop_at(stop))
-    cell = train(composed, *other)
-    assert read_state(cell.folder).attempts == 2
+    planned = train(composed, *other)
+    assert read_state(planned.folder).attempts == 2
     for file in (checkpoint.MODEL, checkpoint.OPTIMIZER):
-        ours, theirs = (load_file(checkpoint_path(c.folder, 20) / file) for c in (cell, whole))
+        ours, theirs = (load_file(checkpoint_path(c.folder, 20) / file) for c in (planned, whole))
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert read_state(cell.folder).val_loss == read_state(whole.folder).val_loss
-    assert checkpoint_steps(cell.folder) == [4, 8, 12, 16, 20]  # what was for continuing only is gone
+    assert read_state(planned.folder).val_loss == read_state(whole.folder).val_loss
+    assert checkpoint_steps(planned.folder) == [4, 8, 12, 16, 20]  # what was for continuing only is gone
 
 
 def test_micro_batches_change_the_summation_order_only(composed: Compose, tmp_path: Path) -> None:
     """Float32 sums in another order: the losses agree to 1e-5, where one update moves them by 1e-1."""
     losses = []
     for micro in ("auto", 0, 4, 1):
-        cell = train(composed, f"micro_batch_sequences={micro}", f"outputs_dir={tmp_path}/{micro}")
-        losses.append(read_state(cell.folder).val_loss)
+        planned = train(composed, f"micro_batch_sequences={micro}", f"outputs_dir={tmp_path}/{micro}")
+        losses.append(read_state(planned.folder).val_loss)
     assert losses[1:] == pytest.approx([losses[0]] * 3, abs=1e-5)
 
 
@@ -127,8 +129,8 @@ def test_a_damaged_state_of_a_checkpoint_is_passed_over(
 ) -> None:
     with pytest.raises(Interrupted):
         train(composed, show=stop_at(12))
-    _, cell = prepared(composed)
-    state = checkpoint_path(cell.folder, checkpoint_steps(cell.folder)[-1]) / "state.json"
+    _, planned = prepared(composed)
+    state = checkpoint_path(planned.folder, checkpoint_steps(planned.folder)[-1]) / "state.json"
     step = json.loads(state.read_text())["step"]
     state.write_text(
         state.read_text().replace(f'"step": {step}', f'"step": {step + 1}') if damage == "other step" else damage
@@ -140,22 +142,22 @@ def test_a_damaged_state_of_a_checkpoint_is_passed_over(
 def test_a_checkpoint_of_another_format_is_refused_and_stays(composed: Compose) -> None:
     with pytest.raises(Interrupted):
         train(composed, show=stop_at(12))
-    _, cell = prepared(composed)
-    steps = checkpoint_steps(cell.folder)
+    _, planned = prepared(composed)
+    steps = checkpoint_steps(planned.folder)
     for step in steps:
-        state = checkpoint_path(cell.folder, step) / "state.json"
+        state = checkpoint_path(planned.folder, step) / "state.json"
         state.write_text(state.read_text().replace('"version": 2', '"version": 3'))
     with pytest.raises(UserError, match="of format 3; this version reads 1 and 2"):
         train(composed)
-    assert checkpoint_steps(cell.folder) == steps
+    assert checkpoint_steps(planned.folder) == steps
 
 
 def test_a_diverged_run_fails_with_its_step(composed: Compose) -> None:
     with pytest.raises(UserError, match="diverged"):
         train(composed, "lr_base=1e30", "optim.clip_norm=0")
-    _, cell = prepared(composed, "lr_base=1e30", "optim.clip_norm=0")
-    assert read_state(cell.folder).status is Status.failed
-    assert "step" in read_state(cell.folder).reason
+    _, planned = prepared(composed, "lr_base=1e30", "optim.clip_norm=0")
+    assert read_state(planned.folder).status is Status.failed
+    assert "step" in read_state(planned.folder).reason
 
 
 def test_a_full_disk_leaves_the_older_checkpoints(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,9 +175,9 @@ def test_a_full_disk_leaves_the_older_checkpoints(composed: Compose, monkeypatch
     monkeypatch.setattr(checkpoint, "write_tensors", full)
     with pytest.raises(UserError, match="No space left"):
         train(composed)
-    _, cell = prepared(composed)
-    assert checkpoint_steps(cell.folder) == [4]
-    assert not list((cell.folder / "checkpoints").glob(".*"))
+    _, planned = prepared(composed)
+    assert checkpoint_steps(planned.folder) == [4]
+    assert not list((planned.folder / "checkpoints").glob(".*"))
     monkeypatch.undo()
 
 

@@ -28,8 +28,6 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from omegaconf import DictConfig
 
-from shapelaw.cell import cell_of, corpus_folder
-from shapelaw.cell_state import State, Status, read_state
 from shapelaw.config import FitConfig, ParallelKind, PrescribeConfig, ReportConfig, TrainConfig
 from shapelaw.config.option import keys_of
 from shapelaw.config.schema import to_dataclass
@@ -44,7 +42,9 @@ from shapelaw.model.initialisation import initial_weight
 from shapelaw.optim import build_adamw
 from shapelaw.parallel.layout import Layout
 from shapelaw.parallel.placement import place
+from shapelaw.planned_run import corpus_folder, plan_run
 from shapelaw.report import write
+from shapelaw.run_state import State, Status, read_state
 from shapelaw.runs import load_runs
 from shapelaw.shapes import Shape
 from shapelaw.training import checkpoint
@@ -187,7 +187,7 @@ def all_places(folder: Path) -> list[Place]:
         *_corpus(folder / "corpus"),
         *_fit(folder / "fit"),
         *_checkpoint(folder / "checkpoint"),
-        _cell_state(folder / "cell"),
+        _run_state(folder / "run"),
         _table(folder / "table"),
         *_scripts(folder / "scripts"),
     ]
@@ -314,7 +314,7 @@ def _checkpoint(folder: Path) -> list[Place]:
     return [Place("a checkpoint's bytes, any of its files", st.tuples(st.integers(0, 99), damages), judge)]
 
 
-def _cell_state(folder: Path) -> Place:
+def _run_state(folder: Path) -> Place:
     folder.mkdir()
     path = folder / "state.json"
     content = {
@@ -335,7 +335,7 @@ def _cell_state(folder: Path) -> Place:
             assert type(getattr(state, name)) is int
         assert state.val_loss is None or math.isfinite(state.val_loss)
 
-    return Place("a cell's state.json, edited", edits, judge)
+    return Place("a run's state.json, edited", edits, judge)
 
 
 def _table(folder: Path) -> Place:
@@ -371,12 +371,12 @@ def _scripts(folder: Path) -> list[Place]:
 
     def train(config: DictConfig) -> None:
         asked: TrainConfig = to_dataclass(config)
-        cell = cell_of(asked, "0" * 64)
-        assert math.isfinite(cell.lr_eff)
-        assert cell.lr_eff > 0
-        assert 0 <= cell.first_step < cell.last_step
-        assert Path(asked.outputs_dir) / "runs" in cell.folder.parents
-        assert ".." not in cell.folder.relative_to(asked.outputs_dir).parts
+        planned = plan_run(asked, "0" * 64)
+        assert math.isfinite(planned.lr_eff)
+        assert planned.lr_eff > 0
+        assert 0 <= planned.first_step < planned.last_step
+        assert Path(asked.outputs_dir) / "runs" in planned.folder.parents
+        assert ".." not in planned.folder.relative_to(asked.outputs_dir).parts
         assert corpus_folder(asked).parent == Path(asked.data_dir)
 
     def fitted(config: DictConfig) -> None:

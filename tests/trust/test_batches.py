@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from planted import ROLLS_BACK, SPIKES, fingerprint, plant
-from shapelaw.training.module import CellModule
+from shapelaw.training.module import RunModule
 from shapelaw.training.rollback import read_rollbacks
 from support import Compose, train
 
@@ -20,13 +20,13 @@ Seen = list[tuple[int, str]]
 def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     """The batches of all runs of a test, as they come to the step."""
     found: Seen = []
-    step: Callable[..., None] = CellModule.training_step
+    step: Callable[..., None] = RunModule.training_step
 
-    def watched(module: CellModule, batch: torch.Tensor, index: int) -> None:
+    def watched(module: RunModule, batch: torch.Tensor, index: int) -> None:
         found.append((module.progress.step, fingerprint(batch)))
         step(module, batch, index)
 
-    monkeypatch.setattr(CellModule, "training_step", watched)
+    monkeypatch.setattr(RunModule, "training_step", watched)
     return found
 
 
@@ -50,8 +50,8 @@ def test_a_rollback_leaves_out_the_batches_of_its_spike(
     train(composed, *SPIKES, "spikes=ignore")
     order = [batch for _, batch in sorted(seen)]
     seen.clear()
-    cell = train(composed, *ROLLS_BACK)
-    event = read_rollbacks(cell.folder)[0]
+    planned = train(composed, *ROLLS_BACK)
+    event = read_rollbacks(planned.folder)[0]
     (first, count), *none = event.skipped
     assert (first, count, none) == (event.first_step - 1, event.step - event.first_step + 1, [])
     attempts = _attempts(seen)

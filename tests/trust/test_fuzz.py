@@ -15,7 +15,7 @@ NAMES = [
     "fit.json's bytes",
     "fit.json edited by hand, without its seal",
     "a checkpoint's bytes, any of its files",
-    "a cell's state.json, edited",
+    "a run's state.json, edited",
     "a runs table's bytes (CSV)",
     "train.py's command line",
     "fit.py's command line",

@@ -32,10 +32,10 @@ MUTATIONS = {
         "tests/data/test_data_corpus.py::test_manifest_of_another_version_or_damaged",
     ),
     "lock": (
-        "cell_state.py",
+        "run_state.py",
         "            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n        except",
         "            pass\n        except",
-        "tests/test_cell.py::test_a_second_process_refuses_the_cell",
+        "tests/test_planned_run.py::test_a_second_process_refuses_the_run",
     ),
     "detector": (
         "training/spikes.py",
@@ -70,7 +70,7 @@ MUTATIONS = {
     "order of a branch's data": (
         "training/run.py",
         "        start_step=module.progress.step,",
-        "        start_step=module.progress.step - self.cell.first_step,",
+        "        start_step=module.progress.step - self.planned.first_step,",
         "tests/trust/test_batches.py::test_a_branch_reads_on_where_its_parent_stopped",
     ),
     "batches that a rollback leaves out": (

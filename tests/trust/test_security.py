@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from shapelaw.cell import cell_of, corpus_folder
 from shapelaw.config import ReportConfig, TrainConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
+from shapelaw.planned_run import corpus_folder, plan_run
 from shapelaw.verbs.report import folder_of
 from support import ROOT, Compose, Script
 
@@ -69,7 +69,7 @@ def test_names_lead_nowhere_else(composed: Compose, name: str) -> None:
         group = key.split(".")[0]
         config = replace(config, **{group: replace(getattr(config, group), name=name)})
         with pytest.raises(UserError) as refused:
-            cell_of(config, corpus_folder(config).name)
+            plan_run(config, corpus_folder(config).name)
         assert str(refused.value).startswith(f"{key}='{said}'")
     report: ReportConfig = to_dataclass(composed(name="report"))
     asked = replace(report, runs=replace(report.runs, experiment=name or None))

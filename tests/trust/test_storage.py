@@ -1,4 +1,4 @@
-"""Disks that fill up, turn read only or lose bits; corpora that lost their manifest; two processes at one cell."""
+"""Disks that fill up, turn read only or lose bits; corpora that lost their manifest; two processes at one run."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from shapelaw.cell import checkpoint_steps
-from shapelaw.cell_state import Status, read_state
 from shapelaw.errors import Interrupted, UserError
+from shapelaw.planned_run import checkpoint_steps
+from shapelaw.run_state import Status, read_state
 from shapelaw.verbs.messages import explain
 from support import ROOT, Compose, Script, SmallDisk, Sweep
 from training.test_run import prepared, stop_at, train
@@ -32,18 +32,18 @@ def test_a_full_disk_costs_no_checkpoint(composed: Compose, small_disk: MakeDisk
     whole = train(composed)
     with pytest.raises(Interrupted):
         train(composed, elsewhere, show=stop_at(8))
-    _, cell = prepared(composed, elsewhere)
-    steps = checkpoint_steps(cell.folder)
+    _, planned = prepared(composed, elsewhere)
+    steps = checkpoint_steps(planned.folder)
     filler = disk.fill()
     os.truncate(filler, filler.stat().st_size - pages * 4096)
     with pytest.raises((UserError, OSError), match="No space left on device") as said:
         train(composed, elsewhere)
     assert explain(said.value), "it is one line for the user"
     assert ("checkpoint after step" in str(said.value)) is bool(pages)
-    assert checkpoint_steps(cell.folder) == steps
+    assert checkpoint_steps(planned.folder) == steps
     filler.unlink()
     train(composed, elsewhere)
-    assert read_state(cell.folder).val_loss == read_state(whole.folder).val_loss
+    assert read_state(planned.folder).val_loss == read_state(whole.folder).val_loss
 
 
 @pytest.mark.parametrize("fault", ["full", "read only"])
@@ -65,7 +65,7 @@ SWEPT = ("-m", "lr_base=3,4")
 
 @pytest.mark.parametrize("words", [("tracker=none",), (*SWEPT, "tracker=none"), SWEPT])
 @pytest.mark.parametrize("what", ["a file", "read only"])
-def test_outputs_that_cannot_be_written_are_said_before_the_first_cell(
+def test_outputs_that_cannot_be_written_are_said_before_the_first_run(
     sweep: Sweep, small_disk: MakeDisk, tmp_path: Path, words: tuple[str, ...], what: str
 ) -> None:
     """Of one run, of a sweep, and of the tracking store in them; as quickly as any other wrong option."""
@@ -83,13 +83,13 @@ def test_outputs_that_cannot_be_written_are_said_before_the_first_cell(
     )
 
 
-def test_a_sweep_on_a_full_disk_says_so_of_every_cell(script: Script, small_disk: MakeDisk) -> None:
+def test_a_sweep_on_a_full_disk_says_so_of_every_run(script: Script, small_disk: MakeDisk) -> None:
     disk = small_disk(1)
     disk.fill()
     ended = script("train.py", *SWEPT, "tracker=none", f"outputs_dir={disk.folder}")
     assert ended.returncode == 1, ended.stderr
     assert ended.stderr.count("No space left on device") == 2, ended.stderr
-    assert "2 of 2 cells failed" in ended.stderr
+    assert "2 of 2 runs failed" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
@@ -104,8 +104,8 @@ def test_a_flipped_byte_of_a_shard_is_seen_before_the_first_step(
     shard.write_bytes(content)
     with pytest.raises(UserError, match=f"{shard.name} was changed after it was written"):
         train(composed, f"data_dir={mine}")
-    _, cell = prepared(composed, f"data_dir={mine}")
-    assert read_state(cell.folder).step == 0
+    _, planned = prepared(composed, f"data_dir={mine}")
+    assert read_state(planned.folder).step == 0
     train(composed, f"data_dir={mine}", "data.verify=never")
 
 
@@ -117,18 +117,18 @@ def test_a_corpus_without_its_manifest_is_not_trained_on(composed: Compose, corp
         prepared(composed, f"data_dir={mine}")
 
 
-def test_a_second_process_at_a_cell_is_refused(composed: Compose, script: Script, outputs: Path, corpora: Path) -> None:
+def test_a_second_process_at_a_run_is_refused(composed: Compose, script: Script, outputs: Path, corpora: Path) -> None:
     """Two real processes: the second ends at once and says so; the first goes on."""
     longer = ["tokens=1280000", "data.max_epochs=100", "tracker=none", "progress=false", f"data_dir={corpora}"]
-    _, cell = prepared(composed, *longer)
+    _, planned = prepared(composed, *longer)
     first = subprocess.Popen([sys.executable, str(ROOT / "train.py"), *longer], stderr=subprocess.PIPE)
     try:
-        _until(lambda: read_state(cell.folder).step > 0 or first.poll() is not None)
+        _until(lambda: read_state(planned.folder).step > 0 or first.poll() is not None)
         second = script("train.py", *longer)
         assert second.returncode == 2, second.stderr
         assert "is being trained by another process" in second.stderr
         assert first.poll() is None
-        assert read_state(cell.folder).status is Status.running
+        assert read_state(planned.folder).status is Status.running
     finally:
         first.send_signal(signal.SIGTERM)
         first.communicate(timeout=120)

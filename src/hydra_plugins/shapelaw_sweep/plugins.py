@@ -1,4 +1,4 @@
-"""Hydra plugins of shapelaw: `cells` and `optuna` sweep, `local`, `slurm` and `plan` launch. They only adapt shapelaw.sweep."""
+"""Hydra plugins of shapelaw: `grid` and `optuna` sweep, `local`, `slurm` and `plan` launch. They only adapt shapelaw.sweep."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -19,14 +19,14 @@ from shapelaw.errors import UserError
 from shapelaw.sweep.settings import PlanSettings, SearchSettings, SlurmSettings
 
 if TYPE_CHECKING:
-    from shapelaw.sweep.compose import Cells, Composer
+    from shapelaw.sweep.compose import Composer, SweepConfigs
 
 
 @record("hydra.sweeper")
-class CellsConfig:
-    """The default sweeper: every cell is composed and checked before the first job."""
+class GridConfig:
+    """The default sweeper: every run is composed and checked before the first job."""
 
-    _target_: str = "hydra_plugins.shapelaw_sweep.plugins.CellsSweeper"
+    _target_: str = "hydra_plugins.shapelaw_sweep.plugins.GridSweeper"
     params: dict[str, Any] = option(
         "Overrides of a named sweep (sweeps/NAME.yaml): key -> a value, a list of values, or a pattern such as glob(*). Those "
         "of the command line come after them and win.",
@@ -55,7 +55,7 @@ class LocalConfig:
 
 
 @record("hydra.sweeper")
-class SearchConfig(CellsConfig, SearchSettings):
+class SearchConfig(GridConfig, SearchSettings):
     """A search by Optuna; conf/hydra/sweeper/optuna.yaml starts from it. Lists of values make one study each."""
 
     _target_: str = "hydra_plugins.shapelaw_sweep.plugins.SearchSweeper"
@@ -68,7 +68,7 @@ class SearchConfig(CellsConfig, SearchSettings):
     )
 
 
-for _sweeper, _schema in (("cells", CellsConfig), ("search", SearchConfig)):
+for _sweeper, _schema in (("grid", GridConfig), ("search", SearchConfig)):
     ConfigStore.instance().store(group="hydra/sweeper", name=_sweeper, node=schema_of(_schema), provider="shapelaw")
 
 
@@ -81,7 +81,7 @@ class SlurmConfig(SlurmSettings):
 
 @record("hydra.launcher")
 class PlanConfig(PlanSettings):
-    """A dry run: every cell checked, and a table of what it would take."""
+    """A dry run: every run checked, and a table of what it would take."""
 
     _target_: str = "hydra_plugins.shapelaw_sweep.plugins.PlanLauncher"
 
@@ -90,8 +90,8 @@ for _name, _node in (("local", LocalConfig), ("slurm", SlurmConfig), ("plan", Pl
     ConfigStore.instance().store(group="hydra/launcher", name=_name, node=schema_of(_node), provider="shapelaw")
 
 
-class CellsSweeper(Sweeper):
-    """Expands the overrides of a sweep and hands all cells to the launcher at once."""
+class GridSweeper(Sweeper):
+    """Expands the overrides of a sweep and hands all runs to the launcher at once."""
 
     def __init__(self, params: dict[str, Any], pair: list[list[str]], unglobbed: dict[str, list[str]]) -> None:
         self.params, self.pair, self.unglobbed = params, pair, unglobbed
@@ -105,17 +105,17 @@ class CellsSweeper(Sweeper):
         )
         if not isinstance(self.launcher, _TaskLauncher):
             raise UserError(
-                f"hydra/launcher={config.hydra.runtime.choices['hydra/launcher']}: it checks no cell before the first and says "
+                f"hydra/launcher={config.hydra.runtime.choices['hydra/launcher']}: it checks no run before the first and says "
                 "nothing of those that fail; allowed are local, slurm, plan and site files that start from slurm (frontier)"
             )
 
     def sweep(self, arguments: list[str]) -> Any:
         assert self.launcher is not None
-        return [self.launcher.launch(self.cells(self.parsed(arguments)), initial_job_idx=0)]
+        return [self.launcher.launch(self.runs(self.parsed(arguments)), initial_job_idx=0)]
 
     def parsed(self, arguments: list[str]) -> list[Override]:
         """The named sweep's overrides and the command line's."""
-        from shapelaw.sweep.cells import refuse_lists
+        from shapelaw.sweep.grid import refuse_lists
 
         assert self.hydra_context is not None
         loader = self.hydra_context.config_loader
@@ -126,9 +126,9 @@ class CellsSweeper(Sweeper):
         refuse_lists(overrides, loader.get_group_options)
         return overrides
 
-    def cells(self, overrides: list[Override]) -> list[list[str]]:
-        """The overrides of every cell."""
-        from shapelaw.sweep.cells import expand
+    def runs(self, overrides: list[Override]) -> list[list[str]]:
+        """The overrides of every run."""
+        from shapelaw.sweep.grid import expand
 
         assert self.hydra_context is not None
         loader = self.hydra_context.config_loader
@@ -168,8 +168,8 @@ def _word(value: Any) -> str:
     return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
-class SearchSweeper(CellsSweeper):
-    """Searches intervals by Optuna (shapelaw.sweep.search), one study for every cell of the lists."""
+class SearchSweeper(GridSweeper):
+    """Searches intervals by Optuna (shapelaw.sweep.search), one study for every run of the lists."""
 
     def __init__(self, *, choose: list[str], log: list[str], **settings: Any) -> None:
         super().__init__(*(settings.pop(key) for key in ("params", "pair", "unglobbed")))
@@ -182,7 +182,7 @@ class SearchSweeper(CellsSweeper):
         if not isinstance(self.launcher, LocalLauncher):
             raise UserError(
                 "hydra/sweeper=optuna: a search runs its trials on the machine it is started on; give "
-                "hydra/launcher=local (in an allocation of a cluster, too), or lists of values with hydra/sweeper=cells"
+                "hydra/launcher=local (in an allocation of a cluster, too), or lists of values with hydra/sweeper=grid"
             )
         space, rest = split(self.parsed(arguments), self.choose, self.log)
         try:
@@ -193,24 +193,24 @@ class SearchSweeper(CellsSweeper):
             ) from error
         launcher = self.launcher
         machine = Machine(launcher.hydra_context, launcher.task, launcher.composer(), launcher.workers)
-        return [search(machine, self.cells(rest), space, SearchSettings(**self.settings))]
+        return [search(machine, self.runs(rest), space, SearchSettings(**self.settings))]
 
 
 class _TaskLauncher(Launcher):
-    """A launcher that is given the task and all the cells of a sweep at once."""
+    """A launcher that is given the task and all the runs of a sweep at once."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
         self.task: Any = task_function.task  # type: ignore[attr-defined]  # shapelaw.verbs.main's entry carries it
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from shapelaw.sweep.compose import Cells
+        from shapelaw.sweep.compose import SweepConfigs
 
         if not job_overrides:  # of Hydra's own sweeper: ours says which list is empty
             raise UserError(
-                "the sweep has no cell, as one of its patterns matches nothing; hydra/sweeper=cells says which"
+                "the sweep has no run, as one of its patterns matches nothing; hydra/sweeper=grid says which"
             )
-        return self.start(Cells(self.composer(), job_overrides, initial_job_idx))
+        return self.start(SweepConfigs(self.composer(), job_overrides, initial_job_idx))
 
     def composer(self) -> "Composer":
         """What composes the configurations of the sweep's jobs."""
@@ -218,7 +218,7 @@ class _TaskLauncher(Launcher):
 
         return Composer(self.hydra_context.config_loader, self.config)
 
-    def start(self, cells: "Cells") -> list[JobReturn]:
+    def start(self, runs: "SweepConfigs") -> list[JobReturn]:
         raise NotImplementedError
 
 
@@ -228,10 +228,10 @@ class LocalLauncher(_TaskLauncher):
     def __init__(self, workers: int, stop_on_failure: bool) -> None:
         self.workers, self.stop_on_failure = workers, stop_on_failure
 
-    def start(self, cells: "Cells") -> list[JobReturn]:
+    def start(self, runs: "SweepConfigs") -> list[JobReturn]:
         from shapelaw.sweep.local import launch
 
-        return launch(self.hydra_context, self.task, cells, self.workers, self.stop_on_failure)
+        return launch(self.hydra_context, self.task, runs, self.workers, self.stop_on_failure)
 
 
 class SlurmLauncher(_TaskLauncher):
@@ -240,10 +240,10 @@ class SlurmLauncher(_TaskLauncher):
     def __init__(self, **settings: Any) -> None:
         self.settings = SlurmSettings(**{key: _plain(value) for key, value in settings.items()})
 
-    def start(self, cells: "Cells") -> list[JobReturn]:
+    def start(self, runs: "SweepConfigs") -> list[JobReturn]:
         from shapelaw.sweep.slurm import launch
 
-        return launch(self.task, cells, self.settings)
+        return launch(self.task, runs, self.settings)
 
 
 class PlanLauncher(_TaskLauncher):
@@ -252,10 +252,10 @@ class PlanLauncher(_TaskLauncher):
     def __init__(self, device: str) -> None:
         self.device = device
 
-    def start(self, cells: "Cells") -> list[JobReturn]:
+    def start(self, runs: "SweepConfigs") -> list[JobReturn]:
         from shapelaw.sweep.plan import show
 
-        return show(self.task, cells, self.device)
+        return show(self.task, runs, self.device)
 
 
 def _plain(value: Any) -> Any:

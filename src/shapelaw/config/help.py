@@ -131,7 +131,7 @@ def texts(schema: Any) -> dict[str, str]:
 def _kind(annotation: Any, about: Option) -> str:
     """A type with its bounds.
 
-    >>> _kind(int | None, Option("", low=1, unit="steps"))
+    >>> _kind(int | None, Option("", low=1, unit="steps", whole=True))
     'whole number from 1, in steps, or null'
     """
     also = [*map(said, about.also), *(["null"] if NoneType in get_args(annotation) else [])]

@@ -10,7 +10,7 @@ from shapelaw.config.values import Keep, ParallelKind, WhenUnreachable
 
 @record("resources")
 class ResourcesConfig:
-    """What a cell asks of a cluster; null is the launcher's own default. Never part of a cell's identity."""
+    """What a run asks of a cluster; null is the launcher's own default. Never part of a run's identity."""
 
     nodes: int = option("Nodes of one job.", default=1, low=1)
     gpus_per_node: int | None = option("GPUs of each node.", default=None, low=0)
@@ -18,7 +18,7 @@ class ResourcesConfig:
     cpus_per_task: int | None = option("Processor cores of each process.", default=None, low=1)
     mem_gb: float | None = option("Memory of each node; 0 is all of it.", default=None, low=0, unit="GB")
     timeout_min: int | None = option(
-        "Time limit of one job; a cell that needs longer is requeued and continues.",
+        "Time limit of one job; a run that needs longer is requeued and continues.",
         default=None,
         low=1,
         unit="minutes",
@@ -34,7 +34,7 @@ class AttentionConfig:
 
 @record("parallel")
 class ParallelConfig:
-    """How one run is shared out over its processes. Never part of a cell's identity: results agree to the order of sums."""
+    """How one run is shared out over its processes. Never part of its identity: results agree to the order of sums."""
 
     kind: ParallelKind = option("auto: single for one process, ddp for several.")
     row: int = option(

@@ -305,7 +305,7 @@ class NoiseConfig:
 
 @record()
 class TrainConfig(PlacesConfig):
-    """One cell of a sweep."""
+    """One run of a sweep."""
 
     suite: SuiteConfig
     shape: ShapeConfig

@@ -57,6 +57,11 @@ def compare(
 
     Raises:
         UserError: for an unknown law, or one that the table cannot serve.
+
+    >>> sizes = pd.DataFrame({"params": [1e8, 2e8, 4e8, 8e8] * 3, "tokens": [1e9] * 4 + [4e9] * 4 + [16e9] * 4})
+    >>> rows = sizes.assign(run=range(12), loss=1.5 + 400 / sizes.params**0.34 + 400 / sizes.tokens**0.28)
+    >>> compare(RunsTable(rows), ["params_tokens", "params_tokens_interaction"]).table["n_parameters"].tolist()
+    [5, 6]
     """
     if not laws:
         raise UserError("laws: none given; name at least one, such as params_tokens")

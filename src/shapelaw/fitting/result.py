@@ -198,6 +198,13 @@ def load_fit(path: str | os.PathLike[str]) -> FitResult:
 
     Raises:
         UserError: if there is no such file, it is of another schema or version, or was changed after it was written.
+
+    >>> from shapelaw import fit
+    >>> sizes = pd.DataFrame({"params": [1e8, 2e8, 4e8] * 2, "tokens": [1e9] * 3 + [8e9] * 3})
+    >>> result = fit(sizes.assign(run=range(6), loss=1.5 + 400 / sizes.params**0.34 + 400 / sizes.tokens**0.28))
+    >>> again = load_fit(result.save("my_fit"))
+    >>> bool((again.predict(sizes) == result.predict(sizes)).all())
+    True
     """
     source = Path(path)
     source = source / "fit.json" if source.is_dir() else source

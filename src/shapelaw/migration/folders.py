@@ -15,13 +15,13 @@ from pathlib import Path
 
 import yaml
 
-from shapelaw.cell_state import lock
 from shapelaw.config import Precision
 from shapelaw.errors import UserError
 from shapelaw.files import read_json, unsealed, write_sealed, write_text
 from shapelaw.fingerprint import FILE, write_fingerprint
 from shapelaw.migration.planning import OldRun, old_folders, planned
 from shapelaw.migration.tracked import note_names, rename_tracked
+from shapelaw.run_state import lock
 from shapelaw.tracking.journal import JOURNAL
 from shapelaw.training.rollback import ROLLBACKS
 

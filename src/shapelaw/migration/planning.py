@@ -11,8 +11,6 @@ from typing import Any
 
 import yaml
 
-from shapelaw.cell import checkpoint_steps
-from shapelaw.cell_state import State, Status, read_state
 from shapelaw.config import Precision
 from shapelaw.data.manifest import MANIFEST_FILE
 from shapelaw.devices import gpu_names
@@ -20,6 +18,8 @@ from shapelaw.errors import UserError
 from shapelaw.files import read_json
 from shapelaw.fingerprint import FILE, Fingerprint, identity_of
 from shapelaw.migration.identity_1 import fingerprint_1, fingerprint_2, identity_1
+from shapelaw.planned_run import checkpoint_steps
+from shapelaw.run_state import State, Status, read_state
 from shapelaw.tracking.journal import JOURNAL, records
 
 RECORDED = {"bf16-mixed": Precision.bf16, "32-true": Precision.fp32}

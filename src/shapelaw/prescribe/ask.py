@@ -32,6 +32,14 @@ class Problem(SizeSearch):
         Raises:
             UserError: if the budget is not positive, buys no token, or its best shape is the smallest or largest of all, or
                 if the law does not answer this question.
+
+        >>> import pandas as pd
+        >>> from shapelaw import RunsTable, fit
+        >>> sizes = pd.DataFrame({"params": [1e8, 2e8, 4e8] * 3, "tokens": [1e9] * 3 + [4e9] * 3 + [16e9] * 3})
+        >>> runs = RunsTable(sizes.assign(run=range(9), loss=1.5 + 400 / sizes.params**0.34 + 400 / sizes.tokens**0.28))
+        >>> answer = Problem.of(fit(runs), runs, space="params").best(1e19)
+        >>> f"{answer.values['params']:.3g} parameters, {answer.values['tokens']:.3g} tokens"
+        '2.32e+08 parameters, 7.19e+09 tokens'
         """
         self._check_question("best", "budget")
         if not (math.isfinite(budget) and budget > 0):

@@ -72,6 +72,12 @@ def load_runs(
 
     Raises:
         UserError: for an unknown source, data set, column or option, an invalid table, or a selection of nothing.
+
+    >>> from pathlib import Path
+    >>> _ = Path("mine.csv").write_text("run,D,params,loss\\na,1,2e8,3.1\\nb,2,4e8,2.9\\n")
+    >>> table = load_runs("csv", path="mine.csv", columns={"tokens": "D"}, units={"tokens": "B"}, where="params < 3e8")
+    >>> table.kept["tokens"].tolist(), table.exclusions
+    ([1000000000.0], ...)
     """
     given = FileOptions(
         columns or {}, units or {}, constants or {}, wide, decimal, sheet, tokens_from, reduce, tuple(reduce_by)

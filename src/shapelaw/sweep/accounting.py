@@ -1,4 +1,4 @@
-"""What SLURM says of jobs, by few calls, and whether it agrees with the cells' own records."""
+"""What SLURM says of jobs, by few calls, and whether it agrees with the runs' own records."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from shapelaw.cell_state import State, Status, read_state
 from shapelaw.errors import UserError
+from shapelaw.run_state import State, Status, read_state
 from shapelaw.sweep import records
 from shapelaw.sweep.records import Submission
 from shapelaw.sweep.task import Job
@@ -31,7 +31,7 @@ GRACE_SECONDS = 60.0
 
 
 class Standing(Enum):
-    """How a cell stands, by its own records and SLURM's."""
+    """How a run stands, by its own records and SLURM's."""
 
     new = "new"
     queued = "queued"
@@ -41,12 +41,12 @@ class Standing(Enum):
 
 
 UNDER_WAY = (Standing.queued, Standing.running)
-"""Standings of cells that SLURM has."""
+"""Standings of runs that SLURM has."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """How a cell stands.
+    """How a run stands.
 
     Args:
         standing: in a word.
@@ -112,7 +112,7 @@ def max_array_size() -> int:
 def words_of(job_ids: Iterable[str]) -> dict[str, str]:
     """SLURM's word for the state of every job of these arrays, by one call to sacct: {"12_3": "RUNNING"}.
 
-    Where a site keeps no accounting, from the queue, which forgets a job some minutes after its end; then the cells' own
+    Where a site keeps no accounting, from the queue, which forgets a job some minutes after its end; then the runs' own
     records are all there is.
     """
     ids = sorted(set(job_ids))
@@ -143,7 +143,7 @@ def _sacct(*words: str) -> str | None:
 def _tell_no_accounting(why: str) -> None:
     """Once for a launcher."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(f"no accounting here ({why}): states are from squeue and the cells' own records", markup=False)
+    console.print(f"no accounting here ({why}): states are from squeue and the runs' own records", markup=False)
 
 
 def _words_of_queue(arrays: set[str]) -> dict[str, str]:
@@ -212,9 +212,9 @@ def _reason(state: State) -> str:
 
 
 def judge(state: State, word: str | None) -> tuple[Standing, str, str]:
-    """Standing, reason and disagreement, from the cell's own state and SLURM's word for its job.
+    """Standing, reason and disagreement, from the run's own state and SLURM's word for its job.
 
-    The cell's word counts where it says finished, as its result is on disk; SLURM's for everything else.
+    The run's word counts where it says finished, as its result is on disk; SLURM's for everything else.
     """
     own = state.status
     if own is Status.finished:

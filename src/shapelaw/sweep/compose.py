@@ -1,7 +1,7 @@
-"""The configurations of a sweep's cells, exactly as Hydra composes them, but with the common work done once.
+"""The configurations of a sweep's runs, exactly as Hydra composes them, but with the common work done once.
 
 Hydra reads and merges some forty files for every configuration. Only the choices of groups decide which files; values are
-set afterwards. So Hydra composes every combination of choices once, and a cell is a copy of it with values of its own.
+set afterwards. So Hydra composes every combination of choices once, and a run is a copy of it with values of its own.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _Combination:
 
 @dataclass(frozen=True)
 class _Parsed:
-    """One override of a cell."""
+    """One override of a run."""
 
     override: Override
     sets_value: bool
@@ -126,13 +126,13 @@ class Configs(Sequence[DictConfig]):
         return self.at(index)
 
 
-class Cells(Configs):
+class SweepConfigs(Configs):
     """The configurations of a sweep's tasks.
 
     Args:
         composer: composes them.
-        overrides: of every cell.
-        first: number of the first cell.
+        overrides: of every run.
+        first: number of the first run.
     """
 
     def __init__(self, composer: Composer, overrides: Sequence[Sequence[str]], first: int = 0) -> None:
@@ -145,7 +145,7 @@ class Cells(Configs):
         return self._composer.task(self._overrides[index])
 
     def job(self, index: int) -> DictConfig:
-        """The configuration of the job that runs a cell, Hydra's own part included."""
+        """The configuration of the job that carries out a run, Hydra's own part included."""
         return self._composer.job(self._first + index, self._overrides[index])
 
 

@@ -1,4 +1,4 @@
-"""The private parts of Hydra that composing many cells needs; no other module uses Hydra's internals.
+"""The private parts of Hydra that composing many runs needs; no other module uses Hydra's internals.
 
 pyproject.toml keeps Hydra below its next minor version, and tests/sweep/test_internals.py fails when these parts change.
 """

@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from shapelaw.errors import UserError, WorkFailed
 from shapelaw.files import check_writable
-from shapelaw.sweep.compose import Cells, Configs
+from shapelaw.sweep.compose import Configs, SweepConfigs
 from shapelaw.sweep.slots import Slots, slots_of
 from shapelaw.sweep.task import ChecksMachine, Job, Task
 from shapelaw.sweep.view import View
@@ -52,8 +52,10 @@ class _Running:
     """Environment that gives it its own."""
 
 
-def launch(context: HydraContext, task: Task, cells: Cells, workers: int, stop_on_failure: bool) -> list[JobReturn]:
-    """Check every cell, then run those that are not done; returns one result per cell, in their order.
+def launch(
+    context: HydraContext, task: Task, runs: SweepConfigs, workers: int, stop_on_failure: bool
+) -> list[JobReturn]:
+    """Check every run, then carry out those that are not done; returns one result per run, in their order.
 
     Raises:
         UserError: before the first job, for the first configuration that is wrong.
@@ -61,17 +63,17 @@ def launch(context: HydraContext, task: Task, cells: Cells, workers: int, stop_o
         SweepFailed: after the last job, if some failed.
     """
     if isinstance(task, ChecksMachine):
-        task.check_machine(cells)
-    slots = slots_of(task, cells, workers)
-    jobs = task.plan(cells)
+        task.check_machine(runs)
+    slots = slots_of(task, runs, workers)
+    jobs = task.plan(runs)
     for job in jobs:
         if not job.done:
             check_writable(job.folder)
-    shared = task.begin(cells, jobs)
+    shared = task.begin(runs, jobs)
     pool = Pool(
         context,
         task,
-        lambda index: with_values(cells.job(index), {**shared, **jobs[index].settings}),
+        lambda index: with_values(runs.job(index), {**shared, **jobs[index].settings}),
         jobs,
         slots,
         stop_on_failure,
@@ -79,7 +81,7 @@ def launch(context: HydraContext, task: Task, cells: Cells, workers: int, stop_o
     with View(task.noun, jobs) as view:
         results = pool.run(view)
     failed = [job.identity for job, result in zip(jobs, results, strict=True) if result.status is JobStatus.FAILED]
-    task.end(cells, jobs, failed)
+    task.end(runs, jobs, failed)
     if failed:
         raise SweepFailed(
             f"{len(failed)} of {counted(len(jobs), task.noun)} failed; run the same command again to retry them"
@@ -99,7 +101,7 @@ class Adjusted(Configs):
     """Configurations in which some values are set.
 
     Args:
-        configs: of the cells.
+        configs: of the runs.
         values_of: the values of a configuration, by their dotted keys.
     """
 
@@ -115,7 +117,7 @@ class Adjusted(Configs):
 
 
 def on_gpus(config: DictConfig, has_gpus: bool) -> dict[str, str]:
-    """What makes a cell that is given GPUs train on them: its plan must not depend on the machine where it is made."""
+    """What makes a run that is given GPUs train on them: its plan must not depend on the machine where it is made."""
     return {"accelerator": "gpu"} if has_gpus and config.get("accelerator") == "auto" else {}
 
 

@@ -1,4 +1,4 @@
-"""A dry run: every cell composed and checked, and a table of what it would take. Nothing is created or queued."""
+"""A dry run: every run composed and checked, and a table of what it would take. Nothing is created or queued."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from shapelaw.cell_state import read_state
 from shapelaw.errors import NotPrepared
+from shapelaw.run_state import read_state
 from shapelaw.sweep import records
 from shapelaw.sweep.accounting import Report, Standing, judge, survey
 from shapelaw.sweep.local import Adjusted, on_gpus
@@ -22,11 +22,11 @@ from shapelaw.wording import amount, counted
 WIDE = 160
 """Columns of the table where the output is no terminal."""
 TIME_LIMIT = "limit, min"
-"""Column of resources.timeout_min, where cells have their own."""
+"""Column of resources.timeout_min, where runs have their own."""
 
 
 def show(task: Task, configs: Sequence[DictConfig], device: str) -> list[JobReturn]:
-    """Print the table of all cells; one empty result per configuration.
+    """Print the table of all runs; one empty result per configuration.
 
     Raises:
         UserError: for the first configuration that is wrong. What is still to be prepared is a note below the table.
@@ -56,7 +56,7 @@ def _planned() -> JobReturn:
 
 
 def table(task: Task, jobs: Sequence[Job], device: str) -> Table:
-    """One row a cell, and rows of totals; equal cells are one."""
+    """One row a run, and rows of totals; equal runs are one."""
     unique = list({job.identity: job for job in jobs}.values())
     labels, reports = {job.identity: job.label for job in unique}, _reports(unique)
     limited = any(job.request.timeout_min for job in unique)
@@ -68,10 +68,10 @@ def table(task: Task, jobs: Sequence[Job], device: str) -> Table:
         result.add_row(job.label, _state(reports[job.identity]), *_numbers(job), *limit, *cost, after)
     result.add_section()
     rest = [job for job in unique if reports[job.identity].standing is not Standing.finished]
-    for name, cells in (("all", unique), ("to run", rest)):
-        flops, tokens = f"{sum(job.flops for job in cells):.2e}", f"{sum(job.tokens for job in cells):.4g}"
-        total = amount(sum(hours[job.identity] for job in cells))
-        result.add_row(f"{name}: {len(cells)}", "", "", tokens, flops, "", *([""] if limited else []), total)
+    for name, runs in (("all", unique), ("to run", rest)):
+        flops, tokens = f"{sum(job.flops for job in runs):.2e}", f"{sum(job.tokens for job in runs):.4g}"
+        total = amount(sum(hours[job.identity] for job in runs))
+        result.add_row(f"{name}: {len(runs)}", "", "", tokens, flops, "", *([""] if limited else []), total)
     return result
 
 
@@ -95,7 +95,7 @@ def _title(task: Task, count: int, device: str) -> str:
 
 
 def _reports(jobs: Sequence[Job]) -> dict[str, Report]:
-    """How the cells stand; SLURM is asked only where one was submitted and it is at hand."""
+    """How the runs stand; SLURM is asked only where one was submitted and it is at hand."""
     if shutil.which("squeue") and any(records.submission_of(job.folder) for job in jobs):
         return survey(jobs)
     reports = {}

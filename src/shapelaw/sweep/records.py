@@ -2,10 +2,10 @@
 
 outputs/slurm/lock              held while a launcher looks and submits
 outputs/slurm/BATCH/            one array of jobs; readable by its owner only
-    tasks.json                  task number -> identities of its cells
-    cells/IDENTITY.pkl          what each cell runs
+    tasks.json                  task number -> identities of its runs
+    runs/IDENTITY.pkl           what each run does
     job_id                      the array's id, written as soon as sbatch has said it
-outputs/runs/.../job.json       of a cell: its batch, task number, and how often it was submitted
+outputs/runs/.../job.json       of a run: its batch, task number, and how often it was submitted
 
 job.json is written before sbatch is called: a launcher killed in between leaves a batch without job_id, which is then
 asked for by its name.
@@ -37,12 +37,12 @@ PRIVATE = 0o700
 
 @dataclass(frozen=True)
 class Submission:
-    """Where a cell was last submitted.
+    """Where a run was last submitted.
 
     Args:
         batch: folder of the array.
         task: its number in it.
-        attempt: how often the cell was submitted.
+        attempt: how often the run was submitted.
     """
 
     batch: str
@@ -52,7 +52,7 @@ class Submission:
 
 @dataclass(frozen=True)
 class Work:
-    """What a cell's process is given: the work, its configuration, its folder."""
+    """What a run's process is given: the work, its configuration, its folder."""
 
     task: Task
     config: DictConfig
@@ -60,7 +60,7 @@ class Work:
 
 
 def submission_of(folder: Path) -> Submission | None:
-    """Where the cell of a folder was last submitted, if it was.
+    """Where the run of a folder was last submitted, if it was.
 
     Raises:
         UserError: if the file that says it is damaged.
@@ -73,20 +73,20 @@ def new_batch(root: Path, label: str) -> Path:
     """A fresh folder for an array of jobs; its name is the array's name in SLURM."""
     root.mkdir(parents=True, exist_ok=True)
     batch = root / f"{label}-{uuid.uuid4().hex[:10]}"
-    for folder in (batch, batch / "cells"):
+    for folder in (batch, batch / "runs"):
         folder.mkdir(mode=PRIVATE)
         folder.chmod(PRIVATE)  # as the umask may take away, and a folder may hand its group's bit down
     return batch
 
 
 def fill_batch(batch: Path, tasks: Mapping[int, Sequence[Job]], work_of: Callable[[Job], Work]) -> None:
-    """Write what the jobs of an array run, then in every cell's folder that it was submitted."""
-    for cells in tasks.values():
-        for job in cells:
-            (batch / "cells" / f"{job.identity}.pkl").write_bytes(pickle.dumps(work_of(job)))
+    """Write what the jobs of an array run, then in every run's folder that it was submitted."""
+    for runs in tasks.values():
+        for job in runs:
+            (batch / "runs" / f"{job.identity}.pkl").write_bytes(pickle.dumps(work_of(job)))
     write_json(batch / "tasks.json", {str(number): [job.identity for job in tasks[number]] for number in tasks})
-    for number, cells in tasks.items():
-        for job in cells:
+    for number, runs in tasks.items():
+        for job in runs:
             before = submission_of(job.folder)
             job.folder.mkdir(parents=True, exist_ok=True)
             record = Submission(str(batch.absolute()), number, before.attempt + 1 if before else 1)
@@ -94,28 +94,28 @@ def fill_batch(batch: Path, tasks: Mapping[int, Sequence[Job]], work_of: Callabl
 
 
 def withdraw(tasks: Mapping[int, Sequence[Job]]) -> None:
-    """Take back that these cells were submitted: sbatch refused them."""
-    for job in (job for cells in tasks.values() for job in cells):
+    """Take back that these runs were submitted: sbatch refused them."""
+    for job in (job for runs in tasks.values() for job in runs):
         record = submission_of(job.folder)
         if record:
             write_json(job.folder / "job.json", asdict(Submission(record.batch, record.task, record.attempt - 1)))
 
 
 def read_work(batch: Path, identity: str) -> Work:
-    """What a cell runs.
+    """The work of a run.
 
     Raises:
         UserError: if others could have put it there.
     """
     _check_private(batch)
-    work = pickle.loads((batch / "cells" / f"{identity}.pkl").read_bytes())
+    work = pickle.loads((batch / "runs" / f"{identity}.pkl").read_bytes())
     assert isinstance(work, Work)
     return work
 
 
 def _check_private(batch: Path) -> None:
     """Refuse a batch that others may write to: a pickle runs whatever was put into it."""
-    for folder in (batch, batch / "cells"):
+    for folder in (batch, batch / "runs"):
         found = folder.lstat()
         if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) != PRIVATE or not stat.S_ISDIR(found.st_mode):
             raise UserError(
@@ -125,7 +125,7 @@ def _check_private(batch: Path) -> None:
 
 
 def identities_of(batch: Path, task: int) -> list[str]:
-    """Cells of one job of an array."""
+    """Runs of one job of an array."""
     return list(read_json(batch / "tasks.json")[str(task)])
 
 

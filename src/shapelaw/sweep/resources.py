@@ -33,7 +33,7 @@ class Resources:
         return self.nodes * self.tasks_per_node
 
     def packed(self, count: int) -> Resources:
-        """The job that holds `count` such cells side by side on the same GPUs."""
+        """The job that holds `count` such runs side by side on the same GPUs."""
         if count == 1:
             return self
         memory = self.mem_gb * count if self.mem_gb else self.mem_gb
@@ -60,7 +60,7 @@ def resources_of(job: Job, site: SlurmSettings) -> Resources:
     _check_tasks(job, resources)
     if site.pack > 1 and resources.tasks > 1:
         raise UserError(
-            f"hydra.launcher.pack={site.pack}: only cells of one node and one task can be packed; {job.label} takes "
+            f"hydra.launcher.pack={site.pack}: only runs of one node and one task can be packed; {job.label} takes "
             f"{resources.tasks} processes; give pack=1, or resources.tasks_per_node=1"
         )
     return resources

@@ -23,8 +23,8 @@ class Array:
     """Jobs of equal resources that are submitted by one call.
 
     Args:
-        resources: of each job, for one of its cells.
-        tasks: job number -> its cells; more than one where cells are packed.
+        resources: of each job, for one of its runs.
+        tasks: job number -> its runs; more than one where runs are packed.
         after: id of an array whose job of the same number must end well before a job starts.
     """
 
@@ -33,13 +33,13 @@ class Array:
     after: str | None = None
 
     @property
-    def cells(self) -> list[Job]:
-        """All cells of all its jobs."""
-        return [job for cells in self.tasks.values() for job in cells]
+    def runs(self) -> list[Job]:
+        """All runs of all its jobs."""
+        return [job for runs in self.tasks.values() for job in runs]
 
 
 def arrays_of(jobs: Sequence[tuple[Job, Resources]], longest: int, pack: int) -> list[Array]:
-    """Jobs that depend on nothing, dearest first, as arrays of at most `longest` jobs of `pack` cells."""
+    """Jobs that depend on nothing, dearest first, as arrays of at most `longest` jobs of `pack` runs."""
     groups: dict[Resources, list[Job]] = defaultdict(list)
     for job, resources in sorted(jobs, key=lambda pair: -pair[0].cost):
         groups[resources].append(job)
@@ -102,7 +102,7 @@ def _command(batch: Path, site: SlurmSettings) -> str:
 
 def _options(array: Array, batch: Path, site: SlurmSettings, limit: int) -> dict[str, Any]:
     """Options of sbatch, as submitit names them."""
-    pack = max(len(cells) for cells in array.tasks.values())
+    pack = max(len(runs) for runs in array.tasks.values())
     resources = array.resources.packed(pack)
     options: dict[str, Any] = {
         "job_name": batch.name,

@@ -17,9 +17,9 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 from rich.console import Console
 
-from shapelaw.cell_state import Status, lock, read_state
 from shapelaw.errors import UserError
 from shapelaw.files import write_json
+from shapelaw.run_state import Status, lock, read_state
 from shapelaw.sweep.compose import Composer
 from shapelaw.sweep.local import Pool, SweepFailed, with_values
 from shapelaw.sweep.settings import SearchSettings

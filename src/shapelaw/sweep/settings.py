@@ -19,22 +19,22 @@ class SlurmSettings:
         "Type in the request for GPUs (--gres=gpu:TYPE:COUNT); null asks for any.", default=None
     )
     gpus_per_node: int = option(
-        "GPUs on each node, for cells that leave theirs open (resources.gpus_per_node=null).", default=0, low=0
+        "GPUs on each node, for runs that leave theirs open (resources.gpus_per_node=null).", default=0, low=0
     )
     tasks_per_node: int | None = option(
-        "Processes on each node, for cells that leave theirs open; null is one per GPU, at least one.",
+        "Processes on each node, for runs that leave theirs open; null is one per GPU, at least one.",
         default=None,
         low=1,
     )
-    cpus_per_task: int = option("Processor cores of each process, for cells that leave theirs open.", default=1, low=1)
+    cpus_per_task: int = option("Processor cores of each process, for runs that leave theirs open.", default=1, low=1)
     mem_gb: float | None = option(
-        "Memory of each node, for cells that leave theirs open; 0 is all of it, null the site's own default.",
+        "Memory of each node, for runs that leave theirs open; 0 is all of it, null the site's own default.",
         default=None,
         low=0,
         unit="GB",
     )
     timeout_min: int = option(
-        "Time limit of one job, for cells that leave theirs open.", default=120, low=1, unit="minutes"
+        "Time limit of one job, for runs that leave theirs open.", default=120, low=1, unit="minutes"
     )
     timeout_by_nodes: dict[int, int] = option(
         "Time limit in minutes from so many nodes on, where the site's limit grows with the job; wins over timeout_min.",
@@ -58,7 +58,7 @@ class SlurmSettings:
         low=0,
     )
     pack: int = option(
-        "Cells in one job, side by side on its node and GPUs; for cells of one node and one task.", default=1, low=1
+        "Runs in one job, side by side on its node and GPUs; for runs of one node and one task.", default=1, low=1
     )
     setup: list[str] = option("Shell lines before the job: modules, virtual environment.", default_factory=list)
     environment: dict[str, str] = option(
@@ -71,11 +71,9 @@ class SlurmSettings:
     python: str | None = option(
         "The job's Python; null is this one. It must be reachable from the nodes.", default=None
     )
-    wait: bool = option(
-        "Whether to stay and show the cells until all have ended; else submit and leave.", default=False
-    )
-    stop_on_failure: bool = option("Whether the first failed cell cancels the others; needs wait.", default=False)
-    max_attempts: int = option("How often a failing cell is submitted, over all starts of the sweep.", default=3, low=1)
+    wait: bool = option("Whether to stay and show the runs until all have ended; else submit and leave.", default=False)
+    stop_on_failure: bool = option("Whether the first failed run cancels the others; needs wait.", default=False)
+    max_attempts: int = option("How often a failing run is submitted, over all starts of the sweep.", default=3, low=1)
     poll_seconds: float = option(
         "With wait: seconds between two questions to the accounting; at least 10.", default=10.0, low=0, unit="seconds"
     )

@@ -12,8 +12,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 from rich.console import Console
 
-from shapelaw.cell_state import read_state
 from shapelaw.errors import UserError
+from shapelaw.run_state import read_state
 from shapelaw.sweep import records
 from shapelaw.sweep.accounting import UNDER_WAY, Report, Standing, call, need, survey
 from shapelaw.sweep.local import Adjusted, SweepFailed, on_gpus
@@ -27,11 +27,11 @@ POLL_SECONDS = 10.0
 
 
 def launch(task: Task, configs: Sequence[DictConfig], site: SlurmSettings) -> list[JobReturn]:
-    """Check every cell, then submit those that need it; returns one result per configuration.
+    """Check every run, then submit those that need it; returns one result per configuration.
 
     Raises:
         UserError: before anything is queued, for the first thing that is wrong, in sbatch's own words where it is its.
-        SweepFailed: if cells failed and are not tried again, or not all could be queued.
+        SweepFailed: if runs failed and are not tried again, or not all could be queued.
     """
     need("sbatch", "srun", "scontrol", "squeue")
     _check(site)
@@ -70,7 +70,7 @@ def _check(site: SlurmSettings) -> None:
 
 
 def _has_gpus(config: DictConfig, site: SlurmSettings) -> bool:
-    """Whether a cell is given GPUs, by its own resources or the site's."""
+    """Whether a run is given GPUs, by its own resources or the site's."""
     gpus = config.resources.gpus_per_node if "resources" in config else 0
     return bool(site.gpus_per_node if gpus is None else gpus)
 
@@ -102,7 +102,7 @@ def _tell_failure(job: Job, report: Report, console: Console) -> None:
 
 
 def log_of(job: Job, report: Report) -> Path:
-    """The log that tells most of a failed cell: its own, or that of its job where it never came to its own."""
+    """The log that tells most of a failed run: its own, or that of its job where it never came to its own."""
     own = job.folder / "log.txt"
     if report.submission is None or report.job is None:
         return own
@@ -112,7 +112,7 @@ def log_of(job: Job, report: Report) -> Path:
 
 
 def _watch(sweep: Sweep, reports: dict[str, Report]) -> dict[str, Report]:
-    """Show the cells until all have ended; the accounting is asked at most every ten seconds."""
+    """Show the runs until all have ended; the accounting is asked at most every ten seconds."""
     jobs = list(sweep.jobs.values())
     with View(sweep.task.noun, [job for job in jobs if reports[job.identity].standing in UNDER_WAY]) as view:
         shown, started = {job.identity for job in view.todo}, set[str]()
@@ -128,7 +128,7 @@ def _watch(sweep: Sweep, reports: dict[str, Report]) -> dict[str, Report]:
 
 
 def _show(sweep: Sweep, reports: Mapping[str, Report], view: View, shown: set[str], started: set[str]) -> None:
-    """Tell the view which cells have started and which have ended; `shown` loses those."""
+    """Tell the view which runs have started and which have ended; `shown` loses those."""
     for identity in sorted(shown):
         report, job = reports[identity], sweep.jobs[identity]
         if report.standing is Standing.running and identity not in started:
@@ -155,7 +155,7 @@ def _cancel(reports: Mapping[str, Report]) -> None:
 
 
 def _failures(sweep: Sweep, reports: Mapping[str, Report]) -> list[str]:
-    """Cells that failed, those that cannot start as what they continue failed, and those that SLURM forgot."""
+    """Runs that failed, those that cannot start as what they continue failed, and those that SLURM forgot."""
     failed = [i for i, report in reports.items() if report.standing is Standing.failed]
     return failed + [i for i, report in reports.items() if report.standing is Standing.new]
 
@@ -171,7 +171,7 @@ def _advice(sweep: Sweep, reports: Mapping[str, Report], failed: Sequence[str]) 
 
 
 def _result(job: Job, report: Report) -> JobReturn:
-    """A finished cell's held-out loss; nothing yet for the others."""
+    """A finished run's held-out loss; nothing yet for the others."""
     result = JobReturn(status=JobStatus.COMPLETED)
     result.return_value = read_state(job.folder).val_loss if report.standing is Standing.finished else None
     return result

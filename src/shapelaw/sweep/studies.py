@@ -139,7 +139,7 @@ def make(kind: str, configuration: Mapping[str, Any]) -> Any:
     """
     target = str(configuration.get("_target_", ""))
     if configuration.get("_partial_"):
-        raise UserError(f"hydra/sweeper/{kind}: {target} tries lists of values; that is what hydra/sweeper=cells does")
+        raise UserError(f"hydra/sweeper/{kind}: {target} tries lists of values; that is what hydra/sweeper=grid does")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # who names it has chosen it

@@ -27,7 +27,7 @@ class Sweep:
 
     task: Task
     configs: Sequence[DictConfig]
-    """Of all cells, equal ones included."""
+    """Of all runs, equal ones included."""
     jobs: dict[str, Job]
     resources: dict[str, Resources]
     places: dict[str, int]
@@ -67,7 +67,7 @@ def sweep_of(task: Task, configs: Sequence[DictConfig], jobs: Sequence[Job], sit
 
 
 def to_submit(sweep: Sweep, reports: Mapping[str, Report]) -> list[str]:
-    """New cells, and failed ones that have tries left, unless what they continue failed for good."""
+    """New runs, and failed ones that have tries left, unless what they continue failed for good."""
     todo = [i for i, report in reports.items() if report.standing is Standing.new or _again(sweep, report)]
     hopeless = {i for i, report in reports.items() if report.standing is Standing.failed and i not in todo}
     return [i for i in todo if sweep.jobs[i].after not in hopeless or sweep.jobs[i].after_ready]
@@ -92,7 +92,7 @@ def submit_all(sweep: Sweep, todo: Sequence[str], reports: Mapping[str, Report])
     queued: dict[str, int] = {}
     for array, limit in _arrays(sweep, todo, reports, longest):
         try:
-            queued[_hand_over(sweep, array, limit, shared)] = len(array.cells)
+            queued[_hand_over(sweep, array, limit, shared)] = len(array.runs)
         except UserError as error:
             if not queued:
                 raise
@@ -125,7 +125,7 @@ def _arrays(
 
 
 def _awaits(sweep: Sweep, identity: str, todo: Sequence[str], reports: Mapping[str, Report]) -> bool:
-    """Whether a cell must wait for a job of the cell that it continues."""
+    """Whether a run must wait for the job of the run that it continues."""
     after = sweep.jobs[identity].after
     if after is None or after not in reports:
         return False
@@ -134,7 +134,7 @@ def _awaits(sweep: Sweep, identity: str, todo: Sequence[str], reports: Mapping[s
 
 
 def _job_before(sweep: Sweep, identity: str) -> str:
-    """SLURM's job of the cell that a cell continues."""
+    """SLURM's job of the run that another continues."""
     after = sweep.jobs[identity].after
     assert after is not None
     job = queued_report(sweep.jobs[after]).job
@@ -156,7 +156,7 @@ def _test(sweep: Sweep, todo: Sequence[str]) -> None:
                 raise UserError(f"{job.label} is refused, nothing was queued: {error}") from None
     finally:
         (batch / "script.sh").unlink(missing_ok=True)
-        (batch / "cells").rmdir()
+        (batch / "runs").rmdir()
         batch.rmdir()
 
 

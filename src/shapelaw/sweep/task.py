@@ -56,12 +56,12 @@ def sweep_identity(jobs: Sequence[Job]) -> str:
 
 
 class Task(Protocol):
-    """The work of a script: train a cell, fit a law."""
+    """The work of a script: train a run, fit a law."""
 
     preload: tuple[str, ...]
     """Modules that every job imports; imported once for all of them."""
     noun: str
-    """What a job is called: cell, fit."""
+    """What a job is called: run, fit."""
 
     def __call__(self, config: DictConfig) -> float | None:
         """Do one job and return its figure of merit (what a search minimises)."""

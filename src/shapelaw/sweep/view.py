@@ -12,8 +12,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as Remaining
 
-from shapelaw.cell_state import Status, read_state
 from shapelaw.errors import UserError
+from shapelaw.run_state import Status, read_state
 from shapelaw.sweep.task import Job
 from shapelaw.wording import counted
 
@@ -43,7 +43,7 @@ class View:
 
     def __enter__(self) -> View:
         skipped = f"; {self.done_before} already finished, skipped" if self.done_before else ""
-        self.console.print(f"{counted(self.expected, self.noun)} to run{skipped}")
+        self.console.print(f"{counted(self.expected, self.noun)} to do{skipped}")
         self.total = self.progress.add_task(f"all {self.noun}s", total=self.expected, note="")
         if self.console.is_terminal:
             self.live.start()

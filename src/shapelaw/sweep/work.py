@@ -16,18 +16,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from shapelaw.cell_state import is_locked, read_state
 from shapelaw.errors import Interrupted, UserError
 from shapelaw.files import read_json, write_json
+from shapelaw.run_state import is_locked, read_state
 from shapelaw.sweep.local import log_to
 from shapelaw.sweep.records import Work, identities_of, read_work
 
 DONE, FAILED, INTERRUPTED = 0, 1, 75
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
 LOCK_SECONDS = 900.0
-"""How long a cell's former process, on a node that was lost, may keep the cell's lock."""
+"""How long a run's former process, on a node that was lost, may keep the run's lock."""
 STALLS = 4
-"""Interruptions in a row without a step between them, after which a cell counts as failed."""
+"""Interruptions in a row without a step between them, after which a run counts as failed."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -35,11 +35,11 @@ class Stopped(KeyboardInterrupt):
 
 
 def main(arguments: list[str]) -> int:
-    """Run the cells of this job; the exit code."""
+    """Carry out the runs of this job; the exit code."""
     batch = Path(arguments[0])
     task = int(os.environ["SLURM_ARRAY_TASK_ID"])
     identities = arguments[1:] or identities_of(batch, task)
-    code = run_cell(batch, identities[0]) if len(identities) == 1 else _side_by_side(batch, identities)
+    code = run_one(batch, identities[0]) if len(identities) == 1 else _side_by_side(batch, identities)
     if code != INTERRUPTED or len(arguments) > 1:
         return code
     if int(os.environ.get("SLURM_PROCID", "0")):
@@ -47,8 +47,8 @@ def main(arguments: list[str]) -> int:
     return requeue(batch, identities)
 
 
-def run_cell(batch: Path, identity: str) -> int:
-    """Run one cell in this process; done, failed or interrupted."""
+def run_one(batch: Path, identity: str) -> int:
+    """Carry out one run in this process; done, failed or interrupted."""
     first = int(os.environ.get("SLURM_PROCID", "0")) == 0
     try:
         work = read_work(batch, identity)
@@ -85,17 +85,17 @@ def _await_lock(work: Work) -> None:
 
 
 def _side_by_side(batch: Path, identities: list[str]) -> int:
-    """Run several cells at once, each in a process of its own; signals are passed on."""
+    """Carry out several runs at once, each in a process of its own; signals are passed on."""
     command = [sys.executable, "-u", "-m", "shapelaw.sweep.work", str(batch)]
-    cells = [subprocess.Popen([*command, identity]) for identity in identities]
+    runs = [subprocess.Popen([*command, identity]) for identity in identities]
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        for cell in cells:
-            cell.send_signal(number)
+        for planned in runs:
+            planned.send_signal(number)
 
     for number in SIGNALS:
         signal.signal(number, pass_on)
-    codes = [cell.wait() for cell in cells]
+    codes = [planned.wait() for planned in runs]
     if INTERRUPTED in codes:
         return INTERRUPTED
     return FAILED if any(codes) else DONE
@@ -115,7 +115,7 @@ def requeue(batch: Path, identities: list[str]) -> int:
 
 
 def _stalls(folder: Path) -> int:
-    """Interruptions in a row of a cell without a step between them, this one counted."""
+    """Interruptions in a row of a run without a step between them, this one counted."""
     path, step = folder / "interruptions.json", read_state(folder).step
     before: dict[str, Any] = read_json(path) if path.exists() else {"step": -1, "stalls": 0}
     stalls = before["stalls"] + 1 if before["step"] == step else 0

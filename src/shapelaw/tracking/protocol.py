@@ -72,7 +72,7 @@ class RunInfo:
     """What a run is called and described by.
 
     Args:
-        identity: the cell's or fit's hash; one MLflow run per identity and experiment.
+        identity: the run's or fit's hash; one MLflow run per identity and experiment.
         kind: train, fit or sweep.
         name: for people.
         params: short flat parameters.

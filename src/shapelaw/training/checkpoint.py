@@ -25,10 +25,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from shapelaw.cell import checkpoint_path, checkpoint_steps
 from shapelaw.errors import UserError
 from shapelaw.files import read_json, unsealed, write_sealed
 from shapelaw.parallel.placement import Placement
+from shapelaw.planned_run import checkpoint_path, checkpoint_steps
 from shapelaw.training.rollback import Rollback, Stretch
 
 log = logging.getLogger(__name__)
@@ -166,7 +166,7 @@ def set_weights(model: nn.Module, full: Mapping[str, torch.Tensor], placement: P
 
 
 def load_newest(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, placement: Placement) -> Progress:
-    """Load the newest whole checkpoint of a cell; damaged ones are passed over with a warning. Nothing there: step 0.
+    """Load the newest whole checkpoint of a run; damaged ones are passed over with a warning. Nothing there: step 0.
 
     Raises:
         UserError: if the newest whole one is of another version or model; it stays as it is.

@@ -2,52 +2,52 @@
 
 from __future__ import annotations
 
-from shapelaw.cell import Cell
 from shapelaw.config import CheckpointConfig, Keep, ParallelKind, Precision, TrainConfig
 from shapelaw.data import check_repeats, validation
 from shapelaw.errors import UserError
 from shapelaw.fingerprint import computed_precision, computes_on_gpu
 from shapelaw.parallel.layout import check_degrees, check_layout, check_noise, layout_of
+from shapelaw.planned_run import PlannedRun
 from shapelaw.training.corpora import Corpora
 
 
-def check_run(config: TrainConfig, cell: Cell, corpora: Corpora) -> None:
+def check_run(config: TrainConfig, planned: PlannedRun, corpora: Corpora) -> None:
     """Refuse what can be seen to be wrong wherever the run will be trained.
 
     Raises:
         UserError: naming the option, and what to give instead.
     """
-    _check_corpora(config, cell, corpora)
-    _check_attention(config, cell)
-    check_degrees(config.parallel, cell.shape, cell.vocab_size)
+    _check_corpora(config, planned, corpora)
+    _check_attention(config, planned)
+    check_degrees(config.parallel, planned.shape, planned.vocab_size)
 
 
-def _check_corpora(config: TrainConfig, cell: Cell, corpora: Corpora) -> None:
+def _check_corpora(config: TrainConfig, planned: PlannedRun, corpora: Corpora) -> None:
     """The vocabulary fits the shards, the context the held-out parts, the corpus is not repeated more than allowed, and
     further held-out parts were made by its tokenizer: else their losses have another unit."""
     own, tokens = corpora.own, int(config.validation.tokens)
-    own.check_vocab(cell.vocab_size)
-    check_repeats(own, cell.seq_len, cell.tokens, config.data.max_epochs)
-    validation(own, cell.seq_len, tokens)
+    own.check_vocab(planned.vocab_size)
+    check_repeats(own, planned.seq_len, planned.tokens, config.data.max_epochs)
+    validation(own, planned.seq_len, tokens)
     for name, other in corpora.further.items():
         if other.manifest.tokenizer != own.manifest.tokenizer:
             raise UserError(
                 f"validation.further.{name}={other.folder.name}: was prepared with another tokenizer than "
                 f"{own.folder.name}, so its loss has another unit; prepare it again with that tokenizer"
             )
-        validation(other, cell.seq_len, tokens)
+        validation(other, planned.seq_len, tokens)
 
 
-def check_tasks(cell: Cell, train: TrainConfig, tasks: int) -> None:
+def check_tasks(planned: PlannedRun, train: TrainConfig, tasks: int) -> None:
     """Refuse a number of processes that the run cannot be shared out over, or that cannot measure what it asks for.
 
     Raises:
         UserError: naming the option, and what to give instead.
     """
     layout = layout_of(train.parallel, tasks)
-    check_layout(layout, cell.shape, cell.vocab_size, cell.batch_sequences)
+    check_layout(layout, planned.shape, planned.vocab_size, planned.batch_sequences)
     if train.noise.every_steps:
-        check_noise(layout, cell.batch_sequences, train.micro_batch_sequences)
+        check_noise(layout, planned.batch_sequences, train.micro_batch_sequences)
     if layout.kind is ParallelKind.axonn and not computes_on_gpu(train):
         _check_axonn(train)
 
@@ -59,7 +59,7 @@ def _check_axonn(train: TrainConfig) -> None:
         )
 
 
-def check_kept(branch: Cell, run: Cell, kept: CheckpointConfig) -> None:
+def check_kept(branch: PlannedRun, run: PlannedRun, kept: CheckpointConfig) -> None:
     """Refuse a branch whose run, in the same sweep, will not have the checkpoint any more when it has ended.
 
     Raises:
@@ -74,7 +74,7 @@ def check_kept(branch: Cell, run: Cell, kept: CheckpointConfig) -> None:
         )
 
 
-def _check_attention(train: TrainConfig, cell: Cell) -> None:
+def _check_attention(train: TrainConfig, planned: PlannedRun) -> None:
     """Every back end but the default is asked whether it can run here."""
     if train.attention.name == "sdpa":
         return
@@ -83,4 +83,4 @@ def _check_attention(train: TrainConfig, cell: Cell) -> None:
     from shapelaw.model import check_attention
 
     gpu = train.accelerator != "cpu" and torch.cuda.is_available()
-    check_attention(train.attention.name, "cuda" if gpu else "cpu", cell.shape.head_size)
+    check_attention(train.attention.name, "cuda" if gpu else "cpu", planned.shape.head_size)

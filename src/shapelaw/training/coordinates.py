@@ -18,10 +18,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from shapelaw.cell import Cell
 from shapelaw.config import TrainConfig
 from shapelaw.model import Transformer, initialise
 from shapelaw.optim import build_adamw, clip_gradients
+from shapelaw.planned_run import PlannedRun
 from shapelaw.training.recipe import init_spec, model_spec
 
 MATRICES = {
@@ -51,12 +51,12 @@ class Tokens:
 
 
 def coordinates(
-    cell: Cell, config: TrainConfig, tokens: Tokens, device: torch.device, bf16: bool, micro: int
+    planned: PlannedRun, config: TrainConfig, tokens: Tokens, device: torch.device, bf16: bool, micro: int
 ) -> pd.DataFrame:
     """One shape's sizes before the first step and after each.
 
     Args:
-        cell: shape, peak rate.
+        planned: shape, peak rate.
         config: initial weights, optimizer.
         tokens: to train and to look at.
         device: where.
@@ -69,8 +69,8 @@ def coordinates(
         that over the matrix's RMS before the step; `loss` of the probe, nats per token.
     """
     autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=bf16)
-    model = _model(cell, config, device)
-    optimizer = build_adamw(model, cell.lr_eff, config.optim)
+    model = _model(planned, config, device)
+    optimizer = build_adamw(model, planned.lr_eff, config.optim)
     probe = torch.from_numpy(tokens.probe).to(device)
 
     def activations() -> dict[Where, torch.Tensor]:
@@ -93,12 +93,12 @@ def coordinates(
             clip_gradients(model.parameters(), config.optim.clip_norm)
         updates = _take_step(step, model, optimizer)
         rows += [*look(step), *updates]
-    shape = {"width": cell.shape.width, "depth": cell.shape.depth, "lr": cell.lr_eff}
+    shape = {"width": planned.shape.width, "depth": planned.shape.depth, "lr": planned.lr_eff}
     return pd.DataFrame(rows).assign(**shape).astype({"layer": "Int64"})
 
 
-def _model(cell: Cell, config: TrainConfig, device: torch.device) -> Transformer:
-    model = Transformer(model_spec(cell, config)).to(device)
+def _model(planned: PlannedRun, config: TrainConfig, device: torch.device) -> Transformer:
+    model = Transformer(model_spec(planned, config)).to(device)
     initialise(model, config.seed, init_spec(config))
     return model
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from shapelaw.cell import corpus_folder, further_folders
 from shapelaw.config import TrainConfig
 from shapelaw.data import Corpus, ValidationSample, load_corpus, validation
 from shapelaw.data.manifest import MANIFEST_FILE
+from shapelaw.planned_run import corpus_folder, further_folders
 from shapelaw.tracking.protocol import VAL_LOSS, further_loss
 
 

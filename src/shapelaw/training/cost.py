@@ -1,4 +1,4 @@
-"""What a cell costs in FLOPs, hours and memory, and what this machine can do. Imports no torch."""
+"""What a run costs in FLOPs, hours and memory, and what this machine can do. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shapelaw.cell import Cell
 from shapelaw.config import AUTO, Precision, TrainConfig
 from shapelaw.counting import flops_exact, params_total
 from shapelaw.devices import RUNS_PER_GPU_VARIABLE, gpus, host_memory
 from shapelaw.errors import UserError
 from shapelaw.parallel.layout import Layout, layout_of
+from shapelaw.planned_run import PlannedRun
 from shapelaw.thresholds import FAST_THREADS_MAX
 from shapelaw.training.memory import Arithmetic, StepMemory
 from shapelaw.wording import amount, counted
@@ -26,7 +26,7 @@ USABLE_SHARE = 0.3
 
 @dataclass(frozen=True)
 class Cost:
-    """What training a cell takes.
+    """What training a run takes.
 
     Args:
         params: all parameters.
@@ -58,29 +58,29 @@ class Machine:
     gpu: bool = False
 
 
-def flops_per_token(cell: Cell) -> float:
-    """Training FLOPs of one token of the cell, by the exact count."""
-    shape = cell.shape
-    return float(flops_exact(shape.width, shape.depth, cell.vocab_size, cell.seq_len, shape.head_size).total)
+def flops_per_token(planned: PlannedRun) -> float:
+    """Training FLOPs of one token of the run, by the exact count."""
+    shape = planned.shape
+    return float(flops_exact(shape.width, shape.depth, planned.vocab_size, planned.seq_len, shape.head_size).total)
 
 
-def flops_of(cell: Cell) -> float:
-    """FLOPs of the steps from the cell's first to its last."""
-    return (cell.last_step - cell.first_step) * cell.batch_tokens * flops_per_token(cell)
+def flops_of(planned: PlannedRun) -> float:
+    """FLOPs of the steps from the run's first to its last."""
+    return (planned.last_step - planned.first_step) * planned.batch_tokens * flops_per_token(planned)
 
 
-def cost_of(cell: Cell, config: TrainConfig, device: str = "this") -> Cost:
-    """What the steps from the cell's first to its last take of this machine's devices, or of a rated GPU.
+def cost_of(planned: PlannedRun, config: TrainConfig, device: str = "this") -> Cost:
+    """What the steps from the run's first to its last take of this machine's devices, or of a rated GPU.
 
     Raises:
         UserError: for a device that is not rated.
     """
-    shape, machine = cell.shape, machine_of(device, config.accelerator)
-    params = int(params_total(shape.width, shape.depth, cell.vocab_size, shape.head_size))
+    shape, machine = planned.shape, machine_of(device, config.accelerator)
+    params = int(params_total(shape.width, shape.depth, planned.vocab_size, shape.head_size))
     work = arithmetic(config, machine.gpu)
     limit = memory_limit(config, machine.memory_bytes, machine.gpu)
-    micro, memory = fit_micro_batch(cell, config, layout_of(config.parallel, _processes(config)), work, limit)
-    return Cost(params, flops_of(cell), micro, memory)
+    micro, memory = fit_micro_batch(planned, config, layout_of(config.parallel, _processes(config)), work, limit)
+    return Cost(params, flops_of(planned), micro, memory)
 
 
 def _processes(config: TrainConfig) -> int:
@@ -108,21 +108,23 @@ def memory_limit(config: TrainConfig, memory_bytes: float, gpu: bool) -> float:
 
 
 def fit_micro_batch(
-    cell: Cell, config: TrainConfig, layout: Layout, work: Arithmetic, limit_bytes: float
+    planned: PlannedRun, config: TrainConfig, layout: Layout, work: Arithmetic, limit_bytes: float
 ) -> tuple[int, float]:
     """Sequences of a forward pass, and the step's peak in bytes.
 
     `micro_batch_sequences=auto` is the largest even part of the device's share whose peak is within the limit, or a single
     sequence where none is.
     """
-    share = -(-cell.batch_sequences // layout.shares)
+    share = -(-planned.batch_sequences // layout.shares)
     given = config.micro_batch_sequences
     sizes = (
         {-(-share // parts): None for parts in range(1, share + 1)} if given == AUTO else {int(given) or share: None}
     )
     for size in sizes:
         size = min(size, share)
-        peak = StepMemory(cell.shape, cell.vocab_size, cell.seq_len, size, -(-share // size), work, layout).peak_bytes
+        peak = StepMemory(
+            planned.shape, planned.vocab_size, planned.seq_len, size, -(-share // size), work, layout
+        ).peak_bytes
         if peak <= limit_bytes:
             break
     return size, peak
@@ -159,27 +161,27 @@ def machine_of(device: str, accelerator: str = "auto") -> Machine:
     return GPUS[device]
 
 
-def check_machine(cells: Sequence[tuple[Cell, Cost]], config: TrainConfig) -> None:
+def check_machine(runs: Sequence[tuple[PlannedRun, Cost]], config: TrainConfig) -> None:
     """Refuse what this machine cannot train in the allowed hours and memory.
 
     Raises:
-        UserError: with the cost of all cells and what to do instead.
+        UserError: with the cost of all runs and what to do instead.
     """
-    if config.force or not cells:
+    if config.force or not runs:
         return
     machine = this_machine(config.accelerator)
-    flops = sum(cost.flops for _, cost in cells)
+    flops = sum(cost.flops for _, cost in runs)
     hours = _hours(flops, machine)
-    cell, largest = max(cells, key=lambda pair: pair[1].memory_bytes)
+    planned, largest = max(runs, key=lambda pair: pair[1].memory_bytes)
     too_long = hours > config.limits.hours
     limit = memory_limit(config, machine.memory_bytes, machine.gpu)
     too_big = largest.memory_bytes > limit
     if too_long or too_big:
         raise UserError(
-            f"{counted(len(cells), 'cell')} of suite {cell.suite.name} need{'' if len(cells) > 1 else 's'} {flops:.2e} FLOPs: "
+            f"{counted(len(runs), 'run')} of suite {planned.suite.name} need{'' if len(runs) > 1 else 's'} {flops:.2e} FLOPs: "
             f"about {amount(hours)} hours on this machine ({machine.name}, {machine.flops_per_second / 1e9:,.0f} GFLOP/s "
             f"measured or rated; limits.hours={config.limits.hours:g}), and "
-            f"{largest.memory_bytes / 2**30:.1f} GiB for {cell.shape.name} "
+            f"{largest.memory_bytes / 2**30:.1f} GiB for {planned.shape.name} "
             f"({counted(largest.micro_sequences, 'sequence')} at a time; {limit / 2**30:.1f} allowed by limits.memory_share="
             f"{config.limits.memory_share:g}). Train it on a "
             "cluster, take a smaller suite (SHAPELAW_SUITE=nano) or fewer tokens, or force=true to start it all the same"

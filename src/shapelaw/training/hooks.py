@@ -12,14 +12,14 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from shapelaw.cell import Cell, checkpoint_steps
 from shapelaw.config import CheckpointConfig, Keep
 from shapelaw.data import ValidationSample
 from shapelaw.errors import Interrupted
+from shapelaw.planned_run import PlannedRun, checkpoint_steps
 from shapelaw.tracking import VAL_LOSS, Tracker
 from shapelaw.tracking_views import FLOPS, TOKENS
 from shapelaw.training import checkpoint
-from shapelaw.training.module import CellModule, mean_loss
+from shapelaw.training.module import RunModule, mean_loss
 from shapelaw.training.monitor import SpikeMonitor
 from shapelaw.training.reporting import Report
 from shapelaw.training.stopping import StopRequest
@@ -32,7 +32,7 @@ class Pruned(Exception):
 
 @dataclass(frozen=True)
 class Costs:
-    """What a step of the cell costs.
+    """What a step of the run costs.
 
     Args:
         flops_per_token: by the exact count.
@@ -47,7 +47,7 @@ class Hooks(pl.Callback):
     """Everything that is not the step itself. Its clock stands still meanwhile, so that seconds are seconds of steps.
 
     Args:
-        cell: what is trained.
+        planned: what is trained.
         samples: held-out sequences by the metrics that are their losses.
         tracker: where metrics go.
         costs: of a step.
@@ -60,7 +60,7 @@ class Hooks(pl.Callback):
 
     def __init__(
         self,
-        cell: Cell,
+        planned: PlannedRun,
         samples: Mapping[str, ValidationSample],
         tracker: Tracker,
         costs: Costs,
@@ -70,7 +70,7 @@ class Hooks(pl.Callback):
         monitor: SpikeMonitor,
         trial: Trial | None = None,
     ) -> None:
-        self.cell, self.samples, self.tracker, self.costs, self.report = cell, samples, tracker, costs, report
+        self.planned, self.samples, self.tracker, self.costs, self.report = planned, samples, tracker, costs, report
         self.keep, self.log_every, self.monitor, self.trial = keep, log_every, monitor, trial
         self.stop = StopRequest()
         self.pruned = False
@@ -79,14 +79,16 @@ class Hooks(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Take the signals (Lightning has set its own by now) and measure a branch where it starts."""
-        assert isinstance(module, CellModule)
+        assert isinstance(module, RunModule)
         self.stop.listen(module.device, trainer.world_size)
         self.since_log = (module.progress.step, module.progress.seconds)
         self.monitor.restore(module)
         step = module.progress.step
-        if step == self.cell.first_step > 0 or step == self.cell.last_step:  # killed between its end and its record
+        if (
+            step == self.planned.first_step > 0 or step == self.planned.last_step
+        ):  # killed between its end and its record
             self._validate(module)
-            self.tracker.log(self._cost(module), self.cell.first_step * self.cell.batch_tokens)
+            self.tracker.log(self._cost(module), self.planned.first_step * self.planned.batch_tokens)
         self._report(module, force=True)
         self.mark = time.perf_counter()
 
@@ -94,9 +96,9 @@ class Hooks(pl.Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_index: int
     ) -> None:
         """Between two steps."""
-        assert isinstance(module, CellModule)
+        assert isinstance(module, RunModule)
         step = module.progress.step
-        validates, checkpoints = self.cell.validates_at(step), self.cell.checkpoints_at(step)
+        validates, checkpoints = self.planned.validates_at(step), self.planned.checkpoints_at(step)
         logs = validates or step % self.log_every == 0
         self.stop.agree()
         if self.monitor.looks_at(step):
@@ -120,78 +122,80 @@ class Hooks(pl.Callback):
         self.mark = time.perf_counter()
 
     def _ask_search(self, trainer: pl.Trainer, step: int) -> None:
-        """Report the held-out loss, and hear whether the trial is given up; all processes of a cell hear the same."""
+        """Report the held-out loss, and hear whether the trial is given up; all processes of a run hear the same."""
         loss = self.report.state.val_loss
         assert loss is not None
-        hopeless = self.trial is not None and self.trial.is_hopeless(step * self.cell.batch_tokens, loss)
+        hopeless = self.trial is not None and self.trial.is_hopeless(step * self.planned.batch_tokens, loss)
         if trainer.world_size > 1:
             hopeless = trainer.strategy.reduce_boolean_decision(hopeless, all=False)
-        self.pruned = hopeless and step < self.cell.last_step
+        self.pruned = hopeless and step < self.planned.last_step
 
-    def _stop_clock(self, module: CellModule) -> None:
+    def _stop_clock(self, module: RunModule) -> None:
         now = time.perf_counter()
         module.progress.seconds += now - self.mark
         self.mark = now
 
-    def _take(self, module: CellModule) -> float:
+    def _take(self, module: RunModule) -> float:
         loss = module.take_train_loss()
         if module.trainer.world_size > 1:
             loss = float(module.trainer.strategy.reduce(torch.tensor(loss, device=module.device), reduce_op="mean"))
         return loss
 
-    def _validate(self, module: CellModule) -> None:
+    def _validate(self, module: RunModule) -> None:
         module.model.eval()
         losses = {metric: mean_loss(module, sample) for metric, sample in self.samples.items()}
         module.model.train()
         if not math.isfinite(losses[VAL_LOSS]):
             self.monitor.no_number(losses[VAL_LOSS], module)
         self.report.set(val_loss=losses[VAL_LOSS])
-        self.tracker.log(losses, module.progress.step * self.cell.batch_tokens)
+        self.tracker.log(losses, module.progress.step * self.planned.batch_tokens)
 
-    def _cost(self, module: CellModule) -> dict[str, float]:
-        tokens = module.progress.step * self.cell.batch_tokens
+    def _cost(self, module: RunModule) -> dict[str, float]:
+        tokens = module.progress.step * self.planned.batch_tokens
         return {
             TOKENS: tokens,
             FLOPS: tokens * self.costs.flops_per_token,
             "cost/device_hours": module.progress.seconds * self.costs.devices / 3600,
         }
 
-    def _record(self, module: CellModule, train_loss: float) -> None:
+    def _record(self, module: RunModule, train_loss: float) -> None:
         if not math.isfinite(train_loss):
             return  # the monitor sees it within its cadence
         progress = module.progress
         steps, seconds = progress.step - self.since_log[0], progress.seconds - self.since_log[1]
         self.since_log = (progress.step, progress.seconds)
         per_step = seconds / max(steps, 1)
-        speed = self.cell.batch_tokens / per_step if per_step else None
+        speed = self.planned.batch_tokens / per_step if per_step else None
         self.report.set(train_loss=train_loss, tokens_per_second=speed)
         metrics = self._cost(module) | {
             "train/loss": train_loss,
-            "train/lr": self.cell.lr_at(progress.step - 1) * progress.lr_scale,
+            "train/lr": self.planned.lr_at(progress.step - 1) * progress.lr_scale,
             "train/grad_norm": float(module.grad_norm),
             "speed/seconds_per_step": per_step,
         }
         if speed:
             metrics["speed/tokens_per_second"] = speed
-        self.tracker.log(metrics, progress.step * self.cell.batch_tokens)
+        self.tracker.log(metrics, progress.step * self.planned.batch_tokens)
 
-    def _checkpoint(self, module: CellModule) -> None:
+    def _checkpoint(self, module: RunModule) -> None:
         self.tracker.flush()  # a run that continues from here does not measure again what lies before
         self.monitor.keep(module)
-        checkpoint.save(self.cell.folder, module.model, module.optimizer, module.counted(), module.placement)
+        checkpoint.save(self.planned.folder, module.model, module.optimizer, module.counted(), module.placement)
         if module.placement.rank:
             return
         # what an interruption left between the cadence's steps goes with the next checkpoint
-        every = [step for step in checkpoint_steps(self.cell.folder) if self.cell.checkpoints_at(step)]
-        checkpoint.prune(self.cell.folder, 1, keep=every[-self.keep.newest if self.keep.keep is Keep.newest else 0 :])
+        every = [step for step in checkpoint_steps(self.planned.folder) if self.planned.checkpoints_at(step)]
+        checkpoint.prune(
+            self.planned.folder, 1, keep=every[-self.keep.newest if self.keep.keep is Keep.newest else 0 :]
+        )
 
-    def _report(self, module: CellModule, force: bool = False) -> None:
+    def _report(self, module: RunModule, force: bool = False) -> None:
         if not (force or self.report.is_due):
             return
         step = module.progress.step
         self.report.set(
             step=step,
-            tokens=step * self.cell.batch_tokens,
+            tokens=step * self.planned.batch_tokens,
             spikes=self.monitor.detector.spikes,
             rollbacks=len(module.progress.rollbacks),
             mlflow_run_id=self.tracker.run_id or self.report.state.mlflow_run_id,

@@ -8,12 +8,12 @@ import math
 import lightning.pytorch as pl
 import torch
 
-from shapelaw.cell import Cell
 from shapelaw.data import ValidationSample
 from shapelaw.errors import UserError
 from shapelaw.model import Transformer
 from shapelaw.optim import set_lr
 from shapelaw.parallel.placement import Placement
+from shapelaw.planned_run import PlannedRun
 from shapelaw.training.checkpoint import Progress
 from shapelaw.wording import counted
 
@@ -22,12 +22,12 @@ OUT_OF_MEMORY_CPU = "DefaultCPUAllocator: can't allocate memory"
 """Part of what torch says where a GPU would raise OutOfMemoryError."""
 
 
-class CellModule(pl.LightningModule):
-    """Trains one cell. The loop's batch is what this device has of a world batch; micro-batches are split off inside, so an
+class RunModule(pl.LightningModule):
+    """Trains one run. The loop's batch is what this device has of a world batch; micro-batches are split off inside, so an
     interruption always falls between optimizer steps and their number never changes the order of the data.
 
     Args:
-        cell: what to train.
+        planned: what to train.
         model: the transformer, initialised.
         optimizer: AdamW over its parameters.
         progress: where it starts.
@@ -40,7 +40,7 @@ class CellModule(pl.LightningModule):
 
     def __init__(
         self,
-        cell: Cell,
+        planned: PlannedRun,
         model: Transformer,
         optimizer: torch.optim.Optimizer,
         progress: Progress,
@@ -53,7 +53,7 @@ class CellModule(pl.LightningModule):
         super().__init__()
         self.needs_norm = needs_norm
         self.automatic_optimization = False
-        self.cell, self.model, self.optimizer, self.progress = cell, model, optimizer, progress
+        self.planned, self.model, self.optimizer, self.progress = planned, model, optimizer, progress
         self.micro_batch, self.halves, self.clip_norm, self.placement = micro_batch, halves, clip_norm, placement
         self.loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64)
         self.grad_norm = torch.zeros(())
@@ -65,7 +65,7 @@ class CellModule(pl.LightningModule):
 
     def training_step(self, batch: torch.Tensor, batch_index: int) -> None:
         """One optimizer step: gradients of the mean loss over the batch, clipped, at the rate of this step."""
-        set_lr(self.optimizer, self.cell.lr_at(self.progress.step) * self.progress.lr_scale)
+        set_lr(self.optimizer, self.planned.lr_at(self.progress.step) * self.progress.lr_scale)
         loss = self._gradients(batch)
         if self.clip_norm or self.needs_norm:
             self.grad_norm = self.placement.clip(self.model, self.clip_norm or math.inf)
@@ -132,7 +132,7 @@ def out_of_memory(error: RuntimeError) -> bool:
 
 
 @torch.no_grad()
-def mean_loss(module: CellModule, sample: ValidationSample) -> float:
+def mean_loss(module: RunModule, sample: ValidationSample) -> float:
     """Mean loss over the held-out sample, nats per token; every share of the batch takes its share of the windows.
 
     Shares that have no window left go through the motions with one that does not count: split models compute together.

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from shapelaw.cell import Cell
 from shapelaw.config import SpikePolicy, SpikesConfig
 from shapelaw.errors import UserError
 from shapelaw.files import plain
+from shapelaw.planned_run import PlannedRun
 from shapelaw.tracking import Tracker
-from shapelaw.training.module import CellModule
+from shapelaw.training.module import RunModule
 from shapelaw.training.spikes import Detector, RunSpikeRule, Verdict
 
 IGNORED = "spike/ignored"
@@ -48,26 +48,26 @@ class SpikeMonitor:
     """The detector of a run and its policy.
 
     Args:
-        cell: what is trained.
+        planned: what is trained.
         config: rule and policy.
         tracker: where spikes that are ignored are recorded.
     """
 
-    def __init__(self, cell: Cell, config: SpikesConfig, tracker: Tracker) -> None:
-        self.cell, self.config, self.tracker = cell, config, tracker
-        warmup = math.ceil(cell.schedule.warmup_tokens / cell.batch_tokens)
-        self.rule = RunSpikeRule.of(config, cell.vocab_size, warmup)
+    def __init__(self, planned: PlannedRun, config: SpikesConfig, tracker: Tracker) -> None:
+        self.planned, self.config, self.tracker = planned, config, tracker
+        warmup = math.ceil(planned.schedule.warmup_tokens / planned.batch_tokens)
+        self.rule = RunSpikeRule.of(config, planned.vocab_size, warmup)
         self.detector = Detector(self.rule)
         self.unread: list[tuple[float, float]] = []
 
-    def restore(self, module: CellModule) -> None:
+    def restore(self, module: RunModule) -> None:
         """Take up what the checkpoint that was loaded knew."""
         kept = module.progress.watch
         module.recent.clear()
         self.detector = Detector.restore(self.rule, kept["detector"]) if kept else Detector(self.rule)
         self.unread = [(float(loss), float(norm)) for loss, norm in kept.get("unread", [])]
 
-    def keep(self, module: CellModule) -> None:
+    def keep(self, module: RunModule) -> None:
         """Put what is known into the progress, for a checkpoint."""
         self._gather(module)
         unread = [(plain(loss), plain(norm)) for loss, norm in self.unread]
@@ -75,9 +75,11 @@ class SpikeMonitor:
 
     def looks_at(self, step: int) -> bool:
         """Whether values are read after a step."""
-        return step % self.config.every_steps == 0 or self.cell.validates_at(step) or self.cell.checkpoints_at(step)
+        return (
+            step % self.config.every_steps == 0 or self.planned.validates_at(step) or self.planned.checkpoints_at(step)
+        )
 
-    def look(self, module: CellModule) -> None:
+    def look(self, module: RunModule) -> None:
         """Judge the steps since the last look.
 
         Raises:
@@ -91,7 +93,7 @@ class SpikeMonitor:
         for verdict in self.detector.look(first, losses, norms):
             self._act(verdict, module)
 
-    def no_number(self, loss: float, module: CellModule) -> None:
+    def no_number(self, loss: float, module: RunModule) -> None:
         """A held-out loss that is no number: the last step spoiled the weights.
 
         Raises:
@@ -100,16 +102,16 @@ class SpikeMonitor:
         step = module.progress.step
         self._act(Verdict(step, step, "not a number", loss, math.nan), module)
 
-    def _act(self, verdict: Verdict, module: CellModule) -> None:
-        config, own = self.config, [event for event in module.progress.rollbacks if event.cell == self.cell.identity]
+    def _act(self, verdict: Verdict, module: RunModule) -> None:
+        config, own = self.config, [event for event in module.progress.rollbacks if event.cell == self.planned.identity]
         if config.policy is SpikePolicy.rollback and len(own) < config.max_rollbacks:
             raise SpikeSeen(verdict)
         if config.policy is not SpikePolicy.ignore or verdict.what == "not a number":
             raise Diverged(self._line(verdict, len(own)), verdict.step)
-        self.tracker.log({IGNORED: self.detector.spikes}, verdict.step * self.cell.batch_tokens)
+        self.tracker.log({IGNORED: self.detector.spikes}, verdict.step * self.planned.batch_tokens)
 
     def _line(self, verdict: Verdict, rollbacks: int) -> str:
-        rate = self.cell.fingerprint["rate"]["lr_base"]
+        rate = self.planned.fingerprint["rate"]["lr_base"]
         what = (
             f"the loss is {verdict.loss:g}, or its gradient is no number"
             if verdict.what == "not a number"
@@ -119,7 +121,7 @@ class SpikeMonitor:
         advice = "" if self.config.policy is SpikePolicy.rollback else ", or spikes=rollback"
         return f"the run diverged at step {verdict.step}{after}: {what}; try a smaller lr_base than {rate:g}{advice}"
 
-    def _gather(self, module: CellModule) -> None:
+    def _gather(self, module: RunModule) -> None:
         """Bring the values of the last steps here, means over the processes; this waits for the device."""
         if not module.recent:
             return

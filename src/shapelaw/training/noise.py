@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from shapelaw.tracking import NOISE_GRAD_SQ, NOISE_SCALE, NOISE_TRACE, Tracker
-from shapelaw.training.module import CellModule
+from shapelaw.training.module import RunModule
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class NoiseScale(pl.Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, batch: torch.Tensor, batch_index: int
     ) -> None:
         """Before a step that is measured."""
-        assert isinstance(module, CellModule)
+        assert isinstance(module, RunModule)
         if (module.progress.step + 1) % self.every == 0:
             sizes = [len(micro) for micro in torch.split(batch, module.micro_batch)]
             self.norms = MicroNorms(module.model.parameters(), [size / len(batch) for size in sizes])
@@ -147,7 +147,7 @@ class NoiseScale(pl.Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: torch.Tensor, batch_index: int
     ) -> None:
         """After it: the module keeps the norm that the whole batch's gradient had before it was clipped."""
-        assert isinstance(module, CellModule)
+        assert isinstance(module, RunModule)
         if self.norms is None:
             return
         norms, self.norms = self.norms, None

@@ -23,11 +23,11 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from shapelaw.cell import Cell
-from shapelaw.cell_state import State, Status, read_state, write_state
 from shapelaw.config import TrainConfig
 from shapelaw.errors import Interrupted, UserError, WorkFailed
 from shapelaw.files import read_json, write_json
+from shapelaw.planned_run import PlannedRun
+from shapelaw.run_state import State, Status, read_state, write_state
 from shapelaw.training.corpora import Corpora
 
 GRACE_SECONDS = 5.0
@@ -57,9 +57,9 @@ def starts_processes(config: TrainConfig) -> bool:
 
 
 def launch(
-    config: TrainConfig, cell: Cell, corpora: Corpora, tags: Mapping[str, str], show: Callable[[State], None]
+    config: TrainConfig, planned: PlannedRun, corpora: Corpora, tags: Mapping[str, str], show: Callable[[State], None]
 ) -> float:
-    """Train a cell in processes of their own; the last held-out loss, nats per token. A finished one is left as it is.
+    """Train a run in processes of their own; the last held-out loss, nats per token. A finished one is left as it is.
 
     Raises:
         UserError, Interrupted, RankFailed: the first process's own message; none outlives this call.
@@ -67,15 +67,15 @@ def launch(
     if config.num_nodes > 1:
         raise UserError(f"num_nodes={config.num_nodes}: several nodes are started by SLURM; give hydra/launcher=slurm")
     with tempfile.TemporaryDirectory() as notes:
-        ranks = _start((config, cell, corpora, dict(tags)), config.devices, Path(notes))
+        ranks = _start((config, planned, corpora, dict(tags)), config.devices, Path(notes))
         try:
             with _signals_passed_on(ranks):
-                failures = _watch(ranks, cell, Path(notes), show)
+                failures = _watch(ranks, planned, Path(notes), show)
         finally:
             _end(ranks)
     if failures:
-        _raise(failures, cell)
-    loss = read_state(cell.folder).val_loss
+        _raise(failures, planned)
+    loss = read_state(planned.folder).val_loss
     assert loss is not None
     return loss
 
@@ -117,7 +117,7 @@ def _signals_passed_on(ranks: list[subprocess.Popen[bytes]]) -> Iterator[None]:
 
 
 def _watch(
-    ranks: list[subprocess.Popen[bytes]], cell: Cell, notes: Path, show: Callable[[State], None]
+    ranks: list[subprocess.Popen[bytes]], planned: PlannedRun, notes: Path, show: Callable[[State], None]
 ) -> list[_Failure]:
     """Until all have ended, or one has failed and the others had their time."""
     deadline: float | None = None
@@ -126,7 +126,7 @@ def _watch(
             deadline = time.monotonic() + GRACE_SECONDS
         if deadline is not None and time.monotonic() > deadline:
             break
-        show(read_state(cell.folder))
+        show(read_state(planned.folder))
         time.sleep(POLL_SECONDS)
     return [_failure(rank, process, notes) for rank, process in enumerate(ranks) if process.returncode]
 
@@ -149,14 +149,14 @@ def _end(ranks: list[subprocess.Popen[bytes]]) -> None:
             process.stdin.close()
 
 
-def _raise(failures: list[_Failure], cell: Cell) -> None:
+def _raise(failures: list[_Failure], planned: PlannedRun) -> None:
     """Raise what the first to fail said: the others only saw it go."""
     order = ["killed", "user", "crash", "interrupted"]
     first = min(failures, key=lambda failure: (failure.time, order.index(failure.kind)))
     if first.kind == "interrupted":
         raise Interrupted(first.message)
     message = f"process {first.rank} of the run: {first.message}"
-    write_state(cell.folder, _failed(read_state(cell.folder), message))
+    write_state(planned.folder, _failed(read_state(planned.folder), message))
     if first.kind == "user":
         raise UserError(first.message)
     raise RankFailed(message)
@@ -170,12 +170,12 @@ def _failed(state: State, reason: str) -> State:
 
 def main(note: Path) -> NoReturn:
     """Body of one process."""
-    config, cell, corpora, tags = pickle.load(sys.stdin.buffer)
+    config, planned, corpora, tags = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_stop_with_launcher, daemon=True).start()
     from shapelaw.training.run import train
 
     try:
-        train(config, cell, corpora, tags, _quiet)
+        train(config, planned, corpora, tags, _quiet)
     except BaseException as error:
         stopped = isinstance(error, (Interrupted, KeyboardInterrupt))
         kind = "interrupted" if stopped else "user" if isinstance(error, UserError) else "crash"

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from shapelaw.cell import Cell
-from shapelaw.cell_state import State
+from shapelaw.planned_run import PlannedRun
+from shapelaw.run_state import State
 
 
 @contextlib.contextmanager
-def bar(cell: Cell, enabled: bool) -> Iterator[Callable[[State], None]]:
+def bar(planned: PlannedRun, enabled: bool) -> Iterator[Callable[[State], None]]:
     """A bar of steps with loss, tokens/s and the time left; on a terminal only."""
     console = Console(stderr=True)
     columns = (
@@ -25,10 +25,10 @@ def bar(cell: Cell, enabled: bool) -> Iterator[Callable[[State], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, disable=not (enabled and console.is_terminal)) as progress:
-        task = progress.add_task(cell.label, total=cell.last_step - cell.first_step, note="")
+        task = progress.add_task(planned.label, total=planned.last_step - planned.first_step, note="")
 
         def show(state: State) -> None:
-            progress.update(task, completed=state.step - cell.first_step, note=describe(state))
+            progress.update(task, completed=state.step - planned.first_step, note=describe(state))
 
         yield show
 

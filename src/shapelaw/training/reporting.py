@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from shapelaw.cell_state import State, Status, read_state, write_state
+from shapelaw.run_state import State, Status, read_state, write_state
 
 REPORT_SECONDS = 1.0
 Show = Callable[[State], None]

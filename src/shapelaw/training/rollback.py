@@ -1,6 +1,6 @@
 """Rollbacks: which checkpoint a run goes back to, which batches it leaves out from then on, and what it remembers of it.
 
-A rollback is certain when it stands in the cell's rollbacks.json; everything else follows from that file and can be done
+A rollback is certain when it stands in the run's rollbacks.json; everything else follows from that file and can be done
 again: checkpoints of undone steps are removed, the run is loaded where it went back to, and its tracker is told.
 """
 
@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from shapelaw.cell import Cell, checkpoint_path, checkpoint_steps
 from shapelaw.errors import UserError
 from shapelaw.files import read_json, write_json
+from shapelaw.planned_run import PlannedRun, checkpoint_path, checkpoint_steps
 from shapelaw.training.spikes import Verdict
 
 ROLLBACKS = "rollbacks.json"
@@ -26,8 +26,8 @@ class Rollback:
     """One event of a run.
 
     Args:
-        cell: identity of the cell that rolled back; a branch inherits those of its parent.
-        number: of the cell's rollbacks, from 1.
+        cell: identity of the run that rolled back; a branch inherits those of its parent.
+        number: of the run's rollbacks, from 1.
         to_step: steps done where the run goes on.
         first_step, step: of the spike, and of its detection.
         what: what was seen.
@@ -74,7 +74,7 @@ def skip(skipped: Sequence[Stretch], first_step: int, step: int) -> tuple[Stretc
 
 
 def read_rollbacks(folder: Path) -> list[Rollback]:
-    """The rollbacks of the cell of a folder.
+    """The rollbacks of the run of a folder.
 
     Raises:
         UserError: if the file is damaged.
@@ -89,21 +89,23 @@ def read_rollbacks(folder: Path) -> list[Rollback]:
 
 
 def roll_back(
-    cell: Cell, before: Sequence[Rollback], verdict: Verdict, lr_factor: float, margin: int, seconds: float
+    planned: PlannedRun, before: Sequence[Rollback], verdict: Verdict, lr_factor: float, margin: int, seconds: float
 ) -> Rollback:
     """Decide a rollback and write it down: to the newest checkpoint of the cadence `margin` steps before the spike, or to
-    the cell's start.
+    the run's start.
 
     Args:
         before: all that the run had, its parent's included.
     """
-    own = [event for event in before if event.cell == cell.identity]
-    good = [s for s in checkpoint_steps(cell.folder) if cell.checkpoints_at(s) and s < verdict.first_step - margin]
+    own = [event for event in before if event.cell == planned.identity]
+    good = [
+        s for s in checkpoint_steps(planned.folder) if planned.checkpoints_at(s) and s < verdict.first_step - margin
+    ]
     skipped = before[-1].skipped if before else ()
     event = Rollback(
-        cell=cell.identity,
+        cell=planned.identity,
         number=len(own) + 1,
-        to_step=max([cell.first_step, *good]),
+        to_step=max([planned.first_step, *good]),
         first_step=verdict.first_step,
         step=verdict.step,
         what=verdict.what,
@@ -111,7 +113,7 @@ def roll_back(
         lr_scale=lr_factor * (before[-1].lr_scale if before else 1.0),
         seconds=seconds,
     )
-    write_json(cell.folder / ROLLBACKS, [asdict(each) for each in [*own, event]])
+    write_json(planned.folder / ROLLBACKS, [asdict(each) for each in [*own, event]])
     return event
 
 
@@ -124,7 +126,7 @@ def discard_undone(folder: Path, events: Sequence[Rollback]) -> None:
 
 
 def _known(path: Path, events: Sequence[Rollback]) -> int:
-    """How many of the cell's rollbacks a checkpoint knows; a damaged one is left to who loads it."""
+    """How many of the run's rollbacks a checkpoint knows; a damaged one is left to who loads it."""
     try:
         own = [
             event for event in read_json(path / "state.json").get("rollbacks", []) if event["cell"] == events[0].cell

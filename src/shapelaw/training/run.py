@@ -14,8 +14,6 @@ import lightning.pytorch as pl
 import torch
 from omegaconf import OmegaConf
 
-from shapelaw.cell import Cell
-from shapelaw.cell_state import Status, lock, read_state
 from shapelaw.config import Precision, TrainConfig
 from shapelaw.data import Loader
 from shapelaw.data.torch_batches import TokenBatches
@@ -24,6 +22,8 @@ from shapelaw.files import write_text
 from shapelaw.fingerprint import write_fingerprint
 from shapelaw.model.cpu_memory import keep_freed_memory
 from shapelaw.parallel.placement import Placement
+from shapelaw.planned_run import PlannedRun
+from shapelaw.run_state import Status, lock, read_state
 from shapelaw.tracking import DIVERGED_TAG, PRUNED_TAG, ROLLBACKS, MlflowTracker, NoTracker, Store, Tracker
 from shapelaw.training.corpora import Corpora
 from shapelaw.training.cost import flops_per_token
@@ -51,14 +51,14 @@ class Spike:
     seconds: float
 
 
-def train(config: TrainConfig, cell: Cell, corpora: Corpora, tags: Mapping[str, str], show: Show) -> float:
+def train(config: TrainConfig, planned: PlannedRun, corpora: Corpora, tags: Mapping[str, str], show: Show) -> float:
     """Train a run in this process, or this process's part of it; the last held-out loss, nats per token.
 
     A finished run is left as it is. One that its search gives up ends early and without an error; its state says so.
 
     Args:
         config: its configuration, which was checked when it was planned.
-        cell: what was planned.
+        planned: what was planned.
         corpora: what it reads.
         tags: of its tracked run.
         show: called about once a second with its state.
@@ -67,13 +67,13 @@ def train(config: TrainConfig, cell: Cell, corpora: Corpora, tags: Mapping[str, 
         UserError: if the run diverged, another process trains it, or this machine cannot.
         Interrupted: when it was asked to stop; its checkpoint is whole.
     """
-    with lock(cell.folder) if rank() == 0 else contextlib.nullcontext():
-        state = read_state(cell.folder)
+    with lock(planned.folder) if rank() == 0 else contextlib.nullcontext():
+        state = read_state(planned.folder)
         if state.status is Status.finished:
             assert state.val_loss is not None
             return state.val_loss
         placement = join(config)
-        run = Run(config, cell, corpora, placement, tracker_of(config, cell, tags), show)
+        run = Run(config, planned, corpora, placement, tracker_of(config, planned, tags), show)
         try:
             loss = run.fit()
         finally:
@@ -82,13 +82,13 @@ def train(config: TrainConfig, cell: Cell, corpora: Corpora, tags: Mapping[str, 
     return loss
 
 
-def tracker_of(config: TrainConfig, cell: Cell, tags: Mapping[str, str]) -> Tracker:
+def tracker_of(config: TrainConfig, planned: PlannedRun, tags: Mapping[str, str]) -> Tracker:
     """Where a run is recorded; of several processes the first one records."""
     settings = config.tracker
     if settings.name == "none" or rank():
         return NoTracker()
     store = Store(settings.uri, settings.artifacts, config.suite.name, settings.experiment_id)
-    return MlflowTracker(store, run_info(config, cell, dict(tags)), cell.folder, settings.finish_seconds)
+    return MlflowTracker(store, run_info(config, planned, dict(tags)), planned.folder, settings.finish_seconds)
 
 
 class Run:
@@ -96,7 +96,7 @@ class Run:
 
     Args:
         config: its configuration.
-        cell: what was planned.
+        planned: what was planned.
         corpora: what it reads.
         placement: this process's part of it.
         tracker: where it is recorded.
@@ -106,16 +106,16 @@ class Run:
     def __init__(
         self,
         config: TrainConfig,
-        cell: Cell,
+        planned: PlannedRun,
         corpora: Corpora,
         placement: Placement,
         tracker: Tracker,
         show: Show = lambda state: None,
     ) -> None:
-        self.config, self.cell, self.corpora = config, cell, corpora
+        self.config, self.planned, self.corpora = config, planned, corpora
         self.placement, self.tracker = placement, tracker
-        self.report = Report(cell.folder, placement.rank == 0, show)
-        self.precision = LIGHTNING_PRECISION[Precision(cell.fingerprint["precision"])]
+        self.report = Report(planned.folder, placement.rank == 0, show)
+        self.precision = LIGHTNING_PRECISION[Precision(planned.fingerprint["precision"])]
 
     def fit(self) -> float:
         """Train to the end; the last held-out loss, nats per token. Whatever ends it is written into its state and its
@@ -143,11 +143,11 @@ class Run:
         if self.placement.rank == 0:
             rule = self.config.spikes
             event = roll_back(
-                self.cell, spike.rollbacks, spike.verdict, rule.lr_factor, rule.margin_steps, spike.seconds
+                self.planned, spike.rollbacks, spike.verdict, rule.lr_factor, rule.margin_steps, spike.seconds
             )
             log.warning(
                 "%s: a spike (%s) at steps %d to %d; back to step %d, without its batches, at %g of the rate",
-                *(self.cell.label, event.what, event.first_step, event.step, event.to_step, event.lr_scale),
+                *(self.planned.label, event.what, event.first_step, event.step, event.to_step, event.lr_scale),
             )
         wait_for_all()
         self._tell_rollbacks()
@@ -161,17 +161,17 @@ class Run:
             torch.set_num_threads(self.config.threads)
         keep_freed_memory()
         if self.placement.rank == 0:
-            self._describe(self.cell.folder)
-        self.tracker.artifact(self.cell.folder / "config.yaml")
+            self._describe(self.planned.folder)
+        self.tracker.artifact(self.planned.folder / "config.yaml")
         if self.report.state.status is Status.pruned:
             self.tracker.tag({PRUNED_TAG: ""})  # it goes on
-        self.report.begin(self.cell.last_step, self.tracker.run_id)
+        self.report.begin(self.planned.last_step, self.tracker.run_id)
         self.tracker.tag(self._computed())
         self._tell_rollbacks()
 
     def _describe(self, folder: Path) -> None:
         """Write what the run is into its folder."""
-        write_fingerprint(folder, self.cell.fingerprint)
+        write_fingerprint(folder, self.planned.fingerprint)
         write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(self.config)))
 
     def _computed(self) -> dict[str, str]:
@@ -182,34 +182,34 @@ class Run:
 
     def _tell_rollbacks(self) -> None:
         """Record the rollbacks that are not recorded yet: the run may have been killed in the middle of one."""
-        for event in read_rollbacks(self.cell.folder):
+        for event in read_rollbacks(self.planned.folder):
             metrics = {ROLLBACKS: event.number, "spike/first_step": event.first_step, "spike/lr_scale": event.lr_scale}
-            tokens = event.to_step * self.cell.batch_tokens
+            tokens = event.to_step * self.planned.batch_tokens
             self.tracker.rewind(event.number, tokens, {**metrics, "spike/step": event.step})
 
     def _hooks(self) -> Hooks:
         """What happens between the steps."""
-        config, cell = self.config, self.cell
+        config, planned = self.config, self.planned
         return Hooks(
-            cell,
-            self.corpora.samples(cell.seq_len, int(config.validation.tokens)),
+            planned,
+            self.corpora.samples(planned.seq_len, int(config.validation.tokens)),
             self.tracker,
-            Costs(flops_per_token(cell), world_of(config)),
+            Costs(flops_per_token(planned), world_of(config)),
             self.report,
             config.checkpoint,
             config.tracker.log_every_steps,
-            SpikeMonitor(cell, config.spikes, self.tracker),
+            SpikeMonitor(planned, config.spikes, self.tracker),
             Trial(config.search) if config.search.trial is not None and self.placement.rank == 0 else None,
         )
 
     def _steps(self, hooks: Hooks) -> Spike | None:
         """Lightning's loop over the steps that are left; the spike that ended it, if one did."""
-        module = module_of(self.config, self.cell, self.placement)
+        module = module_of(self.config, self.planned, self.placement)
         batches = TokenBatches(
-            Loader.of(self.corpora.own, self.cell.seq_len, self.config.order_seed),
-            batch_sequences=self.cell.batch_sequences,
+            Loader.of(self.corpora.own, self.planned.seq_len, self.config.order_seed),
+            batch_sequences=self.planned.batch_sequences,
             start_step=module.progress.step,
-            steps=self.cell.last_step - module.progress.step,
+            steps=self.planned.last_step - module.progress.step,
             rank=self.placement.share,
             world=self.placement.shares,
             device=self.placement.device,
@@ -225,7 +225,7 @@ class Run:
 
     def _noise(self) -> list[pl.Callback]:
         every, average = self.config.noise.every_steps, self.config.noise.average
-        return [NoiseScale(self.tracker, self.cell.batch_tokens, every, average)] if every else []
+        return [NoiseScale(self.tracker, self.planned.batch_tokens, every, average)] if every else []
 
     def _trainer(self, hooks: list[pl.Callback]) -> pl.Trainer:
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # devices and tips are not news in a sweep

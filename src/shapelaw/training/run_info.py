@@ -5,47 +5,49 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from shapelaw.cell import Cell
 from shapelaw.config import TrainConfig
 from shapelaw.counting import params_total
 from shapelaw.fingerprint import Fingerprint
+from shapelaw.planned_run import PlannedRun
 from shapelaw.tracking import SUITE_TAG, RunInfo
 from shapelaw.training.cost import flops_per_token
 
 
-def run_info(config: TrainConfig, cell: Cell, tags: dict[str, str]) -> RunInfo:
-    """Name, parameters and tags of a cell's run."""
-    shape = cell.shape
+def run_info(config: TrainConfig, planned: PlannedRun, tags: dict[str, str]) -> RunInfo:
+    """Name, parameters and tags of a tracked run."""
+    shape = planned.shape
     params: dict[str, Any] = {
-        "suite": cell.suite.name,
+        "suite": planned.suite.name,
         "width": shape.width,
         "depth": shape.depth,
         "head_size": shape.head_size,
-        "params": int(params_total(shape.width, shape.depth, cell.vocab_size, shape.head_size)),
-        "vocab_size": cell.vocab_size,
-        "seq_len": cell.seq_len,
-        "batch_tokens": cell.batch_tokens,
-        "tokens": cell.tokens,
+        "params": int(params_total(shape.width, shape.depth, planned.vocab_size, shape.head_size)),
+        "vocab_size": planned.vocab_size,
+        "seq_len": planned.seq_len,
+        "batch_tokens": planned.batch_tokens,
+        "tokens": planned.tokens,
         "lr_base": config.lr_base,
-        "lr_eff": cell.lr_eff,
+        "lr_eff": planned.lr_eff,
         "lr_rule": config.lr_rule.name.value,
         "schedule": config.schedule.kind.value,
         "warmup_tokens": config.schedule.warmup_tokens,
         "cooldown": config.cooldown.fraction,
-        "cooldown_from_tokens": cell.first_step * cell.batch_tokens,
+        "cooldown_from_tokens": planned.first_step * planned.batch_tokens,
         "seed": config.seed,
-        "flops_per_token": flops_per_token(cell),
+        "flops_per_token": flops_per_token(planned),
         "num_devices": config.devices * config.num_nodes,
     }
-    params |= _chosen(cell.fingerprint)
-    branch = {"shapelaw.continues": cell.parent, "shapelaw.from_step": str(cell.first_step)} if cell.parent else {}
-    suite = {"shapelaw.suite": config.suite.name, SUITE_TAG: cell.suite.to_json()}
-    tags = {**suite, "shapelaw.folder": str(Path(cell.folder).absolute()), **tags, **branch}
-    return RunInfo(cell.identity, "train", cell.label, params, tags, config.tracker.parent_run_id)
+    params |= _chosen(planned.fingerprint)
+    branch = (
+        {"shapelaw.continues": planned.parent, "shapelaw.from_step": str(planned.first_step)} if planned.parent else {}
+    )
+    suite = {"shapelaw.suite": config.suite.name, SUITE_TAG: planned.suite.to_json()}
+    tags = {**suite, "shapelaw.folder": str(Path(planned.folder).absolute()), **tags, **branch}
+    return RunInfo(planned.identity, "train", planned.label, params, tags, config.tracker.parent_run_id)
 
 
 def _chosen(fingerprint: Fingerprint) -> dict[str, Any]:
-    """The other choices of a cell that a sweep may vary, under the names by which they are given."""
+    """The other choices of a run that a sweep may vary, under the names by which they are given."""
     out = {f"{group}.{key}": value for group in ("optim", "schedule") for key, value in fingerprint[group].items()}
     out |= {key: fingerprint[key] for key in ("order_seed", "precision")} | {"corpus": fingerprint["corpus"][:12]}
     del out["schedule.kind"], out["schedule.warmup_tokens"]  # schedule, warmup_tokens

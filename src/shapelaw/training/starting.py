@@ -7,52 +7,52 @@ from dataclasses import replace
 
 import torch
 
-from shapelaw.cell import Cell, parent_checkpoint
 from shapelaw.config import AUTO, TrainConfig
 from shapelaw.devices import host_memory
 from shapelaw.model import Transformer
 from shapelaw.model.initialisation import initial_weight
 from shapelaw.optim import build_adamw
 from shapelaw.parallel.placement import Placement
+from shapelaw.planned_run import PlannedRun, parent_checkpoint
 from shapelaw.training import checkpoint
 from shapelaw.training.checkpoint import Progress
 from shapelaw.training.compiling import PLAIN, compile_step, compiles
 from shapelaw.training.cost import arithmetic, fit_micro_batch, memory_limit
 from shapelaw.training.group import wait_for_all
-from shapelaw.training.module import CellModule
+from shapelaw.training.module import RunModule
 from shapelaw.training.recipe import init_spec, model_spec
 from shapelaw.training.rollback import Rollback, discard_undone, read_rollbacks
 
 
-def module_of(config: TrainConfig, cell: Cell, placement: Placement) -> CellModule:
+def module_of(config: TrainConfig, planned: PlannedRun, placement: Placement) -> RunModule:
     """Model, optimizer and progress of a run, where it goes on; every process calls it for its part."""
     # moved before the optimizer's state is loaded, which goes where the weights are
-    model = placement.build(model_spec(cell, config)).to(placement.device)
-    optimizer = build_adamw(model, cell.lr_at(cell.first_step), config.optim)
-    events = read_rollbacks(cell.folder)
+    model = placement.build(model_spec(planned, config)).to(placement.device)
+    optimizer = build_adamw(model, planned.lr_at(planned.first_step), config.optim)
+    events = read_rollbacks(planned.folder)
     if placement.rank == 0:
-        discard_undone(cell.folder, events)
+        discard_undone(planned.folder, events)
     wait_for_all()
-    progress = _loaded(config, cell, model, optimizer, placement)
+    progress = _loaded(config, planned, model, optimizer, placement)
     _add_rollbacks(progress, events)
     if compiles(config.compile, placement.device.type == "cuda", placement.layout.kind):
         compile_step(model)
-    micro = _micro_batch(config, cell, placement)
+    micro = _micro_batch(config, planned, placement)
     halves = config.micro_batch_sequences == AUTO and placement.layout.kind in PLAIN
     clip, measured = config.optim.clip_norm, bool(config.noise.every_steps)
-    return CellModule(cell, model, optimizer, progress, micro, halves, clip, placement, measured)
+    return RunModule(planned, model, optimizer, progress, micro, halves, clip, placement, measured)
 
 
 def _loaded(
-    config: TrainConfig, cell: Cell, model: Transformer, optimizer: torch.optim.Optimizer, placement: Placement
+    config: TrainConfig, planned: PlannedRun, model: Transformer, optimizer: torch.optim.Optimizer, placement: Placement
 ) -> Progress:
-    progress = checkpoint.load_newest(cell.folder, model, optimizer, placement)
+    progress = checkpoint.load_newest(planned.folder, model, optimizer, placement)
     if progress.step:
         return progress
-    if cell.parent:
-        parent = checkpoint.load(parent_checkpoint(cell), model, optimizer, placement)
+    if planned.parent:
+        parent = checkpoint.load(parent_checkpoint(planned), model, optimizer, placement)
         return replace(parent, seconds=0.0, loss_sum=0.0, loss_steps=0)
-    _initialise(config, cell, model, placement)
+    _initialise(config, planned, model, placement)
     return progress
 
 
@@ -63,18 +63,18 @@ def _add_rollbacks(progress: Progress, events: Sequence[Rollback]) -> None:
         progress.rollbacks, progress.seconds = [*progress.rollbacks, *new], new[-1].seconds
 
 
-def _micro_batch(config: TrainConfig, cell: Cell, placement: Placement) -> int:
+def _micro_batch(config: TrainConfig, planned: PlannedRun, placement: Placement) -> int:
     """Sequences of one forward pass on this device."""
     gpu = placement.device.type == "cuda"
     memory = torch.cuda.get_device_properties(placement.device).total_memory if gpu else host_memory()
     limit = memory_limit(config, memory, gpu)
-    return fit_micro_batch(cell, config, placement.layout, arithmetic(config, gpu), limit)[0]
+    return fit_micro_batch(planned, config, placement.layout, arithmetic(config, gpu), limit)[0]
 
 
-def _initialise(config: TrainConfig, cell: Cell, model: Transformer, placement: Placement) -> None:
+def _initialise(config: TrainConfig, planned: PlannedRun, model: Transformer, placement: Placement) -> None:
     """Initial weights by seed and name, the same whatever the layout; every process keeps its part."""
     init = init_spec(config)
     with torch.device("meta"):
-        sizes = {name: weight.shape for name, weight in Transformer(model_spec(cell, config)).named_parameters()}
-    full = {name: initial_weight(name, size, cell.shape, config.seed, init) for name, size in sizes.items()}
-    checkpoint.set_weights(model, full, placement, cell.folder)
+        sizes = {name: weight.shape for name, weight in Transformer(model_spec(planned, config)).named_parameters()}
+    full = {name: initial_weight(name, size, planned.shape, config.seed, init) for name, size in sizes.items()}
+    checkpoint.set_weights(model, full, placement, planned.folder)

@@ -19,7 +19,6 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from shapelaw.cell import Cell, cell_of, corpus_folder
 from shapelaw.config import CooldownConfig, CoordinatesConfig, LrRule, ScheduleConfig, ScheduleKind, ShapeConfig, whole
 from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import params_total
@@ -29,6 +28,7 @@ from shapelaw.errors import UserError
 from shapelaw.figures import coordinates as figure
 from shapelaw.figures import style
 from shapelaw.files import write_text
+from shapelaw.planned_run import PlannedRun, corpus_folder, plan_run
 from shapelaw.training.cost import Cost, arithmetic, check_machine, cost_of, memory_limit, this_machine
 from shapelaw.verbs.doors import Door
 from shapelaw.verbs.suites import shapes as shapes_of_suite
@@ -84,9 +84,9 @@ def check(config: DictConfig) -> None:
     """
     asked: CoordinatesConfig = to_dataclass(config)
     todo = check_of(asked)
-    runs = [(rule, one, cell_of(one, UNPREPARED)) for rule, one in todo.configs()]
+    runs = [(rule, one, plan_run(one, UNPREPARED)) for rule, one in todo.configs()]
     check_devices(asked.accelerator, asked.devices, len(gpu_names()))
-    costs = [estimate(one, cell) for _, one, cell in runs]
+    costs = [estimate(one, planned) for _, one, planned in runs]
     check_machine([(run[2], cost) for run, cost in zip(runs, costs, strict=True)], asked)
     tokens = _tokens(asked, runs[0][2])
     console = Console(highlight=False)
@@ -178,15 +178,15 @@ def _variant(base: CoordinatesConfig, width: int, depth: int, rule: LrRule, lr_b
     )
 
 
-def estimate(config: CoordinatesConfig, cell: Cell) -> Cost:
+def estimate(config: CoordinatesConfig, planned: PlannedRun) -> Cost:
     """A run's, and what is held beside it: a copy of the weights, and of the probe the activations at the start and now,
     logits twice more while their change is taken."""
-    shape, machine = cell.shape, this_machine(config.accelerator)
-    params = params_total(shape.width, shape.depth, cell.vocab_size, shape.head_size)
-    a_token = 2 * (cell.vocab_size + (3 * shape.depth + 1) * shape.width) + 2 * cell.vocab_size
-    held = 4.0 * (float(params) + config.probe_sequences * cell.seq_len * a_token)  # bytes of float32
+    shape, machine = planned.shape, this_machine(config.accelerator)
+    params = params_total(shape.width, shape.depth, planned.vocab_size, shape.head_size)
+    a_token = 2 * (planned.vocab_size + (3 * shape.depth + 1) * shape.width) + 2 * planned.vocab_size
+    held = 4.0 * (float(params) + config.probe_sequences * planned.seq_len * a_token)  # bytes of float32
     left = max(memory_limit(config, machine.memory_bytes, machine.gpu) - held, 1.0)
-    cost = cost_of(cell, replace(config, limits=replace(config.limits, memory_gb=left / 1e9)))
+    cost = cost_of(planned, replace(config, limits=replace(config.limits, memory_gb=left / 1e9)))
     return replace(cost, memory_bytes=cost.memory_bytes + held)
 
 
@@ -197,7 +197,7 @@ def _rules(asked: CoordinatesConfig) -> dict[LrRule, float]:
         assert asked.compare is not None
         width, depth = asked.shape.width, asked.shape.depth
         rates = [
-            cell_of(_variant(asked, width, depth, rule, asked.lr_base), UNPREPARED).lr_eff
+            plan_run(_variant(asked, width, depth, rule, asked.lr_base), UNPREPARED).lr_eff
             for rule in (asked.lr_rule.name, asked.compare)
         ]
         rules[asked.compare] = asked.lr_base * rates[0] / rates[1]
@@ -211,26 +211,26 @@ def _listed(key: str, given: list[int] | None, suite: list[int], base: int) -> l
     return sorted({*(suite if given is None else given), base})
 
 
-def _tokens(asked: CoordinatesConfig, cell: Cell) -> Tokens:
+def _tokens(asked: CoordinatesConfig, planned: PlannedRun) -> Tokens:
     """The batches of the first steps in the one order of the corpus, and held-out sequences; or random ones."""
     from shapelaw.training.coordinates import Tokens
 
-    count, seq_len = asked.sequences, cell.seq_len
+    count, seq_len = asked.sequences, planned.seq_len
     if asked.random_tokens:
         draw = np.random.default_rng(asked.order_seed).integers
         size = (asked.steps, count, seq_len + 1)
-        batches = draw(cell.vocab_size, size=size)
-        return Tokens(tuple(batches), draw(cell.vocab_size, size=(asked.probe_sequences, seq_len + 1)))
+        batches = draw(planned.vocab_size, size=size)
+        return Tokens(tuple(batches), draw(planned.vocab_size, size=(asked.probe_sequences, seq_len + 1)))
     corpus = load_corpus(corpus_folder(asked), verify_hashes=asked.data.verify.hashes)
-    corpus.check_vocab(cell.vocab_size)
-    check_repeats(corpus, seq_len, cell.tokens, asked.data.max_epochs)
+    corpus.check_vocab(planned.vocab_size)
+    check_repeats(corpus, seq_len, planned.tokens, asked.data.max_epochs)
     loader = Loader.of(corpus, seq_len, asked.order_seed)
     probe = next(validation(corpus, seq_len, asked.probe_sequences * seq_len).batches(asked.probe_sequences))
     return Tokens(tuple(loader.batch(step, count) for step in range(asked.steps)), probe)
 
 
 def _measured(
-    rule: str, config: CoordinatesConfig, cell: Cell, cost: Cost, tokens: Tokens, console: Console
+    rule: str, config: CoordinatesConfig, planned: PlannedRun, cost: Cost, tokens: Tokens, console: Console
 ) -> pd.DataFrame:
     import torch
 
@@ -240,19 +240,21 @@ def _measured(
     if config.threads:
         torch.set_num_threads(config.threads)
     gpu = config.accelerator != "cpu" and torch.cuda.is_available()
-    check_attention(config.attention.name, "cuda" if gpu else "cpu", cell.shape.head_size)
+    check_attention(config.attention.name, "cuda" if gpu else "cpu", planned.shape.head_size)
     device = torch.device("cuda" if gpu else "cpu")
-    table = coordinates(cell, config, tokens, device, arithmetic(config, gpu).bf16, cost.micro_sequences)
+    table = coordinates(planned, config, tokens, device, arithmetic(config, gpu).bf16, cost.micro_sequences)
     loss = table.loc[(table["quantity"] == "loss") & (table["step"] == config.steps), "value"].iloc[0]
-    words = f"lr_rule={rule} {cell.shape.name}: rate {cell.lr_eff:.3g}, loss after {config.steps} steps {loss:.3f}"
+    words = (
+        f"lr_rule={rule} {planned.shape.name}: rate {planned.lr_eff:.3g}, loss after {config.steps} steps {loss:.3f}"
+    )
     console.print(words, markup=False, soft_wrap=True)
     return table.assign(rule=rule)
 
 
-def _folder(asked: CoordinatesConfig, cell: Cell) -> Path:
+def _folder(asked: CoordinatesConfig, planned: PlannedRun) -> Path:
     """outputs/coordinates/SUITE-SHAPE-RULE-lr_base."""
     shape = f"{asked.shape.width}x{asked.shape.depth}"
-    name = f"{cell.suite.name}-{shape}-{asked.lr_rule.name.value}-{asked.lr_base:g}"
+    name = f"{planned.suite.name}-{shape}-{asked.lr_rule.name.value}-{asked.lr_base:g}"
     folder = Path(asked.outputs_dir) / "coordinates" / name
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from shapelaw.cell import checkpoint_path, checkpoint_steps, corpus_folder
 from shapelaw.config import TokenizerKind, TrainConfig
 from shapelaw.config.option import option, record
 from shapelaw.config.places import PlacesConfig
@@ -28,6 +27,7 @@ from shapelaw.data import load_corpus
 from shapelaw.data.tokenizers import SEPARATOR, TOKENIZER_FILE, JsonTokenizer
 from shapelaw.errors import UserError
 from shapelaw.files import write_json, write_text
+from shapelaw.planned_run import checkpoint_path, checkpoint_steps, corpus_folder
 from shapelaw.shapes import Shape
 from shapelaw.verbs.doors import Door
 

@@ -142,7 +142,7 @@ class _Entry:
 
 def _check_single(chosen: HydraConf) -> None:
     """One run has one choice of every group; of a named sweep, it is asked for by a value of every key that is swept."""
-    from shapelaw.sweep.cells import refuse_lists
+    from shapelaw.sweep.grid import refuse_lists
 
     overrides = OverridesParser.create().parse_overrides(list(chosen.overrides.task))
     refuse_lists(overrides, GlobalHydra.instance().config_loader().get_group_options)
@@ -154,7 +154,7 @@ def _check_single(chosen: HydraConf) -> None:
     ]
     if left:
         raise UserError(
-            f"sweeps={chosen.runtime.choices.get('sweeps')}: it sweeps {', '.join(left)}; give -m for all its cells, or one "
+            f"sweeps={chosen.runtime.choices.get('sweeps')}: it sweeps {', '.join(left)}; give -m for all its runs, or one "
             "value of each for one of them"
         )
 

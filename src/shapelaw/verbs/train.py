@@ -1,4 +1,4 @@
-"""Training as the work of a sweep. Imports no torch until a cell is trained."""
+"""Training as the work of a sweep. Imports no torch until a run is trained."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from shapelaw.cell import Cell, cell_of, checkpoint_path, labels_of, parent_checkpoint, parent_folder
-from shapelaw.cell_state import State, Status, read_state
 from shapelaw.config import SearchConfig, TrainConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import params_total
 from shapelaw.devices import check_devices, gpu_names
+from shapelaw.planned_run import PlannedRun, checkpoint_path, labels_of, parent_checkpoint, parent_folder, plan_run
+from shapelaw.run_state import State, Status, read_state
 from shapelaw.sweep.task import Job, Trials, sweep_identity
 from shapelaw.tracking_views import training
 from shapelaw.training.checks import check_kept, check_run, check_tasks
@@ -37,11 +37,11 @@ UNPREPARED = "unprepared"
 
 
 @dataclass(frozen=True)
-class _Planned:
-    """A run whose configuration was checked: the cell, and the corpora that it reads."""
+class _Located:
+    """A configuration that was checked, the run that is planned from it, and the corpora that it reads."""
 
     config: TrainConfig
-    cell: Cell
+    planned: PlannedRun
     corpora: Corpora
 
 
@@ -56,52 +56,51 @@ class TrainTask:
     """
 
     preload: tuple[str, ...] = ("shapelaw.training.run", "mlflow")
-    noun: str = "cell"
+    noun: str = "run"
     library: Library = field(default_factory=Library, repr=False, compare=False)
 
     def __call__(self, config: DictConfig) -> float:
-        """Train one cell, which was planned; its last held-out loss, nats per token."""
+        """Train one run, which was planned; its last held-out loss, nats per token."""
         return _train(_located(to_dataclass(config), self.library), _quiet)
 
     def single(self, config: DictConfig) -> float:
-        """Check, then train one cell in this process, with a progress bar."""
+        """Check, then train one run in this process, with a progress bar."""
         self.check_machine([config])
         jobs = self.plan([config])
         for key, value in {**jobs[0].settings, **self.begin([config], jobs)}.items():
             OmegaConf.update(config, key, value)
         if jobs[0].done:
             return _finished(jobs[0])
-        planned = _located(to_dataclass(config), self.library)
+        run = _located(to_dataclass(config), self.library)
         from shapelaw.training.progress import bar
 
-        with bar(planned.cell, planned.config.progress) as show:
-            return _train(planned, show)
+        with bar(run.planned, run.config.progress) as show:
+            return _train(run, show)
 
     def plan(self, configs: Sequence[DictConfig]) -> list[Job]:
-        """Check every cell: values, corpus. Runs of an earlier version are renamed first, so that they are found."""
+        """Check every run: values, corpus. Runs of an earlier version are renamed first, so that they are found."""
         take_over(Path(str(configs[0].outputs_dir)).absolute())
         runs = [_located(to_dataclass(config), self.library, check=True) for config in configs]
         for run in runs:
-            check_run(run.config, run.cell, run.corpora)
-        cells = [run.cell for run in runs]
-        jobs = _jobs(cells, [run.config for run in runs])
-        planned = reversed([*zip(jobs, runs, strict=True)])  # of doubles the first is trained
-        to_come = {job.identity: (run.cell, run.config.checkpoint) for job, run in planned if not job.done}
-        for cell in cells:
-            if cell.parent in to_come and cell.identity in to_come:
-                check_kept(cell, *to_come[cell.parent])
-            elif cell.parent is not None and cell.identity in to_come:
-                parent_checkpoint(cell)
+            check_run(run.config, run.planned, run.corpora)
+        jobs = _jobs([run.planned for run in runs], [run.config for run in runs])
+        backwards = reversed([*zip(jobs, runs, strict=True)])  # of doubles the first is trained
+        to_come = {job.identity: (run.planned, run.config.checkpoint) for job, run in backwards if not job.done}
+        for planned in [run.planned for run in runs]:
+            if planned.parent in to_come and planned.identity in to_come:
+                check_kept(planned, *to_come[planned.parent])
+            elif planned.parent is not None and planned.identity in to_come:
+                parent_checkpoint(planned)
         return jobs
 
     def check_machine(self, configs: Sequence[DictConfig]) -> None:
         """Refuse what this machine has no device for, or what takes it too long or too much memory; needs no corpus."""
         trains: list[TrainConfig] = [to_dataclass(config) for config in configs]
-        priced = [(cell_of(train, UNPREPARED), train) for train in trains]
-        for cell, train in priced:
+        priced = [(plan_run(train, UNPREPARED), train) for train in trains]
+        for planned, train in priced:
             check_devices(train.accelerator, train.devices, len(gpu_names()))
-            check_tasks(cell, train, train.devices * train.num_nodes)
-        check_machine([(cell, cost_of(cell, train)) for cell, train in priced], trains[0])
+            check_tasks(planned, train, train.devices * train.num_nodes)
+        check_machine([(planned, cost_of(planned, train)) for planned, train in priced], trains[0])
 
     def gpus(self, configs: Sequence[DictConfig]) -> int:
         """GPUs that a run takes on this machine: its devices, if there are any and accelerator=cpu does not say otherwise."""
@@ -111,7 +110,7 @@ class TrainTask:
     def estimate(self, configs: Sequence[DictConfig]) -> list[Job]:
         """The jobs as far as they are known without a corpus: everything but their identities and states."""
         trains: list[TrainConfig] = [to_dataclass(config) for config in configs]
-        return _jobs([cell_of(train, UNPREPARED) for train in trains], trains)
+        return _jobs([plan_run(train, UNPREPARED) for train in trains], trains)
 
     def device_hours(self, job: Job, device: str) -> float:
         """Hours of one device at its usual share of its rate."""
@@ -181,45 +180,45 @@ def _finished(job: Job) -> float:
     return loss
 
 
-def _jobs(cells: Sequence[Cell], trains: Sequence[TrainConfig]) -> list[Job]:
-    return [_job(*each) for each in zip(cells, trains, labels_of(cells), strict=True)]
+def _jobs(runs: Sequence[PlannedRun], trains: Sequence[TrainConfig]) -> list[Job]:
+    return [_job(*each) for each in zip(runs, trains, labels_of(runs), strict=True)]
 
 
-def _job(cell: Cell, train: TrainConfig, label: str) -> Job:
-    done = read_state(cell.folder).status is Status.finished
-    shape, flops = cell.shape, flops_of(cell)
-    ready = cell.parent is None or checkpoint_path(parent_folder(cell), cell.first_step).exists()
+def _job(planned: PlannedRun, train: TrainConfig, label: str) -> Job:
+    done = read_state(planned.folder).status is Status.finished
+    shape, flops = planned.shape, flops_of(planned)
+    ready = planned.parent is None or checkpoint_path(parent_folder(planned), planned.first_step).exists()
     return Job(
-        identity=cell.identity,
+        identity=planned.identity,
         label=label,
-        folder=cell.folder,
+        folder=planned.folder,
         cost=flops,
         done=done,
-        after=cell.parent,
+        after=planned.parent,
         after_ready=ready,
-        params=int(params_total(shape.width, shape.depth, cell.vocab_size, shape.head_size)),
-        tokens=cell.tokens,
+        params=int(params_total(shape.width, shape.depth, planned.vocab_size, shape.head_size)),
+        tokens=planned.tokens,
         flops=flops,
-        footprint=partial(_footprint, cell, train),
-        splits=cell.batch_sequences,
-        check_tasks=partial(check_tasks, cell, train),
+        footprint=partial(_footprint, planned, train),
+        splits=planned.batch_sequences,
+        check_tasks=partial(check_tasks, planned, train),
         request=train.resources,
-        settings={"precision": cell.fingerprint["precision"]},
+        settings={"precision": planned.fingerprint["precision"]},
     )
 
 
-def _footprint(cell: Cell, train: TrainConfig, device: str) -> tuple[int, float]:
-    cost = cost_of(cell, train, device)
+def _footprint(planned: PlannedRun, train: TrainConfig, device: str) -> tuple[int, float]:
+    cost = cost_of(planned, train, device)
     return cost.micro_sequences, cost.memory_bytes
 
 
-def _located(config: TrainConfig, library: Library, check: bool = False) -> _Planned:
-    """The cell of a configuration on its corpus."""
+def _located(config: TrainConfig, library: Library, check: bool = False) -> _Located:
+    """Plan the run of a configuration on its corpus."""
     corpora = library.of(config, check)
-    return _Planned(config, cell_of(config, corpora.hash, corpora.own.manifest.tokenizer), corpora)
+    return _Located(config, plan_run(config, corpora.hash, corpora.own.manifest.tokenizer), corpora)
 
 
-def _train(run: _Planned, show: Show) -> float:
+def _train(run: _Located, show: Show) -> float:
     """Train a run in this process, or in several where it asks for them and nobody has started them yet."""
     import torch
 
@@ -227,10 +226,10 @@ def _train(run: _Planned, show: Show) -> float:
     check_devices(run.config.accelerator, run.config.devices, there)  # no plan knows the node that a cluster chooses
     tags = _tags(run.config, run.corpora)
     if starts_processes(run.config):
-        return launch(run.config, run.cell, run.corpora, tags, show)
+        return launch(run.config, run.planned, run.corpora, tags, show)
     from shapelaw.training.run import train
 
-    return train(run.config, run.cell, run.corpora, tags, show)
+    return train(run.config, run.planned, run.corpora, tags, show)
 
 
 def _tags(train: TrainConfig, corpora: Corpora) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""State of a cell on disk, and the lock that one process at a time holds on its folder."""
+"""State of a run on disk, and the lock that one process at a time holds on its folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shapelaw.files import as_record, read_json, write_json
 
 
 class Status(Enum):
-    """State of a cell on disk."""
+    """State of a run on disk."""
 
     new = "new"
     running = "running"
@@ -29,7 +29,7 @@ class Status(Enum):
 
 @dataclass(frozen=True)
 class State:
-    """What a cell's folder says of it (state.json), refreshed about once a second while it runs."""
+    """What a run's folder says of it (state.json), refreshed about once a second while it runs."""
 
     status: Status = Status.new
     step: int = 0
@@ -50,7 +50,7 @@ class State:
 
 
 def read_state(folder: Path) -> State:
-    """The state in a cell's folder; a cell without one is new, and a running one whose process is gone interrupted."""
+    """The state in a run's folder; a run without one is new, and a running one whose process is gone interrupted."""
     path = folder / "state.json"
     if not path.exists():
         return State()
@@ -69,7 +69,7 @@ def write_state(folder: Path, state: State) -> None:
 
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold a cell's folder: one process trains a cell, a second refuses.
+    """Hold a run's folder: one process trains a run, a second refuses.
 
     Raises:
         UserError: if another process holds it.
@@ -84,7 +84,7 @@ def lock(folder: Path) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process holds the cell's folder."""
+    """Whether a process holds the run's folder."""
     path = folder / "lock"
     if not path.exists():
         return False

@@ -1,4 +1,4 @@
-"""A cell: one run of a sweep, planned. Its identity is the hash of its fingerprint; everything keys on it."""
+"""A planned run: one run of a sweep. Its identity is the hash of its fingerprint; everything keys on it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shapelaw.cell_state import Status, read_state
 from shapelaw.config import (
     Rounding,
     ScheduleConfig,
@@ -18,6 +17,7 @@ from shapelaw.config import (
 )
 from shapelaw.errors import UserError
 from shapelaw.fingerprint import Fingerprint, fingerprint_of, identity_of
+from shapelaw.run_state import Status, read_state
 from shapelaw.schedule import (
     Constant,
     Cooldown,
@@ -34,7 +34,7 @@ from shapelaw.wording import distinctions
 
 
 @dataclass(frozen=True)
-class Cell:
+class PlannedRun:
     """One run of a sweep, with every derived number whole and checked.
 
     Args:
@@ -43,14 +43,14 @@ class Cell:
         vocab_size: rows of the embedding and of the head.
         seq_len: context in tokens.
         batch_sequences: sequences of one optimizer step over all devices.
-        first_step: steps done where this cell starts: 0, or the checkpoint a cooldown branches from.
+        first_step: steps done where it starts: 0, or the checkpoint a cooldown branches from.
         last_step: steps done where it ends.
         validate_every_steps, checkpoint_every_steps: cadences.
         lr_eff: peak rate.
-        schedule: course of the rate over the tokens of the hot run.
+        schedule: course of the rate over the tokens of the main run.
         fingerprint: all that decides its result.
         folder: where its state, checkpoints and log lie.
-        parent: identity of the cell that a cooldown continues.
+        parent: identity of the run that a cooldown continues.
     """
 
     suite: Suite
@@ -80,7 +80,7 @@ class Cell:
 
     @property
     def tokens(self) -> int:
-        """Tokens seen where the cell ends."""
+        """Tokens seen where the run ends."""
         return self.last_step * self.batch_tokens
 
     @property
@@ -116,15 +116,15 @@ class Cell:
         return step % self.checkpoint_every_steps == 0 or step == self.last_step
 
 
-def labels_of(cells: Sequence[Cell]) -> list[str]:
-    """Short names of a sweep's cells; where several share one, with the settings that tell them apart."""
-    labels = [cell.label for cell in cells]
-    apart = distinctions(labels, [cell.identity for cell in cells], [cell.fingerprint for cell in cells])
+def labels_of(runs: Sequence[PlannedRun]) -> list[str]:
+    """Short names of a sweep's runs; where several share one, with the settings that tell them apart."""
+    labels = [planned.label for planned in runs]
+    apart = distinctions(labels, [planned.identity for planned in runs], [planned.fingerprint for planned in runs])
     return [" ".join([label, *words]) for label, words in zip(labels, apart, strict=True)]
 
 
-def cell_of(config: TrainConfig, corpus_hash: str, tokenizer_hash: str | None = None) -> Cell:
-    """The cell of a configuration on a corpus.
+def plan_run(config: TrainConfig, corpus_hash: str, tokenizer_hash: str | None = None) -> PlannedRun:
+    """Plan the run of a configuration on a corpus.
 
     Args:
         config: of the run.
@@ -144,7 +144,7 @@ def cell_of(config: TrainConfig, corpus_hash: str, tokenizer_hash: str | None = 
         )
     steps = _steps(config, batch)
     suite = Suite.of(config, corpus_hash, tokenizer_hash)
-    hot = Cell(
+    main = PlannedRun(
         suite=suite,
         shape=shape,
         vocab_size=config.tokenizer.vocab_size,
@@ -159,9 +159,9 @@ def cell_of(config: TrainConfig, corpus_hash: str, tokenizer_hash: str | None = 
         fingerprint=fingerprint_of(config, corpus_hash, batch, steps, suite.batch_factor),
         folder=Path(),
     )
-    cell = hot if config.cooldown.fraction == 0 else _branch(config, hot)
+    planned = main if config.cooldown.fraction == 0 else _branch(config, main)
     root = Path(config.outputs_dir) / "runs" / file_name("suite.name", config.suite.name)
-    return replace(cell, folder=root / f"{cell.shape.name}-{cell.identity}")
+    return replace(planned, folder=root / f"{planned.shape.name}-{planned.identity}")
 
 
 def _schedule(config: ScheduleConfig, tokens: int) -> Schedule:
@@ -177,38 +177,38 @@ def _schedule(config: ScheduleConfig, tokens: int) -> Schedule:
             return WarmupStableDecay(tokens, warmup, config.decay_fraction, config.final_factor)
 
 
-def parent_folder(cell: Cell) -> Path:
-    """Folder of the cell that a cooldown continues."""
-    return cell.folder.parent / f"{cell.shape.name}-{cell.parent}"
+def parent_folder(planned: PlannedRun) -> Path:
+    """Folder of the run that a cooldown continues."""
+    return planned.folder.parent / f"{planned.shape.name}-{planned.parent}"
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Folder of a cell's checkpoint after `step` steps."""
+    """Folder of a run's checkpoint after `step` steps."""
     return folder / "checkpoints" / f"step-{step:08d}"
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
-    """Steps at which a cell's folder holds a checkpoint, in order; half-written ones do not count."""
+    """Steps at which a run's folder holds a checkpoint, in order; half-written ones do not count."""
     return sorted(int(path.name.removeprefix("step-")) for path in (folder / "checkpoints").glob("step-*"))
 
 
-def parent_checkpoint(cell: Cell) -> Path:
+def parent_checkpoint(planned: PlannedRun) -> Path:
     """The checkpoint that a cooldown continues.
 
     Raises:
         UserError: if it is not there, naming those that are.
     """
-    folder = parent_folder(cell)
-    path = checkpoint_path(folder, cell.first_step)
+    folder = parent_folder(planned)
+    path = checkpoint_path(folder, planned.first_step)
     if not path.exists():
-        have = ", ".join(f"{step * cell.batch_tokens:,}" for step in checkpoint_steps(folder)) or "none"
+        have = ", ".join(f"{step * planned.batch_tokens:,}" for step in checkpoint_steps(folder)) or "none"
         remedy = (
             f"It is finished: branch at one of these, or remove {folder} and train it again with checkpoint.keep=all"
             if read_state(folder).status is Status.finished
             else "Train it first: the same command with cooldown=none, or both in one sweep with cooldown=none,linear10"
         )
         raise UserError(
-            f"cooldown.from_tokens={cell.first_step * cell.batch_tokens:,}: the run it continues ({folder.name}) has no "
+            f"cooldown.from_tokens={planned.first_step * planned.batch_tokens:,}: the run it continues ({folder.name}) has no "
             f"checkpoint there; it has: {have}. {remedy}"
         )
     return path
@@ -224,11 +224,11 @@ def further_folders(config: TrainConfig) -> dict[str, Path]:
     return {name: Path(config.data_dir) / corpus for name, corpus in config.validation.further.items()}
 
 
-def _branch(config: TrainConfig, hot: Cell) -> Cell:
-    """The cooldown branch of a hot cell: from the checkpoint nearest to cooldown.from_tokens."""
-    first, fraction = _branch_step(config, hot), config.cooldown.fraction
+def _branch(config: TrainConfig, main: PlannedRun) -> PlannedRun:
+    """The cooldown branch of a main run: from the checkpoint nearest to cooldown.from_tokens."""
+    first, fraction = _branch_step(config, main), config.cooldown.fraction
     asked = f"cooldown.from_tokens={config.cooldown.from_tokens:g}"
-    if hot.lr_at(first) == 0:
+    if main.lr_at(first) == 0:
         raise UserError(
             f"{asked}: schedule={config.schedule.kind.value} has brought the rate to 0 there; give an earlier "
             "cooldown.from_tokens, or schedule=constant"
@@ -238,19 +238,19 @@ def _branch(config: TrainConfig, hot: Cell) -> Cell:
         raise UserError(
             f"{asked}: a branch of {fraction:g} of {first} steps has no step; branch later or give a larger cooldown.fraction"
         )
-    cooldown = {"from_step": first, "fraction": fraction, "parent": hot.identity}
-    fingerprint = {**hot.fingerprint, "cooldown": cooldown}
-    return replace(hot, first_step=first, last_step=last, fingerprint=fingerprint, parent=hot.identity)
+    cooldown = {"from_step": first, "fraction": fraction, "parent": main.identity}
+    fingerprint = {**main.fingerprint, "cooldown": cooldown}
+    return replace(main, first_step=first, last_step=last, fingerprint=fingerprint, parent=main.identity)
 
 
-def _branch_step(config: TrainConfig, hot: Cell) -> int:
+def _branch_step(config: TrainConfig, main: PlannedRun) -> int:
     """The checkpoint nearest to cooldown.from_tokens; the last step has one, whatever the cadence."""
-    wanted = config.cooldown.from_tokens / hot.batch_tokens
-    every, last = hot.checkpoint_every_steps, hot.last_step
+    wanted = config.cooldown.from_tokens / main.batch_tokens
+    every, last = main.checkpoint_every_steps, main.last_step
     regular = min(round(wanted / every), last // every) * every
     step = min(regular, last, key=lambda step: abs(wanted - step))
     if step < 1 or abs(wanted - step) > min(every, last) / 2:
-        have = ", ".join(f"{at * hot.batch_tokens:,}" for at in hot.checkpoints)
+        have = ", ".join(f"{at * main.batch_tokens:,}" for at in main.checkpoints)
         raise UserError(
             f"cooldown.from_tokens={config.cooldown.from_tokens:g}: no checkpoint is made near there; "
             f"the run has them at {have} tokens"

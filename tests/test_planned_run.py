@@ -1,4 +1,4 @@
-"""Identity, derived numbers and state of a cell."""
+"""Identity, derived numbers and state of a run."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shapelaw.cell import Cell, cell_of, labels_of
-from shapelaw.cell_state import State, Status, is_locked, lock, read_state, write_state
 from shapelaw.config import TrainConfig
 from shapelaw.config.option import leaf_keys_of
 from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.fingerprint import BUILT_IN
+from shapelaw.planned_run import PlannedRun, labels_of, plan_run
+from shapelaw.run_state import State, Status, is_locked, lock, read_state, write_state
 from support import Compose
 
 
-def cell(composed: Compose, *overrides: str, corpus: str = "c") -> Cell:
-    return cell_of(to_dataclass(composed(*overrides)), corpus)
+def planned(composed: Compose, *overrides: str, corpus: str = "c") -> PlannedRun:
+    return plan_run(to_dataclass(composed(*overrides)), corpus)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def cell(composed: Compose, *overrides: str, corpus: str = "c") -> Cell:
     ],
 )
 def test_identity_is_not_of_machine_logging_or_paths(composed: Compose, override: str) -> None:
-    assert cell(composed, override).identity == cell(composed).identity
+    assert planned(composed, override).identity == planned(composed).identity
 
 
 DECIDES = {
@@ -108,39 +108,39 @@ def test_every_option_decides_the_result_or_does_not() -> None:
 
 @pytest.mark.parametrize("override", [*DECIDES.values(), "shape=16x2", "cooldown=linear10"])
 def test_identity_is_of_all_that_decides_the_result(composed: Compose, override: str) -> None:
-    assert cell(composed, *override.split()).identity != cell(composed).identity
+    assert planned(composed, *override.split()).identity != planned(composed).identity
 
 
 def test_precision_is_the_one_that_is_computed_in(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     """auto is bf16 on a GPU and fp32 without: such runs are those of the same precision given."""
-    fp32, bf16 = (cell(composed, f"precision={name}").identity for name in ("fp32", "bf16"))
+    fp32, bf16 = (planned(composed, f"precision={name}").identity for name in ("fp32", "bf16"))
     for names, on_a_gpu in (((), False), (("0",), True)):
         monkeypatch.setattr("shapelaw.fingerprint.gpu_names", lambda names=names: names)
-        assert cell(composed).identity == (bf16 if on_a_gpu else fp32)
-        assert cell(composed, "accelerator=cpu").identity == fp32
-        assert cell(composed, "accelerator=gpu").identity == bf16
+        assert planned(composed).identity == (bf16 if on_a_gpu else fp32)
+        assert planned(composed, "accelerator=cpu").identity == fp32
+        assert planned(composed, "accelerator=gpu").identity == bf16
 
 
 @pytest.mark.parametrize("part", BUILT_IN)
 def test_identity_is_of_the_versions_of_the_parts(
     composed: Compose, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
-    before = cell(composed).identity
+    before = planned(composed).identity
     monkeypatch.setitem(BUILT_IN, part, BUILT_IN[part] + 1)
-    assert cell(composed).identity != before
+    assert planned(composed).identity != before
 
 
 def test_identity_is_of_the_corpus(composed: Compose) -> None:
-    assert cell(composed, corpus="other").identity != cell(composed).identity
+    assert planned(composed, corpus="other").identity != planned(composed).identity
 
 
 def test_identity_does_not_change_between_versions_unnoticed(composed: Compose) -> None:
     """A golden value: when this fails, old runs would be trained again; raise IDENTITY_VERSION if that is meant."""
-    assert cell(composed, "accelerator=cpu").identity == "a9bd980cd9f4"
+    assert planned(composed, "accelerator=cpu").identity == "a9bd980cd9f4"
 
 
 def test_steps_and_tokens(composed: Compose) -> None:
-    hot = cell(composed)
+    hot = planned(composed)
     assert (hot.first_step, hot.last_step, hot.tokens, hot.batch_sequences) == (0, 20, 2560, 8)
     assert [step for step in range(21) if step and hot.validates_at(step)] == [4, 8, 12, 16, 20]
 
@@ -148,7 +148,7 @@ def test_steps_and_tokens(composed: Compose) -> None:
 def test_cadences_round_up_to_whole_steps(composed: Compose) -> None:
     """2B tokens at 4,194,304 a step are 476.8 steps; the paper's checkpoints lie 477 apart."""
     gemstones = ["seq_len=2048", "batch_tokens=4194304", "tokens=350119526400", "checkpoint.every_tokens=2e9"]
-    assert cell(composed, *gemstones, "warmup_tokens=8e7").checkpoint_every_steps == 477
+    assert planned(composed, *gemstones, "warmup_tokens=8e7").checkpoint_every_steps == 477
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_cadences_round_up_to_whole_steps(composed: Compose) -> None:
 )
 def test_cooldown_branches_are_the_published_ones(composed: Compose, from_tokens: float, first: int, last: int) -> None:
     paper = ["seq_len=2048", "batch_tokens=4194304", "tokens=350119526400", "checkpoint.every_tokens=2e9"]
-    branch = cell(composed, *paper, "warmup_tokens=8e7", "cooldown=linear10", f"cooldown.from_tokens={from_tokens}")
+    branch = planned(composed, *paper, "warmup_tokens=8e7", "cooldown=linear10", f"cooldown.from_tokens={from_tokens}")
     assert (branch.first_step, branch.last_step) == (first, last)
 
 
@@ -170,17 +170,19 @@ def test_a_cooldown_branches_off_at_the_nearest_checkpoint(
 ) -> None:
     """Of every 8 steps, or none on the way, and of the last of the 20."""
     overrides = ("cooldown=linear10", f"checkpoint.every_tokens={every}", f"cooldown.from_tokens={128 * wanted}")
-    assert cell(composed, *overrides, "cooldown.fraction=0.5").first_step == step
+    assert planned(composed, *overrides, "cooldown.fraction=0.5").first_step == step
 
 
 def test_a_schedule_s_cooldown_starts_before_its_end(composed: Compose) -> None:
-    branch = cell(composed, "schedule=wsd", "cooldown=linear10", "cooldown.from_tokens=2048", "cooldown.fraction=0.5")
+    branch = planned(
+        composed, "schedule=wsd", "cooldown=linear10", "cooldown.from_tokens=2048", "cooldown.fraction=0.5"
+    )
     assert branch.lr_at(branch.first_step) == pytest.approx(branch.lr_eff)
 
 
 def test_cooldown_continues_its_parent_and_ends_near_zero(composed: Compose) -> None:
-    branch = cell(composed, "cooldown=linear10", "tokens=25600")
-    assert branch.parent == cell(composed, "tokens=25600").identity
+    branch = planned(composed, "cooldown=linear10", "tokens=25600")
+    assert branch.parent == planned(composed, "tokens=25600").identity
     rates = [branch.lr_at(step) / branch.lr_eff for step in range(branch.first_step, branch.last_step)]
     n = len(rates)
     assert rates == pytest.approx([1 - i / n for i in range(n)])
@@ -189,12 +191,12 @@ def test_cooldown_continues_its_parent_and_ends_near_zero(composed: Compose) -> 
 def test_the_nano_unit_gives_the_stated_rate(composed: Compose) -> None:
     """head_size 16, so that 32x2 gets 5 / (32 * 8 * sqrt(2))."""
     overrides = ["suite.head_size=16", "suite.width_unit=8", "shape.width=32", "shape.depth=2"]
-    assert cell(composed, *overrides).lr_eff == pytest.approx(0.013811, rel=1e-4)
+    assert planned(composed, *overrides).lr_eff == pytest.approx(0.013811, rel=1e-4)
 
 
 @pytest.mark.parametrize(("rounding", "steps"), [("up", 21), ("down", 20)])
 def test_tokens_are_rounded_as_asked(composed: Compose, rounding: str, steps: int) -> None:
-    assert cell(composed, "tokens=2600", f"tokens_rounding={rounding}").last_step == steps
+    assert planned(composed, "tokens=2600", f"tokens_rounding={rounding}").last_step == steps
 
 
 @pytest.mark.parametrize(
@@ -238,7 +240,7 @@ def test_tokens_are_rounded_as_asked(composed: Compose, rounding: str, steps: in
 )
 def test_bad_values_are_refused_in_one_line(composed: Compose, override: str, words: list[str]) -> None:
     with pytest.raises(UserError) as caught:
-        cell(composed, *override.split())
+        planned(composed, *override.split())
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -263,7 +265,7 @@ def _hold(folder: Path, held: object, release: object) -> None:
         release.wait(30)  # type: ignore[attr-defined]
 
 
-def test_a_second_process_refuses_the_cell(tmp_path: Path) -> None:
+def test_a_second_process_refuses_the_run(tmp_path: Path) -> None:
     processes = multiprocessing.get_context("spawn")
     held, release = processes.Event(), processes.Event()
     process = processes.Process(target=_hold, args=(tmp_path, held, release))
@@ -292,28 +294,28 @@ def test_a_damaged_state_file_is_said(text: str) -> None:
 
 
 def test_rate_follows_the_batch_as_declared(composed: Compose) -> None:
-    whole = cell(composed)
+    whole = planned(composed)
     batch = 4 * whole.batch_tokens
     sizes = (f"batch_tokens={batch}", f"tokens={100 * batch}", f"lr_batch_reference={whole.batch_tokens}")
-    plain = cell(composed, *sizes)
+    plain = planned(composed, *sizes)
     for scaling, factor in (("sqrt", 2), ("linear", 4)):
-        scaled = cell(composed, *sizes, f"lr_batch_scaling={scaling}")
+        scaled = planned(composed, *sizes, f"lr_batch_scaling={scaling}")
         assert scaled.lr_eff == pytest.approx(factor * plain.lr_eff)
         assert scaled.identity != plain.identity
-    same = cell(composed, "lr_batch_scaling=sqrt", sizes[2])
+    same = planned(composed, "lr_batch_scaling=sqrt", sizes[2])
     assert same.identity == whole.identity  # at the reference batch
 
 
 def test_rate_that_follows_the_batch_needs_a_reference(composed: Compose) -> None:
     with pytest.raises(UserError, match="lr_batch_reference=0"):
-        cell(composed, "lr_batch_scaling=sqrt")
+        planned(composed, "lr_batch_scaling=sqrt")
 
 
-def test_labels_tell_cells_apart(composed: Compose) -> None:
+def test_labels_tell_runs_apart(composed: Compose) -> None:
     """By the first settings that do, and only where shape, rate and branch do not."""
     overrides = (["shape=16x2"], [], ["batch_tokens=256", "tokens=2560"], ["batch_tokens=256", "tokens=2560", "seed=1"])
-    cells = [cell(composed, *each) for each in overrides]
+    runs = [planned(composed, *each) for each in overrides]
     shared = "16x1 lr_base=5 batch_tokens"
     expected = ["16x2 lr_base=5", f"{shared}=128 seed=0", f"{shared}=256 seed=0", f"{shared}=256 seed=1"]
-    assert labels_of(cells) == expected
-    assert labels_of(cells[1:2] * 2) == ["16x1 lr_base=5"] * 2
+    assert labels_of(runs) == expected
+    assert labels_of(runs[1:2] * 2) == ["16x1 lr_base=5"] * 2

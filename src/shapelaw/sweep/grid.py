@@ -1,4 +1,4 @@
-"""From a sweep's overrides to the override list of every cell: products, and pairs that advance together."""
+"""From a sweep's overrides to the override list of every run: products, and pairs that advance together."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shapelaw.errors import UserError
 def expand(
     overrides: Sequence[Override], pairs: Sequence[Sequence[str]], options: dict[str, list[str]]
 ) -> list[list[str]]:
-    """Override lists of every cell.
+    """Override lists of every run.
 
     Args:
         overrides: parsed overrides; the last one of a key counts.
