@@ -71,7 +71,7 @@ def likely(canonical: str, names: Iterable[str]) -> str | None:
     listed = list(names)
     own = [name for name in listed if {plain_name(name), _last(name), _without_unit(name)} & usual]
     if canonical == "loss" and not own:
-        own = [name for name in listed if FURTHER_LOSS.fullmatch(name)][:1]
+        own = [name for name in listed if hint("loss", name)] or [n for n in listed if FURTHER_LOSS.fullmatch(n)][:1]
     return own[0] if len(own) == 1 else None
 
 
