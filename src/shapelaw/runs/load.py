@@ -10,7 +10,8 @@ from typing import Any
 from shapelaw.config import RunsConfig
 from shapelaw.config.option import check_option
 from shapelaw.errors import UserError
-from shapelaw.runs.files import OF_FILES, FileOptions, from_file
+from shapelaw.runs.file_table import OF_FILES, FileOptions
+from shapelaw.runs.files import from_file
 from shapelaw.runs.published import chinchilla, gemstones
 from shapelaw.runs.reduce import reduced
 from shapelaw.runs.table import RunsTable

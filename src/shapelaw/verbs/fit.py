@@ -24,7 +24,7 @@ from shapelaw.laws.files import file_hash
 from shapelaw.plugins import is_file
 from shapelaw.runs import RunsTable
 from shapelaw.runs.columns import NATS_PER_TOKEN
-from shapelaw.runs.files import FileOptions
+from shapelaw.runs.file_table import FileOptions
 from shapelaw.runs.load import LAWS_READ, chosen, load_whole
 from shapelaw.sweep.task import Job, sweep_identity
 from shapelaw.verbs.doors import Door
