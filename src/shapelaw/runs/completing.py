@@ -128,6 +128,8 @@ def with_repeats(table: FileTable, given: FileOptions) -> FileTable:
 def checked(table: FileTable) -> FileTable:
     """Whole columns that cannot be what they are taken for are refused, unless their unit was named."""
     rows = _counting_rows(table.frame)
+    if not len(rows):
+        return table
     units.refuse_small_counts(rows, table.named_units)
     if "loss" in table.named_units:
         return table

@@ -124,14 +124,11 @@ def refuse_no_losses(frame: pd.DataFrame) -> None:
     Raises:
         UserError: if most lie above ln(vocabulary), or most of the trained models above what any of them stays at.
     """
-    table = frame[["params", "tokens", "loss"]].apply(lambda values: as_numbers(str(values.name), values))
+    table = pd.DataFrame({name: as_numbers(name, frame[name]) for name in ("params", "tokens", "loss")})
     loss = table["loss"][np.isfinite(table["loss"])]
     if not len(loss):
         return
-    vocabulary = as_numbers("vocab_size", frame["vocab_size"]) if "vocab_size" in frame else np.array([np.nan])
-    uniform = (
-        math.log(max(np.nanmax(vocabulary), 2.0)) if np.isfinite(vocabulary).any() else math.log(VOCAB_SIZE_LARGEST)
-    )
+    uniform = math.log(max(_vocabulary(frame), 2.0))
     trained = loss[(table["params"] >= TRAINED["params"]) & (table["tokens"] >= TRAINED["tokens"])]
     if float(loss.median()) <= uniform and not (len(trained) and trained.median() > TRAINED_LOSS):
         return
@@ -140,6 +137,12 @@ def refuse_no_losses(frame: pd.DataFrame) -> None:
         "nats per token; if they are perplexities give 'runs.units={loss: perplexity}', if another unit its name (bits, "
         "bits_per_byte, nats_per_byte) or factor, and 'runs.units={loss: nats}' if they are nats"
     )
+
+
+def _vocabulary(frame: pd.DataFrame) -> float:
+    """The largest vocabulary that a row names; the largest of all where none does."""
+    sizes = _positive(frame, "vocab_size") if "vocab_size" in frame else np.array([])
+    return float(sizes.max()) if len(sizes) else float(VOCAB_SIZE_LARGEST)
 
 
 def odd_losses(frame: pd.DataFrame) -> str:
@@ -151,8 +154,7 @@ def odd_losses(frame: pd.DataFrame) -> str:
     if high := int((trained & (loss > TRAINED_LOSS)).sum()):
         above = f"above {TRAINED_LOSS} {NATS_PER_TOKEN}"
         return f"{high} losses of trained models are {above}: of runs that diverged, or in another unit?"
-    known = "vocab_size" in frame and np.nanmax(as_numbers("vocab_size", frame["vocab_size"])) <= BYTE_VOCABULARY
-    if known or not np.isfinite(loss).any() or np.nanmedian(loss) >= LOW_LOSS:
+    if _vocabulary(frame) <= BYTE_VOCABULARY or not np.isfinite(loss).any() or np.nanmedian(loss) >= LOW_LOSS:
         return ""
     return (
         f"losses of {np.nanmin(loss):.4g} to {np.nanmax(loss):.4g} are taken as {NATS_PER_TOKEN}, for which they are low; if "
