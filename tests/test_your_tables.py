@@ -473,6 +473,8 @@ def test_what_no_rule_can_be_chosen_for_is_refused(tmp_path: Path) -> None:
     assert "\"dataset == 'c4'\"" in said
     chosen = loaded(tmp_path / "runs.csv", csv_of(mixed), where="dataset == 'rw'")
     np.testing.assert_array_equal(chosen.kept["loss"], table()["loss"])
+    every = loaded(tmp_path / "runs.csv", csv_of(mixed), reduce="best").about["reduction"]
+    assert every.endswith("36 rows became 12 (they differ in lr, dataset)")
     said = refusal(tmp_path / "runs.csv", csv_of(rates().drop(columns="lr")))
     assert "more than repeats of one setting do; give runs.reduce=best, last or mean" in said
     seeds = pd.concat([table(), table().assign(loss=table()["loss"] * 1.001)], ignore_index=True)

@@ -118,7 +118,8 @@ def reduced(table: RunsTable, rule: str, by: Sequence[str] = (), apart: Sequence
         said = f"none: {left.words}; runs.reduce=best, last or mean takes one" if left.cells else ""
         return table.noting("reduction", said) if said else table
     frame, said = collapse(table.frame, table.rows, taken, key)
-    differing = f" (they differ in {', '.join(several.tuned)})" if several.tuned else ""
+    settings = ", ".join(dict.fromkeys((*several.tuned, *several.apart)))
+    differing = f" (they differ in {settings})" if settings else ""
     return replace(table, frame=frame).noting("reduction", said + differing) if said else table
 
 
