@@ -10,11 +10,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from shapelaw.errors import UserError
+from shapelaw.fitting.new_run import SAME, NewRun
 from shapelaw.laws import SumLaw
 from shapelaw.laws.base import in_loss_unit
 from shapelaw.laws.sums import ABSENT
 from shapelaw.prescribe.answer import UNITS, standing, train_command
 from shapelaw.prescribe.ask import Problem
+from shapelaw.prescribe.trust import APART, FAR
+from shapelaw.runs.columns import guessing
 from shapelaw.suite import Suite, exactly
 
 
@@ -46,6 +49,11 @@ def calculator(problem: Problem) -> dict[str, Any]:
         "counted": packed(shapes.counted),
         "flops": packed(shapes.train_flops),
         "level": problem.level,
+        "newRun": _new_run(problem),
+        "ridge": packed(np.array(problem.fit.ridge_vectors).reshape(-1, len(law.parameters))),
+        "apart": APART,
+        "far": FAR,
+        "chance": float(guessing(world.suite.vocab_size or 1e9, problem.fit.loss_unit)),
         "ranges": [[name, *ends] for name, ends in world.ranges.items()],
         "units": in_loss_unit(UNITS, problem.fit.loss_unit),
         "train": train_command(world.suite),
@@ -54,6 +62,29 @@ def calculator(problem: Problem) -> dict[str, Any]:
         "notes": standing(problem),
         "lr": None if world.suite.lr_base is None else _rate(world.rated),
         "limited": problem.limits.given,
+    }
+
+
+def _new_run(problem: Problem) -> dict[str, Any] | None:
+    """What a new run adds to the law's interval: quantiles of noise, and for every axis its least half-width by distance."""
+    fit = problem.fit
+    if not fit.new_run or not len(fit.vectors) or not problem.intervals:
+        return None
+    own, law = NewRun.read(fit.new_run), problem.surface.law
+    axes = [
+        {
+            "tokens": name == "tokens",
+            "largest": axis.largest,
+            "curve": [packed(part) for part in axis.curve(problem.level)],
+        }
+        for name, axis in own.axes.items()
+        if axis.distances
+    ]
+    return {
+        "noise": list(own.noise),
+        "axes": axes,
+        "counted": "params" in law.predictors,
+        "inside": SAME,
     }
 
 

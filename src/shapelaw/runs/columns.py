@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from shapelaw.errors import UserError
 
@@ -150,15 +150,21 @@ def faults(frame: pd.DataFrame, loss_unit: str = NATS_PER_TOKEN) -> pd.Series:
     for name in frame.columns:
         for reason, bad in _column_faults(name, frame[name]):
             reasons[bad & (reasons == "")] = reason
-    per_byte = loss_unit.endswith("per byte")
-    uniform = (
-        np.log(_vocabulary(frame))
-        if not per_byte
-        else math.log(BYTE_VALUES, 2 if loss_unit.startswith("bits") else math.e)
-    )
-    too_high = frame["loss"] > LOSS_OVER_UNIFORM * uniform
-    reasons[too_high & (reasons == "")] = NOT_PER_BYTE if per_byte else NOT_NATS
+    too_high = frame["loss"] > LOSS_OVER_UNIFORM * guessing(_vocabulary(frame), loss_unit)
+    reasons[too_high & (reasons == "")] = NOT_PER_BYTE if loss_unit.endswith("per byte") else NOT_NATS
     return reasons
+
+
+def guessing(vocab_size: ArrayLike, loss_unit: str = NATS_PER_TOKEN) -> NDArray[np.float64]:
+    """Loss of a uniform guess among the vocabulary, ln(vocab_size); among the values of a byte, of losses per byte.
+
+    >>> float(guessing(256, "bits per byte")), float(guessing(1))
+    (8.0, 0.0)
+    """
+    if not loss_unit.endswith("per byte"):
+        return np.asarray(np.log(np.asarray(vocab_size, dtype=np.float64)))
+    one = math.log2(BYTE_VALUES) if loss_unit.startswith("bits") else math.log(BYTE_VALUES)
+    return np.full(np.shape(vocab_size), one)
 
 
 def _column_faults(name: str, values: pd.Series) -> list[tuple[str, pd.Series]]:

@@ -17,6 +17,7 @@ import pandas as pd
 
 from shapelaw.errors import UserError
 from shapelaw.runs.delimited import parse
+from shapelaw.runs.sealing import read_parquet
 
 HEADER_AGAIN = "the header again"
 SUMMARY = "a summary of the rows above"
@@ -65,7 +66,7 @@ def _json(path: Path, sheet: str | None) -> RawTable:
 
 
 def _parquet(path: Path, sheet: str | None) -> RawTable:
-    return RawTable(_flat(pd.read_parquet(path)))
+    return RawTable(_flat(read_parquet(path)[0]))
 
 
 def _feather(path: Path, sheet: str | None) -> RawTable:
