@@ -319,6 +319,9 @@ def test_a_column_s_name_says_its_unit(tmp_path: Path) -> None:
         "params: M, as the column is named Size (M); tokens: B, as the column is named train_tokens_B; "
         "loss: perplexity, as the column is named val/ppl"
     )
+    by_column = loaded(tmp_path / "runs.csv", csv_of(PERPLEXITIES.assign(loss_unit="PPL")))
+    same(by_column, rtol=1e-14)
+    assert by_column.about["reading"] == "loss: perplexity, as the column loss_unit says"
     whole = table().rename(columns={"params": "size_M"})  # counts whose column's name speaks of millions all the same
     same(loaded(tmp_path / "runs.csv", csv_of(whole), columns={"params": "size_M"}))
 

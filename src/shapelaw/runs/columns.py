@@ -80,7 +80,7 @@ CANONICAL: dict[str, Column] = {
 """Canonical name -> meaning; beside these, `loss_NAME` holds further losses in nats per token."""
 
 REQUIRED = tuple(name for name, column in CANONICAL.items() if column.required)
-FURTHER_LOSS = re.compile(r"loss_[A-Za-z0-9_]+")
+FURTHER_LOSS = re.compile(r"loss_(?!unit$)[A-Za-z0-9_]+")
 LOSS_OVER_UNIFORM = 1.5
 """A loss above this multiple of log(vocabulary), the loss of a uniform guess, is taken for another unit."""
 NOT_NATS = "loss far above log(vocab_size), the loss of a uniform guess: not in nats per token, or diverged"

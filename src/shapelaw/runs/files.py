@@ -178,10 +178,19 @@ def _in_units(table: FileTable, given: FileOptions) -> FileTable:
     """Values in canonical units: those that were named, else those of which a column's name speaks."""
     hinted = {name: unit for name, unit in _hints(table).items() if name not in given.units}
     said = [f"{name}: {unit}, as the column is named {table.sources[name]}" for name, unit in hinted.items()]
+    if "loss" not in given.units and (unit := _said_unit(table)):
+        hinted["loss"], said = unit, [*said, f"loss: {unit}, as the column loss_unit says"]
     frame, own = units.convert(table.frame, {**hinted, **given.units})
     about = {"loss_unit" if name == "loss" else f"{name}_unit": unit for name, unit in own.items()}
     named = frozenset([*hinted, *given.units])
     return replace(table, frame=frame, about={**table.about, **about}, named_units=named).noting(*said)
+
+
+def _said_unit(table: FileTable) -> str:
+    """The unit that a column loss_unit says of every row; nothing where it says none, or several."""
+    columns = table.frame.join(table.further)
+    said = {names.plain_name(str(value)) for value in columns["loss_unit"]} if "loss_unit" in columns else set()
+    return names.LOSS_UNITS.get(said.pop(), "") if len(said) == 1 else ""
 
 
 def _hints(table: FileTable) -> dict[str, str]:

@@ -31,6 +31,14 @@ USUAL = {
     "flops": ("c", "compute", "training_flops", "train_flops", "total_flops", "flop", "training_flop"),
 }
 """Canonical name -> names, as `plain_name` gives them, by which files often hold it."""
+LOSS_UNITS = {
+    **dict.fromkeys(("nats", "nat", "nats_per_token"), "nats"),
+    **dict.fromkeys(("bits", "bit", "bits_per_token"), "bits"),
+    **dict.fromkeys(("perplexity", "ppl"), "perplexity"),
+    **dict.fromkeys(("bits_per_byte", "bpb"), "bits_per_byte"),
+    "nats_per_byte": "nats_per_byte",
+}
+"""Name of a loss's unit in a file, as `plain_name` gives it -> in `runs.units`."""
 _COUNT_HINT = re.compile(r"(?:^|[_ (\[/])(k|m|b|t|bn|thousands?|millions?|billions?|trillions?)[)\]]?$")
 _HINTS = {"t": "T", "k": "K", "m": "M", "b": "B", "bn": "B", "th": "K", "mi": "M", "bi": "B", "tr": "T"}
 _LOSS_HINTS = {
