@@ -12,6 +12,7 @@ from shapelaw.errors import UserError
 from shapelaw.fitting.fit import fit
 from shapelaw.fitting.result import FitResult
 from shapelaw.runs import RunsTable, load_runs
+from shapelaw.runs.columns import NATS_PER_TOKEN
 from shapelaw.runs.query import matches
 
 MAIN = "hot_100b+"
@@ -62,6 +63,11 @@ class Evidence:
     def refits(self) -> str:
         """What bands and bars are, for captions."""
         return f"{self.share} of refits on resampled {(self.bootstrap or BootstrapOptions()).by}"
+
+    @property
+    def loss_unit(self) -> str:
+        """Unit of the losses of the tables that were loaded."""
+        return next((table.loss_unit for table in self.tables.values()), NATS_PER_TOKEN)
 
     def runs(self, subset: str = MAIN) -> RunsTable:
         """The table of a data set.

@@ -45,6 +45,8 @@ SMALL = 1e4
 """Largest params, or tokens, of a table below which they are hardly counted one by one."""
 ROUNDING = 1e-6
 """Share of an interval's end by which refits that end at one optimum may differ."""
+REDUCTIONS = ("repeats", "reduction")
+"""Facts of a table that say how rows were reduced: those that repeat a run, and those of one size."""
 _ABSENT = "not asked for in this fit"
 
 
@@ -59,6 +61,9 @@ def data(table: RunsTable) -> dict[str, Any]:
         "rows": len(table.frame),
         "rows_kept": len(rows),
         "exclusions": table.exclusions,
+        "reading": table.about.get("reading", "as the file has it"),
+        "reduction": "; ".join(table.about[name] for name in REDUCTIONS if name in table.about)
+        or "none: every row counts",
         "diverged": _flagged_rows(table, "diverged_step"),
         "rolled_back": _flagged_rows(table, "rollbacks"),
         "runs": len(per_run),
@@ -199,6 +204,9 @@ def table_flags(runs: RunsTable, bootstrap: BootstrapOptions | None, predictors:
     repeated = bool(runs.kept.duplicated("run").any())
     if "runs" in runs.about:
         flags.append(f"unnamed_runs: {runs.about['runs']}; intervals are too narrow if rows share runs")
+    for fact, flag in (("reading", "read_as"), ("repeats", "reduced_repeats"), ("reduction", "reduced")):
+        if fact in runs.about:
+            flags.append(f"{flag}: {runs.about[fact]}")
     for column, flag, what in (
         ("diverged_step", "diverged_rows", "of runs that diverged in the end"),
         ("rollbacks", "rolled_back_rows", "after a rollback of their run to a lower rate"),

@@ -18,6 +18,7 @@ from shapelaw.fitting.result import FitResult, plain
 from shapelaw.fitting.ridge import Ridge
 from shapelaw.fitting.spec import FitData, FitSpec
 from shapelaw.laws import EXPONENT, files, reference_of
+from shapelaw.laws.base import in_loss_unit
 from shapelaw.runs.table import RunsTable
 
 Array = NDArray[np.float64]
@@ -68,7 +69,7 @@ def law_result(runs: RunsTable, data: FitData, spec: FitSpec, fit: LawFit) -> Fi
         method=spec.method.name,
         law=reference_of(law),
         parameters=parameters,
-        units=law.units,
+        units=in_loss_unit(law.units, runs.loss_unit),
         objective=fit.objective,
         compute_optimal_exponent=optimum,
         intervals=intervals,

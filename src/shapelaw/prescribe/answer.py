@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from shapelaw.errors import UserError
 from shapelaw.fitting.new_run import KINDS
 from shapelaw.fitting.result import plain
+from shapelaw.laws.base import in_loss_unit
 from shapelaw.prescribe.domain import JOINTLY_INSIDE, Domain
 from shapelaw.prescribe.limits import SAME
 from shapelaw.prescribe.search import Optimum, SizeSearch
@@ -157,7 +158,7 @@ def collect(search: SizeSearch, optimum: Optimum, question: str) -> Prescription
         question=question,
         law=str(search.fit.law),
         values=values,
-        units=_units(search.world, values),
+        units=_units(search, values),
         intervals=intervals,
         level=search.level,
         outside=domain.outside(values),
@@ -185,10 +186,10 @@ def _loss_of_size(search: SizeSearch, optimum: Optimum) -> dict[str, tuple[float
     return {kind: (float(np.exp(low[0])), float(np.exp(high[0]))) for kind, (low, high) in ends.items()}
 
 
-def _units(world: World, values: Mapping[str, float]) -> dict[str, str]:
+def _units(search: SizeSearch, values: Mapping[str, float]) -> dict[str, str]:
     """Unit of each value; params of a size without a shape name how the law counts them."""
-    counted = {} if "width" in values else {"params": f"parameters ({world.counting})"}
-    return {name: UNITS[name] for name in values} | counted
+    counted = {} if "width" in values else {"params": f"parameters ({search.world.counting})"}
+    return in_loss_unit({name: UNITS[name] for name in values}, search.fit.loss_unit) | counted
 
 
 def quantities(search: SizeSearch, optimum: Optimum) -> dict[str, Array]:

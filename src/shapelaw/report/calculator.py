@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 import shlex
 from typing import Any
 
@@ -13,11 +12,13 @@ from numpy.typing import ArrayLike
 from shapelaw.errors import UserError
 from shapelaw.fitting.new_run import SAME, NewRun
 from shapelaw.laws import SumLaw
+from shapelaw.laws.base import in_loss_unit
 from shapelaw.laws.sums import ABSENT
 from shapelaw.prescribe.answer import UNITS, standing, train_command
 from shapelaw.prescribe.ask import Problem
 from shapelaw.prescribe.domain import JOINTLY_INSIDE
 from shapelaw.prescribe.trust import APART, FAR
+from shapelaw.runs.columns import guessing
 from shapelaw.suite import Suite, exactly
 
 
@@ -57,8 +58,8 @@ def calculator(problem: Problem) -> dict[str, Any]:
         "ridge": packed(np.array(problem.fit.ridge_vectors).reshape(-1, len(law.parameters))),
         "apart": APART,
         "far": FAR,
-        "chance": math.log(world.suite.vocab_size or 1e9),
-        "units": UNITS,
+        "chance": float(guessing(world.suite.vocab_size or 1e9, problem.fit.loss_unit)),
+        "units": in_loss_unit(UNITS, problem.fit.loss_unit),
         "train": train_command(world.suite),
         "settings": [shlex.quote(setting) for setting in world.settings],
         "batch": world.suite.batch_tokens or 1,
