@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from markupsafe import Markup
 from shapelaw.errors import UserError
 from shapelaw.files import write_text
 from shapelaw.fitting.result import plain
+from shapelaw.laws import EXPONENT
 from shapelaw.prescribe.answer import Prescription, command
 from shapelaw.report.calculator import calculator
 from shapelaw.report.content import Figure, FitRow, Report
@@ -64,6 +66,7 @@ def environment() -> Environment:
     loader = PackageLoader("shapelaw.report", ".")
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     made.globals["own"] = lambda name: Markup(loader.get_source(made, name)[0])
+    made.globals["crc32"] = lambda text: f"{zlib.crc32(text.encode()):08x}"
     made.filters["number"] = number
     return made
 
@@ -134,7 +137,9 @@ def fit_table(fits: Sequence[FitRow]) -> Table:
     rows = []
     for one in fits:
         fit = one.fit
-        found = (fit.objective, fit.compute_optimal_exponent, fit.parameters.get("E"), len(fit.flags))
+        named = {EXPONENT: fit.compute_optimal_exponent, "E": fit.parameters.get("E")}
+        told_of = ("not identified" if name in fit.ridge else value for name, value in named.items())
+        found = (fit.objective, *told_of, len(fit.flags))
         told = (one.name, fit.law or fit.method, fit.settings.get("delta"), fit.settings.get("counting"))
         rows.append({"link": _address(one.link, "-"), "cells": [_cell(value) for value in (*told, *found)]})
     return {"columns": columns, "rows": rows}
