@@ -135,7 +135,7 @@ def test_a_sweep_s_file_has_its_values_as_lists(
     done = sweep("-m", "sweeps=mine", "hydra/launcher=plan")
     assert done.returncode == 0, done.stderr
     assert f"{len(runs)} runs" in done.stdout
-    assert all(planned in done.stdout for planned in runs), done.stdout
+    assert all(run in done.stdout for run in runs), done.stdout
 
 
 def test_comma_strings_in_a_suite_are_lists_now(script: Script, tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 SILENT_SECONDS = 30.0
 """Longest time without a line where there is no terminal."""
+SCALES = ((1e6, "million"), (1e9, "billion"), (1e12, "trillion"))
+"""Short scale, and what its steps are called."""
 
 
 def counted(number: int, noun: str) -> str:
@@ -36,6 +38,19 @@ def clock(seconds: float) -> str:
     minutes, left = divmod(round(max(seconds, 0.0)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
+
+
+def in_words(value: float) -> str:
+    """A count as people say it, to three digits: thousands with commas, then million, billion and trillion.
+
+    >>> in_words(155_968), in_words(1.3e11), in_words(999_600), in_words(3e18)
+    ('156,000', '130 billion', '1 million', '3e+18')
+    """
+    near = float(f"{value:.3g}")
+    for scale, name in SCALES:
+        if scale <= near < 1e3 * scale:
+            return f"{near / scale:.3g} {name}"
+    return f"{near:,.0f}" if near < SCALES[0][0] and near == int(near) else f"{near:.3g}"
 
 
 def distinctions(
