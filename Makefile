@@ -11,7 +11,7 @@ HOST ?= 127.0.0.1
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo report test test-all test-wheel test-processors test-slurm check structure format ui bench clean
+.PHONY: help setup demo report test test-all test-wheel test-processors test-slurm check structure format site ui bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,9 @@ format: $(READY) ## put the code in style
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+site: $(READY) ## the documentation as a site in site/; a link that leads nowhere fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 ui: $(READY) ## MLflow with all runs, on the loopback address (PORT=5000; HOST=ADDRESS opens it to others)
 	@case "$(HOST)" in 127.*|localhost|::1) ;; *) echo "warning: whoever reaches $(HOST) can read, change and delete every" \
 		"run: MLflow asks for no password unless it is set up to: docs/guarantees.md, Servers" >&2 ;; esac
@@ -69,4 +72,4 @@ bench: $(READY) ## the benchmarks: ratios measured in one run
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 clean: ## remove the environment and caches (never outputs/)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache

@@ -45,7 +45,8 @@ refused=$(shapelaw train 2>&1 || true)
 mkdir texts && cp "$repository"/docs/*.md texts
 shapelaw init mine
 export SHAPELAW_SUITE=$PWD/mine
-corpus=(data=text data.path="$PWD/texts")
+corpus=(data=text data.path="$PWD/texts" data.document_chars=2000 data.val_fraction=0.2)
 shapelaw prepare "${corpus[@]}" progress=false
-shapelaw train -m "${corpus[@]}" shape.width=16,32 shape.depth=1 tokens=16384 warmup_tokens=2048 validation.every_tokens=8192
-[ "$(find outputs/runs/mine -name state.json | wc -l)" = 2 ]
+shapelaw train -m "${corpus[@]}" shape.width=16,32 shape.depth=1 tokens=16384 warmup_tokens=2048 validation.every_tokens=8192 \
+  validation.tokens=4096
+[ "$(find outputs/runs/mine -maxdepth 2 -name state.json | wc -l)" = 2 ]

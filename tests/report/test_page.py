@@ -135,7 +135,7 @@ def test_a_page_that_was_changed_does_not_compute(chromium: Chrome, tmp_path: Pa
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
         visit(chromium, path)
         said = chromium.find_element(By.ID, "said").text
-        assert "make it again: python report.py" in said or (said == "" and numbers(chromium) == expected), int(at)
+        assert "make it again: shapelaw report" in said or (said == "" and numbers(chromium) == expected), int(at)
 
 
 def test_runs_without_a_vocabulary_are_answered_in_parameters(chromium: Chrome, tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_a_page_that_says_something_else_than_its_copy_is_refused(
     with pytest.raises(Damaged, match=said) as caught:
         read_runs(uri, "tiny")
     assert "\n" not in str(caught.value)
-    assert "python -m shapelaw replay uri=sqlite:///" in str(caught.value)
+    assert "shapelaw replay uri=sqlite:///" in str(caught.value)
 
 
 def test_an_old_database_without_copies_is_read_and_said(

@@ -167,7 +167,7 @@ class Corpus:
             if None not in (value, there.get(key)) and value != there[key]:
                 raise UserError(
                     f"{key}={value}: the corpus in {self.folder} was prepared with {key}={there[key]}; if that is the text you "
-                    f"mean, give {key}={there[key]}, else give another data.name and run python prepare.py"
+                    f"mean, give {key}={there[key]}, else give another data.name and run shapelaw prepare"
                 )
 
 

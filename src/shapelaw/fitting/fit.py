@@ -76,7 +76,7 @@ def fit(
     >>> import pandas as pd
     >>> sizes = pd.DataFrame({"params": [1e8, 2e8, 4e8] * 2, "tokens": [1e9] * 3 + [8e9] * 3})
     >>> runs = sizes.assign(run=range(6), loss=1.5 + 400 / sizes.params**0.34 + 400 / sizes.tokens**0.28)
-    >>> round(fit(runs, law="params_tokens").parameters["alpha"], 6)
+    >>> round(fit(runs, law="params_tokens").parameters["alpha"], 4)
     0.34
     """
     spec = (

@@ -59,7 +59,7 @@ class Shown:
         >>> from shapelaw import fit
         >>> sizes = pd.DataFrame({"params": [1e8, 2e8, 4e8] * 2, "tokens": [1e9] * 3 + [8e9] * 3})
         >>> runs = sizes.assign(run=range(6), loss=1.5 + 400 / sizes.params**0.34 + 400 / sizes.tokens**0.28)
-        >>> round(float(fit(runs).table().loc["alpha", "value"]), 6)
+        >>> round(float(fit(runs).table().loc["alpha", "value"]), 4)
         0.34
         """
         from shapelaw import notebook

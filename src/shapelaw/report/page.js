@@ -42,7 +42,7 @@
   const written = $("data");
   if (!written || crc32(written.textContent) !== written.dataset.crc32) {
     if (!$("said")) return;
-    $("said").textContent = "This page was changed after it was written, so it does not compute; make it again: python report.py";
+    $("said").textContent = "This page was changed after it was written, so it does not compute; make it again: shapelaw report";
     $("answer").classList.add("stale");
     $("slider").disabled = $("budget").disabled = true;
     return;

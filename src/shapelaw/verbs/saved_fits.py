@@ -47,7 +47,7 @@ def load_newest(path: Path) -> FitResult:
         return load_fit(path)
     except UserError as error:
         raise UserError(
-            f"{error}; it is newer than any fit that could be taken in its place: make it again by the same python fit.py, "
+            f"{error}; it is newer than any fit that could be taken in its place: make it again by the same shapelaw fit, "
             f"remove {path.parent}, or name a fit by fit=FOLDER"
         ) from error
 

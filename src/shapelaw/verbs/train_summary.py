@@ -16,9 +16,9 @@ USUAL_SUITE = "nano"
 
 
 def say(line: str) -> None:
-    """Print to standard error, where long lines are left whole."""
+    """Print to standard output, where long lines are left whole."""
     if line:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
+        Console(highlight=False, soft_wrap=True).print(line, markup=False)
 
 
 def of_run(job: Job, seconds: float, tracked: bool) -> str:
