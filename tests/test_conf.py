@@ -13,6 +13,7 @@ from shapelaw.config import FitConfig, PrepareConfig, TrainConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import params_total
 from shapelaw.laws import ACCURACY_LAWS, law_names
+from shapelaw.laws.choices import CHOICES
 from shapelaw.planned_run import plan_run
 from shapelaw.training.cost import flops_of
 from shapelaw.verbs.doors import store_schemas
@@ -38,7 +39,7 @@ def test_every_choice_of_training_composes(composed: Compose, choice: str) -> No
 def test_every_choice_of_fitting_composes(composed: Compose, choice: str) -> None:
     given = [choice] if choice != "runs=csv" else [choice, "runs.path=x.csv"]
     config: FitConfig = to_dataclass(composed(*given, name="fit"))
-    assert config.law.name in law_names()
+    assert config.law.name in (*law_names(), *CHOICES)
 
 
 def test_mappings_take_any_name(composed: Compose) -> None:
@@ -55,7 +56,7 @@ def test_every_choice_of_preparing_composes(composed: Compose, choice: str) -> N
 
 
 def test_every_law_and_every_choice_has_a_file_of_its_own() -> None:
-    assert options("law") == sorted(set(law_names()) - set(ACCURACY_LAWS))
+    assert options("law") == sorted({*law_names(), *CHOICES} - set(ACCURACY_LAWS))
     files = sorted((CONF / "law" / "accuracy").glob("*.yaml"))
     assert [yaml.safe_load(file.read_text())["name"] for file in files] == sorted(ACCURACY_LAWS)
 

@@ -207,9 +207,10 @@ def test_replay_lists_and_delivers(opened: Opened, outputs: Path, tmp_path: Path
     process = PROCESSES.Process(target=write_undelivered, args=(outputs / "runs", "lost"))
     process.start()
     process.join(100)
-    listed = opened("replay", "deliver=false")
+    away = "tracker.uri=http://127.0.0.1:9"
+    listed = opened("replay", "deliver=false", away)
     assert (listed.returncode, listed.stdout) == (1, "1 runs, 1 with something left to deliver\n")
-    assert f"1 values of {outputs / 'runs' / 'lost'} are not in the store yet" in listed.stderr
+    assert f"1 values of {outputs / 'runs' / 'lost'} are not in http://127.0.0.1:9 yet" in listed.stderr
     assert listed.stderr.splitlines()[-1] == "shapelaw: 1 of 1 runs are not delivered in whole: give deliver=true"
     elsewhere = opened("replay", f"folders=[{tmp_path / 'elsewhere'}]")
     assert (elsewhere.returncode, "there is no such folder" in elsewhere.stderr) == (2, True)

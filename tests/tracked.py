@@ -33,9 +33,13 @@ def info(identity: str) -> RunInfo:
     return RunInfo(identity, "train", f"run {identity}", PARAMS)
 
 
+def store_of(uri: str, root: Path) -> Store:
+    return Store(uri, str(root / "artifacts"), "tiny")
+
+
 def tracker(uri: str, root: Path, identity: str, seconds: float = 60.0) -> MlflowTracker:
     """The tracker of a run in its own folder under a root."""
-    return MlflowTracker(Store(uri, str(root / "artifacts"), "tiny"), info(identity), root / identity, seconds)
+    return MlflowTracker(store_of(uri, root), info(identity), root / identity, seconds)
 
 
 def write_300(uri: str, root: Path, identity: str) -> None:

@@ -18,6 +18,10 @@ class NotPrepared(UserError):
     """What prepare.py makes is not there yet: nothing was wrong with what was asked."""
 
 
+class Damaged(UserError):
+    """A file that is not what the program wrote there."""
+
+
 class WorkFailed(RuntimeError):
     """Some of the work could not be done; the rest is finished and kept. The message says what to do next."""
 

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from shapelaw.errors import UserError
+from shapelaw.errors import Damaged
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -67,31 +67,40 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: if it is not JSON.
+        Damaged: if it is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path} is not the JSON that was written there ({error}); remove it to start it anew"
-        ) from error
+        raise Damaged(f"{path} is not the JSON that was written there ({error}); remove it to start it anew") from error
 
 
-def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+def write_sealed(path: Path, value: Mapping[str, Any], durable: bool = True) -> None:
     """Write a JSON object with its own hash under `seal`, so that a byte that changes later is noticed."""
     content = json.loads(json.dumps(value, allow_nan=False))  # as it will be read: tuples are lists, keys are text
-    write_json(path, {**content, SEAL: _seal(content)})
+    write_json(path, {**content, SEAL: _seal(content)}, durable)
+
+
+def read_sealed(path: Path) -> Any:
+    """Read what `write_sealed` wrote; a file without a seal is taken as it is (`unsealed`).
+
+    Raises:
+        Damaged: if it is not what was written.
+    """
+    content = read_json(path)
+    return unsealed(path, content) if isinstance(content, dict) else content
 
 
 def unsealed(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """What `read_json` found in a sealed file, without its seal. Without one it is taken as it is: so it can be edited.
+    """What `read_json` found in a sealed file, without its seal. Without one it is taken as it is: so it can be edited, and
+    files that were written before there were seals are read.
 
     Raises:
-        UserError: if it is not what was written.
+        Damaged: if it is not what was written.
     """
     rest = {key: value for key, value in content.items() if key != SEAL}
     if SEAL in content and content[SEAL] != _seal(rest):
-        raise UserError(
+        raise Damaged(
             f"{path} was changed after it was written: it does not match its {SEAL}; make it anew, or take out its "
             f"line {SEAL!r} if you changed it yourself"
         )
@@ -102,7 +111,7 @@ def as_record(kind: type[Record], content: Any, path: Path) -> Record:
     """What `read_json` found in a file as a dataclass: every field there, of its type, and no other.
 
     Raises:
-        UserError: naming the first that is not so.
+        Damaged: naming the first that is not so.
     """
     from pydantic import ValidationError
 
@@ -117,8 +126,8 @@ def as_record(kind: type[Record], content: Any, path: Path) -> Record:
         raise _damaged(path, f"{'.'.join(map(str, first['loc'])) or 'all of it'}: {first['msg']}") from error
 
 
-def _damaged(path: Path, what: str) -> UserError:
-    return UserError(f"{path} is damaged ({what}); put back what was written there, or remove it to start it anew")
+def _damaged(path: Path, what: str) -> Damaged:
+    return Damaged(f"{path} is damaged ({what}); put back what was written there, or remove it to start it anew")
 
 
 @cache

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from shapelaw.arithmetic import version_of
 from shapelaw.config import Precision, SpikePolicy, TrainConfig
 from shapelaw.devices import gpu_names
 from shapelaw.files import write_text
@@ -22,7 +23,8 @@ IDENTITY_VERSION = 2
 """Raise it when a fingerprint comes to mean something else, and teach `shapelaw.migration` to rename the runs of before."""
 BUILT_IN = {"model": 1, "optimizer": 1, "schedule": 1, "step": 1}
 """Version of each built-in part. Raise it when the part's arithmetic changes, so that runs of the old arithmetic are not taken
-for runs of the new one; tests/model/test_arithmetic.py fails until that is decided."""
+for runs of the new one; tests/model/test_arithmetic.py fails until that is decided, and until then the code's hash stands for
+it."""
 SPIKE_MONITOR = 1
 """Version of the spike monitor. It decides the result of runs that roll back, and of no other."""
 
@@ -31,7 +33,12 @@ Fingerprint = dict[str, Any]
 
 
 def fingerprint_of(
-    config: TrainConfig, corpus_hash: str, batch_tokens: int, steps: int, batch_factor: float
+    config: TrainConfig,
+    corpus_hash: str,
+    batch_tokens: int,
+    steps: int,
+    batch_factor: float,
+    further: Mapping[str, str] | None = None,
 ) -> Fingerprint:
     """Fingerprint of a main run; a cooldown's differs from its main run's by the entry `cooldown` alone.
 
@@ -41,6 +48,7 @@ def fingerprint_of(
         batch_tokens: tokens of one optimizer step.
         steps: optimizer steps of the whole run.
         batch_factor: by which the batch scales the rate.
+        further: name of a further held-out set -> hash of its corpus; where nothing was opened yet, its folder stands for it.
     """
     rule, schedule, optim = config.lr_rule, config.schedule, config.optim
     return {
@@ -78,18 +86,15 @@ def fingerprint_of(
         "seed": config.seed,
         "order_seed": config.order_seed,
         "validation_tokens": config.validation.tokens,
-        "further_validation": dict(config.validation.further),
+        "further_validation": {**config.validation.further, **(further or {})},
         "spikes": _spikes(config),
         "parts": parts(),
     }
 
 
 def parts() -> dict[str, int | str]:
-    """What stands for the code of each part of a run: the version of the built-in one.
-
-    A part that a user brings from a file is entered here by the SHA-256 of that file in place of the version.
-    """
-    return dict(BUILT_IN)
+    """What stands for the code of each part of a run: the version of the built-in one; where it was edited, its hash."""
+    return {part: version_of(part, version) for part, version in BUILT_IN.items()}
 
 
 def identity_of(fingerprint: Mapping[str, Any], version: int = IDENTITY_VERSION) -> str:
@@ -128,4 +133,4 @@ def _spikes(config: TrainConfig) -> dict[str, Any] | None:
         return None
     rule = {name: value for name, value in vars(config.spikes).items() if name != "policy"}
     cadences = {"validation": config.validation.every_tokens, "checkpoint": config.checkpoint.every_tokens}
-    return {**rule, "every_tokens": cadences, "monitor": SPIKE_MONITOR}
+    return {**rule, "every_tokens": cadences, "monitor": version_of("spike monitor", SPIKE_MONITOR)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -123,13 +123,19 @@ def labels_of(runs: Sequence[PlannedRun]) -> list[str]:
     return [" ".join([label, *words]) for label, words in zip(labels, apart, strict=True)]
 
 
-def plan_run(config: TrainConfig, corpus_hash: str, tokenizer_hash: str | None = None) -> PlannedRun:
+def plan_run(
+    config: TrainConfig,
+    corpus_hash: str,
+    tokenizer_hash: str | None = None,
+    further: Mapping[str, str] | None = None,
+) -> PlannedRun:
     """Plan the run of a configuration on a corpus.
 
     Args:
         config: of the run.
         corpus_hash: of the corpus; it decides the identity.
         tokenizer_hash: of the corpus's tokenizer, for the record of the suite.
+        further: name of a further held-out set -> hash of its corpus, which decides the identity too.
 
     Raises:
         UserError: for a value that is out of range or does not fit the others.
@@ -156,7 +162,7 @@ def plan_run(config: TrainConfig, corpus_hash: str, tokenizer_hash: str | None =
         checkpoint_every_steps=_cadence(config.checkpoint.every_tokens, batch),
         lr_eff=suite.rate(shape),
         schedule=_schedule(config.schedule, steps * batch),
-        fingerprint=fingerprint_of(config, corpus_hash, batch, steps, suite.batch_factor),
+        fingerprint=fingerprint_of(config, corpus_hash, batch, steps, suite.batch_factor, further),
         folder=Path(),
     )
     planned = main if config.cooldown.fraction == 0 else _branch(config, main)
@@ -220,8 +226,15 @@ def corpus_folder(config: TrainConfig) -> Path:
 
 
 def further_folders(config: TrainConfig) -> dict[str, Path]:
-    """Folders of the corpora whose held-out parts are measured too, by the names of their losses."""
-    return {name: Path(config.data_dir) / corpus for name, corpus in config.validation.further.items()}
+    """Folders of the corpora whose held-out parts are measured too, by the names of their losses.
+
+    Raises:
+        UserError: for a name that would lead out of data_dir.
+    """
+    return {
+        name: Path(config.data_dir) / file_name(f"validation.further.{name}", corpus)
+        for name, corpus in config.validation.further.items()
+    }
 
 
 def _branch(config: TrainConfig, main: PlannedRun) -> PlannedRun:

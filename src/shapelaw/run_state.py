@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 
 from shapelaw.errors import UserError
-from shapelaw.files import as_record, read_json, write_json
+from shapelaw.files import as_record, read_sealed, write_sealed
 
 
 class Status(Enum):
@@ -54,17 +54,17 @@ def read_state(folder: Path) -> State:
     path = folder / "state.json"
     if not path.exists():
         return State()
-    state = as_record(State, read_json(path), path)
+    state = as_record(State, read_sealed(path), path)
     if state.status is Status.running and not is_locked(folder):
         return replace(state, status=Status.interrupted, reason="its process ended without a word")
     return state
 
 
 def write_state(folder: Path, state: State) -> None:
-    """Write state.json aside, then rename."""
+    """Write state.json, sealed, aside, then rename."""
     values = asdict(replace(state, updated=time.time()))
     lasting = state.status is not Status.running  # a running state is written anew every second
-    write_json(folder / "state.json", {**values, "status": state.status.value}, durable=lasting)
+    write_sealed(folder / "state.json", {**values, "status": state.status.value}, durable=lasting)
 
 
 @contextlib.contextmanager

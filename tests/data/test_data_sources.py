@@ -207,7 +207,7 @@ def test_a_file_cut_anywhere_is_damaged(tmp_path: Path) -> None:
 BAD_FILES: list[tuple[str, bytes, type[Any], str]] = [
     ("x.jsonl", b'{"text": "a"}\n{"tex', JsonSource, "x.jsonl:2 is no JSON"),
     ("x.jsonl", b'{"body": "a"}\n', JsonSource, "data.text_key=text: .*x.jsonl:1 .*keys body"),
-    ("x.jsonl", b'{"text": null}\n', JsonSource, "text_key=text"),
+    ("x.jsonl", b'{"text": 5}\n', JsonSource, "text_key=text"),
     ("x.jsonl", b"[1, 2]\n", JsonSource, "found: list"),
     ("x.jsonl", b'{"text": "\xff"}\n', JsonSource, "is no utf-8 text"),
     ("x.json.gz", gzip.compress(b'{"text": "a"}\n' * 99, mtime=0)[:-9], JsonSource, "damaged or cut short"),

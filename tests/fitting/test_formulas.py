@@ -238,25 +238,19 @@ def test_the_general_solver_sees_the_law_s_own_derivatives(name: str, seed: int)
     assert close(curvature, hessian + linear, 1e-3)  # it takes forward differences of 1e-5
 
 
-BOTH = SumLaw(
-    name="power_and_aspect",
-    formula="L = E + [A/params^alpha + B/tokens^beta]^rho * (1 + kappa^2 * (ln(width/depth) - mu)^2)",
-    source="this test",
-    terms=(Term("A", falls={"params": "alpha"}), Term("B", falls={"tokens": "beta"})),
-    power="rho",
-    aspect=("kappa", "mu"),
-)
 TRUTH = {"A": 4e3, "B": 1e6, "alpha": 0.5, "beta": 0.7, "rho": 0.5, "kappa": 0.2, "mu": 3.5, "E": 1.5}
 
 
-def test_a_law_with_power_and_aspect_is_recovered() -> None:
-    """Both factors act, as its formula says: neither is dropped, and what is held out is predicted."""
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize("name", ["params_tokens_aspect", "skaling", "skaling_aspect"])
+def test_laws_with_a_power_or_an_aspect_factor_are_recovered(name: str) -> None:
+    """Every factor acts, as the formula says, and what is held out is predicted."""
+    law, rng = get_law(name), np.random.default_rng(0)
+    truth = {one: TRUTH[one] for one in law.parameters}
     width, depth = 128.0 * rng.integers(2, 25, 300), rng.integers(3, 80, 300).astype(float)
     params, tokens = 12 * width**2 * depth, np.exp(rng.uniform(np.log(2e9), np.log(3.5e11), 300))
     columns = {"width": width, "depth": depth, "params": params, "tokens": tokens}
-    loss = BOTH.predict(TRUTH, columns)
+    loss = law.predict(truth, columns)
     early = np.arange(300) < 200
-    found = solve(BOTH, {name: values[early] for name, values in columns.items()}, loss[early])
-    assert BOTH.natural(found.theta) == pytest.approx(TRUTH, rel=1e-4)
-    np.testing.assert_allclose(np.exp(BOTH.log_prediction(found.theta, columns)), loss, rtol=1e-8)
+    found = solve(law, {one: columns[one][early] for one in law.predictors}, loss[early])
+    assert law.natural(found.theta) == pytest.approx(truth, rel=1e-4)
+    np.testing.assert_allclose(np.exp(law.log_prediction(found.theta, columns)), loss, rtol=1e-8)

@@ -24,7 +24,7 @@ def compiled(name: str, delta: float, points: int = 300) -> Compiled:
 
 def random_phi(made: Compiled, rng: np.random.Generator) -> np.ndarray:
     law, terms, exponents = made.law, len(made.law.terms), len(made.data.owner)
-    extras = [0.4] if law.power else [-1.5, 3.5] if law.aspect else []
+    extras = ([0.4] if law.power else []) + ([-1.5, 3.5] if law.aspect else [])
     return np.concatenate(
         [rng.uniform(-1.5, 0, terms), rng.uniform(0.1, 0.5, exponents), extras, [rng.uniform(-1, 0.5)]]
     )

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from test_spec import frame
 
 from shapelaw import FitResult, RunsTable, UserError, fit, load_fit
-from shapelaw.laws import LOG_FLOOR, get_law, law_names
+from shapelaw.fitting.solve import solve
+from shapelaw.fitting.spec import FitData, FitSpec
+from shapelaw.laws import LOG_FLOOR, SumLaw, get_law, law_names
 from shapelaw.prescribe.surface import Surface
 
 COLUMNS = {
@@ -63,6 +65,17 @@ def steep(n: int = 60) -> pd.DataFrame:
     return pd.DataFrame(
         {"run": range(n), "width": width, "depth": depth, "params": params, "tokens": tokens, "loss": loss}
     )
+
+
+@pytest.mark.parametrize("name", [name for name in law_names() if isinstance(get_law(name), SumLaw)])
+def test_every_fitted_law_predicts_to_the_last_bit_what_its_solver_did(name: str, tmp_path: Path) -> None:
+    law, table = get_law(name), RunsTable(steep(20))
+    spec = FitSpec.of(law, delta=1e-2, counting="total", starts="grid", grid_size=4, bootstrap={"n": 2}, ties="optimum")
+    solution = solve(FitData.of(table, spec), spec)
+    back = load_fit(fit(table, spec).save(tmp_path))
+    np.testing.assert_array_equal(back.vector, solution.theta)
+    expected = np.exp(law.log_prediction(solution.theta, table.columns_for(law, "total")))
+    np.testing.assert_array_equal(back.predict(table), expected)
 
 
 def test_a_coefficient_too_small_for_natural_units_is_kept(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -24,9 +25,12 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from browser import browser, resize, scheme
 from shapelaw.errors import UserError
+from shapelaw.fitting.new_run import NewRun, Rolling
+from shapelaw.laws import get_law
 from shapelaw.prescribe import Cost, Limits, Problem
 from shapelaw.prescribe.answer import command
 from shapelaw.prescribe.price import Throughput
+from shapelaw.prescribe.trust import Unidentified
 from shapelaw.report import Figure, FitRow, LeftOut, Report, write
 from shapelaw.runs.table import RunsTable
 from shapelaw.verbs.prescribe_summary import _number
@@ -136,6 +140,23 @@ def test_runs_without_a_vocabulary_are_answered_in_parameters(chromium: Chrome, 
     chromium.find_element(By.CSS_SELECTOR, "#budgets thead button").send_keys(Keys.ENTER * 2)
     assert chromium.find_element(By.CSS_SELECTOR, "#budgets tbody td").text == rows[-1][0]
     assert chromium.get_log("browser") == []
+
+
+@pytest.mark.parametrize("flips", [20, pytest.param(500, marks=pytest.mark.slow)])
+def test_a_page_that_was_changed_does_not_compute(chromium: Chrome, tmp_path: Path, flips: int) -> None:
+    """One bit of the data that the calculator reads: the page says so, or answers as before."""
+    path = write(report(tmp_path, refits=0))
+    whole = path.read_bytes()
+    begin = whole.index(b'<script type="application/json"')
+    end, generator = whole.index(b"</script>", begin), np.random.default_rng(0)
+    visit(chromium, path)
+    assert chromium.find_element(By.ID, "said").text == ""
+    expected = numbers(chromium)
+    for at, bit in zip(generator.integers(begin, end, flips), generator.integers(0, 8, flips), strict=True):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
+        visit(chromium, path)
+        said = chromium.find_element(By.ID, "said").text
+        assert "make it again: python report.py" in said or (said == "" and numbers(chromium) == expected), int(at)
 
 
 def test_the_slider_moves_by_keys(chromium: Chrome, tmp_path: Path) -> None:
@@ -436,3 +457,45 @@ def test_what_it_cannot_show_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"figure x: no \.svg"):
         write(Report(**{**vars(made), "figures": [Figure("x", "x", "x", [tmp_path / "x.pdf"])]}))
     assert not made.folder.exists()
+
+
+def test_the_page_tells_the_interval_of_a_new_run_as_prescribe_does(chromium: Chrome, tmp_path: Path) -> None:
+    made = report(tmp_path, refits=20)
+    axes = {
+        "params": Rolling(2e9, (0.1, 0.5, 1.0), (0.002, 0.01, 0.03)),
+        "tokens": Rolling(1e11, (0.2, 1.2), (0.001, 0.02)),
+    }
+    new_run = NewRun(tuple(np.linspace(-0.02, 0.02, 39)), axes).plain()
+    fit = dataclasses.replace(made.problem.fit, new_run=new_run)
+    made = dataclasses.replace(made, problem=made.problem.replaced(fit=fit, shapes=made.problem.shapes))
+    visit(chromium, write(made))
+    for budget in ("2.5e20", "1e22", "7.77e22"):
+        ask(chromium, budget)
+        told = made.problem.best(float(budget)).size_told
+        assert "by the law" in told
+        assert chromium.find_element(By.ID, "new-run").text == told, budget
+    assert chromium.get_log("browser") == []
+
+
+def test_the_page_refuses_what_rests_on_a_ridge(chromium: Chrome, tmp_path: Path) -> None:
+    """A law that prescribes elsewhere from some budget on: the page refuses there what prescribe.py refuses."""
+    made = report(tmp_path, refits=3)
+    own = made.problem.fit
+    theta = own.vector
+    moved, names = np.array(theta), get_law("interaction").parameters
+    moved[names.index("E")] -= 0.1
+    moved[names.index("A")] += 0.11  # the same loss near 1e9 parameters
+    fit = dataclasses.replace(own, ridge=("A", "E"), ridge_vectors=(tuple(map(float, moved)),))
+    problem = made.problem.replaced(fit=fit, shapes=made.problem.shapes)
+    visit(chromium, write(dataclasses.replace(made, problem=problem)))
+    refused = {}
+    for budget in ("1e21", "1e24"):
+        ask(chromium, budget)
+        said = chromium.find_element(By.ID, "said").text
+        refused[budget] = "do not identify" in said
+        if refused[budget]:
+            with pytest.raises(Unidentified):
+                problem.best(float(budget))
+        else:
+            problem.best(float(budget))
+    assert refused == {"1e21": False, "1e24": True}

@@ -180,3 +180,47 @@ def test_odd_overrides_pass_through_intact(script: Script, outputs: Path) -> Non
     config = next((outputs / "runs" / "tiny").glob("*/config.yaml"))
     assert OmegaConf.load(config).data.path == odd
     assert not Path("pwned").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(
+            (key, "batch\ntouch /tmp/x #")
+            for key in ("partition", "account", "qos", "constraint", "gpu_type", "python")
+        ),
+        ("partition", "batch\rx"),
+        ("account", "\x1b[2Jx"),
+        ("srun", ["--mpi=none\ntouch /tmp/x"]),
+        ("setup", ["module load x\ntouch /tmp/x"]),
+        ("sbatch", {"comment": "a\ntouch /tmp/x"}),
+        ("sbatch", {"comment=a\ntouch": "x"}),
+        ("sbatch", {"comment x": "x"}),
+        ("sbatch", {"-C": "x"}),
+        ("environment", {"A=1; touch /tmp/x #": "1"}),
+        ("environment", {"1A": "1"}),
+        ("environment", {"A": "1\ntouch /tmp/x"}),
+    ],
+)
+def test_nothing_ends_a_line_of_a_script(key: str, value: object) -> None:
+    with pytest.raises(UserError, match=rf"^hydra\.launcher\.{key}.*allowed are"):
+        SlurmSettings(**{key: value})
+
+
+def test_what_a_shell_would_act_on_is_text(srun: None, tmp_path: Path) -> None:
+    """A real shell runs the script; only a harmless srun answers."""
+    evil = f"$(touch {tmp_path}/a)`touch {tmp_path}/b`; touch {tmp_path}/c"
+    settings = SlurmSettings(
+        **dict.fromkeys(("partition", "account", "qos", "constraint", "gpu_type", "python"), evil),
+        srun=[evil],
+        sbatch={"comment": evil},
+        environment={"A": evil},
+    )
+    script = script_of(Array(ONE, {0: (job("x"),)}), tmp_path / "batch", settings, 0)
+    calm = tmp_path / "calm"
+    calm.mkdir()
+    (calm / "srun").write_text("#!/bin/sh\nexit 0\n")
+    (calm / "srun").chmod(0o755)
+    path = f"{calm}:{os.environ['PATH']}"
+    subprocess.run(["bash", "-c", script], check=True, env={**os.environ, "PATH": path}, timeout=60)
+    assert sorted(found.name for found in tmp_path.iterdir() if found.is_file()) == []

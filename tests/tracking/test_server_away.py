@@ -36,8 +36,8 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seco
         time.sleep(0.02)
 
 
-def replay(folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "shapelaw", "replay", f"folders=[{folder}]"]
+def replay(folder: Path, uri: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "shapelaw", "replay", f"folders=[{folder}]", f"tracker.uri={uri}"]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
 
 
@@ -63,10 +63,10 @@ def test_a_server_that_is_down_at_the_start_is_said_or_waited_for(
     assert (spooled.returncode, read_state(folder).status) == (0, Status.finished), spooled.stderr
     assert "values of" in spooled.stderr.splitlines()[-1]
     assert "python -m shapelaw replay" in spooled.stderr.splitlines()[-1]
-    left = replay(outputs)
+    left = replay(outputs, server.uri)
     assert (left.returncode, left.stdout) == (1, "1 runs, 1 with something left to deliver\n"), left.stderr
     server.start()
-    done = replay(outputs)
+    done = replay(outputs, server.uri)
     assert (done.returncode, done.stdout, done.stderr) == (0, "1 runs, 0 with something left to deliver\n", "")
     identity = folder.name.split("-")[1]
     assert stored(server.uri, identity) == journaled(folder)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -160,8 +160,8 @@ def test_a_rollback_that_is_interrupted_is_finished(
     planned = train(composed, *ROLLS_BACK, *other)
     ours, theirs = last_weights(planned), last_weights(whole)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    events, expected = (json.loads((each.folder / ROLLBACKS).read_text()) for each in (planned, whole))
-    assert [{**event, "seconds": 0} for event in events] == [{**event, "seconds": 0} for event in expected]
+    events, expected = (read_rollbacks(each.folder) for each in (planned, whole))
+    assert [replace(event, seconds=0) for event in events] == [replace(event, seconds=0) for event in expected]
     measured = [
         [row for row in journaled(each.folder) if row[0].split("/")[0] in ("train", "val", "spike")]
         for each in (planned, whole)

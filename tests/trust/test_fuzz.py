@@ -21,6 +21,15 @@ NAMES = [
     "fit.py's command line",
     "prescribe.py's command line",
     "report.py's command line",
+    "a run's state.json, its bytes",
+    "a run's rollbacks.json, its bytes",
+    "a journal's bytes (tracking.jsonl)",
+    "how far a journal is delivered (tracking.sent.json)",
+    "a tracking database's pages (mlflow.db)",
+    "the records of a submission",
+    "the table beside a fit (runs.parquet)",
+    "the newest fit's bytes, where no fit is named",
+    "the shards of a further held-out corpus",
 ]
 
 

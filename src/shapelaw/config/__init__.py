@@ -20,7 +20,7 @@ from shapelaw.config.fitting import (
     StagedOptions,
     SubsetConfig,
 )
-from shapelaw.config.preparing import DataConfig, PrepareConfig, TokenizerConfig
+from shapelaw.config.preparing import DataConfig, PrepareConfig, TokenizerConfig, corpus_options
 from shapelaw.config.prescribing import ObjectiveConfig, PrescribeConfig, RulesConfig, ShapeLimits
 from shapelaw.config.reporting import ReportConfig, ReportKindConfig
 from shapelaw.config.running import (
@@ -118,6 +118,7 @@ __all__ = [
     "Verify",
     "WhenUnreachable",
     "corpus_dir",
+    "corpus_options",
     "file_name",
     "positive",
     "whole",

@@ -200,4 +200,10 @@ class FitConfig(PlacesConfig):
     seed: int = option("Seed of random starts and of resampling.", low=0)
     sensitivity: bool = option("Whether the checklist holds the fit at other deltas and countings.", default=False)
     profile: bool = option("Whether profile intervals are computed.", default=False)
+    ties: str = option(
+        "What breaks ties between laws that fit equally well: priors (weak expectations of exponents, docs/laws.md) or "
+        "optimum (the lowest objective, wherever on the ridge it lies).",
+        default="priors",
+        choices=("priors", "optimum"),
+    )
     plots: bool = option("Whether the fit's figures are drawn.", default=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from shapelaw.config.option import option, record
 from shapelaw.config.places import PlacesConfig
 from shapelaw.config.values import Source, TokenizerKind, Verify
@@ -56,6 +58,25 @@ class TokenizerConfig:
     )
     path: str | None = option("file: a tokenizer.json.", default=None)
     separator: str | None = option("file: token that follows every document; null for none.", default="<|endoftext|>")
+
+
+NAMED_BY = {
+    Source.text: ("path",),
+    Source.jsonl: ("path", "text_key"),
+    Source.parquet: ("path", "text_key"),
+    Source.huggingface: ("dataset", "subset", "split", "revision", "text_key"),
+    Source.stdlib: (),
+    Source.packages: ("path",),
+}
+"""Source -> the options that say which text it is."""
+
+
+def corpus_options(data: DataConfig, tokenizer: TokenizerConfig) -> dict[str, str | None]:
+    """The options that name a corpus's text and its kind of tokenizer; paths are absolute."""
+    named = {f"data.{name}": getattr(data, name) for name in NAMED_BY[data.source]}
+    if path := named.get("data.path"):
+        named["data.path"] = os.path.abspath(os.path.expanduser(path))
+    return {"data.source": data.source.value, **named, "tokenizer.kind": tokenizer.kind.value}
 
 
 @record()

@@ -18,6 +18,10 @@ from shapelaw.data.manifest import PROGRESS_FILE, Manifest, Shard, read_manifest
 from shapelaw.data.tokenizers import Tokenizer, load_tokenizer
 from shapelaw.errors import NotPrepared, UserError
 
+SOURCES = {
+    "text": "text", "json": "jsonl", "parquet": "parquet", "hub": "huggingface", "stdlib": "stdlib", "packages": "packages"
+}  # fmt: skip
+"""Kind of a source -> data.source, for corpora whose manifest holds no options."""
 Int64s = NDArray[np.int64]
 QUICKLY_READ_BYTES = 2 * 10**9
 """Corpora of up to this size are read and hashed in a few seconds."""
@@ -147,6 +151,24 @@ class Corpus:
                 f"(tokenizer {self.manifest.request.tokenizer['kind']}); set vocab_size={self.vocab_size}, "
                 "or prepare a corpus with the other vocabulary"
             )
+
+    def check_named(self, options: Mapping[str, str | None]) -> None:
+        """Refuse the corpus of another text under the same name.
+
+        Args:
+            options: that name the text (`shapelaw.config.corpus_options`); those that are None name nothing.
+
+        Raises:
+            UserError: if it was prepared from something else, as far as its manifest says.
+        """
+        kind = self.manifest.request.source.get("kind")
+        there = self.manifest.options or {"data.source": SOURCES.get(str(kind))}
+        for key, value in options.items():
+            if None not in (value, there.get(key)) and value != there[key]:
+                raise UserError(
+                    f"{key}={value}: the corpus in {self.folder} was prepared with {key}={there[key]}; if that is the text you "
+                    f"mean, give {key}={there[key]}, else give another data.name and run python prepare.py"
+                )
 
 
 def load_corpus(folder: Path, *, verify_hashes: bool | None = False) -> Corpus:

@@ -30,10 +30,12 @@ class Document:
     Args:
         id: name of the document in its source, for messages only; it decides nothing.
         text: the text.
+        missing: why there is no document here, such as `null`; it is counted and left out.
     """
 
     id: str
     text: str
+    missing: str = ""
 
 
 def utf8(text: str) -> bytes:

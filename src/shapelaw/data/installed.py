@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from shapelaw.data.documents import Document
-from shapelaw.data.sources import fingerprint, total_size
+from shapelaw.data.sources import Counted, fingerprint, total_size
 from shapelaw.errors import UserError
 
 _NOT_STDLIB = {"site-packages", "dist-packages", "__pycache__"}
@@ -22,7 +22,7 @@ _OURSELVES = "shapelaw"
 
 
 @dataclass(frozen=True)
-class StdlibSource:
+class StdlibSource(Counted):
     """The Python standard library's own source text: real text that is present everywhere.
 
     Every .py file below the running Python's library folder, by name, each one a document; installed packages and files
@@ -51,9 +51,9 @@ class StdlibSource:
         """Kind, Python version, names and sizes of the files."""
         return {"kind": "stdlib", "python": platform.python_version(), **fingerprint(self._files(), self._root())}
 
-    def documents(self) -> Iterator[Document]:
+    def entries(self) -> Iterator[Document]:
         """Each file is a document."""
-        return _documents(self._files(), self._root())
+        return _entries(self._files(), self._root())
 
     def text_bytes(self) -> int | None:
         """Sum of the files' sizes."""
@@ -61,7 +61,7 @@ class StdlibSource:
 
 
 @dataclass(frozen=True)
-class PackagesSource:
+class PackagesSource(Counted):
     """The standard library's source text, then that of every package installed for the running Python.
 
     The .py files that each distribution's record names and that lie in the packages' folder, distributions by normalised
@@ -104,10 +104,10 @@ class PackagesSource:
         files = fingerprint(self._files(), self._root())
         return {"kind": "packages", "packages": versions, **files, "stdlib": self.stdlib.spec()}
 
-    def documents(self) -> Iterator[Document]:
+    def entries(self) -> Iterator[Document]:
         """Each file is a document."""
-        yield from self.stdlib.documents()
-        yield from _documents(self._files(), self._root())
+        yield from self.stdlib.entries()
+        yield from _entries(self._files(), self._root())
 
     def text_bytes(self) -> int | None:
         """Sum of the files' sizes."""
@@ -125,11 +125,12 @@ def _sources(one: Distribution, root: Path) -> list[Path]:
     return sorted(path for path in named if path.is_file() and not path.is_symlink())
 
 
-def _documents(files: Sequence[Path], root: Path) -> Iterator[Document]:
+def _entries(files: Sequence[Path], root: Path) -> Iterator[Document]:
     """The files that are UTF-8, named by their place below the folder."""
     for path in files:
         try:
             text = path.read_bytes().decode("utf-8")
         except UnicodeDecodeError:
+            yield Document(path.relative_to(root).as_posix(), "", "file that is not UTF-8")
             continue
         yield Document(path.relative_to(root).as_posix(), text)

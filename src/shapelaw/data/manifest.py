@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -107,6 +107,9 @@ class Manifest:
         dtype: numpy's name of the stored type, one of `DTYPES`.
         split_rule: in words.
         splits: `train` and `val`.
+        options: by which the source was named (`shapelaw.config.corpus_options`); empty where it was made in Python, or by an
+            earlier version.
+        left_out: reason -> number of documents without text, and of files without documents.
         version: of the format.
     """
 
@@ -121,6 +124,8 @@ class Manifest:
     dtype: str
     split_rule: str
     splits: dict[str, Split]
+    options: dict[str, Any] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
     version: int = VERSION
 
     @property

@@ -6,15 +6,17 @@ import fcntl
 import itertools
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from shapelaw.config import DataConfig
 from shapelaw.config.option import check_option
 from shapelaw.data import documents as docs
-from shapelaw.data.corpus import check_sizes
+from shapelaw.data.corpus import QUICKLY_READ_BYTES, check_sizes
 from shapelaw.data.documents import SPLITS, VAL, Document, batched
 from shapelaw.data.encode import EncodedBatch, encode_all
 from shapelaw.data.manifest import (
@@ -31,7 +33,7 @@ from shapelaw.data.manifest import (
 )
 from shapelaw.data.progress import PrepareStatus, ProgressCallback
 from shapelaw.data.shards import ShardWriter, full_disk_as_user_error
-from shapelaw.data.sources import Source
+from shapelaw.data.sources import Counted, HubSource, Source
 from shapelaw.data.tokenizers import TOKENIZER_FILE, Tokenizer, TokenizerChoice, load_tokenizer, token_dtype
 from shapelaw.devices import cores
 from shapelaw.errors import UserError
@@ -57,6 +59,8 @@ def prepare(
     progress: ProgressCallback | None = None,
     batch_bytes: int = BATCH_BYTES,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    options: Mapping[str, Any] | None = None,
+    verify: bool | None = False,
 ) -> Manifest:
     """Turn a source into shards of token ids in `out_dir`, or continue an interrupted call, or return what is there.
 
@@ -73,6 +77,9 @@ def prepare(
         progress: called after every batch.
         batch_bytes: text handed to a worker at a time.
         checkpoint_seconds: how often the place to continue from is noted.
+        options: that name the source, for the manifest.
+        verify: whether a corpus that is there is compared with the source's text, which tells also text that changed at equal
+            size; None does so for up to QUICKLY_READ_BYTES of text in files.
 
     Returns:
         The manifest, as written to the folder last.
@@ -84,12 +91,12 @@ def prepare(
     request = _request(source, tokenizer, val_fraction, shard_tokens)
     workers = _checked_workers(workers)
     if (found := _finished(out_dir, request)) is not None:
-        return found
+        return _still(source, out_dir, found, dict(options or {}), verify)
     _check_claimable(out_dir, request, source)
     with full_disk_as_user_error(out_dir), _claimed(out_dir):
         if (found := _finished(out_dir, request)) is not None:
             return found
-        job = _Job(source, out_dir, request, progress, checkpoint_seconds)
+        job = _Job(source, out_dir, request, progress, checkpoint_seconds, dict(options or {}))
         return job.run(tokenizer, workers, batch_bytes)
 
 
@@ -97,8 +104,15 @@ class _Job:
     """One preparation under way in a folder that is ours."""
 
     def __init__(
-        self, source: Source, folder: Path, request: Request, report: ProgressCallback | None, checkpoint_seconds: float
+        self,
+        source: Source,
+        folder: Path,
+        request: Request,
+        report: ProgressCallback | None,
+        checkpoint_seconds: float,
+        options: dict[str, Any],
     ) -> None:
+        self._options, self._left_out = options, Counter[str]()
         self._source, self._folder, self._request = source, folder, request
         self._report, self._checkpoint_seconds = report, checkpoint_seconds
         start = Progress(request, 0, 0, docs.EMPTY_CONTENT.hex(), {split: Split() for split in SPLITS})
@@ -141,7 +155,7 @@ class _Job:
 
     def _remaining(self) -> Iterator[Document]:
         """Documents not yet done, once those that are done have been found unchanged."""
-        everything = (document for document in self._source.documents() if document.text)
+        everything = self._with_text()
         content, seen, size = docs.EMPTY_CONTENT, 0, 0
         for document in itertools.islice(everything, self._at.documents):
             data = docs.utf8(document.text)
@@ -155,6 +169,15 @@ class _Job:
                 "interrupted call any more; remove the folder to start anew, or give another data.name"
             )
         yield from everything
+
+    def _with_text(self) -> Iterator[Document]:
+        """The documents that have text; what has none is counted."""
+        source = self._source
+        for entry in source.entries() if isinstance(source, Counted) else source.documents():
+            if entry.text:
+                yield entry
+            else:
+                self._left_out[entry.missing or "empty document"] += 1
 
     def _write(self, encoded: Iterable[EncodedBatch], writers: dict[str, ShardWriter]) -> None:
         noted, full = time.monotonic(), self._full_shards()
@@ -205,6 +228,8 @@ class _Job:
             dtype=token_dtype(tokenizer.vocab_size).str,
             split_rule=rule,
             splits=at.splits,
+            options=self._options,
+            left_out=dict(self._left_out),
         )
         write_sealed(self._folder / MANIFEST_FILE, asdict(manifest))
         for path in (self._folder / PROGRESS_FILE, *self._folder.glob(".*.tmp")):  # what a killed call wrote aside
@@ -257,6 +282,32 @@ def _finished(folder: Path, request: Request) -> Manifest | None:
         _check_same(folder, request, found.request, "already holds a corpus made from something else")
         check_sizes(folder, found)
     return found
+
+
+def _still(source: Source, folder: Path, found: Manifest, options: dict[str, Any], verify: bool | None) -> Manifest:
+    """A whole corpus, once it is found to be made of the source's text as it is now; its options are those of this call.
+
+    Raises:
+        UserError: if the text was changed.
+    """
+    if verify is None:
+        verify = found.text_bytes <= QUICKLY_READ_BYTES and not isinstance(source, HubSource)
+    same = not verify or content_of(source) == found.content
+    if not same and found.options:
+        raise UserError(
+            f"corpus folder {folder}: the text that it was made of was changed since, at the same names and sizes; give "
+            "another data.name, or remove the folder"
+        )
+    if options and same and options != found.options:
+        found = replace(found, options=options)
+        write_sealed(folder / MANIFEST_FILE, asdict(found))
+    return found
+
+
+def content_of(source: Source) -> str:
+    """Content hash of a source's documents, as the manifest has it."""
+    texts = (document.text for document in source.documents() if document.text)
+    return docs.chain(docs.EMPTY_CONTENT, (docs.digest(docs.utf8(text)) for text in texts)).hex()
 
 
 def _check_claimable(folder: Path, request: Request, source: Source) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import gzip
 import hashlib
@@ -23,6 +24,8 @@ from shapelaw.errors import UserError
 DOCUMENT_CHARS = 2**20
 """Text files longer than this many characters are cut, so that memory does not grow with a file."""
 
+UTF_8 = "utf-8-sig"
+"""UTF-8, with or without a byte-order mark before it."""
 _TEXT_SUFFIXES = (".txt", ".md")
 _JSON_SUFFIXES = tuple(
     stem + packed for stem in (".jsonl", ".json", ".ndjson") for packed in ("", ".gz", ".zst", ".zstd")
@@ -51,8 +54,20 @@ class Source(Protocol):
         """About how many bytes of text there are, or None where only reading would tell."""
 
 
+class Counted:
+    """A source that also says what is there and is no document, so that it can be counted."""
+
+    def entries(self) -> Iterator[Document]:
+        """The documents, and in their places what is none (`Document.missing`)."""
+        raise NotImplementedError
+
+    def documents(self) -> Iterator[Document]:
+        """The documents alone."""
+        return (entry for entry in self.entries() if not entry.missing)
+
+
 @dataclass(frozen=True)
-class TextSource:
+class TextSource(Counted):
     """Text files.
 
     Args:
@@ -77,12 +92,13 @@ class TextSource:
         settings = {"document_chars": self.document_chars, "encoding": self.encoding}
         return {"kind": "text", **settings, **fingerprint(self._files())}
 
-    def documents(self) -> Iterator[Document]:
+    def entries(self) -> Iterator[Document]:
         """Files in order of their paths, the pieces of a long file one after the other."""
         for path in self._files():
-            with _readable(path), open(path, encoding=self.encoding, newline="") as file:
-                for number, text in enumerate(cut(file, self.document_chars)):
-                    yield Document(f"{path}#{number}", text)
+            with _readable(path), open(path, encoding=unmarked(self.encoding), newline="") as file:
+                yield from _or_empty(
+                    path, (Document(f"{path}#{n}", text) for n, text in enumerate(cut(file, self.document_chars)))
+                )
 
     def text_bytes(self) -> int | None:
         """Sum of the files' sizes."""
@@ -90,7 +106,7 @@ class TextSource:
 
 
 @dataclass(frozen=True)
-class JsonSource:
+class JsonSource(Counted):
     """One JSON object a line: .jsonl and, compressed, Dolma's .json.gz and .jsonl.zst.
 
     Args:
@@ -108,13 +124,16 @@ class JsonSource:
         """Kind, key, names and sizes of the files."""
         return {"kind": "json", "text_key": self.text_key, **fingerprint(self._files())}
 
-    def documents(self) -> Iterator[Document]:
+    def entries(self) -> Iterator[Document]:
         """Files in order of their paths, lines in order."""
         for path in self._files():
             with _readable(path), open_text(path) as file:
-                for number, line in enumerate(file, start=1):
-                    if line.strip():
-                        yield Document(f"{path}:{number}", _text_of(line, self.text_key, f"{path}:{number}"))
+                yield from _or_empty(path, self._lines(path, file))
+
+    def _lines(self, path: Path, file: TextIO) -> Iterator[Document]:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield _document_of(line, self.text_key, f"{path}:{number}")
 
     def text_bytes(self) -> int | None:
         """Unknown: the lines hold more than the text, and may be compressed."""
@@ -122,7 +141,7 @@ class JsonSource:
 
 
 @dataclass(frozen=True)
-class ParquetSource:
+class ParquetSource(Counted):
     """A text column of Parquet files, read a few rows at a time.
 
     Args:
@@ -142,12 +161,11 @@ class ParquetSource:
         """Kind, column, names and sizes of the files."""
         return {"kind": "parquet", "text_key": self.text_key, **fingerprint(self._files())}
 
-    def documents(self) -> Iterator[Document]:
-        """Files in order of their paths, rows in order; rows without text are left out."""
+    def entries(self) -> Iterator[Document]:
+        """Files in order of their paths, rows in order."""
         for path in self._files():
-            for number, text in enumerate(self._texts(path)):
-                if text is not None:
-                    yield Document(f"{path}:{number}", text)
+            rows = enumerate(self._texts(path))
+            yield from _or_empty(path, (_document(text, f"{path}:{number}") for number, text in rows))
 
     def _texts(self, path: Path) -> Iterator[str | None]:
         import pyarrow as pa
@@ -169,7 +187,8 @@ class ParquetSource:
                 f"data.text_key={self.text_key}: {path} has the columns {', '.join(schema.names)}; name one"
             )
         kind = schema.field(self.text_key).type
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        values = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if not any(fits(values) for fits in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)):
             raise UserError(
                 f"data.text_key={self.text_key}: this column of {path} holds {kind}; name a column of strings"
             )
@@ -180,7 +199,7 @@ class ParquetSource:
 
 
 @dataclass(frozen=True)
-class HubSource:
+class HubSource(Counted):
     """A dataset of the Hugging Face hub by name, streamed (needs the extra `datasets` and a network).
 
     Args:
@@ -202,10 +221,10 @@ class HubSource:
         settings = {"name": self.name, "config": self.config, "split": self.split, "revision": self.revision}
         return {"kind": "hub", **settings, "text_key": self.text_key}
 
-    def documents(self) -> Iterator[Document]:
+    def entries(self) -> Iterator[Document]:
         """Rows in the dataset's order."""
         for number, row in enumerate(self._rows()):
-            yield Document(f"{self.name}:{number}", _text_in(row, self.text_key, f"{self.name}:{number}"))
+            yield _document_in(row, self.text_key, f"{self.name}:{number}")
 
     def _rows(self) -> Iterator[Any]:
         load = _hub_loader()
@@ -280,13 +299,18 @@ def cut(file: TextIO, chars: int) -> Iterator[str]:
 def open_text(path: Path) -> TextIO:
     """A file as UTF-8 text, decompressed as its name says (.gz, .zst, .zstd)."""
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
+        return gzip.open(path, "rt", encoding=UTF_8)
     if path.suffix in (".zst", ".zstd"):
         import pyarrow as pa
 
         # Arrow's reader says when the last frame is cut short; zstandard's own just ends there
-        return io.TextIOWrapper(pa.input_stream(path, compression="zstd"), encoding="utf-8")
-    return open(path, encoding="utf-8")
+        return io.TextIOWrapper(pa.input_stream(path, compression="zstd"), encoding=UTF_8)
+    return open(path, encoding=UTF_8)
+
+
+def unmarked(encoding: str) -> str:
+    """The encoding by which a byte-order mark at the start of a file is no text."""
+    return UTF_8 if codecs.lookup(encoding).name == "utf-8" else encoding
 
 
 @contextmanager
@@ -306,20 +330,31 @@ def _readable(path: Path) -> Iterator[None]:
         raise UserError(f"encoding of the text files: {error}; name one that Python knows, such as utf-8") from error
 
 
-def _text_of(line: str, key: str, where: str) -> str:
+def _document_of(line: str, key: str, where: str) -> Document:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise UserError(f"{where} is no JSON ({error}); the file must hold one JSON object a line") from error
-    return _text_in(row, key, where)
+    return _document_in(row, key, where)
 
 
-def _text_in(row: Any, key: str, where: str) -> str:
-    text = row.get(key) if isinstance(row, dict) else None
-    if isinstance(text, str):
-        return text
+def _document_in(row: Any, key: str, where: str) -> Document:
+    """The document of a row; null is no text, and counted as such."""
+    if isinstance(row, dict) and key in row and isinstance(row[key], str | None):
+        return _document(row[key], where)
     found = f"keys {', '.join(map(str, row))}" if isinstance(row, dict) else type(row).__name__
     raise UserError(f"data.text_key={key}: {where} has no text under it (found: {found}); name the key of the text")
+
+
+def _document(text: str | None, where: str) -> Document:
+    return Document(where, "", "null") if text is None else Document(where, text)
+
+
+def _or_empty(path: Path, documents: Iterator[Document]) -> Iterator[Document]:
+    """The documents of a file; where there are none, one without text, so that the file is counted."""
+    first = next(documents, Document(str(path), "", "empty file"))
+    yield first
+    yield from documents
 
 
 def total_size(files: Sequence[Path]) -> int:

@@ -120,5 +120,5 @@ def slope_profile(axes: Axes, result: FitResult) -> None:
 
 
 def _envelope_label(result: FitResult) -> str:
-    exponent = result.compute_optimal_exponent
+    exponent = None if EXPONENT in result.ridge else result.compute_optimal_exponent
     return "lowest over the shapes" + (f", N ~ C^{exponent:.2f}" if exponent is not None else "")

@@ -38,6 +38,7 @@ def fit(
     holdouts: Sequence[Holdout | str] = (),
     sensitivity: bool = False,
     profile: bool = False,
+    ties: str = "priors",
     staged: Any = None,
 ) -> FitResult:
     """Fit a scaling law, or the lines of approaches 1 and 2, to a table of runs.
@@ -61,6 +62,8 @@ def fit(
         holdouts: hold-outs, or their kinds, whose errors the checklist is to hold (parametric, staged).
         sensitivity: whether the checklist is to hold the fit at other deltas and countings (parametric).
         profile: whether profile intervals of the parameters and the exponent are computed (parametric).
+        ties: `priors` breaks ties between laws that fit equally well by weak expectations of their exponents (docs/laws.md),
+            and `optimum` takes the lowest objective, wherever it lies (parametric).
         staged: options of the stages, such as dict(converged="last", steps_min=50) (staged).
 
     Raises:
@@ -96,6 +99,7 @@ def fit(
             holdouts=holdouts,
             sensitivity=sensitivity,
             profile=profile,
+            ties=ties,
         )
     )
     runs = RunsTable(runs) if isinstance(runs, pd.DataFrame) else runs

@@ -98,6 +98,8 @@ def _dead(problem: Problem, solution: Solution) -> Iterator[Flag]:
 
 
 def _out_of_range(law: Law, solution: Solution) -> Iterator[Flag]:
+    if not law.exponents:
+        return
     parameters, ranges = law.natural(solution.theta), start_ranges(law)
     for name in law.exponents:
         low, high = ranges[name]

@@ -55,6 +55,10 @@ class Data(NamedTuple):
     """(n,)"""
     weights: Array
     """(n,)"""
+    centre: Array
+    """(P,): what breaks ties, see `objective.Penalty`."""
+    precision: Array
+    """(P,): 0 where nothing does."""
 
 
 def additive(data: Data) -> bool:
@@ -219,6 +223,19 @@ def mirror(matrix: Array) -> None:
             matrix[m, k] = matrix[k, m]
 
 
+@inner
+def add_penalty(phi: Array, data: Data, g: Array, hessian: Array, gauss: Array) -> float:
+    """What the search adds to the objective where parameters are expected somewhere; fills its derivatives in."""
+    total = 0.0
+    for k in range(len(phi)):
+        away = phi[k] - data.centre[k]
+        total += 0.5 * data.precision[k] * away * away
+        g[k] += data.precision[k] * away
+        hessian[k, k] += data.precision[k]
+        gauss[k, k] += data.precision[k]
+    return total
+
+
 @outer
 def evaluate_additive(
     phi: Array, data: Data, delta: float, table: Array, work: Array, g: Array, hessian: Array, gauss: Array
@@ -262,7 +279,7 @@ def evaluate_additive(
     hessian[size - 1, size - 1] += g[size - 1]
     mirror(hessian)
     mirror(gauss)
-    return value
+    return value + add_penalty(phi, data, g, hessian, gauss)
 
 
 @outer
@@ -348,7 +365,7 @@ def evaluate_whole(
     hessian[size - 1, size - 1] += g[size - 1]
     mirror(hessian)
     mirror(gauss)
-    return value
+    return value + add_penalty(phi, data, g, hessian, gauss)
 
 
 @reordered

@@ -15,6 +15,7 @@ from shapelaw.fitting.bootstrap import Bootstrap
 from shapelaw.fitting.holdout import evaluate
 from shapelaw.fitting.residuals import residual_structure
 from shapelaw.fitting.result import FitResult, plain
+from shapelaw.fitting.ridge import Ridge
 from shapelaw.fitting.spec import FitData, FitSpec
 from shapelaw.laws import EXPONENT, files, reference_of
 from shapelaw.runs.table import RunsTable
@@ -32,8 +33,10 @@ class LawFit:
         search: how the optimum was found.
         flags: what a reader must know, each `code: sentence`.
         not_identified: parameters that are nowhere a noticeable part of the prediction.
+        ridge: what the data leave open; None for a method that does not look.
         refits: of resampled data; None without resampling.
         settings: the method's own, beside those of every fit.
+        new_run: what a new run adds to the law's interval, as plain types.
         profiles, stages, sensitivity: as `FitResult` and the checklist hold them.
     """
 
@@ -43,11 +46,13 @@ class LawFit:
     search: Mapping[str, Any]
     flags: Sequence[str] = ()
     not_identified: tuple[str, ...] = ()
+    ridge: Ridge | None = None
     refits: Bootstrap | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     profiles: Mapping[str, Any] = field(default_factory=dict)
     stages: Mapping[str, Any] = field(default_factory=dict)
     sensitivity: Sequence[Mapping[str, Any]] | None = None
+    new_run: Mapping[str, Any] = field(default_factory=dict)
 
 
 def law_result(runs: RunsTable, data: FitData, spec: FitSpec, fit: LawFit) -> FitResult:
@@ -69,6 +74,8 @@ def law_result(runs: RunsTable, data: FitData, spec: FitSpec, fit: LawFit) -> Fi
         intervals=intervals,
         flags=(*fit.flags, *outside, *checklist.table_flags(runs, spec.bootstrap)),
         not_identified=fit.not_identified,
+        ridge=() if fit.ridge is None else fit.ridge.names,
+        ridge_vectors=() if fit.ridge is None else tuple(tuple(map(float, row)) for row in fit.ridge.vectors),
         settings={**choices, **fit.settings, "bootstrap": spec.resampling},
         search=fit.search,
         replicates={name: tuple(map(float, values)) for name, values in replicates.items()},
@@ -76,6 +83,7 @@ def law_result(runs: RunsTable, data: FitData, spec: FitSpec, fit: LawFit) -> Fi
         stages=plain(fit.stages),
         law_sha256=(files.origin(law) or ("", None))[1],
         theta=tuple(map(float, fit.theta)),
+        new_run=fit.new_run,
         refits=() if fit.refits is None else tuple(tuple(map(float, row)) for row in fit.refits.thetas),
     )
     return dataclasses.replace(result, checklist=plain(_checklist(runs, data, spec, fit, result)))
@@ -90,12 +98,14 @@ def intervals_of(fit: LawFit, spec: FitSpec) -> tuple[dict[str, tuple[float, flo
     if refits is None or wanted is None:
         return {}, {}
     law = refits.law
-    identified = [name for name in law.parameters if name not in fit.not_identified]
+    ridge = () if fit.ridge is None else fit.ridge.names
+    identified = [name for name in law.parameters if name not in (*fit.not_identified, *ridge)]
     intervals = {name: refits.interval(name, wanted.level, wanted.kind) for name in identified}
     replicates = dict(refits.draws)
     exponents = refits.values(law.compute_optimal_exponent)
     if law.compute_optimal_exponent(law.natural(fit.theta)) is not None and np.isfinite(exponents).any():
         replicates[EXPONENT] = exponents
+    if EXPONENT in replicates and EXPONENT not in ridge:
         intervals[EXPONENT] = refits.interval(law.compute_optimal_exponent, wanted.level, wanted.kind)
     return intervals, replicates
 
@@ -122,6 +132,7 @@ def _checklist(runs: RunsTable, data: FitData, spec: FitSpec, fit: LawFit, resul
             "covariance": checklist.covariance(result.replicates),
             "profiles": result.profiles or None,
             "not_identified": result.not_identified,
+            "ridge": result.ridge,
             "flags": result.flags,
         },
         residuals=checklist.residual_points(residual_structure(runs.kept, data.residuals(fit.theta))),

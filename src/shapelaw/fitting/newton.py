@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from shapelaw.fitting.descent import Geometry, descend_all, scratch
 from shapelaw.fitting.kernels import Data, additive
 from shapelaw.fitting.multistart import BOUND_HIT, CONVERGED, ROUNDING, Endpoints
-from shapelaw.fitting.objective import Problem
+from shapelaw.fitting.objective import Penalty, Problem
 from shapelaw.fitting.solver import Search
 from shapelaw.laws import LOG_FLOOR, SumLaw
 
@@ -67,7 +67,7 @@ class Compiled:
         log_aspect = np.zeros(1) if design.log_aspect is None else np.array(design.log_aspect)
         data = Data(
             law.places.power, law.places.aspect, owner, features, tables, offsets, sizes, places, log_aspect,
-            problem.log_loss[used], problem.weights[used],
+            problem.log_loss[used], problem.weights[used], *_penalty(law, problem.prior),
         )  # fmt: skip
         k, p = len(law.terms), len(law.parameters)
         to_phi = np.eye(p + (law.irreducible is None), p)
@@ -105,6 +105,16 @@ class Compiled:
         """Whether an exponent, the power or mu of each row sits at its bound; (S,)."""
         free = ~self.geometry.linear
         return np.asarray(((phis <= self.geometry.low) | (phis >= self.geometry.high))[:, free].any(axis=1))
+
+
+def _penalty(law: SumLaw, prior: Penalty | None) -> tuple[Array, Array]:
+    """The prior in phi, which differs from theta in the coefficients alone: of those nothing is expected."""
+    size = len(law.parameters) + (law.irreducible is None)
+    centre, precision = np.zeros(size), np.zeros(size)
+    if prior is not None:
+        centre[: len(prior.centre)], precision[: len(prior.centre)] = prior
+        precision[: len(law.terms)] = 0.0
+    return centre, precision
 
 
 def _sampled(data: Data) -> Data | None:

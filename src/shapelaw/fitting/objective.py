@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -55,6 +56,15 @@ def objective(
     return float(np.sum(each if weights is None else each * np.asarray(weights, dtype=np.float64)))
 
 
+class Penalty(NamedTuple):
+    """sum over the entries of theta of precision * (theta - centre)^2 / 2, added to the objective that a search makes small."""
+
+    centre: Array
+    """(p,)"""
+    precision: Array
+    """(p,), in units of the objective; 0 where nothing is expected."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """A checked fit: a law, its data and the objective's constants."""
@@ -66,6 +76,8 @@ class Problem:
     delta: float
     weights: Array
     """Multiplicity of each point, (n,)."""
+    prior: Penalty | None = None
+    """What breaks ties between parameters that fit equally well; None where none is needed."""
 
     @classmethod
     def of(
@@ -109,6 +121,10 @@ class Problem:
     def loss(self) -> Array:
         """Measured loss in nats per token."""
         return np.exp(self.log_loss)
+
+    def with_prior(self, prior: Penalty | None) -> Problem:
+        """The same data and what breaks ties."""
+        return replace(self, prior=prior)
 
     def with_weights(self, weights: Array) -> Problem:
         """The same data, weighted otherwise (not checked again)."""

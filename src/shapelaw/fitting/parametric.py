@@ -12,18 +12,26 @@ from numpy.typing import NDArray
 
 from shapelaw.errors import UserError
 from shapelaw.fitting.bootstrap import bootstrap
-from shapelaw.fitting.flags import flags
+from shapelaw.fitting.checklist import FEW_RUNS
+from shapelaw.fitting.choose import chosen_spec
+from shapelaw.fitting.flags import Flag, flags
 from shapelaw.fitting.law_fit import LawFit, law_result
+from shapelaw.fitting.new_run import NewRun
 from shapelaw.fitting.profile import profile
 from shapelaw.fitting.result import FitResult
+from shapelaw.fitting.ridge import Ridge, break_ties, find_ridge
+from shapelaw.fitting.rolling import rolling
 from shapelaw.fitting.solve import Solution, solve
 from shapelaw.fitting.solvers import search_of
 from shapelaw.fitting.spec import FitData, FitSpec, Method
-from shapelaw.laws import EXPONENT
+from shapelaw.laws import EXPONENT, SumLaw
+from shapelaw.laws.choices import LawChoice
 from shapelaw.runs.table import RunsTable
 
 Array = NDArray[np.float64]
 
+QUOTING = ("near_flat", "exponent_range")
+"""Flags that quote the number of a parameter."""
 DEAD = ("irreducible_zero", "dead_term")
 """Flags of parameters that the data do not identify."""
 SENSITIVITY_DELTAS = (1e-3, 1e-4, 1e-5)
@@ -39,9 +47,15 @@ class Parametric(Method):
 
     def fit(self, runs: RunsTable, spec: FitSpec) -> FitResult:
         """Fit the law to the kept rows (see `shapelaw.fitting.fit.fit`)."""
-        data = FitData.of(runs, spec)
-        solution = solve(data, spec)
-        warnings = flags(data, spec, solution)
+        if isinstance(spec.law, LawChoice):
+            chosen, table, flag = chosen_spec(runs, spec)
+            result = self.fit(runs, chosen)
+            return dataclasses.replace(result, candidates=tuple(table), flags=(*result.flags, flag))
+        rows = FitData.of(runs, spec)
+        found = solve(rows, spec)
+        ridge = find_ridge(rows, spec, found)
+        data, solution = break_ties(rows, spec, found, ridge)
+        warnings = _warnings(flags(rows, spec, solution), ridge)
         nothing = tuple(flag.parameter for flag in warnings if flag.code in DEAD and flag.parameter)
         fit = LawFit(
             theta=solution.theta,
@@ -50,19 +64,52 @@ class Parametric(Method):
             search=_searched(solution, spec),
             flags=(*(f"{flag.code}: {flag.message}" for flag in warnings), *_notes(data, spec)),
             not_identified=nothing,
-            refits=bootstrap(data, spec, solution) if spec.bootstrap else None,
-            settings={"solver": spec.solver.name, "starts": spec.starts, "grid_size": spec.grid_size},
-            profiles=_profiles(data, spec, solution, nothing) if spec.profile else {},
+            ridge=ridge,
+            refits=bootstrap(_resampled(data, ridge), spec, solution) if spec.bootstrap else None,
+            new_run=_new_run(runs, rows, spec, solution, ridge) if spec.bootstrap else {},
+            settings={
+                "solver": spec.solver.name,
+                "starts": spec.starts,
+                "grid_size": spec.grid_size,
+                "ties": spec.ties,
+            },
+            profiles=_profiles(rows, spec, found, nothing) if spec.profile else {},
             sensitivity=_sensitivity(runs, data, spec) if spec.sensitivity else None,
         )
         return law_result(runs, data, spec, fit)
 
     def theta(self, data: FitData, spec: FitSpec) -> Array:
-        """The optimum over some of the rows."""
-        return solve(data, spec).theta
+        """The optimum over some of the rows, ties broken as in a fit."""
+        found = solve(data, spec)
+        return break_ties(data, spec, found, find_ridge(data, spec, found))[1].theta
 
 
 PARAMETRIC = Parametric()
+
+
+def _resampled(data: FitData, ridge: Ridge) -> FitData:
+    """The rows for refits: so few runs leave a resampled set of them with one or two sizes, where ties are broken."""
+    few = len(np.unique(data.runs)) < FEW_RUNS and isinstance(data.law, SumLaw)
+    return dataclasses.replace(data, prior=ridge.penalty(data.law)) if few else data
+
+
+def _new_run(runs: RunsTable, data: FitData, spec: FitSpec, solution: Solution, ridge: Ridge) -> dict[str, Any]:
+    """What a new run adds to the law's interval."""
+    sizes = {"params": data.columns.get("params", runs.params()), "tokens": runs.column("tokens", "rolling hold-out")}
+    axes = rolling(data, spec, solution, ridge, sizes)
+    return NewRun.of(data.residuals(solution.theta), data.runs, len(solution.theta), axes).plain()
+
+
+def _warnings(raised: Sequence[Flag], ridge: Ridge) -> list[Flag]:
+    """Flags without the numbers of what lies on a ridge, which is named instead."""
+    kept = [flag for flag in raised if flag.code not in QUOTING or flag.parameter not in ridge.names]
+    if not ridge.names:
+        return kept
+    named = (
+        f"{', '.join(ridge.names)}: not identified, as laws that fit these rows as well differ in them; no number of "
+        "them is to be quoted (train other sizes, tokens or shapes; docs/laws.md)"
+    )
+    return [Flag("ridge", None, named), *kept]
 
 
 def _notes(data: FitData, spec: FitSpec) -> list[str]:

@@ -8,19 +8,21 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from shapelaw.errors import UserError
-from shapelaw.files import as_record, read_json, unsealed, write_sealed
+from shapelaw.files import as_record, read_sealed, write_sealed
+from shapelaw.fitting.new_run import NewRun, check_kind, law_interval
 from shapelaw.laws import EXPONENT, Law, files, get_law
 from shapelaw.plugins import is_file
 from shapelaw.runs.table import RunsTable
 
 Array = NDArray[np.float64]
+Table = RunsTable | pd.DataFrame | Mapping[str, Any]
 
 SCHEMA = "shapelaw.fit"
 SCHEMA_VERSION = 2
@@ -63,6 +65,10 @@ class FitResult:
         law_sha256: of the law's file; None for a law that has a name.
         theta: the parameters as they were fitted, the law's vector; empty for lines, and in files of version 1.
         refits: theta of each refit; empty without resampling, for lines, and in files of version 1.
+        ridge: parameters, and `compute_optimal_exponent`, that the data do not identify: their values mean nothing.
+        new_run: what a new run adds to the law's own interval (`fitting.new_run.NewRun`); empty without resampling.
+        candidates: law=auto and median3: the laws that were tried, best first: law, counting, held_out, error, chosen, reason.
+        ridge_vectors: theta of laws that fit as well and differ in them as far as was looked for.
     """
 
     method: str
@@ -83,6 +89,10 @@ class FitResult:
     law_sha256: str | None = None
     theta: tuple[float, ...] = ()
     refits: tuple[tuple[float, ...], ...] = ()
+    ridge: tuple[str, ...] = ()
+    ridge_vectors: tuple[tuple[float, ...], ...] = ()
+    new_run: Mapping[str, Any] = field(default_factory=dict)
+    candidates: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def vector(self) -> Array:
@@ -106,19 +116,71 @@ class FitResult:
             )
         return get_law(self.law)
 
-    def predict(self, table: RunsTable | pd.DataFrame | Mapping[str, Any]) -> Array:
-        """What the law predicts for each (kept) row, shape (n,): loss, nats per token, or share of wrong answers.
+    @overload
+    def predict(self, table: Table, kind: None = None) -> Array: ...
+
+    @overload
+    def predict(self, table: Table, kind: str) -> pd.DataFrame: ...
+
+    def predict(self, table: Table, kind: str | None = None) -> Array | pd.DataFrame:
+        """What the law predicts for each (kept) row: loss, nats per token, or share of wrong answers.
 
         Args:
             table: a runs table, or canonical columns; params are total and counted as the fit counted them.
+            kind: of interval. `mean`: where the law lies, by refits of resampled runs. `new_run`: where one new run will lie:
+                the same, plus what is left between runs and evaluations, and no narrower than the fit's own rolling hold-out
+                at the same distance beyond the fitted sizes and tokens.
+
+        Returns:
+            the predictions, shape (n,); with a kind, a frame of the columns predicted, low and high.
 
         Raises:
-            UserError: if the fit is no law of the loss, or a predictor is missing or invalid.
+            UserError: if the fit is no law of the loss, or a predictor is missing or invalid; with a kind, for another one, a
+                fit without refits, or a loss above that of guessing.
         """
         law = self._form_of_law()
         runs = table if isinstance(table, RunsTable) else _as_runs(pd.DataFrame(table))
         columns = runs.columns_for(law, self.settings["counting"], self.settings["flops"])
-        return np.asarray(np.exp(law.log_prediction(self.vector, columns)))
+        centre = law.log_prediction(self.vector, columns)
+        if kind is None:
+            return np.asarray(np.exp(centre))
+        check_kind(kind)
+        _check_chance(np.exp(centre), runs, law)
+        sizes = {"params": columns.get("params", runs.params()), "tokens": runs.column("tokens", "predict")}
+        low, high = self.interval_of(kind, centre, self.log_predictions(columns), sizes)
+        return pd.DataFrame({"predicted": np.exp(centre), "low": np.exp(low), "high": np.exp(high)})
+
+    def log_predictions(self, columns: Mapping[str, Array]) -> Array:
+        """Log prediction of each refit, (k, n); of laws along a ridge too, which fit as well.
+
+        Raises:
+            UserError: for a fit without refits.
+        """
+        law = self._form_of_law()
+        if not len(self.vectors):
+            raise UserError(
+                "kind: the fit holds no refits of resampled runs, so it has no interval; fit with bootstrap=runs"
+            )
+        return np.array([law.log_prediction(np.array(row), columns) for row in (*self.vectors, *self.ridge_vectors)])
+
+    def interval_of(self, kind: str, centre: Array, drawn: Array, sizes: Mapping[str, Array]) -> tuple[Array, Array]:
+        """(low, high) of the log prediction at points, each (n,).
+
+        Args:
+            kind: `mean` or `new_run`.
+            centre, drawn: log prediction of the fit, (n,), and of `log_predictions`, (k, n).
+            sizes: params, as the law counts them, and tokens of the points.
+        """
+        level = float((self.settings.get("bootstrap") or {}).get("level", 0.9))
+        refits, ridge = np.split(drawn, [len(self.vectors)])
+        if kind == "new_run" and self.new_run:
+            low, high = NewRun.read(self.new_run).interval(centre, refits, sizes, level)
+        elif kind == "new_run":
+            raise UserError("kind=new_run: this fit.json does not hold what a new run adds; fit again")
+        else:
+            low, high = law_interval(refits, level)
+        ends = np.vstack([low, high, ridge])
+        return ends.min(axis=0), ends.max(axis=0)
 
     def save(self, path: str | os.PathLike[str], runs: RunsTable | None = None) -> Path:
         """Write fit.json (aside, then renamed, sealed), and beside it runs.parquet, which prescriptions read.
@@ -143,7 +205,7 @@ class FitResult:
         """A few lines for people; a parameter at nothing is said to be so and not printed as a number."""
         lines = [f"{name} = {self._shown(name, value)}" for name, value in self.parameters.items()]
         if self.compute_optimal_exponent is not None:
-            lines.append(f"compute-optimal N ~ C^{self.compute_optimal_exponent:.4f}{self._range(EXPONENT)}")
+            lines.append(self._optimum(self.compute_optimal_exponent))
         kind, equal = OBJECTIVES.get(self.method, OBJECTIVE_OF_LINES)
         lines.append(f"objective {self.objective:.8g} ({kind}; comparable only at equal {equal})")
         lines += [f"note: {flag}" for flag in self.flags]
@@ -172,7 +234,14 @@ class FitResult:
             held = "no intervals: bootstrap=none"
         return [form["formula"], held] if form else [held]
 
+    def _optimum(self, exponent: float) -> str:
+        if EXPONENT in self.ridge:
+            return "compute-optimal exponent: not identified"
+        return f"compute-optimal N ~ C^{exponent:.4f}{self._range(EXPONENT)}"
+
     def _shown(self, name: str, value: float) -> str:
+        if name in self.ridge:
+            return "not identified"
         if name in self.not_identified:
             return "0 (not identified)"
         unit = self.units.get(name, "1")
@@ -204,7 +273,7 @@ def load_fit(path: str | os.PathLike[str]) -> FitResult:
     source = source / "fit.json" if source.is_dir() else source
     if not source.is_file():
         raise UserError(f"path={path}: no such fit; write one by fit(...).save(path, runs) or fit.py")
-    content = read_json(source)
+    content = read_sealed(source)
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise UserError(f"path={path}: is no fit (schema {SCHEMA} is missing)")
     if content.get("version") not in READABLE:
@@ -212,7 +281,21 @@ def load_fit(path: str | os.PathLike[str]) -> FitResult:
             f"path={path}: version {content.get('version')} of the schema; this program reads {READABLE[0]} to "
             f"{SCHEMA_VERSION}; fit again, or read it with the version of shapelaw named in its checklist"
         )
-    return _from_plain(unsealed(source, content), source)
+    return _from_plain(content, source)
+
+
+def _check_chance(predicted: Array, runs: RunsTable, law: Law) -> None:
+    """Refuse losses above that of guessing, where the vocabulary is known."""
+    if law.target != "loss" or "vocab_size" not in runs.kept:
+        return
+    chance = np.log(runs.kept["vocab_size"].to_numpy(dtype=np.float64))
+    above = np.flatnonzero(predicted > chance)
+    if len(above):
+        row = above[0]
+        raise UserError(
+            f"row {row}: law {law.name} predicts {predicted[row]:.4g} nats per token, more than {chance[row]:.4g} of guessing "
+            "among the vocabulary: it says nothing so far from the fitted runs"
+        )
 
 
 def _from_plain(content: Mapping[str, Any], path: Path) -> FitResult:
@@ -239,7 +322,7 @@ def _check_usable(result: FitResult, path: Path) -> None:
         if missing:
             raise UserError(f"{path}: its {field_name} lack {missing[0]}, which law={result.law} needs; fit again")
     size = len(get_law(result.law).parameters)
-    if any(len(row) != size for row in (result.theta, *result.refits) if row):
+    if any(len(row) != size for row in (result.theta, *result.refits, *result.ridge_vectors) if row):
         raise UserError(f"{path}: its theta or refits have not {size} numbers, which law={result.law} needs; fit again")
     natural = get_law(result.law).natural(result.theta) if result.theta else {}
     for name, value in natural.items():

@@ -7,7 +7,7 @@ the best is left by small random hops as long as that finds a lower one.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -22,6 +22,7 @@ from shapelaw.fitting.solvers import search_of
 from shapelaw.fitting.spec import FitData, FitSpec
 from shapelaw.fitting.starts import grid_starts, random_starts
 from shapelaw.laws import Law, SumLaw
+from shapelaw.laws.choices import MedianLaw
 
 Array = NDArray[np.float64]
 
@@ -73,6 +74,8 @@ def solve(data: FitData, spec: FitSpec, weights: ArrayLike | None = None) -> Sol
         UserError: on input that cannot be fitted (see `Problem.of`), before the first start; or if no start ends with a
             finite objective.
     """
+    if isinstance(data.law, MedianLaw):
+        return _solve_members(data, data.law, spec, weights)
     problem = data.problem(spec, weights)
     search, rng = search_of(spec.solver, problem), np.random.default_rng(spec.seed)
     blocks = grid_starts(data.law, spec.grid_size) if spec.starts == "grid" else _varpro(problem, spec.grid_size, rng)
@@ -82,6 +85,25 @@ def solve(data: FitData, spec: FitSpec, weights: ArrayLike | None = None) -> Sol
     if search.improves and len(reached.endpoints.objectives):
         reached = _improve(search, reached, rng)
     return _solution(data.law, reached)
+
+
+def _solve_members(data: FitData, law: MedianLaw, spec: FitSpec, weights: ArrayLike | None) -> Solution:
+    """Each member's own fit; the search is as good as the worst of them, and the objective is that of the median."""
+    columns = [{name: data.columns[name] for name in member.predictors} for member in law.laws]
+    found = [
+        solve(replace(data, law=member, columns=own), replace(spec, law=member), weights)
+        for member, own in zip(law.laws, columns, strict=True)
+    ]
+    theta = np.concatenate([one.theta for one in found])
+    return Solution(
+        theta=theta,
+        objective=data.problem(spec, weights).value(theta),
+        status=max((one.status for one in found), key=list(Status).index),
+        n_starts=sum(one.n_starts for one in found),
+        share_at_best=min(one.share_at_best for one in found),
+        next_basin=None,
+        basins=theta[None],
+    )
 
 
 def _varpro(problem: Problem, random: int | None, rng: np.random.Generator) -> Iterator[Array]:

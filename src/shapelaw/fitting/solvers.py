@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from shapelaw.errors import UserError
 from shapelaw.fitting.general import GeneralNewton
@@ -13,7 +15,8 @@ from shapelaw.fitting.newton_torch import NewtonTorch
 from shapelaw.fitting.objective import Problem
 from shapelaw.fitting.reference import Reference
 from shapelaw.fitting.solver import Array, OwnSearch, Search, Solver
-from shapelaw.laws import SumLaw
+from shapelaw.laws import Law, SumLaw
+from shapelaw.laws.choices import MedianLaw
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,52 @@ def get_solver(solver: str | Solver) -> Solver:
     return solver
 
 
+class MedianSearch(Search):
+    """A median of laws: each member is searched alone, as the median of good fits is wanted, not the best-fitting median."""
+
+    improves = True
+
+    def __init__(self, solver: Solver, problem: Problem) -> None:
+        super().__init__(problem)
+        assert isinstance(problem.law, MedianLaw)
+        self.members = [
+            search_of(solver, replace(problem, law=law, columns=_read(law, problem))) for law in problem.law.laws
+        ]
+
+    def follow(self, thetas: Array) -> Endpoints:
+        """Each member from its own part of every row."""
+        return self._joined(
+            [member.follow(part) for member, part in zip(self.members, self._parts(thetas), strict=True)]
+        )
+
+    def polish(self, thetas: Array) -> Endpoints:
+        """Each member's own."""
+        return self._joined(
+            [member.polish(part) for member, part in zip(self.members, self._parts(thetas), strict=True)]
+        )
+
+    def refit(self, thetas: Array, weights: Array) -> tuple[Array, float]:
+        """Each member's own at other multiplicities; the objective is that of the median."""
+        parts = zip(self.members, self._parts(thetas), strict=True)
+        theta = np.concatenate([member.refit(part, weights)[0] for member, part in parts])
+        return theta, self.problem.with_weights(weights).value(theta)
+
+    def _parts(self, thetas: Array) -> list[Array]:
+        assert isinstance(self.problem.law, MedianLaw)
+        return self.problem.law.parts(thetas)
+
+    def _joined(self, ends: list[Endpoints]) -> Endpoints:
+        thetas = np.concatenate([one.thetas for one in ends], axis=1)
+        statuses = np.max([one.statuses for one in ends], axis=0)
+        return Endpoints(thetas, np.array([self.problem.value(theta) for theta in thetas]), statuses)
+
+
+def _read(law: Law, problem: Problem) -> dict[str, Array]:
+    return {name: problem.columns[name] for name in law.predictors}
+
+
 def search_of(solver: Solver, problem: Problem) -> Search:
     """The solver at work on a problem."""
+    if isinstance(problem.law, MedianLaw):
+        return MedianSearch(solver, problem)
     return solver.search(problem) if isinstance(solver, BuiltIn) else OwnSearch(solver, problem)

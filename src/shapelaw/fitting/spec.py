@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pkgutil import resolve_name
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from shapelaw.config import BootstrapOptions
 from shapelaw.errors import UserError
-from shapelaw.fitting.objective import Problem, check_delta
+from shapelaw.fitting.objective import Penalty, Problem, check_delta
 from shapelaw.fitting.result import FitResult
 from shapelaw.fitting.solver import Solver
 from shapelaw.fitting.solvers import get_solver
@@ -27,6 +27,7 @@ from shapelaw.runs.table import RunsTable
 Array = NDArray[np.float64]
 
 STARTS = ("varpro", "grid")
+TIES = ("priors", "optimum")
 GROUP = "shapelaw.methods"
 """Entry points by which an installed package brings a method: in its pyproject.toml, NAME = "module:METHOD"."""
 LAW_METHODS = {"parametric": "shapelaw.fitting.parametric:PARAMETRIC"}
@@ -108,6 +109,8 @@ class FitSpec:
         holdouts: whose errors the checklist is to hold.
         sensitivity: whether the checklist is to hold the fit at other deltas and countings.
         profile: whether profile intervals of the parameters and the exponent are computed.
+        ties: `priors` breaks ties between laws that fit equally well by what the law expects (`ridge`); `optimum` takes the
+            lowest objective, wherever on the ridge it lies.
 
     Raises:
         UserError: for values outside these, and a law that the method cannot fit.
@@ -126,6 +129,7 @@ class FitSpec:
     holdouts: tuple[Holdout, ...] = ()
     sensitivity: bool = False
     profile: bool = False
+    ties: str = "priors"
 
     def __post_init__(self) -> None:
         check_delta(self.delta)
@@ -133,6 +137,8 @@ class FitSpec:
             raise UserError(f"starts={self.starts}: allowed are {', '.join(STARTS)}")
         if self.grid_size is not None and self.grid_size < 1:
             raise UserError(f"grid_size={self.grid_size}: allowed are whole numbers from 1, or none for the default")
+        if self.ties not in TIES:
+            raise UserError(f"ties={self.ties}: allowed are {', '.join(TIES)}")
         if self.seed < 0:
             raise UserError(f"seed={self.seed}: allowed are whole numbers from 0; give one")
         if self.method.fits_law:
@@ -201,6 +207,7 @@ class FitData:
         columns: predictor -> values, each (n,).
         loss: what the law predicts, (n,): nats per token, or a share of wrong answers.
         runs: run of each row, (n,).
+        prior: what breaks ties between parameters that fit the rows equally well.
     """
 
     law: Law
@@ -208,6 +215,7 @@ class FitData:
     columns: Mapping[str, Array]
     loss: Array
     runs: NDArray[np.str_]
+    prior: Penalty | None = None
 
     @classmethod
     def of(cls, table: RunsTable, spec: FitSpec) -> FitData:
@@ -223,7 +231,7 @@ class FitData:
     def rows(self, mask: NDArray[np.bool_]) -> FitData:
         """Some of the rows."""
         columns = {name: values[mask] for name, values in self.columns.items()}
-        return FitData(self.law, self.counting, columns, self.loss[mask], self.runs[mask])
+        return replace(self, columns=columns, loss=self.loss[mask], runs=self.runs[mask])
 
     def problem(self, spec: FitSpec, weights: ArrayLike | None = None) -> Problem:
         """The objective over the rows, at multiplicities if given.
@@ -231,7 +239,7 @@ class FitData:
         Raises:
             UserError: for input that cannot be fitted.
         """
-        return Problem.of(self.law, self.columns, self.loss, spec.delta, weights)
+        return Problem.of(self.law, self.columns, self.loss, spec.delta, weights).with_prior(self.prior)
 
     def residuals(self, theta: ArrayLike) -> Array:
         """Log measured less log predicted, (n,)."""

@@ -4,7 +4,7 @@ A law of your own is one file (docs/laws.md shows one): `law=path/to/file.py:NAM
 """
 
 from shapelaw.laws import accuracy, files
-from shapelaw.laws.base import EXPONENT, LOG_FLOOR, Columns, Law
+from shapelaw.laws.base import EXPONENT, LOG_FLOOR, Columns, Law, Prior
 from shapelaw.laws.catalogue import ACCURACY_LAWS, LAWS, get_law, law_names, reference_of, register
 from shapelaw.laws.sums import Design, SumLaw, Term
 
@@ -16,6 +16,7 @@ __all__ = [
     "Columns",
     "Design",
     "Law",
+    "Prior",
     "SumLaw",
     "Term",
     "accuracy",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,6 +34,13 @@ UNITS = {
 """Units of the canonical columns."""
 USUAL_QUESTIONS = ("best", "reach", "at")
 """What a law of sizes and tokens answers: the best size for a budget, the cheapest for a loss, the loss of a size."""
+
+
+class Prior(NamedTuple):
+    """A normal expectation of one entry of theta."""
+
+    centre: float
+    sd: float
 
 
 class Law(ABC):
@@ -66,6 +73,11 @@ class Law(ABC):
     """Convention by which the column params is best counted for this law (see shapelaw.counting)."""
     methods: tuple[str, ...] = ("parametric",)
     """Names of the methods that can fit it; a free fit of all parameters at once unless the law says otherwise."""
+
+    @property
+    def priors(self) -> Mapping[str, Prior]:
+        """Entry of theta -> what is expected of it where data cannot tell, weakly; none for a law that expects nothing."""
+        return {}
 
     @property
     def questions(self) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 
 from shapelaw.errors import UserError
 from shapelaw.laws import files
-from shapelaw.laws.base import EXPONENT, LOG_CEILING, Array, Law
+from shapelaw.laws.base import EXPONENT, LOG_CEILING, Array, Law, Prior
+from shapelaw.laws.choices import CHOICES, median_of
 from shapelaw.laws.sums import SumLaw, Term
 from shapelaw.plugins import installed, is_file, load
 
@@ -28,7 +29,7 @@ def register(law: Law) -> Law:
     Raises:
         UserError: if another law has that name.
     """
-    if law.name in law_names():
+    if law.name in (*law_names(), *CHOICES):
         raise UserError(f"law={law.name}: a law of this name is registered already; choose another name")
     registry = LAWS if law.target == "loss" else ACCURACY_LAWS
     registry[law.name] = law
@@ -52,11 +53,17 @@ def get_law(name: str) -> Law:
     registered = LAWS.get(name) or ACCURACY_LAWS.get(name)
     if registered is not None:
         return registered
+    if name in CHOICES:
+        return CHOICES[name]
     if is_file(name):
         return files.load(name)
+    median = median_of(name, get_law)
+    if median is not None:
+        return median
     if name not in installed(GROUP):
         raise UserError(
-            f"law={name}: allowed are {', '.join(sorted(law_names()))}; or bring one of your own as path/to/file.py:NAME"
+            f"law={name}: allowed are {', '.join([*CHOICES, *sorted(law_names())])}; or bring one of your own as "
+            "path/to/file.py:NAME"
         )
     law = load(GROUP, name)
     if not isinstance(law, Law) or law.name != name:
@@ -96,6 +103,11 @@ class KaplanLaw(SumLaw):
     def units(self) -> dict[str, str]:
         """N_c counts parameters, D_c tokens."""
         return super().units | {"N_c": "parameters", "D_c": "tokens"}
+
+    @property
+    def priors(self) -> Mapping[str, Prior]:
+        """Of the solver's own coordinates: the ratio alpha_N/alpha_D under the name alpha_N, and alpha_D."""
+        return {"alpha_N": Prior(1.0, 1.0), "alpha_D": Prior(0.3, 0.3)}
 
     def natural(self, theta: ArrayLike) -> dict[str, float]:
         """Parameters in natural units; N_c is capped at e^700 where the data do not bound it."""
@@ -154,6 +166,8 @@ TOKENS = Term("B", falls={"tokens": "beta"})
 TOKENS_BY_SIZE = Term("B", falls={"tokens": "beta"}, grows={"params": "gamma"})
 GEMSTONES = "McLeish et al. 2025 (Gemstones, arXiv 2502.06857)"
 KAPLAN = "Kaplan et al. 2020 (arXiv 2001.08361)"
+SKALING = "Skaling (arXiv 2608.07222)"
+WITH_ASPECT = "with shapelaw's price on a wrong aspect ratio"
 
 PARAMS_TOKENS = register(
     SumLaw(
@@ -246,6 +260,40 @@ INTERACTION = register(
         terms=(PARAMS, TOKENS_BY_SIZE),
         aspect=("kappa", "mu"),
         optimum=("beta", ("alpha", "beta", "gamma")),
+        default_counting="no_embedding_and_head",
+    )
+)
+PARAMS_TOKENS_ASPECT = register(
+    SumLaw(
+        name="params_tokens_aspect",
+        formula="L = E + [A/params^alpha + B/tokens^beta] * (1 + kappa^2 * (ln(width/depth) - mu)^2)",
+        source=f"{GEMSTONES}, eq 1, {WITH_ASPECT}",
+        terms=(PARAMS, TOKENS),
+        aspect=("kappa", "mu"),
+        optimum=("beta", ("alpha", "beta")),
+        default_counting="no_embedding_and_head",
+    )
+)
+SKALING_PARAMS_TOKENS = register(
+    SumLaw(
+        name="skaling",
+        formula="L = (A/params^alpha + B/tokens^beta)^rho + E",
+        source=SKALING,
+        terms=(PARAMS, TOKENS),
+        power="rho",
+        optimum=("beta", ("alpha", "beta")),
+        default_counting="no_embedding_and_head",
+    )
+)
+SKALING_ASPECT = register(
+    SumLaw(
+        name="skaling_aspect",
+        formula="L = E + (A/params^alpha + B/tokens^beta)^rho * (1 + kappa^2 * (ln(width/depth) - mu)^2)",
+        source=f"{SKALING}, {WITH_ASPECT}",
+        terms=(PARAMS, TOKENS),
+        power="rho",
+        aspect=("kappa", "mu"),
+        optimum=("beta", ("alpha", "beta")),
         default_counting="no_embedding_and_head",
     )
 )

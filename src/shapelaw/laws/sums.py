@@ -9,6 +9,7 @@ where rho is 1 unless the law has a `power` and the last factor is 1 unless it h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -18,10 +19,16 @@ from numpy.typing import ArrayLike
 from scipy.special import logsumexp
 
 from shapelaw.errors import UserError
-from shapelaw.laws.base import Array, Columns, Law, level_range
+from shapelaw.laws.base import Array, Columns, Law, Prior, level_range
 
 ABSENT = -1
 """Place of a parameter that a law does not have."""
+
+FALLING, GROWING = Prior(0.4, 0.4), Prior(0.2, 0.3)
+POWER = Prior(0.5, 0.5)
+LOG_KAPPA, MU = Prior(math.log(0.1), 0.7), Prior(math.log(60.0), 1.0)
+"""What is expected where data cannot tell, far wider than what published fits differ by: exponents of 0.05 to 0.9 under eq 1,
+Kaplan's and Skaling's forms, kappa of 0.08 to 0.1 and a best width/depth of 40 to 100 (Kaplan et al. 2020; Gemstones)."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +150,13 @@ class SumLaw(Law):
         return frozenset(
             self.coefficients + (self.aspect or ())[:1] + ((self.irreducible,) if self.irreducible else ())
         )
+
+    @property
+    def priors(self) -> Mapping[str, Prior]:
+        """Weak expectations of the exponents and of what acts on the whole sum; coefficients and E have none."""
+        out = {name: FALLING if sign < 0 else GROWING for term in self.terms for name, _, sign in term.exponents}
+        out |= {self.power: POWER} if self.power else {}
+        return out | (dict(zip(self.aspect, (LOG_KAPPA, MU), strict=True)) if self.aspect else {})
 
     def design(self, columns: Columns) -> Design:
         """The data as this law sees it (natural logs of the predictors).

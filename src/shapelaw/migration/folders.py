@@ -23,6 +23,7 @@ from shapelaw.migration.planning import OldRun, old_folders, planned
 from shapelaw.migration.tracked import note_names, rename_tracked
 from shapelaw.run_state import lock
 from shapelaw.tracking.journal import JOURNAL
+from shapelaw.tracking.store import database_file
 from shapelaw.training.rollback import ROLLBACKS
 
 
@@ -46,12 +47,14 @@ def old_runs(outputs: Path) -> bool:
     return bool(old_folders(outputs))
 
 
-def migrate(outputs: Path, precision: Precision | None = None) -> Migration:
+def migrate(outputs: Path, precision: Precision | None = None, uri: str = "") -> Migration:
     """Give all runs of an earlier version the names they have now. It may be called again, or by several at once.
 
     Args:
         outputs: folder of all runs (outputs/).
         precision: that runs with precision=auto were computed in, where nothing of them says so.
+        uri: of the tracking store, which gets the new names of the runs that were recorded for it, as a database in `outputs`
+            does.
 
     Raises:
         OSError: if the folder cannot be written to.
@@ -66,7 +69,11 @@ def migrate(outputs: Path, precision: Precision | None = None) -> Migration:
                 renamed += _renamed(run)
             except UserError as error:
                 left.append(str(error))
-        return Migration(renamed, left, rename_tracked(renamed, _former(outputs)))
+        return Migration(
+            renamed,
+            left,
+            rename_tracked(renamed, _former(outputs), lambda named: named == uri or _is_inside(outputs, named)),
+        )
 
 
 def _plans(outputs: Path, precision: Precision | None) -> tuple[list[OldRun], list[str]]:
@@ -99,6 +106,12 @@ def _obstacle(run: OldRun, main: OldRun | None, double: OldRun | None) -> str:
             f"{main.fingerprint['precision']}, which no configuration means any more; its tracked run stays as it is"
         )
     return ""
+
+
+def _is_inside(outputs: Path, uri: str) -> bool:
+    """Whether a store is a database in the folder of all runs: one that is elsewhere is only written to when it is named."""
+    file = database_file(uri)
+    return file is not None and file.resolve().is_relative_to(outputs.resolve())
 
 
 @contextlib.contextmanager

@@ -42,19 +42,20 @@ def fingerprint_1(config: Values, corpus_hash: str) -> Fingerprint:
     return {**main, "cooldown": {**branch, "parent": identity_1(main)}}
 
 
-def fingerprint_2(old: Values, precision: str) -> Fingerprint:
+def fingerprint_2(old: Values, precision: str, further: Values | None = None) -> Fingerprint:
     """The fingerprint of version 2.
 
     Args:
         old: that of version 1.
         precision: that the run was computed in, fp32 or bf16.
+        further: name of a further held-out set -> hash of its corpus, where version 1 had the name of its folder.
     """
     spikes = {**_without(old["spikes"], "policy"), **SPIKE_LIMITS} if "spikes" in old else None
     new = {
         **old,
         "rate": {"batch_factor": 1.0, **old["rate"]},
         "precision": precision,
-        "further_validation": old.get("further_validation", {}),
+        "further_validation": {**old.get("further_validation", {}), **(further or {})},
         "spikes": spikes,
         "parts": PARTS,
     }

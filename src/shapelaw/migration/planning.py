@@ -15,7 +15,7 @@ from shapelaw.config import Precision
 from shapelaw.data.manifest import MANIFEST_FILE
 from shapelaw.devices import gpu_names
 from shapelaw.errors import UserError
-from shapelaw.files import read_json
+from shapelaw.files import read_json, read_sealed
 from shapelaw.fingerprint import FILE, Fingerprint, identity_of
 from shapelaw.migration.identity_1 import fingerprint_1, fingerprint_2, identity_1
 from shapelaw.planned_run import checkpoint_steps
@@ -106,10 +106,10 @@ def _fingerprints(
     values: Mapping[str, Any], folder: Path, outputs: Path, precision: Precision
 ) -> tuple[Fingerprint, Fingerprint]:
     """The old fingerprint of a run, which its folder's name proves, and the new one."""
-    identity = folder.name.rpartition("-")[2]
+    identity, further = folder.name.rpartition("-")[2], _further_hashes(values, folder, outputs)
     for corpus_hash in dict.fromkeys(_corpus_hashes(values, outputs)):
         old = fingerprint_1(values, corpus_hash)
-        new = fingerprint_2(old, precision.value)
+        new = fingerprint_2(old, precision.value, further)
         if identity in (identity_1(old), identity_of(new)):  # the second where a migration was killed after renaming
             return old, new
     raise UserError(
@@ -146,6 +146,25 @@ def _corpus_hashes(values: Mapping[str, Any], outputs: Path) -> Iterator[str]:
             yield str(read_json(path).get("corpus_hash"))
 
 
+def _further_hashes(values: Mapping[str, Any], folder: Path, outputs: Path) -> dict[str, str]:
+    """Of the further held-out corpora, by the names of their losses.
+
+    Raises:
+        UserError: if one is not there any more.
+    """
+    hashes = {}
+    for name, corpus in values.get("validation", {}).get("further", {}).items():
+        places = [root / corpus / MANIFEST_FILE for root in (Path(str(values.get("data_dir"))), outputs / "corpora")]
+        found = next((path for path in places if path.exists()), None)
+        if found is None:
+            raise UserError(
+                f"{folder}: its further held-out corpus {corpus} is not in {places[0].parent.parent}; put it back, and run "
+                "migrate again"
+            )
+        hashes[name] = str(read_sealed(found)["corpus_hash"])
+    return hashes
+
+
 def _precision(values: Mapping[str, Any], folder: Path, state: State, given: Precision | None) -> Precision:
     """The number format that a run was computed in: as it was asked for, recorded, or as this machine computes."""
     if values.get("precision") in ("bf16", "fp32"):
@@ -173,6 +192,6 @@ def _tags(folder: Path) -> Sequence[Mapping[str, Any]]:
 def _check_still(folder: Path, state: State) -> None:
     """Refuse a run that another machine may be training: there its lock does not tell, and it counts as interrupted here."""
     path = folder / "state.json"
-    running = path.exists() and read_json(path)["status"] == Status.running.value
+    running = path.exists() and read_sealed(path)["status"] == Status.running.value
     if running and state.host != socket.gethostname() and time.time() - state.updated < LIVE_SECONDS:
         raise UserError(f"{folder}: is being trained on {state.host}; run migrate again when it has ended")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +32,19 @@ def note_names(run: OldRun) -> None:
         journal.close()
 
 
-def rename_tracked(folders: Sequence[Path], names: Mapping[str, str]) -> list[str]:
+def rename_tracked(folders: Sequence[Path], names: Mapping[str, str], is_own: Callable[[str], bool]) -> list[str]:
     """Deliver the new names of runs, then those of their sweeps; a line for each that the store does not have yet.
 
     Args:
         folders: of the runs that were renamed.
         names: former identities -> those of now, of all runs.
+        is_own: whether a store may be written to; what a journal names may be anybody's.
     """
     left: list[str] = []
     sweeps: set[tuple[str, str]] = set()
     for folder in folders:
         start = _start(folder)
-        if start is None or not _is_there(start["uri"]):
+        if start is None or not is_own(start["uri"]) or not _is_there(start["uri"]):
             continue
         left += filter(None, [deliver_left(folder)])
         if start["info"]["parent_run_id"]:

@@ -13,10 +13,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from shapelaw.errors import UserError
+from shapelaw.fitting.new_run import KINDS
 from shapelaw.fitting.result import plain
 from shapelaw.prescribe.limits import SAME
 from shapelaw.prescribe.search import Optimum, SizeSearch
-from shapelaw.prescribe.surface import LOG_TOKENS_MAX
+from shapelaw.prescribe.surface import LOG_TOKENS_MAX, Surface
 from shapelaw.prescribe.world import Points, Ranges, World
 from shapelaw.suite import Suite, exactly
 
@@ -49,6 +50,9 @@ class Prescription:
         prediction: a loss curve with its hash, for comparison with its run; empty elsewhere.
         fit: where the fit lies; empty for one that was not read.
         command: what trains it; empty without overrides.
+        flags: what the fit says of itself.
+        loss_of_size: `mean` and `new_run` -> (low, high) of the loss of this very size and token count: by the law, and of one
+            new run; empty without refits, or for a fit that does not hold them.
     """
 
     question: str
@@ -66,6 +70,8 @@ class Prescription:
     prediction: Mapping[str, Any] = field(default_factory=dict)
     fit: str = ""
     command: str = ""
+    flags: tuple[str, ...] = ()
+    loss_of_size: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def inside(self) -> bool:
@@ -78,6 +84,14 @@ class Prescription:
         if factor is None:
             return "inside" if name in self.ranged else ""
         return f"{factor:.3g} times the {'largest' if factor > 1 else 'smallest'}"
+
+    @property
+    def size_told(self) -> str:
+        """The two intervals of the loss of this very size, by name; nothing without them."""
+        if not self.loss_of_size:
+            return ""
+        mean, new_run = (" to ".join(f"{end:.5g}" for end in self.loss_of_size[kind]) for kind in KINDS)
+        return f"loss of this size, {self.level:.0%} intervals: {mean} by the law, {new_run} for one new run"
 
     @property
     def domain(self) -> str:
@@ -102,6 +116,8 @@ class Prescription:
             "outside": {name: float(factor) for name, factor in self.outside.items()},
             "overrides": list(self.overrides),
             "notes": list(self.notes),
+            "flags": list(self.flags),
+            "loss_of_size": {kind: [_number(end) for end in ends] for kind, ends in self.loss_of_size.items()},
             "command": self.command,
         }
         tables = {title: plain(table) for title, table in self.tables.items()}
@@ -143,7 +159,24 @@ def collect(search: SizeSearch, optimum: Optimum, question: str) -> Prescription
         overrides=trains,
         notes=(*_notes(search, values, usable), *refused),
         ranged=frozenset(search.world.ranges),
+        flags=tuple(search.fit.flags),
+        loss_of_size=_loss_of_size(search, optimum),
     )
+
+
+def _loss_of_size(search: SizeSearch, optimum: Optimum) -> dict[str, tuple[float, float]]:
+    """The law's interval and that of a new run at the fit's own point."""
+    fit = search.fit
+    if not search.intervals or not fit.new_run or not len(fit.vectors):
+        return {}
+    point = optimum.points.map(lambda values: values[:1])
+    law, log_tokens = search.surface.law, optimum.log_tokens[:1]
+    thetas = np.vstack([fit.vector, fit.vectors, *(np.array([row]) for row in fit.ridge_vectors)])
+    logs = np.log(Surface(law, thetas).at(point).loss(log_tokens))
+    params = point.counted if "params" in law.predictors else point.params
+    sizes = {"params": params, "tokens": np.exp(log_tokens)}
+    ends = {kind: fit.interval_of(kind, logs[0], logs[1:], sizes) for kind in KINDS}
+    return {kind: (float(np.exp(low[0])), float(np.exp(high[0]))) for kind, (low, high) in ends.items()}
 
 
 def _units(world: World, values: Mapping[str, float]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import numpy as np
@@ -10,6 +11,7 @@ from shapelaw.errors import UserError
 from shapelaw.prescribe.answer import Prescription, collect
 from shapelaw.prescribe.goals import LEASTS, AtTokens, ReachLoss, SpendBudget
 from shapelaw.prescribe.search import Optimum, SizeSearch, exact
+from shapelaw.prescribe.trust import refuse_nonsense, refuse_ridge
 
 SCAN_DECADES, SCAN_STEP = 10.0, 0.05
 """How far from a budget one is looked for that the shapes can serve, and in which steps (decades)."""
@@ -44,10 +46,12 @@ class Problem(SizeSearch):
         self._check_question("best", "budget")
         if not (math.isfinite(budget) and budget > 0):
             raise UserError(f"budget={budget}: allowed are positive numbers of {self.cost.unit}")
-        optimum = self.search(SpendBudget(budget))
+        goal, option = SpendBudget(budget), f"budget={budget:.6g} {self.cost.unit}"
+        optimum = self.search(goal)
         self._refuse_unaffordable(optimum, budget)
-        self._refuse_ends(optimum, f"budget={budget:.6g} {self.cost.unit}", budget)
-        return collect(self, optimum, f"lowest loss for {budget:.6g} {self.cost.words}")
+        refuse_ridge(self, lambda other: other.search(goal), option)
+        self._refuse_ends(optimum, option, budget)
+        return self._told(optimum, f"lowest loss for {budget:.6g} {self.cost.words}", option)
 
     def reach(self, loss: float, least: str = "cost") -> Prescription:
         """The cheapest size and tokens that reach a predicted loss, serving included.
@@ -64,16 +68,18 @@ class Problem(SizeSearch):
         self._check_question("reach", "loss")
         if least not in LEASTS:
             raise UserError(f"least={least}: allowed are {', '.join(LEASTS)}")
-        optimum = self.search(ReachLoss(loss, least))
+        goal = ReachLoss(loss, least)
+        optimum = self.search(goal)
         if not math.isfinite(optimum.value[0]):
             raise UserError(
                 f"loss={loss:g}: no allowed size reaches it under law {self.fit.law}, at any number of tokens; "
                 f"the lowest is {self.lowest_loss():.6g} nats per token"
             )
+        refuse_ridge(self, lambda other: other.search(goal), f"loss={loss:g}")
         if least == "cost" or self.space == "params":
             self._refuse_ends(optimum, f"loss={loss:g}")
         unit = self.cost.words if least == "cost" else "tokens"
-        return collect(self, optimum, f"least {unit} for a loss of {loss:g}")
+        return self._told(optimum, f"least {unit} for a loss of {loss:g}", f"loss={loss:g}")
 
     def at(self, width: int, depth: int, tokens: float) -> Prescription:
         """The predicted loss and cost of a given shape and token count.
@@ -84,8 +90,10 @@ class Problem(SizeSearch):
         self._check_question("at", "width, depth, tokens")
         if width < 1 or depth < 1 or not (math.isfinite(tokens) and tokens > 0):
             raise UserError(f"width={width}, depth={depth}, tokens={tokens}: all must be positive")
-        point = exact(self.objective(AtTokens(tokens)), self.world.points([width], [depth]))
-        return collect(self, point, "loss of a given shape")
+        goal, points = AtTokens(tokens), self.world.points([width], [depth])
+        option = f"width={width}, depth={depth}, tokens={tokens:g}"
+        refuse_ridge(self, lambda other: exact(other.objective(goal), points), option)
+        return self._told(exact(self.objective(goal), points), "loss of a given shape", option)
 
     def serves(self, budget: float) -> bool:
         """Whether the best size for a budget is neither the smallest nor the largest of all."""
@@ -114,9 +122,23 @@ class Problem(SizeSearch):
         alone = self.without_refits()
         for step in np.arange(0, SCAN_DECADES, SCAN_STEP):
             other = float(f"{budget * 10**-step:.1e}") if step else budget
-            if alone.serves(other) and alone.best(other).inside:
-                return other
+            with contextlib.suppress(UserError):
+                if alone.best(other).inside:
+                    return other
         return None
+
+    def answers(self, budget: float) -> bool:
+        """Whether `best` has an answer for a budget."""
+        with contextlib.suppress(UserError):
+            self.without_refits().best(budget)
+            return True
+        return False
+
+    def _told(self, optimum: Optimum, question: str, option: str) -> Prescription:
+        """The answer, unless the law says nothing there."""
+        answer = collect(self, optimum, question)
+        refuse_nonsense(self, answer.values, answer.outside, option)
+        return answer
 
     def _check_question(self, question: str, options: str) -> None:
         """Refuse a question that the law does not answer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import shlex
 from typing import Any
 
@@ -10,10 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from shapelaw.errors import UserError
+from shapelaw.fitting.new_run import SAME, NewRun
 from shapelaw.laws import SumLaw
 from shapelaw.laws.sums import ABSENT
 from shapelaw.prescribe.answer import UNITS, standing, train_command
 from shapelaw.prescribe.ask import Problem
+from shapelaw.prescribe.trust import APART, FAR
 from shapelaw.suite import Suite, exactly
 
 
@@ -45,6 +48,11 @@ def calculator(problem: Problem) -> dict[str, Any]:
         "counted": packed(shapes.counted),
         "flops": packed(shapes.train_flops),
         "level": problem.level,
+        "newRun": _new_run(problem),
+        "ridge": packed(np.array(problem.fit.ridge_vectors).reshape(-1, len(law.parameters))),
+        "apart": APART,
+        "far": FAR,
+        "chance": math.log(world.suite.vocab_size or 1e9),
         "ranges": [[name, *ends] for name, ends in world.ranges.items()],
         "units": UNITS,
         "train": train_command(world.suite),
@@ -53,6 +61,29 @@ def calculator(problem: Problem) -> dict[str, Any]:
         "notes": standing(problem),
         "lr": None if world.suite.lr_base is None else _rate(world.rated),
         "limited": problem.limits.given,
+    }
+
+
+def _new_run(problem: Problem) -> dict[str, Any] | None:
+    """What a new run adds to the law's interval: quantiles of noise, and for every axis its least half-width by distance."""
+    fit = problem.fit
+    if not fit.new_run or not len(fit.vectors) or not problem.intervals:
+        return None
+    own, law = NewRun.read(fit.new_run), problem.surface.law
+    axes = [
+        {
+            "tokens": name == "tokens",
+            "largest": axis.largest,
+            "curve": [packed(part) for part in axis.curve(problem.level)],
+        }
+        for name, axis in own.axes.items()
+        if axis.distances
+    ]
+    return {
+        "noise": list(own.noise),
+        "axes": axes,
+        "counted": "params" in law.predictors,
+        "inside": SAME,
     }
 
 

@@ -1,6 +1,5 @@
 "use strict";
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
   const $ = (id) => document.getElementById(id);
 
   for (const table of document.querySelectorAll("table.sortable")) {
@@ -30,6 +29,23 @@
       $(`${input.dataset.filters}-count`).textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length}`;
     });
   }
+  // What the calculator reads must be what was written: a changed byte is no other number.
+  function crc32(text) {
+    let sum = -1;
+    for (let i = 0; i < text.length; i++) {
+      sum ^= text.charCodeAt(i);
+      for (let bit = 0; bit < 8; bit++) sum = (sum >>> 1) ^ (sum & 1 ? 0xedb88320 : 0);
+    }
+    return (~sum >>> 0).toString(16).padStart(8, "0");
+  }
+  const written = $("data");
+  if (!written || crc32(written.textContent) !== written.dataset.crc32) {
+    $("said").textContent = "This page was changed after it was written, so it does not compute; make it again: python report.py";
+    $("answer").classList.add("stale");
+    $("slider").disabled = $("budget").disabled = true;
+    return;
+  }
+  const data = JSON.parse(written.textContent);
   if (data === null) return; // sizes without a shape are answered for the budgets that the page holds
 
   // Numbers as Python prints them: %.{digits}g, ties to the even digit.
@@ -67,6 +83,8 @@
     return Float64Array.from({ length: bytes.length / 8 }, (_, i) => view.getFloat64(8 * i, true));
   }
   const thetas = unpacked(data.thetas);
+  const ridge = unpacked(data.ridge || "");
+  const axes = (data.newRun ? data.newRun.axes : []).map((axis) => ({ ...axis, curve: axis.curve.map(unpacked) }));
   const shapes = Object.fromEntries(["width", "depth", "params", "counted", "flops"].map((n) => [n, unpacked(data[n])]));
   const count = shapes.width.length;
   const logs = { width: shapes.width.map(Math.log), depth: shapes.depth.map(Math.log), params: shapes.counted.map(Math.log) };
@@ -74,9 +92,11 @@
   const largest = shapes.flops.reduce((best, value, i) => (value > shapes.flops[best] ? i : best), 0);
 
   // The loss of one parameter vector at every shape, tokens = budget / FLOPs per token; the first lowest.
-  function best(vector, logTokens) {
+  // Vectors past the refits are laws along the fit's ridge.
+  function best(vector, logTokens, from = 0, to = count) {
     const form = data.form;
-    const theta = thetas.subarray(vector * form.parameters, (vector + 1) * form.parameters);
+    const [all, row] = vector >= data.vectors ? [ridge, vector - data.vectors] : [thetas, vector];
+    const theta = all.subarray(row * form.parameters, (row + 1) * form.parameters);
     const rho = form.rho === null ? 1 : theta[form.rho];
     const kappa = form.aspect === null ? 0 : Math.exp(theta[form.aspect]);
     const mu = form.aspect === null ? 0 : theta[form.aspect + 1];
@@ -90,7 +110,7 @@
     }));
     let found = -1;
     let lowest = Infinity;
-    for (let i = 0; i < count; i += 1) {
+    for (let i = from; i < to; i += 1) {
       if (!(logTokens[i] >= 0)) continue;
       let total = 0;
       for (const { log, slopes } of terms) {
@@ -126,6 +146,52 @@
     const low = Math.floor(place);
     const high = Math.min(low + 1, sorted.length - 1);
     return sorted[low] + (place - low) * (sorted[high] - sorted[low]);
+  }
+
+  // Least half-width, in log loss, of a new run's interval at a shape and its tokens: fitting/new_run.py's Rolling.least.
+  function least(found, logTokens) {
+    return axes.reduce((most, { tokens, largest: end, curve: [distances, quantiles] }) => {
+      const params = data.newRun.counted ? shapes.counted[found] : shapes.params[found];
+      const away = (tokens ? logTokens[found] : Math.log(params)) - Math.log(end);
+      const last = distances.length - 1;
+      if (away <= data.newRun.inside) return most;
+      if (away >= distances[last]) return Math.max(most, quantiles[last] * (away / distances[last]));
+      const next = distances.findIndex((distance) => distance > away);
+      if (next === 0) return Math.max(most, quantiles[0]);
+      const share = (away - distances[next - 1]) / (distances[next] - distances[next - 1]);
+      return Math.max(most, quantiles[next - 1] + share * (quantiles[next] - quantiles[next - 1]));
+    }, 0);
+  }
+
+  // The two intervals of the loss of this very size, from the losses of all refits there.
+  function ofThisSize({ found, loss }, logTokens, refitted) {
+    const along = Array.from({ length: ridge.length / data.form.parameters }, (_, i) => Math.log(best(data.vectors + i, logTokens, found, found + 1).loss));
+    const tails = [(1 - data.level) / 2, (1 + data.level) / 2];
+    const law = Float64Array.from(refitted, Math.log).sort();
+    const drawn = new Float64Array(law.length * data.newRun.noise.length);
+    law.forEach((value, i) => data.newRun.noise.forEach((noise, j) => { drawn[i * data.newRun.noise.length + j] = value + noise; }));
+    drawn.sort();
+    const half = least(found, logTokens);
+    const ends = (sorted, width) => {
+      const [low, high] = tails.map((share) => quantile(sorted, share));
+      const near = width === null ? [] : [Math.log(loss) - width, Math.log(loss) + width];
+      return [Math.min(low, ...near, ...along), Math.max(high, ...near, ...along)].map((end) => shown(Math.exp(end))).join(" to ");
+    };
+    return `loss of this size, ${Math.round(100 * data.level)}% intervals: ${ends(law, null)} by the law, ${ends(drawn, half)} for one new run`;
+  }
+
+  // Why the law says nothing at an answer, as prescribe/trust.py refuses it; nothing where it does.
+  function baseless(budget, logTokens, own) {
+    for (let i = 0; i < ridge.length / data.form.parameters; i += 1) {
+      const found = best(data.vectors + i, logTokens);
+      const other = found.found < 0 ? null : values(budget, logTokens, found);
+      const apart = Object.entries(data.apart).filter(([name, most]) => other === null || Math.max(own[name], other[name]) > most * Math.min(own[name], other[name]));
+      if (apart.length) return `The answer rests on what the runs do not identify: laws that fit them as well differ in its ${apart.map(([name]) => name.replaceAll("_", " ")).join(", ")}.`;
+    }
+    if (!(own.loss > 0 && own.loss <= data.chance)) return `The law says nothing here: its loss of ${shown(own.loss, 4)} lies outside 0 to ${shown(data.chance, 4)}, that of guessing.`;
+    for (const [name, low, high] of data.ranges.filter(([each]) => each === "params" || each === "tokens"))
+      if (own[name] > data.far * high || own[name] < low / data.far) return `The law says nothing here: ${name} would be over ${data.far} times beyond what was fitted.`;
+    return "";
   }
 
   function domain(own) {
@@ -183,6 +249,8 @@
     if (!data.limited && (found.found === smallest || found.found === largest))
       return refuse(`Outside what the shapes can serve: the best is the ${found.found === smallest ? "smallest" : "largest"} of all.${nearest(budget, found.found === smallest)}`);
     const own = values(budget, logTokens, found);
+    const why = baseless(budget, logTokens, own);
+    if (why) return refuse(why);
     $("said").textContent = "";
     $("answer").classList.remove("stale");
     for (const [name, value] of Object.entries(own)) {
@@ -197,14 +265,16 @@
     for (const [name, text] of Object.entries(big)) document.querySelector(`[data-big="${name}"]`).textContent = text;
     if ($("command")) $("command").textContent = command(own);
     $("notes").replaceChildren(...notes(own).map((text) => Object.assign(document.createElement("li"), { textContent: text })));
-    intervals(budget, logTokens);
+    if ($("new-run")) $("new-run").textContent = "";
+    intervals(budget, logTokens, found);
   }
 
   // Every refit is searched too, in slices that leave the page free to answer.
-  function intervals(budget, logTokens) {
+  function intervals(budget, logTokens, answered) {
     asked += 1;
     const mine = asked;
     const drawn = [];
+    const refitted = [];
     let vector = 1;
     let failed = 0;
     $("answer").setAttribute("aria-busy", "true");
@@ -212,6 +282,7 @@
       if (mine !== asked) return;
       for (const until = performance.now() + 12; vector < data.vectors && performance.now() < until; vector += 1) {
         const found = best(vector, logTokens);
+        if ($("new-run")) refitted.push(best(vector, logTokens, answered.found, answered.found + 1).loss);
         if (found.found < 0) failed += 1;
         else drawn.push(values(budget, logTokens, found));
       }
@@ -224,6 +295,7 @@
         place(name, "ends").textContent = same ? "" : ends.join(" to ");
         if (name in lead && !same) document.querySelector(`[data-ends="${name}"]`).textContent = quantiles.map(lead[name]).join(" to ");
       }
+      if ($("new-run") && refitted.length) $("new-run").textContent = ofThisSize(answered, logTokens, refitted);
       if (failed > 0.05 * Math.max(data.vectors - 1, 1))
         $("notes").append(Object.assign(document.createElement("li"), { textContent: `${failed} of ${data.vectors - 1} refits reach it at no size and are left out of the intervals` }));
       $("answer").setAttribute("aria-busy", "false");

@@ -9,6 +9,7 @@ import math
 import os
 import re
 import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from markupsafe import Markup
 from shapelaw.errors import UserError
 from shapelaw.files import write_text
 from shapelaw.fitting.result import plain
+from shapelaw.laws import EXPONENT
 from shapelaw.prescribe.answer import Prescription, command
 from shapelaw.prescribe.ask import Problem
 from shapelaw.report.calculator import calculator
@@ -84,6 +86,7 @@ def environment() -> Environment:
     loader = PackageLoader("shapelaw.report", ".")
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     made.globals["own"] = lambda name: Markup(loader.get_source(made, name)[0])
+    made.globals["crc32"] = lambda text: f"{zlib.crc32(text.encode()):08x}"
     made.filters["number"] = number
     return made
 
@@ -173,7 +176,7 @@ def _budgets(report: Report) -> Table:
     """What budgets from the smallest among the runs to ten times the largest buy, by half decades."""
     low, high = np.log10([report.runs.flops().min(), 10 * report.runs.flops().max()])
     tried = [float(f"{10**place:.1e}") for place in np.arange(low, high, 0.5)]
-    found = {budget: report.problem.best(budget) for budget in tried if report.problem.serves(budget)}
+    found = {budget: report.problem.best(budget) for budget in tried if report.problem.answers(budget)}
     columns = ["params", "tokens", "tokens_per_param", "loss"]
     rows = [
         {"link": "", "cells": [*map(_cell, [budget, *(one.values[name] for name in columns)]), _cell(one.domain)]}
@@ -183,13 +186,12 @@ def _budgets(report: Report) -> Table:
 
 
 def _served(problem: Problem, here: float, end: float) -> float:
-    """The furthest log10 of a budget from one towards an end up to which the shapes serve every budget."""
-    alone = problem.without_refits()
+    """The furthest log10 of a budget from one towards an end up to which every budget has an answer."""
     steps = max(math.ceil(abs(end - here) / STEP_DECADES), 0)
     served = round(here, 2)
     for i in range(1, steps + 1):
         tried = round(here + math.copysign(STEP_DECADES * i, end - here), 2)
-        if not alone.serves(10**tried):
+        if not problem.answers(10**tried):
             break
         served = tried
     return served
@@ -214,7 +216,9 @@ def fit_table(fits: Sequence[FitRow]) -> Table:
     rows = []
     for one in fits:
         fit = one.fit
-        found = (fit.objective, fit.compute_optimal_exponent, fit.parameters.get("E"), len(fit.flags))
+        named = {EXPONENT: fit.compute_optimal_exponent, "E": fit.parameters.get("E")}
+        told_of = ("not identified" if name in fit.ridge else value for name, value in named.items())
+        found = (fit.objective, *told_of, len(fit.flags))
         told = (one.name, fit.law or fit.method, fit.settings.get("delta"), fit.settings.get("counting"))
         rows.append({"link": _address(one.link, "-"), "cells": [_cell(value) for value in (*told, *found)]})
     return {"columns": columns, "rows": rows}

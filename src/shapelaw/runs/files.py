@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from shapelaw.counting import params_total
 from shapelaw.errors import UserError
 from shapelaw.runs.columns import CANONICAL, REQUIRED, as_numbers, is_canonical, rules_of
+from shapelaw.runs.sealing import read_parquet
 from shapelaw.runs.table import RunsTable
 from shapelaw.shapes import HEAD_SIZE
 
 _READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".csv": pd.read_csv,
-    ".parquet": pd.read_parquet,
+    ".parquet": lambda path: read_parquet(path)[0],
     ".jsonl": lambda path: pd.read_json(path, lines=True),
 }
 USUAL = {
@@ -74,6 +75,8 @@ def _read(path: Path) -> pd.DataFrame:
         raise UserError(f"path={path}: allowed are files ending {', '.join(_READERS)}")
     try:
         return _READERS[kind](path)
+    except UserError:
+        raise
     except Exception as error:  # pandas hands on whatever its parsers and the decompressors raise
         raise UserError(f"path={path}: cannot be read ({error}); give an undamaged file of named columns") from None
 

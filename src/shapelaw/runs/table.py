@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from shapelaw.counting import FLOPS_CONVENTIONS, PARAMS_CONVENTIONS, SEQ_LEN_GEM
 from shapelaw.errors import UserError
 from shapelaw.runs.columns import CANONICAL, FURTHER_LOSS, duplicates, faults, tidy
 from shapelaw.runs.query import matches
+from shapelaw.runs.sealing import read_parquet, sealed_bytes
 from shapelaw.shapes import HEAD_SIZE
 from shapelaw.suite import COLUMNS, Suite, agreed, pack, unpack, usual
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from shapelaw.laws import Law
 
 Floats = NDArray[np.float64]
+log = logging.getLogger(__name__)
 
 FLOPS_SOURCES = ("recorded", *FLOPS_CONVENTIONS)
 _METADATA = "shapelaw"
@@ -317,13 +320,13 @@ class RunsTable:
         }
 
     def to_parquet(self, path: str | os.PathLike[str]) -> Path:
-        """Write the whole table with its exclusions, `about` and records of suites; written aside, then renamed."""
+        """Write the whole table with its exclusions, `about` and records of suites, sealed; written aside, then renamed."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = target.with_name(f".{target.name}.{os.getpid()}")
         frame = self.frame.copy()
         frame.attrs = {_METADATA: dict(self.about), _SUITES: pack(self.recorded)}
-        frame.to_parquet(aside, index=False)
+        aside.write_bytes(sealed_bytes(frame))
         aside.replace(target)
         return target
 
@@ -332,12 +335,16 @@ class RunsTable:
         """Read a table written by `to_parquet`.
 
         Raises:
-            UserError: if the file is missing or no runs table.
+            UserError: if the file is missing, no runs table, or was changed after it was written.
         """
         try:
-            frame = pd.read_parquet(path)
+            frame, sealed = read_parquet(Path(path))
+        except UserError:
+            raise
         except (OSError, ValueError) as error:
             raise UserError(f"path={path}: cannot be read as a Parquet runs table ({error})") from None
+        if not sealed:
+            log.warning("note: %s is of a version without seals: nothing tells whether it was changed since", path)
         about: Any = frame.attrs.get(_METADATA, {})
         return cls(frame, about, unpack(frame.attrs.get(_SUITES, []), str(path)))
 

@@ -4,17 +4,19 @@ outputs/slurm/lock              held while a launcher looks and submits
 outputs/slurm/BATCH/            one array of jobs; readable by its owner only
     tasks.json                  task number -> identities of its runs
     runs/IDENTITY.pkl           what each run does
-    job_id                      the array's id, written as soon as sbatch has said it
+    job_id                      the array's id, written as soon as sbatch has said it, with its SHA-256 beside it
 outputs/runs/.../job.json       of a run: its batch, task number, and how often it was submitted
 
 job.json is written before sbatch is called: a launcher killed in between leaves a batch without job_id, which is then
-asked for by its name.
+asked for by its name. Everything is sealed: a file that was changed is refused, and a job_id that was is asked for again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
+import logging
 import os
 import pickle
 import stat
@@ -26,13 +28,16 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from shapelaw.errors import UserError
-from shapelaw.files import as_record, read_json, write_json, write_text
+from shapelaw.errors import Damaged, UserError
+from shapelaw.files import as_record, read_sealed, write_sealed, write_text
 from shapelaw.sweep.task import Job, Task
 
 LOCK_SECONDS = 600.0
+DIGITS = 64
+"""Of the SHA-256 before a pickle."""
 PRIVATE = 0o700
 """Mode of a batch's folders."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ def submission_of(folder: Path) -> Submission | None:
         UserError: if the file that says it is damaged.
     """
     path = folder / "job.json"
-    return as_record(Submission, read_json(path), path) if path.exists() else None
+    return as_record(Submission, read_sealed(path), path) if path.exists() else None
 
 
 def new_batch(root: Path, label: str) -> Path:
@@ -83,14 +88,15 @@ def fill_batch(batch: Path, tasks: Mapping[int, Sequence[Job]], work_of: Callabl
     """Write what the jobs of an array run, then in every run's folder that it was submitted."""
     for runs in tasks.values():
         for job in runs:
-            (batch / "runs" / f"{job.identity}.pkl").write_bytes(pickle.dumps(work_of(job)))
-    write_json(batch / "tasks.json", {str(number): [job.identity for job in tasks[number]] for number in tasks})
+            pickled = pickle.dumps(work_of(job))
+            (batch / "runs" / f"{job.identity}.pkl").write_bytes(_sha256(pickled).encode() + pickled)
+    write_sealed(batch / "tasks.json", {str(number): [job.identity for job in tasks[number]] for number in tasks})
     for number, runs in tasks.items():
         for job in runs:
             before = submission_of(job.folder)
             job.folder.mkdir(parents=True, exist_ok=True)
             record = Submission(str(batch.absolute()), number, before.attempt + 1 if before else 1)
-            write_json(job.folder / "job.json", asdict(record))
+            write_sealed(job.folder / "job.json", asdict(record))
 
 
 def withdraw(tasks: Mapping[int, Sequence[Job]]) -> None:
@@ -98,7 +104,7 @@ def withdraw(tasks: Mapping[int, Sequence[Job]]) -> None:
     for job in (job for runs in tasks.values() for job in runs):
         record = submission_of(job.folder)
         if record:
-            write_json(job.folder / "job.json", asdict(Submission(record.batch, record.task, record.attempt - 1)))
+            write_sealed(job.folder / "job.json", asdict(Submission(record.batch, record.task, record.attempt - 1)))
 
 
 def read_work(batch: Path, identity: str) -> Work:
@@ -106,11 +112,20 @@ def read_work(batch: Path, identity: str) -> Work:
 
     Raises:
         UserError: if others could have put it there.
+        Damaged: if it is not what was written.
     """
     _check_private(batch)
-    work = pickle.loads((batch / "runs" / f"{identity}.pkl").read_bytes())
+    work = pickle.loads(_pickled(batch / "runs" / f"{identity}.pkl"))
     assert isinstance(work, Work)
     return work
+
+
+def _pickled(path: Path) -> bytes:
+    """A pickle without its digest, once that is the right one."""
+    content = path.read_bytes()
+    if content[:DIGITS] != _sha256(content[DIGITS:]).encode():
+        raise Damaged(f"{path} was changed after it was written; cancel this job and run the sweep's command again")
+    return content[DIGITS:]
 
 
 def _check_private(batch: Path) -> None:
@@ -126,18 +141,29 @@ def _check_private(batch: Path) -> None:
 
 def identities_of(batch: Path, task: int) -> list[str]:
     """Runs of one job of an array."""
-    return list(read_json(batch / "tasks.json")[str(task)])
+    return list(read_sealed(batch / "tasks.json")[str(task)])
 
 
 def write_job_id(batch: Path, job_id: str) -> None:
     """Remember the id that sbatch gave."""
+    write_text(batch / "job_id.sha256", _sha256(job_id.encode()))
     write_text(batch / "job_id", job_id)
 
 
 def job_id_of(batch: Path) -> str | None:
-    """The id that sbatch gave, if it came to that."""
-    path = batch / "job_id"
-    return path.read_text() if path.exists() else None
+    """The id that sbatch gave, if it came to that and is still what was written; else SLURM is asked for it by name."""
+    path, seal = batch / "job_id", batch / "job_id.sha256"
+    if not path.exists():
+        return None
+    found = path.read_bytes()
+    if seal.exists() and seal.read_bytes() != _sha256(found).encode():
+        log.warning("%s was changed after it was written; SLURM is asked for the array by its name", path)
+        return None
+    return found.decode()
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 @contextlib.contextmanager

@@ -1,10 +1,31 @@
 """What launchers and the search can be told: the records of conf/hydra/launcher and conf/hydra/sweeper/optuna.yaml."""
 
+import re
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from shapelaw.config.option import option, record
 from shapelaw.config.values import file_name
+from shapelaw.errors import UserError
 from shapelaw.secrets import refuse_password
+
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+FLAG = re.compile(r"[a-z][a-z0-9_-]*")
+"""Names of the environment's variables and of sbatch's options."""
+
+
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text of the settings, names included, with the dotted key of what holds it."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, list):
+        for held in value:
+            yield from _texts(held, key)
+    elif isinstance(value, dict):
+        for name, held in value.items():
+            yield from _texts(name, key)
+            yield from _texts(held, f"{key}.{name}" if key else str(name))
 
 
 @record("hydra.launcher")
@@ -77,6 +98,22 @@ class SlurmSettings:
     poll_seconds: float = option(
         "With wait: seconds between two questions to the accounting; at least 10.", default=10.0, low=0, unit="seconds"
     )
+
+    def check(self) -> None:
+        """All of it becomes lines of a script: a line break would end one, and a name is not quoted."""
+        for key, text in _texts(asdict(self)):
+            if not text.isprintable():
+                raise UserError(f"hydra.launcher.{key}={text!r}: allowed are printable characters on one line")
+        for name in self.environment:
+            if not VARIABLE.fullmatch(name):
+                raise UserError(
+                    f"hydra.launcher.environment={name!r}: allowed are letters, digits and _, no digit first"
+                )
+        for name in self.sbatch:
+            if not FLAG.fullmatch(name):
+                raise UserError(
+                    f"hydra.launcher.sbatch={name!r}: allowed are sbatch's own options without dashes, such as reservation"
+                )
 
 
 @record("hydra.launcher")

@@ -5,8 +5,8 @@ step waits for the store, a store that goes away loses nothing, and a run that e
 `python -m shapelaw replay`. The launching process makes store and experiment (`open_store`).
 """
 
-from shapelaw.tracking.delivery import deliver_left
-from shapelaw.tracking.mlflow_tracker import MlflowTracker
+from shapelaw.tracking.delivery import deliver_left, deliver_to
+from shapelaw.tracking.mlflow_tracker import FolderTracker, MlflowTracker
 from shapelaw.tracking.protocol import (
     DIVERGED_TAG,
     NOISE_GRAD_SQ,
@@ -33,6 +33,7 @@ __all__ = [
     "ROLLBACKS",
     "SUITE_TAG",
     "VAL_LOSS",
+    "FolderTracker",
     "MlflowTracker",
     "NoTracker",
     "RunInfo",
@@ -43,6 +44,7 @@ __all__ = [
     "close_parent",
     "close_search",
     "deliver_left",
+    "deliver_to",
     "further_loss",
     "open_search",
     "open_store",

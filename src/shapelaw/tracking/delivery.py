@@ -12,18 +12,20 @@ import fcntl
 import logging
 import os
 import random
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shapelaw.errors import UserError
-from shapelaw.files import read_json, write_json
-from shapelaw.tracking.journal import JOURNAL, Record, records
-from shapelaw.tracking.protocol import RunInfo
+from shapelaw.files import as_record, read_sealed, write_sealed
+from shapelaw.tracking.journal import JOURNAL, Journal, Record, damaged_lines, last_of, records, torn
+from shapelaw.tracking.protocol import DAMAGED_TAG, RunInfo
 from shapelaw.tracking.store import (
+    IDENTITY_TAG,
     RunGone,
     Store,
     StoreAway,
@@ -47,6 +49,8 @@ POLL_SECONDS = 10.0
 """Between two looks at the journal."""
 RETRY_SECONDS = (0.5, 30.0)
 """First and longest wait for a store that does not answer."""
+MISTAKEN = (KeyError, TypeError, ValueError, AttributeError)
+"""What a record raises that has all its fields, but not with what belongs there."""
 log = logging.getLogger(__name__)
 
 
@@ -68,16 +72,20 @@ class _Sent:
 
 
 class Delivery:
-    """Carries one journal to the store that it names.
+    """Carries one journal to the store that it names. A journal is data: it says what to record, of files inside its own
+    folder; where artifacts of a new experiment lie and which store may have it is for whoever delivers it.
 
     Args:
         folder: of the run.
         uri: of another store than the journal names.
+        artifacts: root of the artifacts of an experiment that is made; the journal's by default, for a run of one's own.
     """
 
-    def __init__(self, folder: Path, uri: str | None = None) -> None:
-        self.folder, self.path, self._uri = folder, folder / JOURNAL, uri
+    def __init__(self, folder: Path, uri: str | None = None, artifacts: str | None = None) -> None:
+        self.folder, self.path, self._uri, self._artifacts = folder, folder / JOURNAL, uri, artifacts
         self.sent = _read_sent(folder)
+        if uri is not None:  # it may have lost some of what it had: it is asked
+            self.sent = _Sent(uri)
         if self.sent.bytes > _size(self.path):  # a power cut took lines that the store has: it is asked what it has
             self.sent = _Sent(self.sent.uri)
             with contextlib.suppress(OSError):
@@ -88,8 +96,9 @@ class Delivery:
 
     @property
     def left(self) -> bool:
-        """Whether the journal holds records that the store does not have, as far as we know."""
-        return bool(self.sent.files) or next(records(self.path, self.sent.bytes), None) is not None
+        """Whether the journal holds records that the store does not have, as far as we know; without a store it has none."""
+        left = bool(self.sent.files) or next(records(self.path, self.sent.bytes), None) is not None
+        return left and bool(self._uri or self.named)
 
     def deliver(self) -> None:
         """Send all that is in the journal now.
@@ -110,30 +119,49 @@ class Delivery:
 
     def _deliver(self) -> None:
         self._send_files()
-        for batch, end in _batches(records(self.path, self.sent.bytes)):
+        start = self.sent.bytes
+        for batch, end in _batches(records(self.path, start)):
             self._send(batch)
             self.sent.bytes = end
             self._note()
+        if damaged := damaged_lines(self.path, start, self.sent.bytes):
+            self._set_tags({DAMAGED_TAG: str(damaged)})
         self._send_files()
 
     def _check_store(self) -> None:
-        """Another store than the last time gets everything."""
-        starts = [record["uri"] for record, _ in records(self.path) if record["kind"] == "start"]
-        uri = self._uri or (starts[-1] if starts else self.sent.uri)
-        if uri != self.sent.uri:
+        """Another store than the last time gets everything, and so does one where the note names another's run."""
+        uri = self._uri or self.named
+        if uri != self.sent.uri or not self._is_own_run():
             self.sent = _Sent(uri)
         self._checked = True
+
+    def _is_own_run(self) -> bool:
+        """Whether the run of the store that the note names is the journal's: the note may come from elsewhere."""
+        start = last_of(self.path, "start")
+        if self.sent.run_id is None or start is None:
+            return True
+        try:
+            with self._run() as (store, run_id):
+                return bool(store.get_run(run_id).data.tags.get(IDENTITY_TAG) == start["info"]["identity"])
+        except (RunGone, StoreRefused):
+            return False
+
+    @property
+    def named(self) -> str:
+        """The store that the journal names last; empty for one that was kept in the folder alone."""
+        start = last_of(self.path, "start")
+        return str(start["uri"]) if start else self.sent.uri
 
     def _send(self, batch: list[Record]) -> None:
         """Send some records of metrics, or one of another kind; what the store refuses for good is said and left."""
         try:
             self._dispatch(batch)
-        except StoreRefused as error:
+        except (StoreRefused, *MISTAKEN) as error:
             if len(batch) > 1:
                 for record in batch:
                     self._send([record])
             else:
-                log.warning("tracking: the store refused a record of %s: %s", self.path, error)
+                log.warning("tracking: a record of %s was refused: %s", self.path, " ".join(str(error).split())[:200])
 
     def _dispatch(self, batch: list[Record]) -> None:
         kind = batch[0]["kind"]
@@ -154,7 +182,9 @@ class Delivery:
         info = RunInfo(**record["info"])
         uri = self.sent.uri
         known = record["experiment_id"] if uri == record["uri"] and not self._by_name else None
-        experiment_id = known or find_experiment(Store(uri, record["artifacts"], record["experiment"]))
+        experiment_id = known or find_experiment(
+            Store(uri, self._artifacts or record["artifacts"], record["experiment"])
+        )
         with answers():
             store = self._client = client(uri)
             found = find_run(store, experiment_id, info.identity)
@@ -201,6 +231,11 @@ class Delivery:
         due, self.sent.files = self.sent.files, []
         for record in due:
             path = self.folder / record["path"]
+            if not path.resolve().is_relative_to(self.folder.resolve()):
+                log.warning(
+                    "tracking: %r is not sent: it lies outside its run's folder, %s", record["path"], self.folder
+                )
+                continue
             try:
                 if path.exists():
                     with self._run() as (store, run_id):
@@ -214,7 +249,7 @@ class Delivery:
     def _note(self) -> None:
         """Write down how far the store is; if that fails, it is sent again, which does no harm."""
         with contextlib.suppress(OSError):
-            write_json(self.folder / SENT, vars(self.sent), durable=False)
+            write_sealed(self.folder / SENT, vars(self.sent), durable=False)
 
 
 def _batches(journal: Iterator[tuple[Record, int]]) -> Iterator[tuple[list[Record], int]]:
@@ -245,8 +280,8 @@ def _latest(run: Run) -> dict[str, int]:
 def _read_sent(folder: Path) -> _Sent:
     """What was noted; nothing where it cannot be read, which sends everything again."""
     path = folder / SENT
-    with contextlib.suppress(UserError, TypeError):
-        return _Sent(**read_json(path)) if path.exists() else _Sent()
+    with contextlib.suppress(UserError):
+        return as_record(_Sent, read_sealed(path), path) if path.exists() else _Sent()
     return _Sent()
 
 
@@ -320,9 +355,10 @@ class Sender(threading.Thread):
 def left_line(delivery: Delivery, reason: str) -> str:
     """What to tell the user of a journal that the store does not have in whole."""
     count = sum(len(record.get("values", ())) for record, _ in records(delivery.path, delivery.sent.bytes))
+    store = shlex.quote(f"tracker.uri={delivery.named}")
     return (
-        f"tracking: {count} values of {delivery.folder} are not in {delivery.sent.uri or 'the store'} yet "
-        f"({reason or 'it is slow'}); they stay there until `python -m shapelaw replay`, or the same command again, "
+        f"tracking: {count} values of {delivery.folder} are not in {delivery.named or 'the store'} yet "
+        f"({reason or 'it is slow'}); they stay there until `python -m shapelaw replay {store}`, or the same command again, "
         "delivers them"
     )
 
@@ -349,15 +385,59 @@ def _locked(descriptor: int) -> bool:
     return True
 
 
-def deliver_left(folder: Path, uri: str | None = None) -> str | None:
+def deliver_to(folder: Path, store: Store, parent_run_id: str | None = None) -> str | None:
+    """Deliver an ended run to a store, also one that it was not recorded in; why it could not be done, in a line, or None.
+
+    Args:
+        folder: of the run.
+        store: that is to have it.
+        parent_run_id: the MLflow run of its sweep there.
+    """
+    start, end = last_of(folder / JOURNAL, "start"), last_of(folder / JOURNAL, "status")
+    if start is None:
+        if _read_sent(folder).uri == store.uri:
+            return None
+        return (
+            f"tracking: {folder} was trained by a version that kept no records without a tracker, so {store.uri} does not get "
+            "it; remove the folder to train it again"
+        )
+    if start["uri"] != store.uri:
+        try:
+            find_experiment(store)  # which finds artifacts that were moved before any is sent to where they were
+        except (StoreAway, UserError) as error:
+            return left_line(Delivery(folder, store.uri), str(error))
+        kept = f"recorded in {start['uri']}" if start["uri"] else "kept in its folder alone"
+        log.warning("tracking: %s was %s; now it is delivered to %s", folder.name, kept, store.uri)
+        _take_over(folder, store, {**start["info"], "parent_run_id": parent_run_id}, end)
+    return deliver_left(folder, artifacts=store.artifacts)
+
+
+def _take_over(folder: Path, store: Store, info: Record, end: Record | None) -> None:
+    """Append to the journal of an ended run that it is recorded in another store from now on."""
+    journal = Journal(folder)
+    try:
+        tags = {**info["tags"], "shapelaw.folder": str(folder.absolute())}
+        journal.append("start", info={**info, "tags": tags}, **asdict(store))
+        if end is not None:
+            journal.append("status", status=end["status"])
+        journal.sync()
+    finally:
+        journal.close()
+
+
+def deliver_left(folder: Path, uri: str | None = None, artifacts: str | None = None) -> str | None:
     """Deliver what an ended run left in its journal; why it could not be done, in a line, or None.
 
     Args:
         folder: of the run.
         uri: of a store to deliver to instead of the one that the journal names; it gets everything.
+        artifacts: as for Delivery.
     """
-    delivery = Delivery(folder, uri)
-    if not delivery.path.exists() or (not delivery.left and uri in (None, delivery.sent.uri)):
+    delivery = Delivery(folder, uri, artifacts)
+    rest = torn(delivery.path)
+    if rest and delivery.sent.bytes < _size(delivery.path):
+        log.warning("%s: its last line is torn and passed over: %r", delivery.path, rest[:60])
+    if not delivery.path.exists() or not delivery.left:
         return None
     with delivering(folder, lambda: True) as alone:
         if not alone:

@@ -4,6 +4,7 @@ tracking.jsonl       the records; the process that makes the run appends, nothin
 tracking.sent.json   how far the store has them (`shapelaw.tracking.delivery`)
 
 A line is one write, so that a killed process leaves whole lines, at worst a torn last one, which the next attempt cuts off.
+Each line ends with the CRC-32 of the rest of it. Lines of earlier versions have none and are read unverified.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ import errno
 import json
 import logging
 import os
+import re
 import time
+import zlib
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +27,26 @@ from shapelaw.files import plain
 JOURNAL = "tracking.jsonl"
 HELD_BYTES = 2**24
 """Of lines kept in memory while the folder's own disk is full; about 80,000 records."""
+LINE_BYTES = 2**20
+"""No line is longer."""
 Record = dict[str, Any]
+FIELDS = {
+    "start": {"info", "uri", "artifacts", "experiment", "experiment_id"},
+    "metrics": {"tokens", "values"},
+    "rewind": {"number", "tokens", "values"},
+    "tags": {"values"},
+    "artifact": {"path", "folder"},
+    "status": {"status"},
+}
+"""Kind of a record -> its fields, beside kind and time."""
+TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("kind", "uri", "artifacts", "experiment", "path", "status"), (str,)),
+    **dict.fromkeys(("experiment_id", "folder"), (str, type(None))),
+    **dict.fromkeys(("time", "tokens", "number"), (int,)),
+    **dict.fromkeys(("info", "values"), (dict,)),
+}
+"""What a field holds."""
+CHECKSUM = re.compile(rb',"crc":"([0-9a-f]{8})"}\n')
 log = logging.getLogger(__name__)
 
 
@@ -42,6 +65,8 @@ class Journal:
         for record, end in records(self.path):
             self._take(record)
             self.size = end
+        if rest := torn(self.path):
+            log.warning("%s: its last line is torn and cut off: %r", self.path, rest[:60])
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         os.ftruncate(self._file, self.size)
         self._held = b""
@@ -56,7 +81,7 @@ class Journal:
         self.time = max(self.time, int(time.time() * 1000))
         record: Record = {"kind": kind, "time": self.time, **fields}
         self._take(record)
-        self._held += json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        self._held += line_of(record)
         if self._write() is not None and len(self._held) > HELD_BYTES:
             self.sync()
 
@@ -114,6 +139,12 @@ class Journal:
         return None
 
 
+def line_of(record: Record) -> bytes:
+    """A record as a line, with its checksum."""
+    content = json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
+    return content[:-1] + b',"crc":"%08x"}\n' % zlib.crc32(content)
+
+
 def records(path: Path, start: int = 0) -> Iterator[tuple[Record, int]]:
     """The whole records of a journal from a byte on, each with the byte after it; damaged lines are said and passed over."""
     if not path.exists():
@@ -125,17 +156,57 @@ def records(path: Path, start: int = 0) -> Iterator[tuple[Record, int]]:
             if not line.endswith(b"\n"):
                 return
             end += len(line)
-            record = _parse(line, path)
+            record = _parse(line)
             if record is not None:
                 yield record, end
+            else:
+                _say_damaged(path, line)
 
 
-def _parse(line: bytes, path: Path) -> Record | None:
+def damaged_lines(path: Path, start: int, end: int) -> int:
+    """How many lines of a journal are not what was written, from a byte on and up to another."""
+    with path.open("rb") as file:
+        file.seek(start)
+        return sum(_parse(line) is None for line in file.read(end - start).splitlines(keepends=True))
+
+
+def last_of(path: Path, kind: str) -> Record | None:
+    """The last record of a kind."""
+    last = None
+    for record, _ in records(path):
+        last = record if record["kind"] == kind else last
+    return last
+
+
+def torn(path: Path) -> bytes:
+    """What follows a journal's last whole line: half a record, or a whole one whose end was damaged."""
+    if not path.exists():
+        return b""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - LINE_BYTES))
+        return file.read().rpartition(b"\n")[2]
+
+
+def _parse(line: bytes) -> Record | None:
+    """The record of a line; None if it is not what was written."""
+    checksum = CHECKSUM.fullmatch(line, max(0, line.rfind(b',"crc":')))
+    content = line[: checksum.start()] + b"}" if checksum else line
+    if checksum and zlib.crc32(content) != int(checksum[1], 16):
+        return None
     try:
-        record: Record = json.loads(line)
-        if {"kind", "time"} <= record.keys():
-            return record
-    except (ValueError, AttributeError):
-        pass
+        record: Record = json.loads(content)
+        return record if is_record(record) else None
+    except (ValueError, AttributeError, KeyError, TypeError):
+        return None
+
+
+def is_record(record: Record) -> bool:
+    """Whether it has the fields of its kind, each with what belongs there."""
+    named = record.keys() == {"kind", "time", *FIELDS[record["kind"]]}
+    return named and all(isinstance(value, TYPES[key]) for key, value in record.items())
+
+
+@cache
+def _say_damaged(path: Path, line: bytes) -> None:
+    """Say it once in a command, however often the journal is read."""
     log.warning("%s: a line is damaged and passed over: %r", path, line[:60])
-    return None

@@ -1,4 +1,4 @@
-"""A run tracked by MLflow: a journal in the run's folder, and the thread that carries it to the store."""
+"""A run that is recorded in a journal in its folder, and, if MLflow tracks it, the thread that carries that to the store."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from shapelaw.tracking.protocol import RunInfo
 from shapelaw.tracking.store import Store
 
 
-class MlflowTracker:
-    """One MLflow run, found by its identity or made.
+class FolderTracker:
+    """A run that is recorded in its own folder alone; `deliver_to` brings it into a store later.
 
     Args:
-        store: where it is recorded.
+        store: where it would be recorded.
         info: what it is called and described by.
         folder: of the run, where its journal lies.
-        finish_seconds: how long `close` waits for the store.
     """
 
-    def __init__(self, store: Store, info: RunInfo, folder: Path, finish_seconds: float) -> None:
-        self._journal, self._folder, self._seconds = Journal(folder), folder, finish_seconds
-        delivery = Delivery(folder)  # which looks whether the journal has all that was delivered: before it grows
+    def __init__(self, store: Store, info: RunInfo, folder: Path) -> None:
+        self._journal, self._folder, self._store = Journal(folder), folder, store
+        self._begin()
         self._journal.append("start", info=_plain(info), **asdict(store))
-        self._sender = Sender(delivery)
+
+    def _begin(self) -> None:
+        """What is to be done before the journal grows."""
 
     @property
     def run_id(self) -> str | None:
-        """MLflow's name of the run, as soon as the store has it."""
-        return self._sender.delivery.sent.run_id
+        """No store names it."""
+        return None
 
     def log(self, metrics: Mapping[str, float], tokens: int) -> None:
         """Record metrics after so many tokens; what an earlier attempt recorded is not recorded twice."""
@@ -61,8 +62,36 @@ class MlflowTracker:
         self._journal.sync()
 
     def close(self) -> None:
-        """Give the store a while to take what it has not yet; what is left is said, and delivered later."""
+        """Close the journal."""
         self._journal.close()
+
+
+class MlflowTracker(FolderTracker):
+    """One MLflow run, found by its identity or made.
+
+    Args:
+        store: where it is recorded.
+        info: what it is called and described by.
+        folder: of the run, where its journal lies.
+        finish_seconds: how long `close` waits for the store.
+    """
+
+    def __init__(self, store: Store, info: RunInfo, folder: Path, finish_seconds: float) -> None:
+        super().__init__(store, info, folder)
+        self._seconds, self._sender = finish_seconds, Sender(self._delivery)
+
+    def _begin(self) -> None:
+        # which looks whether the journal has all that was delivered
+        self._delivery = Delivery(self._folder, artifacts=self._store.artifacts)
+
+    @property
+    def run_id(self) -> str | None:
+        """MLflow's name of the run, as soon as the store has it."""
+        return self._sender.delivery.sent.run_id
+
+    def close(self) -> None:
+        """Give the store a while to take what it has not yet; what is left is said, and delivered later."""
+        super().close()
         self._sender.finish(self._seconds)
 
 

@@ -6,7 +6,7 @@ run, several at a time. Both give the same table.
 
 from __future__ import annotations
 
-import sqlite3
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shapelaw.errors import UserError
 from shapelaw.suite import COLUMNS, HASH_DIGITS, Suite
+from shapelaw.tracking import database
 from shapelaw.tracking.protocol import (
+    DAMAGED_TAG,
     DEVICE_HOURS,
     DIVERGED_TAG,
     FURTHER_LOSS,
@@ -37,9 +39,7 @@ WHOLE = ("width", "depth", "params", "vocab_size", "batch_tokens", "num_devices"
 REAL = ("lr_base", "cooldown")
 READERS = 8
 """Runs whose histories are asked for at once."""
-LOCK_SECONDS = 60.0
-"""How long a reader waits for a database that is being written."""
-RUNS_OF_A_QUERY = 500
+log = logging.getLogger(__name__)
 
 
 class Value(NamedTuple):
@@ -92,12 +92,24 @@ def read_table(uri: str, experiment: str) -> tuple[pd.DataFrame, dict[str, Suite
         further = sorted({key for run in runs for key in run.data.metrics if FURTHER_LOSS.fullmatch(key)})
         keys = (VAL_LOSS, DEVICE_HOURS, ROLLBACKS, *further)
         values = histories(uri, store, [run.info.run_id for run in runs], keys)
+    _say_damaged(runs)
     rows = [row for run in runs for row in _rows(run, values)]
     if not rows:
         raise UserError(
             f"runs.experiment={experiment}: no run has a validation yet; train some with `python train.py -m ...`"
         )
     return pd.DataFrame(rows), {run.data.tags[IDENTITY_TAG]: suite_of(run) for run in runs}
+
+
+def _say_damaged(runs: Sequence[Run]) -> None:
+    """Say which runs lack records."""
+    for run in runs:
+        if count := run.data.tags.get(DAMAGED_TAG):
+            log.warning(
+                "note: run %s lacks records: %s lines of its journal were damaged before the store had them; leave it out, or "
+                "remove its folder and train it again",
+                *(run.data.tags[IDENTITY_TAG], count),
+            )
 
 
 def suite_of(run: Run) -> Suite:
@@ -171,6 +183,10 @@ def _existing(uri: str) -> MlflowClient:
         raise UserError(
             f"tracker.uri={uri}: there is no such database yet; train some runs with `python train.py -m ...`"
         )
+    if file and not database.check(file):
+        log.warning(
+            "note: %s is of a version that kept no copies of its parameters and tags: they are not verified", uri
+        )
     return client(uri)
 
 
@@ -192,26 +208,12 @@ def histories(uri: str, store: MlflowClient, run_ids: Sequence[str], keys: Seque
 
 
 def by_sql(path: Path, run_ids: Sequence[str], keys: Sequence[str]) -> Histories:
-    """From a database file, opened read-only; the columns of MLflow's table `metrics` have stood since its version 1."""
+    """From a database file, read-only and verified; the columns of MLflow's table `metrics` have stood since its version 1."""
     found: dict[tuple[str, str], list[Value]] = {}
-    database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=LOCK_SECONDS)
-    try:
-        for start in range(0, len(run_ids), RUNS_OF_A_QUERY):
-            some = run_ids[start : start + RUNS_OF_A_QUERY]
-            query = (
-                "SELECT run_uuid, key, step, timestamp, CASE WHEN is_nan THEN NULL ELSE value END FROM metrics "
-                f"WHERE run_uuid IN ({_marks(some)}) AND key IN ({_marks(keys)}) ORDER BY run_uuid, key, step, timestamp"
-            )
-            for run_id, key, step, time, value in database.execute(query, [*some, *keys]):
-                number = float("nan") if value is None else value
-                found.setdefault((run_id, key), []).append(Value(step, time, number))
-    finally:
-        database.close()
+    for run_id, key, step, time, value in database.history(path, run_ids, keys):
+        number = float("nan") if value is None else value
+        found.setdefault((run_id, key), []).append(Value(step, time, number))
     return found
-
-
-def _marks(values: Sequence[str]) -> str:
-    return ", ".join("?" * len(values))
 
 
 def by_interface(store: MlflowClient, run_ids: Sequence[str], keys: Sequence[str]) -> Histories:

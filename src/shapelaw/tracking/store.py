@@ -17,6 +17,7 @@ from shapelaw.config import TrackerConfig, WhenUnreachable
 from shapelaw.errors import UserError
 from shapelaw.files import check_writable
 from shapelaw.secrets import TRACKING_VARIABLE, connectable, hidden, refuse_password
+from shapelaw.tracking.database import check, follow, keep_copies
 from shapelaw.tracking.protocol import RunInfo
 
 if TYPE_CHECKING:
@@ -129,12 +130,19 @@ def find_experiment(store: Store) -> str:
     """The id of the experiment, which is made if it is missing; one process at a time makes a database.
 
     Raises:
-        UserError: if it was deleted.
+        UserError: if it was deleted, or the database is damaged.
         StoreAway: if the store does not answer.
     """
+    file = database_file(store.uri)
     with _making(store.uri), answers():
+        if file and file.exists():
+            check(file)
         tracker = client(store.uri)
         found = tracker.get_experiment_by_name(store.experiment)
+        if file:
+            keep_copies(file)
+            for line in follow(file, Path(store.artifacts)):
+                log.warning("tracking: %s", line)
         if found is None:
             return _make_experiment(tracker, store)
     if found.lifecycle_stage != "active":
@@ -279,9 +287,16 @@ def make_run(store: MlflowClient, experiment_id: str, info: RunInfo) -> Run:
     """A new run, with its tags; its parameters follow by `complete_params`."""
     tags = {IDENTITY_TAG: info.identity, KIND_TAG: info.kind, **info.tags}
     if info.parent_run_id:
-        tags[PARENT_TAG] = info.parent_run_id
-        tags[SWEEP_TAG] = store.get_run(info.parent_run_id).data.tags[IDENTITY_TAG]
+        tags |= _of_sweep(store, info.parent_run_id)
     return store.create_run(experiment_id, tags=tags, run_name=info.name)
+
+
+def _of_sweep(store: MlflowClient, parent_run_id: str) -> dict[str, str]:
+    """Tags of a sweep's runs; none in a store that does not hold the sweep, as one that is made again from journals."""
+    with contextlib.suppress(RunGone), answers():
+        sweep = store.get_run(parent_run_id).data.tags[IDENTITY_TAG]
+        return {PARENT_TAG: parent_run_id, SWEEP_TAG: sweep}
+    return {}
 
 
 def complete_params(store: MlflowClient, run: Run, info: RunInfo) -> None:

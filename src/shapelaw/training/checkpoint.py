@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from shapelaw.errors import UserError
+from shapelaw.errors import Damaged, UserError
 from shapelaw.files import read_json, unsealed, write_sealed
 from shapelaw.parallel.placement import Placement
 from shapelaw.planned_run import checkpoint_path, checkpoint_steps
@@ -36,10 +36,6 @@ FORMAT_VERSION = 2
 OLD_FIELDS = {1: ("rollbacks", "watch")}
 """Older format that is read too -> what it does not count yet."""
 MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
-
-
-class Damaged(UserError):
-    """A checkpoint whose files are not what was written."""
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shapelaw.config import CheckpointConfig, Keep, ParallelKind, Precision, TrainConfig
+from shapelaw.config import CheckpointConfig, Keep, ParallelKind, Precision, TrainConfig, corpus_options
 from shapelaw.data import check_repeats, validation
 from shapelaw.errors import UserError
 from shapelaw.fingerprint import computed_precision, computes_on_gpu
@@ -23,9 +23,10 @@ def check_run(config: TrainConfig, planned: PlannedRun, corpora: Corpora) -> Non
 
 
 def _check_corpora(config: TrainConfig, planned: PlannedRun, corpora: Corpora) -> None:
-    """The vocabulary fits the shards, the context the held-out parts, the corpus is not repeated more than allowed, and
+    """The corpus is the one that the suite names, its vocabulary and context fit, it is not repeated more than allowed, and
     further held-out parts were made by its tokenizer: else their losses have another unit."""
     own, tokens = corpora.own, int(config.validation.tokens)
+    own.check_named(corpus_options(config.data, config.tokenizer))
     own.check_vocab(planned.vocab_size)
     check_repeats(own, planned.seq_len, planned.tokens, config.data.max_epochs)
     validation(own, planned.seq_len, tokens)

@@ -30,6 +30,11 @@ class Corpora:
         """Hash of what the run trains on."""
         return self.own.manifest.corpus_hash
 
+    @property
+    def further_hashes(self) -> dict[str, str]:
+        """Hashes of the further corpora, by the names of their losses."""
+        return {name: corpus.manifest.corpus_hash for name, corpus in self.further.items()}
+
     def samples(self, seq_len: int, tokens: int) -> dict[str, ValidationSample]:
         """Held-out samples of so many tokens each, by the metrics that are their losses."""
         corpora = {VAL_LOSS: self.own} | {further_loss(name): corpus for name, corpus in self.further.items()}
@@ -51,14 +56,14 @@ class Library:
 
         Args:
             config: of the run.
-            check: whether the shards that it trains on are read through and compared with their hashes, as data.verify says.
+            check: whether the shards are read through and compared with their hashes, as data.verify says.
 
         Raises:
             NotPrepared: if there is no whole corpus.
             UserError: if a shard is missing, cut short or changed.
         """
         hashes = config.data.verify.hashes if check else False
-        further = {name: self.open(folder) for name, folder in further_folders(config).items()}
+        further = {name: self.open(folder, hashes) for name, folder in further_folders(config).items()}
         return Corpora(self.open(corpus_folder(config), hashes), further)
 
     def open(self, folder: Path, hashes: bool | None = False) -> Corpus:

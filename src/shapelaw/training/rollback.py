@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from shapelaw.errors import UserError
-from shapelaw.files import read_json, write_json
+from shapelaw.files import as_record, read_sealed, write_sealed
 from shapelaw.planned_run import PlannedRun, checkpoint_path, checkpoint_steps
 from shapelaw.training.spikes import Verdict
 
@@ -73,19 +73,24 @@ def skip(skipped: Sequence[Stretch], first_step: int, step: int) -> tuple[Stretc
     return tuple(sorted([*apart, (first, after - first)]))
 
 
+@dataclass(frozen=True)
+class _Rollbacks:
+    """What rollbacks.json holds."""
+
+    rollbacks: tuple[Rollback, ...]
+
+
 def read_rollbacks(folder: Path) -> list[Rollback]:
-    """The rollbacks of the run of a folder.
+    """The rollbacks of the run of a folder. Earlier versions wrote them as a list, without a seal.
 
     Raises:
         UserError: if the file is damaged.
     """
     path = folder / ROLLBACKS
-    try:
-        return [Rollback.read(values) for values in read_json(path)] if path.exists() else []
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"{path} is not what was written there ({error}); remove the run's folder to train it anew"
-        ) from error
+    if not path.exists():
+        return []
+    content = read_sealed(path)
+    return [*as_record(_Rollbacks, {"rollbacks": content} if isinstance(content, list) else content, path).rollbacks]
 
 
 def roll_back(
@@ -113,7 +118,7 @@ def roll_back(
         lr_scale=lr_factor * (before[-1].lr_scale if before else 1.0),
         seconds=seconds,
     )
-    write_json(planned.folder / ROLLBACKS, [asdict(each) for each in [*own, event]])
+    write_sealed(planned.folder / ROLLBACKS, asdict(_Rollbacks((*own, event))))
     return event
 
 
@@ -128,9 +133,7 @@ def discard_undone(folder: Path, events: Sequence[Rollback]) -> None:
 def _known(path: Path, events: Sequence[Rollback]) -> int:
     """How many of the run's rollbacks a checkpoint knows; a damaged one is left to who loads it."""
     try:
-        own = [
-            event for event in read_json(path / "state.json").get("rollbacks", []) if event["cell"] == events[0].cell
-        ]
-        return len(own)
+        known = read_sealed(path / "state.json").get("rollbacks", [])
+        return len([event for event in known if event["cell"] == events[0].cell])
     except (UserError, OSError, AttributeError, KeyError, TypeError, IndexError):
         return len(events)

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +24,16 @@ from shapelaw.model.cpu_memory import keep_freed_memory
 from shapelaw.parallel.placement import Placement
 from shapelaw.planned_run import PlannedRun
 from shapelaw.run_state import Status, lock, read_state
-from shapelaw.tracking import DIVERGED_TAG, PRUNED_TAG, ROLLBACKS, MlflowTracker, NoTracker, Store, Tracker
+from shapelaw.tracking import (
+    DIVERGED_TAG,
+    PRUNED_TAG,
+    ROLLBACKS,
+    FolderTracker,
+    MlflowTracker,
+    NoTracker,
+    Store,
+    Tracker,
+)
 from shapelaw.training.corpora import Corpora
 from shapelaw.training.cost import flops_per_token
 from shapelaw.training.group import Placed, environment_of, join, leave, rank, wait_for_all, world_of
@@ -83,12 +92,14 @@ def train(config: TrainConfig, planned: PlannedRun, corpora: Corpora, tags: Mapp
 
 
 def tracker_of(config: TrainConfig, planned: PlannedRun, tags: Mapping[str, str]) -> Tracker:
-    """Where a run is recorded; of several processes the first one records."""
+    """Where a run is recorded: without a tracker in its folder alone. Of several processes the first one records."""
     settings = config.tracker
-    if settings.name == "none" or rank():
+    if rank():
         return NoTracker()
-    store = Store(settings.uri, settings.artifacts, config.suite.name, settings.experiment_id)
-    return MlflowTracker(store, run_info(config, planned, dict(tags)), planned.folder, settings.finish_seconds)
+    store, info = Store.of(settings, config.suite.name), run_info(config, planned, dict(tags))
+    if settings.name == "none":
+        return FolderTracker(replace(store, uri=""), info, planned.folder)
+    return MlflowTracker(store, info, planned.folder, settings.finish_seconds)
 
 
 class Run:

@@ -24,6 +24,7 @@ from shapelaw.laws.files import file_hash
 from shapelaw.plugins import is_file
 from shapelaw.runs import RunsTable, load_runs
 from shapelaw.sweep.task import Job, sweep_identity
+from shapelaw.tracking.journal import JOURNAL
 from shapelaw.verbs.doors import Door
 from shapelaw.verbs.fit_summary import show
 from shapelaw.verbs.fit_views import LOG10_DELTA, fits
@@ -127,6 +128,7 @@ def spec_of(asked: FitConfig) -> FitSpec:
         seed=asked.seed,
         sensitivity=asked.sensitivity,
         profile=asked.profile,
+        ties=asked.ties,
     )
 
 
@@ -206,7 +208,8 @@ def _job(asked: FitConfig, runs: RunsTable) -> Job:
     spec_of(asked)
     folder = folder_of(asked, runs)
     what, identity = folder.name.rsplit("-", 1)
-    return Job(identity, what, folder, done=(folder / "fit.json").exists())
+    tracked = asked.tracker.name == "none" or (folder / JOURNAL).exists()
+    return Job(identity, what, folder, done=tracked and (folder / "fit.json").exists())
 
 
 def _words(fits: Sequence[FitConfig], identities: Sequence[str]) -> list[tuple[str, ...]]:
@@ -273,11 +276,12 @@ def _track(asked: FitConfig, runs: RunsTable, result: FitResult, folder: Path, f
 
 
 def _metrics(result: FitResult) -> dict[str, float]:
-    """Numbers of a fit worth comparing: objective, slope, parameters, ends of their intervals."""
-    metrics = {"objective": result.objective, **{f"parameter/{k}": v for k, v in result.parameters.items()}}
+    """Numbers of a fit worth comparing: objective, slope, parameters, ends of their intervals; none of a ridge."""
+    metrics = {"objective": result.objective}
+    metrics |= {f"parameter/{k}": v for k, v in result.parameters.items() if k not in result.ridge}
     if result.settings.get("delta"):
         metrics[LOG10_DELTA] = math.log10(result.settings["delta"])
-    if result.compute_optimal_exponent is not None:
+    if result.compute_optimal_exponent is not None and EXPONENT not in result.ridge:
         metrics[EXPONENT] = result.compute_optimal_exponent
     for name, (low, high) in result.intervals.items():
         metrics |= {f"low/{name}": low, f"high/{name}": high}

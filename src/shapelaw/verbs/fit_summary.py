@@ -85,7 +85,8 @@ def _row(label: str, result: FitResult, folder: Path) -> dict[str, str]:
     """
     row = {"fit": label, "objective": f"{result.objective:.6g}"}
     if result.compute_optimal_exponent is not None:
-        row["N ~ C^a"] = f"{result.compute_optimal_exponent:.4f}"
+        shown = f"{result.compute_optimal_exponent:.4f}"
+        row["N ~ C^a"] = "not identified" if EXPONENT in result.ridge else shown
     if EXPONENT in result.intervals:
         low, high = result.intervals[EXPONENT]
         row["interval"] = f"{low:.3f} to {high:.3f}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from shapelaw.config import Precision
+from shapelaw.config import Precision, TrackerConfig
 from shapelaw.config.option import option, record
 from shapelaw.config.places import PlacesConfig
 from shapelaw.config.schema import to_dataclass
@@ -25,22 +25,24 @@ log = logging.getLogger(__name__)
 class MigrateConfig(PlacesConfig):
     """Runs of an earlier version, to be found again by the commands that trained them."""
 
+    tracker: TrackerConfig
     precision: Precision = option(
         "Number format, fp32 or bf16, of runs that left it open and did not record it; auto leaves such runs as they are."
     )
 
 
 @functools.cache
-def take_over(outputs: Path) -> None:
+def take_over(outputs: Path, uri: str) -> None:
     """Rename the runs of an earlier version, once in a process, with a note of what was done.
 
     Args:
         outputs: folder of all runs.
+        uri: of the tracking store, which gets the new names of the runs that were recorded for it.
     """
     if not old_runs(outputs):
         return
     try:
-        done = migrate(outputs)
+        done = migrate(outputs, uri=uri)
     except OSError as error:
         log.warning("runs of an earlier version cannot be renamed, and would be trained again: %s", error)
         return
@@ -68,7 +70,7 @@ def take_over_all(config: DictConfig) -> None:
     outputs = Path(options.outputs_dir)
     if not outputs.is_dir():
         raise UserError(f"outputs_dir={outputs}: there is no such folder; give the one that holds runs/")
-    done = migrate(outputs, None if options.precision is Precision.auto else options.precision)
+    done = migrate(outputs, None if options.precision is Precision.auto else options.precision, options.tracker.uri)
     for line in (*done.left, *done.undelivered):
         sys.stderr.write(f"{line}\n")
     words = f"{counted(len(done.renamed), 'run')} renamed, {counted(len(done.left), 'run')} left as they are"

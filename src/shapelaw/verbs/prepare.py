@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.console import Console
 
-from shapelaw.config import DataConfig, PrepareConfig, TokenizerConfig, TokenizerKind, corpus_dir
+from shapelaw.config import DataConfig, PrepareConfig, TokenizerConfig, TokenizerKind, corpus_dir, corpus_options
 from shapelaw.config import Source as SourceKind
 from shapelaw.config.schema import to_dataclass
 from shapelaw.data.installed import PackagesSource, StdlibSource
@@ -34,12 +34,17 @@ def prepare_corpus(config: DictConfig) -> None:
             shard_tokens=int(asked.data.shard_tokens),
             workers=asked.workers or None,
             progress=progress,
+            options=corpus_options(asked.data, asked.tokenizer),
+            verify=asked.data.verify.hashes,
         )
     train, val = manifest.splits["train"], manifest.splits["val"]
     console.print(
         f"{asked.data.name}: {train.tokens:,} training and {val.tokens:,} held-out tokens "
         f"({train.documents:,} and {val.documents:,} documents) in {folder}"
     )
+    if manifest.left_out:
+        counts = ", ".join(f"{reason}: {count:,}" for reason, count in manifest.left_out.items())
+        console.print(f"left out, as there is no text in them: {counts}")
 
 
 def source_of(data: DataConfig) -> Source:

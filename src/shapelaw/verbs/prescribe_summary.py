@@ -43,9 +43,13 @@ def show(answer: Prescription, path: Path) -> None:
     question = answer.question[0].upper() + answer.question[1:]
     console.print(f"{question} (law {answer.law}, fit {answer.fit})", markup=False)
     console.print(_values(answer))
+    if answer.size_told:
+        console.print(answer.size_told, markup=False)
     console.print(answer.domain)
     for note in answer.notes:
         console.print(f"note: {note}", markup=False)
+    for flag in answer.flags:
+        console.print(f"of the fit: {flag}", markup=False)
     for title, frame in answer.tables.items():
         shown = [name for name in SHOWN.get(title, tuple(frame)) if name in frame]
         console.print(_rich(TITLES.get(title, title.replace("_", " ")), frame[shown]))

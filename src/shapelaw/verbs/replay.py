@@ -8,6 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from shapelaw.config import TrackerConfig
 from shapelaw.config.option import option, record
 from shapelaw.config.places import PlacesConfig
 from shapelaw.config.schema import to_dataclass
@@ -23,8 +24,9 @@ class ReplayConfig(PlacesConfig):
     """Delivery of what runs recorded while their store was away."""
 
     folders: list[str] = option("Folders of runs, or any above them; the outputs folder by default.")
+    tracker: TrackerConfig
     uri: str | None = option(
-        "Store that gets everything instead of the one that the runs named, as when a server moved or lost its database.",
+        "Store that gets everything, whichever store the runs were recorded for, as when a server moved or lost its database.",
         default=None,
     )
     deliver: bool = option("Whether what is left is delivered; false only lists it.")
@@ -40,8 +42,9 @@ def replay(config: DictConfig) -> None:
     asked: ReplayConfig = to_dataclass(config)
     if asked.uri is not None:
         check_uri(asked.uri)
+    check_uri(asked.tracker.uri)
     found = journals([Path(folder) for folder in asked.folders])
-    lines = [deliver_left(folder, asked.uri) if asked.deliver else _left(folder) for folder in found]
+    lines = [_foreign(folder, asked) or _delivered(folder, asked) for folder in found]
     left = [line for line in lines if line]
     for line in left:
         sys.stderr.write(f"{line}\n")
@@ -65,7 +68,22 @@ def journals(folders: Sequence[Path]) -> list[Path]:
     return sorted({path.parent for folder in folders for path in folder.rglob(JOURNAL)})
 
 
-def _left(folder: Path) -> str | None:
+def _foreign(folder: Path, asked: ReplayConfig) -> str | None:
+    """Why a run is not sent to the store that its journal names: the user has not named it. A journal may come from anybody,
+    and what is sent to a store goes with the user's own password."""
+    delivery = Delivery(folder)
+    if asked.uri is not None or not delivery.left or delivery.named == asked.tracker.uri:
+        return None
+    return (
+        f"tracking: {folder} was recorded for {delivery.named!r}, which is not tracker.uri={asked.tracker.uri}: nothing of it "
+        "was sent; if that store is yours, give its address as tracker.uri"
+    )
+
+
+def _delivered(folder: Path, asked: ReplayConfig) -> str | None:
+    """Deliver a run, or only look; a line for what is left."""
+    if asked.deliver:
+        return deliver_left(folder, asked.uri, asked.tracker.artifacts)
     delivery = Delivery(folder)
     return left_line(delivery, "not delivered") if delivery.left else None
 

@@ -16,13 +16,14 @@ from shapelaw.figures import catalogue
 from shapelaw.figures.catalogue import Drawn, NotDrawn
 from shapelaw.figures.evidence import EVERY, MAIN, Evidence, of_a_table, of_the_paper
 from shapelaw.prescribe.ask import Problem
+from shapelaw.prescribe.trust import Unidentified
 from shapelaw.report.content import Figure, FitRow, LeftOut, Report
 from shapelaw.report.page import write
 from shapelaw.runs import RunsTable
 from shapelaw.verbs.doors import Door
 from shapelaw.verbs.fit import load_table
 from shapelaw.verbs.prescribe import suite_world
-from shapelaw.verbs.report_links import Links
+from shapelaw.verbs.report_links import Links, check_fits
 
 SIZES = "params_tokens"
 """The law that answers runs without shapes."""
@@ -38,10 +39,17 @@ def report(config: DictConfig) -> None:
     """
     asked: ReportConfig = to_dataclass(config)
     entries = catalogue.chosen(asked.figures)
+    if asked.page:
+        check_fits(Path(asked.outputs_dir) / "fits")
     evidence = evidence_of(asked)
     evidence.runs()  # without the main table there is nothing to report
+    silent = ""
     if asked.page:
-        answer_of(asked, evidence)  # a budget or law that has no answer is refused before anything is drawn
+        try:
+            problem, budget = answer_of(asked, evidence)  # what has no answer is refused before anything is drawn
+            problem.best(budget)
+        except Unidentified as error:  # the figures show what the runs do say
+            silent = str(error)
     folder = folder_of(asked)
     console = Console(highlight=False, soft_wrap=True)
     console = console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDE)
@@ -51,7 +59,8 @@ def report(config: DictConfig) -> None:
         console.print(f"{one.entry.heading}: {said}", markup=False)
         made.append(one)
     if asked.page:
-        console.print(f"the page: {write(page_of(asked, evidence, made, folder))}", markup=False)
+        where = f"left out: {silent}" if silent else write(page_of(asked, evidence, made, folder))
+        console.print(f"the page: {where}", markup=False)
     console.print(f"figures and their tables: {folder / 'figures'}", markup=False)
 
 

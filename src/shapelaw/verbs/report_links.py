@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from shapelaw.config import ReportConfig
-from shapelaw.errors import UserError
+from shapelaw.errors import Damaged, UserError
+from shapelaw.files import read_sealed
 from shapelaw.fitting.result import FitResult, load_fit
 from shapelaw.report.content import FitRow
 from shapelaw.runs import RunsTable
 from shapelaw.verbs.fit import EXPERIMENT
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,19 +46,43 @@ class Links:
         )
 
     def fits(self, asked: ReportConfig, runs: RunsTable) -> list[FitRow]:
-        """Fits under outputs/fits whose rows came from where these runs did, with their addresses, the newest first."""
+        """Fits under outputs/fits whose rows came from where these runs did, with their addresses, the newest first.
+
+        Raises:
+            Damaged: if one is not what was written.
+        """
         source, rows = runs.about.get("source"), []
         files = sorted((Path(asked.outputs_dir) / "fits").glob("*/fit.json"), key=lambda path: -path.stat().st_mtime)
         for path in files if source else ():
-            fit = _readable(path)
+            fit = _usable(path)
             if fit is not None and fit.checklist.get("data", {}).get("source") == source:
                 rows.append(FitRow(path.parent.name, fit, self.fit.get(path.parent.name.rsplit("-", 1)[-1], "")))
         return rows
 
 
-def _readable(path: Path) -> FitResult | None:
-    """A fit; None for one of another version."""
+def check_fits(folder: Path) -> None:
+    """Refuse a damaged fit: a page without it would be taken for one of all fits.
+
+    Raises:
+        Damaged: if one is not what was written.
+    """
+    for path in folder.glob("*/fit.json"):
+        try:
+            read_sealed(path)
+        except Damaged as error:
+            raise Damaged(f"{error}; or remove {path.parent}, or give page=false") from error
+
+
+def _usable(path: Path) -> FitResult | None:
+    """A fit; None, and a word, for one that this program cannot use, such as one of a law whose file was changed.
+
+    Raises:
+        Damaged: if it is not what was written.
+    """
     try:
         return load_fit(path)
-    except UserError:
+    except Damaged:
+        raise
+    except UserError as error:
+        log.warning("note: the page leaves out a fit: %s", error)
         return None

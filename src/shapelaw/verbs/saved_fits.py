@@ -17,22 +17,39 @@ def newest_fit(folder: Path, options: PrescribeConfig) -> tuple[Path, Path | Non
     """The newest fit whose law answers what the options ask, and a newer one that would but for its lack of width and depth.
 
     Raises:
-        UserError: if there is none; it says what was passed over.
+        UserError: if there is none; it says what was passed over. If a newer one is damaged: an older one is never taken in
+            its place.
     """
     passed: list[str] = []
     shapeless: Path | None = None
     special = special_options(options)
     for path in sorted(folder.glob("*/fit.json"), key=lambda path: path.stat().st_mtime, reverse=True):
+        fit = load_newest(path)
         try:
-            law = law_of(load_fit(path))
+            law = law_of(fit)
             answers = can_be_asked(law, options)
-        except UserError:  # an older version, or no law of the loss
+        except UserError:  # no law of the loss
             answers = False
         if answers and (special or reads_shapes(law)):
             return path.parent, shapeless
         passed.append(path.parent.name)
         shapeless = shapeless or (path.parent if answers else None)
     raise _no_fit(folder, options, passed)
+
+
+def load_newest(path: Path) -> FitResult:
+    """A fit that nobody named.
+
+    Raises:
+        UserError: if it cannot be read; it says what to do about it.
+    """
+    try:
+        return load_fit(path)
+    except UserError as error:
+        raise UserError(
+            f"{error}; it is newer than any fit that could be taken in its place: make it again by the same python fit.py, "
+            f"remove {path.parent}, or name a fit by fit=FOLDER"
+        ) from error
 
 
 def _no_fit(folder: Path, options: PrescribeConfig, passed: list[str]) -> UserError:

@@ -19,6 +19,7 @@ from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.suite import Suite
 from shapelaw.verbs.doors import store_schemas
+from shapelaw.verbs.suite_files import check_suite
 
 NAME, FOLDER, ROOT = "SHAPELAW_SUITE", "SHAPELAW_SUITE_DIR", "SHAPELAW_ROOT"
 
@@ -34,13 +35,15 @@ def environment(root: Path, name: str) -> dict[str, str]:
         SHAPELAW_SUITE, by which any working directory finds it (the name, or the absolute path), and SHAPELAW_SUITE_DIR.
 
     Raises:
-        UserError: if there is no such suite.
+        UserError: if there is no such suite, or a folder's files set what a suite may not.
     """
     suites = root / "conf" / "suite"
     folder = Path(os.path.abspath(name)) if os.sep in name else suites / name
     if not name or not (folder / "suite.yaml").is_file():
         have = ", ".join(sorted(path.parent.name for path in suites.glob("*/suite.yaml")))
         raise UserError(f"{NAME}={name}: allowed are {have}, or a folder with a suite.yaml and shape/*.yaml")
+    if folder.parent != suites:
+        check_suite(folder)
     return {NAME: folder.name if folder.parent == suites else str(folder), FOLDER: str(folder)}
 
 

@@ -19,6 +19,7 @@ from shapelaw.config import SearchConfig, TrainConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import params_total
 from shapelaw.devices import check_devices, gpu_names
+from shapelaw.fingerprint import identity_of
 from shapelaw.planned_run import PlannedRun, checkpoint_path, labels_of, parent_checkpoint, parent_folder, plan_run
 from shapelaw.run_state import State, Status, read_state
 from shapelaw.sweep.task import Job, Trials, sweep_identity
@@ -79,10 +80,11 @@ class TrainTask:
 
     def plan(self, configs: Sequence[DictConfig]) -> list[Job]:
         """Check every run: values, corpus. Runs of an earlier version are renamed first, so that they are found."""
-        take_over(Path(str(configs[0].outputs_dir)).absolute())
+        take_over(Path(str(configs[0].outputs_dir)).absolute(), str(configs[0].tracker.uri))
         runs = [_located(to_dataclass(config), self.library, check=True) for config in configs]
         for run in runs:
             check_run(run.config, run.planned, run.corpora)
+            _tell_former(run)
         jobs = _jobs([run.planned for run in runs], [run.config for run in runs])
         backwards = reversed([*zip(jobs, runs, strict=True)])  # of doubles the first is trained
         to_come = {job.identity: (run.planned, run.config.checkpoint) for job, run in backwards if not job.done}
@@ -127,7 +129,7 @@ class TrainTask:
         if not all(job.done for job in jobs):
             names = {job.identity: job.label for job in jobs}
             shared = begin(train.tracker, train.suite.name, sweep_identity(jobs), names, training())
-        _deliver_left(jobs)
+        _deliver_left(jobs, train, shared.get("tracker.parent_run_id"))
         return shared
 
     def end(self, configs: Sequence[DictConfig], jobs: Sequence[Job], failed: Sequence[str]) -> None:
@@ -162,12 +164,13 @@ class TrainTask:
             close_search(config.tracker.uri, config.suite.name, study, record)
 
 
-def _deliver_left(jobs: Sequence[Job]) -> None:
-    """Deliver what finished runs could not, as the store was away."""
-    from shapelaw.tracking import deliver_left
+def _deliver_left(jobs: Sequence[Job], train: TrainConfig, parent_run_id: str | None) -> None:
+    """Deliver what the store has not of finished runs: it was away, or they were recorded elsewhere or without a tracker."""
+    from shapelaw.tracking import Store, deliver_to
 
+    store = Store.of(train.tracker, train.suite.name)
     for job in jobs:
-        left = deliver_left(job.folder) if job.done else None
+        left = deliver_to(job.folder, store, parent_run_id) if job.done else None
         if left:
             log.warning("%s", left)
 
@@ -215,7 +218,22 @@ def _footprint(planned: PlannedRun, train: TrainConfig, device: str) -> tuple[in
 def _located(config: TrainConfig, library: Library, check: bool = False) -> _Located:
     """Plan the run of a configuration on its corpus."""
     corpora = library.of(config, check)
-    return _Located(config, plan_run(config, corpora.hash, corpora.own.manifest.tokenizer), corpora)
+    planned = plan_run(config, corpora.hash, corpora.own.manifest.tokenizer, corpora.further_hashes)
+    return _Located(config, planned, corpora)
+
+
+def _tell_former(run: _Located) -> None:
+    """Say of a run that was trained when further held-out corpora were known by their folders that it is not taken over."""
+    further = run.config.validation.further
+    if further and run.planned.parent is None:
+        former = identity_of({**run.planned.fingerprint, "further_validation": dict(further)})
+        folder = run.planned.folder.with_name(f"{run.planned.shape.name}-{former}")
+        if folder.is_dir():
+            log.warning(
+                "%s was trained when further held-out corpora were known by their folders and not by their content; it is not "
+                "taken for this run: keep it beside the new one, or remove it",
+                folder,
+            )
 
 
 def _train(run: _Located, show: Show) -> float:

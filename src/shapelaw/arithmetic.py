@@ -1,0 +1,63 @@
+"""The code of the built-in parts of a run: which files it is, and which version of its arithmetic it was decided to be.
+
+A part enters a run's identity by its version as long as its code is the one that the version was given to (arithmetic.json).
+Code that was edited in place since then has no version yet: it enters by its hash, so that no run of the old code is taken for
+one of the new.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import io
+import json
+import tokenize
+from functools import cache
+from pathlib import Path
+
+SOURCE = Path(__file__).parent
+PINNED = SOURCE / "arithmetic.json"
+"""Part -> the hash of the code that its version was given to; `python tests/model/test_arithmetic.py` writes it."""
+MODEL_FILES = ("transformer.py", "attention.py", "loss.py", "initialisation.py", "kernels.py", "cpu_kernels.py")
+FILES = {
+    "model": (*(f"model/{name}" for name in MODEL_FILES), "thresholds.py"),
+    "optimizer": ("optim.py",),
+    "schedule": ("schedule.py", "lr_rules.py"),
+    "step": ("training/module.py", "data/order.py", "data/loader.py", "data/torch_batches.py"),
+    "spike monitor": ("training/spikes.py", "training/monitor.py", "training/rollback.py"),
+}
+"""Part -> the files whose code is its arithmetic."""
+
+
+@cache
+def version_of(part: str, version: int) -> int | str:
+    """What stands for a part: the version, or the hash of its code where that was edited and has no version yet."""
+    found = hash_of(part)
+    return version if pinned()[part] == found else found
+
+
+def pinned() -> dict[str, str]:
+    """Part -> the hash of the code that its version was given to."""
+    return dict(json.loads(PINNED.read_text(encoding="utf-8")))
+
+
+def hash_of(part: str) -> str:
+    """Sixteen hexadecimal digits of the SHA-256 of a part's code."""
+    text = "\n".join(code(SOURCE / file) for file in FILES[part])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def code(path: Path) -> str:
+    """The code of a file without comments, docstrings and empty lines: what is left decides what it computes."""
+    text = path.read_text(encoding="utf-8")
+    lines = text.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            assert node.end_lineno is not None
+            for row in range(node.lineno, node.end_lineno + 1):
+                lines[row - 1] = ""
+    return "\n".join(line.rstrip() for line in lines if line.strip())

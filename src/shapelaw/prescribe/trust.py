@@ -1,0 +1,74 @@
+"""What no prescription is given for: answers that rest on what the runs do not identify, and losses that no model can have."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from shapelaw.errors import UserError
+from shapelaw.prescribe.answer import quantities
+from shapelaw.prescribe.search import Optimum, SizeSearch
+
+APART = {"params": 2.0, "tokens": 2.0, "aspect_ratio": 2.0, "flops": 2.0, "loss": 1.02}
+"""Factor by which laws that fit the runs equally well may differ in a quantity of the answer."""
+FAR = 1000.0
+"""Factor beyond the largest, or below the smallest, fitted params or tokens from which a law says nothing."""
+
+
+class Unidentified(UserError):
+    """The runs do not identify what was asked: more of them are needed, not another option."""
+
+
+def refuse_ridge(search: SizeSearch, again: Callable[[SizeSearch], Optimum], option: str) -> None:
+    """Refuse an answer in which laws that fit the runs as well as the fit's own differ.
+
+    Args:
+        again: makes the same search under other parameter vectors.
+
+    Raises:
+        Unidentified: with what is not identified.
+    """
+    if not search.fit.ridge_vectors:
+        return
+    fit = dataclasses.replace(search.fit, refits=search.fit.ridge_vectors, replicates={})
+    other = search.replaced(fit=fit, intervals=True, shapes=search.shapes)
+    answers = quantities(other, again(other))
+    apart = [name for name, most in APART.items() if name in answers and not _together(answers[name], most)]
+    if apart:
+        names = ", ".join(search.fit.ridge)
+        raise Unidentified(
+            f"{option}: rests on {names}, which the runs do not identify: laws of the form {search.fit.law} that fit them as "
+            f"well differ in the answer's {', '.join(apart)}; add runs of other sizes, tokens or shapes, or fit a law that "
+            "these runs identify (law=auto)"
+        )
+
+
+def _together(values: np.ndarray, most: float) -> bool:
+    return bool(np.isfinite(values).all() and values.min() > 0 and values.max() <= most * values.min())
+
+
+def refuse_nonsense(search: SizeSearch, values: Mapping[str, float], outside: Mapping[str, float], option: str) -> None:
+    """Refuse a loss outside (0, ln of the vocabulary], which guessing has, and sizes far beyond what was fitted.
+
+    Raises:
+        UserError: with the loss, or how far the size lies.
+    """
+    loss, vocab_size = values["loss"], search.world.suite.vocab_size
+    chance = math.log(vocab_size) if vocab_size else math.inf
+    if not 0 < loss <= chance:
+        raise UserError(
+            f"{option}: law {search.fit.law} gives a loss of {loss:.4g} nats per token, outside 0 to {chance:.4g} "
+            f"(guessing among {vocab_size or 'all'} tokens): it says nothing there; ask nearer to the fitted runs"
+        )
+    far = {name: outside[name] for name in ("params", "tokens") if name in outside}
+    far = {name: factor for name, factor in far.items() if not 1 / FAR <= factor <= FAR}
+    if far:
+        name, factor = next(iter(far.items()))
+        side = f"{factor:.3g} times the largest" if factor > 1 else f"{factor:.3g} times the smallest"
+        raise UserError(
+            f"{option}: {name} would be {side} fitted, and no law is known to hold over a factor of {FAR:g}; ask nearer to the "
+            "fitted runs"
+        )

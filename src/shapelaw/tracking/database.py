@@ -1,0 +1,160 @@
+"""A database file's own redundancy, by which damaged pages are noticed. SQLite has no checksums of its pages.
+
+Every table that a runs table is made from is also held by an index over all of its columns that matter. MLflow has such an
+index of `metrics`, its primary key; `keep_copies` adds those of the small tables. SQLite keeps them up to date, whoever
+writes. Before anything is read, the small tables are compared with their copies; a metric's history is read from both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+from shapelaw.errors import Damaged, UserError
+
+COPIES = {
+    "experiments": "experiment_id, name, artifact_location, lifecycle_stage",
+    "runs": "run_uuid, experiment_id, name, status, lifecycle_stage",
+    "params": "run_uuid, key, value",
+    "tags": "run_uuid, key, value",
+    "latest_metrics": "run_uuid, key, value, timestamp, step, is_nan",
+}
+"""Table -> the columns that its copy holds."""
+HISTORY_COPY, HISTORY_INDEX = "sqlite_autoindex_metrics_1", "index_metrics_run_uuid_key_step"
+"""The primary key of `metrics`, which holds all of it, and the index that finds a run's rows of the table itself."""
+LOCK_SECONDS = 60.0
+"""How long a reader waits for a database that is being written."""
+RUNS_OF_A_QUERY = 500
+Row = tuple[str, str, int, int, float | None]
+"""Run id, metric, tokens, time in milliseconds, value (None for NaN)."""
+
+
+def keep_copies(path: Path) -> None:
+    """Make the copies that a database lacks; one that cannot be written to now is left without."""
+    with (
+        contextlib.suppress(sqlite3.Error),
+        contextlib.closing(sqlite3.connect(path, timeout=LOCK_SECONDS)) as database,
+    ):
+        for table in _uncopied(database):
+            database.execute(f"CREATE INDEX IF NOT EXISTS shapelaw_{table} ON {table} ({COPIES[table]})")
+        database.commit()
+
+
+def follow(path: Path, artifacts: Path) -> list[str]:
+    """Let experiments whose artifacts were moved along with the database find them again; what was changed, a line each.
+
+    Args:
+        path: of the database.
+        artifacts: root of the artifacts as it is now.
+    """
+    with (
+        contextlib.suppress(sqlite3.Error),
+        contextlib.closing(sqlite3.connect(path, timeout=LOCK_SECONDS)) as database,
+    ):
+        rows = database.execute("SELECT experiment_id, name, artifact_location FROM experiments").fetchall()
+        moved = [(number, old, new) for number, name, old in rows if (new := _moved(old, artifacts / name))]
+        for number, old, new in moved:
+            database.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (new, number))
+            database.execute(
+                "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) "
+                "WHERE experiment_id = ? AND instr(artifact_uri, ?) = 1",
+                (new, len(old) + 1, number, old),
+            )
+        database.commit()
+        return [f"the artifacts of {old} are found in {new} now" for _, old, new in moved]
+    return []
+
+
+def _moved(old: str, place: Path) -> str | None:
+    """Where artifacts lie now that are no longer where they were; None where nothing was moved."""
+    there = Path(unquote(urlparse(old).path)) if old.startswith("file:") else place
+    return place.absolute().as_uri() if place.is_dir() and not there.exists() else None
+
+
+def check(path: Path) -> bool:
+    """Compare the small tables with their copies; whether it has all of these.
+
+    Raises:
+        Damaged: if they differ, or cannot be read.
+    """
+    with opened(path) as database:
+        for table in _tables(database):
+            (found, *_), *_ = database.execute(f"PRAGMA integrity_check({table})").fetchall()
+            if found != "ok":
+                raise damaged(path, f"table {table}: {found}")
+        return not _uncopied(database)
+
+
+def history(path: Path, run_ids: Sequence[str], keys: Sequence[str]) -> Iterator[Row]:
+    """All values of some metrics of some runs, by run, metric, tokens and time.
+
+    Raises:
+        Damaged: if the table and its copy differ, or cannot be read.
+    """
+    with opened(path) as database:
+        known = {name for _, name, *_ in database.execute("PRAGMA index_list(metrics)")}
+        table = f"INDEXED BY {HISTORY_INDEX}" if HISTORY_INDEX in known else "NOT INDEXED"
+        for start in range(0, len(run_ids), RUNS_OF_A_QUERY):
+            some = run_ids[start : start + RUNS_OF_A_QUERY]
+            database.execute("BEGIN")  # so that no run writes between the two
+            rows = _rows(database, table, some, keys)
+            copy = _rows(database, f"INDEXED BY {HISTORY_COPY}", some, keys)
+            database.rollback()
+            if set(rows) != set(copy):
+                raise damaged(path, f"table metrics: {len(set(rows) ^ set(copy))} rows differ from its index")
+            yield from rows
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """A database, read-only.
+
+    Raises:
+        Damaged: if it turns out not to be one, or not to be whole.
+        UserError: if another process holds it.
+    """
+    database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=LOCK_SECONDS)
+    try:
+        yield database
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise UserError(f"{path}: another process has held it for {LOCK_SECONDS:g} s; try again later") from error
+        raise damaged(path, str(error)) from error
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        raise damaged(path, str(error)) from error
+    finally:
+        database.close()
+
+
+def damaged(path: Path, what: str) -> Damaged:
+    """What to say of a database that is not what was written."""
+    return Damaged(
+        f"{path} is damaged ({' '.join(what.split())[:120]}): put back a copy, or move it away and have it made again from "
+        f"what the runs recorded in their folders, by python -m shapelaw replay uri=sqlite:///{path}"
+    )
+
+
+def _tables(database: sqlite3.Connection) -> list[str]:
+    """Tables that there are and that have a copy: a database that MLflow has not made yet holds none."""
+    there = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    return [table for table in COPIES if table in there]
+
+
+def _uncopied(database: sqlite3.Connection) -> list[str]:
+    there = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
+    return [table for table in _tables(database) if f"shapelaw_{table}" not in there]
+
+
+def _rows(database: sqlite3.Connection, source: str, run_ids: Sequence[str], keys: Sequence[str]) -> list[Row]:
+    query = (
+        f"SELECT run_uuid, key, step, timestamp, CASE WHEN is_nan THEN NULL ELSE value END FROM metrics {source} "
+        f"WHERE run_uuid IN ({_marks(run_ids)}) AND key IN ({_marks(keys)}) ORDER BY run_uuid, key, step, timestamp"
+    )
+    return database.execute(query, [*run_ids, *keys]).fetchall()
+
+
+def _marks(values: Sequence[str]) -> str:
+    return ", ".join("?" * len(values))

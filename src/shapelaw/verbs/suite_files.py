@@ -1,0 +1,116 @@
+"""A suite is data: what the YAML files of somebody's folder may set, checked before Hydra reads any of them.
+
+Hydra builds the objects that a configuration names (`_target_`, `hydra.callbacks`), and its resolvers read the environment and
+files. So the folder of somebody else may set options of a run, but nothing of Hydra, of the tracking store, or of where things
+lie.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from shapelaw.errors import UserError
+
+MAX_BYTES = 2**20
+MAX_FILES = 10_000
+OWN = frozenset({"hydra", "search", "outputs_dir", "data_dir"})
+"""Options and groups that belong to whoever runs a suite."""
+OWN_KEYS = frozenset({"tracker.uri", "tracker.artifacts", "tracker.experiment_id", "tracker.parent_run_id"})
+"""And single options: where records are sent."""
+CODE_KEYS = frozenset({"_target_", "_partial_", "_args_"})
+INTERPOLATION = re.compile(r"\$\{([^}]*)")
+REFERENCE = re.compile(r"\.*[A-Za-z_]\w*(?:\.\w+|\[\w+\])*")
+RESOLVER = re.compile(r"suite_name:|oc\.env:SHAPELAW_\w+(?:,[^$]*)?")
+PACKAGE = re.compile(r"^\s*#\s*@package\s+(\S+)", re.MULTILINE)
+
+
+def check_suite(folder: Path) -> None:
+    """Refuse a suite's folder whose files set more than a suite may.
+
+    Raises:
+        UserError: naming the file, what it sets and what a suite may set.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.suffix in (".yaml", ".yml"))
+    if len(files) > MAX_FILES:
+        raise UserError(f"SHAPELAW_SUITE={folder}: holds {len(files)} YAML files; a suite has at most {MAX_FILES}")
+    for path in files:
+        for fault in _faults(path, path.relative_to(folder)):
+            raise UserError(
+                f"SHAPELAW_SUITE={folder}: {path.relative_to(folder)} {fault}; a suite's files set options of a run, and refer "
+                "to other options, to SHAPELAW_* of the environment and to ${suite_name:}; give the rest on the command line"
+            )
+
+
+def _faults(path: Path, inside: Path) -> Iterator[str]:
+    """What a file sets that a suite may not, as ends of the sentence that begins with its name."""
+    if path.stat().st_size > MAX_BYTES:
+        yield f"is larger than {MAX_BYTES // 2**20} MB"
+        return
+    text = path.read_text(errors="replace")
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            yield "holds a YAML alias (*NAME); write the value out"
+            return
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        yield f"is no YAML of plain values{where} ({getattr(error, 'problem', None) or error})"
+        return
+    if isinstance(content, dict):
+        defaults = content.pop("defaults", None)
+        if not isinstance(defaults, list | None):
+            yield "has defaults that are no list"
+            return
+        for entry in map(_entry, defaults or ()):
+            words = set(re.split(r"[\s/.:]+", entry))
+            if words & OWN or "@" in entry or ".py:" in entry or "://" in entry or "$" in entry:
+                yield f"chooses {entry} in its defaults, which is not the suite's to choose"
+        yield from _content_faults(content, _package(text, inside))
+
+
+def _package(text: str, inside: Path) -> str:
+    """Where Hydra puts what a file sets: the package in its head, or that of its folder."""
+    group = ".".join(inside.parent.parts)
+    head = PACKAGE.search(text)
+    parts = (head[1] if head else group).replace("_group_", group).split(".")
+    return ".".join(part for part in parts if part not in ("_global_", ""))
+
+
+def _content_faults(content: dict[Any, Any], package: str) -> Iterator[str]:
+    for key, value in _leaves(content, package):
+        if key.split(".")[0].split("@")[0] in OWN or key in OWN_KEYS:
+            yield f"sets {key}, which is not the suite's to set"
+        if CODE_KEYS & set(key.split(".")):
+            yield f"sets {key}={value}: it names code to be run"
+        yield from (f"holds {said}, which no suite may ask for" for said in _foreign(f"{key} {value}"))
+
+
+def _entry(entry: Any) -> str:
+    """An entry of a defaults list as text."""
+    return " ".join(f"{group}: {choice}" for group, choice in entry.items()) if isinstance(entry, dict) else str(entry)
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every plain value, empty mappings included, with its dotted key."""
+    if isinstance(value, dict) and value:
+        for name, held in value.items():
+            yield from _leaves(held, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list) and value:
+        for held in value:
+            yield from _leaves(held, key)
+    else:
+        yield key, value
+
+
+def _foreign(text: str) -> Iterator[str]:
+    """Interpolations of a text that are neither references to options nor resolvers that a suite may use."""
+    for found in INTERPOLATION.findall(text):
+        inner = found.strip()
+        if not (REFERENCE.fullmatch(inner) or RESOLVER.fullmatch(inner)):
+            yield "${" + inner + "}"

@@ -1,0 +1,288 @@
+"""Every file that is read back, a byte of it changed: what is read is what was written, or it is refused, or a word is said."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from hydra import compose, initialize_config_dir
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from shapelaw.config import PrescribeConfig, TrainConfig
+from shapelaw.config.schema import to_dataclass
+from shapelaw.counting import params_total
+from shapelaw.data import BytesChoice, TextSource, prepare
+from shapelaw.errors import Damaged
+from shapelaw.files import write_sealed
+from shapelaw.fitting.fit import fit
+from shapelaw.planned_run import corpus_folder
+from shapelaw.run_state import State, Status, read_state, write_state
+from shapelaw.runs import RunsTable
+from shapelaw.sweep import records
+from shapelaw.sweep.task import Job
+from shapelaw.tracking import DIVERGED_TAG, VAL_LOSS, open_store
+from shapelaw.tracking import journal as journals
+from shapelaw.tracking.delivery import SENT, Delivery
+from shapelaw.tracking.journal import JOURNAL, Journal
+from shapelaw.tracking.reading import read_table
+from shapelaw.training.corpora import Library
+from shapelaw.training.rollback import ROLLBACKS, Rollback, read_rollbacks
+from shapelaw.verbs.saved_fits import newest_fit, read
+from tracked import tracker
+from trust.fuzz import ROOT, Damage, Place, damaged, damages, refused
+
+PAGE = 4096
+OF_THE_TABLE = (b"val/loss", b"cost/device_hours", b"lr_base", b"shapelaw.", b"FINISHED", b"CREATE TABLE")
+"""What the pages hold that a runs table is read from."""
+
+
+def sealed_places(folder: Path) -> list[Place]:
+    """Every place, its material made in a folder."""
+    folder.mkdir()
+    return [
+        _state(folder / "state"),
+        _rollbacks(folder / "rollbacks"),
+        *_tracked(folder / "tracked"),
+        _submission(folder / "submission"),
+        *_fits(folder / "fits"),
+        _further(folder / "further"),
+    ]
+
+
+def _place(name: str, path: Path, readable: Callable[[], None], share: float = 1.0) -> Place:
+    """A file's bytes; `readable` reads it, and asserts that what it reads is what was written."""
+
+    def judge(damage: Damage) -> bool:
+        before = path.read_bytes()
+        path.write_bytes(damaged(before, damage))
+        try:
+            return refused(readable) is None
+        finally:
+            path.write_bytes(before)
+
+    return Place(name, damages, judge, share)
+
+
+def _state(folder: Path) -> Place:
+    folder.mkdir()
+    write_state(folder, State(Status.finished, 4, 4, 512, 2.5, 2.6, 1e4, 1, "", "here", 7, "a"))
+    whole = read_state(folder)
+
+    def readable() -> None:
+        assert read_state(folder) == whole
+
+    return _place("a run's state.json, its bytes", folder / "state.json", readable)
+
+
+def _rollbacks(folder: Path) -> Place:
+    folder.mkdir()
+    events = [Rollback("a1b2c3d4e5f6", n, 40 * n, 60 * n, 62 * n, "loss", ((59, 3),), 0.5**n, 7.25) for n in (1, 2)]
+    write_sealed(folder / ROLLBACKS, {"rollbacks": [vars(event) for event in events]})
+    assert read_rollbacks(folder) == events
+
+    def readable() -> None:
+        assert read_rollbacks(folder) == events
+
+    return _place("a run's rollbacks.json, its bytes", folder / ROLLBACKS, readable)
+
+
+@contextmanager
+def _said() -> Iterator[list[str]]:
+    """What is logged meanwhile."""
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("shapelaw")
+    logger.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
+
+
+def _tracked(folder: Path) -> list[Place]:
+    """A database of four runs, and the journal of one."""
+    folder.mkdir()
+    file = folder / "mlflow.db"
+    uri = f"sqlite:///{file}"
+    open_store(uri, str(folder / "artifacts"), "tiny")
+    for number in range(4):
+        run = tracker(uri, folder, f"run{number}")
+        for tokens in range(128, 128 * 13, 128):
+            run.log({VAL_LOSS: 1 / (tokens + number), "cost/device_hours": tokens / 3}, tokens)
+        run.rewind(1, 1024, {"spike/rollbacks": 1})
+        if number == 3:
+            run.tag({DIVERGED_TAG: "6"})
+        run.finish("FAILED" if number == 3 else "FINISHED")
+        run.close()
+    return [_journal(folder / "run1"), _sent(folder / "run1"), _database(file)]
+
+
+def _journal(folder: Path) -> Place:
+    path = folder / JOURNAL
+    data = path.read_bytes()
+    whole = [record for record, _ in journals.records(path)]
+    delivered = Delivery(folder).sent
+    assert delivered.bytes == len(data)
+
+    def judge(damage: Damage) -> bool:
+        path.write_bytes(damaged(data, damage))
+        journals._say_damaged.cache_clear()
+        try:
+            with _said() as lines:
+                asked = Delivery(folder).sent.bytes < delivered.bytes  # it noticed that records are gone
+                read = [record for record, _ in journals.records(path)]
+                Journal(folder).close()
+            left = iter(whole)
+            assert all(record in left for record in read), "a record that was not written"
+            assert read == whole or lines or asked, "records are gone without a word"
+            return not (lines or asked)
+        finally:
+            path.write_bytes(data)
+            write_sealed(folder / SENT, vars(delivered))
+
+    return Place("a journal's bytes (tracking.jsonl)", damages, judge)
+
+
+def _sent(folder: Path) -> Place:
+    """A damaged note is no note: everything is sent again, and the store is asked what it has."""
+    path = folder / SENT
+    delivered, data = Delivery(folder).sent, path.read_bytes()
+
+    def judge(damage: Damage) -> bool:
+        path.write_bytes(damaged(data, damage))
+        try:
+            found = Delivery(folder).sent
+            assert found == delivered or found.bytes == 0
+            return found == delivered
+        finally:
+            path.write_bytes(data)
+
+    return Place("how far a journal is delivered (tracking.sent.json)", damages, judge)
+
+
+def _database(path: Path) -> Place:
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode = DELETE")
+    data = path.read_bytes()
+    pages = [at for at in range(0, len(data), PAGE) if any(word in data[at : at + PAGE] for word in OF_THE_TABLE)]
+    whole, suites = read_table(f"sqlite:///{path}", "tiny")
+
+    def read_damaged() -> None:
+        found, records_of_suites = read_table(f"sqlite:///{path}", "tiny")
+        pd.testing.assert_frame_equal(found, whole, check_exact=True)
+        assert records_of_suites == suites
+
+    def judge(damage: Damage) -> bool:
+        at = pages[damage.at // PAGE % len(pages)] + damage.at % PAGE
+        path.write_bytes(damaged(data, Damage(at, damage.kind, damage.bits)))
+        try:
+            return refused(read_damaged) is None
+        finally:
+            path.write_bytes(data)
+
+    return Place("a tracking database's pages (mlflow.db)", damages, judge, 0.5)
+
+
+def _submission(folder: Path) -> Place:
+    """All that a launcher writes of an array of jobs."""
+    batch = records.new_batch(folder, "batch")
+    job = Job("a1b2c3d4e5f6", "a", folder / "run")
+    config = OmegaConf.create({"lr_base": 5.0, "seed": 1})
+    records.fill_batch(batch, {3: [job]}, lambda job: records.Work(None, config, job.folder))  # type: ignore[arg-type]
+    records.write_job_id(batch, "4711")
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    written = (records.submission_of(job.folder), [job.identity], config)
+
+    def readable() -> None:
+        found = (
+            records.submission_of(job.folder),
+            records.identities_of(batch, 3),
+            records.read_work(batch, job.identity).config,
+        )
+        assert found == written
+        array = records.job_id_of(batch)
+        if array is None:
+            raise Damaged("SLURM is asked for the array by its name")
+        assert array == "4711"
+
+    def judge(case: tuple[int, Damage]) -> bool:
+        path = files[case[0] % len(files)]
+        return bool(_place("", path, readable).judge(case[1]))
+
+    return Place("the records of a submission", st.tuples(st.integers(0, 99), damages), judge)
+
+
+def runs_of_shapes() -> RunsTable:
+    shapes = ((256, 23), (512, 12), (768, 45), (1024, 28), (1792, 18), (2048, 27))
+    rows = [(width, depth, tokens) for width, depth in shapes for tokens in (1e10, 3e10, 1e11)]
+    frame = pd.DataFrame(rows, columns=["width", "depth", "tokens"])
+    params = params_total(frame["width"].to_numpy(), frame["depth"].to_numpy(), 50_304)
+    loss = (
+        1.5
+        + 3 * frame["width"] ** -0.3
+        + 2 * frame["depth"] ** -0.8
+        + 300 / params**0.34
+        + 400 / frame["tokens"] ** 0.3
+    )
+    names = frame["width"].astype(str) + "x" + frame["depth"].astype(str)
+    return RunsTable(frame.assign(run=names, params=params, loss=loss, vocab_size=50_304), {"source": "here"})
+
+
+def _fits(folder: Path) -> list[Place]:
+    """An older fit and a newer one, of another law, which is asked for."""
+    runs = runs_of_shapes()
+    for age, law in enumerate(("width_depth_tokens", "interaction")):
+        path = fit(runs, law=law).save(folder / law, runs)
+        os.utime(path, ns=(10**18 + age, 10**18 + age))
+    newest = folder / "interaction"
+    with initialize_config_dir(str(ROOT / "conf")):
+        options: PrescribeConfig = to_dataclass(compose("prescribe", ["budget=1e21"]))
+    assert newest_fit(folder, options)[0] == newest
+    expected = read(newest)[0].predict(runs)
+
+    def table_readable() -> None:
+        found = read(newest)[1]
+        assert (found.hash, found.about, found.recorded) == (runs.hash, runs.about, runs.recorded)
+
+    def newest_readable() -> None:
+        assert newest_fit(folder, options)[0] == newest, "an older fit was taken"
+        np.testing.assert_array_equal(read(newest)[0].predict(runs), expected)
+
+    return [
+        _place("the table beside a fit (runs.parquet)", newest / "runs.parquet", table_readable),
+        _place("the newest fit's bytes, where no fit is named", newest / "fit.json", newest_readable, 0.5),
+    ]
+
+
+def _further(folder: Path) -> Place:
+    """The shards of a further held-out corpus, with data.verify=always."""
+    base = [f"data_dir={folder}", "data.verify=always", "validation.further={other: other}"]
+    with initialize_config_dir(str(ROOT / "conf")):
+        config: TrainConfig = to_dataclass(compose("train", base))
+    texts = folder / "texts"
+    texts.mkdir(parents=True)
+    for number in range(12):
+        (texts / f"{number}.txt").write_text(f"{number} and {number**3}, then {number**5}.\n" * 9)
+    for made in (corpus_folder(config), folder / "other"):
+        prepare(TextSource((str(texts),)), BytesChoice(), made, val_fraction=0.3, shard_tokens=500, workers=1)
+    shards = sorted((folder / "other").glob("*.bin"))
+
+    def judge(case: tuple[int, Damage]) -> bool:
+        path = shards[case[0] % len(shards)]
+        before = path.read_bytes()
+        path.write_bytes(damaged(before, case[1]))
+        try:
+            assert refused(lambda: Library().of(config, check=True)) is not None, "a damaged shard was not noticed"
+        finally:
+            path.write_bytes(before)
+        return False
+
+    return Place("the shards of a further held-out corpus", st.tuples(st.integers(0, 99), damages), judge)
