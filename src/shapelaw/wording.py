@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+SILENT_SECONDS = 30.0
+"""Longest time without a line where there is no terminal."""
 SCALES = ((1e6, "million"), (1e9, "billion"), (1e12, "trillion"))
 """Short scale, and what its steps are called."""
 
@@ -25,6 +27,17 @@ def amount(value: float) -> str:
     ('0.123', '12,346', '1.3e+09')
     """
     return f"{value:.3g}" if value < 100 else f"{value:,.0f}" if value < 1e6 else f"{value:.2g}"
+
+
+def clock(seconds: float) -> str:
+    """A time span as clocks count it.
+
+    >>> clock(4.2), clock(250), clock(86_399.6)
+    ('0:04', '4:10', '24:00:00')
+    """
+    minutes, left = divmod(round(max(seconds, 0.0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
 
 
 def in_words(value: float) -> str:

@@ -121,6 +121,23 @@ def test_runs_without_a_suite_have_a_note_in_place_of_a_command(chromium: Chrome
     assert chromium.get_log("browser") == []
 
 
+@pytest.mark.parametrize("flips", [20, pytest.param(500, marks=pytest.mark.slow)])
+def test_a_page_that_was_changed_does_not_compute(chromium: Chrome, tmp_path: Path, flips: int) -> None:
+    """One bit of the data that the calculator reads: the page says so, or answers as before."""
+    path = write(report(tmp_path, refits=0))
+    whole = path.read_bytes()
+    begin = whole.index(b'<script type="application/json"')
+    end, generator = whole.index(b"</script>", begin), np.random.default_rng(0)
+    visit(chromium, path)
+    assert chromium.find_element(By.ID, "said").text == ""
+    expected = numbers(chromium)
+    for at, bit in zip(generator.integers(begin, end, flips), generator.integers(0, 8, flips), strict=True):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
+        visit(chromium, path)
+        said = chromium.find_element(By.ID, "said").text
+        assert "make it again: python report.py" in said or (said == "" and numbers(chromium) == expected), int(at)
+
+
 def test_runs_without_a_vocabulary_are_answered_in_parameters(chromium: Chrome, tmp_path: Path) -> None:
     fit, runs = fitted("params_tokens", 20), RunsTable(table().frame.drop(columns="vocab_size"))
     problem = Problem.of(fit, runs, space="params")
@@ -140,23 +157,6 @@ def test_runs_without_a_vocabulary_are_answered_in_parameters(chromium: Chrome, 
     chromium.find_element(By.CSS_SELECTOR, "#budgets thead button").send_keys(Keys.ENTER * 2)
     assert chromium.find_element(By.CSS_SELECTOR, "#budgets tbody td").text == rows[-1][0]
     assert chromium.get_log("browser") == []
-
-
-@pytest.mark.parametrize("flips", [20, pytest.param(500, marks=pytest.mark.slow)])
-def test_a_page_that_was_changed_does_not_compute(chromium: Chrome, tmp_path: Path, flips: int) -> None:
-    """One bit of the data that the calculator reads: the page says so, or answers as before."""
-    path = write(report(tmp_path, refits=0))
-    whole = path.read_bytes()
-    begin = whole.index(b'<script type="application/json"')
-    end, generator = whole.index(b"</script>", begin), np.random.default_rng(0)
-    visit(chromium, path)
-    assert chromium.find_element(By.ID, "said").text == ""
-    expected = numbers(chromium)
-    for at, bit in zip(generator.integers(begin, end, flips), generator.integers(0, 8, flips), strict=True):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
-        visit(chromium, path)
-        said = chromium.find_element(By.ID, "said").text
-        assert "make it again: python report.py" in said or (said == "" and numbers(chromium) == expected), int(at)
 
 
 def test_the_slider_moves_by_keys(chromium: Chrome, tmp_path: Path) -> None:

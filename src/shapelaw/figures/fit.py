@@ -36,6 +36,19 @@ def draw(runs: RunsTable, result: FitResult, folder: Path) -> list[Path]:
     return paths
 
 
+def measured_losses(axes: Axes, runs: RunsTable) -> None:
+    """Every run's losses against FLOPs, coloured by parameters."""
+    kept = runs.kept.assign(flops=runs.flops(), params=runs.params())
+    norm = style.log_norm(kept["params"].tolist())
+    for _, run in kept.sort_values("flops").groupby("run", sort=False):
+        colour = colormaps[style.SEQUENTIAL](norm(float(run["params"].iloc[0])))
+        axes.plot(run["flops"], run["loss"], ".-", color=colour, linewidth=0.8, markersize=4)
+    axes.set(xscale="log", yscale="log", xlabel="training FLOPs", ylabel="held-out loss (nats per token)")
+    style.plain_losses(axes)
+    bar = axes.figure.colorbar(ScalarMappable(norm, style.SEQUENTIAL), ax=axes, pad=0.02)
+    bar.set_label("parameters")
+
+
 def loss_against_flops(axes: Axes, runs: RunsTable, result: FitResult) -> None:
     """Every run's losses, the law along each run, and the lowest loss the law gives for a budget over the table's shapes."""
     kept = runs.kept.assign(flops=runs.flops(), predicted=result.predict(runs), params=runs.params())

@@ -29,6 +29,7 @@
       $(`${input.dataset.filters}-count`).textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length}`;
     });
   }
+
   // What the calculator reads must be what was written: a changed byte is no other number.
   function crc32(text) {
     let sum = -1;
@@ -40,6 +41,7 @@
   }
   const written = $("data");
   if (!written || crc32(written.textContent) !== written.dataset.crc32) {
+    if (!$("said")) return;
     $("said").textContent = "This page was changed after it was written, so it does not compute; make it again: python report.py";
     $("answer").classList.add("stale");
     $("slider").disabled = $("budget").disabled = true;
