@@ -231,16 +231,20 @@ def _panel(axes: Axes, tables: Tables, curves: pd.DataFrame, name: str) -> None:
         axes.plot(
             edges["budget"], edges[name], "x", color=style.NEUTRAL, label="published, brute force at left bin edges"
         )
-    if name in SIZE_PANELS:
-        for label, (dash, values) in others(curves["budget"], name).items():
+    axes.set(xscale="log", yscale="log", xlabel="training FLOPs", ylabel=LABELS[name])
+    if "industry" not in tables:
+        style.near_lines(axes)  # the small runs of a laptop lie decades off what others state of large ones
+    limits = axes.get_ylim()
+    for label, (dash, values) in others(curves["budget"], name).items() if name in SIZE_PANELS else ():
+        if "industry" in tables or any(limits[0] <= value <= limits[1] for value in values[1]):
             axes.plot(*values, dash, color=style.NEUTRAL, linewidth=0.9, label=label, zorder=1)
     if "industry" in tables:
         one = tables["industry"]
         axes.plot(
             one["flops"], one[name], ".", color=style.COLOURS[4], markersize=3.5, label="widely used models", zorder=1
         )
-    axes.set(xscale="log", yscale="log", xlabel="training FLOPs", ylabel=LABELS[name])
-    style.near_lines(axes)
+    if "industry" not in tables:
+        axes.set_ylim(*limits)
     style.few_ticks([axes])
 
 
@@ -296,7 +300,7 @@ def caption(about: str, asked: Asked) -> Callable[[Evidence, Tables], str]:
     def text(evidence: Evidence, tables: Tables) -> str:
         said = (
             f"{about} Wide lines lie inside the fitted domain, thin ones beyond; bands: {evidence.refits}. "
-            "Kaplan et al. and the refit of Chinchilla split a budget by 6N."
+            "Kaplan et al. and the refit of Chinchilla, where they lie within a panel, split a budget by 6N."
         )
         if not evidence.published:
             return said

@@ -160,7 +160,7 @@ def spread(tables: Tables) -> Figure:
         text = f"{ratio}"
         axes.annotate(text, (place, place / ratio), fontsize=5.5, color=style.NEUTRAL, ha="right", va="bottom")
     axes.set(xlim=limits[0], ylim=limits[1])
-    axes.legend(loc="lower left", fontsize=6, frameon=True, edgecolor="none", framealpha=1.0)
+    axes.legend(loc="best", fontsize=6, frameon=True, edgecolor="none", framealpha=1.0)  # covers no model
     shape_ticks(axes)
     return figure
 

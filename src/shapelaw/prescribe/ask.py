@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import numpy as np
@@ -121,9 +122,17 @@ class Problem(SizeSearch):
         alone = self.without_refits()
         for step in np.arange(0, SCAN_DECADES, SCAN_STEP):
             other = float(f"{budget * 10**-step:.1e}") if step else budget
-            if alone.serves(other) and alone.best(other).inside:
-                return other
+            with contextlib.suppress(UserError):
+                if alone.best(other).inside:
+                    return other
         return None
+
+    def answers(self, budget: float) -> bool:
+        """Whether `best` has an answer for a budget."""
+        with contextlib.suppress(UserError):
+            self.without_refits().best(budget)
+            return True
+        return False
 
     def _told(self, optimum: Optimum, question: str, option: str) -> Prescription:
         """The answer, unless the law says nothing there."""

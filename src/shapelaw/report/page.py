@@ -176,7 +176,7 @@ def _budgets(report: Report) -> Table:
     """What budgets from the smallest among the runs to ten times the largest buy, by half decades."""
     low, high = np.log10([report.runs.flops().min(), 10 * report.runs.flops().max()])
     tried = [float(f"{10**place:.1e}") for place in np.arange(low, high, 0.5)]
-    found = {budget: report.problem.best(budget) for budget in tried if report.problem.serves(budget)}
+    found = {budget: report.problem.best(budget) for budget in tried if report.problem.answers(budget)}
     columns = ["params", "tokens", "tokens_per_param", "loss"]
     rows = [
         {"link": "", "cells": [*map(_cell, [budget, *(one.values[name] for name in columns)]), _cell(one.domain)]}
@@ -186,13 +186,12 @@ def _budgets(report: Report) -> Table:
 
 
 def _served(problem: Problem, here: float, end: float) -> float:
-    """The furthest log10 of a budget from one towards an end up to which the shapes serve every budget."""
-    alone = problem.without_refits()
+    """The furthest log10 of a budget from one towards an end up to which every budget has an answer."""
     steps = max(math.ceil(abs(end - here) / STEP_DECADES), 0)
     served = round(here, 2)
     for i in range(1, steps + 1):
         tried = round(here + math.copysign(STEP_DECADES * i, end - here), 2)
-        if not alone.serves(10**tried):
+        if not problem.answers(10**tried):
             break
         served = tried
     return served
