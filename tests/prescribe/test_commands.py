@@ -104,9 +104,9 @@ def ask(outputs: Path) -> Ask:
 
 def run_of_command(command: str) -> PlannedRun:
     """What a command trains, from its words as a shell splits them."""
-    variable, python, script, *overrides = shlex.split(command)
+    variable, program, verb, *overrides = shlex.split(command)
     name, _, suite = variable.partition("=")
-    assert (name, python, script) == ("SHAPELAW_SUITE", "python", "train.py")
+    assert (name, program, verb) == ("SHAPELAW_SUITE", "shapelaw", "train")
     return plan_run(train_config(suite, *overrides), "corpus")
 
 
@@ -133,7 +133,7 @@ def test_the_rate_that_is_said_is_the_one_that_is_trained_at(
     suite = Suite.of(train_config(str(folder)))
     train_config("nano")  # another one is in force
     found, command = ask(suite, depth)
-    assert command.startswith(f"SHAPELAW_SUITE='{folder}' python train.py ")
+    assert command.startswith(f"SHAPELAW_SUITE='{folder}' shapelaw train ")
     planned = run_of_command(command)
     assert (planned.suite, planned.tokens) == (replace(suite, corpus="corpus"), 1024)
     assert (planned.shape.width, planned.shape.depth) == (found.values["width"], found.values["depth"])
@@ -196,7 +196,7 @@ def test_a_suite_of_the_project_is_called_by_its_name(ask: Ask, name: str, monke
     suite = Suite.of(train_config(f"./conf/suite/{name}"))
     train_config(str(TINY))
     _, command = ask(suite, tokens=float(4 * (suite.batch_tokens or 0)))
-    assert command.startswith(f"SHAPELAW_SUITE={name} python train.py shape.width=")
+    assert command.startswith(f"SHAPELAW_SUITE={name} shapelaw train shape.width=")
 
 
 def test_runs_tracked_before_the_record_are_completed_by_their_suite(ask: Ask) -> None:

@@ -105,4 +105,4 @@ def fit(
     runs = RunsTable(runs) if isinstance(runs, pd.DataFrame) else runs
     if not len(runs):
         raise UserError(f"runs: the table has no kept rows; excluded are {runs.exclusions or 'none'}")
-    return spec.method.fit(runs, spec)
+    return spec.method.fit(runs, spec).fitted_to(runs)

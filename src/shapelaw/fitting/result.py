@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from shapelaw.errors import UserError
 from shapelaw.files import as_record, read_sealed, write_sealed
 from shapelaw.fitting.new_run import NewRun, check_kind, law_interval
+from shapelaw.fitting.shown import Shown
 from shapelaw.laws import EXPONENT, Law, files, get_law
 from shapelaw.laws.base import UNITS
 from shapelaw.plugins import is_file
@@ -43,8 +44,8 @@ OBJECTIVE_OF_LINES = ("sum of squared residuals of log params", "rows")
 """What the objective of a method is, and what two of them must share to be compared."""
 
 
-@dataclass(frozen=True)
-class FitResult:
+@dataclass(frozen=True, repr=False)
+class FitResult(Shown):
     """One fit.
 
     Args:
@@ -288,7 +289,7 @@ def load_fit(path: str | os.PathLike[str]) -> FitResult:
             f"path={path}: version {content.get('version')} of the schema; this program reads {READABLE[0]} to "
             f"{SCHEMA_VERSION}; fit again, or read it with the version of shapelaw named in its checklist"
         )
-    return _from_plain(content, source)
+    return _from_plain(content, source).fitted_to(source.with_name(RUNS_FILE))
 
 
 def _check_chance(predicted: Array, runs: RunsTable, law: Law, unit: str) -> None:

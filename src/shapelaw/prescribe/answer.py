@@ -278,7 +278,7 @@ def overrides(world: World, values: Mapping[str, float]) -> tuple[str, ...]:
 
 def train_command(suite: Suite) -> str:
     """How a command begins that trains in a suite; empty where nothing says where it lies."""
-    return f"SHAPELAW_SUITE={shlex.quote(suite.folder)} python train.py" if suite.folder else ""
+    return f"SHAPELAW_SUITE={shlex.quote(suite.folder)} shapelaw train" if suite.folder else ""
 
 
 def command(world: World, answer: Prescription) -> str:

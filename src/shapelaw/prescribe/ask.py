@@ -115,6 +115,16 @@ class Problem(SizeSearch):
                 return other
         return None
 
+    def largest_inside(self, budget: float) -> float | None:
+        """The largest budget up to one whose best size lies in the fitted domain and is neither the smallest nor the largest
+        of all; two digits where it is another than the given one, None where none lies within ten decades."""
+        alone = self.without_refits()
+        for step in np.arange(0, SCAN_DECADES, SCAN_STEP):
+            other = float(f"{budget * 10**-step:.1e}") if step else budget
+            if alone.serves(other) and alone.best(other).inside:
+                return other
+        return None
+
     def _told(self, optimum: Optimum, question: str, option: str) -> Prescription:
         """The answer, unless the law says nothing there."""
         answer = collect(self, optimum, question)

@@ -22,6 +22,7 @@ from shapelaw.errors import UserError
 from shapelaw.runs.columns import CANONICAL, FURTHER_LOSS, NATS_PER_TOKEN, duplicates, faults, refuse_faults, tidy
 from shapelaw.runs.query import matches
 from shapelaw.runs.sealing import read_parquet, sealed_bytes
+from shapelaw.runs.shown import Shown
 from shapelaw.shapes import HEAD_SIZE
 from shapelaw.suite import COLUMNS, Suite, agreed, pack, unpack, usual
 
@@ -37,8 +38,8 @@ _SUITES = "shapelaw.suites"
 WITHOUT_EMBEDDING = "without the embedding"
 
 
-@dataclass(frozen=True, eq=False)
-class RunsTable:
+@dataclass(frozen=True, eq=False, repr=False)
+class RunsTable(Shown):
     """A validated table of runs; two tables are equal when their hashes are.
 
     Args:

@@ -96,7 +96,7 @@ def read_table(uri: str, experiment: str) -> tuple[pd.DataFrame, dict[str, Suite
     rows = [row for run in runs for row in _rows(run, values)]
     if not rows:
         raise UserError(
-            f"runs.experiment={experiment}: no run has a validation yet; train some with `python train.py -m ...`"
+            f"runs.experiment={experiment}: no run has a validation yet; train some with `shapelaw train -m ...`"
         )
     return pd.DataFrame(rows), {run.data.tags[IDENTITY_TAG]: suite_of(run) for run in runs}
 
@@ -181,7 +181,7 @@ def _existing(uri: str) -> MlflowClient:
     file = database_file(uri)
     if file and not file.exists():
         raise UserError(
-            f"tracker.uri={uri}: there is no such database yet; train some runs with `python train.py -m ...`"
+            f"tracker.uri={uri}: there is no such database yet; train some runs with `shapelaw train -m ...`"
         )
     if file and not database.check(file):
         log.warning(

@@ -15,7 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from shapelaw.config import FitConfig, RunsConfig
 from shapelaw.config.schema import to_dataclass
+from shapelaw.devices import cores
 from shapelaw.errors import UserError
+from shapelaw.extras import require
+from shapelaw.files import check_writable
 from shapelaw.fitting.fit import fit
 from shapelaw.fitting.result import RUNS_FILE, SCHEMA_VERSION, FitResult, load_fit
 from shapelaw.fitting.spec import FitSpec, get_method
@@ -29,7 +32,7 @@ from shapelaw.runs.load import LAWS_READ, chosen, load_whole
 from shapelaw.sweep.task import Job, sweep_identity
 from shapelaw.tracking.journal import JOURNAL
 from shapelaw.verbs.doors import Door
-from shapelaw.verbs.fit_summary import show
+from shapelaw.verbs.fit_summary import show, show_place, show_result, told
 from shapelaw.verbs.fit_views import LOG10_DELTA, fits
 from shapelaw.wording import distinctions
 
@@ -51,13 +54,19 @@ class FitTask:
         return _record(asked, runs, make_fit(asked, runs), folder_of(asked, runs)).objective
 
     def single(self, config: DictConfig) -> float:
-        """Make one fit in this process and print it."""
-        jobs = self.plan([config])
-        for key, value in self.begin([config], jobs).items():
+        """Make one fit in this process, on all cores, and print it before its figures are drawn."""
+        (job,) = jobs = self.plan([config])
+        check_writable(job.folder)
+        shared = self.begin([config], jobs)
+        for key, value in {"bootstrap.workers": max(config.bootstrap.workers, cores()), **shared}.items():
             OmegaConf.update(config, key, value)
-        objective = self(config)
-        self.end([config], jobs, [])
-        return objective
+        asked: FitConfig = to_dataclass(config)
+        runs = table_of(asked)
+        result = make_fit(asked, runs)
+        show_result(result)
+        _record(asked, runs, result, job.folder)
+        show_place(result, job.folder)
+        return result.objective
 
     def plan(self, configs: Sequence[DictConfig]) -> list[Job]:
         """Check every fit's values and load every table."""
@@ -72,10 +81,15 @@ class FitTask:
         asked: FitConfig = to_dataclass(configs[0])
         if asked.tracker.name == "none" or all(job.done for job in jobs):
             return {}
+        require("tracker=mlflow", "mlflow", instead="give tracker=none")
         from shapelaw.tracking import begin
 
         names = {job.identity: job.label for job in jobs}
         return begin(asked.tracker, EXPERIMENT, sweep_identity(jobs), names, fits())
+
+    def told(self, job: Job) -> str:
+        """Exponent, irreducible loss and folder of a fit."""
+        return told(load_fit(job.folder), job.folder)
 
     def end(self, configs: Sequence[DictConfig], jobs: Sequence[Job], failed: Sequence[str]) -> None:
         """Close the sweep's parent run and print the fits."""
@@ -190,6 +204,7 @@ def _whole_table(runs: RunsConfig, published: str | None) -> RunsTable:
         names = [field.name for field in dataclasses.fields(FileOptions) if field.name != "exclude_faults"]
         options |= {"path": runs.path, "given": FileOptions(**{name: getattr(runs, name) for name in names})}
     elif runs.source == "mlflow":
+        require("runs=mlflow", "mlflow", instead="give a table of yours: runs=csv runs.path=FILE")
         options |= {"uri": runs.uri, "experiment": runs.experiment}
     return load_whole(runs.source, **options)
 

@@ -22,14 +22,43 @@ WIDE = 160
 """Columns of what is printed into a file or a pipe."""
 
 
+def show_result(result: FitResult) -> None:
+    """Print what was fitted."""
+    _console().print(result.summary(), markup=False)
+
+
+def show_place(result: FitResult, folder: Path) -> None:
+    """Print where a fit lies, and what can be asked of it."""
+    _console().print(f"saved to {folder} ({_content(folder)}){_next(result, folder)}", markup=False)
+
+
+def told(result: FitResult, folder: Path) -> str:
+    """A fit in a line: its exponent with the interval, the irreducible loss, and where it lies."""
+    slope = result.compute_optimal_exponent
+    low_high = result.intervals.get(EXPONENT)
+    parts = [
+        ""
+        if slope is None
+        else f"N ~ C^{slope:.3f}{'' if low_high is None else ' ({:.3f} to {:.3f})'.format(*low_high)}",
+        f"E {result.parameters['E']:.4g}" if "E" in result.parameters else "",
+        f"in {folder}",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def _console() -> Console:
+    """Standard output; a file or a pipe is wide enough for every table."""
+    console = Console(highlight=False, soft_wrap=True)
+    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDE)
+
+
 def show(folders: Mapping[tuple[str, ...], Path]) -> None:
     """Print finished fits.
 
     Args:
         folders: words that name the fit -> its folder.
     """
-    console = Console(highlight=False, soft_wrap=True)
-    console = console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDE)
+    console = _console()
     results = {words: load_fit(folder) for words, folder in folders.items()}
     if len(folders) > 1:
         shared = [word for word in next(iter(folders)) if all(word in words for words in folders)]
@@ -39,10 +68,10 @@ def show(folders: Mapping[tuple[str, ...], Path]) -> None:
         for words, folder in folders.items():
             console.print(f"{names[words]}: {folder}", markup=False)
     for result in list(results.values())[:SHOWN]:
-        console.print(result.summary(), markup=False)
+        show_result(result)
     if len(folders) == 1:
         ((words, folder),) = folders.items()
-        console.print(f"saved to {folder} ({_content(folder)}){_next(results[words], folder)}", markup=False)
+        show_place(results[words], folder)
 
 
 def _content(folder: Path) -> str:
@@ -55,7 +84,7 @@ def _next(result: FitResult, folder: Path) -> str:
     if "tokens" not in predictors or "batch_tokens" in predictors:
         return ""
     space = "" if {"width", "depth"} <= set(predictors) else " space=params"
-    return f"; next: python prescribe.py fit={folder} budget=FLOPs{space}"
+    return f"; next: shapelaw prescribe fit={folder} budget=FLOPs{space}"
 
 
 def _table(rows: Sequence[Mapping[str, str]], shared: str) -> Table:
