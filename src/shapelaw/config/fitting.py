@@ -80,6 +80,12 @@ class RunsConfig:
         default="keep",
         choices=("exclude", "keep"),
     )
+    midway: str = option(
+        "Rows at which the rate is on its way up or down a schedule: exclude (with that reason) or keep (the fit is flagged, "
+        "unless its law reads total_tokens or decay_fraction).",
+        default="exclude",
+        choices=("exclude", "keep"),
+    )
 
 
 @record("subset")
@@ -227,6 +233,11 @@ class FitConfig(PlacesConfig):
     seed: int = option("Seed of random starts and of resampling.", low=0)
     sensitivity: bool = option("Whether the checklist holds the fit at other deltas and countings.", default=False)
     profile: bool = option("Whether profile intervals are computed.", default=False)
+    mixture: str = option(
+        "Rows that differ in corpus, tokenizer, vocabulary or held-out sample: refuse them, or allow (the fit is flagged).",
+        default="refuse",
+        choices=("refuse", "allow"),
+    )
     ties: str = option(
         "What breaks ties between laws that fit equally well: priors (weak expectations of exponents, docs/laws.md) or "
         "optimum (the lowest objective, wherever on the ridge it lies).",

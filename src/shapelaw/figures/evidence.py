@@ -37,6 +37,7 @@ class Evidence:
         bootstrap: refits of fits whose intervals are shown; None for no intervals.
         delta: of Huber's function, but for figures about another.
         seed: of starts and resampling.
+        mixture: `refuse` tables whose losses do not compare, or `allow` them.
     """
 
     load: Callable[[str], RunsTable]
@@ -44,6 +45,7 @@ class Evidence:
     bootstrap: BootstrapOptions | None = None
     delta: float = 1e-4
     seed: int = 0
+    mixture: str = "refuse"
     fits: dict[tuple[object, ...], FitResult] = field(default_factory=dict)
     tables: dict[str, RunsTable] = field(default_factory=dict)
 
@@ -96,7 +98,7 @@ class Evidence:
         key = (law if method == "parametric" else method, subset, used, counting, cost)
         if key not in self.fits:
             options: dict[str, Any] = {"method": method, "cost": cost, "bootstrap": self.bootstrap, "seed": self.seed}
-            self.fits[key] = fit(self.runs(subset), law, used, counting, **options)
+            self.fits[key] = fit(self.runs(subset), law, used, counting, mixture=self.mixture, **options)
         return self.fits[key]
 
 

@@ -9,6 +9,7 @@ import importlib.metadata
 import platform
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ import pandas as pd
 from shapelaw.config import BootstrapOptions
 from shapelaw.fitting.residuals import ResidualStructure
 from shapelaw.laws import Law
+from shapelaw.runs import worlds
 from shapelaw.runs.table import RunsTable
+from shapelaw.runs.worlds import shares
 
 UNKNOWN = "not recorded"
 """Where neither the table nor the fit knows."""
@@ -67,8 +70,16 @@ def data(table: RunsTable) -> dict[str, Any]:
         "runs_named": table.about.get("runs", "by the table"),
         "shapes": shapes,
         "seeds": UNKNOWN,
+        "facts": facts(table),
         "points_per_run": {"min": int(per_run.min()), "median": float(per_run.median()), "max": int(per_run.max())},
     }
+
+
+def facts(table: RunsTable) -> dict[str, list[dict[str, Any]]] | str:
+    """Fact -> its values with their rows and runs, most rows first; a value of None counts those that do not say it."""
+    runs = table.kept["run"]
+    found = {str(name): [asdict(share) for share in shares(values, runs)] for name, values in table.facts.items()}
+    return found or UNKNOWN
 
 
 def _flagged_rows(table: RunsTable, column: str) -> dict[str, int] | str:
@@ -181,9 +192,15 @@ def outside_intervals(
     )
 
 
-def table_flags(runs: RunsTable, bootstrap: BootstrapOptions | None) -> tuple[str, ...]:
-    """What the table and the kind of resampling ask a reader to know."""
-    flags = []
+def table_flags(runs: RunsTable, bootstrap: BootstrapOptions | None, predictors: Sequence[str] = ()) -> tuple[str, ...]:
+    """What the table and the kind of resampling ask a reader to know.
+
+    Args:
+        runs: that were fitted.
+        bootstrap: how they are resampled; None for no resampling.
+        predictors: columns that the law reads.
+    """
+    flags = list(worlds.flags(runs, predictors))
     repeated = bool(runs.kept.duplicated("run").any())
     if "runs" in runs.about:
         flags.append(f"unnamed_runs: {runs.about['runs']}; intervals are too narrow if rows share runs")

@@ -14,6 +14,7 @@ from shapelaw.runs.file_table import OF_FILES, FileOptions
 from shapelaw.runs.files import from_file
 from shapelaw.runs.published import chinchilla, gemstones
 from shapelaw.runs.reduce import reduced
+from shapelaw.runs.schedules import midway as rows_midway
 from shapelaw.runs.table import RunsTable
 
 LAWS_READ = ("batch_tokens",)
@@ -42,6 +43,7 @@ def load_runs(
     bad_rows: str = "raise",
     diverged: str = "exclude",
     rolled_back: str = "keep",
+    midway: str = "exclude",
     **options: Any,
 ) -> RunsTable:
     """Load a table of runs.
@@ -66,6 +68,8 @@ def load_runs(
         bad_rows: csv and mlflow: `raise` on invalid or repeated rows, or `exclude` them with a reason.
         diverged: `exclude` the rows of runs that diverged in the end, with that reason, or `keep` them, which a fit flags.
         rolled_back: `keep` the rows that runs measured after a rollback, which a fit flags, or `exclude` them.
+        midway: `exclude` the rows at which the rate is on its way up or down a schedule, with that reason, or `keep` them for
+            a law that has a term for it; a fit by any other law flags them.
         options: mlflow only: passed to `shapelaw.tracking.read_runs` (uri and experiment).
 
     Returns:
@@ -83,7 +87,7 @@ def load_runs(
     given = FileOptions(
         columns or {}, units or {}, constants or {}, wide, decimal, sheet, tokens_from, reduce, tuple(reduce_by)
     )
-    faulty = {"bad_rows": bad_rows, "diverged": diverged, "rolled_back": rolled_back}
+    faulty = {"bad_rows": bad_rows, "diverged": diverged, "rolled_back": rolled_back, "midway": midway}
     table = load_whole(source, subset=subset, path=path, given=given, loss=loss, **faulty, **options)
     return chosen(
         table.select(where) if where else table, source, reduce, reduce_by, LAWS_READ if reduce == "auto" else ()
@@ -113,20 +117,22 @@ def load_whole(
     bad_rows: str = "raise",
     diverged: str = "exclude",
     rolled_back: str = "keep",
+    midway: str = "exclude",
     **options: Any,
 ) -> RunsTable:
     """A table before any selection and reduction.
 
     Args:
         given: csv only: how the file is read.
-        source, subset, path, loss, bad_rows, diverged, rolled_back, options: as of `load_runs`.
+        source, subset, path, loss, bad_rows, diverged, rolled_back, midway, options: as of `load_runs`.
 
     Raises:
         UserError: as `load_runs`.
     """
     file_options = given or FileOptions()
-    checked = {"bad_rows": bad_rows, "diverged": diverged, "rolled_back": rolled_back, "reduce": file_options.reduce}
-    for name, value in {**checked, "decimal": file_options.decimal, "tokens_from": file_options.tokens_from}.items():
+    choices = {"bad_rows": bad_rows, "diverged": diverged, "rolled_back": rolled_back, "midway": midway}
+    of_files = {name: getattr(file_options, name) for name in ("reduce", "decimal", "tokens_from")}
+    for name, value in {**choices, **of_files}.items():
         check_option(RunsConfig, name, value)
     _refuse_foreign(source, {"subset": subset, "path": path, **file_options.of_files, **options})
     if source == "gemstones":
@@ -141,6 +147,9 @@ def load_whole(
         table = table.exclude(table.frame["diverged_step"].notna(), "of a run that diverged")
     if rolled_back == "exclude" and table.has("rollbacks"):
         table = table.exclude(table.frame["rollbacks"] > 0, "after a rollback")
+    if midway == "exclude":
+        for reason, rows in rows_midway(table.frame).items():
+            table = table.exclude(rows, reason)
     if not len(table):
         raise UserError(f"runs={source}: holds no rows to fit; excluded are {table.exclusions or 'none'}")
     return table.with_loss(loss) if loss else table

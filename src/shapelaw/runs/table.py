@@ -23,6 +23,7 @@ from shapelaw.runs.columns import CANONICAL, FURTHER_LOSS, NATS_PER_TOKEN, dupli
 from shapelaw.runs.query import matches
 from shapelaw.runs.sealing import read_parquet, sealed_bytes
 from shapelaw.runs.shown import Shown
+from shapelaw.runs.worlds import facts
 from shapelaw.shapes import HEAD_SIZE
 from shapelaw.suite import COLUMNS, Suite, agreed, pack, unpack, usual
 
@@ -133,6 +134,11 @@ class RunsTable(Shown):
         """The record of the kept rows; where they differ, what most of them say (`shapelaw.suite.usual`)."""
         return usual(self.suite_rows)
 
+    @cached_property
+    def facts(self) -> pd.DataFrame:
+        """What the kept rows say of how they were trained and measured (`shapelaw.runs.worlds`), in the order of `kept`."""
+        return facts(self.frame, self.suites, self.frame["excluded"] == "")
+
     @property
     def has_shapes(self) -> bool:
         """Whether every kept row names its width and depth."""
@@ -171,12 +177,15 @@ class RunsTable(Shown):
         """The table with every row that does not meet the condition excluded, the condition being the reason.
 
         Args:
-            where: comparisons of columns, such as `width == 512 and tokens <= 1e11`.
+            where: comparisons of columns, such as `width == 512 and tokens <= 1e11`; what the records of suites say
+                counts as a column, such as `corpus == "0123456789ab"`.
 
         Raises:
             UserError: for an unknown column, anything but comparisons and arithmetic, or a selection of nothing.
         """
-        table = self.exclude(~matches(self._all_columns, where), f"outside the selection {where.strip()}")
+        said = facts(self.frame, self.suites)
+        rows = matches(self._all_columns.assign(**said), where)
+        table = self.exclude(~rows, f"outside the selection {where.strip()}")
         if not len(table):
             ranges = ", ".join(f"{n} {lo:.6g} to {hi:.6g}" for n, (lo, hi) in self.ranges().items())
             raise UserError(f"where={where!r}: selects none of the {len(self)} rows; the table holds {ranges}")

@@ -25,9 +25,9 @@ from shapelaw.fitting.result import FitResult
 from shapelaw.fitting.spec import FitData, spec_of
 from shapelaw.laws import get_law
 from shapelaw.laws.base import in_loss_unit
-from shapelaw.prescribe.answer import Prescription, outside_of
+from shapelaw.prescribe.answer import Prescription
+from shapelaw.prescribe.domain import Ranges, outside_of
 from shapelaw.prescribe.surface import level_of
-from shapelaw.prescribe.world import Ranges
 from shapelaw.runs.table import RunsTable
 from shapelaw.step_batch.law import StepsBatchLaw
 

@@ -19,7 +19,7 @@ from shapelaw.devices import cores
 from shapelaw.errors import UserError
 from shapelaw.extras import require
 from shapelaw.files import check_writable
-from shapelaw.fitting.fit import fit
+from shapelaw.fitting.fit import fit, refuse_unanswerable
 from shapelaw.fitting.result import RUNS_FILE, SCHEMA_VERSION, FitResult, load_fit
 from shapelaw.fitting.spec import FitSpec, get_method
 from shapelaw.laws import EXPONENT, Law, get_law
@@ -145,14 +145,15 @@ def spec_of(asked: FitConfig) -> FitSpec:
         seed=asked.seed,
         sensitivity=asked.sensitivity,
         profile=asked.profile,
+        mixture=asked.mixture,
         ties=asked.ties,
     )
 
 
 def science_of(asked: FitConfig, runs: RunsTable) -> dict[str, Any]:
-    """What decides a fit: its choices and the content of its table."""
+    """What decides a fit: its choices and the content of its table; `mixture` only decides whether there is one."""
     chosen = dataclasses.asdict(asked)
-    for key in ("tracker", "outputs_dir", "data_dir", "runs", "subset", "plots"):
+    for key in ("tracker", "outputs_dir", "data_dir", "runs", "subset", "plots", "mixture"):
         del chosen[key]
     del chosen["bootstrap"]["workers"]
     method = spec_of(asked).method
@@ -197,7 +198,9 @@ def load_table(runs: RunsConfig, published: str | None = None) -> RunsTable:
 
 def _whole_table(runs: RunsConfig, published: str | None) -> RunsTable:
     """The table before any selection, and before the rows of one size are reduced, which comes after it."""
-    options: dict[str, Any] = {name: getattr(runs, name) for name in ("bad_rows", "loss", "diverged", "rolled_back")}
+    options: dict[str, Any] = {
+        name: getattr(runs, name) for name in ("bad_rows", "loss", "diverged", "rolled_back", "midway")
+    }
     if runs.source == "gemstones":
         options["subset"] = published
     elif runs.source == "csv":
@@ -233,7 +236,7 @@ def _cached(asked: FitConfig, loaded: dict[str, RunsTable]) -> RunsTable:
 
 
 def _job(asked: FitConfig, runs: RunsTable) -> Job:
-    spec_of(asked)
+    refuse_unanswerable(runs, spec_of(asked), asked.subset.where)
     folder = folder_of(asked, runs)
     what, identity = folder.name.rsplit("-", 1)
     tracked = asked.tracker.name == "none" or (folder / JOURNAL).exists()
