@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shapelaw.fitting.compiling import inner, outer, reordered
+from shapelaw.fitting.logarithm import log_block
 
 Array = NDArray[np.float64]
 
@@ -71,34 +72,6 @@ def block_size(points: int) -> int:
     """Size of nearly equal blocks, a multiple of 8."""
     blocks = (points + BLOCK - 1) // BLOCK
     return (((points + blocks - 1) // blocks + 7) // 8) * 8
-
-
-@outer
-def log_block(x: Array, out: Array, count: int) -> None:
-    """Natural log of `count` positive normal numbers to one unit in the last place, as a loop that is vectorised.
-
-    x = 2^k m with m in [sqrt(1/2), sqrt(2)); log m = f - f^2/2 + s (f^2/2 + R(s^2)) with f = m - 1, s = f/(2 + f) and
-    the minimax polynomial R of FreeBSD's e_log.c.
-    """
-    bits = x.view(np.int64)
-    mantissa = out.view(np.int64)
-    root_half = np.int64(0x3FE6A09E667F3BCD)
-    for i in range(count):
-        mantissa[i] = bits[i] - (((bits[i] - root_half) >> 52) << 52)
-    for i in range(count):
-        k = np.float64((bits[i] - root_half) >> 52)
-        f = out[i] - 1.0
-        s = f / (2.0 + f)
-        z = s * s
-        poly = 0.1479819860511658591 * z + 0.1531383769920937332
-        poly = poly * z + 0.1818357216161805012
-        poly = poly * z + 0.2222219843214978396
-        poly = poly * z + 0.2857142874366239149
-        poly = poly * z + 0.3999999999940941908
-        poly = (poly * z + 0.6666666666666735130) * z
-        half = 0.5 * f * f
-        low = s * (half + poly) + k * 1.90821492927058770002e-10
-        out[i] = k * 6.93147180369123816490e-01 - ((half - low) - f)
 
 
 @inner
