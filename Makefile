@@ -11,7 +11,7 @@ HOST ?= 127.0.0.1
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo report test test-all test-processors test-slurm check structure format ui bench clean
+.PHONY: help setup demo report test test-all test-wheel test-processors test-slurm check structure format ui bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,13 +22,8 @@ $(READY): pyproject.toml scripts/setup.sh
 	PYTHON=$(PYTHON) VENV=$(VENV) TORCH=$(TORCH) LOCKED=$(LOCKED) bash scripts/setup.sh
 	@touch $@
 
-demo: $(READY) ## corpus, a sweep of 12 shapes x 2 rates, cooldowns, fits, a picture: about 7 minutes on 2 cores
-	@start=$$SECONDS; set -e; \
-	$(BIN)/python prepare.py; \
-	$(BIN)/python train.py -m 'shape=glob(*)' lr_base=5,2.5; \
-	$(BIN)/python train.py -m sweeps=cooldown_nano; \
-	$(BIN)/python fit.py -m sweeps=demo; \
-	echo "demo took $$((SECONDS - start)) s; figures and a page of it: make report; the runs and fits: make ui"
+demo: $(READY) ## corpus, a sweep of 12 shapes x 2 rates, cooldowns, fits, a picture: about 8 minutes on 2 cores
+	@$(BIN)/shapelaw demo
 
 report: $(READY) ## figures and a page of the suite's runs, under outputs/reports
 	$(BIN)/python report.py
@@ -38,6 +33,9 @@ test: $(READY) ## the whole test suite
 
 test-all: $(READY) ## the suite with the long forms of its tests
 	$(BIN)/python -m pytest -n auto
+
+test-wheel: $(READY) ## the wheel, installed into a bare environment and used in an empty directory
+	VENV=$(VENV) scripts/try_wheel.sh
 
 test-processors: $(READY) ## the tests that floating point could decide, as processors without AVX-512 and AVX2 compute (QUICK=yes: a few)
 	$(BIN)/python tests/processors.py $(if $(filter yes,$(QUICK)),quick)

@@ -3,9 +3,9 @@
     python benchmarks/detector.py
 
 1. the published curves of the Gemstones: held-out losses, one in 477 steps, of 22 runs to 350B tokens and 20 at half the rate
-2. training losses and gradient norms of every step of nano runs made here, at its own rate, at half and at twice that, to the
-   end of a cooldown, and one of 4,000 steps
-3. likewise of nano runs that diverge: every one of them is to be told
+2. training losses and gradient norms of every step of nano_wide runs made here, at its own rate, at half and at twice that, to
+   the end of a cooldown, and one of 4,000 steps
+3. likewise of nano_wide runs that diverge: every one of them is to be told
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ def published() -> Iterator[Curve]:
 
 
 def trained(folder: Path, sweeps: Sequence[tuple[str, ...]]) -> Iterator[Curve]:
-    """Curves of nano runs made now."""
+    """Curves of nano_wide runs made now."""
     elsewhere = (f"outputs_dir={folder}", f"tracker.uri=sqlite:///{folder}/mlflow.db")
     for sweep in sweeps:
         command = [sys.executable, str(ROOT / "train.py"), "-m", *sweep, *EVERY, *elsewhere]
-        subprocess.run(command, check=True, capture_output=True, env=os.environ | {"SHAPELAW_SUITE": "nano"})
-    for path in sorted(folder.glob("runs/nano/*")):
+        subprocess.run(command, check=True, capture_output=True, env=os.environ | {"SHAPELAW_SUITE": "nano_wide"})
+    for path in sorted(folder.glob("runs/nano_wide/*")):
         values = [r["values"] for r, _ in records(path / JOURNAL) if "train/loss" in r.get("values", {})]
         yield [float(v["train/loss"]) for v in values], [float(v["train/grad_norm"]) for v in values]
 
@@ -90,10 +90,10 @@ def main() -> None:
     count("published held-out losses", list(published()), vocab_size=50_304, warmup=1)
     with tempfile.TemporaryDirectory() as name:
         curves = list(trained(Path(name), SWEEPS))
-    count("training losses and gradient norms of nano runs", curves, vocab_size=256, warmup=10)
+    count("training losses and gradient norms of nano_wide runs", curves, vocab_size=256, warmup=10)
     with tempfile.TemporaryDirectory() as name:
         diverging = list(trained(Path(name), DIVERGING))
-    count("nano runs at a rate that no shape divides", diverging, vocab_size=256, warmup=10)
+    count("nano_wide runs at a rate that no shape divides", diverging, vocab_size=256, warmup=10)
     falls = [np.mean(losses[:10]) - np.mean(losses[-10:]) for losses, _ in curves]
     print(f"these runs learnt: their losses fell by {min(falls):.2f} to {max(falls):.2f} nats")
 

@@ -2,8 +2,9 @@
 
     python benchmarks/determinism.py
 
-Each way trains the same run (64x4 of nano, 100 steps, float32, CPU) by train.py in a process of its own. Its training losses,
-its held-out loss and its last weights are compared with those of the first: one process, one thread, the whole batch at once.
+Each way trains the same run (64x4 of nano_wide, 100 steps, float32, CPU) by train.py in a process of its own. Its training
+losses, its held-out loss and its last weights are compared with those of the first: one process, one thread, the whole batch
+at once.
 Training amplifies the last bit, so the table also has the first steps, and another seed to compare with.
 """
 
@@ -75,12 +76,12 @@ def result_of(way: Way, folder: Path) -> Result:
     """Train and read what was left."""
     code = f"{way.before}import runpy, sys; sys.argv[0] = 'train.py'; runpy.run_path('train.py', run_name='__main__')"
     elsewhere = (f"outputs_dir={folder}", f"tracker.uri=sqlite:///{folder}/mlflow.db")
-    environment = os.environ | {"SHAPELAW_SUITE": "nano"}
+    environment = os.environ | {"SHAPELAW_SUITE": "nano_wide"}
     command = [sys.executable, "-c", code, *GIVEN, *elsewhere, *way.overrides]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{way.name}: {done.stderr}")
-    (run,) = (folder / "runs" / "nano").iterdir()
+    (run,) = (folder / "runs" / "nano_wide").iterdir()
     kept = [record for record, _ in records(run / JOURNAL) if record["kind"] == "metrics"]
     losses = {r["tokens"]: float(r["values"]["train/loss"]) for r in kept if "train/loss" in r["values"]}
     state = read_state(run)

@@ -31,7 +31,7 @@ if [ "$TINY" = 1 ]; then
   : "${SHAPES:=128x2 256x1}"
   SPEED=(--device cpu --context 64 --vocab 1000 --rounds 2)
   MEMORY=(64x2,256,64,4,1 128x2,1024,64,4,2)
-  NANO=("shape=32x2,32x4,32x8,64x1,64x2,64x4" "tokens=61440" "warmup_tokens=4096" "validation.every_tokens=8192"
+  NANO=("shape=16x1,32x1,32x2,48x1,64x1,48x2" "tokens=61440" "warmup_tokens=4096" "validation.every_tokens=8192"
     "validation.tokens=4096" "checkpoint.every_tokens=61440")
   MICRO=("shape=128x16,256x4,256x8,384x4,512x2,512x4" "seq_len=32" "batch_tokens=256" "tokens=5120" "warmup_tokens=512"
     "validation.every_tokens=512" "validation.tokens=512" "checkpoint.every_tokens=5120")

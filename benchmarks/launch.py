@@ -29,7 +29,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         environment = (
-            os.environ | counting(folder) | {"SHAPELAW_OUTPUTS": str(folder / "outputs"), "SHAPELAW_SUITE": "nano"}
+            os.environ | counting(folder) | {"SHAPELAW_OUTPUTS": str(folder / "outputs"), "SHAPELAW_SUITE": "nano_wide"}
         )
         subprocess.run([sys.executable, ROOT / "prepare.py"], env=environment, check=True, capture_output=True)
         thousand(folder, environment)
@@ -68,7 +68,7 @@ def first_step(folder: Path, environment: dict[str, str]) -> None:
     """Seconds from a job's start, by SLURM's clock, to its first step."""
     launch(["shape=32x2", "lr_base=1", "hydra/launcher=slurm"], environment)
     record = max((folder / "outputs" / "slurm").glob("*/job_id"), key=lambda path: path.stat().st_mtime)
-    runs = folder / "outputs" / "runs" / "nano"
+    runs = folder / "outputs" / "runs" / "nano_wide"
     while not (stepped := [path for path in runs.iterdir() if read_state(path).step > 0]):
         time.sleep(0.2)
     assert len(stepped) == 1

@@ -2,7 +2,7 @@
 
     python benchmarks/plan.py
 
-1. `train.py -m` with ten shapes of nano and two hundred rates, `hydra/launcher=plan`: the whole command, and the same with
+1. `train.py -m` with ten shapes of nano_wide and two hundred rates, `hydra/launcher=plan`: the whole command, and the same with
    ten runs, which is mostly its start
 2. the configurations of such runs, composed by `shapelaw.sweep.compose` and by Hydra, one after the other
 """
@@ -68,7 +68,7 @@ def planned(count: int, environment: dict[str, str]) -> Used:
 def plan() -> None:
     """The whole command."""
     with tempfile.TemporaryDirectory() as outputs:
-        environment = os.environ | {"SHAPELAW_OUTPUTS": outputs, "SHAPELAW_SUITE": "nano"}
+        environment = os.environ | {"SHAPELAW_OUTPUTS": outputs, "SHAPELAW_SUITE": "nano_wide"}
         subprocess.run([sys.executable, ROOT / "prepare.py"], env=environment, check=True, capture_output=True)
         few, many = planned(1, environment), planned(RATES, environment)
     for count, used in ((len(SHAPES), few), (RATES * len(SHAPES), many)):

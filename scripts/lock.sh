@@ -9,8 +9,7 @@ lock=$(mktemp -d)
 trap 'rm -rf "$lock"' EXIT
 echo 'torch==2.13.0' >"$lock/constraints.txt"
 cp requirements.lock "$lock/all.txt" # uv keeps the versions it finds there
-echo 'setuptools>=77' >"$lock/build.in" # builds the project itself
-"$UV" pip compile -q pyproject.toml "$lock/build.in" --extra dev -c "$lock/constraints.txt" --universal --python-version 3.11 \
+"$UV" pip compile -q pyproject.toml --extra dev -c "$lock/constraints.txt" --universal --python-version 3.11 \
   --generate-hashes --no-emit-index-url --no-header --no-annotate -o "$lock/all.txt" "$@"
 {
   echo "# Made by scripts/lock.sh: make setup LOCKED=yes installs exactly this."

@@ -54,7 +54,7 @@ SCHEMAS = tuple(door_of(verb).schema for verb in verbs())
         (["shape.width=20"], ["shape.width=20", "head_size=8"]),
         (["-m", "shape=16x1,16x2", "shape.width=20"], ["shape.width=20", "head_size=8"]),
         (["tokens=1000"], ["tokens=1000", "batch_tokens=128", "896 or 1024"]),
-        (["data=jsonl"], ["no prepared corpus", "prepare.py"]),
+        (["data=jsonl"], ["no prepared corpus", "shapelaw prepare"]),
         (["tokens=1e9", "tokens_rounding=up", "force=true"], ["tokens=1,000,000,000", "data.max_epochs=4"]),
         (["tokenizer.vocab_size=300"], ["vocab_size=300", "256"]),
         (["attention=flash"], ["attention=flash", "not on cpu", "attention=sdpa"]),
@@ -135,7 +135,7 @@ def test_a_sweep_s_file_has_its_values_as_lists(
     done = sweep("-m", "sweeps=mine", "hydra/launcher=plan")
     assert done.returncode == 0, done.stderr
     assert f"{len(runs)} runs" in done.stdout
-    assert all(planned in done.stdout for planned in runs), done.stdout
+    assert all(run in done.stdout for run in runs), done.stdout
 
 
 def test_comma_strings_in_a_suite_are_lists_now(script: Script, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def shapes(name: str) -> dict[str, tuple[int, int]]:
     return {stem: (shape["width"], shape["depth"]) for stem, shape in found.items()}
 
 
-@pytest.mark.parametrize("suite", ["nano", "micro", "gemstones"])
+@pytest.mark.parametrize("suite", ["nano", "nano_wide", "micro", "gemstones"])
 def test_every_shape_of_a_suite_is_a_run(outputs: Path, monkeypatch: pytest.MonkeyPatch, suite: str) -> None:
     for stem, (width, depth) in shapes(suite).items():
         assert stem == f"{width}x{depth}"
@@ -108,9 +108,30 @@ def test_gemstones_are_the_papers(outputs: Path, monkeypatch: pytest.MonkeyPatch
     assert config.schedule.warmup_tokens == 80e6
 
 
-def test_nano_spreads_shapes(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nano_has_sizes_that_are_best_for_some_budget_and_shapes_that_are_not(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """12 to 16 shapes; six sizes or more, a quarter apart at least, over a decade; two aspect ratios at three of them. Every
+    validation comes after 200 steps, and a sweep of both rates takes at most 1.4e13 FLOPs: minutes of two cores."""
+    runs = [plan_run(to_dataclass(in_suite("nano", monkeypatch, f"shape={stem}")), "corpus") for stem in shapes("nano")]
+    assert 12 <= len(runs) <= 16
+    sizes = [params_total(one.shape.width, one.shape.depth, one.vocab_size, one.shape.head_size) for one in runs]
+    alike: list[list[tuple[float, float]]] = []
+    for size, ratio in sorted(zip(sizes, (one.shape.width / one.shape.depth for one in runs), strict=True)):
+        if alike and size < 1.25 * alike[-1][0][0]:
+            alike[-1].append((size, ratio))
+        else:
+            alike.append([(size, ratio)])
+    assert len(alike) >= 6
+    assert max(sizes) > 10 * min(sizes)
+    assert sum(max(r for _, r in some) > 2 * min(r for _, r in some) for some in alike) >= 3
+    assert all(one.validate_every_steps >= 200 and one.last_step % one.validate_every_steps == 0 for one in runs)
+    assert 2 * sum(map(flops_of, runs)) < 1.4e13
+
+
+def test_nano_wide_spreads_shapes(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At least 12 shapes, width and depth over a factor of 8 or more, several aspect ratios at equal parameter counts."""
-    found = shapes("nano").values()
+    found = shapes("nano_wide").values()
     widths, depths = {width for width, _ in found}, {depth for _, depth in found}
     assert len(found) >= 12
     assert max(widths) >= 8 * min(widths)

@@ -1,4 +1,4 @@
-"""Every verb is a door of one kind: found by its files, opened by `python -m shapelaw VERB`, with one style of arguments."""
+"""Every verb is a door of one kind: found by its files, opened by `shapelaw VERB`, with one style of arguments."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from omegaconf import OmegaConf
 
+from shapelaw import __version__
 from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import params
 from shapelaw.errors import Interrupted, NotPrepared, UserError, WorkFailed
@@ -28,7 +29,7 @@ from shapelaw.step_batch.prediction import sealed
 from shapelaw.sweep.local import SweepFailed
 from shapelaw.tracking import VAL_LOSS
 from shapelaw.training.processes import RankFailed
-from shapelaw.verbs.doors import Door, door_of, project_root, store_schemas, summary_of, verbs
+from shapelaw.verbs.doors import COMMANDS, Door, door_of, project_root, store_schemas, summary_of, verbs
 from shapelaw.verbs.main import main, run_verb, set_environment
 from support import ROOT, TINY, Script
 from tracked import PROCESSES, journaled, stored, write_undelivered
@@ -44,7 +45,7 @@ Opened = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def opened(outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Opened]:
-    """Runs `python -m shapelaw ARGUMENTS` in this process."""
+    """Runs `shapelaw ARGUMENTS` in this process."""
     kept = dict(os.environ)
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -86,7 +87,7 @@ def test_without_a_verb_the_doors_are_listed(opened: Opened, arguments: list[str
     done = opened(*arguments)
     assert (done.returncode, done.stderr) == (0, "")
     listed = dict(re.findall(r"^  (\w+) +(\S.*)$", done.stdout, re.M))
-    assert listed == {verb: summary_of(verb) for verb in VERBS}
+    assert listed == {verb: summary_of(verb) for verb in (*VERBS, *COMMANDS)}
     assert all(line.endswith(".") and len(line) <= 110 for line in listed.values()), listed
 
 
@@ -106,21 +107,48 @@ def test_of_an_unknown_verb_the_nearest_is_named(opened: Opened, given: str, mea
     done = opened(given, "budget=1e21")
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
     assert done.stderr.startswith(f"shapelaw: {given}: there is no such verb; did you mean {meant}?")
-    assert ", ".join(VERBS) in done.stderr
+    assert ", ".join(sorted([*VERBS, *COMMANDS])) in done.stderr
+
+
+def test_the_program_says_its_version(opened: Opened) -> None:
+    done = opened("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"shapelaw {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("shapelaw ", {"train", "fit", "init", "sweeps"}),
+        ("shapelaw tr", {"train"}),
+        ("shapelaw train lr_r", {"lr_rule=", "lr_rule."}),
+        ("shapelaw train shape=", {"shape=16x1", "shape=16x2", "shape=32x1"}),
+        ("shapelaw migrate prec", {"precision="}),
+    ],
+)
+def test_the_shell_completes(opened: Opened, monkeypatch: pytest.MonkeyPatch, line: str, offered: set[str]) -> None:
+    monkeypatch.setenv("COMP_LINE", line)
+    done = opened("-sc", "query=bash")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert offered <= set(done.stdout.split())
+
+
+def test_completion_is_installed_by_a_line_for_the_shell(opened: Opened) -> None:
+    done = opened("-sc", "install=bash")
+    assert (done.returncode, done.stdout.splitlines()[-1].split()[-2:]) == (0, ["hydra_bash_completion", "shapelaw"])
 
 
 def test_a_verb_unlike_any_is_told_what_there_is(opened: Opened) -> None:
     done = opened("main")  # a module of verbs/, but no door
     assert done.returncode == 2
     assert "did you mean" not in opened("xyz").stderr
-    assert ", ".join(VERBS) in done.stderr
+    assert ", ".join(sorted([*VERBS, *COMMANDS])) in done.stderr
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_door_explains_itself_and_obeys_the_environment(opened: Opened, outputs: Path, verb: str) -> None:
     done = opened(verb, "--help")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"python -m shapelaw {verb} ")
+    assert done.stdout.startswith(f"shapelaw {verb} ")
     assert summary_of(verb) in " ".join(done.stdout.split())
     shown = dict(re.findall(r"^  ([\w.]+)=(\S*)", done.stdout, re.M))
     assert shown["outputs_dir"] == str(outputs)
@@ -297,9 +325,10 @@ class Command:
 def commands_of(text: str) -> Iterator[Command]:
     """Every command that a page shows, in a block or within a line, up to where its words end."""
     shown = text.replace("\\\n", " ")
-    opening = r"python (?:-m shapelaw (?P<verb>(?!VERB)\w+)|(?P<script>(?!VERB)\w+)\.py)"
+    program = r"(?:python -m |(?<=`)|(?<=^ {4})|(?<=\w )|(?<=\w' ))shapelaw"
+    opening = rf"(?:{program} (?P<verb>{'|'.join(VERBS)})\b|python (?P<script>(?!VERB)\w+)\.py)"
     pattern = rf"(?:SHAPELAW_SUITE=(?P<suite>[\w-]+) )?{opening}(?P<rest>[^`\n]*)"
-    for found in re.finditer(pattern, shown):
+    for found in re.finditer(pattern, shown, re.M):
         rest = re.split(
             r" && |;|\|| #", found["rest"].partition("'")[0] if found["rest"].count("'") % 2 else found["rest"]
         )[0]
@@ -356,6 +385,7 @@ def test_no_command_is_spelt_as_it_was(file: Path) -> None:
     """The program, its options and the pages name doors alone."""
     text = file.read_text()
     modules = set(re.findall(r"python -m (shapelaw\.[\w.]+\w)", text)) - INTERNAL
-    opening = {verb for verb in re.findall(r"python -m shapelaw (\w+)", text) if verb != "VERB"}
+    called = re.findall(r"(?:^ {4}|`|run: |next: |by |python -m )shapelaw (\w+)", text, re.M)
+    opening = {verb for verb in called if verb != "VERB"}
     scripts = set(re.findall(r"python (\w+)\.py", text))
-    assert (modules, opening - set(VERBS), scripts - set(SCRIPTS)) == (set(), set(), set())
+    assert (modules, opening - {*VERBS, *COMMANDS}, scripts - set(SCRIPTS)) == (set(), set(), set())

@@ -11,6 +11,7 @@ These names are loaded when they are first used, so that importing the package c
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from shapelaw.fitting.splits import Holdout
     from shapelaw.runs import RunsTable, load_runs
 
+if sys.version_info < (3, 11):
+    raise SystemExit(f"shapelaw needs Python 3.11 or newer; this is {sys.version.split()[0]}, {sys.executable}")
+
+__version__ = "0.1.0"
 _HOMES = {
     "UserError": "shapelaw.errors",
     "Comparison": "shapelaw.fitting.compare",

@@ -15,7 +15,15 @@ VIEW = "shapelaw"
 TAG = f"mlflow.sharedViewState.{VIEW}"
 TOKENS, FLOPS = "cost/tokens", "cost/flops"
 """Metrics recorded beside every loss, so that each can be an axis."""
+TRAINED = """\
+Training runs of one suite of model shapes. `val/loss` is the held-out loss in nats per token, beside its tokens and FLOPs.
+
+* Fit a law to them: `shapelaw fit`, then `shapelaw prescribe budget=FLOPs`
+* Figures and a page: `shapelaw report`, written to `outputs/reports/` under this experiment's name
+"""
 SECTION = "shapelaw"
+NOTE = "mlflow.note.content"
+"""Tag of an experiment's description, which its users may write anew."""
 RUNS_SHOWN = 100
 CREATED = 1_700_000_000_000
 """A view needs a time of its making, in milliseconds; one that does not change keeps the tag as it is."""
@@ -32,18 +40,22 @@ def training() -> dict[str, str]:
         differences(),
         parallel(("width", "depth", "lr_base", "tokens"), ("val/loss",)),
     ]
-    return tags("train", charts, ("width", "depth", "lr_base", "cooldown"), ("val/loss", TOKENS, FLOPS))
+    return tags("train", charts, ("width", "depth", "lr_base", "cooldown"), ("val/loss", TOKENS, FLOPS), TRAINED)
 
 
-def tags(kind: str, charts: Sequence[Chart], params: Sequence[str], metrics: Sequence[str]) -> dict[str, str]:
+def tags(
+    kind: str, charts: Sequence[Chart], params: Sequence[str], metrics: Sequence[str], description: str
+) -> dict[str, str]:
     """Tags of an experiment with a view of its own.
 
     Args:
         kind: of the runs that it lists, train or fit.
         charts: in their order.
         params, metrics: columns of its table.
+        description: Markdown, shown above its runs.
     """
-    return {"mlflow.experimentKind": "custom_model_development", TAG: _view(kind, charts, params, metrics)}
+    view = _view(kind, charts, params, metrics)
+    return {"mlflow.experimentKind": "custom_model_development", NOTE: description, TAG: view}
 
 
 def _view(kind: str, charts: Sequence[Chart], params: Sequence[str], metrics: Sequence[str]) -> str:

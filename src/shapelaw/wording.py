@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+SILENT_SECONDS = 30.0
+"""Longest time without a line where there is no terminal."""
+SCALES = ((1e6, "million"), (1e9, "billion"), (1e12, "trillion"))
+"""Short scale, and what its steps are called."""
+
 
 def counted(number: int, noun: str) -> str:
     """A number of things.
@@ -22,6 +27,30 @@ def amount(value: float) -> str:
     ('0.123', '12,346', '1.3e+09')
     """
     return f"{value:.3g}" if value < 100 else f"{value:,.0f}" if value < 1e6 else f"{value:.2g}"
+
+
+def clock(seconds: float) -> str:
+    """A time span as clocks count it.
+
+    >>> clock(4.2), clock(250), clock(86_399.6)
+    ('0:04', '4:10', '24:00:00')
+    """
+    minutes, left = divmod(round(max(seconds, 0.0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
+
+
+def in_words(value: float) -> str:
+    """A count as people say it, to three digits: thousands with commas, then million, billion and trillion.
+
+    >>> in_words(155_968), in_words(1.3e11), in_words(999_600), in_words(3e18)
+    ('156,000', '130 billion', '1 million', '3e+18')
+    """
+    near = float(f"{value:.3g}")
+    for scale, name in SCALES:
+        if scale <= near < 1e3 * scale:
+            return f"{near / scale:.3g} {name}"
+    return f"{near:,.0f}" if near < SCALES[0][0] and near == int(near) else f"{near:.3g}"
 
 
 def distinctions(

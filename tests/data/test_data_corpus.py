@@ -87,7 +87,7 @@ def test_tokenizer_comes_with_the_corpus(small_corpus: Corpus, small_source: Lis
 
 def test_missing_corpus_says_what_to_run(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(UserError, match=r"corpus folder .*no prepared corpus; run: python prepare.py"):
+        with pytest.raises(UserError, match=r"corpus folder .*no prepared corpus; run: shapelaw prepare"):
             load_corpus(folder)
 
 

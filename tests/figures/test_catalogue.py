@@ -9,12 +9,24 @@ import pandas as pd
 import pytest
 
 from shapelaw.config import BootstrapOptions
-from shapelaw.figures import catalogue, costs, frontiers, prescriptions, rainbow, rates, shapes, style
+from shapelaw.figures import (
+    catalogue,
+    costs,
+    curves,
+    frontiers,
+    industry,
+    prescriptions,
+    rainbow,
+    rates,
+    shapes,
+    style,
+)
 from shapelaw.figures.catalogue import CATALOGUE, Drawn, NotDrawn
 from shapelaw.figures.evidence import Evidence, of_a_table, of_the_paper
+from shapelaw.figures.fit import loss_against_flops
 from shapelaw.fitting.rates import best_rates
 from shapelaw.runs.table import RunsTable
-from worlds import table
+from worlds import fitted, table
 
 PAPER = {2, 3, 4, 5, *range(6, 25)}
 """Every figure of the paper but the first, a drawing."""
@@ -166,6 +178,67 @@ def test_chinchillas_line_splits_the_budget() -> None:
     assert 5e10 < params[1] < 1e11  # Chinchilla had 70B
 
 
+def test_the_shapes_of_widely_used_models_need_no_download(data_dir: Path) -> None:
+    named = ["name", "family", "width", "depth"]
+    fetched = industry.models()[named].sort_values("name").reset_index(drop=True)
+    pd.testing.assert_frame_equal(industry.shapes().sort_values("name").reset_index(drop=True), fetched)
+
+
+def last_rows(runs: RunsTable) -> RunsTable:
+    """A table of one row per run."""
+    return RunsTable(runs.frame.sort_values("tokens").groupby("run", as_index=False).last())
+
+
+def test_runs_of_one_validation_have_no_curves(tmp_path: Path) -> None:
+    alone = of_a_table(last_rows(table()), {"hot_100b+_477": "tokens > 0"})
+    (left,) = catalogue.draw(alone, tmp_path, catalogue.chosen(["fig23"]))
+    assert isinstance(left, NotDrawn)
+    assert left.reason == "every run has one validation, so there are no curves"
+    frame = table().frame
+    some = RunsTable(frame[(frame["run"] == "1024x28") | (frame["tokens"] == frame["tokens"].max())])
+    found = curves.curves_table(of_a_table(some, {"hot_100b+_477": "tokens > 0"}))
+    assert set(found["curves"]["run"]) == {"1024x28"}
+    (axes, bar) = curves.curves(found).axes
+    assert axes.get_title() == "543 million parameters"
+    assert [len(line.get_xdata()) for line in axes.lines] == [3]
+    assert bar.get_ylabel() == "width / depth"
+
+
+@pytest.mark.parametrize("one_row", [False, True])
+def test_a_legend_names_what_is_drawn(one_row: bool) -> None:
+    """Of a run of one row the law is a dash, as a line of one point is not seen; and no name stands for nothing."""
+    runs = last_rows(table()) if one_row else table()
+    _, axes = style.canvas()
+    loss_against_flops(axes, runs, fitted("params_tokens"))
+    seen = {(line.get_linestyle(), line.get_marker()) for line in axes.lines if np.isfinite(line.get_ydata()).any()}
+    named = {(line.get_linestyle(), line.get_marker()) for line in axes.get_legend().get_lines()}
+    assert named <= seen
+    assert (("None", "_") in seen) == one_row
+    assert all(
+        len(line.get_xdata()) > 1 for line in axes.lines if line.get_linestyle() == "-" and len(line.get_xdata())
+    )
+
+
+def test_the_fan_of_one_s_own_runs_lies_at_their_budgets() -> None:
+    frame = pd.DataFrame([("hot", "parametric", "total", 0.5, 0.4, 0.6)])
+    frame.columns = ["subset", "method", "counting", "exponent", "low", "high"]
+    fan = rainbow.draw({"lines": frame, "fan": pd.DataFrame({"budget": [1e10, 1e12]})}).axes[0]
+    assert fan.lines[0].get_xdata()[[0, -1]] == pytest.approx([1e10, 1e12])
+    assert fan.lines[0].get_ydata()[[0, -1]] == pytest.approx([0.1**0.5, 10**0.5])
+    assert fan.get_ylabel().endswith("relative to those at 1e+11 FLOPs")
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_a_band_without_end_does_not_decide_an_axis(scale: str) -> None:
+    _, axes = style.canvas()
+    axes.plot([1, 2], [2.0, 4.0])
+    axes.fill_between([1, 2], [1e-9, 1e-9], [2.5e11, 2.5e11])
+    axes.set_yscale(scale)
+    style.near_lines(axes)
+    assert axes.get_ylim()[1] == pytest.approx(6.0 if scale == "linear" else 8.0)
+    assert axes.get_ylim()[0] == pytest.approx(0.0 if scale == "linear" else 1.0, abs=1e-8)
+
+
 def test_the_best_shape_is_starred() -> None:
     w, d = np.meshgrid([256.0, 512.0, 1024.0], [4.0, 8.0, 16.0])
     cost = 1 + (np.log(w / 512) ** 2 + np.log(d / 8) ** 2)
@@ -180,7 +253,8 @@ def test_the_best_shape_is_starred() -> None:
 def test_what_the_data_cannot_show_is_left_out_with_its_reason(tmp_path: Path) -> None:
     without = RunsTable(table().frame.drop(columns="vocab_size"))
     evidence = of_a_table(without, {"hot_100b+": "tokens > 0"})
-    made = list(catalogue.draw(evidence, tmp_path, catalogue.chosen(["fig14", "fig22"])))
+    made = list(catalogue.draw(evidence, tmp_path, catalogue.chosen(["fig02", "fig14", "fig22"])))
     reasons = {one.entry.name: one.reason for one in made if isinstance(one, NotDrawn)}
+    assert "fig02_shapes" not in reasons, "it reads no vocabulary"
     assert reasons["fig22_feasible_shapes"] == "the runs do not name their width, depth and vocabulary"
     assert reasons["fig14_cooldown"].startswith("there are no such runs as the paper's cool_end")

@@ -69,7 +69,7 @@ def test_fits_that_only_their_options_tell_apart_have_names_of_their_own(publish
     assert sorted(listed.values()) == sorted(folders)
     assert "held out: mean |error| (mean signed error)" in done.stdout
     one = published("fit.py", *options, "seed=0").stdout
-    ends = f"(fit.json, runs.parquet); next: python prescribe.py fit={folders[0].rpartition('-')[0]}"
+    ends = f"(fit.json, runs.parquet); next: shapelaw prescribe fit={folders[0].rpartition('-')[0]}"
     assert ends in one
     assert one.endswith("budget=FLOPs space=params\n")
 
@@ -106,7 +106,7 @@ def test_tracked_runs_are_fitted_without_their_cooldowns(sweep: Sweep, script: S
         (["runs=chinchilla", "law=interaction"], ["width"]),
         (["runs=chinchilla", "subset=hot"], ["subset=hot", "runs=gemstones"]),
         (["runs=csv", "runs.path=/no/such.csv"], ["/no/such.csv"]),
-        ([], ["no such database", "train.py"]),
+        ([], ["no such database", "shapelaw train -m"]),
     ],
 )
 def test_bad_input(published: Script, arguments: list[str], words: list[str]) -> None:

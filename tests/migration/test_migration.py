@@ -456,5 +456,5 @@ def test_a_command_that_meets_old_runs_says_so_once(old: Path, caplog: pytest.Lo
     messages = [record.getMessage() for record in caplog.records]
     assert messages == [
         "5 runs of an earlier version renamed to what such runs are called now",
-        "1 run of an earlier version cannot be taken over and would be trained again; `python -m shapelaw migrate` says why",
+        "1 run of an earlier version cannot be taken over and would be trained again; `shapelaw migrate` says why",
     ]

@@ -60,7 +60,7 @@ def test_a_budget_has_its_table_yaml_and_command(fits: Path, script: Script, out
     assert done.returncode == 0, done.stderr
     assert f"fit {fits / 'interaction-000000'}" in done.stdout  # the newest with width and depth
     answer = Problem.of(fitted("interaction", refits=30), table()).best(1e21)
-    assert f"train it:  SHAPELAW_SUITE=gemstones python train.py {' '.join(answer.overrides)}" in done.stdout
+    assert f"train it:  SHAPELAW_SUITE=gemstones shapelaw train {' '.join(answer.overrides)}" in done.stdout
     assert answer.domain in done.stdout
     assert "\nOther token counts at the same budget (" in done.stdout
     assert "\nRow factor 1 is the real-valued optimum" in done.stdout
@@ -99,8 +99,8 @@ def test_other_questions(fits: Path, prescribe: Prescribe) -> None:
         code, printed, said = prescribe(*arguments)
         assert code == 0, said
         assert answer in printed
-        assert ("-m hydra/launcher=slurm" in printed) == ("train.py" in printed)
-        assert ("train.py" in printed) == ("space=params" not in arguments)
+        assert ("-m hydra/launcher=slurm" in printed) == ("shapelaw train" in printed)
+        assert ("shapelaw train" in printed) == ("space=params" not in arguments)
 
 
 BAD = [
@@ -155,7 +155,7 @@ def test_bad_input_is_said_in_one_line(fits: Path, prescribe: Prescribe) -> None
 def test_without_a_fit_it_says_how_to_make_one(prescribe: Prescribe) -> None:
     code, _, said = prescribe("budget=1e21")
     assert code == 2
-    assert "python fit.py law=interaction" in said
+    assert "shapelaw fit law=interaction" in said
 
 
 def test_what_it_prescribes_is_what_train_would_run(composed: Compose) -> None:

@@ -132,7 +132,7 @@ def test_the_newest_fit_that_answers_the_question_is_taken(points: PointLaw, out
     assert prescribe(asked(outputs_dir=str(outputs), width=1024, depth=28, tokens=5e10)).law == "points"
     with pytest.raises(UserError, match="holds no fit of a law that is asked by params; it holds points-000000, inter"):
         prescribe(asked(outputs_dir=str(outputs), params=1e5))
-    with pytest.raises(UserError, match=r"make one by python fit\.py law=steps_batch or law=steps_batch_e"):
+    with pytest.raises(UserError, match=r"make one by shapelaw fit law=steps_batch or law=steps_batch_e"):
         prescribe(asked(outputs_dir=str(outputs), params=1e5))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import importlib.metadata
 import re
 import shlex
 import time
@@ -32,6 +34,7 @@ from shapelaw.prescribe.trust import Unidentified
 from shapelaw.report import Figure, FitRow, LeftOut, Report, write
 from shapelaw.runs.table import RunsTable
 from shapelaw.verbs.prescribe_summary import _number
+from shapelaw.wording import in_words
 from worlds import fitted, table
 
 HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">\u2028"
@@ -48,6 +51,7 @@ def report(folder: Path, law: str = "interaction", refits: int = 60, budget: flo
 
 
 def picture(folder: Path) -> Figure:
+    folder.mkdir(exist_ok=True)
     figure, axes = plt.subplots(figsize=(3, 2))
     axes.plot([1, 2], [2, 1])
     for kind in ("svg", "png"):
@@ -134,6 +138,27 @@ def test_a_page_that_was_changed_does_not_compute(chromium: Chrome, tmp_path: Pa
         assert "make it again: python report.py" in said or (said == "" and numbers(chromium) == expected), int(at)
 
 
+def test_runs_without_a_vocabulary_are_answered_in_parameters(chromium: Chrome, tmp_path: Path) -> None:
+    fit, runs = fitted("params_tokens", 20), RunsTable(table().frame.drop(columns="vocab_size"))
+    problem = Problem.of(fit, runs, space="params")
+    said = "the runs do not name their vocabulary"
+    made = Report("Mine", tmp_path / "page", problem, 1e21, runs, [FitRow("main", fit)], without_shapes=said)
+    visit(chromium, write(made))
+    assert numbers(chromium) == printed(problem, 1e21)
+    assert chromium.find_elements(By.CSS_SELECTOR, "#slider, #budget, [data-big=shape]") == []
+    assert said in chromium.find_element(By.TAG_NAME, "main").text
+    rows = [one.text.split() for one in chromium.find_elements(By.CSS_SELECTOR, "#budgets tbody tr")]
+    for budget, params, tokens, _, loss, *_ in rows:
+        values = problem.best(float(budget)).values
+        assert [float(one) for one in (params, tokens, loss)] == pytest.approx(
+            [values[name] for name in ("params", "tokens", "loss")], rel=1e-4
+        )
+    assert len(rows) > 4
+    chromium.find_element(By.CSS_SELECTOR, "#budgets thead button").send_keys(Keys.ENTER * 2)
+    assert chromium.find_element(By.CSS_SELECTOR, "#budgets tbody td").text == rows[-1][0]
+    assert chromium.get_log("browser") == []
+
+
 def test_the_slider_moves_by_keys(chromium: Chrome, tmp_path: Path) -> None:
     made = report(tmp_path)
     visit(chromium, write(made))
@@ -145,6 +170,76 @@ def test_the_slider_moves_by_keys(chromium: Chrome, tmp_path: Path) -> None:
     assert numbers(chromium) == printed(made.problem, float(str(budget)))
 
 
+@pytest.mark.parametrize("law", ["interaction", "width_depth_params_tokens"])
+def test_every_place_of_the_slider_is_answered(law: str, chromium: Chrome, tmp_path: Path) -> None:
+    made = report(tmp_path, law, 0, budget=3e21)
+    visit(chromium, write(made))
+    slider = chromium.find_element(By.ID, "slider")
+    ends = []
+    for key in (Keys.END, Keys.HOME):
+        slider.send_keys(key)
+        settled(chromium)
+        assert chromium.find_element(By.ID, "said").text == ""
+        ends.append(float(str(chromium.find_element(By.ID, "budget").get_attribute("value"))))
+        assert numbers(chromium) == printed(made.problem, ends[-1])
+    assert ends[1] < made.runs.flops().max() < 3e21 < ends[0]
+
+
+def test_the_headline_says_sizes_in_words_with_their_intervals(chromium: Chrome, tmp_path: Path) -> None:
+    made = report(tmp_path, refits=20)
+    visit(chromium, write(made))
+    for budget in ("1e21", "3e19", "7.77e22"):
+        ask(chromium, budget)
+        answer = made.problem.best(float(budget))
+        for name, noun in (("params", " parameters"), ("tokens", " tokens")):
+            said = (chromium.find_element(By.CSS_SELECTOR, f"[data-{kind}={name}]").text for kind in ("big", "ends"))
+            low, high = answer.intervals[name]
+            assert [*said] == [in_words(answer.values[name]) + noun, f"{in_words(low)} to {in_words(high)}"]
+
+
+def test_an_address_within_the_page_is_reached_at_once_past_pictures(chromium: Chrome, tmp_path: Path) -> None:
+    """Pictures take their place before they are drawn, so that what comes after them stays where it is."""
+    made = report(tmp_path, refits=0)
+    path = write(Report(**{**vars(made), "figures": [picture(made.folder)] * 12}))
+    chromium.get("about:blank")
+    chromium.get(f"{path.as_uri()}#runs-title")
+    for image in chromium.find_elements(By.CSS_SELECTOR, "figure img"):
+        shape = chromium.execute_script("return [arguments[0].clientWidth, arguments[0].clientHeight]", image)
+        assert (shape[0] - 18) / (shape[1] - 18) == pytest.approx(
+            1.5, rel=0.02
+        )  # 3 by 2 inches, padding and border aside
+    title = chromium.find_element(By.ID, "runs-title")
+    place = "return arguments[0].getBoundingClientRect().top"
+    WebDriverWait(chromium, 10).until(lambda page: 0 <= page.execute_script(place, title) < 60)
+
+
+def test_pictures_name_their_files(tmp_path: Path) -> None:
+    made = report(tmp_path, refits=0)
+    made.folder.mkdir()
+    (made.folder / "line.pdf").write_bytes(b"%PDF")
+    (made.folder / "line_slopes of 1.csv").write_text("a\n1\n")
+    drawn = picture(made.folder)
+    listed = dataclasses.replace(drawn, files=[*drawn.files, made.folder / "line_slopes of 1.csv"])
+    text = write(Report(**{**vars(made), "figures": [listed]})).read_text()
+    found = re.findall(r'<a href="(line[^"]*)">([^<]*)</a>', text)
+    assert found == [
+        ("line.svg", "SVG"),
+        ("line.png", "PNG"),
+        ("line.pdf", "PDF"),
+        ("line_slopes%20of%201.csv", "CSV (slopes of 1)"),
+    ]
+    sizes = re.findall(r'<img [^>]*width="(\d+)" height="(\d+)"', text)
+    assert [round(int(width) / int(height), 2) for width, height in sizes] == [1.5]
+
+
+def test_the_foot_says_what_wrote_the_page_when_and_from_which_runs(tmp_path: Path) -> None:
+    made = report(tmp_path, refits=0)
+    (foot,) = re.findall("<footer>(.*?)</footer>", write(made).read_text())
+    day = datetime.datetime.now(datetime.UTC).date()
+    version = importlib.metadata.version("shapelaw")
+    assert foot.startswith(f"shapelaw {version}, {day}; runs {made.runs.hash[:12]} (")
+
+
 def test_what_cannot_be_answered_is_said(chromium: Chrome, tmp_path: Path) -> None:
     visit(chromium, write(report(tmp_path)))
     for budget, said in (("1e40", "largest of all"), ("-3", "positive number"), ("much", "positive number")):
@@ -153,6 +248,11 @@ def test_what_cannot_be_answered_is_said(chromium: Chrome, tmp_path: Path) -> No
         field.send_keys(budget, Keys.TAB)
         assert said in chromium.find_element(By.ID, "said").text
         assert "stale" in str(chromium.find_element(By.ID, "answer").get_attribute("class"))
+        for gone in ("numbers", "command"):
+            assert not chromium.find_element(By.ID, gone).is_displayed(), "the answer to another budget"
+    ask(chromium, "3e21")
+    assert chromium.find_element(By.ID, "command").is_displayed()
+    assert chromium.find_element(By.ID, "said").text == ""
 
 
 PUT = """

@@ -118,12 +118,24 @@ def test_only_runs_with_shapes_and_a_vocabulary_are_answered() -> None:
     assert unanswerable(RunsTable(frame.assign(vocab_size=np.where(frame.index == 0, np.nan, 50_304)))) == said
 
 
-def test_the_page_opens_with_the_largest_budget_that_the_shapes_serve(composed: Compose) -> None:
+@pytest.mark.parametrize("lacking", [["vocab_size"], ["width", "depth", "vocab_size"]])
+def test_runs_without_shapes_are_answered_by_a_law_without(lacking: list[str], composed: Compose) -> None:
+    asked = to_dataclass(composed("bootstrap.n=8", name="report"))
+    evidence = own(asked, RunsTable(known().frame.drop(columns=lacking)))
+    problem, budget = answer_of(asked, evidence)
+    assert (problem.space, problem.fit.law) == ("params", "params_tokens")
+    assert problem.best(budget).inside
+
+
+def test_the_page_opens_with_the_largest_budget_inside_the_fitted_domain(composed: Compose) -> None:
     asked = to_dataclass(composed("bootstrap.n=8", name="report"))
     evidence = own(asked, known())
     problem, budget = answer_of(asked, evidence)
-    assert budget == evidence.runs().flops().max()
-    assert problem.best(budget).values["width"] > 0
+    largest = float(evidence.runs().flops().max())
+    assert not problem.best(largest).inside, "its best size has more tokens than any run"
+    assert problem.best(budget).inside
+    assert not problem.best(1.15 * budget).inside, "a step of the scan further"
+    assert problem.largest_inside(budget) == budget < largest
     given = to_dataclass(composed("budget=1e20", name="report"))
     assert answer_of(given, evidence)[1] == 1e20
     with pytest.raises(

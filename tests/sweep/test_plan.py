@@ -79,7 +79,7 @@ def test_named_sweeps_on_every_suite(script: Script, sweep: str, nano: int, micr
         done = script("train.py", *PLAN, f"sweeps={sweep}", SHAPELAW_SUITE=suite)
         assert (done.returncode, done.stderr) == (0, "")
         assert re.search(
-            r"\nnote: corpus folder .* no prepared corpus; run: python prepare.py .* before the sweep\n$", done.stdout
+            r"\nnote: corpus folder .* no prepared corpus; run: shapelaw prepare .* before the sweep\n$", done.stdout
         )
         assert totals(done.stdout) == runs
 

@@ -62,7 +62,7 @@ def test_a_server_that_is_down_at_the_start_is_said_or_waited_for(
     folder = the_run(outputs)
     assert (spooled.returncode, read_state(folder).status) == (0, Status.finished), spooled.stderr
     assert "values of" in spooled.stderr.splitlines()[-1]
-    assert "python -m shapelaw replay" in spooled.stderr.splitlines()[-1]
+    assert "shapelaw replay" in spooled.stderr.splitlines()[-1]
     left = replay(outputs, server.uri)
     assert (left.returncode, left.stdout) == (1, "1 runs, 1 with something left to deliver\n"), left.stderr
     server.start()
@@ -164,7 +164,7 @@ def test_a_password_of_the_environment_opens_the_server_and_is_kept_nowhere(
         spooled = script(
             "train.py", named, "seed=3", "progress=false", "tracker.when_unreachable=spool", "tracker.finish_seconds=1"
         )
-        assert "python -m shapelaw replay" in spooled.stderr
+        assert "shapelaw replay" in spooled.stderr
         again = script("train.py", "-m", named, "seed=3,4", **whole)
         assert (spooled.returncode, again.returncode) == (0, 0), again.stderr
     for folder in (outputs / "runs" / "tiny").iterdir():

@@ -15,6 +15,7 @@ from shapelaw.tracking import VAL_LOSS, MlflowTracker, client, deliver_left, ope
 from shapelaw.tracking import delivery as delivering
 from shapelaw.tracking.journal import JOURNAL
 from shapelaw.tracking.store import StoreAway
+from shapelaw.tracking_views import NOTE, TAG, TRAINED, training
 from tracked import PROCESSES, journaled, stored, tracker, write_300
 
 
@@ -215,3 +216,16 @@ def test_what_is_not_there_is_said(uri: str, tmp_path: Path) -> None:
 def test_an_unreachable_server_is_said_within_seconds() -> None:
     with pytest.raises(UserError, match=r"cannot be reached \(Connection refused\).*when_unreachable=spool"):
         open_store("http://127.0.0.1:9", "", "tiny")
+
+
+def test_an_experiment_is_described_once_and_its_users_words_stay(uri: str, tmp_path: Path) -> None:
+    """Its other tags follow the program."""
+    first = open_store(uri, str(tmp_path), "described", training())
+    store = client(uri)
+    tags = store.get_experiment(first).tags
+    assert (tags[NOTE], tags["mlflow.experimentKind"]) == (TRAINED, "custom_model_development")
+    store.set_experiment_tag(first, NOTE, "mine")
+    store.set_experiment_tag(first, TAG, "{}")
+    assert open_store(uri, str(tmp_path), "described", training()) == first
+    tags = store.get_experiment(first).tags
+    assert (tags[NOTE], tags[TAG]) == ("mine", training()[TAG])

@@ -115,6 +115,36 @@ MUTATIONS = {
         "",
         "tests/trust/test_secrets.py::test_no_option_takes_a_password",
     ),
+    "what a suite may set": (
+        "verbs/suites.py",
+        "    if folder.parent != suites:\n        check_suite(folder)\n",
+        "",
+        "tests/trust/test_suite_files.py::test_nothing_of_it_runs_and_a_line_says_why",
+    ),
+    "the store of a foreign journal": (
+        "verbs/replay.py",
+        "_foreign(folder, asked) or _delivered",
+        "_delivered",
+        "tests/trust/test_foreign_journals.py::test_no_store_that_a_journal_names_is_connected_to",
+    ),
+    "files of a foreign journal": (
+        "tracking/delivery.py",
+        "            if not path.resolve().is_relative_to(self.folder.resolve()):",
+        "            if False:",
+        "tests/trust/test_foreign_journals.py::test_no_file_outside_of_the_folder_is_sent",
+    ),
+    "the run of a foreign note": (
+        "tracking/delivery.py",
+        " or not self._is_own_run():",
+        ":",
+        "tests/trust/test_foreign_journals.py::test_a_note_that_names_another_run_changes_nothing_of_it",
+    ),
+    "lines of a job's script": (
+        "sweep/settings.py",
+        "            if not text.isprintable():",
+        "            if False:",
+        "tests/sweep/test_sbatch.py::test_nothing_ends_a_line_of_a_script",
+    ),
     "passwords of messages": (
         "tracking/store.py",
         "hidden((str(error).splitlines() or [type(error).__name__])[0])[:200]",

@@ -113,7 +113,7 @@ def test_a_corpus_without_its_manifest_is_not_trained_on(composed: Compose, corp
     mine = tmp_path / "corpora"
     shutil.copytree(corpora, mine)
     (mine / "text-bytes" / "manifest.json").unlink()
-    with pytest.raises(UserError, match=r"no prepared corpus; run: python prepare\.py"):
+    with pytest.raises(UserError, match=r"no prepared corpus; run: shapelaw prepare"):
         prepared(composed, f"data_dir={mine}")
 
 

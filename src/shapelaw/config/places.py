@@ -9,5 +9,7 @@ from shapelaw.config.option import option, record
 class PlacesConfig:
     """Where things lie. Never part of what a run or a fit is."""
 
-    outputs_dir: str = option("Folder of runs, fits, reports and the MLflow database; $SHAPELAW_OUTPUTS, if set.")
+    outputs_dir: str = option(
+        "Folder of runs, fits, reports and the MLflow database: $SHAPELAW_OUTPUTS, or outputs in the working directory."
+    )
     data_dir: str = option("Folder of prepared corpora.")

@@ -188,7 +188,7 @@ def load_corpus(folder: Path, *, verify_hashes: bool | None = False) -> Corpus:
         begun = (folder / PROGRESS_FILE).exists()
         state = "its preparation was interrupted" if begun else "there is no prepared corpus"
         raise NotPrepared(
-            f"corpus folder {folder}: {state}; run: python prepare.py (with the same data and tokenizer settings)"
+            f"corpus folder {folder}: {state}; run: shapelaw prepare (with the same data and tokenizer settings)"
         )
     check_sizes(folder, manifest)
     if verify_hashes is None:
@@ -210,7 +210,7 @@ def check_sizes(folder: Path, manifest: Manifest) -> None:
             if found != shard.tokens * item:
                 raise UserError(
                     f"{path} {'is missing' if found is None else f'holds {found} bytes'}, the manifest says "
-                    f"{shard.tokens * item}; remove the folder {folder} and run python prepare.py again"
+                    f"{shard.tokens * item}; remove the folder {folder} and run shapelaw prepare again"
                 )
 
 
@@ -261,5 +261,5 @@ def _check_hash(path: Path, shard: Shard) -> None:
     if found != shard.sha256:
         raise UserError(
             f"{path} was changed after it was written (sha256 {found[:12]}, expected {shard.sha256[:12]}); "
-            f"remove the folder {path.parent} and run python prepare.py again"
+            f"remove the folder {path.parent} and run shapelaw prepare again"
         )

@@ -57,7 +57,7 @@ def overspend_tables(evidence: Evidence) -> Tables:
 
 def _trained_ranges(world: World) -> World:
     """The suite within the widths and depths that were trained: few small shapes say little of steps far beyond them."""
-    (narrow, wide), (shallow, deep) = (map(int, world.ranges[name]) for name in ("width", "depth"))
+    (narrow, wide), (shallow, deep) = (map(int, world.domain.ranges[name]) for name in ("width", "depth"))
     rules = dataclasses.replace(
         world.rules, width_min=narrow, width_max=wide, depth_min=shallow, depth_max=deep, even_heads=False
     )
@@ -154,11 +154,11 @@ def overtraining_tables(law: str) -> Callable[[Evidence], Tables]:
 
 
 def _budgets(evidence: Evidence) -> tuple[float, ...]:
-    """The paper's budgets, or a table's own largest and three beyond."""
+    """The paper's budgets, or a table's own largest, two below and one beyond."""
     if evidence.published:
         return BUDGETS
     top = float(f"{evidence.runs().flops().max():.0e}")
-    return tuple(top * 10.0**k for k in range(4))
+    return tuple(top * 10.0**k for k in (-2, -1, 0, 1))
 
 
 def overtrained(tables: Tables) -> Figure:
@@ -181,6 +181,7 @@ def _overtrained(axes: Axes, table: pd.DataFrame, budget: float) -> None:
         axes.fill_between(table["factor"], *ends, color=style.FITTED, alpha=style.BAND, linewidth=0, label=label)
     axes.plot(table["factor"], table["loss"], "o-", color=style.FITTED, markersize=2.5)
     axes.axhline(best, color=style.NEUTRAL, linewidth=0.8, linestyle=":")
+    style.near_lines(axes)
     axes.set(xscale="log", xlabel="tokens over the best")
     axes.set_title(f"{budget:.0e} FLOPs".replace("e+", "e"))
     axes.set_xticks([0.25, 0.5, 1, 2, 4], labels=["1/4", "1/2", "1", "2", "4"])
@@ -223,6 +224,7 @@ def aspect(tables: Tables) -> Figure:
             ticks = [4, 16, 64, 256, 1024]
             axes.set_xticks(ticks, labels=[str(tick) for tick in ticks])
             axes.xaxis.set_minor_locator(NullLocator())
+    style.near_lines(grid[0])
     grid[0].set_ylabel("loss above the lowest (%)")
     grid[1].set(ylabel="budget to make up for it, times", yscale="log")
     most = float(frame["budget_factor"].replace(np.inf, np.nan).max())

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from shapelaw.figures import style
 from shapelaw.figures.entry import Entry, Tables, said
 from shapelaw.figures.evidence import CannotDraw, Evidence
+from shapelaw.wording import in_words
 
 APART = 1.5
 """Ratio of neighbouring sizes from which models count as of another size."""
@@ -26,6 +27,9 @@ def curves_table(evidence: Evidence) -> Tables:
         raise CannotDraw("the runs do not name their width and depth")
     kept = runs.kept
     kept = kept[kept["tokens"] > 0] if "step" not in kept else kept[kept["step"] > 0]
+    kept = kept[kept.groupby("run")["tokens"].transform("size") > 1]
+    if kept.empty:
+        raise CannotDraw("every run has one validation, so there are no curves")
     sizes = np.sort(kept["params"].unique())
     starts = np.concatenate([sizes[:1], sizes[1:][sizes[1:] / sizes[:-1] > APART]])
     if len(starts) > MOST_PANELS:
@@ -59,8 +63,8 @@ def _group(axes: Axes, frame: pd.DataFrame, norm: LogNorm) -> None:
         colour = colormaps[style.SEQUENTIAL](norm(last["width"] / last["depth"]))
         label = f"{last['width']:.0f}x{last['depth']:.0f}"
         axes.plot(run["tokens"], run["loss"], dashes[i % len(dashes)], color=colour, linewidth=0.9, label=label)
-    low, high = frame["params"].min(), frame["params"].max()
-    axes.set_title(f"{_millions(low)} to {_millions(high)} parameters")
+    sizes = dict.fromkeys(map(in_words, (frame["params"].min(), frame["params"].max())))
+    axes.set_title(f"{' to '.join(sizes)} parameters")
     late = frame[frame["tokens"] > 0.02 * frame["tokens"].max()]
     room = 1.02 if len(final) <= 6 else 1.1  # for the names
     axes.set_ylim(0.995 * frame["loss"].min(), room * late["loss"].max())
@@ -68,10 +72,6 @@ def _group(axes: Axes, frame: pd.DataFrame, norm: LogNorm) -> None:
     axes.set_xlim(left=0.01 * frame["tokens"].max())
     style.plain_losses(axes)
     axes.legend(ncols=2 if len(final) > 6 else 1, fontsize=6, loc="upper right", handlelength=1.6)
-
-
-def _millions(params: float) -> str:
-    return f"{params / 1e9:.2f}B" if params >= 1e9 else f"{params / 1e6:.3g}M"
 
 
 ENTRIES = (

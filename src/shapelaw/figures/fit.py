@@ -28,12 +28,25 @@ def draw(runs: RunsTable, result: FitResult, folder: Path) -> list[Path]:
         for name, plot in (("loss_flops", loss_against_flops), ("residuals", residuals)):
             figure, axes = style.canvas(3.4, 5.2)
             plot(axes, runs, result)
-            paths += style.save(figure, folder, name)
+            paths += style.save(figure, folder, name, runs.loss_unit)
         if EXPONENT in result.profiles:
             figure, axes = style.canvas()
             slope_profile(axes, result)
             paths += style.save(figure, folder, "slope_profile")
     return paths
+
+
+def measured_losses(axes: Axes, runs: RunsTable) -> None:
+    """Every run's losses against FLOPs, coloured by parameters."""
+    kept = runs.kept.assign(flops=runs.flops(), params=runs.params())
+    norm = style.log_norm(kept["params"].tolist())
+    for _, run in kept.sort_values("flops").groupby("run", sort=False):
+        colour = colormaps[style.SEQUENTIAL](norm(float(run["params"].iloc[0])))
+        axes.plot(run["flops"], run["loss"], ".-", color=colour, linewidth=0.8, markersize=4)
+    axes.set(xscale="log", yscale="log", xlabel="training FLOPs", ylabel="held-out loss (nats per token)")
+    style.plain_losses(axes)
+    bar = axes.figure.colorbar(ScalarMappable(norm, style.SEQUENTIAL), ax=axes, pad=0.02)
+    bar.set_label("parameters")
 
 
 def loss_against_flops(axes: Axes, runs: RunsTable, result: FitResult) -> None:
@@ -43,19 +56,28 @@ def loss_against_flops(axes: Axes, runs: RunsTable, result: FitResult) -> None:
     colours = colormaps[style.SEQUENTIAL]
     for _, run in kept.sort_values("flops").groupby("run", sort=False):
         colour = colours(norm(float(run["params"].iloc[0])))
-        axes.plot(run["flops"], run["predicted"], color=colour, linewidth=0.9, zorder=2)
+        axes.plot(run["flops"], run["predicted"], _law_mark(run), color=colour, linewidth=0.9, markersize=6, zorder=2)
         axes.plot(run["flops"], run["loss"], ".", color=colour, markersize=4, zorder=3)
     flops, lowest, fitted = envelope(kept, result)
     within = np.where(fitted, lowest, np.nan)
+    longest = kept[kept["run"] == kept["run"].value_counts().index[0]]
     axes.plot([], [], ".", color=style.NEUTRAL, label="measured")
-    axes.plot([], [], "-", color=style.NEUTRAL, linewidth=0.9, label=f"law: {result.law}")
-    axes.plot(flops, within, "--", color=style.ENVELOPE, linewidth=1.6, zorder=4, label=_envelope_label(result))
-    axes.plot(flops, lowest, ":", color=style.ENVELOPE, linewidth=1.0, zorder=4, label="beyond the fitted tokens")
+    axes.plot([], [], _law_mark(longest), color=style.NEUTRAL, linewidth=0.9, label=f"law: {result.law}")
+    if fitted.any():
+        axes.plot(flops, within, "--", color=style.ENVELOPE, linewidth=1.6, zorder=4, label=_envelope_label(result))
+    if not fitted.all():
+        label = "beyond the fitted tokens" if fitted.any() else f"{_envelope_label(result)}, beyond the fitted tokens"
+        axes.plot(flops, lowest, ":", color=style.ENVELOPE, linewidth=1.0, zorder=4, label=label)
     axes.set(xscale="log", yscale="log", xlabel="training FLOPs", ylabel="held-out loss (nats per token)")
     style.plain_losses(axes)
     axes.legend()
     bar = axes.figure.colorbar(ScalarMappable(norm, style.SEQUENTIAL), ax=axes, pad=0.02)
     bar.set_label("parameters")
+
+
+def _law_mark(run: pd.DataFrame) -> str:
+    """How the law is drawn along a run: as a line, or as a dash where a run has one point, which makes no line."""
+    return "-" if len(run) > 1 else "_"
 
 
 def envelope(kept: pd.DataFrame, result: FitResult) -> tuple[Array, Array, NDArray[np.bool_]]:

@@ -31,6 +31,29 @@ TOKENS = {
 }
 """Start of a name -> training tokens and who states them; the first that fits counts."""
 
+SHAPES = {
+    "Gemma": {
+        "Gemma-2b": (2048, 18), "Gemma-7b": (3072, 28),
+        "Gemma-2-2b": (2304, 26), "Gemma-2-9b": (3584, 42), "Gemma-2-27b": (4608, 46),
+    },
+    "Llama": {
+        "Llama-2-7b": (4096, 32), "Llama-2-13b": (5120, 40), "Llama-2-70b": (8192, 80), "Llama-3-8B": (4096, 32),
+        "Llama-3.1-70B": (8192, 80), "Llama-3.2-1B": (2048, 16), "Llama-3.2-3B": (3072, 28),
+    },
+    "Qwen": {
+        "Qwen2-0.5B": (896, 24), "Qwen2-1.5B": (1536, 28), "Qwen2-7B": (3584, 28), "Qwen2.5-0.5B": (896, 24),
+        "Qwen2.5-1.5B": (1536, 28), "Qwen2.5-3B": (2048, 36), "Qwen2.5-7B": (3584, 28), "Qwen2.5-14B": (5120, 48),
+        "Qwen2.5-32B": (5120, 64),
+    },
+}  # fmt: skip
+"""Family -> model -> (width, depth), as the authors' file has them: shapes alone need no download."""
+
+
+def shapes() -> pd.DataFrame:
+    """A row per model: name, family, width, depth."""
+    rows = [(name, family, *shape) for family, some in SHAPES.items() for name, shape in some.items()]
+    return pd.DataFrame(rows, columns=["name", "family", "width", "depth"])
+
 
 def models() -> pd.DataFrame:
     """A row per model: name, family, width, depth, params, tokens, tokens_source, loss, flops (6N per token, as in the paper),

@@ -42,7 +42,7 @@ PAPER_DELTA = 1e-4
 SIZE_PANELS, SHAPE_PANELS = ("params", "tokens", "tokens_per_param"), ("width", "depth", "aspect_ratio")
 BUDGETS = tuple(np.geomspace(1e18, 1e26, 17))
 WHOLE_BUDGETS = tuple(np.geomspace(1e18, 1e26, 81))
-BEYOND = 1e3
+BEYOND = 1e2
 """Of a table of one's own: how far beyond its largest budget is prescribed."""
 KAPLAN_PF_DAY, KAPLAN_COEFFICIENT, KAPLAN_EXPONENT = 8.64e19, 1.6e9, 0.88
 """Kaplan et al. 2020: N = 1.6e9 (C / PF-day)^0.88, N without embeddings."""
@@ -240,6 +240,7 @@ def _panel(axes: Axes, tables: Tables, curves: pd.DataFrame, name: str) -> None:
             one["flops"], one[name], ".", color=style.COLOURS[4], markersize=3.5, label="widely used models", zorder=1
         )
     axes.set(xscale="log", yscale="log", xlabel="training FLOPs", ylabel=LABELS[name])
+    style.near_lines(axes)
     style.few_ticks([axes])
 
 

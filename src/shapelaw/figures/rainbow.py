@@ -32,7 +32,7 @@ WORDS = {
 }
 """The paper's data sets."""
 FAN = (1e19, 1e23)
-"""FLOPs over which the fan is drawn."""
+"""FLOPs over which the fan of the paper's runs is drawn."""
 
 
 def table(evidence: Evidence) -> Tables:
@@ -53,7 +53,9 @@ def table(evidence: Evidence) -> Tables:
     ]
     if len(rows) < 2:
         raise CannotDraw("fewer than two data sets can be fitted, so there is nothing to compare")
-    return {"lines": pd.DataFrame(rows)}
+    flops = evidence.runs().flops()
+    own = {} if evidence.published else {"fan": pd.DataFrame({"budget": [flops.min(), flops.max()]})}
+    return {"lines": pd.DataFrame(rows), **own}
 
 
 def published_exponent(line: RainbowLine) -> float | None:
@@ -67,15 +69,15 @@ def draw(tables: Tables) -> Figure:
     """The fan of all lines with their bands, and beside it every exponent with its interval."""
     lines = tables["lines"]
     figure, grid = style.panels(1, 2, 3.9)
-    _fan(grid[0], lines)
+    _fan(grid[0], lines, *(tables["fan"]["budget"] if "fan" in tables else FAN))
     _exponents(grid[1], lines)
     return figure
 
 
-def _fan(axes: Axes, lines: pd.DataFrame) -> None:
+def _fan(axes: Axes, lines: pd.DataFrame, lowest: float, highest: float) -> None:
     """Every line through one point, so that only the exponents differ."""
-    middle = np.sqrt(FAN[0] * FAN[1])
-    budgets = np.geomspace(*FAN, 50)
+    middle = np.sqrt(lowest * highest)
+    budgets = np.geomspace(lowest, highest, 50)
     for (_, one), colour in zip(lines.iterrows(), _colours(lines, lines), strict=True):
         if pd.notna(one["low"]):
             ends = [(budgets / middle) ** one[end] for end in ("low", "high")]

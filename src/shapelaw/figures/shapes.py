@@ -9,10 +9,9 @@ from matplotlib.figure import Figure
 
 from shapelaw.counting import flops_per_token, params_total
 from shapelaw.feasible import feasible_shapes
-from shapelaw.figures import style
+from shapelaw.figures import industry, style
 from shapelaw.figures.entry import Entry, Tables, said
 from shapelaw.figures.evidence import CannotDraw, Evidence
-from shapelaw.figures.industry import models
 from shapelaw.prescribe.world import rules_of
 from shapelaw.runs import RunsTable
 from shapelaw.shapes import HEAD_SIZE, ShapeRules
@@ -108,6 +107,17 @@ def with_shapes(runs: RunsTable) -> RunsTable:
     return runs
 
 
+def own_shapes(runs: RunsTable) -> pd.DataFrame:
+    """Shapes of a table, for what reads no vocabulary.
+
+    Raises:
+        CannotDraw: if its rows do not name width and depth.
+    """
+    if not runs.has_shapes:
+        raise CannotDraw("the runs do not name their width and depth")
+    return trained(runs)
+
+
 def one_value(runs: RunsTable, name: str, default: float | None = None) -> float:
     """A size of the runs' suite.
 
@@ -130,8 +140,8 @@ def trained(runs: RunsTable) -> pd.DataFrame:
 def spread_table(evidence: Evidence) -> Tables:
     """Shapes of the runs, and of widely used models."""
     return {
-        "trained": trained(with_shapes(evidence.runs())),
-        "industry": models()[["name", "family", "width", "depth"]],
+        "trained": own_shapes(evidence.runs()),
+        "industry": industry.shapes(),
     }
 
 

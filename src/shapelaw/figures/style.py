@@ -15,7 +15,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator, ScalarFormatter
+
+from shapelaw.laws.base import UNITS
 
 COLUMN_INCHES, PAGE_INCHES = 3.3, 6.8
 """Widths of a column and of a page of two."""
@@ -32,6 +35,8 @@ MANY_DECADES = 1e4
 """Range of a logarithmic axis from which ticks between its decades only blacken it."""
 NAMES_APART = 0.07
 """Share of an axis by which contours' names are apart."""
+BARE_SPAN = 0.05
+"""Span of an axis whose lines are level, as a share of their value."""
 INSET = 0.85
 """Share of logarithmic axes' ends within which a contour is named."""
 SHORT_AXIS = 10.0
@@ -120,6 +125,20 @@ def plain_losses(axes: Axes) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
+def near_lines(axes: Axes) -> None:
+    """Let the lines of a panel decide its y-axis, not its bands: these end at most as far beyond the lines as they span."""
+    drawn = [np.ravel(np.asarray(line.get_ydata(), dtype=np.float64)) for line in axes.lines]
+    values = np.concatenate(drawn or [np.empty(0)])
+    scale = np.log if axes.get_yscale() == "log" else np.asarray
+    places = scale(values[np.isfinite(values) & ((values > 0) | (scale is not np.log))])
+    if not len(places):
+        return
+    span = np.ptp(places) or BARE_SPAN * max(abs(float(places[0])), 1.0)
+    ends = np.array([places.min() - span, places.max() + span])
+    low, high = np.exp(ends) if scale is np.log else ends
+    axes.set_ylim(max(low, axes.get_ylim()[0]), min(high, axes.get_ylim()[1]))
+
+
 def name_contours(axes: Axes, lines: QuadContourSet, form: str) -> None:
     """Each contour's value once, where x times y is largest on it, but for names that would touch another."""
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
@@ -136,9 +155,13 @@ def name_contours(axes: Axes, lines: QuadContourSet, form: str) -> None:
             axes.annotate(form.format(level), where, fontsize=6, ha="center", va="center", bbox=box)
 
 
-def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write a figure as PNG and PDF; the paths."""
+def save(figure: Figure, folder: Path, name: str, loss_unit: str = UNITS["loss"]) -> list[Path]:
+    """Write a figure as PNG and PDF, its losses in the unit that they have; the paths."""
+    if loss_unit != UNITS["loss"]:
+        for text in figure.findobj(Text):
+            text.set_text(text.get_text().replace(UNITS["loss"], loss_unit))
     paths = [folder / f"{name}.{kind}" for kind in ("png", "pdf")]
     for path in paths:
         figure.savefig(path, dpi=200, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
+        figure.set_layout_engine("none")  # which keeps the places that were found: they are the same in the second file
     return paths

@@ -7,14 +7,17 @@ that others call, touch their files or clear the cache.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from functools import cache
 from typing import Any, TypeVar, cast
 
 import numba
 
+log = logging.getLogger(__name__)
 Function = TypeVar("Function", bound=Callable[..., object])
 
-OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 INNER: dict[str, Any] = OPTIONS | {"no_cpython_wrapper": True}
 REORDERED: dict[str, Any] = {"fastmath": {"reassoc", "contract", "arcp", "nsz"}}
 """Sums may be reordered (that lets them be vectorised); infinities and NaNs keep their meaning."""
@@ -22,19 +25,36 @@ REORDERED: dict[str, Any] = {"fastmath": {"reassoc", "contract", "arcp", "nsz"}}
 
 def callable_kernel(function: Function) -> Function:
     """A kernel that Python calls."""
-    return cast(Function, numba.njit(**OPTIONS)(function))
+    return _compiled(function, OPTIONS)
 
 
 def inner(function: Function) -> Function:
     """A kernel for other kernels only: no Python wrapper, which doubles a small function's time to compile."""
-    return cast(Function, numba.njit(**INNER)(function))
+    return _compiled(function, INNER)
 
 
 def reordered(function: Function) -> Function:
     """A kernel for other kernels whose sums may be reordered."""
-    return cast(Function, numba.njit(**INNER, **REORDERED)(function))
+    return _compiled(function, INNER | REORDERED)
 
 
 def outer(function: Function) -> Function:
     """A kernel that Python calls, too, whose sums may be reordered."""
-    return cast(Function, numba.njit(**OPTIONS, **REORDERED)(function))
+    return _compiled(function, OPTIONS | REORDERED)
+
+
+def _compiled(function: Function, options: dict[str, Any]) -> Function:
+    """A kernel that is cached, or compiled by every process where no folder takes a cache."""
+    try:
+        return cast(Function, numba.njit(cache=True, **options)(function))
+    except RuntimeError:
+        _say_uncached()
+        return cast(Function, numba.njit(**options)(function))
+
+
+@cache
+def _say_uncached() -> None:
+    log.warning(
+        "no folder takes the compiled solvers, as neither the package's nor the home folder can be written to; they are "
+        "compiled again in every process, about 20 s: set NUMBA_CACHE_DIR to a folder"
+    )

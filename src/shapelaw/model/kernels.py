@@ -15,13 +15,18 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
+from shapelaw.extras import installed
 from shapelaw.thresholds import FAST_THREADS_MAX, SMALL_HEAD_MAX, SMALL_TIME_MAX
+
+HAS_NUMBA = installed("numba")
+"""A GPU node may train without it."""
 
 
 def fast_path(x: torch.Tensor) -> bool:
-    """Whether `x` can take the fast kernels: float32 on a CPU of few threads, outside autocast and compilation."""
+    """Whether `x` can take the fast kernels: float32 on a CPU of few threads, outside autocast and compilation, by numba."""
     return (
-        x.device.type == "cpu"
+        HAS_NUMBA
+        and x.device.type == "cpu"
         and x.dtype == torch.float32
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")

@@ -56,7 +56,7 @@ class Problem(SizeSearch):
         """The cheapest size and tokens that reach a predicted loss, serving included.
 
         Args:
-            loss: nats per token.
+            loss: in the unit of the fit's losses.
             least: `cost` (in the cost's unit) or `tokens`, which a limit on the size should accompany: by a law whose terms
                 add up, the fewest tokens are those of the largest model.
 
@@ -72,7 +72,7 @@ class Problem(SizeSearch):
         if not math.isfinite(optimum.value[0]):
             raise UserError(
                 f"loss={loss:g}: no allowed size reaches it under law {self.fit.law}, at any number of tokens; "
-                f"the lowest is {self.lowest_loss():.6g} nats per token"
+                f"the lowest is {self.lowest_loss():.6g} {self.fit.loss_unit}"
             )
         refuse_ridge(self, lambda other: other.search(goal), f"loss={loss:g}")
         if least == "cost" or self.space == "params":
@@ -112,6 +112,16 @@ class Problem(SizeSearch):
         for step in np.arange(SCAN_STEP, SCAN_DECADES, SCAN_STEP):
             other = float(f"{budget * 10 ** (-step if end == 'largest' else step):.1e}")
             if alone.serves(other):
+                return other
+        return None
+
+    def largest_inside(self, budget: float) -> float | None:
+        """The largest budget up to one whose best size lies in the fitted domain and is neither the smallest nor the largest
+        of all; two digits where it is another than the given one, None where none lies within ten decades."""
+        alone = self.without_refits()
+        for step in np.arange(0, SCAN_DECADES, SCAN_STEP):
+            other = float(f"{budget * 10**-step:.1e}") if step else budget
+            if alone.serves(other) and alone.best(other).inside:
                 return other
         return None
 

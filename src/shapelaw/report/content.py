@@ -54,7 +54,7 @@ class Report:
     Args:
         title: of the page.
         folder: where index.html is written.
-        problem: what answers the budget: costs are FLOPs, the space is whole shapes.
+        problem: what answers the budget: costs are FLOPs, the space is whole shapes, or sizes without a shape.
         budget: FLOPs that the page opens with.
         runs: the table that the problem's fit was made from.
         fits: every fit to list; the problem's own is the first.
@@ -62,6 +62,7 @@ class Report:
         listed: the rows that the page lists, where they are more than those of the fit.
         run_link: address of an MLflow run with `{run}` for its id, such as
             `http://127.0.0.1:5000/#/experiments/1/runs/{run}`; empty for none.
+        without_shapes: why sizes without a shape are answered; empty where shapes are.
     """
 
     title: str
@@ -74,3 +75,4 @@ class Report:
     left_out: Sequence[LeftOut] = ()
     listed: RunsTable | None = None
     run_link: str = ""
+    without_shapes: str = ""

@@ -2,6 +2,34 @@
 (() => {
   const $ = (id) => document.getElementById(id);
 
+  for (const table of document.querySelectorAll("table.sortable")) {
+    const heads = [...table.tHead.rows[0].cells];
+    heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
+      const up = head.getAttribute("aria-sort") !== "ascending";
+      heads.forEach((other) => other.setAttribute("aria-sort", "none"));
+      head.setAttribute("aria-sort", up ? "ascending" : "descending");
+      const key = (row) => row.cells[column].dataset.key;
+      const order = (a, b) => {
+        const [one, two] = [key(a), key(b)];
+        if (one === "" || two === "") return (one === "") - (two === ""); // what is missing stays last
+        const numeric = a.cells[column].className === "number" && b.cells[column].className === "number";
+        return (up ? 1 : -1) * (numeric ? one - two : one.localeCompare(two, "en"));
+      };
+      table.tBodies[0].append(...[...table.tBodies[0].rows].sort(order));
+    }));
+  }
+  for (const input of document.querySelectorAll("[data-filters]")) {
+    input.addEventListener("input", () => {
+      const rows = [...$(input.dataset.filters).tBodies[0].rows];
+      const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+      for (const row of rows) {
+        const text = [...row.cells].map((cell) => cell.textContent.toLowerCase()).join(" ");
+        row.hidden = !words.every((word) => text.includes(word));
+      }
+      $(`${input.dataset.filters}-count`).textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length}`;
+    });
+  }
+
   // What the calculator reads must be what was written: a changed byte is no other number.
   function crc32(text) {
     let sum = -1;
@@ -13,12 +41,14 @@
   }
   const written = $("data");
   if (!written || crc32(written.textContent) !== written.dataset.crc32) {
+    if (!$("said")) return;
     $("said").textContent = "This page was changed after it was written, so it does not compute; make it again: python report.py";
     $("answer").classList.add("stale");
     $("slider").disabled = $("budget").disabled = true;
     return;
   }
   const data = JSON.parse(written.textContent);
+  if (data === null) return; // sizes without a shape are answered for the budgets that the page holds
 
   // Numbers as Python prints them: %.{digits}g, ties to the even digit.
   function shown(value, digits = 5) {
@@ -39,6 +69,15 @@
   }
   const number = (name, value) =>
     ["width", "depth"].includes(name) && Number.isInteger(value) ? String(value) : shown(value);
+
+  // A count as people say it, to three digits: wording.in_words.
+  function words(value) {
+    const near = Number(shown(value, 3));
+    for (const [scale, name] of [[1e6, "million"], [1e9, "billion"], [1e12, "trillion"]])
+      if (near >= scale && near < 1e3 * scale) return `${shown(near / scale, 3)} ${name}`;
+    return near < 1e6 && Number.isInteger(near) ? near.toLocaleString("en-US") : shown(near, 3);
+  }
+  const lead = { params: words, tokens: words, loss: (value) => shown(value, 4) };
 
   function unpacked(text) {
     const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
@@ -97,9 +136,10 @@
   }
 
   function rate(width, depth) {
-    const { base, rule, unit, threshold, strict, divisor } = data.lr;
+    const { base, rule, unit, threshold, strict, named, divisor } = data.lr;
     const w = width * unit;
-    const patched = threshold !== null && (strict ? w / depth > threshold : w / depth >= threshold);
+    const ruled = threshold !== null && (strict ? w / depth > threshold : w / depth >= threshold);
+    const patched = ruled || named.includes(`${w}x${depth}`);
     const d = patched ? Math.ceil(w / divisor) : depth;
     return base / { width_sqrt_depth: w * Math.sqrt(d), width: w, sqrt_depth: Math.sqrt(d), none: 1 }[rule];
   }
@@ -165,7 +205,16 @@
       const factor = value / (value > high ? high : low);
       far.push(`${name} is ${shown(factor, 3)} times the ${factor > 1 ? "largest" : "smallest"} fitted`);
     }
-    return far;
+    const beyond = jointly(own);
+    if (beyond <= data.near) return far.length ? `outside the fitted domain: ${far.join(", ")}` : "inside the fitted domain";
+    return `outside the fitted domain: ${far.join(", ") || "no quantity by itself"}; jointly ${shown(beyond, 3)} times beyond the fitted rows`;
+  }
+
+  // How many times beyond the fitted rows a size lies in all its quantities together: the farthest face decides.
+  function jointly(own) {
+    const logs = data.axes.map((name) => Math.log(own[name]));
+    const distances = data.faces.map((face) => logs.reduce((sum, log, i) => sum + face[i] * log, 0) - face[logs.length]);
+    return Math.exp(Math.max(0, ...distances));
   }
 
   function command(own) {
@@ -221,9 +270,10 @@
       place(name, "ends").textContent = "";
     }
     const far = domain(own);
-    $("domain").className = far.length ? "outside" : "inside";
-    $("domain").textContent = far.length ? `outside the fitted domain: ${far.join(", ")}` : "inside the fitted domain";
-    const big = { shape: `${own.width} wide, ${own.depth} deep`, tokens: `${shown(own.tokens)} tokens`, loss: `loss ${shown(own.loss)}` };
+    $("domain").className = far.startsWith("outside") ? "outside" : "inside";
+    $("domain").textContent = far;
+    const big = { shape: `${own.width} wide, ${own.depth} deep`, params: `${words(own.params)} parameters`, tokens: `${words(own.tokens)} tokens`, loss: `loss ${shown(own.loss, 4)}` };
+    for (const name of Object.keys(lead)) document.querySelector(`[data-ends="${name}"]`).textContent = "";
     for (const [name, text] of Object.entries(big)) document.querySelector(`[data-big="${name}"]`).textContent = text;
     if ($("command")) $("command").textContent = command(own);
     $("notes").replaceChildren(...notes(own).map((text) => Object.assign(document.createElement("li"), { textContent: text })));
@@ -252,8 +302,10 @@
       for (const name of drawn.length > 1 ? Object.keys(drawn[0]) : []) {
         const sorted = Float64Array.from(drawn, (one) => one[name]).sort();
         const same = sorted[sorted.length - 1] - sorted[0] <= 1e-9 * Math.abs(drawn[0][name]);
-        const ends = [(1 - data.level) / 2, (1 + data.level) / 2].map((share) => number(name, quantile(sorted, share)));
+        const quantiles = [(1 - data.level) / 2, (1 + data.level) / 2].map((share) => quantile(sorted, share));
+        const ends = quantiles.map((value) => number(name, value));
         place(name, "ends").textContent = same ? "" : ends.join(" to ");
+        if (name in lead && !same) document.querySelector(`[data-ends="${name}"]`).textContent = quantiles.map(lead[name]).join(" to ");
       }
       if ($("new-run") && refitted.length) $("new-run").textContent = ofThisSize(answered, logTokens, refitted);
       if (failed > 0.05 * Math.max(data.vectors - 1, 1))
@@ -279,32 +331,4 @@
     show(budget);
   });
   $("slider").setAttribute("aria-valuetext", `${$("budget").value} FLOPs`);
-
-  for (const table of document.querySelectorAll("table.sortable")) {
-    const heads = [...table.tHead.rows[0].cells];
-    heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
-      const up = head.getAttribute("aria-sort") !== "ascending";
-      heads.forEach((other) => other.setAttribute("aria-sort", "none"));
-      head.setAttribute("aria-sort", up ? "ascending" : "descending");
-      const key = (row) => row.cells[column].dataset.key;
-      const order = (a, b) => {
-        const [one, two] = [key(a), key(b)];
-        if (one === "" || two === "") return (one === "") - (two === ""); // what is missing stays last
-        const numeric = a.cells[column].className === "number" && b.cells[column].className === "number";
-        return (up ? 1 : -1) * (numeric ? one - two : one.localeCompare(two, "en"));
-      };
-      table.tBodies[0].append(...[...table.tBodies[0].rows].sort(order));
-    }));
-  }
-  for (const input of document.querySelectorAll("[data-filters]")) {
-    input.addEventListener("input", () => {
-      const rows = [...$(input.dataset.filters).tBodies[0].rows];
-      const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-      for (const row of rows) {
-        const text = [...row.cells].map((cell) => cell.textContent.toLowerCase()).join(" ");
-        row.hidden = !words.every((word) => text.includes(word));
-      }
-      $(`${input.dataset.filters}-count`).textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length}`;
-    });
-  }
 })();

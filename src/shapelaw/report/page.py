@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import base64
+import datetime
+import importlib.metadata
 import math
+import os
+import re
+import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -18,13 +25,21 @@ from shapelaw.files import write_text
 from shapelaw.fitting.result import plain
 from shapelaw.laws import EXPONENT
 from shapelaw.prescribe.answer import Prescription, command
+from shapelaw.prescribe.ask import Problem
 from shapelaw.report.calculator import calculator
 from shapelaw.report.content import Figure, FitRow, Report
 from shapelaw.runs.table import RunsTable
+from shapelaw.wording import in_words
 
+Table = dict[str, Any]
+"""Columns and rows of a table of the page."""
 MEDIA = {".svg": "image/svg+xml", ".png": "image/png"}
 DECADES_BELOW, DECADES_BEYOND = 1.0, 3.0
-"""How far the slider reaches beyond the FLOPs of the fitted runs."""
+"""How far the slider reaches beyond the FLOPs of the fitted runs, where the shapes serve it."""
+STEP_DECADES = 0.02
+"""By which the slider's ends are looked for."""
+LEAD = {"params": " parameters", "tokens": " tokens"}
+"""Counts of the answer's headline."""
 WHOLE = ("width", "depth")
 LONGEST = 40
 """Entries of a list in the checklist that are shown."""
@@ -37,8 +52,9 @@ def write(report: Report) -> Path:
     Raises:
         UserError: if the budget or the problem cannot be shown, or a figure has no .svg or .png.
     """
-    pictures = [_picture(figure) for figure in report.figures]
+    pictures = [_picture(figure, report.folder) for figure in report.figures]
     answer = report.problem.best(report.budget)
+    shaped = report.problem.space != "params"
     page = (
         environment()
         .get_template("page.html")
@@ -46,13 +62,17 @@ def write(report: Report) -> Path:
             report=report,
             answer=answer,
             rows=_answer_rows(answer),
+            lead=_lead(answer),
             command=command(report.problem.world, answer),
             pictures=pictures,
             checklist=_checklist(report.problem.fit.checklist),
             runs=run_table(report.listed or report.runs, report.run_link),
             fits=fit_table(report.fits),
-            slider=_slider(report),
-            data=plain(calculator(report.problem)),
+            slider=_slider(report) if shaped else None,
+            data=plain(calculator(report.problem)) if shaped else None,
+            budget=f"{report.budget:.6g}",
+            budgets=None if shaped else _budgets(report),
+            about=_about(report.runs),
         )
     )
     report.folder.mkdir(parents=True, exist_ok=True)
@@ -87,35 +107,95 @@ def _answer_rows(answer: Prescription) -> list[dict[str, str]]:
     return rows
 
 
-def _picture(figure: Figure) -> dict[str, str]:
-    """The smallest embeddable file of a figure as a data address."""
+def _lead(answer: Prescription) -> list[dict[str, str]]:
+    """Counts and loss of the headline, each with its interval in brackets."""
+    rows = []
+    for name, noun in LEAD.items():
+        ends = " to ".join(map(in_words, answer.intervals.get(name, ())))
+        rows.append({"name": name, "text": in_words(answer.values[name]) + noun, "ends": ends})
+    ends = " to ".join(f"{end:.4g}" for end in answer.intervals.get("loss", ()))
+    return [*rows, {"name": "loss", "text": f"loss {answer.values['loss']:.4g}", "ends": ends}]
+
+
+def _about(runs: RunsTable) -> str:
+    """What wrote the page, when, and from which runs."""
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    version = importlib.metadata.version("shapelaw")
+    return f"shapelaw {version}, {today}; runs {runs.hash[:12]} ({runs.about.get('source', 'not recorded')})"
+
+
+def _picture(figure: Figure, folder: Path) -> dict[str, Any]:
+    """The smallest embeddable file of a figure as a data address with its size, and links to its files beside the page."""
     files = [path for path in figure.files if path.suffix in MEDIA and path.is_file()]
     if not files:
         raise UserError(
             f"figure {figure.name}: no .svg or .png among {', '.join(map(str, figure.files)) or 'no files'}"
         )
     smallest = min(files, key=lambda path: path.stat().st_size)
-    content = base64.b64encode(smallest.read_bytes()).decode("ascii")
+    content = smallest.read_bytes()
+    width, height = _size(content)
+    beside = [path for path in figure.files if path.is_relative_to(folder) and path.is_file()]
     return {
         "name": figure.name,
         "title": figure.title,
         "caption": figure.caption,
         "alt": figure.alt or figure.caption,
-        "source": f"data:{MEDIA[smallest.suffix]};base64,{content}",
+        "source": f"data:{MEDIA[smallest.suffix]};base64,{base64.b64encode(content).decode('ascii')}",
+        "width": width,
+        "height": height,
+        "links": [(_label(path, figure.name), quote(os.path.relpath(path, folder))) for path in beside],
     }
 
 
+def _label(path: Path, name: str) -> str:
+    """What a file of a figure is called: its kind, and for one of several tables which."""
+    table = path.stem.removeprefix(name).strip("_").replace("_", " ")
+    return f"{path.suffix[1:].upper()} ({table})" if table else path.suffix[1:].upper()
+
+
+def _size(content: bytes) -> tuple[int, int]:
+    """Width and height of a PNG, or of an SVG with either, in pixels: what keeps its place on the page before it is drawn."""
+    if content.startswith(b"\x89PNG"):
+        width, height = struct.unpack(">II", content[16:24])
+        return width, height
+    root = content[: content.find(b">", content.find(b"<svg"))].decode("utf-8", "replace")
+    found = [re.search(rf'\s{side}="([\d.]+)', root) for side in ("width", "height")]
+    return tuple(round(float(one[1])) if one else 0 for one in found)  # type: ignore[return-value]
+
+
 def _slider(report: Report) -> dict[str, str]:
-    """Ends of the slider, in decades of FLOPs, on its own grid of hundredths."""
+    """Ends of the slider, in decades of FLOPs, on its own grid of hundredths: as far as the shapes serve."""
     flops = report.runs.flops()
-    low = math.floor(100 * (math.log10(flops.min()) - DECADES_BELOW)) / 100
-    high = math.ceil(100 * (math.log10(flops.max()) + DECADES_BEYOND)) / 100
     here = math.log10(report.budget)
-    low, high = min(low, math.floor(100 * here) / 100), max(high, math.ceil(100 * here) / 100)
+    low = _served(report.problem, here, math.log10(flops.min()) - DECADES_BELOW)
+    high = _served(report.problem, here, math.log10(flops.max()) + DECADES_BEYOND)
     return {"low": f"{low:.2f}", "high": f"{high:.2f}", "value": f"{here:.2f}", "budget": f"{report.budget:.6g}"}
 
 
-Table = dict[str, Any]
+def _budgets(report: Report) -> Table:
+    """What budgets from the smallest among the runs to ten times the largest buy, by half decades."""
+    low, high = np.log10([report.runs.flops().min(), 10 * report.runs.flops().max()])
+    tried = [float(f"{10**place:.1e}") for place in np.arange(low, high, 0.5)]
+    found = {budget: report.problem.best(budget) for budget in tried if report.problem.serves(budget)}
+    columns = ["params", "tokens", "tokens_per_param", "loss"]
+    rows = [
+        {"link": "", "cells": [*map(_cell, [budget, *(one.values[name] for name in columns)]), _cell(one.domain)]}
+        for budget, one in found.items()
+    ]
+    return {"columns": ["FLOPs", *columns, "fitted domain"], "rows": rows}
+
+
+def _served(problem: Problem, here: float, end: float) -> float:
+    """The furthest log10 of a budget from one towards an end up to which the shapes serve every budget."""
+    alone = problem.without_refits()
+    steps = max(math.ceil(abs(end - here) / STEP_DECADES), 0)
+    served = round(here, 2)
+    for i in range(1, steps + 1):
+        tried = round(here + math.copysign(STEP_DECADES * i, end - here), 2)
+        if not alone.serves(10**tried):
+            break
+        served = tried
+    return served
 
 
 def run_table(runs: RunsTable, link: str) -> Table:

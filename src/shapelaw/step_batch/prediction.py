@@ -1,7 +1,7 @@
 """A loss curve written down before its run is trained, and the run compared with it afterwards.
 
-python prescribe.py fit=FOLDER width=64 depth=5 batch_tokens=4096 tokens=1638400  # writes it, with its hash
-python -m shapelaw predict prediction=FILE                                         # after training: the errors
+shapelaw prescribe fit=FOLDER width=64 depth=5 batch_tokens=4096 tokens=1638400  # writes it, with its hash
+shapelaw predict prediction=FILE                                         # after training: the errors
 """
 
 from __future__ import annotations

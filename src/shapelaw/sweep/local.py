@@ -78,7 +78,7 @@ def launch(
         slots,
         stop_on_failure,
     )
-    with View(task.noun, jobs) as view:
+    with View(task.noun, jobs, task=task) as view:
         results = pool.run(view)
     failed = [job.identity for job, result in zip(jobs, results, strict=True) if result.status is JobStatus.FAILED]
     task.end(runs, jobs, failed)

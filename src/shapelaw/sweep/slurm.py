@@ -114,7 +114,8 @@ def log_of(job: Job, report: Report) -> Path:
 def _watch(sweep: Sweep, reports: dict[str, Report]) -> dict[str, Report]:
     """Show the runs until all have ended; the accounting is asked at most every ten seconds."""
     jobs = list(sweep.jobs.values())
-    with View(sweep.task.noun, [job for job in jobs if reports[job.identity].standing in UNDER_WAY]) as view:
+    under_way = [job for job in jobs if reports[job.identity].standing in UNDER_WAY]
+    with View(sweep.task.noun, under_way, task=sweep.task) as view:
         shown, started = {job.identity for job in view.todo}, set[str]()
         while True:
             _show(sweep, reports, view, shown, started)

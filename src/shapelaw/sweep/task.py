@@ -98,6 +98,15 @@ class TakesGpus(Protocol):
         ...
 
 
+@runtime_checkable
+class Tells(Protocol):
+    """A task that words the outcome of its jobs itself; the others' are told by the states in their folders."""
+
+    def told(self, job: Job) -> str:
+        """What came of a job that ended well, in a few words."""
+        ...
+
+
 @dataclass(frozen=True)
 class Trials:
     """What the jobs of a search are told of it: the study's name, its storage, and the configuration of its pruner."""

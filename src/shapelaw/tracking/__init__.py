@@ -2,7 +2,7 @@
 
 What a run records goes into a journal in its own folder and nowhere else; a thread carries the journal to the store. So no
 step waits for the store, a store that goes away loses nothing, and a run that ended meanwhile is delivered later:
-`python -m shapelaw replay`. The launching process makes store and experiment (`open_store`).
+`shapelaw replay`. The launching process makes store and experiment (`open_store`).
 """
 
 from shapelaw.tracking.delivery import deliver_left, deliver_to

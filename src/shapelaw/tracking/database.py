@@ -133,7 +133,7 @@ def damaged(path: Path, what: str) -> Damaged:
     """What to say of a database that is not what was written."""
     return Damaged(
         f"{path} is damaged ({' '.join(what.split())[:120]}): put back a copy, or move it away and have it made again from "
-        f"what the runs recorded in their folders, by python -m shapelaw replay uri=sqlite:///{path}"
+        f"what the runs recorded in their folders, by shapelaw replay uri=sqlite:///{path}"
     )
 
 

@@ -362,7 +362,7 @@ def left_line(delivery: Delivery, reason: str) -> str:
     store = shlex.quote(f"tracker.uri={delivery.named}")
     return (
         f"tracking: {count} values of {delivery.folder} are not in {delivery.named or 'the store'} yet "
-        f"({reason or 'it is slow'}); they stay there until `python -m shapelaw replay {store}`, or the same command again, "
+        f"({reason or 'it is slow'}); they stay there until `shapelaw replay {store}`, or the same command again, "
         "delivers them"
     )
 

@@ -19,6 +19,7 @@ from shapelaw.files import check_writable
 from shapelaw.secrets import TRACKING_VARIABLE, connectable, hidden, refuse_password
 from shapelaw.tracking.database import check, follow, keep_copies
 from shapelaw.tracking.protocol import RunInfo
+from shapelaw.tracking_views import NOTE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -110,7 +111,8 @@ def open_store(uri: str, artifacts: str, experiment: str, tags: Mapping[str, str
     To be called by the launching process, before any other opens the store.
 
     Args:
-        tags: of the experiment, such as its view (`shapelaw.tracking_views`); set anew where they changed.
+        tags: of the experiment, such as its view (`shapelaw.tracking_views`); set anew where they changed, but for a
+            description, which stays as it is.
 
     Raises:
         UserError: if the tracking server or database cannot be reached.
@@ -121,7 +123,7 @@ def open_store(uri: str, artifacts: str, experiment: str, tags: Mapping[str, str
         store = client(uri)
         there = store.get_experiment(experiment_id).tags if tags else {}
         for key, value in (tags or {}).items():
-            if there.get(key) != value:
+            if there.get(key) != value and not (key == NOTE and NOTE in there):
                 store.set_experiment_tag(experiment_id, key, value)
         return experiment_id
 

@@ -1,9 +1,13 @@
-"""The doors, found by their files: a verb NAME is conf/NAME.yaml and shapelaw/verbs/NAME.py with its `DOOR`."""
+"""The doors, found by their files: a verb NAME is conf/NAME.yaml and shapelaw/verbs/NAME.py with its `DOOR`.
+
+A few commands have no options and so no configuration: shapelaw/verbs/NAME.py with its `COMMAND`.
+"""
 
 from __future__ import annotations
 
+import ast
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,22 +31,50 @@ class Door:
     work: Callable[[DictConfig], Any]
 
 
+@dataclass(frozen=True)
+class Command:
+    """A command without options.
+
+    Args:
+        usage: the words after its name.
+        run: called with these words as they were given.
+    """
+
+    usage: str
+    run: Callable[[Sequence[str]], None]
+
+
+PACKAGE = Path(__file__).resolve().parents[1]
+COMMANDS = ("demo", "init", "sweeps", "ui")
+
+
 def project_root() -> Path:
-    """Folder that holds conf/ and sweeps/: the repository, in which the package lies under src/.
+    """Folder that holds conf/ and sweeps/: the package's own where a wheel was installed, else the repository.
 
     Raises:
-        UserError: if the package was installed apart from its repository.
+        UserError: if neither holds them.
     """
-    root = Path(__file__).resolve().parents[3]
+    root = PACKAGE if is_wheel() else PACKAGE.parents[1]
     if not (root / "conf").is_dir():
-        raise UserError(f"{root}: holds no conf/; install shapelaw from its repository by pip install -e .")
+        raise UserError(f"{root}: holds no conf/; install shapelaw by pip install, from its repository or a wheel")
     return root
+
+
+def is_wheel() -> bool:
+    """Whether the package lies apart from a repository."""
+    return (PACKAGE / "conf").is_dir()
 
 
 def verbs() -> list[str]:
     """Names of all doors."""
     modules = {path.stem for path in Path(__file__).parent.glob("*.py")}
     return sorted(modules & {path.stem for path in (project_root() / "conf").glob("*.yaml")})
+
+
+def command_of(name: str) -> Command:
+    """The command of a name; what it needs is imported now."""
+    command: Command = importlib.import_module(f"shapelaw.verbs.{name}").COMMAND
+    return command
 
 
 def door_of(verb: str) -> Door:
@@ -58,6 +90,9 @@ def store_schemas(*chosen: str) -> None:
 
 
 def summary_of(verb: str) -> str:
-    """What a verb does: the first line of its configuration."""
+    """What a verb does: the first line of its configuration, or of a command's module."""
+    if verb in COMMANDS:
+        text = ast.get_docstring(ast.parse((PACKAGE / "verbs" / f"{verb}.py").read_text(encoding="utf-8")))
+        return (text or "").partition("\n")[0]
     with (project_root() / "conf" / f"{verb}.yaml").open(encoding="utf-8") as file:
         return file.readline().removeprefix("#").strip()

@@ -1,4 +1,4 @@
-"""A checkpoint as a folder that transformers loads: python -m shapelaw export run=RUN_FOLDER_OR_CHECKPOINT out=OUT
+"""A checkpoint as a folder that transformers loads: shapelaw export run=RUN_FOLDER_OR_CHECKPOINT out=OUT
 
 OUT/config.json               GemmaConfig's values
     model.safetensors         weights in float32, by GemmaForCausalLM's names

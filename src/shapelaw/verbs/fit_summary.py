@@ -14,12 +14,44 @@ from shapelaw.fitting.residuals import information_criteria
 from shapelaw.fitting.result import RUNS_FILE, FitResult, load_fit
 from shapelaw.laws import get_law
 from shapelaw.laws.base import EXPONENT
+from shapelaw.prescribe.world import reads_shapes
 from shapelaw.runs import RunsTable
+from shapelaw.verbs.prescribe import refusal
 
 SHOWN = 12
 """Fits whose parameters are printed in full."""
 WIDE = 160
 """Columns of what is printed into a file or a pipe."""
+
+
+def show_result(result: FitResult) -> None:
+    """Print what was fitted."""
+    _console().print(result.summary(), markup=False)
+
+
+def show_place(result: FitResult, folder: Path) -> None:
+    """Print where a fit lies, and what can be asked of it."""
+    _console().print(f"saved to {folder} ({_content(folder)}){_next(result, folder)}", markup=False)
+
+
+def told(result: FitResult, folder: Path) -> str:
+    """A fit in a line: its exponent with the interval, the irreducible loss, and where it lies."""
+    slope = result.compute_optimal_exponent
+    low_high = result.intervals.get(EXPONENT)
+    parts = [
+        ""
+        if slope is None
+        else f"N ~ C^{slope:.3f}{'' if low_high is None else ' ({:.3f} to {:.3f})'.format(*low_high)}",
+        f"E {result.parameters['E']:.4g}" if "E" in result.parameters else "",
+        f"in {folder}",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def _console() -> Console:
+    """Standard output; a file or a pipe is wide enough for every table."""
+    console = Console(highlight=False, soft_wrap=True)
+    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDE)
 
 
 def show(folders: Mapping[tuple[str, ...], Path]) -> None:
@@ -28,8 +60,7 @@ def show(folders: Mapping[tuple[str, ...], Path]) -> None:
     Args:
         folders: words that name the fit -> its folder.
     """
-    console = Console(highlight=False, soft_wrap=True)
-    console = console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDE)
+    console = _console()
     results = {words: load_fit(folder) for words, folder in folders.items()}
     if len(folders) > 1:
         shared = [word for word in next(iter(folders)) if all(word in words for words in folders)]
@@ -39,10 +70,10 @@ def show(folders: Mapping[tuple[str, ...], Path]) -> None:
         for words, folder in folders.items():
             console.print(f"{names[words]}: {folder}", markup=False)
     for result in list(results.values())[:SHOWN]:
-        console.print(result.summary(), markup=False)
+        show_result(result)
     if len(folders) == 1:
         ((words, folder),) = folders.items()
-        console.print(f"saved to {folder} ({_content(folder)}){_next(results[words], folder)}", markup=False)
+        show_place(results[words], folder)
 
 
 def _content(folder: Path) -> str:
@@ -50,12 +81,14 @@ def _content(folder: Path) -> str:
 
 
 def _next(result: FitResult, folder: Path) -> str:
-    """The command that asks a law of sizes for its answer."""
-    predictors = get_law(result.law).predictors if result.law else ()
-    if "tokens" not in predictors or "batch_tokens" in predictors:
+    """The command that asks the fit for the best size; where prescribe.py would refuse it, why."""
+    if result.law is None or "best" not in get_law(result.law).questions:
         return ""
-    space = "" if {"width", "depth"} <= set(predictors) else " space=params"
-    return f"; next: python prescribe.py fit={folder} budget=FLOPs{space}"
+    space = "feasible" if reads_shapes(get_law(result.law)) else "params"
+    refused = refusal(result, RunsTable.read(folder / RUNS_FILE), space)
+    if refused:
+        return f"; no size can be prescribed from it: {refused}"
+    return f"; next: shapelaw prescribe fit={folder} budget=FLOPs{'' if space == 'feasible' else f' space={space}'}"
 
 
 def _table(rows: Sequence[Mapping[str, str]], shared: str) -> Table:

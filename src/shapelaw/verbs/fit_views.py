@@ -7,6 +7,12 @@ from shapelaw.tracking_views import differences, parallel, scatter, tags
 
 LOG10_DELTA = "log10_delta"
 """Metric of a fit: an axis on which deltas lie evenly."""
+FITTED = """\
+Fits of scaling laws to runs tables. Each is also a folder under `outputs/fits/`, which the tag `shapelaw.folder` names.
+
+* Ask one for a size: `shapelaw prescribe fit=FOLDER budget=FLOPs`
+* Objectives compare fits of equal rows and delta alone
+"""
 SETTINGS = ("law", "delta", "subset", "counting")
 
 
@@ -18,4 +24,4 @@ def fits() -> dict[str, str]:
         differences(),
         parallel(("law", "delta", "subset"), (EXPONENT, "objective")),
     ]
-    return tags("fit", charts, SETTINGS, (EXPONENT, "objective"))
+    return tags("fit", charts, SETTINGS, (EXPONENT, "objective"), FITTED)

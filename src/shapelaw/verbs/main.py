@@ -18,44 +18,79 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from shapelaw import __version__
 from shapelaw.config.schema import store_schema
 from shapelaw.errors import UserError
 from shapelaw.secrets import hidden
-from shapelaw.verbs.doors import door_of, project_root, summary_of, verbs
+from shapelaw.verbs.doors import COMMANDS, command_of, door_of, project_root, summary_of, verbs
 from shapelaw.verbs.messages import explain
 from shapelaw.verbs.suites import environment
+from shapelaw.verbs.sweeps import check_sweep
 
 BAD_INPUT = UserError.exit_code
 INTERRUPTED = 130
 UNREAD = 141
 HELP = {"-h", "--help"}
-PROGRAM = "python -m shapelaw"
+COMPLETION = {"-sc", "--shell-completion"}
+PROGRAM = "shapelaw"
 
 
 def run_verb() -> NoReturn:
-    """`python -m shapelaw VERB ...`: open the door that the first argument names; without one, list the doors."""
+    """`shapelaw VERB ...`: open the door that the first argument names, or run a command; without one, list them all."""
     verb, *rest = sys.argv[1:] or ["--help"]
     try:
         if verb in HELP:
-            sys.stdout.write(_list())
-            sys.exit(0)
+            _print_and_end(_list())
+        if verb == "--version":
+            _print_and_end(f"{PROGRAM} {__version__}\n")
+        if verb in COMPLETION:
+            _complete(rest)
         _check_verb(verb)
-    except UserError as error:
+        if verb in COMMANDS:
+            _run_command(verb, rest)
+    except (Exception, KeyboardInterrupt) as error:
         _end(error)
     sys.argv = [f"{PROGRAM} {verb}", *rest]  # what Hydra parses, and what a fit keeps as the command that made it
     main(verb, program=sys.argv[0])
 
 
+def _print_and_end(text: str) -> NoReturn:
+    sys.stdout.write(text)
+    sys.exit(0)
+
+
+def _complete(words: list[str]) -> NoReturn:
+    """Hydra's shell completion: `install=SHELL`, or `query=SHELL` of the line in COMP_LINE, whose first word is a verb."""
+    verb, line = "train", os.environ.get("COMP_LINE", "")
+    if words and words[0].startswith("query="):
+        verb = [*line.split(), "", ""][1]
+        if verb not in verbs():
+            _print_and_end(" ".join(sorted([*verbs(), *COMMANDS])) + "\n")
+        os.environ["COMP_LINE"] = line.replace(f" {verb}", "", 1)
+    sys.argv = [PROGRAM, "-sc", *words]
+    main(verb)
+
+
+def _run_command(name: str, words: list[str]) -> NoReturn:
+    """A command without options, or how it is written."""
+    command = command_of(name)
+    if HELP & set(words):
+        _print_and_end(f"{PROGRAM} {name} {command.usage}".rstrip() + f"\n\n{summary_of(name)}\n")
+    set_environment(project_root())
+    command.run(words)
+    sys.exit(0)
+
+
 def _list() -> str:
-    """Every door with a line."""
-    known = verbs()
+    """Every door and command with a line."""
+    known = sorted([*verbs(), *COMMANDS])
     width = max(map(len, known))
     lines = "".join(f"  {verb:<{width}}  {summary_of(verb)}\n" for verb in known)
     return f"{PROGRAM} VERB [-m] [GROUP=CHOICE ...] [KEY=VALUE ...]\n\n{lines}\nVERB --help explains a verb and every option.\n"
 
 
 def _check_verb(verb: str) -> None:
-    known = verbs()
+    known = sorted([*verbs(), *COMMANDS])
     if verb not in known:
         near = difflib.get_close_matches(verb, known, n=1, cutoff=0.5)
         meant = f"did you mean {near[0]}? " if near else ""
@@ -83,6 +118,7 @@ def main(verb: str, work: Callable[[DictConfig], Any] | None = None, program: st
         if HELP & set(sys.argv[1:]):
             sys.stdout.write(_help(root / "conf", verb, program or f"python {verb}.py"))
             sys.exit(0)
+        check_sweep(verb, sys.argv[1:])
         hydra.main(config_path=str(root / "conf"), config_name=verb)(_Entry(work or door.work))()
     except (Exception, KeyboardInterrupt, _Failed) as caught:
         _end(caught, schema)

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from shapelaw.config.option import keys_of
 from shapelaw.errors import UserError, WorkFailed
+from shapelaw.extras import explained
 
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 UNWRITABLE |= {errno.ENOTDIR, errno.EEXIST, errno.ENOENT}  # of a folder below a file, or where none can be made
@@ -26,6 +27,8 @@ def explain(error: BaseException, schema: type | None = None) -> str | None:
     """
     if isinstance(error, UserError | WorkFailed):
         return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        return explained(error)
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
         return (
             f"{error.filename or 'a file'}: {error.strerror}; free some space or get the right to write there, or give "

@@ -54,7 +54,7 @@ def take_over(outputs: Path, uri: str) -> None:
         log.warning("%s", line)
     if done.left:
         log.warning(
-            "%s of an earlier version cannot be taken over and would be trained again; `python -m shapelaw migrate` says why",
+            "%s of an earlier version cannot be taken over and would be trained again; `shapelaw migrate` says why",
             counted(len(done.left), "run"),
         )
 

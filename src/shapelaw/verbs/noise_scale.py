@@ -1,8 +1,8 @@
 """The critical batch of a fitted step-and-batch law beside the gradient noise scale that its runs measured.
 
-python train.py -m sweeps=step_batch noise.every_steps=10 ...                  # the runs
-python fit.py method=staged law=steps_batch_e                                  # the law
-python -m shapelaw noise_scale fit=FOLDER                                      # both, at the losses of the contours
+shapelaw train -m sweeps=step_batch noise.every_steps=10 ...                  # the runs
+shapelaw fit method=staged law=steps_batch_e                                  # the law
+shapelaw noise_scale fit=FOLDER                                      # both, at the losses of the contours
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A loss curve written down before its run was trained, and the run compared with it afterwards.
 
-python prescribe.py fit=FOLDER width=64 depth=5 batch_tokens=4096 tokens=1638400  # writes it, with its hash
-python -m shapelaw predict prediction=FILE                                         # after training: the errors
+shapelaw prescribe fit=FOLDER width=64 depth=5 batch_tokens=4096 tokens=1638400  # writes it, with its hash
+shapelaw predict prediction=FILE                                         # after training: the errors
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def predict(file: Path, runs: RunsTable) -> tuple[Comparison, Path]:
     with look():
         figure, axes = canvas(3.4, 5.2)
         outcome(axes, comparison)
-        save(figure, file.parent, target.stem)
+        save(figure, file.parent, target.stem, runs.loss_unit)
     return comparison, target
 
 

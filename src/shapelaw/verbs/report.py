@@ -25,6 +25,8 @@ from shapelaw.verbs.fit import load_table
 from shapelaw.verbs.prescribe import suite_world
 from shapelaw.verbs.report_links import Links, check_fits
 
+SIZES = "params_tokens"
+"""The law that answers runs without shapes."""
 WIDE = 140
 """Columns of what is printed into a file or a pipe."""
 
@@ -40,8 +42,9 @@ def report(config: DictConfig) -> None:
     if asked.page:
         check_fits(Path(asked.outputs_dir) / "fits")
     evidence = evidence_of(asked)
-    silent = unanswerable(evidence.runs())  # without the main table there is nothing to report
-    if asked.page and not silent:
+    evidence.runs()  # without the main table there is nothing to report
+    silent = ""
+    if asked.page:
         try:
             problem, budget = answer_of(asked, evidence)  # what has no answer is refused before anything is drawn
             problem.best(budget)
@@ -69,6 +72,7 @@ def evidence_of(asked: ReportConfig) -> Evidence:
     """
     resampling = BootstrapOptions.of(asked.bootstrap)
     options: dict[str, Any] = {"bootstrap": resampling, "delta": asked.delta, "seed": asked.seed}
+    options["mixture"] = asked.mixture
     kind = asked.report.name
     if (asked.runs.source == "gemstones") != (kind == "gemstones"):
         raise UserError(f"report={kind}, runs={asked.runs.source}: the published runs go with report=gemstones alone")
@@ -91,9 +95,9 @@ def page_of(asked: ReportConfig, evidence: Evidence, made: list[Drawn | NotDrawn
     problem, budget = answer_of(asked, evidence)
     listed = runs if evidence.published else evidence.runs(EVERY)
     links = Links.of(asked)
-    first = FitRow(f"{asked.law.name} {MAIN}", problem.fit)
+    first = FitRow(f"{problem.fit.law} {MAIN}", problem.fit)
     return Report(
-        title=f"{folder.name}: which shape for which budget",
+        title=f"{folder.name}: which {'size' if problem.space == 'params' else 'shape'} for which budget",
         folder=folder,
         problem=problem,
         budget=budget,
@@ -103,6 +107,7 @@ def page_of(asked: ReportConfig, evidence: Evidence, made: list[Drawn | NotDrawn
         left_out=[LeftOut(one.entry.heading, one.reason) for one in made if isinstance(one, NotDrawn)],
         listed=listed,
         run_link=links.run,
+        without_shapes=unanswerable(runs),
     )
 
 
@@ -113,13 +118,14 @@ def answer_of(asked: ReportConfig, evidence: Evidence) -> tuple[Problem, float]:
         UserError: if the law, or a given budget, cannot be answered.
     """
     runs = evidence.runs()
-    fit = evidence.fit(asked.law.name or "interaction")
-    problem = Problem(fit, suite_world(fit, runs))
+    shaped = not unanswerable(runs)
+    fit = evidence.fit((asked.law.name or "interaction") if shaped else SIZES)
+    problem = Problem(fit, suite_world(fit, runs), space="feasible" if shaped else "params")
     if asked.budget is not None:
         problem.best(asked.budget)
         return problem, asked.budget
     largest = float(runs.flops().max())
-    budget = problem.nearest_served(largest)
+    budget = problem.largest_inside(largest) or problem.nearest_served(largest)
     if budget is None:
         raise UserError(
             f"budget=null: by law {fit.law} the best shape is the smallest or the largest of all for every budget about "

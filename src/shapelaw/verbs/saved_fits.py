@@ -59,7 +59,7 @@ def _no_fit(folder: Path, options: PrescribeConfig, passed: list[str]) -> UserEr
     kind = f"a law that is asked by {', '.join(special)}" if special else "a law with width and depth that answers this"
     have = f"; it holds {', '.join(passed[:5])}, without one" if passed else ""
     return UserError(
-        f"fit=null: {folder} holds no fit of {kind}{have}; make one by python fit.py law={' or law='.join(laws)}, or name "
+        f"fit=null: {folder} holds no fit of {kind}{have}; make one by shapelaw fit law={' or law='.join(laws)}, or name "
         "a fit by fit=FOLDER"
     )
 
@@ -75,6 +75,6 @@ def read(path: Path) -> tuple[FitResult, RunsTable]:
     if not (folder / RUNS_FILE).is_file():
         raise UserError(
             f"fit={path}: there is no {RUNS_FILE} beside fit.json; save the fit with its runs, result.save(FOLDER, runs), "
-            "or make it by python fit.py"
+            "or make it by shapelaw fit"
         )
     return fit, RunsTable.read(folder / RUNS_FILE)

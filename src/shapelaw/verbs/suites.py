@@ -17,6 +17,7 @@ from yaml import YAMLError
 
 from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
+from shapelaw.extras import installed
 from shapelaw.suite import Suite
 from shapelaw.verbs.doors import store_schemas
 from shapelaw.verbs.suite_files import check_suite
@@ -64,6 +65,8 @@ def suite_name() -> str:
 
 
 OmegaConf.register_resolver("suite_name", suite_name, replace=True, use_cache=True)
+OmegaConf.register_resolver("absolute", os.path.abspath, replace=True)
+OmegaConf.register_resolver("tracker_here", lambda: "mlflow" if installed("mlflow") else "none", replace=True)
 
 
 def shapes() -> list[tuple[int, int]]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -15,10 +15,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from shapelaw import __version__
 from shapelaw.config import SearchConfig, TrainConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import params_total
 from shapelaw.devices import check_devices, gpu_names
+from shapelaw.extras import require
 from shapelaw.fingerprint import identity_of
 from shapelaw.planned_run import PlannedRun, checkpoint_path, labels_of, parent_checkpoint, parent_folder, plan_run
 from shapelaw.run_state import State, Status, read_state
@@ -28,7 +30,8 @@ from shapelaw.training.checks import check_kept, check_run, check_tasks
 from shapelaw.training.corpora import Corpora, Library
 from shapelaw.training.cost import check_machine, cost_of, device_hours, flops_of
 from shapelaw.training.processes import launch, starts_processes
-from shapelaw.verbs.doors import Door
+from shapelaw.verbs import train_summary
+from shapelaw.verbs.doors import Door, is_wheel, project_root
 from shapelaw.verbs.migrate import take_over
 
 log = logging.getLogger(__name__)
@@ -75,8 +78,12 @@ class TrainTask:
         run = _located(to_dataclass(config), self.library)
         from shapelaw.training.progress import bar
 
+        begun = time.monotonic()
         with bar(run.planned, run.config.progress) as show:
-            return _train(run, show)
+            loss = _train(run, show)
+        if run.config.progress:
+            train_summary.say(train_summary.of_run(jobs[0], time.monotonic() - begun, config.tracker.name != "none"))
+        return loss
 
     def plan(self, configs: Sequence[DictConfig]) -> list[Job]:
         """Check every run: values, corpus. Runs of an earlier version are renamed first, so that they are found."""
@@ -120,9 +127,11 @@ class TrainTask:
 
     def begin(self, configs: Sequence[DictConfig], jobs: Sequence[Job]) -> Mapping[str, Any]:
         """Open the tracking store; for a sweep, its parent run."""
+        require("training", "torch", "lightning", "safetensors")
         train: TrainConfig = to_dataclass(configs[0])
         if train.tracker.name == "none":
             return {}
+        require("tracker=mlflow", "mlflow", instead="give tracker=none")
         from shapelaw.tracking import begin
 
         shared = {}
@@ -133,13 +142,13 @@ class TrainTask:
         return shared
 
     def end(self, configs: Sequence[DictConfig], jobs: Sequence[Job], failed: Sequence[str]) -> None:
-        """Close the sweep's parent run."""
+        """Close the sweep's parent run, and say what it trained."""
         tracker = configs[0].tracker
-        if tracker.name == "none" or len(jobs) < 2:
-            return
-        from shapelaw.tracking import close_parent
+        if tracker.name != "none" and len(jobs) > 1:
+            from shapelaw.tracking import close_parent
 
-        close_parent(tracker.uri, configs[0].suite.name, sweep_identity(jobs), failed)
+            close_parent(tracker.uri, configs[0].suite.name, sweep_identity(jobs), failed)
+        train_summary.say(train_summary.of_sweep(jobs, failed, tracker.name != "none"))
 
     def begin_search(self, config: DictConfig, trials: Trials) -> Mapping[str, Any]:
         """Open the tracking store and the study's own run."""
@@ -266,8 +275,10 @@ def _trial_tags(search: SearchConfig) -> dict[str, str]:
 
 
 def git_commit() -> str:
-    """Commit of the code that runs, with a + if it was changed since; unknown outside a repository."""
-    root = os.environ.get("SHAPELAW_ROOT", str(Path(__file__).parent))
+    """Commit of the code that runs, with a + if it was changed since; a wheel's version; unknown outside a repository."""
+    if is_wheel():
+        return f"v{__version__}"
+    root = str(project_root())
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", "-C", root, *words], capture_output=True, text=True, check=False)

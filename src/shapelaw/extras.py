@@ -1,0 +1,42 @@
+"""The packages of the extra `train`, and what users are told where one of them is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from shapelaw.errors import UserError
+
+TRAIN = ("torch", "lightning", "mlflow", "submitit", "tokenizers", "safetensors")
+"""Its modules."""
+REMEDY = "run: pip install 'shapelaw[train]'"
+
+
+def installed(module: str) -> bool:
+    """Whether a module can be imported; it is not."""
+    return importlib.util.find_spec(module) is not None
+
+
+def require(what: str, *modules: str, instead: str = "") -> None:
+    """Refuse to start what needs a module that is not installed.
+
+    Args:
+        what: needs them, for the message.
+        modules: of the extra.
+        instead: what can be done without them.
+
+    Raises:
+        UserError: naming the first that is missing and the command that installs it.
+    """
+    for module in modules:
+        if not installed(module):
+            raise UserError(f"{what} needs {module}, which is not installed; {REMEDY}{instead and f', or {instead}'}")
+
+
+def explained(error: ModuleNotFoundError) -> str | None:
+    """One line for an import that failed for want of the extra; None if the module is none of its.
+
+    >>> explained(ModuleNotFoundError("No module named 'torch.nn'", name="torch.nn"))
+    "torch is not installed; run: pip install 'shapelaw[train]'"
+    """
+    module = (error.name or "").partition(".")[0]
+    return f"{module} is not installed; {REMEDY}" if module in TRAIN else None

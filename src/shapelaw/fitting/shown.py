@@ -1,0 +1,105 @@
+"""What a fit shows of itself in a notebook. What draws and prescribes is imported when it is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from shapelaw.errors import UserError
+from shapelaw.runs.table import RunsTable
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+LINES, COLUMNS = 24, 160
+"""Of a screen."""
+
+
+class Shown:
+    """A fit that knows the runs it was made from: as text, as HTML, as a table, as a picture, and asked for a size."""
+
+    def summary(self) -> str:
+        """A few lines for people."""
+        raise NotImplementedError
+
+    def fitted_to(self, runs: RunsTable | Path) -> Self:
+        """The same fit, which now knows its runs: a table, or the file that holds them."""
+        object.__setattr__(self, "_runs", runs)
+        return self
+
+    @property
+    def fitted_runs(self) -> RunsTable:
+        """The runs that were fitted.
+
+        Raises:
+            UserError: if they are not known, or their file is not there.
+        """
+        runs = getattr(self, "_runs", None)
+        if isinstance(runs, Path) and runs.is_file():
+            runs = RunsTable.read(runs)
+            object.__setattr__(self, "_runs", runs)
+        if not isinstance(runs, RunsTable):
+            raise UserError("runs: this fit does not know the table it was made from; give runs=TABLE")
+        return runs
+
+    def __repr__(self) -> str:
+        lines = [line if len(line) <= COLUMNS else f"{line[: COLUMNS - 3]}..." for line in self.summary().splitlines()]
+        return "\n".join(lines if len(lines) <= LINES else [*lines[: LINES - 1], "  ..."])
+
+    def _repr_html_(self) -> str:
+        from shapelaw import notebook
+
+        return notebook.fit_html(self)  # type: ignore[arg-type]
+
+    def table(self) -> pd.DataFrame:
+        """A row for every parameter and the exponent: value, low, high, unit, identified.
+
+        >>> import pandas as pd
+        >>> from shapelaw import fit
+        >>> sizes = pd.DataFrame({"params": [1e8, 2e8, 4e8] * 2, "tokens": [1e9] * 3 + [8e9] * 3})
+        >>> runs = sizes.assign(run=range(6), loss=1.5 + 400 / sizes.params**0.34 + 400 / sizes.tokens**0.28)
+        >>> round(float(fit(runs).table().loc["alpha", "value"]), 6)
+        0.34
+        """
+        from shapelaw import notebook
+
+        return notebook.table_of(self)  # type: ignore[arg-type]
+
+    def plot(self, kind: str = "loss", runs: RunsTable | None = None, ax: Axes | None = None) -> Axes:
+        """Draw the fit on matplotlib's axes.
+
+        Args:
+            kind: `loss` (against FLOPs), `residuals`, or `profile` (of the exponent, for fits with profile=True).
+            runs: that were fitted; needed only for a fit that was loaded without them.
+            ax: to draw on; a figure of its own if None.
+
+        Raises:
+            UserError: for another kind, or a fit that has no such picture.
+        """
+        from shapelaw import notebook
+
+        return notebook.plot_fit(self, kind, runs, ax)  # type: ignore[arg-type]
+
+    def prescribe(
+        self,
+        budget: float | None = None,
+        *,
+        loss: float | None = None,
+        runs: RunsTable | None = None,
+        space: str = "feasible",
+    ) -> Any:
+        """The best size for a budget (`shapelaw.prescribe.Prescription`), or the cheapest that reaches a loss.
+
+        Args:
+            budget: training FLOPs.
+            loss: nats per token.
+            runs: that were fitted; needed only for a fit that was loaded without them.
+            space: `feasible` shapes, or `params` for a law without width and depth.
+
+        Raises:
+            UserError: unless one of budget and loss is given, or for what the law cannot answer.
+        """
+        from shapelaw import notebook
+
+        return notebook.prescribe(self, budget, loss, runs, space)  # type: ignore[arg-type]

@@ -1,0 +1,84 @@
+"""How much of a sweep's work is done, and how long the rest takes at the pace so far."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from shapelaw.run_state import State
+from shapelaw.sweep.task import Job
+
+
+@dataclass
+class _Part:
+    """A job's work: what it is to do from now on, and what it did of that."""
+
+    work: float
+    base: int | None
+    """Step at which it goes on; None until its first state is read."""
+    share: float = 0.0
+
+    @property
+    def done(self) -> float:
+        """Work that was done."""
+        return self.share * self.work
+
+
+class Pace:
+    """Work done over time. Work is counted in FLOPs, or where jobs have none, in their relative costs.
+
+    Args:
+        jobs: those to come, each at the state that was found.
+        to_come: further jobs that are not known yet; each is taken to be as large as the mean of those known.
+        now: a clock, in seconds.
+    """
+
+    def __init__(
+        self, jobs: Sequence[tuple[Job, State]], to_come: int = 0, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.parts = {job.identity: _part(job, state) for job, state in jobs}
+        self.to_come, self.now, self.begun = to_come, now, now()
+
+    def add(self, job: Job, state: State) -> None:
+        """A job that was not known before starts."""
+        self.parts[job.identity] = _part(job, state)
+        self.to_come = max(self.to_come - 1, 0)
+
+    def moved(self, job: Job, state: State) -> None:
+        """A running job has come to this state."""
+        part = self.parts[job.identity]
+        part.base = state.step if part.base is None else part.base
+        if state.steps > part.base:
+            part.share = max(state.step - part.base, 0) / (state.steps - part.base)
+
+    def ended(self, job: Job, well: bool) -> None:
+        """A job is over: done, or failed, and then nothing is left to be done of it."""
+        part = self.parts[job.identity]
+        part.work, part.share = (part.work if well else part.done), 1.0
+
+    @property
+    def done(self) -> float:
+        """Work that was done since the beginning."""
+        return sum(part.done for part in self.parts.values())
+
+    @property
+    def total(self) -> float:
+        """Work that was to do at the beginning."""
+        known = sum(part.work for part in self.parts.values())
+        return known + self.to_come * known / max(len(self.parts), 1)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Work left over work per second; None before any work is done."""
+        done = self.done
+        return (self.total - done) * (self.now() - self.begun) / done if done > 0 else None
+
+
+def _part(job: Job, state: State) -> _Part:
+    """A job that goes on at a checkpoint has the rest to do; how far one that continues another run is, shows later."""
+    work = job.flops or job.cost
+    if job.after is not None:
+        return _Part(work, None)
+    begun = state.step / state.steps if state.steps else 0.0
+    return _Part(work * (1 - begun), state.step)

@@ -1,0 +1,47 @@
+"""A scaling law from small models that this machine trains: corpus, sweep, cooldowns and fits."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from shapelaw.errors import UserError, WorkFailed
+from shapelaw.extras import TRAIN, require
+from shapelaw.verbs.doors import Command
+
+STEPS = (
+    ("prepare",),
+    ("train", "-m", "shape=glob(*)", "lr_base=5,2.5"),
+    ("train", "-m", "sweeps=cooldown_nano"),
+    ("fit", "-m", "sweeps=demo"),
+)
+"""Verbs and their arguments, one after the other."""
+
+
+def demo(words: Sequence[str]) -> None:
+    """Run every step in a process of its own.
+
+    Raises:
+        UserError: for any word, as it takes none, or if a package is missing.
+        WorkFailed: if a step fails; the same command continues from there.
+    """
+    if words:
+        raise UserError(
+            f"{words[0]}: demo takes no words; SHAPELAW_SUITE and SHAPELAW_OUTPUTS choose its suite and folder"
+        )
+    require("the demo", *TRAIN)
+    begun = time.monotonic()
+    for step in STEPS:
+        sys.stderr.write(f"== shapelaw {shlex.join(step)}\n")
+        if subprocess.run([sys.executable, "-m", "shapelaw", *step], check=False).returncode:
+            raise WorkFailed(f"the demo ended at: shapelaw {shlex.join(step)}; the same command continues from there")
+    took = f"{time.monotonic() - begun:.0f} s"
+    sys.stderr.write(
+        f"the demo took {took}; figures and a page: shapelaw report; runs and fits side by side: shapelaw ui\n"
+    )
+
+
+COMMAND = Command("", demo)

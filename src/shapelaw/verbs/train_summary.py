@@ -1,0 +1,48 @@
+"""What train prints at its end: what was trained, where it lies, and what comes next."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from shapelaw.run_state import read_state
+from shapelaw.sweep.task import Job
+from shapelaw.wording import clock, counted
+
+USUAL_SUITE = "nano"
+
+
+def say(line: str) -> None:
+    """Print to standard error, where long lines are left whole."""
+    if line:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
+
+
+def of_run(job: Job, seconds: float, tracked: bool) -> str:
+    """What came of one run."""
+    state = read_state(job.folder)
+    loss = "" if state.val_loss is None else f"loss {state.val_loss:.4f}, "
+    return f"{job.label}: {loss}{state.tokens:,} tokens in {clock(seconds)}; in {job.folder}{_next(tracked)}"
+
+
+def of_sweep(jobs: Sequence[Job], failed: Sequence[str], tracked: bool) -> str:
+    """What a sweep trained: how many runs, their losses, where they lie, and the command that fits a law to them."""
+    done = {job.identity: job for job in jobs if job.identity not in failed}
+    found = [(read_state(job.folder).val_loss, job.label) for job in done.values()]
+    known = sorted((loss, label) for loss, label in found if loss is not None)
+    if not known:
+        return ""
+    (low, best), (high, worst) = known[0], known[-1]
+    folder = next(iter(done.values())).folder.parent
+    losses = f"loss {low:.4f} ({best})" + (f" to {high:.4f} ({worst})" if len(known) > 1 else "")
+    return f"{counted(len(known), 'run')} finished: {losses}; in {folder}{_next(tracked)}"
+
+
+def _next(tracked: bool) -> str:
+    """The commands that fit a law to the suite's runs and show them; both find those that were tracked."""
+    suite = os.environ.get("SHAPELAW_SUITE", USUAL_SUITE)
+    prefix = "" if suite == USUAL_SUITE else f"SHAPELAW_SUITE={shlex.quote(suite)} "
+    return f"; next: {prefix}shapelaw fit; to compare runs: shapelaw ui" if tracked else ""
