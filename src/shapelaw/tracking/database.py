@@ -103,7 +103,7 @@ def history(path: Path, run_ids: Sequence[str], keys: Sequence[str]) -> Iterator
             rows = _rows(database, table, some, keys)
             copy = _rows(database, f"INDEXED BY {HISTORY_COPY}", some, keys)
             database.rollback()
-            if set(rows) != set(copy):
+            if rows != copy and set(rows) != set(copy):  # two at the same tokens and time come in any order
                 raise damaged(path, f"table metrics: {len(set(rows) ^ set(copy))} rows differ from its index")
             yield from rows
 

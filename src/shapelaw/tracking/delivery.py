@@ -161,7 +161,7 @@ class Delivery:
                 for record in batch:
                     self._send([record])
             else:
-                log.warning("tracking: a record of %s was refused: %s", self.path, " ".join(str(error).split())[:200])
+                log.warning("tracking: refused a record of %s: %s", self.path, " ".join(str(error).split())[:200])
 
     def _dispatch(self, batch: list[Record]) -> None:
         kind = batch[0]["kind"]
