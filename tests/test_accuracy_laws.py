@@ -114,7 +114,7 @@ def test_the_command_fits_a_csv_and_draws_it(script: Script, outputs: Path, tmp_
 def test_what_cannot_be_fitted_is_said(tmp_path: Path) -> None:
     table = frame("accuracy_sigmoid")
     table.to_csv(tmp_path / "a.csv", index=False)
-    runs = load_runs("csv", path=tmp_path / "a.csv")
+    runs = load_runs("csv", path=tmp_path / "a.csv", reduce="none")
     with pytest.raises(UserError, match=r"the table has none.*by runs\.columns"):
         fit(runs, law="accuracy_sigmoid")
     with pytest.raises(UserError, match=r"shares from 0 to 1 \(percent"):

@@ -8,7 +8,7 @@ import pytest
 
 from shapelaw.config import DepthPatch
 from shapelaw.errors import UserError
-from shapelaw.lr_rules import LR_RULES, NO_PATCH, lr_eff
+from shapelaw.lr_rules import DEFAULT_PATCH, LR_RULES, NO_PATCH, lr_eff
 from shapelaw.shapes import Shape
 
 
@@ -32,11 +32,31 @@ def test_strict_patch_takes_one_shape_alone() -> None:
 
 def test_published_shapes_that_the_patch_takes() -> None:
     others = [(1280, 15), (1792, 18), (512, 11), (256, 80), (2048, 27), (1024, 28), (384, 13), (1536, 50)]
-    assert not any(DepthPatch().applies(*shape) for shape in others)
+    assert not any(DEFAULT_PATCH.applies(*shape) for shape in others)
+    named = [(1792, 7), (2560, 8), (3072, 12)]
+    assert all(DEFAULT_PATCH.applies(*shape) for shape in named)
     at_the_ratio = [(768, 3), (1792, 7), (3072, 12)]
     assert all(
-        DepthPatch().applies(*shape) and not DepthPatch(patch_strict=True).applies(*shape) for shape in at_the_ratio
+        DepthPatch(patch_strict=False).applies(*shape) and not DepthPatch().applies(*shape) for shape in at_the_ratio
     )
+
+
+def test_a_shape_that_the_paper_does_not_name_goes_by_its_text() -> None:
+    """768x3 has a ratio of exactly 256, too, and no place in the paper's list."""
+    assert lr_eff(5.0, Shape(768, 3)) == pytest.approx(3.76e-3, rel=1e-3)
+    assert lr_eff(5.0, Shape(512, 2)) == pytest.approx(5 / (512 * math.sqrt(2)))
+    assert lr_eff(5.0, Shape(1024, 3)) == pytest.approx(5 / (1024 * math.sqrt(11)))
+
+
+def test_named_shapes_are_patched_whatever_their_ratio() -> None:
+    named = DepthPatch(patch_ratio=math.inf, patch_shapes=["512x4"])
+    assert (named.depth(512, 4), named.depth(512, 3), named.depth(5120, 4)) == (6.0, 3.0, 4.0)
+    assert str(named) == "for 512x4, depth counts as width / 100"
+    assert str(DEFAULT_PATCH).startswith("from width / depth > 256 and for 1792x7, 2560x8, 3072x12, depth")
+    assert lr_eff(5.0, Shape(64, 4, 16), width_unit=8.0, patch=named) == pytest.approx(5 / (512 * math.sqrt(6)))
+    assert hash(named) == hash(DepthPatch(patch_ratio=math.inf, patch_shapes=["512x4"]))
+    with pytest.raises(UserError, match="patch_shapes=wide: allowed are WIDTHxDEPTH"):
+        DepthPatch(patch_shapes=["wide"])
 
 
 def test_every_rule_by_hand() -> None:

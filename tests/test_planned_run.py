@@ -50,6 +50,7 @@ DECIDES = {
     "lr_rule.patch_ratio": "lr_rule.patch_ratio=7",
     "lr_rule.patch_strict": "lr_rule.patch_strict=true",
     "lr_rule.patch_divisor": "lr_rule.patch_divisor=7",
+    "lr_rule.patch_shapes": "shape=16x2 lr_rule.patch_shapes=[256x2]",
     "lr_batch_scaling": "lr_batch_scaling=sqrt lr_batch_reference=256",
     "lr_batch_reference": "lr_batch_scaling=sqrt lr_batch_reference=512",
     "schedule.kind": "schedule=cosine",
@@ -319,3 +320,14 @@ def test_labels_tell_runs_apart(composed: Compose) -> None:
     expected = ["16x2 lr_base=5", f"{shared}=128 seed=0", f"{shared}=256 seed=0", f"{shared}=256 seed=1"]
     assert labels_of(runs) == expected
     assert labels_of(runs[1:2] * 2) == ["16x1 lr_base=5"] * 2
+
+
+def test_the_patch_is_in_the_identity_where_it_decides(composed: Compose) -> None:
+    """16 features count as 256: 16x2 is spared by its ratio of 128, and patched where it is named."""
+    plain, named = (planned(composed, "shape=16x2", *chosen) for chosen in ((), ("lr_rule.patch_shapes=[256x2]",)))
+    assert (named.lr_eff, named.identity) != (plain.lr_eff, plain.identity)
+    assert named.lr_eff == pytest.approx(5 / (256 * 3**0.5))
+    for chosen in ("lr_rule.patch_strict=true", "lr_rule.patch_shapes=[512x2]"):
+        assert planned(composed, "shape=16x2", chosen).identity == plain.identity
+    strict = planned(composed, "lr_rule.patch_strict=true")
+    assert (strict.lr_eff, strict.identity) != (planned(composed).lr_eff, planned(composed).identity)

@@ -94,7 +94,7 @@ def test_the_record_is_that_of_the_configuration(composed: Compose) -> None:
         head_size=8,
         width_unit=16.0,
         lr_rule="width",
-        patch=DepthPatch(patch_ratio=math.inf),
+        patch=DepthPatch(patch_ratio=math.inf, patch_strict=False),
         lr_batch_scaling="none",
         lr_batch_reference=None,
         lr_base=2.5,

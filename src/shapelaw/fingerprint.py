@@ -63,9 +63,7 @@ def fingerprint_of(
             "batch_factor": batch_factor,
             "width_unit": config.suite.width_unit,
             "name": rule.name.value,
-            "patch_ratio": rule.patch_ratio,
-            "patch_strict": rule.patch_strict,
-            "patch_divisor": rule.patch_divisor,
+            **_patch(config),
         },
         "schedule": {
             "kind": schedule.kind.value,
@@ -90,6 +88,21 @@ def fingerprint_of(
         "spikes": _spikes(config),
         "parts": parts(),
     }
+
+
+def _patch(config: TrainConfig) -> dict[str, Any]:
+    """The patch of extreme shapes, as far as it decides anything of this shape.
+
+    Strictness decides only at exactly the ratio, and a named shape only where the ratio alone would spare it.
+    """
+    rule, width, depth = config.lr_rule, config.shape.width * config.suite.width_unit, config.shape.depth
+    patched, exactly_there = rule.applies(width, depth), width / depth == rule.patch_ratio
+    values = {
+        "patch_ratio": rule.patch_ratio,
+        "patch_strict": exactly_there and not patched,
+        "patch_divisor": rule.patch_divisor,
+    }
+    return values | ({"patched": True} if patched and width / depth < rule.patch_ratio else {})
 
 
 def parts() -> dict[str, int | str]:

@@ -12,8 +12,8 @@ from shapelaw.config import DepthPatch
 from shapelaw.errors import UserError
 from shapelaw.shapes import Shape
 
-DEFAULT_PATCH = DepthPatch()
-"""The paper's."""
+DEFAULT_PATCH = DepthPatch(patch_shapes=["1792x7", "2560x8", "3072x12"])
+"""The paper's: the shapes that it names, and the rule of its text for any other."""
 NO_PATCH = DepthPatch(patch_ratio=math.inf)
 """Leaves every shape as it is."""
 

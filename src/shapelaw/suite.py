@@ -177,6 +177,7 @@ class Suite:
             values["lr_rule.patch_ratio"] = self.patch.patch_ratio
             values["lr_rule.patch_strict"] = str(self.patch.patch_strict).lower()
             values["lr_rule.patch_divisor"] = self.patch.patch_divisor
+            values["lr_rule.patch_shapes"] = f"[{','.join(self.patch.patch_shapes)}]"
         return {key: exactly(value) for key, value in values.items() if value is not None}
 
     def rate(self, shape: Shape) -> float:

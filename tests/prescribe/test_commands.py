@@ -43,7 +43,7 @@ def own_suite(folder: Path, name: str = "two", **values: object) -> Path:
         if not key:
             text = re.sub(rf"^{group}: .*\n", "", text, flags=re.M) + f"{group}: {value}\n"
         elif f"\n{group}:\n" in text:
-            text = re.sub(rf"^  {key}: .*\n", "", text, flags=re.M)
+            text = re.sub(rf"(\n{group}:\n(?:  .*\n)*?)  {key}: .*\n", r"\1", text)
             text = text.replace(f"\n{group}:\n", f"\n{group}:\n  {key}: {value}\n")
         else:
             text += f"{group}:\n  {key}: {value}\n"
@@ -93,7 +93,7 @@ def ask(outputs: Path) -> Ask:
 
     def asked(suite: Suite, depth: int = 2, **options: object) -> tuple[Prescription, str]:
         assert suite.head_size is not None
-        fitted("interaction").save(outputs / "fits" / "interaction-000000", runs_of(suite))
+        fitted("interaction", A=5.0, B=3.0).save(outputs / "fits" / "interaction-000000", runs_of(suite))
         size = {"width": 4 * suite.head_size, "depth": depth, "tokens": 1024.0}
         question = prescribe_options(**{"outputs_dir": str(outputs), **size, **options})
         answer = prescribe(question)
@@ -146,6 +146,7 @@ CHANGED = {
     "batch": ("batch_tokens=256",),
     "context": ("seq_len=64",),
     "patch": ("lr_rule.patch_ratio=16", "lr_rule.patch_strict=true", "lr_rule.patch_divisor=30"),
+    "patched shapes": ("lr_rule.patch_shapes=[256x1,512x3]",),
     "scaling": ("lr_batch_scaling=linear", "lr_batch_reference=64"),
     "rate": ("lr_base=0.3333333333",),
     "held-out sample": ("validation.tokens=512",),
@@ -255,7 +256,7 @@ def test_tables_of_two_suites_say_so(outputs: Path) -> None:
     fewer = two.frame.assign(run=two.frame["run"] + "-two").iloc[:6]
     frame = pd.concat([one.frame, fewer], ignore_index=True)
     recorded = {**one.recorded, **{f"{run}-two": own for run, own in two.recorded.items()}}
-    world = suite_world(fitted("interaction"), RunsTable(frame, {}, recorded))
+    world = suite_world(fitted("interaction", A=5.0, B=3.0), RunsTable(frame, {}, recorded))
     assert world.suite == replace(suite, corpus="a" * 12)
     for field, values in (("name", "tiny, two"), ("seq_len", "16, 32"), ("corpus", f"{'a' * 12}, {'b' * 12}")):
         taken = values.split(", ")[0]

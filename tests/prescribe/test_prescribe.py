@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,11 +19,13 @@ from shapelaw.counting import flops_exact, flops_per_token, params, params_total
 from shapelaw.errors import UserError
 from shapelaw.laws import get_law
 from shapelaw.prescribe.ask import Problem
+from shapelaw.prescribe.domain import domain_of_sizes
 from shapelaw.prescribe.goals import SpendBudget
 from shapelaw.prescribe.limits import Limits
 from shapelaw.prescribe.price import Cost, Throughput, measured_cost
 from shapelaw.prescribe.surface import Surface, _AnyBound
 from shapelaw.prescribe.world import World
+from shapelaw.runs import RunsTable
 from shapelaw.suite import Suite
 from worlds import NATURAL, fitted, table
 
@@ -141,7 +144,7 @@ def test_sizes_alone_are_counted_and_compared_as_their_law_counts() -> None:
     smallest = params(256, 23, VOCAB, counting)
     assert answer.values["params"] < smallest
     assert answer.outside["params"] == pytest.approx(answer.values["params"] / smallest)
-    ranges = World.of(fitted("params_tokens"), table()).ranges_by[counting]
+    ranges = World.of(fitted("params_tokens"), table()).domains[counting].ranges
     assert ranges["tokens_per_param"] == (1e10 / params(2048, 27, VOCAB, counting), 1e11 / smallest)
     assert answer.units["params"] == "parameters (no_embedding_and_head)"
 
@@ -266,6 +269,57 @@ def test_domain() -> None:
     assert outside.outside["width"] == 2.0
     assert outside.outside["tokens"] == pytest.approx(20.0)
     assert "tokens is 20 times the largest fitted" in outside.domain
+
+
+def test_the_domain_includes_flops_and_a_joint_distance() -> None:
+    """Six times the fitted compute was inside the fitted domain: small models were trained longest, large ones shortest."""
+    frame = table().frame
+    opposed = RunsTable(frame[frame["params"] * frame["tokens"] <= 6e19].reset_index(drop=True))
+    problem = Problem.of(fitted("interaction"), opposed)
+    shapes = flops_exact(opposed.kept["width"], opposed.kept["depth"]).total * opposed.kept["tokens"].to_numpy()
+    corner = problem.at(2048, 27, 1e11)
+    assert corner.outside == {"flops": pytest.approx(corner.values["flops"] / shapes.max())}
+    assert corner.outside["flops"] > 3
+    assert not corner.inside
+    assert corner.domain.startswith("outside the fitted domain: flops is")
+    assert f"; jointly {corner.jointly:.3g} times beyond the fitted rows" in corner.domain
+    plain = corner.plain()
+    assert (plain["domain"], plain["jointly_beyond"]) == ("outside", corner.jointly)
+    for width, depth, tokens in opposed.kept[["width", "depth", "tokens"]].itertuples(index=False):
+        assert problem.at(width, depth, tokens).jointly == pytest.approx(1.0, abs=1e-9)
+        assert problem.at(width, depth, tokens).inside
+
+
+def test_joint_distance_by_hand() -> None:
+    domain = domain_of_sizes(table(), "total")
+    low, high = domain.ranges["params"]
+    for size, tokens, beyond in (
+        (high, 1e11, 1.0),
+        (2 * high, 1e11, 2.0),
+        (2 * high, 2e11, 2 ** math.sqrt(2)),
+        (2 * high, 5e9, 2 ** math.sqrt(2)),
+        (low / 3, 3e10, 3.0),
+    ):
+        assert domain.jointly({"params": size, "tokens": tokens}) == pytest.approx(beyond)
+    assert domain.jointly({"params": high}) == 1.0
+    one = domain_of_sizes(RunsTable(table().frame.head(1)), "total")
+    assert one.jointly({"params": 5 * one.ranges["params"][0], "tokens": 1e10}) == pytest.approx(5.0)
+
+
+@given(
+    st.floats(-3, 3), st.floats(-3, 3), st.lists(st.tuples(st.floats(-3, 3), st.floats(-3, 3)), min_size=1, max_size=8)
+)
+@settings(deadline=None, max_examples=30)
+def test_joint_distance_is_a_lower_bound_of_the_distance_from_every_row(
+    size: float, tokens: float, rows: list[tuple[float, float]]
+) -> None:
+    logs = np.array(rows)
+    frame = pd.DataFrame({"params": 1e8 * np.exp(logs[:, 0]), "tokens": 1e10 * np.exp(logs[:, 1]), "loss": 3.0})
+    domain = domain_of_sizes(RunsTable(frame.assign(run=[str(i) for i in range(len(frame))])), "total")
+    found = domain.jointly({"params": 1e8 * math.exp(size), "tokens": 1e10 * math.exp(tokens)})
+    nearest = np.linalg.norm(logs - [size, tokens], axis=1).min()
+    excess = np.maximum([size, tokens] - logs.max(axis=0), logs.min(axis=0) - [size, tokens]).max()
+    assert max(excess, 0.0) - 1e-9 <= math.log(found) <= nearest + 1e-9
 
 
 def test_device_hours_of_a_constant_rate() -> None:

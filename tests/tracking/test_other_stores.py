@@ -63,6 +63,7 @@ def test_outputs_that_were_moved_are_found(uri: str, tmp_path: Path, caplog: pyt
     assert there in kept.parents
     assert (kept / "config.yaml").read_text() == "a: 1\n"
     assert found.data.tags["shapelaw.folder"] == str(there / "aaa")
+    assert deliver_left(there / "aaa", f"sqlite:///{tmp_path}/again.db") is None  # made again from the journal
     assert not here.exists()
 
 

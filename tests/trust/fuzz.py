@@ -346,7 +346,7 @@ def _run_state(folder: Path) -> Place:
 def _table(folder: Path) -> Place:
     folder.mkdir()
     rows = ["run,params,tokens,loss"] + [
-        f"r{size},{size * 1000},{step * 10**6},{5 / step + 1:.4f}" for size in (1, 2, 5) for step in (1, 2, 3)
+        f"r{size},{size * 10**6},{step * 10**9},{5 / step + 1:.4f}" for size in (1, 2, 5) for step in (1, 2, 3)
     ]
     whole = "\n".join(rows).encode()
     path = folder / "runs.csv"

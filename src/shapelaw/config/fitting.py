@@ -26,12 +26,39 @@ class RunsConfig:
     source: str = option("mlflow, gemstones, chinchilla or csv.")
     uri: str | None = option("mlflow: tracking URI.", default=None)
     experiment: str | None = option("mlflow: name of the experiment (a suite's name).", default=None)
-    path: str | None = option("csv: a CSV, Parquet or JSON-lines file.", default=None)
+    path: str | None = option("csv: a CSV, TSV, JSON, JSON-lines, Parquet or Excel file.", default=None)
     columns: dict[str, str] = option(
         "csv: canonical name -> name in the file, such as {tokens: D}.", default_factory=dict
     )
     units: dict[str, Any] = option(
-        "csv: canonical name -> factor or named unit, such as {tokens: B}.", default_factory=dict
+        "csv: canonical name -> factor or named unit, such as {tokens: B, loss: perplexity}.", default_factory=dict
+    )
+    constants: dict[str, Any] = option(
+        "csv: canonical name -> value of all rows, such as {batch_tokens: 524288}, or run -> value.",
+        default_factory=dict,
+    )
+    wide: str | None = option(
+        "csv: what the columns of a wide table are named by (tokens, params, step, flops, lr_base, batch_tokens or run); it is "
+        "made long.",
+        default=None,
+    )
+    decimal: str | None = option(
+        "csv: the decimal sign of the file's numbers; null tells it from them.", default=None, choices=("dot", "comma")
+    )
+    sheet: str | None = option("csv: the sheet of an Excel file; null takes the first.", default=None)
+    tokens_from: str | None = option(
+        "csv: 6n takes tokens = FLOPs / (6 params) where the file has no tokens.", default=None, choices=("6n",)
+    )
+    reduce: str = option(
+        "Of the rows of one size and token count: best (lowest loss), last or mean makes one, none keeps all; auto: of files, "
+        "best where they differ in a rate, a batch or the like, all where they are repeats; of other sources, all.",
+        default="auto",
+        choices=("auto", "best", "last", "mean", "none"),
+    )
+    reduce_by: list[str] = option(
+        "Columns that rows share which runs.reduce makes one; [] is params, tokens, shape, what the law reads, and what makes "
+        "losses incomparable.",
+        default_factory=list,
     )
     loss: str | None = option(
         "mlflow, csv: NAME of a further loss (the column loss_NAME, the metric val/NAME/loss) that is fitted in "
@@ -51,6 +78,12 @@ class RunsConfig:
     rolled_back: str = option(
         "Rows of runs after a rollback to a lower rate: keep (the fit is flagged) or exclude (with that reason).",
         default="keep",
+        choices=("exclude", "keep"),
+    )
+    midway: str = option(
+        "Rows at which the rate is on its way up or down a schedule: exclude (with that reason) or keep (the fit is flagged, "
+        "unless its law reads total_tokens or decay_fraction).",
+        default="exclude",
         choices=("exclude", "keep"),
     )
 
@@ -200,6 +233,11 @@ class FitConfig(PlacesConfig):
     seed: int = option("Seed of random starts and of resampling.", low=0)
     sensitivity: bool = option("Whether the checklist holds the fit at other deltas and countings.", default=False)
     profile: bool = option("Whether profile intervals are computed.", default=False)
+    mixture: str = option(
+        "Rows that differ in corpus, tokenizer, vocabulary or held-out sample: refuse them, or allow (the fit is flagged).",
+        default="refuse",
+        choices=("refuse", "allow"),
+    )
     ties: str = option(
         "What breaks ties between laws that fit equally well: priors (weak expectations of exponents, docs/laws.md) or "
         "optimum (the lowest objective, wherever on the ridge it lies).",

@@ -82,7 +82,12 @@ class PrescribeConfig(PlacesConfig):
     budget: float | None = option(
         "Budget, in the objective's unit (FLOPs, device hours or dollars).", default=None, above=0
     )
-    loss: float | None = option("Instead of a budget: the loss to reach.", default=None, above=0, unit="nats per token")
+    loss: float | None = option(
+        "Instead of a budget: the loss to reach, in the unit of the fit's losses.",
+        default=None,
+        above=0,
+        unit="the unit of the fit's losses",
+    )
     least: str = option("With loss: cost (in the objective's unit) or tokens.")
     width: int | None = option(
         "With depth and tokens, instead of a budget: the shape whose loss is asked.",

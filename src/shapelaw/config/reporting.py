@@ -39,6 +39,11 @@ class ReportConfig(PlacesConfig):
         unit="units of log loss",
         advice="the paper's is 1e-4",
     )
+    mixture: str = option(
+        "Rows that differ in corpus, tokenizer, vocabulary or held-out sample: refuse their fits, or allow them (flagged).",
+        default="refuse",
+        choices=("refuse", "allow"),
+    )
     seed: int = option("Seed of random starts and of resampling.", low=0)
     budget: float | None = option(
         "Training FLOPs that the page opens with; null is the largest up to those of the runs whose answer lies in "

@@ -37,6 +37,8 @@ READERS = {
 }
 """Options of a schedule -> the kinds that read them."""
 
+NAMED_SHAPE = re.compile(r"[1-9]\d*x[1-9]\d*")
+
 
 @record("suite")
 class SuiteConfig:
@@ -102,12 +104,12 @@ class ShapeConfig:
 @record("lr_rule")
 class DepthPatch:
     """Treats a very wide and shallow shape as if it were deeper, in its learning rate and its initial variances. The defaults
-    are the paper's.
+    are the rule of the paper's text.
 
-    A shape is patched when width / depth >= patch_ratio (> patch_ratio if strict). Its depth then counts as
-    depth' = ceil(width / patch_divisor). The paper writes "greater than" yet names 1792x7 and 3072x12, whose ratio is exactly
-    256, as patched: hence not strict by default. 768x3 has that ratio too, and so is patched here, though the paper does not
-    name it.
+    A shape is patched when width / depth > patch_ratio (>= patch_ratio unless strict), and if it is one of patch_shapes. Its
+    depth then counts as depth' = ceil(width / patch_divisor). The paper's text and its list disagree: the text says "greater
+    than" 256, and the list names 2560x8 (320), 1792x7 and 3072x12 (exactly 256) as patched, but not 768x3 (256 too). So the
+    suite gemstones names those three shapes, and every other shape goes by the text.
     """
 
     patch_ratio: float = option(
@@ -116,22 +118,45 @@ class DepthPatch:
         above=0,
         also=(math.inf,),
     )
-    patch_strict: bool = option("Whether a shape at exactly patch_ratio is spared.", default=False)
+    patch_strict: bool = option("Whether a shape at exactly patch_ratio is spared.", default=True)
     patch_divisor: float = option(
         "Width that one block of the counted depth stands for: an extreme shape counts as ceil(width / patch_divisor) deep.",
         default=100.0,
         above=0,
     )
 
+    patch_shapes: list[str] = option(
+        "Shapes that are patched whatever their ratio, as WIDTHxDEPTH, their width in the units of the rate rule "
+        "(width * width_unit).",
+        default_factory=list,
+    )
+
+    def check(self) -> None:
+        """Refuse what names no shape."""
+        for name in self.patch_shapes:
+            if not NAMED_SHAPE.fullmatch(name):
+                raise UserError(f"lr_rule.patch_shapes={name}: allowed are WIDTHxDEPTH; give shapes such as 1792x7")
+
+    def __hash__(self) -> int:
+        return hash((self.patch_ratio, self.patch_strict, self.patch_divisor, *self.patch_shapes))
+
     def __str__(self) -> str:
-        if math.isinf(self.patch_ratio):
-            return "none"
         above = ">" if self.patch_strict else ">="
-        return f"from width / depth {above} {self.patch_ratio:g}, depth counts as width / {self.patch_divisor:g}"
+        rule = [] if math.isinf(self.patch_ratio) else [f"from width / depth {above} {self.patch_ratio:g}"]
+        named = [f"for {', '.join(self.patch_shapes)}"] if self.patch_shapes else []
+        which = " and ".join([*rule, *named])
+        return f"{which}, depth counts as width / {self.patch_divisor:g}" if which else "none"
 
     def applies(self, width: float, depth: float) -> bool:
         """Whether a shape of this width and depth is patched."""
-        ratio = width / depth
+        return self.names(width, depth) or self.rules(width / depth)
+
+    def names(self, width: float, depth: float) -> bool:
+        """Whether a shape is one of patch_shapes."""
+        return f"{width:.12g}x{depth:.12g}" in self.patch_shapes
+
+    def rules(self, ratio: float) -> bool:
+        """Whether a shape of this width / depth is patched by its ratio."""
         return ratio > self.patch_ratio if self.patch_strict else ratio >= self.patch_ratio
 
     def depth(self, width: float, depth: float) -> float:

@@ -25,7 +25,7 @@ def draw(runs: RunsTable, result: FitResult, folder: Path) -> list[Path]:
         for name, plot in (("accuracy_loss", accuracy_against_loss), ("residuals", residuals)):
             figure, axes = style.canvas(3.4, 5.2)
             plot(axes, runs, result)
-            paths += style.save(figure, folder, name)
+            paths += style.save(figure, folder, name, runs.loss_unit)
     return paths
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from shapelaw.figures import style
+from shapelaw.laws.base import UNITS
 from shapelaw.prescribe.answer import Prescription
 from shapelaw.step_batch.prediction import Comparison
 
@@ -17,7 +18,7 @@ def draw(answer: Prescription, folder: Path, name: str) -> list[Path]:
     """Draw the table of an answer that has a figure; its files."""
     figure, axes = style.canvas(3.4, 5.2)
     {"trade_off": trade_off, "curve": curve}[answer.drawn](axes, answer)
-    return list(style.save(figure, folder, name))
+    return list(style.save(figure, folder, name, answer.units.get("loss", UNITS["loss"])))
 
 
 def trade_off(axes: Axes, answer: Prescription) -> None:

@@ -13,6 +13,7 @@ from shapelaw.errors import UserError
 from shapelaw.figures import style
 from shapelaw.figures.entry import Entry
 from shapelaw.figures.evidence import Evidence
+from shapelaw.laws.base import UNITS
 
 
 def _entries() -> Iterator[Entry]:
@@ -72,9 +73,10 @@ def draw(evidence: Evidence, folder: Path, entries: Sequence[Entry] = CATALOGUE)
 def _drawn(evidence: Evidence, folder: Path, entry: Entry) -> Drawn:
     tables = entry.tables(evidence)
     with style.look():
-        files = style.save(entry.draw(tables), folder, entry.name)
+        files = style.save(entry.draw(tables), folder, entry.name, evidence.loss_unit)
     for name, frame in tables.items():
         path = folder / f"{entry.name}_{name}.csv"
         frame.to_csv(path, index=False)
         files.append(path)
-    return Drawn(entry, entry.caption(evidence, tables), tuple(files))
+    caption = entry.caption(evidence, tables).replace(UNITS["loss"], evidence.loss_unit)
+    return Drawn(entry, caption, tuple(files))

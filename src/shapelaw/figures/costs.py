@@ -57,7 +57,7 @@ def overspend_tables(evidence: Evidence) -> Tables:
 
 def _trained_ranges(world: World) -> World:
     """The suite within the widths and depths that were trained: few small shapes say little of steps far beyond them."""
-    (narrow, wide), (shallow, deep) = (map(int, world.ranges[name]) for name in ("width", "depth"))
+    (narrow, wide), (shallow, deep) = (map(int, world.domain.ranges[name]) for name in ("width", "depth"))
     rules = dataclasses.replace(
         world.rules, width_min=narrow, width_max=wide, depth_min=shallow, depth_max=deep, even_heads=False
     )

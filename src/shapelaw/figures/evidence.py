@@ -12,6 +12,7 @@ from shapelaw.errors import UserError
 from shapelaw.fitting.fit import fit
 from shapelaw.fitting.result import FitResult
 from shapelaw.runs import RunsTable, load_runs
+from shapelaw.runs.columns import NATS_PER_TOKEN
 from shapelaw.runs.query import matches
 
 MAIN = "hot_100b+"
@@ -36,6 +37,7 @@ class Evidence:
         bootstrap: refits of fits whose intervals are shown; None for no intervals.
         delta: of Huber's function, but for figures about another.
         seed: of starts and resampling.
+        mixture: `refuse` tables whose losses do not compare, or `allow` them.
     """
 
     load: Callable[[str], RunsTable]
@@ -43,6 +45,7 @@ class Evidence:
     bootstrap: BootstrapOptions | None = None
     delta: float = 1e-4
     seed: int = 0
+    mixture: str = "refuse"
     fits: dict[tuple[object, ...], FitResult] = field(default_factory=dict)
     tables: dict[str, RunsTable] = field(default_factory=dict)
 
@@ -60,6 +63,11 @@ class Evidence:
     def refits(self) -> str:
         """What bands and bars are, for captions."""
         return f"{self.share} of refits on resampled {(self.bootstrap or BootstrapOptions()).by}"
+
+    @property
+    def loss_unit(self) -> str:
+        """Unit of the losses of the tables that were loaded."""
+        return next((table.loss_unit for table in self.tables.values()), NATS_PER_TOKEN)
 
     def runs(self, subset: str = MAIN) -> RunsTable:
         """The table of a data set.
@@ -90,7 +98,7 @@ class Evidence:
         key = (law if method == "parametric" else method, subset, used, counting, cost)
         if key not in self.fits:
             options: dict[str, Any] = {"method": method, "cost": cost, "bootstrap": self.bootstrap, "seed": self.seed}
-            self.fits[key] = fit(self.runs(subset), law, used, counting, **options)
+            self.fits[key] = fit(self.runs(subset), law, used, counting, mixture=self.mixture, **options)
         return self.fits[key]
 
 

@@ -28,7 +28,7 @@ def draw(runs: RunsTable, result: FitResult, folder: Path) -> list[Path]:
         for name, plot in (("loss_flops", loss_against_flops), ("residuals", residuals)):
             figure, axes = style.canvas(3.4, 5.2)
             plot(axes, runs, result)
-            paths += style.save(figure, folder, name)
+            paths += style.save(figure, folder, name, runs.loss_unit)
         if EXPONENT in result.profiles:
             figure, axes = style.canvas()
             slope_profile(axes, result)

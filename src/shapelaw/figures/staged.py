@@ -28,14 +28,14 @@ def draw(runs: RunsTable, result: FitResult, folder: Path) -> list[Path]:
     paths: list[Path] = []
     figure, axes = style.canvas(3.4, 5.2)
     trade_off(axes, result)
-    paths += style.save(figure, folder, "trade_off")
+    paths += style.save(figure, folder, "trade_off", runs.loss_unit)
     for name, plot in (("critical_batch", critical_batch), ("converged_loss", converged_loss)):
         figure, axes = style.canvas(3.4, 5.2)
         plot(axes, result)
-        paths += style.save(figure, folder, name)
+        paths += style.save(figure, folder, name, runs.loss_unit)
     figure, axes = style.canvas(3.4, 5.2)
     learning_curve(axes, runs, result)
-    return [*paths, *style.save(figure, folder, "learning_curve")]
+    return [*paths, *style.save(figure, folder, "learning_curve", runs.loss_unit)]
 
 
 def law_of(result: FitResult) -> StepsBatchLaw:

@@ -15,7 +15,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator, ScalarFormatter
+
+from shapelaw.laws.base import UNITS
 
 COLUMN_INCHES, PAGE_INCHES = 3.3, 6.8
 """Widths of a column and of a page of two."""
@@ -152,8 +155,11 @@ def name_contours(axes: Axes, lines: QuadContourSet, form: str) -> None:
             axes.annotate(form.format(level), where, fontsize=6, ha="center", va="center", bbox=box)
 
 
-def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write a figure as PNG and PDF; the paths."""
+def save(figure: Figure, folder: Path, name: str, loss_unit: str = UNITS["loss"]) -> list[Path]:
+    """Write a figure as PNG and PDF, its losses in the unit that they have; the paths."""
+    if loss_unit != UNITS["loss"]:
+        for text in figure.findobj(Text):
+            text.set_text(text.get_text().replace(UNITS["loss"], loss_unit))
     paths = [folder / f"{name}.{kind}" for kind in ("png", "pdf")]
     for path in paths:
         figure.savefig(path, dpi=200, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)

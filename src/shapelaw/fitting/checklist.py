@@ -9,6 +9,7 @@ import importlib.metadata
 import platform
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ import pandas as pd
 from shapelaw.config import BootstrapOptions
 from shapelaw.fitting.residuals import ResidualStructure
 from shapelaw.laws import Law
+from shapelaw.runs import worlds
 from shapelaw.runs.table import RunsTable
+from shapelaw.runs.worlds import shares
 
 UNKNOWN = "not recorded"
 """Where neither the table nor the fit knows."""
@@ -42,6 +45,8 @@ SMALL = 1e4
 """Largest params, or tokens, of a table below which they are hardly counted one by one."""
 ROUNDING = 1e-6
 """Share of an interval's end by which refits that end at one optimum may differ."""
+REDUCTIONS = ("repeats", "reduction")
+"""Facts of a table that say how rows were reduced: those that repeat a run, and those of one size."""
 _ABSENT = "not asked for in this fit"
 
 
@@ -56,14 +61,25 @@ def data(table: RunsTable) -> dict[str, Any]:
         "rows": len(table.frame),
         "rows_kept": len(rows),
         "exclusions": table.exclusions,
+        "reading": table.about.get("reading", "as the file has it"),
+        "reduction": "; ".join(table.about[name] for name in REDUCTIONS if name in table.about)
+        or "none: every row counts",
         "diverged": _flagged_rows(table, "diverged_step"),
         "rolled_back": _flagged_rows(table, "rollbacks"),
         "runs": len(per_run),
         "runs_named": table.about.get("runs", "by the table"),
         "shapes": shapes,
         "seeds": UNKNOWN,
+        "facts": facts(table),
         "points_per_run": {"min": int(per_run.min()), "median": float(per_run.median()), "max": int(per_run.max())},
     }
+
+
+def facts(table: RunsTable) -> dict[str, list[dict[str, Any]]] | str:
+    """Fact -> its values with their rows and runs, most rows first; a value of None counts those that do not say it."""
+    runs = table.kept["run"]
+    found = {str(name): [asdict(share) for share in shares(values, runs)] for name, values in table.facts.items()}
+    return found or UNKNOWN
 
 
 def _flagged_rows(table: RunsTable, column: str) -> dict[str, int] | str:
@@ -176,12 +192,21 @@ def outside_intervals(
     )
 
 
-def table_flags(runs: RunsTable, bootstrap: BootstrapOptions | None) -> tuple[str, ...]:
-    """What the table and the kind of resampling ask a reader to know."""
-    flags = []
+def table_flags(runs: RunsTable, bootstrap: BootstrapOptions | None, predictors: Sequence[str] = ()) -> tuple[str, ...]:
+    """What the table and the kind of resampling ask a reader to know.
+
+    Args:
+        runs: that were fitted.
+        bootstrap: how they are resampled; None for no resampling.
+        predictors: columns that the law reads.
+    """
+    flags = list(worlds.flags(runs, predictors))
     repeated = bool(runs.kept.duplicated("run").any())
     if "runs" in runs.about:
         flags.append(f"unnamed_runs: {runs.about['runs']}; intervals are too narrow if rows share runs")
+    for fact, flag in (("reading", "read_as"), ("repeats", "reduced_repeats"), ("reduction", "reduced")):
+        if fact in runs.about:
+            flags.append(f"{flag}: {runs.about[fact]}")
     for column, flag, what in (
         ("diverged_step", "diverged_rows", "of runs that diverged in the end"),
         ("rollbacks", "rolled_back_rows", "after a rollback of their run to a lower rate"),

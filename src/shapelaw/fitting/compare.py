@@ -9,6 +9,7 @@ import pandas as pd
 
 from shapelaw.config import BootstrapOptions
 from shapelaw.errors import UserError
+from shapelaw.fitting.fit import fit
 from shapelaw.fitting.holdout import HoldoutResult, evaluate
 from shapelaw.fitting.residuals import information_criteria, residual_structure
 from shapelaw.fitting.result import FitResult
@@ -71,7 +72,7 @@ def compare(
     rows = []
     for label in laws:
         law_spec = _spec_of(label, spec or FitSpec(), refits)
-        fits[label] = law_spec.method.fit(runs, law_spec)
+        fits[label] = fit(runs, law_spec)
         held_out = [evaluate(runs, holdout, law_spec, refits) for holdout in wanted]
         errors |= {(label, result.holdout): result for result in held_out}
         rows.append(_row(runs, label, law_spec, fits[label], held_out))

@@ -10,12 +10,14 @@ import pandas as pd
 from shapelaw.config import BootstrapOptions
 from shapelaw.config.fitting import BINS_PER_DECADE, TOLERANCE
 from shapelaw.errors import UserError
+from shapelaw.fitting import design
 from shapelaw.fitting.result import FitResult
 from shapelaw.fitting.solver import Solver
 from shapelaw.fitting.spec import FitSpec, Method
 from shapelaw.fitting.splits import Holdout
 from shapelaw.laws import Law
 from shapelaw.runs.table import RunsTable
+from shapelaw.runs.worlds import refuse_mixture
 
 
 def fit(
@@ -40,6 +42,7 @@ def fit(
     profile: bool = False,
     ties: str = "priors",
     staged: Any = None,
+    mixture: str = "refuse",
 ) -> FitResult:
     """Fit a scaling law, or the lines of approaches 1 and 2, to a table of runs.
 
@@ -65,6 +68,7 @@ def fit(
         ties: `priors` breaks ties between laws that fit equally well by weak expectations of their exponents (docs/laws.md),
             and `optimum` takes the lowest objective, wherever it lies (parametric).
         staged: options of the stages, such as dict(converged="last", steps_min=50) (staged).
+        mixture: `refuse` rows that differ in corpus, tokenizer, vocabulary or held-out sample, or `allow` and flag them.
 
     Raises:
         UserError: before the first start, for input that cannot be fitted.
@@ -99,10 +103,28 @@ def fit(
             holdouts=holdouts,
             sensitivity=sensitivity,
             profile=profile,
+            mixture=mixture,
             ties=ties,
         )
     )
     runs = RunsTable(runs) if isinstance(runs, pd.DataFrame) else runs
     if not len(runs):
         raise UserError(f"runs: the table has no kept rows; excluded are {runs.exclusions or 'none'}")
+    refuse_unanswerable(runs, spec)
     return spec.method.fit(runs, spec).fitted_to(runs)
+
+
+def refuse_unanswerable(runs: RunsTable, spec: FitSpec, where: str | None = None) -> None:
+    """Refuse rows that no fit describes, before the first start.
+
+    Args:
+        runs: the table.
+        spec: of the fit.
+        where: the condition that selected the rows, for the message.
+
+    Raises:
+        UserError: for losses that do not compare, unless the spec allows mixtures, and for a design that has no answer.
+    """
+    if spec.mixture == "refuse":
+        refuse_mixture(runs, where)
+    design.refuse(design.Design.of(runs, spec), spec)

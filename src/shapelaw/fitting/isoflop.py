@@ -18,14 +18,17 @@ CONTRAST = 2.0
 MIN_SIZES = 4
 """Different sizes that a bin needs: one more than the parabola has coefficients."""
 MIN_BINS = 3
+TOKENS_AGREE = 0.01
+"""Relative difference from FLOPs / (6 params) up to which nothing is said of the tokens."""
 
 
 @dataclass(frozen=True)
 class IsoflopBin:
-    """One budget: its mean log cost, the log params of the parabola's minimum, and the log loss there."""
+    """One budget: its mean log cost, and at the parabola's minimum the log params, log tokens and log loss."""
 
     log_cost: float
     log_params: float
+    log_tokens: float
     log_loss: float
     points: int
 
@@ -69,7 +72,11 @@ def _budgets(log_cost: Array, tolerance: float) -> list[Rows]:
 
 
 def _minimum(data: LineData, rows: Rows) -> IsoflopBin | None:
-    """Vertex of the least-squares parabola, if it opens upwards inside the range of sizes."""
+    """Vertex of the least-squares parabola, if it opens upwards inside the range of sizes.
+
+    Its tokens are cost / (k params) with the k of the rows, FLOPs of a token and parameter (6 by the rule C = 6NT), by a
+    parabola too, as k changes with the size.
+    """
     last = {str(data.runs[row]): row for row in rows}
     chosen = np.array(sorted(last.values()))
     x, y = data.log_params[chosen], data.log_loss[chosen]
@@ -80,7 +87,10 @@ def _minimum(data: LineData, rows: Rows) -> IsoflopBin | None:
     if not x.min() <= vertex + x.mean() <= x.max():
         return None
     lowest = level + slope * vertex / 2
-    return IsoflopBin(float(data.log_cost[chosen].mean()), float(vertex + x.mean()), float(lowest), len(chosen))
+    cost, size = float(data.log_cost[chosen].mean()), float(vertex + x.mean())
+    bend, tilt, middle = _parabola(x - x.mean(), data.log_cost[chosen] - x - data.log_tokens[chosen])
+    log_k = bend * vertex**2 + tilt * vertex + middle
+    return IsoflopBin(cost, size, float(cost - log_k - size), float(lowest), len(chosen))
 
 
 def _parabola(x: Array, y: Array) -> tuple[float, float, float]:
@@ -89,11 +99,23 @@ def _parabola(x: Array, y: Array) -> tuple[float, float, float]:
     return float(curve), float(slope), float(level)
 
 
+def token_note(bins: list[IsoflopBin]) -> tuple[str, ...]:
+    """Says so where the tokens of the table are not those of the rule C = 6NT."""
+    off = [np.exp(budget.log_tokens + budget.log_params - budget.log_cost) * 6.0 - 1.0 for budget in bins]
+    worst = max(off, key=abs)
+    if abs(worst) <= TOKENS_AGREE:
+        return ()
+    return (
+        f"isoflop_tokens: the best tokens are the table's, up to {abs(worst):.1%} {'more' if worst > 0 else 'fewer'} than "
+        "FLOPs / (6 params)",
+    )
+
+
 def isoflop_lines(bins: list[IsoflopBin]) -> dict[str, PowerLine]:
-    """Lines of params, tokens and tokens per param on FLOPs through the minima; tokens = FLOPs / (6 params)."""
+    """Lines of params, tokens and tokens per param on FLOPs through the minima."""
     cost = np.array([budget.log_cost for budget in bins])
     params = np.array([budget.log_params for budget in bins])
-    tokens = cost - np.log(6.0) - params
+    tokens = np.array([budget.log_tokens for budget in bins])
     return {
         "params": regress(cost, params),
         "tokens": regress(cost, tokens),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shapelaw.fitting import checklist
+from shapelaw.fitting import checklist, design
 from shapelaw.fitting.bootstrap import Bootstrap
 from shapelaw.fitting.holdout import evaluate
 from shapelaw.fitting.residuals import residual_structure
@@ -18,6 +18,7 @@ from shapelaw.fitting.result import FitResult, plain
 from shapelaw.fitting.ridge import Ridge
 from shapelaw.fitting.spec import FitData, FitSpec
 from shapelaw.laws import EXPONENT, files, reference_of
+from shapelaw.laws.base import in_loss_unit
 from shapelaw.runs.table import RunsTable
 
 Array = NDArray[np.float64]
@@ -68,11 +69,16 @@ def law_result(runs: RunsTable, data: FitData, spec: FitSpec, fit: LawFit) -> Fi
         method=spec.method.name,
         law=reference_of(law),
         parameters=parameters,
-        units=law.units,
+        units=in_loss_unit(law.units, runs.loss_unit),
         objective=fit.objective,
         compute_optimal_exponent=optimum,
         intervals=intervals,
-        flags=(*fit.flags, *outside, *checklist.table_flags(runs, spec.bootstrap)),
+        flags=(
+            *fit.flags,
+            *outside,
+            *design.flags(design.Design.of(runs, spec)),
+            *checklist.table_flags(runs, spec.bootstrap, law.predictors),
+        ),
         not_identified=fit.not_identified,
         ridge=() if fit.ridge is None else fit.ridge.names,
         ridge_vectors=() if fit.ridge is None else tuple(tuple(map(float, row)) for row in fit.ridge.vectors),

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from shapelaw.config import BootstrapOptions, LineMethod
 from shapelaw.config.option import option, record
 from shapelaw.errors import UserError
-from shapelaw.fitting import checklist, intervals
+from shapelaw.fitting import checklist, design, intervals
 from shapelaw.fitting.bootstrap import expanded_level
 from shapelaw.fitting.hull import bin_minima, frontier, lower_hull
-from shapelaw.fitting.isoflop import isoflop_bins, isoflop_lines
+from shapelaw.fitting.isoflop import isoflop_bins, isoflop_lines, token_note
 from shapelaw.fitting.lines import TARGETS, Array, LineData, PowerLine, Rows, line_data
 from shapelaw.fitting.result import FitResult, plain
 from shapelaw.fitting.spec import LINE_METHODS, FitSpec, Method
@@ -44,6 +44,7 @@ class LineFit:
         squares: sum of squared residuals of log params.
         slopes: target -> slope of each refit, (n,), NaN where it could not be fitted; empty without resampling.
         intervals: target -> interval of the slope; empty without resampling.
+        notes: what a reader must know.
     """
 
     lines: dict[str, PowerLine]
@@ -51,6 +52,7 @@ class LineFit:
     squares: float
     slopes: dict[str, Array]
     intervals: dict[str, tuple[float, float]]
+    notes: tuple[str, ...] = ()
 
 
 def fit_lines(
@@ -67,17 +69,17 @@ def fit_lines(
     data, kept_rows = line_data(table, options.counting, options.cost, options.flops)
     if options.method == "isoflop":
         bins = isoflop_bins(data, options.tolerance)
-        lines, rows = isoflop_lines(bins), np.array([], dtype=np.intp)
+        lines, rows, notes = isoflop_lines(bins), np.array([], dtype=np.intp), token_note(bins)
         off = [
             budget.log_params - lines["params"].intercept - lines["params"].slope * budget.log_cost for budget in bins
         ]
     else:
-        rows = _optimal(data, options)
+        rows, notes = _optimal(data, options), ()
         lines = {target: data.line(rows, target) for target in TARGETS}
         off = (data.log_params - lines["params"].intercept - lines["params"].slope * data.log_cost)[rows].tolist()
     slopes = _resample(data, options, bootstrap, seed) if bootstrap else {}
     spans = _intervals(data, options, bootstrap, lines, slopes) if bootstrap else {}
-    return LineFit(lines, kept_rows[rows], float(np.square(off).sum()), slopes, spans)
+    return LineFit(lines, kept_rows[rows], float(np.square(off).sum()), slopes, spans, notes)
 
 
 def _optimal(data: LineData, options: LineOptions) -> Rows:
@@ -220,6 +222,7 @@ def _line_result(runs: RunsTable, options: LineOptions, fit: LineFit, spec: FitS
         intervals=spans,
         flags=(
             *checklist.outside_intervals({**parameters, EXPONENT: optimum}, spans),
+            *design.flags(design.Design.of(runs, spec)),
             *_line_flags(runs, fit, spec.bootstrap),
         ),
         settings=settings,
@@ -230,7 +233,7 @@ def _line_result(runs: RunsTable, options: LineOptions, fit: LineFit, spec: FitS
 
 
 def _line_flags(runs: RunsTable, fit: LineFit, bootstrap: BootstrapOptions | None) -> tuple[str, ...]:
-    flags = list(checklist.table_flags(runs, bootstrap))
+    flags = [*fit.notes, *checklist.table_flags(runs, bootstrap)]
     failed = int(np.isnan(fit.slopes["params"]).sum()) if fit.slopes else 0
     if failed:
         flags.append(f"{failed} of {len(fit.slopes['params'])} refits of resampled data gave no line and are left out")

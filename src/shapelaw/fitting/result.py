@@ -19,7 +19,9 @@ from shapelaw.files import as_record, read_sealed, write_sealed
 from shapelaw.fitting.new_run import NewRun, check_kind, law_interval
 from shapelaw.fitting.shown import Shown
 from shapelaw.laws import EXPONENT, Law, files, get_law
+from shapelaw.laws.base import UNITS
 from shapelaw.plugins import is_file
+from shapelaw.runs.columns import guessing
 from shapelaw.runs.table import RunsTable
 
 Array = NDArray[np.float64]
@@ -49,7 +51,7 @@ class FitResult(Shown):
     Args:
         method: `parametric`, `staged`, `hull`, `binning` or `isoflop`.
         law: name of the law, or path/to/file.py:NAME; None for the lines of approaches 1 and 2.
-        parameters: in natural units, for people: coefficients are no logarithms, E is in nats per token, and what is too small
+        parameters: in natural units, for people: coefficients are no logarithms, E is in `loss_unit`, and what is too small
             for a number is 0.
         units: unit of every parameter.
         objective: the summed Huber function (parametric), or the sum of squared residuals of log params (lines).
@@ -96,6 +98,11 @@ class FitResult(Shown):
     candidates: tuple[Mapping[str, Any], ...] = ()
 
     @property
+    def loss_unit(self) -> str:
+        """Unit of the losses that were fitted."""
+        return self.units.get("loss", UNITS["loss"])
+
+    @property
     def vector(self) -> Array:
         """The law's vector, (p,): to the last bit what the solver found."""
         return np.array(self.theta) if self.theta else self._form_of_law().theta(self.parameters)
@@ -124,7 +131,7 @@ class FitResult(Shown):
     def predict(self, table: Table, kind: str) -> pd.DataFrame: ...
 
     def predict(self, table: Table, kind: str | None = None) -> Array | pd.DataFrame:
-        """What the law predicts for each (kept) row: loss, nats per token, or share of wrong answers.
+        """What the law predicts for each (kept) row: loss, in `loss_unit`, or share of wrong answers.
 
         Args:
             table: a runs table, or canonical columns; params are total and counted as the fit counted them.
@@ -146,7 +153,7 @@ class FitResult(Shown):
         if kind is None:
             return np.asarray(np.exp(centre))
         check_kind(kind)
-        _check_chance(np.exp(centre), runs, law)
+        _check_chance(np.exp(centre), runs, law, self.loss_unit)
         sizes = {"params": columns.get("params", runs.params()), "tokens": runs.column("tokens", "predict")}
         low, high = self.interval_of(kind, centre, self.log_predictions(columns), sizes)
         return pd.DataFrame({"predicted": np.exp(centre), "low": np.exp(low), "high": np.exp(high)})
@@ -285,16 +292,16 @@ def load_fit(path: str | os.PathLike[str]) -> FitResult:
     return _from_plain(content, source).fitted_to(source.with_name(RUNS_FILE))
 
 
-def _check_chance(predicted: Array, runs: RunsTable, law: Law) -> None:
+def _check_chance(predicted: Array, runs: RunsTable, law: Law, unit: str) -> None:
     """Refuse losses above that of guessing, where the vocabulary is known."""
     if law.target != "loss" or "vocab_size" not in runs.kept:
         return
-    chance = np.log(runs.kept["vocab_size"].to_numpy(dtype=np.float64))
+    chance = guessing(runs.kept["vocab_size"].to_numpy(dtype=np.float64), unit)
     above = np.flatnonzero(predicted > chance)
     if len(above):
         row = above[0]
         raise UserError(
-            f"row {row}: law {law.name} predicts {predicted[row]:.4g} nats per token, more than {chance[row]:.4g} of guessing "
+            f"row {row}: law {law.name} predicts {predicted[row]:.4g} {unit}, more than {chance[row]:.4g} of guessing "
             "among the vocabulary: it says nothing so far from the fitted runs"
         )
 

@@ -23,6 +23,7 @@ from shapelaw.fitting.splits import Holdout
 from shapelaw.laws import Law, get_law, law_names
 from shapelaw.plugins import installed, load
 from shapelaw.runs.table import RunsTable
+from shapelaw.runs.worlds import MIXTURES
 
 Array = NDArray[np.float64]
 
@@ -109,6 +110,7 @@ class FitSpec:
         holdouts: whose errors the checklist is to hold.
         sensitivity: whether the checklist is to hold the fit at other deltas and countings.
         profile: whether profile intervals of the parameters and the exponent are computed.
+        mixture: `refuse` rows whose losses do not compare (`shapelaw.runs.worlds`), or `allow` and flag them.
         ties: `priors` breaks ties between laws that fit equally well by what the law expects (`ridge`); `optimum` takes the
             lowest objective, wherever on the ridge it lies.
 
@@ -129,6 +131,7 @@ class FitSpec:
     holdouts: tuple[Holdout, ...] = ()
     sensitivity: bool = False
     profile: bool = False
+    mixture: str = "refuse"
     ties: str = "priors"
 
     def __post_init__(self) -> None:
@@ -137,6 +140,8 @@ class FitSpec:
             raise UserError(f"starts={self.starts}: allowed are {', '.join(STARTS)}")
         if self.grid_size is not None and self.grid_size < 1:
             raise UserError(f"grid_size={self.grid_size}: allowed are whole numbers from 1, or none for the default")
+        if self.mixture not in MIXTURES:
+            raise UserError(f"mixture={self.mixture}: allowed are {', '.join(MIXTURES)}")
         if self.ties not in TIES:
             raise UserError(f"ties={self.ties}: allowed are {', '.join(TIES)}")
         if self.seed < 0:

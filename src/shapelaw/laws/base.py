@@ -32,6 +32,20 @@ UNITS = {
     "loss": "nats per token",
 }
 """Units of the canonical columns."""
+
+
+def in_loss_unit(units: Mapping[str, str], loss_unit: str) -> dict[str, str]:
+    """Units of which those of the loss are another than nats per token.
+
+    >>> in_loss_unit({"E": "nats per token", "k": "1/nat"}, "bits per byte")
+    {'E': 'bits per byte', 'k': '1/(bits per byte)'}
+    """
+    if loss_unit == UNITS["loss"]:
+        return dict(units)
+    known = {UNITS["loss"]: loss_unit, "1/nat": f"1/({loss_unit})"}
+    return {name: known.get(unit, unit) for name, unit in units.items()}
+
+
 USUAL_QUESTIONS = ("best", "reach", "at")
 """What a law of sizes and tokens answers: the best size for a budget, the cheapest for a loss, the loss of a size."""
 

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from shapelaw.errors import UserError
 from shapelaw.fitting.new_run import KINDS
 from shapelaw.fitting.result import plain
+from shapelaw.laws.base import in_loss_unit
+from shapelaw.prescribe.domain import JOINTLY_INSIDE, Domain
 from shapelaw.prescribe.limits import SAME
 from shapelaw.prescribe.search import Optimum, SizeSearch
 from shapelaw.prescribe.surface import LOG_TOKENS_MAX, Surface
-from shapelaw.prescribe.world import Points, Ranges, World
+from shapelaw.prescribe.world import Points, World
 from shapelaw.suite import Suite, exactly
 
 Array = NDArray[np.float64]
@@ -45,6 +47,7 @@ class Prescription:
         overrides: `key=value` for train.py; empty without a shape, or where the notes say why.
         notes: what a reader must know.
         ranged: quantities that have a fitted range.
+        jointly: how many times beyond the fitted rows the size lies in all its quantities together; 1 inside.
         tables: title -> further tables, such as what other choices cost.
         drawn: title of the table that has a figure; empty for none.
         prediction: a loss curve with its hash, for comparison with its run; empty elsewhere.
@@ -65,6 +68,7 @@ class Prescription:
     overrides: tuple[str, ...]
     notes: tuple[str, ...] = ()
     ranged: frozenset[str] = frozenset()
+    jointly: float = 1.0
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     drawn: str = ""
     prediction: Mapping[str, Any] = field(default_factory=dict)
@@ -75,8 +79,8 @@ class Prescription:
 
     @property
     def inside(self) -> bool:
-        """Whether every size lies in the fitted domain."""
-        return not self.outside
+        """Whether the size lies in the fitted domain."""
+        return not self.outside and self.jointly <= JOINTLY_INSIDE
 
     def place(self, name: str) -> str:
         """Where a quantity lies: `inside`, how many times the largest or smallest fitted one, or nothing without a range."""
@@ -98,9 +102,9 @@ class Prescription:
         """`inside the fitted domain`, or what lies outside by how much."""
         if self.inside:
             return "inside the fitted domain"
-        return "outside the fitted domain: " + ", ".join(
-            f"{name} is {self.place(name)} fitted" for name in self.outside
-        )
+        beyond = [f"{name} is {self.place(name)} fitted" for name in self.outside] or ["no quantity by itself"]
+        jointly = f"; jointly {self.jointly:.3g} times beyond the fitted rows" if self.jointly > JOINTLY_INSIDE else ""
+        return f"outside the fitted domain: {', '.join(beyond)}{jointly}"
 
     def plain(self) -> dict[str, Any]:
         """As plain types, for YAML."""
@@ -114,6 +118,7 @@ class Prescription:
             "level": self.level,
             "domain": "inside" if self.inside else "outside",
             "outside": {name: float(factor) for name, factor in self.outside.items()},
+            "jointly_beyond": float(self.jointly),
             "overrides": list(self.overrides),
             "notes": list(self.notes),
             "flags": list(self.flags),
@@ -147,18 +152,20 @@ def collect(search: SizeSearch, optimum: Optimum, question: str) -> Prescription
     usable = np.isfinite(optimum.value[1:])
     varied = {name: drawn[1:][usable] for name, drawn in table.items() if not _same(drawn[1:][usable])}
     intervals = {name: _interval(drawn, search.level) for name, drawn in varied.items() if usable.sum() > 1}
+    domain = domain_of(search.world, values)
     trains, refused = _training(search, values)
     return Prescription(
         question=question,
         law=str(search.fit.law),
         values=values,
-        units=_units(search.world, values),
+        units=_units(search, values),
         intervals=intervals,
         level=search.level,
-        outside=beyond(search.world, values),
+        outside=domain.outside(values),
         overrides=trains,
         notes=(*_notes(search, values, usable), *refused),
-        ranged=frozenset(search.world.ranges),
+        ranged=frozenset(domain.ranges),
+        jointly=domain.jointly(values),
         flags=tuple(search.fit.flags),
         loss_of_size=_loss_of_size(search, optimum),
     )
@@ -179,10 +186,10 @@ def _loss_of_size(search: SizeSearch, optimum: Optimum) -> dict[str, tuple[float
     return {kind: (float(np.exp(low[0])), float(np.exp(high[0]))) for kind, (low, high) in ends.items()}
 
 
-def _units(world: World, values: Mapping[str, float]) -> dict[str, str]:
+def _units(search: SizeSearch, values: Mapping[str, float]) -> dict[str, str]:
     """Unit of each value; params of a size without a shape name how the law counts them."""
-    counted = {} if "width" in values else {"params": f"parameters ({world.counting})"}
-    return {name: UNITS[name] for name in values} | counted
+    counted = {} if "width" in values else {"params": f"parameters ({search.world.counting})"}
+    return in_loss_unit({name: UNITS[name] for name in values}, search.fit.loss_unit) | counted
 
 
 def quantities(search: SizeSearch, optimum: Optimum) -> dict[str, Array]:
@@ -223,21 +230,9 @@ def _column(points: Points) -> Points:
     return points.map(lambda values: values[:, None])
 
 
-def beyond(world: World, values: Mapping[str, float]) -> dict[str, float]:
-    """Quantities outside the fitted ranges, with their factor over the largest or the smallest.
-
-    Params of a size without a shape are compared with the runs' as the law counts them.
-    """
-    return outside_of(world.ranges if "width" in values else world.ranges_by.get(world.counting, {}), values)
-
-
-def outside_of(ranges: Ranges, values: Mapping[str, float]) -> dict[str, float]:
-    """Values outside their ranges, with their factor over the largest or the smallest."""
-    out = {}
-    for name, (low, high) in ranges.items():
-        if name in values and not low * (1 - 1e-9) <= values[name] <= high * (1 + 1e-9):
-            out[name] = values[name] / (high if values[name] > high else low)
-    return out
+def domain_of(world: World, values: Mapping[str, float]) -> Domain:
+    """The domain that a size is compared with: params of one without a shape with the runs' as the law counts them."""
+    return world.domain if "width" in values else world.domains.get(world.counting, Domain())
 
 
 def _training(search: SizeSearch, values: Mapping[str, float]) -> tuple[tuple[str, ...], list[str]]:

@@ -56,7 +56,7 @@ class Problem(SizeSearch):
         """The cheapest size and tokens that reach a predicted loss, serving included.
 
         Args:
-            loss: nats per token.
+            loss: in the unit of the fit's losses.
             least: `cost` (in the cost's unit) or `tokens`, which a limit on the size should accompany: by a law whose terms
                 add up, the fewest tokens are those of the largest model.
 
@@ -72,7 +72,7 @@ class Problem(SizeSearch):
         if not math.isfinite(optimum.value[0]):
             raise UserError(
                 f"loss={loss:g}: no allowed size reaches it under law {self.fit.law}, at any number of tokens; "
-                f"the lowest is {self.lowest_loss():.6g} nats per token"
+                f"the lowest is {self.lowest_loss():.6g} {self.fit.loss_unit}"
             )
         refuse_ridge(self, lambda other: other.search(goal), f"loss={loss:g}")
         if least == "cost" or self.space == "params":

@@ -11,6 +11,7 @@ import numpy as np
 from shapelaw.errors import UserError
 from shapelaw.prescribe.answer import quantities
 from shapelaw.prescribe.search import Optimum, SizeSearch
+from shapelaw.runs.columns import guessing
 
 APART = {"params": 2.0, "tokens": 2.0, "aspect_ratio": 2.0, "flops": 2.0, "loss": 1.02}
 """Factor by which laws that fit the runs equally well may differ in a quantity of the answer."""
@@ -57,10 +58,11 @@ def refuse_nonsense(search: SizeSearch, values: Mapping[str, float], outside: Ma
         UserError: with the loss, or how far the size lies.
     """
     loss, vocab_size = values["loss"], search.world.suite.vocab_size
-    chance = math.log(vocab_size) if vocab_size else math.inf
+    unit = search.fit.loss_unit
+    chance = float(guessing(vocab_size or math.inf, unit))
     if not 0 < loss <= chance:
         raise UserError(
-            f"{option}: law {search.fit.law} gives a loss of {loss:.4g} nats per token, outside 0 to {chance:.4g} "
+            f"{option}: law {search.fit.law} gives a loss of {loss:.4g} {unit}, outside 0 to {chance:.4g} "
             f"(guessing among {vocab_size or 'all'} tokens): it says nothing there; ask nearer to the fitted runs"
         )
     far = {name: outside[name] for name in ("params", "tokens") if name in outside}

@@ -24,12 +24,12 @@ from shapelaw.errors import UserError
 from shapelaw.fitting.result import FitResult
 from shapelaw.laws import Law, get_law
 from shapelaw.lr_rules import DEFAULT_PATCH
+from shapelaw.prescribe.domain import Domain, domain_of_shapes, domain_of_sizes
 from shapelaw.runs.table import RunsTable
 from shapelaw.shapes import HEAD_SIZE, Shape, ShapeRules, check_heads
 from shapelaw.suite import RATE, Suite, differing
 
 Array = NDArray[np.float64]
-Ranges = Mapping[str, tuple[float, float]]
 
 PAPER_RULES = ShapeRules()
 UNKNOWN = Suite()
@@ -85,8 +85,8 @@ class World:
         counting: convention of the law's params.
         flops: convention of the FLOPs.
         rules: what makes a shape feasible.
-        ranges: smallest and largest fitted value of each quantity, by all parameters: the fitted domain.
-        ranges_by: the same by each convention of counting parameters that the runs can be counted by.
+        domain: where the fitted rows lie, by all parameters.
+        domains: the same of sizes without a shape, by each convention that the runs' parameters can be counted by.
         here: the record of the suite as train.py composes it now; None where it was not looked for or is not there.
         remarks: what a reader of its prescriptions must know, beside what `notes` adds.
     """
@@ -95,8 +95,8 @@ class World:
     counting: str = "total"
     flops: str = "exact"
     rules: ShapeRules = PAPER_RULES
-    ranges: Ranges = field(default_factory=dict)
-    ranges_by: Mapping[str, Ranges] = field(default_factory=dict)
+    domain: Domain = field(default_factory=Domain)
+    domains: Mapping[str, Domain] = field(default_factory=dict)
     here: Suite | None = None
     remarks: tuple[str, ...] = ()
 
@@ -117,15 +117,16 @@ class World:
             UserError: if the fit is no law of the loss.
         """
         law_of(fit)
-        flops, recorded = fit.settings.get("flops"), runs.suite
+        recorded = runs.suite
+        flops = fit.settings.get("flops") if fit.settings.get("flops") in FLOPS_CONVENTIONS else "exact"
         suite = _completed(recorded, here) if here else recorded
         world = cls(
             suite=suite,
             counting=str(fit.settings.get("counting") or "total"),
-            flops=flops if flops in FLOPS_CONVENTIONS else "exact",
+            flops=str(flops),
             rules=rules_of(runs, suite.head_size or HEAD_SIZE),
-            ranges=ranges_of(runs),
-            ranges_by={name: ranges_of(runs, name) for name in PARAMS_CONVENTIONS if runs.counts(name)},
+            domain=domain_of_shapes(runs, str(flops)),
+            domains={name: domain_of_sizes(runs, name) for name in PARAMS_CONVENTIONS if runs.counts(name)},
             here=here,
         )
         remarks = (*world._architecture(runs), *_mixed(runs, suite), *_taken(recorded, suite))
@@ -325,15 +326,3 @@ def rules_of(runs: RunsTable, head_size: int) -> ShapeRules:
         depth_min=min(rules.depth_min, int(kept["depth"].min())),
         depth_max=max(rules.depth_max, int(kept["depth"].max())),
     )
-
-
-def ranges_of(runs: RunsTable, counting: str = "total") -> Ranges:
-    """The fitted domain: ranges of the kept rows, and of their tokens per param and aspect ratio."""
-    kept = runs.kept
-    values = {
-        name: kept[name].to_numpy(dtype=np.float64) for name in ("width", "depth", "params", "tokens") if name in kept
-    } | {"params": runs.params(counting)}
-    values["tokens_per_param"] = values["tokens"] / values["params"]
-    if runs.has_shapes:
-        values["aspect_ratio"] = values["width"] / values["depth"]
-    return {name: (float(np.nanmin(v)), float(np.nanmax(v))) for name, v in values.items()}

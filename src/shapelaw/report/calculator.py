@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 import shlex
 from typing import Any
 
@@ -13,10 +12,13 @@ from numpy.typing import ArrayLike
 from shapelaw.errors import UserError
 from shapelaw.fitting.new_run import SAME, NewRun
 from shapelaw.laws import SumLaw
+from shapelaw.laws.base import in_loss_unit
 from shapelaw.laws.sums import ABSENT
 from shapelaw.prescribe.answer import UNITS, standing, train_command
 from shapelaw.prescribe.ask import Problem
+from shapelaw.prescribe.domain import JOINTLY_INSIDE
 from shapelaw.prescribe.trust import APART, FAR
+from shapelaw.runs.columns import guessing
 from shapelaw.suite import Suite, exactly
 
 
@@ -48,13 +50,16 @@ def calculator(problem: Problem) -> dict[str, Any]:
         "counted": packed(shapes.counted),
         "flops": packed(shapes.train_flops),
         "level": problem.level,
+        "ranges": [[name, *ends] for name, ends in world.domain.ranges.items()],
+        "axes": list(world.domain.axes),
+        "faces": [[*face.weights, face.limit] for face in world.domain.faces],
+        "near": JOINTLY_INSIDE,
         "newRun": _new_run(problem),
         "ridge": packed(np.array(problem.fit.ridge_vectors).reshape(-1, len(law.parameters))),
         "apart": APART,
         "far": FAR,
-        "chance": math.log(world.suite.vocab_size or 1e9),
-        "ranges": [[name, *ends] for name, ends in world.ranges.items()],
-        "units": UNITS,
+        "chance": float(guessing(world.suite.vocab_size or 1e9, problem.fit.loss_unit)),
+        "units": in_loss_unit(UNITS, problem.fit.loss_unit),
         "train": train_command(world.suite),
         "settings": [shlex.quote(setting) for setting in world.settings],
         "batch": world.suite.batch_tokens or 1,
@@ -121,5 +126,6 @@ def _rate(suite: Suite) -> dict[str, Any]:
         "unit": suite.width_unit,
         "threshold": suite.patch.patch_ratio if np.isfinite(suite.patch.patch_ratio) else None,
         "strict": suite.patch.patch_strict,
+        "named": suite.patch.patch_shapes,
         "divisor": suite.patch.patch_divisor,
     }

@@ -136,9 +136,10 @@
   }
 
   function rate(width, depth) {
-    const { base, rule, unit, threshold, strict, divisor } = data.lr;
+    const { base, rule, unit, threshold, strict, named, divisor } = data.lr;
     const w = width * unit;
-    const patched = threshold !== null && (strict ? w / depth > threshold : w / depth >= threshold);
+    const ruled = threshold !== null && (strict ? w / depth > threshold : w / depth >= threshold);
+    const patched = ruled || named.includes(`${w}x${depth}`);
     const d = patched ? Math.ceil(w / divisor) : depth;
     return base / { width_sqrt_depth: w * Math.sqrt(d), width: w, sqrt_depth: Math.sqrt(d), none: 1 }[rule];
   }
@@ -204,7 +205,16 @@
       const factor = value / (value > high ? high : low);
       far.push(`${name} is ${shown(factor, 3)} times the ${factor > 1 ? "largest" : "smallest"} fitted`);
     }
-    return far;
+    const beyond = jointly(own);
+    if (beyond <= data.near) return far.length ? `outside the fitted domain: ${far.join(", ")}` : "inside the fitted domain";
+    return `outside the fitted domain: ${far.join(", ") || "no quantity by itself"}; jointly ${shown(beyond, 3)} times beyond the fitted rows`;
+  }
+
+  // How many times beyond the fitted rows a size lies in all its quantities together: the farthest face decides.
+  function jointly(own) {
+    const logs = data.axes.map((name) => Math.log(own[name]));
+    const distances = data.faces.map((face) => logs.reduce((sum, log, i) => sum + face[i] * log, 0) - face[logs.length]);
+    return Math.exp(Math.max(0, ...distances));
   }
 
   function command(own) {
@@ -260,8 +270,8 @@
       place(name, "ends").textContent = "";
     }
     const far = domain(own);
-    $("domain").className = far.length ? "outside" : "inside";
-    $("domain").textContent = far.length ? `outside the fitted domain: ${far.join(", ")}` : "inside the fitted domain";
+    $("domain").className = far.startsWith("outside") ? "outside" : "inside";
+    $("domain").textContent = far;
     const big = { shape: `${own.width} wide, ${own.depth} deep`, params: `${words(own.params)} parameters`, tokens: `${words(own.tokens)} tokens`, loss: `loss ${shown(own.loss, 4)}` };
     for (const name of Object.keys(lead)) document.querySelector(`[data-ends="${name}"]`).textContent = "";
     for (const [name, text] of Object.entries(big)) document.querySelector(`[data-big="${name}"]`).textContent = text;

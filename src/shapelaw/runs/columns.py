@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from shapelaw.errors import UserError
 
@@ -36,7 +36,11 @@ class Column:
 
 
 COUNTS = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
-LOSSES = {"nats": 1.0, "bits": math.log(2.0)}
+LOSSES = {"nats": 1.0, "bits": math.log(2.0), "perplexity": 1.0, "bits_per_byte": 1.0, "nats_per_byte": 1.0}
+"""The last three are no factors: `shapelaw.runs.units` converts them."""
+NATS_PER_TOKEN = "nats per token"
+BYTE_VALUES = 256.0
+_SHOWN = 3
 SECONDS = {"seconds": 1.0, "minutes": 60.0, "hours": 3600.0}
 HOURS = {"seconds": 1.0 / 3600.0, "minutes": 1.0 / 60.0, "hours": 1.0}
 FLOPS = {**COUNTS, "PF-days": 1e15 * 86_400.0}
@@ -59,9 +63,25 @@ CANONICAL: dict[str, Column] = {
     "seconds_per_step": Column("seconds of one optimizer step", units=SECONDS),
     "num_devices": Column("devices the run was trained on", whole=True),
     "cooldown": Column("tokens of the cooldown over the tokens before it; 0 at a constant rate", zero=True),
+    "bytes_per_token": Column(
+        "bytes of text that a token stands for on average, by which losses per byte become per token"
+    ),
     "seq_len": Column("tokens of one sequence; 2048 where it is not named", whole=True, units=COUNTS),
     "head_size": Column("features of one attention head; 128 where it is not named", whole=True),
     "suite": Column("named world of shapes and scale", text=True),
+    "corpus": Column("name or hash of the text that the run was trained on", text=True),
+    "tokenizer": Column("name or hash of the tokenizer", text=True),
+    "evaluation_set": Column("name of the held-out text that the loss is measured on", text=True),
+    "validation_tokens": Column("tokens of the held-out sample", whole=True, units=COUNTS),
+    "loss_unit": Column("unit of the loss", text=True),
+    "lr_rule": Column("how the base rate becomes the rate of a shape", text=True),
+    "schedule": Column("how the rate runs: constant, or what it falls along (cosine, linear, wsd, ...)", text=True),
+    "total_tokens": Column("tokens of the whole run, at which its schedule ends", units=COUNTS),
+    "decay_fraction": Column("share of the run, at its end, over which the schedule falls", zero=True),
+    "warmup_tokens": Column("tokens over which the rate rises from 0", zero=True, units=COUNTS),
+    "optimizer": Column("optimizer, with its settings", text=True),
+    "precision": Column("number format that the run is computed in", text=True),
+    "architecture": Column("name or version of the architecture", text=True),
     "status": Column("how the run stands in its tracker", text=True),
     "rollbacks": Column("rollbacks of the run before the row, each to a lower rate", whole=True, zero=True),
     "diverged_step": Column(
@@ -73,9 +93,11 @@ CANONICAL: dict[str, Column] = {
 """Canonical name -> meaning; beside these, `loss_NAME` holds further losses in nats per token."""
 
 REQUIRED = tuple(name for name, column in CANONICAL.items() if column.required)
-FURTHER_LOSS = re.compile(r"loss_[A-Za-z0-9_]+")
+FURTHER_LOSS = re.compile(r"loss_(?!unit$)[A-Za-z0-9_]+")
 LOSS_OVER_UNIFORM = 1.5
 """A loss above this multiple of log(vocabulary), the loss of a uniform guess, is taken for another unit."""
+NOT_NATS = "loss far above log(vocab_size), the loss of a uniform guess: not in nats per token, or diverged"
+NOT_PER_BYTE = "loss far above 8 bits per byte, the loss of a uniform guess: not per byte, or diverged"
 VOCAB_SIZE_LARGEST = 1_000_000
 """Vocabulary assumed by the check of units where a table does not name its own; none in use is larger."""
 
@@ -135,16 +157,27 @@ def as_numbers(name: str, values: pd.Series) -> NDArray[np.float64]:
         raise UserError(f"runs table: column {name} holds something that is not a number ({error})") from None
 
 
-def faults(frame: pd.DataFrame) -> pd.Series:
+def faults(frame: pd.DataFrame, loss_unit: str = NATS_PER_TOKEN) -> pd.Series:
     """Reason why each row of a tidy frame is invalid, empty where it is valid."""
     reasons = pd.Series([""] * len(frame), index=frame.index, dtype=object)
     for name in frame.columns:
         for reason, bad in _column_faults(name, frame[name]):
             reasons[bad & (reasons == "")] = reason
-    too_high = frame["loss"] > LOSS_OVER_UNIFORM * np.log(_vocabulary(frame))
-    text = "loss far above log(vocab_size), the loss of a uniform guess: not in nats per token, or diverged"
-    reasons[too_high & (reasons == "")] = text
+    too_high = frame["loss"] > LOSS_OVER_UNIFORM * guessing(_vocabulary(frame), loss_unit)
+    reasons[too_high & (reasons == "")] = NOT_PER_BYTE if loss_unit.endswith("per byte") else NOT_NATS
     return reasons
+
+
+def guessing(vocab_size: ArrayLike, loss_unit: str = NATS_PER_TOKEN) -> NDArray[np.float64]:
+    """Loss of a uniform guess among the vocabulary, ln(vocab_size); among the values of a byte, of losses per byte.
+
+    >>> float(guessing(256, "bits per byte")), float(guessing(1))
+    (8.0, 0.0)
+    """
+    if not loss_unit.endswith("per byte"):
+        return np.asarray(np.log(np.asarray(vocab_size, dtype=np.float64)))
+    one = math.log2(BYTE_VALUES) if loss_unit.startswith("bits") else math.log(BYTE_VALUES)
+    return np.full(np.shape(vocab_size), one)
 
 
 def _column_faults(name: str, values: pd.Series) -> list[tuple[str, pd.Series]]:
@@ -179,3 +212,34 @@ def duplicates(frame: pd.DataFrame) -> pd.Series:
     kept = frame["excluded"] == ""
     repeated = frame[kept].duplicated(["run", "tokens"])
     return repeated.reindex(frame.index, fill_value=False)
+
+
+def refuse_faults(frame: pd.DataFrame, loss_unit: str) -> None:
+    """Raise the kinds of invalid kept rows of a tidy frame, with how many and which.
+
+    Raises:
+        UserError: if there are any, or two kept rows share their run and tokens.
+    """
+    kept = frame[frame["excluded"] == ""]
+    reasons = faults(kept, loss_unit)
+    bad = reasons[reasons != ""]
+    if len(bad):
+        kinds = ", ".join(f"{reason} ({count} rows)" for reason, count in bad.value_counts().items())
+        raise UserError(
+            f"runs table: {kinds}; first at {_places(kept.loc[bad.index])}; correct them, or leave them out with a "
+            "reason in the column excluded (bad_rows=exclude does both)"
+        )
+    repeated = duplicates(frame)
+    if repeated.any():
+        raise UserError(
+            f"runs table: {int(repeated.sum())} rows repeat a run and token count, first at "
+            f"{_places(frame[repeated])}; give each run its own name, or exclude them (bad_rows=exclude)"
+        )
+
+
+def _places(rows: pd.DataFrame) -> str:
+    """The first few rows by number, run and tokens."""
+    shown = rows.head(_SHOWN)
+    return "; ".join(
+        f"row {i} (run {r}, tokens {t:.6g})" for i, r, t in zip(shown.index, shown.run, shown.tokens, strict=True)
+    )

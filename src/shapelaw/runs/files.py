@@ -1,159 +1,227 @@
-"""A user's own table: CSV, Parquet or JSON lines, with a mapping of columns and units."""
+"""A user's own table: any file that `readers` takes, with a mapping of columns, units, and what the file leaves out."""
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from shapelaw.counting import params_total
 from shapelaw.errors import UserError
-from shapelaw.runs.columns import CANONICAL, REQUIRED, as_numbers, is_canonical, rules_of
-from shapelaw.runs.sealing import read_parquet
+from shapelaw.runs import names, units
+from shapelaw.runs.columns import (
+    CANONICAL,
+    FURTHER_LOSS,
+    NATS_PER_TOKEN,
+    REQUIRED,
+    as_numbers,
+    is_canonical,
+    rules_of,
+)
+from shapelaw.runs.completing import checked, derived, unfinished, with_repeats
+from shapelaw.runs.file_table import FileOptions, FileTable, excluding
+from shapelaw.runs.numbers import Numbers, as_is, decimal_of, read
+from shapelaw.runs.readers import RawTable, read_raw
 from shapelaw.runs.table import RunsTable
-from shapelaw.shapes import HEAD_SIZE
+from shapelaw.runs.wide import lengthen, suggestion, turned
 
-_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
-    ".csv": pd.read_csv,
-    ".parquet": lambda path: read_parquet(path)[0],
-    ".jsonl": lambda path: pd.read_json(path, lines=True),
-}
-USUAL = {
-    "params": ("n", "n_params", "num_params", "parameters"),
-    "tokens": ("d", "n_tokens", "num_tokens", "training_tokens"),
-    "loss": ("l", "final_loss", "val_loss", "eval_loss", "validation_loss"),
-}
-"""Canonical name -> names, in small letters, by which files often hold it."""
+_PERCENT = ("accuracy", "error", "cooldown")
+_LARGEST = {"params": 1e13, "tokens": 1e14}
+"""Medians above which a unit that a column's name hints at is not believed."""
 
 
-def from_file(
-    path: str | os.PathLike[str] | None,
-    columns: Mapping[str, str] | None = None,
-    units: Mapping[str, str | float] | None = None,
-    *,
-    exclude_faults: bool = False,
-) -> RunsTable:
+def from_file(path: str | os.PathLike[str] | None, options: FileOptions | None = None) -> RunsTable:
     """Read a table of runs.
 
-    Args:
-        path: a .csv, .parquet or .jsonl file (.gz and the like are read too).
-        columns: canonical name -> name in the file; a canonical name that the file holds needs no entry.
-        units: canonical name -> factor, or a unit that the column's rules name, by which its values are multiplied.
-        exclude_faults: exclude invalid and repeated rows with a reason instead of raising.
+    Without `params`, parameters are counted from width, depth, vocab_size and head_size; without `tokens`, they are
+    step * batch_tokens. Without `run`, each row counts as a run of its own, which `about` says: intervals from the table
+    are then those of independent rows.
 
-    Without `params`, parameters are counted from width, depth, vocab_size and head_size. Without `run`, each row counts
-    as a run of its own, which `about` says: intervals from the table are then those of independent rows.
+    Args:
+        path: the file.
+        options: how it is read.
 
     Raises:
         UserError: if the file, a column or a unit cannot be found, or a value is invalid.
     """
     if path is None:
-        raise UserError("path: none given; name a .csv, .parquet or .jsonl file")
-    raw = _read(Path(path))
-    about = {"source": str(path), "loss_unit": "nats per token"}
-    frame = _scale(_rename(raw, columns or {}), units or {})
-    frame = _with_error(frame)
-    if "run" not in frame:
-        frame = frame.assign(run=[f"row-{i:05d}" for i in range(len(frame))])
-        about["runs"] = "the file names no runs: each row counts as a run of its own"
-    if "params" not in frame and {"width", "depth", "vocab_size"} <= set(frame):
-        frame = frame.assign(params=_counted(frame))
-        about["params_counting"] = "total: counted from width, depth, vocab_size and head_size (128 where not named)"
-    _refuse_unmapped(path, frame, raw)
-    return RunsTable.excluding_faults(frame, about) if exclude_faults else RunsTable(frame, about)
+        raise UserError("path: none given; name a .csv, .parquet, .json or .xlsx file")
+    given = options or FileOptions()
+    raw = read_raw(Path(path), given.sheet)
+    table = _typed(_named(path, raw, given), raw, given)
+    table = derived(_in_units(table, given), given)
+    _refuse_unmapped(path, table, raw)
+    table = checked(with_repeats(table, given))
+    table = table.noting(unfinished(table))
+    about = {"source": str(path), "loss_unit": NATS_PER_TOKEN, **table.about}
+    about |= {"reading": "; ".join(table.notes)} if table.notes else {}
+    if given.exclude_faults:
+        return RunsTable.excluding_faults(table.frame, about, further=table.further)
+    return RunsTable(table.frame, about, further=table.further)
 
 
-def _read(path: Path) -> pd.DataFrame:
-    """The raw file."""
-    kind = next((suffix for suffix in path.suffixes[::-1] if suffix in _READERS), None)
-    if kind is None:
-        raise UserError(f"path={path}: allowed are files ending {', '.join(_READERS)}")
-    try:
-        return _READERS[kind](path)
-    except UserError:
-        raise
-    except Exception as error:  # pandas hands on whatever its parsers and the decompressors raise
-        raise UserError(f"path={path}: cannot be read ({error}); give an undamaged file of named columns") from None
-
-
-def _rename(raw: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
-    """Mapped columns under their canonical names, and those that bear one already."""
-    for ours, theirs in columns.items():
+def _named(path: str | os.PathLike[str], raw: RawTable, given: FileOptions) -> FileTable:
+    """Mapped columns under their canonical names, those that bear one already, and constants; the others apart."""
+    frame, notes, columns = raw.frame, raw.notes, dict(given.columns)
+    for ours in (*columns, *given.constants):
         if not is_canonical(str(ours)):
             allowed = ", ".join([*CANONICAL, "loss_NAME"])
             raise UserError(f"columns: {ours} is not canonical (a mapping is canonical: source); allowed are {allowed}")
-        if theirs not in raw:
-            raise UserError(f"columns: {ours}={theirs}, but the file has {', '.join(map(str, raw.columns))}")
-    own = {str(name): name for name in raw.columns if is_canonical(str(name))}
-    return pd.DataFrame({ours: raw[theirs] for ours, theirs in {**own, **columns}.items()})
+    if given.wide is None and (upright := turned(frame)) is not None:
+        frame, notes = upright, (*notes, "the table lay on its side")
+        raw = replace(raw, reasons=None)
+    if given.wide:
+        frame, note = lengthen(frame, given.wide, columns)
+        notes, columns = (*notes, note), {ours: theirs for ours, theirs in columns.items() if ours != "loss"}
+    frame = _joined(frame, columns.get("run", ""))
+    for ours, theirs in columns.items():
+        if theirs not in frame:
+            raise UserError(f"columns: {ours}={theirs}, but the file has {', '.join(map(str, frame.columns))}")
+    frame = frame.loc[:, ~frame.columns.duplicated()]
+    sources = {**names.taken(map(str, frame.columns)), **columns}
+    out = pd.DataFrame({ours: frame[theirs] for ours, theirs in sources.items()}, index=frame.index)
+    if raw.reasons is not None and not given.wide:
+        out = excluding(out, raw.reasons)
+    further = frame.drop(columns=[name for name in frame if name in set(sources.values()) or name == ""])
+    return FileTable(_with_constants(out, given.constants), further, sources, notes)
 
 
-def _refuse_unmapped(path: str | os.PathLike[str], frame: pd.DataFrame, raw: pd.DataFrame) -> None:
-    """Raise what is missing, with the mapping that would name it as far as the file's own names tell."""
-    missing = [name for name in REQUIRED if name not in frame]
-    if missing:
-        mapping = ", ".join(f"{name}: {_likely(name, raw) or 'COLUMN'}" for name in missing)
-        raise UserError(
-            f"path={path}: no column {', '.join(missing)}; the file has {', '.join(map(str, raw.columns)) or 'none'}; map "
-            f"them: 'runs.columns={{{mapping}}}'"
-        )
+def _joined(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The frame with the column `a+b`, whose texts are those of columns a and b, where it is asked for and not there."""
+    parts = name.split("+")
+    if name in frame or len(parts) < 2 or not set(parts) <= set(frame):
+        return frame
+    return frame.assign(**{name: frame[parts].astype(str).agg(" ".join, axis=1)})
 
 
-def _likely(name: str, raw: pd.DataFrame) -> str | None:
-    """The one column of the file that usually means this."""
-    found = [str(own) for own in raw.columns if str(own).lower() in USUAL.get(name, ())]
-    return found[0] if len(found) == 1 else None
+def _with_constants(frame: pd.DataFrame, constants: Mapping[str, Any]) -> pd.DataFrame:
+    for name, value in constants.items():
+        if name in frame:
+            raise UserError(f"runs.constants: the file has a column {name}; leave it out of runs.constants")
+        if isinstance(value, Mapping):
+            frame = frame.assign(**{name: _by_run(name, frame, value)})
+        else:
+            frame = frame.assign(**{name: value})
+    return frame
 
 
-def _counted(frame: pd.DataFrame) -> NDArray[np.float64]:
-    """Parameters of each row's shape, embedding and head included; of invalid sizes, which are refused as such, anything.
-
-    Raises:
-        UserError: if a size is not a number.
-    """
-    width, depth, vocab = (as_numbers(name, frame[name]) for name in ("width", "depth", "vocab_size"))
-    head = as_numbers("head_size", frame["head_size"]) if "head_size" in frame else np.zeros(len(frame))
-    with np.errstate(invalid="ignore"):
-        return params_total(width, depth, vocab, np.where(head > 0, head, HEAD_SIZE))
+def _by_run(name: str, frame: pd.DataFrame, value: Mapping[str, Any]) -> pd.Series:
+    if "run" not in frame:
+        raise UserError(f"runs.constants: {name} has a value for each run, but the file names no runs")
+    known = {str(run): number for run, number in value.items()}
+    runs = frame["run"].astype(str)
+    if missing := sorted(set(runs) - set(known)):
+        raise UserError(f"runs.constants: {name} has no value for {', '.join(missing[:5])}; give one for every run")
+    return runs.map(known)
 
 
-def _scale(frame: pd.DataFrame, units: Mapping[str, str | float]) -> pd.DataFrame:
-    """Columns times the factor of their unit."""
-    out = frame.copy()
-    for name, unit in units.items():
-        if name not in out or rules_of(name).text:
-            raise UserError(f"units: {name} is no numeric column; the table has {', '.join(map(str, out.columns))}")
-        out[name] = as_numbers(name, out[name]) * _factor(name, unit)
+def _typed(table: FileTable, raw: RawTable, given: FileOptions) -> FileTable:
+    """Numbers read from their texts; rows that hold something else refused, or excluded with that reason."""
+    frame = table.frame
+    numeric = [name for name in frame if not rules_of(str(name)).text]
+    texts = {str(name): pd.unique(frame[name].dropna()) for name in numeric if as_is(frame[name]) is None}
+    if texts:
+        texts |= {str(name): pd.unique(frame[name].dropna()) for name in numeric if name not in texts}
+    decimal = decimal_of(texts, raw.delimiter, given.decimal)
+    open_rows = (frame["excluded"].fillna("") == "") if "excluded" in frame else pd.Series(True, index=frame.index)
+    notes, reasons, out = list(table.notes), pd.Series("", index=frame.index, dtype=object), frame.copy()
+    for name in numeric:
+        rules = rules_of(str(name))
+        counts = "M" in rules.units or rules.whole
+        numbers = read(str(name), frame[name], decimal, counts=counts, shares=name in _PERCENT)
+        bad = (numbers.unreadable != "") & open_rows.to_numpy()
+        if bad.any():
+            _refuse_texts(str(name), numbers, bad, given.exclude_faults)
+            said = [f"{name} is no number ({text})" for text in numbers.unreadable[bad]]
+            reasons[bad] = reasons[bad].where(reasons[bad] != "", said)
+        out[name], notes = numbers.values, [*notes, *numbers.notes]
+    for name in set(map(str, frame)) - set(map(str, numeric)):
+        out[name] = ["" if pd.isna(text) else str(text).strip() for text in frame[name]]
+    return replace(table, frame=excluding(out, reasons), further=_further(table.further, decimal), notes=tuple(notes))
+
+
+def _refuse_texts(name: str, numbers: Numbers, bad: NDArray[np.bool_], exclude: bool) -> None:
+    first = int(bad.argmax())
+    whole = not np.isfinite(numbers.values).any()
+    if exclude and not whole:
+        return
+    more = f" and {int(bad.sum()) - 1} more" if bad.sum() > 1 else ""
+    remedy = (
+        "correct them" if whole else "correct them, or leave these rows out with that reason (runs.bad_rows=exclude)"
+    )
+    raise UserError(
+        f"runs table: column {name} holds something that is not a number ({numbers.unreadable[first]!r} in row "
+        f"{first + 1}{more}); {remedy}"
+    )
+
+
+def _further(frame: pd.DataFrame, decimal: str) -> pd.DataFrame:
+    """Columns beside the canonical ones under names that a condition can hold, as numbers where all are."""
+    out: dict[str, Any] = {}
+    for name, values in frame.items():
+        plain = re.sub(r"\W", "_", str(name))
+        if plain in out or is_canonical(plain) or not plain.isidentifier():
+            continue
+        numbers = read(plain, values, decimal, counts=False)
+        texts = values.fillna("").astype(str).str.strip() if (numbers.unreadable != "").any() else None
+        out[plain] = numbers.values if texts is None else texts.to_numpy(dtype=object)
+    return pd.DataFrame(out, index=frame.index)
+
+
+def _in_units(table: FileTable, given: FileOptions) -> FileTable:
+    """Values in canonical units: those that were named, else those of which a column's name speaks."""
+    hinted = {name: unit for name, unit in _hints(table).items() if name not in given.units}
+    said = [f"{name}: {unit}, as the column is named {table.sources[name]}" for name, unit in hinted.items()]
+    if "loss" not in given.units and (unit := _said_unit(table)):
+        hinted["loss"], said = unit, [*said, f"loss: {unit}, as the column loss_unit says"]
+    frame, own = units.convert(table.frame, {**hinted, **given.units})
+    about = {"loss_unit" if name == "loss" else f"{name}_unit": unit for name, unit in own.items()}
+    named = frozenset([*hinted, *given.units])
+    return replace(table, frame=frame, about={**table.about, **about}, named_units=named).noting(*said)
+
+
+def _said_unit(table: FileTable) -> str:
+    """The unit that a column loss_unit says of every row; nothing where it says none, or several."""
+    columns = table.frame.join(table.further)
+    said = {names.plain_name(str(value)) for value in columns["loss_unit"]} if "loss_unit" in columns else set()
+    return names.LOSS_UNITS.get(said.pop(), "") if len(said) == 1 else ""
+
+
+def _hints(table: FileTable) -> dict[str, str]:
+    """Units of which the names of columns speak, and in which the values make sense."""
+    out = {}
+    for name, source in table.sources.items():
+        unit = names.hint(name, source) if name in (*_LARGEST, "loss") or name.startswith("loss_") else None
+        if unit is None:
+            continue
+        if name in _LARGEST:
+            values = as_numbers(name, table.frame[name])
+            median = float(np.nanmedian(values)) if np.isfinite(values).any() else np.inf
+            if unit == "K" or median * rules_of(name).units[unit] > _LARGEST[name]:
+                continue
+        out[name] = unit
     return out
 
 
-def _with_error(frame: pd.DataFrame) -> pd.DataFrame:
-    """Beside accuracies, the share of wrong answers that the accuracy laws are fitted to.
-
-    Raises:
-        UserError: if an accuracy is no share.
-    """
-    if "accuracy" not in frame:
-        return frame
-    shares = pd.to_numeric(frame["accuracy"], errors="coerce")
-    if ((shares < 0) | (shares > 1)).any():
-        raise UserError(
-            f"accuracy: {shares.min():g} to {shares.max():g}; allowed are shares from 0 to 1 (percent: "
-            "runs.units={accuracy: 0.01})"
-        )
-    return frame.assign(error=1.0 - shares)
-
-
-def _factor(name: str, unit: str | float) -> float:
-    """Factor of one of the column's named units, or a positive number."""
-    named = rules_of(name).units
-    if isinstance(unit, str) and unit in named:
-        return named[unit]
-    if not isinstance(unit, int | float) or not (math.isfinite(unit) and unit > 0):
-        raise UserError(f"units: {name}={unit}; allowed are {', '.join(['positive numbers', *named])}")
-    return float(unit)
+def _refuse_unmapped(path: str | os.PathLike[str], table: FileTable, raw: RawTable) -> None:
+    """Raise what is missing, with the mapping that would name it as far as the file's own names tell."""
+    missing = [name for name in REQUIRED if name not in table.frame]
+    if not missing:
+        return
+    own = [str(name) for name in raw.frame.columns]
+    used = set(table.sources.values())
+    free = [name for name in own if name not in used or FURTHER_LOSS.fullmatch(name)]
+    remedy = f"map them: {names.mapping(missing, free)}"
+    if "loss" in missing and (wide := suggestion(free)):
+        remedy = f"a wide table is made long by {wide}"
+    elif "tokens" in missing and names.likely("tokens", free) is None and (step := names.likely("step", own)):
+        mapped = names.mapping([*(name for name in missing if name != "tokens"), *({"step"} - set(table.frame))], own)
+        mapped = f"map {mapped} and " if "{}" not in mapped else ""
+        remedy = f"{mapped}give 'runs.constants={{batch_tokens: TOKENS}}', the tokens of one step (column {step})"
+    raise UserError(f"path={path}: no column {', '.join(missing)}; the file has {', '.join(own) or 'none'}; {remedy}")

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from shapelaw.config import RunsConfig
 from shapelaw.config.option import check_option
 from shapelaw.errors import UserError
+from shapelaw.runs.file_table import OF_FILES, FileOptions
 from shapelaw.runs.files import from_file
 from shapelaw.runs.published import chinchilla, gemstones
+from shapelaw.runs.reduce import reduced
+from shapelaw.runs.schedules import midway as rows_midway
 from shapelaw.runs.table import RunsTable
 
+LAWS_READ = ("batch_tokens",)
+"""Settings that some law reads."""
+MEASURED = ("loss", "error", "flops", "step")
+"""What a law may read that is no setting."""
 SOURCES = ("gemstones", "chinchilla", "csv", "mlflow")
 
 
@@ -24,25 +32,44 @@ def load_runs(
     path: str | os.PathLike[str] | None = None,
     columns: Mapping[str, str] | None = None,
     units: Mapping[str, str | float] | None = None,
+    constants: Mapping[str, Any] | None = None,
+    wide: str | None = None,
+    decimal: str | None = None,
+    sheet: str | None = None,
+    tokens_from: str | None = None,
     loss: str | None = None,
+    reduce: str = "auto",
+    reduce_by: Sequence[str] = (),
     bad_rows: str = "raise",
     diverged: str = "exclude",
     rolled_back: str = "keep",
+    midway: str = "exclude",
     **options: Any,
 ) -> RunsTable:
     """Load a table of runs.
 
     Args:
-        source: `gemstones`, `chinchilla`, `csv` (also .parquet and .jsonl) or `mlflow`.
+        source: `gemstones`, `chinchilla`, `csv` (also .tsv, .json, .jsonl, .parquet and .xlsx) or `mlflow`.
         subset: gemstones only: suffix of the published file, such as `hot_100b+` (the default) or `cool_end`.
         where: keep the rows that meet a condition, such as `width == 512 and tokens <= 1e11`; the others are excluded.
         path: csv only: the file.
         columns: csv only: canonical name -> name in the file, such as {"tokens": "D", "loss": "final_loss"}.
-        units: csv only: canonical name -> factor or named unit, such as {"tokens": "B"}.
+        units: csv only: canonical name -> factor or named unit, such as {"tokens": "B", "loss": "perplexity"}.
+        constants: csv only: canonical name -> value of all rows, or run -> value, such as {"batch_tokens": 524288}.
+        wide: csv only: what the columns of a wide table are named by, such as tokens; one row per loss is made of it.
+        decimal: csv only: the file's decimal sign, `dot` or `comma`; None tells it from the numbers.
+        sheet: csv only: of an Excel file; None takes the first.
+        tokens_from: csv only: `6n` takes tokens = FLOPs / (6 * params) where the file names none.
         loss: NAME of a further loss, the column loss_NAME, that takes the place of loss.
+        reduce: which of the rows of one size and token count stays: `best` (lowest loss), `last`, their `mean`, or all
+            (`none`); `auto`: of files, best where they differ in settings that are usually tuned, but for batch_tokens, which
+            some laws read; else all.
+        reduce_by: columns that such rows share; none are params, tokens, shape, suite, vocabulary, context, cooldown and batch.
         bad_rows: csv and mlflow: `raise` on invalid or repeated rows, or `exclude` them with a reason.
         diverged: `exclude` the rows of runs that diverged in the end, with that reason, or `keep` them, which a fit flags.
         rolled_back: `keep` the rows that runs measured after a rollback, which a fit flags, or `exclude` them.
+        midway: `exclude` the rows at which the rate is on its way up or down a schedule, with that reason, or `keep` them for
+            a law that has a term for it; a fit by any other law flags them.
         options: mlflow only: passed to `shapelaw.tracking.read_runs` (uri and experiment).
 
     Returns:
@@ -57,36 +84,86 @@ def load_runs(
     >>> table.kept["tokens"].tolist(), table.exclusions
     ([1000000000.0], ...)
     """
-    for name, value in {"bad_rows": bad_rows, "diverged": diverged, "rolled_back": rolled_back}.items():
+    given = FileOptions(
+        columns or {}, units or {}, constants or {}, wide, decimal, sheet, tokens_from, reduce, tuple(reduce_by)
+    )
+    faulty = {"bad_rows": bad_rows, "diverged": diverged, "rolled_back": rolled_back, "midway": midway}
+    table = load_whole(source, subset=subset, path=path, given=given, loss=loss, **faulty, **options)
+    return chosen(
+        table.select(where) if where else table, source, reduce, reduce_by, LAWS_READ if reduce == "auto" else ()
+    )
+
+
+def chosen(table: RunsTable, source: str, rule: str, by: Sequence[str], read: Sequence[str]) -> RunsTable:
+    """The table with the rows of one size reduced by a rule, after every selection (`shapelaw.runs.reduce.reduced`).
+
+    With `auto`, only a file's settings are looked at: what the rows of other sources differ in is recorded.
+
+    Args:
+        read: columns that the law reads, whatever they are: rows that differ in them are not compared.
+    """
+    if rule == "auto" and source != "csv":
+        return table
+    return reduced(table, rule, by, [name for name in read if name not in MEASURED])
+
+
+def load_whole(
+    source: str,
+    *,
+    subset: str | None = None,
+    path: str | os.PathLike[str] | None = None,
+    given: FileOptions | None = None,
+    loss: str | None = None,
+    bad_rows: str = "raise",
+    diverged: str = "exclude",
+    rolled_back: str = "keep",
+    midway: str = "exclude",
+    **options: Any,
+) -> RunsTable:
+    """A table before any selection and reduction.
+
+    Args:
+        given: csv only: how the file is read.
+        source, subset, path, loss, bad_rows, diverged, rolled_back, midway, options: as of `load_runs`.
+
+    Raises:
+        UserError: as `load_runs`.
+    """
+    file_options = given or FileOptions()
+    choices = {"bad_rows": bad_rows, "diverged": diverged, "rolled_back": rolled_back, "midway": midway}
+    of_files = {name: getattr(file_options, name) for name in ("reduce", "decimal", "tokens_from")}
+    for name, value in {**choices, **of_files}.items():
         check_option(RunsConfig, name, value)
-    _refuse_foreign(source, {"subset": subset, "path": path, "columns": columns, "units": units, **options})
+    _refuse_foreign(source, {"subset": subset, "path": path, **file_options.of_files, **options})
     if source == "gemstones":
         table = gemstones(subset)
     elif source == "chinchilla":
         table = chinchilla()
     elif source == "csv":
-        table = from_file(path, columns, units, exclude_faults=bad_rows == "exclude")
+        table = from_file(path, replace(file_options, exclude_faults=bad_rows == "exclude"))
     else:
         table = _from_tracker(options, bad_rows == "exclude")
     if diverged == "exclude" and table.has("diverged_step"):
         table = table.exclude(table.frame["diverged_step"].notna(), "of a run that diverged")
     if rolled_back == "exclude" and table.has("rollbacks"):
         table = table.exclude(table.frame["rollbacks"] > 0, "after a rollback")
+    if midway == "exclude":
+        for reason, rows in rows_midway(table.frame).items():
+            table = table.exclude(rows, reason)
     if not len(table):
         raise UserError(f"runs={source}: holds no rows to fit; excluded are {table.exclusions or 'none'}")
-    table = table.with_loss(loss) if loss else table
-    return table.select(where) if where else table
+    return table.with_loss(loss) if loss else table
 
 
 def _refuse_foreign(source: str, given: Mapping[str, Any]) -> None:
     """Refuse unknown sources and options of another source."""
-    allowed = {"gemstones": {"subset"}, "chinchilla": set(), "csv": {"path", "columns", "units"}}
+    allowed = {"gemstones": {"subset"}, "chinchilla": set(), "csv": {"path", *OF_FILES}}
     if source not in SOURCES:
         raise UserError(f"runs={source}: allowed are {', '.join(SOURCES)}")
     if source == "mlflow":
-        foreign = [name for name in ("subset", "path", "columns", "units") if given.get(name) is not None]
+        foreign = [name for name in ("subset", "path", *OF_FILES) if given.get(name)]
     else:
-        foreign = [name for name, value in given.items() if value is not None and name not in allowed[source]]
+        foreign = [name for name, value in given.items() if value and name not in allowed[source]]
     if foreign:
         meant = ", ".join(sorted(allowed.get(source, {"uri", "experiment"}))) or "none of its own"
         raise UserError(f"runs={source}: does not take {', '.join(foreign)}; it takes {meant}, where and bad_rows")

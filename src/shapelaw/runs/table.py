@@ -19,10 +19,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from shapelaw.counting import FLOPS_CONVENTIONS, PARAMS_CONVENTIONS, SEQ_LEN_GEMSTONES, flops_per_token, recount
 from shapelaw.errors import UserError
-from shapelaw.runs.columns import CANONICAL, FURTHER_LOSS, duplicates, faults, tidy
+from shapelaw.runs.columns import CANONICAL, FURTHER_LOSS, NATS_PER_TOKEN, duplicates, faults, refuse_faults, tidy
 from shapelaw.runs.query import matches
 from shapelaw.runs.sealing import read_parquet, sealed_bytes
 from shapelaw.runs.shown import Shown
+from shapelaw.runs.worlds import facts
 from shapelaw.shapes import HEAD_SIZE
 from shapelaw.suite import COLUMNS, Suite, agreed, pack, unpack, usual
 
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 FLOPS_SOURCES = ("recorded", *FLOPS_CONVENTIONS)
 _METADATA = "shapelaw"
 _SUITES = "shapelaw.suites"
-_SHOWN = 3
+WITHOUT_EMBEDDING = "without the embedding"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -48,6 +49,7 @@ class RunsTable(Shown):
         about: facts of the whole table that a report names (source, evaluation set, unit and smoothing of the loss,
             counting, cut of early tokens, schedule).
         recorded: run -> the record of its suite, where one was tracked or published; `suites` has one for every run.
+        further: other columns of the rows, by which rows are selected and reduced; they are no part of the content.
 
     Raises:
         UserError: if a required column is missing, a kept row holds an invalid value, or two kept rows share their key
@@ -57,30 +59,53 @@ class RunsTable(Shown):
     frame: pd.DataFrame
     about: Mapping[str, str] = field(default_factory=dict)
     recorded: Mapping[str, Suite] = field(default_factory=dict)
+    further: pd.DataFrame | None = None
 
     def __post_init__(self) -> None:
         frame = tidy(self.frame)
-        _refuse_faults(frame)
+        refuse_faults(frame, self.loss_unit)
         object.__setattr__(self, "frame", frame)
         object.__setattr__(self, "about", dict(self.about))
         object.__setattr__(self, "recorded", dict(self.recorded))
 
     @classmethod
     def excluding_faults(
-        cls, frame: pd.DataFrame, about: Mapping[str, str], recorded: Mapping[str, Suite] | None = None
+        cls,
+        frame: pd.DataFrame,
+        about: Mapping[str, str],
+        recorded: Mapping[str, Suite] | None = None,
+        further: pd.DataFrame | None = None,
     ) -> RunsTable:
         """A table in which invalid rows and repeated keys are excluded, each with its reason, instead of refused."""
         tidied = tidy(frame)
-        reasons = faults(tidied)
+        reasons = faults(tidied, about.get("loss_unit", NATS_PER_TOKEN))
         tidied["excluded"] = tidied["excluded"].where(tidied["excluded"] != "", reasons)
         repeated = duplicates(tidied)
         tidied.loc[repeated, "excluded"] = "repeats the run and tokens of an earlier row"
-        return cls(tidied, about, recorded or {})
+        return cls(tidied, about, recorded or {}, further)
 
     @property
     def kept(self) -> pd.DataFrame:
         """Rows that count, in the table's order, without the `excluded` column."""
         return self.frame[self.frame["excluded"] == ""].drop(columns="excluded").reset_index(drop=True)
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """Rows that count under the frame's index, with the further columns."""
+        return self._all_columns[self.frame["excluded"] == ""].drop(columns="excluded")
+
+    @property
+    def _all_columns(self) -> pd.DataFrame:
+        return self.frame if self.further is None else self.frame.join(self.further)
+
+    @property
+    def loss_unit(self) -> str:
+        """Unit of the losses, such as nats per token."""
+        return self.about.get("loss_unit", NATS_PER_TOKEN)
+
+    def noting(self, key: str, value: str) -> RunsTable:
+        """The table with a fact about it, which a fit's checklist holds."""
+        return dataclasses.replace(self, about={**self.about, key: value})
 
     @property
     def exclusions(self) -> dict[str, int]:
@@ -108,6 +133,11 @@ class RunsTable(Shown):
     def suite(self) -> Suite:
         """The record of the kept rows; where they differ, what most of them say (`shapelaw.suite.usual`)."""
         return usual(self.suite_rows)
+
+    @cached_property
+    def facts(self) -> pd.DataFrame:
+        """What the kept rows say of how they were trained and measured (`shapelaw.runs.worlds`), in the order of `kept`."""
+        return facts(self.frame, self.suites, self.frame["excluded"] == "")
 
     @property
     def has_shapes(self) -> bool:
@@ -147,12 +177,15 @@ class RunsTable(Shown):
         """The table with every row that does not meet the condition excluded, the condition being the reason.
 
         Args:
-            where: comparisons of columns, such as `width == 512 and tokens <= 1e11`.
+            where: comparisons of columns, such as `width == 512 and tokens <= 1e11`; what the records of suites say
+                counts as a column, such as `corpus == "0123456789ab"`.
 
         Raises:
             UserError: for an unknown column, anything but comparisons and arithmetic, or a selection of nothing.
         """
-        table = self.exclude(~matches(self.frame, where), f"outside the selection {where.strip()}")
+        said = facts(self.frame, self.suites)
+        rows = matches(self._all_columns.assign(**said), where)
+        table = self.exclude(~rows, f"outside the selection {where.strip()}")
         if not len(table):
             ranges = ", ".join(f"{n} {lo:.6g} to {hi:.6g}" for n, (lo, hi) in self.ranges().items())
             raise UserError(f"where={where!r}: selects none of the {len(self)} rows; the table holds {ranges}")
@@ -174,7 +207,8 @@ class RunsTable(Shown):
         if not len(table):
             raise UserError(f"loss={name}: none of the {len(self)} rows has {column}")
         frame = table.frame.assign(loss=table.frame[column]).drop(columns=column)
-        return dataclasses.replace(table, frame=frame, about={**self.about, "evaluation_set": name})
+        unit = self.about.get(f"{column}_unit", NATS_PER_TOKEN)
+        return dataclasses.replace(table, frame=frame, about={**self.about, "evaluation_set": name, "loss_unit": unit})
 
     def exclude(self, mask: ArrayLike, reason: str) -> RunsTable:
         """The table with the masked rows (a boolean per row of `frame`) excluded; earlier reasons stay.
@@ -209,6 +243,10 @@ class RunsTable(Shown):
             return self.column("params", "counting=total")
         if counting not in PARAMS_CONVENTIONS:
             raise UserError(f"counting={counting}: allowed are {', '.join(PARAMS_CONVENTIONS)}")
+        if self.about.get("params_counting", "").startswith(WITHOUT_EMBEDDING):
+            raise UserError(
+                f"counting={counting}: the table's params are {self.about['params_counting']}; give counting=total"
+            )
         purpose = f"counting={counting}"
         sizes = [self.column(name, purpose) for name in ("params", "width", "vocab_size")]
         counted = np.asarray(recount(sizes[0], sizes[1], sizes[2], counting), dtype=np.float64)
@@ -354,30 +392,3 @@ def _row_bytes(row: tuple[Any, ...]) -> bytes:
     """Digest of one row, numbers as hexadecimal 64-bit floats so that whole and real spellings agree."""
     cells = [cell if isinstance(cell, str) else float(cell).hex() for cell in row]
     return hashlib.sha256(json.dumps(cells).encode()).digest()
-
-
-def _refuse_faults(frame: pd.DataFrame) -> None:
-    """Raise the first kinds of invalid kept rows, with how many and which."""
-    kept = frame[frame["excluded"] == ""]
-    reasons = faults(kept)
-    bad = reasons[reasons != ""]
-    if len(bad):
-        kinds = ", ".join(f"{reason} ({count} rows)" for reason, count in bad.value_counts().items())
-        raise UserError(
-            f"runs table: {kinds}; first at {_places(kept.loc[bad.index])}; correct them, or leave them out with a "
-            "reason in the column excluded (bad_rows=exclude does both)"
-        )
-    repeated = duplicates(frame)
-    if repeated.any():
-        raise UserError(
-            f"runs table: {int(repeated.sum())} rows repeat a run and token count, first at "
-            f"{_places(frame[repeated])}; give each run its own name, or exclude them (bad_rows=exclude)"
-        )
-
-
-def _places(rows: pd.DataFrame) -> str:
-    """The first few rows by number, run and tokens."""
-    shown = rows.head(_SHOWN)
-    return "; ".join(
-        f"row {i} (run {r}, tokens {t:.6g})" for i, r, t in zip(shown.index, shown.run, shown.tokens, strict=True)
-    )

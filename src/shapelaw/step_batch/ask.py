@@ -24,9 +24,10 @@ from shapelaw.errors import UserError
 from shapelaw.fitting.result import FitResult
 from shapelaw.fitting.spec import FitData, spec_of
 from shapelaw.laws import get_law
-from shapelaw.prescribe.answer import Prescription, outside_of
+from shapelaw.laws.base import in_loss_unit
+from shapelaw.prescribe.answer import Prescription
+from shapelaw.prescribe.domain import Ranges, outside_of
 from shapelaw.prescribe.surface import level_of
-from shapelaw.prescribe.world import Ranges
 from shapelaw.runs.table import RunsTable
 from shapelaw.step_batch.law import StepsBatchLaw
 
@@ -148,7 +149,7 @@ class StepBatchProblem:
         Raises:
             UserError: for a loss that the size does not reach, with the range it does.
         """
-        _check_positive("loss", loss, ", in nats per token")
+        _check_positive("loss", loss, f", in {self.fit.loss_unit}")
         self._check_batch(batch)
         self.law.steps_min_to(self.fit.parameters, size.params, loss)  # refuses what cannot be reached
 
@@ -165,7 +166,7 @@ class StepBatchProblem:
 
     def critical(self, loss: float) -> Prescription:
         """The critical batch at a loss, whatever the size: there both steps and tokens are twice their least."""
-        _check_positive("loss", loss, ", in nats per token")
+        _check_positive("loss", loss, f", in {self.fit.loss_unit}")
 
         def values(p: Parameters) -> dict[str, float]:
             return {"loss": loss, "critical_batch": float(self.law.critical_batch(p, loss))}
@@ -260,7 +261,7 @@ class StepBatchProblem:
             question=question,
             law=str(self.fit.law),
             values=quantities,
-            units={name: UNITS[name] for name in quantities},
+            units=in_loss_unit({name: UNITS[name] for name in quantities}, self.fit.loss_unit),
             intervals=intervals,  # type: ignore[arg-type]  # pairs
             level=self.level,
             outside=outside_of(ranges, quantities),

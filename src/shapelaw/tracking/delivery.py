@@ -182,9 +182,7 @@ class Delivery:
         info = RunInfo(**record["info"])
         uri = self.sent.uri
         known = record["experiment_id"] if uri == record["uri"] and not self._by_name else None
-        experiment_id = known or find_experiment(
-            Store(uri, self._artifacts or record["artifacts"], record["experiment"])
-        )
+        experiment_id = known or find_experiment(self._store(uri))
         with answers():
             store = self._client = client(uri)
             found = find_run(store, experiment_id, info.identity)
@@ -197,6 +195,12 @@ class Delivery:
             self._stored = _latest(run)
         self.sent.run_id = run.info.run_id
         self._set_tags(dict(info.tags))
+
+    def _store(self, uri: str) -> Store:
+        """Another store than the record's, with the artifacts where the run was started last: it may have been moved."""
+        last = last_of(self.path, "start")
+        assert last is not None
+        return Store(uri, self._artifacts or last["artifacts"], last["experiment"])
 
     @contextlib.contextmanager
     def _run(self) -> Iterator[tuple[MlflowClient, str]]:

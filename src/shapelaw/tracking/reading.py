@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 WHOLE = ("width", "depth", "params", "vocab_size", "batch_tokens", "num_devices", "seq_len", "head_size")
 REAL = ("lr_base", "cooldown")
+OPTIM = "optim."
+"""How the parameters of a run begin that are its optimizer's settings."""
 READERS = 8
 """Runs whose histories are asked for at once."""
 log = logging.getLogger(__name__)
@@ -65,8 +67,8 @@ def read_runs(uri: str, experiment: str) -> pd.DataFrame:
 
     Columns: run, width, depth, params, tokens, loss, vocab_size, flops, device_hours, step, lr_base, batch_tokens,
     seconds_per_step, num_devices, cooldown (its tokens over those before; 0 at a constant rate), seq_len, head_size,
-    suite, status, mlflow_run_id, rollbacks (before the row), diverged_step, excluded (a reason, or nothing), and loss_NAME
-    of every further held-out set.
+    suite, status, mlflow_run_id, rollbacks (before the row), diverged_step, schedule, total_tokens, decay_fraction,
+    optimizer, precision, architecture, excluded (a reason, or nothing), and loss_NAME of every further held-out set.
 
     Raises:
         UserError: if there is no such store or experiment, or it holds no validations.
@@ -233,7 +235,11 @@ def _rows(run: Run, values: Histories) -> list[dict[str, Any]]:
     fixed: dict[str, Any] = {key: int(params[key]) for key in WHOLE} | {key: float(params[key]) for key in REAL}
     fixed |= {"run": run.data.tags[IDENTITY_TAG], "suite": params["suite"]}
     fixed |= {"status": run.info.status, "mlflow_run_id": run_id, "diverged_step": _diverged(run)}
-    fixed |= {"seconds_per_step": run.data.metrics.get("speed/seconds_per_step")}
+    fixed |= {
+        "seconds_per_step": run.data.metrics.get("speed/seconds_per_step"),
+        **_schedule(params),
+        **_trained(params),
+    }
     rollbacks = values.get((run_id, ROLLBACKS), ())
 
     def at(metric: str) -> dict[tuple[int, int], float]:
@@ -251,6 +257,24 @@ def _rows(run: Run, values: Histories) -> list[dict[str, Any]]:
         | {"excluded": _undone(v, rollbacks) or _excluded(v, params) or _pruned(run)}
         for v in values[run_id, VAL_LOSS]
     ]
+
+
+def _schedule(params: Mapping[str, str]) -> dict[str, Any]:
+    """How a run's rate goes, and where it ends; nothing of runs that were tracked before that was recorded."""
+    kind, final = params.get("schedule"), float(params.get("schedule.final_factor", 0.0))
+    if kind is None:
+        return {}
+    falls = {"constant": 0.0, "wsd": float(params.get("schedule.decay_fraction", 1.0))}.get(kind, 1.0)
+    name = f"{kind} to {final:g}" if final else kind
+    return {"schedule": name, "total_tokens": float(params["tokens"]), "decay_fraction": falls}
+
+
+def _trained(params: Mapping[str, str]) -> dict[str, str]:
+    """What a run was trained with, as far as it is recorded."""
+    settings = sorted(f"{key.removeprefix(OPTIM)}={value}" for key, value in params.items() if key.startswith(OPTIM))
+    said = {"precision": params.get("precision"), "architecture": params.get("architecture")}
+    known = {name: value for name, value in said.items() if value}
+    return known | ({"optimizer": f"adamw {', '.join(settings)}"} if settings else {})
 
 
 def _before(value: Value, rollbacks: Sequence[Value]) -> int:

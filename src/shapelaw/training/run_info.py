@@ -50,5 +50,7 @@ def _chosen(fingerprint: Fingerprint) -> dict[str, Any]:
     """The other choices of a run that a sweep may vary, under the names by which they are given."""
     out = {f"{group}.{key}": value for group in ("optim", "schedule") for key, value in fingerprint[group].items()}
     out |= {key: fingerprint[key] for key in ("order_seed", "precision")} | {"corpus": fingerprint["corpus"][:12]}
+    model = fingerprint["parts"]["model"]
+    out["architecture"] = f"shapelaw {model}" if isinstance(model, int) else model[:12]  # a version, or a file's hash
     del out["schedule.kind"], out["schedule.warmup_tokens"]  # schedule, warmup_tokens
     return out

@@ -19,13 +19,16 @@ from shapelaw.devices import cores
 from shapelaw.errors import UserError
 from shapelaw.extras import require
 from shapelaw.files import check_writable
-from shapelaw.fitting.fit import fit
+from shapelaw.fitting.fit import fit, refuse_unanswerable
 from shapelaw.fitting.result import RUNS_FILE, SCHEMA_VERSION, FitResult, load_fit
 from shapelaw.fitting.spec import FitSpec, get_method
 from shapelaw.laws import EXPONENT, Law, get_law
 from shapelaw.laws.files import file_hash
 from shapelaw.plugins import is_file
-from shapelaw.runs import RunsTable, load_runs
+from shapelaw.runs import RunsTable
+from shapelaw.runs.columns import NATS_PER_TOKEN
+from shapelaw.runs.file_table import FileOptions
+from shapelaw.runs.load import LAWS_READ, chosen, load_whole
 from shapelaw.sweep.task import Job, sweep_identity
 from shapelaw.tracking.journal import JOURNAL
 from shapelaw.verbs.doors import Door
@@ -111,7 +114,7 @@ def table_of(asked: FitConfig) -> RunsTable:
     Raises:
         UserError: if there are none.
     """
-    return _subset(asked, load_table(asked.runs, _published(asked)))
+    return _subset(asked, _whole_table(asked.runs, _published(asked)))
 
 
 def make_fit(asked: FitConfig, runs: RunsTable) -> FitResult:
@@ -142,21 +145,23 @@ def spec_of(asked: FitConfig) -> FitSpec:
         seed=asked.seed,
         sensitivity=asked.sensitivity,
         profile=asked.profile,
+        mixture=asked.mixture,
         ties=asked.ties,
     )
 
 
 def science_of(asked: FitConfig, runs: RunsTable) -> dict[str, Any]:
-    """What decides a fit: its choices and the content of its table."""
+    """What decides a fit: its choices and the content of its table; `mixture` only decides whether there is one."""
     chosen = dataclasses.asdict(asked)
-    for key in ("tracker", "outputs_dir", "data_dir", "runs", "subset", "plots"):
+    for key in ("tracker", "outputs_dir", "data_dir", "runs", "subset", "plots", "mixture"):
         del chosen[key]
     del chosen["bootstrap"]["workers"]
     method = spec_of(asked).method
     chosen["method"] = {"name": method.name, **method.options}
     if method.fits_law and is_file(str(asked.law.name)):
         chosen["law"] = {"name": _law(asked).name, "sha256": file_hash(str(asked.law.name))}
-    return {**chosen, "runs": runs.hash, "schema": SCHEMA_VERSION}
+    unit = {} if runs.loss_unit == NATS_PER_TOKEN else {"loss_unit": runs.loss_unit}  # the same values are other losses
+    return {**chosen, **unit, "runs": runs.hash, "schema": SCHEMA_VERSION}
 
 
 def folder_of(asked: FitConfig, runs: RunsTable) -> Path:
@@ -187,15 +192,24 @@ def load_table(runs: RunsConfig, published: str | None = None) -> RunsTable:
     Raises:
         UserError: if it cannot be loaded.
     """
-    options: dict[str, Any] = {name: getattr(runs, name) for name in ("bad_rows", "loss", "diverged", "rolled_back")}
+    read = LAWS_READ if runs.reduce == "auto" else ()
+    return chosen(_whole_table(runs, published), runs.source, runs.reduce, runs.reduce_by, read)
+
+
+def _whole_table(runs: RunsConfig, published: str | None) -> RunsTable:
+    """The table before any selection, and before the rows of one size are reduced, which comes after it."""
+    options: dict[str, Any] = {
+        name: getattr(runs, name) for name in ("bad_rows", "loss", "diverged", "rolled_back", "midway")
+    }
     if runs.source == "gemstones":
         options["subset"] = published
     elif runs.source == "csv":
-        options |= {"path": runs.path, "columns": runs.columns, "units": runs.units}
+        names = [field.name for field in dataclasses.fields(FileOptions) if field.name != "exclude_faults"]
+        options |= {"path": runs.path, "given": FileOptions(**{name: getattr(runs, name) for name in names})}
     elif runs.source == "mlflow":
         require("runs=mlflow", "mlflow", instead="give a table of yours: runs=csv runs.path=FILE")
         options |= {"uri": runs.uri, "experiment": runs.experiment}
-    return load_runs(runs.source, **options)
+    return load_whole(runs.source, **options)
 
 
 def _subset(asked: FitConfig, table: RunsTable) -> RunsTable:
@@ -208,19 +222,21 @@ def _subset(asked: FitConfig, table: RunsTable) -> RunsTable:
         table = table.select(subset.tracked)
     elif asked.runs.source != "gemstones" and subset.name not in ("auto", "all"):
         raise UserError(f"subset={subset.name}: is a published data set; give runs=gemstones, or subset=all")
-    return table.select(subset.where) if subset.where else table
+    table = table.select(subset.where) if subset.where else table
+    read = _law(asked).predictors if get_method(asked.method.name).fits_law else ()
+    return chosen(table, asked.runs.source, asked.runs.reduce, asked.runs.reduce_by, read)
 
 
 def _cached(asked: FitConfig, loaded: dict[str, RunsTable]) -> RunsTable:
     """The rows of a fit, from a table that is loaded once however many fits use it."""
     key = json.dumps([dataclasses.asdict(asked.runs), _published(asked)], sort_keys=True)
     if key not in loaded:
-        loaded[key] = load_table(asked.runs, _published(asked))
+        loaded[key] = _whole_table(asked.runs, _published(asked))
     return _subset(asked, loaded[key])
 
 
 def _job(asked: FitConfig, runs: RunsTable) -> Job:
-    spec_of(asked)
+    refuse_unanswerable(runs, spec_of(asked), asked.subset.where)
     folder = folder_of(asked, runs)
     what, identity = folder.name.rsplit("-", 1)
     tracked = asked.tracker.name == "none" or (folder / JOURNAL).exists()

@@ -14,7 +14,9 @@ from shapelaw.fitting.residuals import information_criteria
 from shapelaw.fitting.result import RUNS_FILE, FitResult, load_fit
 from shapelaw.laws import get_law
 from shapelaw.laws.base import EXPONENT
+from shapelaw.prescribe.world import reads_shapes
 from shapelaw.runs import RunsTable
+from shapelaw.verbs.prescribe import refusal
 
 SHOWN = 12
 """Fits whose parameters are printed in full."""
@@ -79,12 +81,14 @@ def _content(folder: Path) -> str:
 
 
 def _next(result: FitResult, folder: Path) -> str:
-    """The command that asks a law of sizes for its answer."""
-    predictors = get_law(result.law).predictors if result.law else ()
-    if "tokens" not in predictors or "batch_tokens" in predictors:
+    """The command that asks the fit for the best size; where prescribe.py would refuse it, why."""
+    if result.law is None or "best" not in get_law(result.law).questions:
         return ""
-    space = "" if {"width", "depth"} <= set(predictors) else " space=params"
-    return f"; next: shapelaw prescribe fit={folder} budget=FLOPs{space}"
+    space = "feasible" if reads_shapes(get_law(result.law)) else "params"
+    refused = refusal(result, RunsTable.read(folder / RUNS_FILE), space)
+    if refused:
+        return f"; no size can be prescribed from it: {refused}"
+    return f"; next: shapelaw prescribe fit={folder} budget=FLOPs{'' if space == 'feasible' else f' space={space}'}"
 
 
 def _table(rows: Sequence[Mapping[str, str]], shared: str) -> Table:

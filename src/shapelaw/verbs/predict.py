@@ -58,7 +58,7 @@ def predict(file: Path, runs: RunsTable) -> tuple[Comparison, Path]:
     with look():
         figure, axes = canvas(3.4, 5.2)
         outcome(axes, comparison)
-        save(figure, file.parent, target.stem)
+        save(figure, file.parent, target.stem, runs.loss_unit)
     return comparison, target
 
 

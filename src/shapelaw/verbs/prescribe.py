@@ -16,6 +16,8 @@ from shapelaw.errors import UserError
 from shapelaw.files import write_text
 from shapelaw.fitting.result import FitResult, plain
 from shapelaw.prescribe.answer import Prescription, command
+from shapelaw.prescribe.ask import Problem
+from shapelaw.prescribe.domain import domain_of_shapes
 from shapelaw.prescribe.registry import Basis, question_of
 from shapelaw.prescribe.world import World, law_of
 from shapelaw.runs.table import RunsTable
@@ -24,6 +26,9 @@ from shapelaw.verbs.doors import Door
 from shapelaw.verbs.prescribe_summary import show
 from shapelaw.verbs.saved_fits import newest_fit, read
 from shapelaw.verbs.suites import find
+
+NEAR = 100.0
+"""Factor within which of the largest run's FLOPs a fit should have an answer."""
 
 
 def prescribe_size(config: DictConfig) -> float:
@@ -76,6 +81,7 @@ def world_of(asked: PrescribeConfig, fit: FitResult, runs: RunsTable) -> World:
     given = Suite(vocab_size=asked.vocab_size, seq_len=asked.seq_len)
     return dataclasses.replace(
         world,
+        domain=domain_of_shapes(runs, asked.flops.name or world.flops),
         suite=given.completed(world.suite),
         flops=asked.flops.name or world.flops,
         rules=dataclasses.replace(world.rules, **rules),
@@ -98,6 +104,27 @@ def suite_world(fit: FitResult, runs: RunsTable) -> World:
     return dataclasses.replace(
         world, suite=dataclasses.replace(world.suite, folder=None), remarks=(*world.remarks, note)
     )
+
+
+def refusal(fit: FitResult, runs: RunsTable, space: str) -> str:
+    """Why no budget near those of the runs is answered by a fit; empty where one is.
+
+    Args:
+        fit: of a law.
+        runs: that it was made from.
+        space: that is searched, `feasible` or `params`.
+    """
+    budget = float(runs.flops().max())
+    try:
+        problem = Problem(fit, suite_world(fit, runs), space=space, intervals=False)
+        served = problem.nearest_served(budget)
+        if served is not None and budget / NEAR <= served <= budget * NEAR:
+            problem.best(served)
+            return ""
+    except UserError as error:
+        return str(error)
+    edge = "the best size is the smallest or the largest of all for every budget"
+    return f"by its parameters {edge} within a factor of {NEAR:g} of {budget:.3g} FLOPs, the largest among the runs"
 
 
 def write(options: PrescribeConfig, answer: Prescription) -> Path:

@@ -72,6 +72,7 @@ def evidence_of(asked: ReportConfig) -> Evidence:
     """
     resampling = BootstrapOptions.of(asked.bootstrap)
     options: dict[str, Any] = {"bootstrap": resampling, "delta": asked.delta, "seed": asked.seed}
+    options["mixture"] = asked.mixture
     kind = asked.report.name
     if (asked.runs.source == "gemstones") != (kind == "gemstones"):
         raise UserError(f"report={kind}, runs={asked.runs.source}: the published runs go with report=gemstones alone")

@@ -1,0 +1,149 @@
+"""What a file leaves out and its other columns say; what it repeats; and columns that cannot be what they are taken for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from shapelaw.counting import params_total
+from shapelaw.errors import UserError
+from shapelaw.runs import names, units
+from shapelaw.runs.columns import as_numbers
+from shapelaw.runs.file_table import FileOptions, FileTable, excluding
+from shapelaw.runs.reduce import RULES, collapse, telling_apart
+from shapelaw.runs.table import WITHOUT_EMBEDDING
+from shapelaw.shapes import HEAD_SIZE
+
+_NON_EMBEDDING = re.compile(r"(non|no|without|excl\w*)_?emb")
+_UNFINISHED = frozenset(["crashed", "failed", "killed", "running", "preempted", "oom", "diverged", "error", "pending"])
+"""What trackers call runs that have not ended as they should."""
+
+
+def derived(table: FileTable, given: FileOptions) -> FileTable:
+    """What the file leaves out and its other columns say: error, run, params, tokens."""
+    table = replace(table, frame=_with_error(table.frame))
+    table = _with_params(_with_runs(table))
+    frame = table.frame
+    if "tokens" not in frame and {"step", "batch_tokens"} <= set(frame):
+        steps = as_numbers("step", frame["step"])
+        frame = frame.assign(tokens=steps * as_numbers("batch_tokens", frame["batch_tokens"]))
+        untrained = pd.Series(np.where(steps == 0, "before the first step", ""), index=frame.index, dtype=object)
+        return replace(table, frame=excluding(frame, untrained)).noting("tokens: step * batch_tokens")
+    if "tokens" not in frame and given.tokens_from == "6n" and {"flops", "params"} <= set(frame):
+        tokens = as_numbers("flops", frame["flops"]) / (6.0 * as_numbers("params", frame["params"]))
+        return replace(table, frame=frame.assign(tokens=tokens)).noting("tokens: flops / (6 * params)")
+    return table
+
+
+def _with_runs(table: FileTable) -> FileTable:
+    if "run" in table.frame:
+        return table
+    runs = [f"row-{i:05d}" for i in range(len(table.frame))]
+    about = {**table.about, "runs": "the file names no runs: each row counts as a run of its own"}
+    return replace(table, frame=table.frame.assign(run=runs), about=about)
+
+
+def _with_params(table: FileTable) -> FileTable:
+    """Parameters counted from shapes where there are none; said where the file's leave out the embedding."""
+    frame, source = table.frame, table.sources.get("params", "")
+    if _NON_EMBEDDING.search(names.plain_name(source)):
+        counted = f"{WITHOUT_EMBEDDING}, as the column is named {source}"
+        return replace(table, about={**table.about, "params_counting": counted}).noting(f"params: {counted}")
+    if "params" in frame or not {"width", "depth", "vocab_size"} <= set(frame):
+        return table
+    counted = "total: counted from width, depth, vocab_size and head_size (128 where not named)"
+    return replace(
+        table, frame=frame.assign(params=_counted(frame)), about={**table.about, "params_counting": counted}
+    ).noting(f"params: {counted}")
+
+
+def _counted(frame: pd.DataFrame) -> NDArray[np.float64]:
+    """Parameters of each row's shape, embedding and head included; of invalid sizes, which are refused as such, anything."""
+    width, depth, vocab = (as_numbers(name, frame[name]) for name in ("width", "depth", "vocab_size"))
+    head = as_numbers("head_size", frame["head_size"]) if "head_size" in frame else np.zeros(len(frame))
+    with np.errstate(invalid="ignore"):
+        return params_total(width, depth, vocab, np.where(head > 0, head, HEAD_SIZE))
+
+
+def _with_error(frame: pd.DataFrame) -> pd.DataFrame:
+    """Beside accuracies, the share of wrong answers that the accuracy laws are fitted to.
+
+    Raises:
+        UserError: if an accuracy is no share.
+    """
+    if "accuracy" not in frame:
+        return frame
+    shares = pd.to_numeric(frame["accuracy"], errors="coerce")
+    if ((shares < 0) | (shares > 1)).any():
+        raise UserError(
+            f"accuracy: {shares.min():g} to {shares.max():g}; allowed are shares from 0 to 1 (percent: "
+            "runs.units={accuracy: 0.01})"
+        )
+    return frame.assign(error=1.0 - shares)
+
+
+def _counting_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows that are not excluded."""
+    return frame[frame["excluded"].fillna("") == ""] if "excluded" in frame else frame
+
+
+def with_repeats(table: FileTable, given: FileOptions) -> FileTable:
+    """Rows that repeat a run and token count with another loss, reduced by the rule that was named.
+
+    Raises:
+        UserError: without a rule, as nothing says which of them counts, or where models of several sizes share a run.
+    """
+    rows = _counting_rows(table.frame)
+    rows = rows[rows["loss"].notna() & rows["tokens"].notna()]
+    repeated = rows[rows.duplicated(["run", "tokens"], keep=False)]
+    if repeated.empty or not repeated.groupby(["run", "tokens"])["loss"].nunique().gt(1).any():
+        return table
+    if names_of_settings := telling_apart(repeated.join(table.further)):
+        told = table.frame.join(table.further)[names_of_settings].astype(str).agg(" ".join, axis=1)
+        runs = table.frame["run"].where(~table.frame["run"].isin(repeated["run"]), table.frame["run"] + " " + told)
+        return replace(table, frame=table.frame.assign(run=runs)).noting(
+            f"run: told apart by {', '.join(names_of_settings)}"
+        )
+    if repeated.groupby(["run", "tokens"])["params"].nunique().gt(1).any():
+        raise UserError(
+            f"runs table: {len(repeated)} rows repeat a run and token count and differ in params; give each run its own name, "
+            f"such as 'runs.columns={{run: {table.sources.get('run', 'run')}+{table.sources.get('params', 'params')}}}'"
+        )
+    if given.reduce not in ("best", "last", "mean"):
+        first = repeated.iloc[0]
+        raise UserError(
+            f"runs table: {len(repeated)} rows repeat a run and token count and differ in loss, first run {first['run']}, "
+            f"tokens {first['tokens']:.6g}; give runs.reduce={', '.join(RULES[:-1])}, or each run its own name"
+        )
+    by = list(dict.fromkeys(["run", "tokens", *given.reduce_by]))
+    frame = table.frame if "excluded" in table.frame else table.frame.assign(excluded="")
+    frame, said = collapse(frame, rows.join(table.further), given.reduce, by)
+    return replace(table, frame=frame, about={**table.about, "repeats": said})
+
+
+def checked(table: FileTable) -> FileTable:
+    """Whole columns that cannot be what they are taken for are refused, unless their unit was named."""
+    rows = _counting_rows(table.frame)
+    if not len(rows):
+        return table
+    units.refuse_small_counts(rows, table.named_units)
+    if "loss" in table.named_units:
+        return table
+    units.refuse_no_losses(rows)
+    return table.noting(units.odd_losses(rows))
+
+
+def unfinished(table: FileTable) -> str:
+    """A note of the rows whose tracker says that their run has not ended as it should."""
+    columns = {"status": table.frame.get("status")} | {
+        name: table.further.get(name) for name in ("State", "state", "Status")
+    }
+    for name, values in columns.items():
+        if values is not None and (bad := values.astype(str).str.lower().isin(_UNFINISHED)).any():
+            said = ", ".join(sorted(values[bad].astype(str).unique()))
+            return f"{int(bad.sum())} rows are of runs whose {name} is {said}: leave them out by subset.where"
+    return ""

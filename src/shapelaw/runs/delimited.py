@@ -1,0 +1,141 @@
+"""Delimited text of any dialect as a table of texts: delimiter, comment lines, row names, a header in a comment."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+DELIMITERS = (",", ";", "\t", "|", "^", "~", ":")
+COMMENTS = ("#", "//")
+_SPACES = r"\s+"
+_LOOKED_AT = 20
+_NUMBER = re.compile(r"[+-]?[0-9][0-9.,_' ]*(e[+-]?[0-9]+)?[KMBT]?", re.IGNORECASE)
+
+
+def parse(text: str) -> tuple[pd.DataFrame, str]:
+    """The table, every cell a text and a missing one empty, and its delimiter.
+
+    Raises:
+        ValueError: if there is none, or a row has more fields than the header.
+    """
+    lines, comments = _without_comments(text)
+    if not lines:
+        raise ValueError("it is empty")
+    delimiter = _delimiter(lines)
+    if delimiter == "|":
+        lines = [line.strip().strip("|") for line in lines if not re.fullmatch(r"[|:+\s-]+", line)]
+    if delimiter in DELIMITERS:
+        lines = lines[_titles(lines, delimiter) :]
+    cells = _cells(lines, delimiter)
+    cells = cells[(cells != "").any(axis=1)]
+    header = _header_in_comment(comments, delimiter, cells)
+    body = cells if header else cells.iloc[1:]
+    header = header or _stripped(cells.iloc[0])
+    return _named(body, header, delimiter), delimiter
+
+
+def _without_comments(text: str) -> tuple[list[str], list[str]]:
+    """Lines of the table, and comment lines before them; only whole lines are comments, as names may hold a #."""
+    lines = [line for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
+    if lines and re.fullmatch(r"sep=.", lines[0]):  # for Excel
+        lines = lines[1:]
+    comments = [line.lstrip("#/ \t") for line in lines if line.lstrip().startswith(COMMENTS)]
+    return [line for line in lines if not line.lstrip().startswith(COMMENTS)], comments
+
+
+def _delimiter(lines: list[str]) -> str:
+    """The sign that cuts the header into the most fields; of a header under titles, one that leaves no number in it."""
+    looked_at = lines[:_LOOKED_AT]
+    first, last = (len(row) for row in _rows([lines[0], lines[-1]], " "))
+    if sign := _best({sign: looked_at for sign in DELIMITERS}):
+        return sign
+    if first > 1 and first == last:
+        return _SPACES
+    sign = _best({sign: _under_titles(looked_at, sign) for sign in DELIMITERS})
+    return sign or (_SPACES if first > 1 else ",")
+
+
+def _best(lines: Mapping[str, list[str]]) -> str:
+    """The sign with the best score; nothing where none cuts the first line."""
+    scores = {sign: _score(shown, sign) for sign, shown in lines.items()}
+    best = max(scores, key=lambda sign: scores[sign])
+    return best if scores[best][1] > 1 else ""
+
+
+def _score(lines: list[str], sign: str) -> tuple[bool, int]:
+    """Whether most lines have as many fields as the header, and how many; a header of one field counts for nothing."""
+    counts = [len(row) for row in _rows(lines, sign)]
+    if not counts or counts[0] < 2:
+        return False, 0
+    alike = sum(abs(count - counts[0]) <= 1 for count in counts)
+    return 2 * alike >= len(counts), counts[0]
+
+
+def _under_titles(lines: list[str], sign: str) -> list[str]:
+    """The lines from a header on that stands under titles; none where what stands there is no header."""
+    rest = lines[_titles(lines, sign) :]
+    return [] if any(_NUMBER.fullmatch(field.strip()) for row in _rows(rest[:1], sign) for field in row) else rest
+
+
+def _rows(lines: list[str], sign: str) -> list[list[str]]:
+    return list(csv.reader(lines, delimiter=sign, skipinitialspace=sign != "\t"))
+
+
+def _titles(lines: list[str], sign: str) -> int:
+    """Number of first lines of one field, which are a spreadsheet's title and no header."""
+    filled = [sum(bool(field.strip()) for field in row) for row in _rows(lines[:_LOOKED_AT], sign)]
+    return next((k for k, count in enumerate(filled) if count > 1), 0)
+
+
+def _cells(lines: list[str], delimiter: str) -> pd.DataFrame:
+    """Every field; rows that are shorter than the longest end in empty ones."""
+    spaces = delimiter == _SPACES
+    width = max(len(line.split()) if spaces else line.count(delimiter) + 1 for line in lines)
+    cells = pd.read_csv(
+        io.StringIO("\n".join(lines)),
+        sep=delimiter,
+        header=None,
+        names=range(width),
+        dtype=object,
+        keep_default_na=False,
+        skipinitialspace=delimiter != "\t",
+    )
+    return cells.fillna("")
+
+
+def _header_in_comment(comments: list[str], delimiter: str, cells: pd.DataFrame) -> list[str]:
+    """Names in the last comment line, as numpy writes them, where the first row holds numbers and so is no header."""
+    first = _stripped(cells.iloc[0])
+    if not comments or not any(_NUMBER.fullmatch(cell) for cell in first):
+        return []
+    last = comments[-1].split() if delimiter == _SPACES else next(csv.reader([comments[-1]], delimiter=delimiter))
+    names = [name.strip() for name in last]
+    return names if len(names) == len(first) and not any(map(_NUMBER.fullmatch, names)) else []
+
+
+def _stripped(row: pd.Series) -> list[str]:
+    """The fields of a row without the empty ones at its end."""
+    fields = [str(field).strip() for field in row]
+    return fields[: max((k + 1 for k, field in enumerate(fields) if field), default=0)]
+
+
+def _named(body: pd.DataFrame, header: list[str], delimiter: str) -> pd.DataFrame:
+    """The body under its header; where each row has one field more, the first holds row names, as R writes them.
+
+    Not so between commas or semicolons: there it is a number whose own comma is not quoted.
+    """
+    filled = (body != "").to_numpy()
+    widths = np.where(filled.any(axis=1), filled.shape[1] - filled[:, ::-1].argmax(axis=1), 0)
+    if delimiter in ("\t", _SPACES) and len(widths) and (widths == len(header) + 1).all():
+        header = ["", *header]
+    if (long := widths > len(header)).any():
+        row = int(long.argmax())
+        raise ValueError(
+            f"row {row + 1} has {widths[row]} fields, the header {len(header)}: quote fields that hold the delimiter"
+        )
+    return body.reindex(columns=range(len(header)), fill_value="").set_axis(header, axis=1).reset_index(drop=True)

@@ -1,0 +1,119 @@
+"""Names of columns: what a file's own names usually mean, and the units that they hint at."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from shapelaw.runs.columns import CANONICAL, FURTHER_LOSS, is_canonical
+
+USUAL = {
+    "run": ("run_name", "run_id", "name", "experiment", "experiment_name", "model", "model_name"),
+    "params": (
+        *("n", "n_params", "num_params", "nparams", "parameters", "num_parameters", "total_params", "params_total"),
+        *("model_size", "size_m", "size_b", "non_embedding", "non_embedding_params", "params_non_embedding"),
+        *("params_no_embed", "n_non_embedding", "param_count", "parameter_count"),
+    ),
+    "tokens": (
+        *("d", "n_tokens", "num_tokens", "training_tokens", "train_tokens", "tokens_seen", "total_tokens"),
+        *("consumed_tokens", "tokens_trained", "tokens_processed", "data_tokens", "token_count"),
+    ),
+    "loss": (
+        *("l", "final_loss", "val_loss", "eval_loss", "validation_loss", "valid_loss", "test_loss", "loss_val", "nll"),
+        *("val_nll", "cross_entropy", "val_ce", "ce_loss", "lm_loss", "ppl", "val_ppl", "perplexity", "bpb", "val_bpb"),
+        *("bits_per_byte", "loss_nats", "loss_bits", "held_out_loss", "train_loss"),
+    ),
+    "width": ("d_model", "dmodel", "hidden_size", "n_embd", "hidden_dim", "embed_dim", "dim"),
+    "depth": ("n_layer", "n_layers", "num_layers", "layers", "num_hidden_layers"),
+    "vocab_size": ("vocab", "n_vocab", "vocabulary_size"),
+    "step": ("global_step", "trainer_global_step", "iter", "iteration", "iterations", "steps", "training_steps"),
+    "batch_tokens": ("tokens_per_step", "tokens_per_batch", "batch_size_tokens", "tokens_per_iter"),
+    "flops": ("c", "compute", "training_flops", "train_flops", "total_flops", "flop", "training_flop"),
+}
+"""Canonical name -> names, as `plain_name` gives them, by which files often hold it."""
+LOSS_UNITS = {
+    **dict.fromkeys(("nats", "nat", "nats_per_token"), "nats"),
+    **dict.fromkeys(("bits", "bit", "bits_per_token"), "bits"),
+    **dict.fromkeys(("perplexity", "ppl"), "perplexity"),
+    **dict.fromkeys(("bits_per_byte", "bpb"), "bits_per_byte"),
+    "nats_per_byte": "nats_per_byte",
+}
+"""Name of a loss's unit in a file, as `plain_name` gives it -> in `runs.units`."""
+_COUNT_HINT = re.compile(r"(?:^|[_ (\[/])(k|m|b|t|bn|thousands?|millions?|billions?|trillions?)[)\]]?$")
+_HINTS = {"t": "T", "k": "K", "m": "M", "b": "B", "bn": "B", "th": "K", "mi": "M", "bi": "B", "tr": "T"}
+_LOSS_HINTS = {
+    "perplexity": re.compile(r"(^|_)(ppl|perplexity|perplexities)(_|$)"),
+    "bits_per_byte": re.compile(r"(^|_)(bpb|bits_per_byte)(_|$)"),
+    "nats": re.compile(r"(^|_)nats(_per_token)?(_|$)"),
+    "bits": re.compile(r"(^|_)bits(_per_token)?(_|$)"),
+}
+
+
+def plain_name(name: str) -> str:
+    """A name in small letters, with one underscore for whatever else separates words.
+
+    >>> plain_name(" Eval/Loss "), plain_name("_step"), plain_name("Tokens (B)")
+    ('eval_loss', 'step', 'tokens_b')
+    """
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def taken(names: Iterable[str]) -> dict[str, str]:
+    """Canonical name -> the file's column that bears it, exactly, or else but for capitals, spaces and signs.
+
+    >>> taken(["Run", "tokens", "Tokens", "N"])
+    {'tokens': 'tokens', 'run': 'Run'}
+    """
+    listed = list(names)
+    found = {name: name for name in listed if is_canonical(name)}
+    alike: dict[str, list[str]] = {}
+    for name in listed:
+        if (plain := plain_name(name)) not in found and plain in CANONICAL:
+            alike.setdefault(plain, []).append(name)
+    return found | {plain: own[0] for plain, own in alike.items() if len(own) == 1}
+
+
+def likely(canonical: str, names: Iterable[str]) -> str | None:
+    """The one column of a file that usually means this; None for none, or several."""
+    usual = {canonical, *USUAL.get(canonical, ())}
+    listed = list(names)
+    own = [name for name in listed if {plain_name(name), _last(name), _without_unit(name)} & usual]
+    if canonical == "loss" and not own:
+        own = [name for name in listed if hint("loss", name)] or [n for n in listed if FURTHER_LOSS.fullmatch(n)][:1]
+    return own[0] if len(own) == 1 else None
+
+
+def mapping(missing: Iterable[str], names: Iterable[str]) -> str:
+    """The options that name what is missing, as far as the file's own names tell.
+
+    >>> mapping(["params", "tokens", "loss"], ["size_M", "D", "eval/ppl"])
+    "'runs.columns={params: size_M, tokens: D, loss: eval/ppl}' 'runs.units={params: M, loss: perplexity}'"
+    """
+    listed = list(names)
+    found = {name: likely(name, listed) for name in missing}
+    units = {name: hint(name, own) for name, own in found.items() if own and hint(name, own)}
+    columns = f"'runs.columns={_braces({name: own or 'COLUMN' for name, own in found.items()})}'"
+    return columns + (f" 'runs.units={_braces(units)}'" if units else "")
+
+
+def hint(canonical: str, name: str) -> str | None:
+    """The unit that a column's name speaks of: `tokens (B)`, `size_M`, `val_ppl`."""
+    if canonical == "loss" or canonical.startswith("loss_"):
+        return next((unit for unit, sign in _LOSS_HINTS.items() if sign.search(plain_name(name))), None)
+    match = _COUNT_HINT.search(name.lower().strip())
+    return (_HINTS.get(match[1]) or _HINTS[match[1][:2]]) if match else None
+
+
+def _braces(entries: Mapping[str, str | None]) -> str:
+    """As the command line takes them; a name of other than plain signs is quoted."""
+    shown = {key: value if re.fullmatch(r"[\w/.@+-]*", str(value)) else f'"{value}"' for key, value in entries.items()}
+    return "{" + ", ".join(f"{key}: {value}" for key, value in shown.items()) + "}"
+
+
+def _last(name: str) -> str:
+    """The last part of a name out of nested records."""
+    return plain_name(name.rsplit(".", 1)[-1])
+
+
+def _without_unit(name: str) -> str:
+    return plain_name(_COUNT_HINT.sub("", name.lower().strip()))
