@@ -170,14 +170,14 @@ def test_tokens_of_isoflops_are_those_of_the_table(k: Any, exponent: float, said
 @pytest.mark.parametrize(
     ("law", "changed", "columns", "said"),
     [
-        ("params_tokens", {}, {}, "; next: python prescribe.py fit="),
+        ("params_tokens", {}, {}, "; next: shapelaw prescribe fit="),
         (
             "params_tokens",
             {"beta": -3.25, "B": 1e-60},
             {},
             "no size can be prescribed from it: by its parameters the best size",
         ),
-        ("interaction", {}, {}, "; next: python prescribe.py fit="),
+        ("interaction", {}, {}, "; next: shapelaw prescribe fit="),
         (
             "interaction",
             {},
