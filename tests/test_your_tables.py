@@ -286,6 +286,7 @@ def test_losses_that_are_no_numbers_are_left_out_with_their_text(tmp_path: Path)
     assert "('diverged' in row 12); correct them, or leave these rows out" in refusal(tmp_path / "runs.csv", content)
     runs = loaded(tmp_path / "runs.csv", content, bad_rows="exclude")
     assert len(runs) == 8
+    assert "reading" not in runs.about
     assert runs.exclusions == {
         "loss is missing or not a number": 2, "loss is infinite": 1, "loss is no number (diverged)": 1,
     }  # fmt: skip

@@ -151,7 +151,7 @@ def odd_losses(frame: pd.DataFrame) -> str:
     trained = (as_numbers("params", frame["params"]) >= TRAINED["params"]) & (
         as_numbers("tokens", frame["tokens"]) >= TRAINED["tokens"]
     )
-    if high := int((trained & (loss > TRAINED_LOSS)).sum()):
+    if high := int((trained & (loss > TRAINED_LOSS) & np.isfinite(loss)).sum()):
         above = f"above {TRAINED_LOSS} {NATS_PER_TOKEN}"
         return f"{high} losses of trained models are {above}: of runs that diverged, or in another unit?"
     if _vocabulary(frame) <= BYTE_VOCABULARY or not np.isfinite(loss).any() or np.nanmedian(loss) >= LOW_LOSS:
