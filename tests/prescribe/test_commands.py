@@ -19,6 +19,7 @@ from hydra import compose, initialize_config_dir
 from shapelaw.config import NamedConfig, TrainConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import params_total
+from shapelaw.files import read_sealed, write_sealed
 from shapelaw.planned_run import PlannedRun, plan_run
 from shapelaw.prescribe.answer import Prescription
 from shapelaw.runs import RunsTable
@@ -278,6 +279,8 @@ def test_the_printed_command_runs_as_printed(
     config = train_config(place)
     suite = Suite.of(config)
     shutil.copytree(corpora / "text-bytes", outputs / "corpora" / f"{config.data.name}-{config.tokenizer.name}")
+    manifest = outputs / "corpora" / f"{config.data.name}-{config.tokenizer.name}" / "manifest.json"
+    write_sealed(manifest, {**read_sealed(manifest), "options": {"data.source": config.data.source.value}})
     tokens = 2 * (suite.batch_tokens or 0)
     ask(suite, tokens=float(tokens))  # saves the fit
     arguments = [f"width={4 * (suite.head_size or 0)}", "depth=2", f"tokens={tokens}"]

@@ -143,7 +143,8 @@ def test_bad_input_is_said_in_one_line(fits: Path, prescribe: Prescribe) -> None
     old = fits / "old-000000"
     old.mkdir()
     content = json.loads((fits / "interaction-000000" / "fit.json").read_text()) | {"version": 0}
-    (old / "fit.json").write_text(json.dumps(content))
+    (old / "fit.json").write_text(json.dumps({key: value for key, value in content.items() if key != "seal"}))
+    os.utime(old / "fit.json", (0, 0))  # not the newest: a newest fit that cannot be read is refused
     fitted("interaction").save(fits.parent / "alone")
     for arguments, message in BAD:
         code, _, said = prescribe(*(one.replace("FITS", str(fits)) for one in arguments))

@@ -36,7 +36,6 @@ ATTACKS = {
     "where corpora lie": "data_dir: /etc\n",
     "an object of Python": "tokens: !!python/object/apply:os.system [true]\n",
     "an alias": "suite: &a\n  name: x\nlimits: *a\n",
-    "broken YAML": "suite: [\n",
 }
 
 
@@ -61,6 +60,15 @@ def test_what_a_suite_may_not_set_is_refused(suite: Path, file: str, attack: str
         ("tracker/mine.yaml", "name: mlflow\nuri: http://example.org\n"),
         ("shape/x.yaml", "# @package tracker\nuri: http://example.org\n"),
         ("shape/x.yaml", "# @package _global_.hydra.callbacks\nx: 1\n"),
+        (
+            "sweeps/x.yaml",
+            "# @package _global_\nhydra:\n  sweeper:\n    params:\n      tracker.uri: http://example.org\n",
+        ),
+        ("sweeps/x.yaml", "# @package _global_\nhydra:\n  sweeper:\n    params:\n      hydra/launcher: slurm\n"),
+        ("sweeps/x.yaml", "# @package _global_\nhydra:\n  sweeper:\n    params:\n      +hydra.callbacks.x: 1\n"),
+        ("sweeps/x.yaml", "# @package _global_\nhydra:\n  sweeper:\n    storage: postgresql://example.org/x\n"),
+        ("sweeps/x.yaml", "# @package _global_\nhydra:\n  sweeper:\n    _target_: os.system\n"),
+        ("sweeps/x.yaml", "# @package _global_\nhydra:\n  launcher:\n    workers: 1\n"),
         ("hydra/x.yml", "# @package _group_\nverbose: true\n"),
     ],
 )
@@ -75,6 +83,10 @@ def test_what_suites_need_is_allowed(suite: Path) -> None:
     (suite / "shape" / "y.yaml").write_text(
         GLOBAL
         + "tokens: ${oc.env:SHAPELAW_TOKENS,2560}\nwarmup_tokens: ${batch_tokens}\ntracker:\n  log_every_steps: 3\n"
+    )
+    (suite / "sweeps").mkdir()
+    (suite / "sweeps" / "mine.yaml").write_text(
+        GLOBAL + "hydra:\n  sweeper:\n    params:\n      shape: ${suite.extremes}\n"
     )
     check_suite(suite)
     for folder in (ROOT / "conf" / "suite").iterdir():

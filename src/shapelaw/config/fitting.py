@@ -50,8 +50,9 @@ class RunsConfig:
         "csv: 6n takes tokens = FLOPs / (6 params) where the file has no tokens.", default=None, choices=("6n",)
     )
     reduce: str = option(
-        "Of the rows of one size and token count: best (lowest loss), last or mean makes one, none keeps all; auto: of files, "
-        "best where they differ in a rate, a batch or the like, all where they are repeats; of other sources, all.",
+        "What becomes of the rows of one size and token count: best (lowest loss), last or mean makes one, none keeps all; "
+        "auto: of files, best where they differ in a rate, a batch or the like, all where they are repeats; of other sources, "
+        "all.",
         default="auto",
         choices=("auto", "best", "last", "mean", "none"),
     )

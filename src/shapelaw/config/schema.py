@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import fields
 from typing import Any
@@ -16,6 +17,7 @@ from shapelaw.secrets import refuse_passwords
 
 REFERENCE = re.compile(r"\$\{([A-Za-z_]\w*(?:\.\w+)*)\}")
 """An interpolation that names another option."""
+OmegaConf.register_resolver("absolute", os.path.abspath, replace=True)  # `${absolute:PATH}` in conf/, in every process
 
 
 def store_schema(name: str, kind: type) -> None:

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
@@ -82,6 +81,8 @@ def train(config: TrainConfig, planned: PlannedRun, corpora: Corpora, tags: Mapp
             assert state.val_loss is not None
             return state.val_loss
         placement = join(config)
+        if placement.rank == 0:
+            describe(config, planned)  # before the journal, which would hold on where the disk is full
         run = Run(config, planned, corpora, placement, tracker_of(config, planned, tags), show)
         try:
             loss = run.fit()
@@ -89,6 +90,12 @@ def train(config: TrainConfig, planned: PlannedRun, corpora: Corpora, tags: Mapp
             run.close()
     leave()
     return loss
+
+
+def describe(config: TrainConfig, planned: PlannedRun) -> None:
+    """Write what a run is into its folder."""
+    write_fingerprint(planned.folder, planned.fingerprint)
+    write_text(planned.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
 def tracker_of(config: TrainConfig, planned: PlannedRun, tags: Mapping[str, str]) -> Tracker:
@@ -171,19 +178,12 @@ class Run:
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
         keep_freed_memory()
-        if self.placement.rank == 0:
-            self._describe(self.planned.folder)
         self.tracker.artifact(self.planned.folder / "config.yaml")
         if self.report.state.status is Status.pruned:
             self.tracker.tag({PRUNED_TAG: ""})  # it goes on
         self.report.begin(self.planned.last_step, self.tracker.run_id)
         self.tracker.tag(self._computed())
         self._tell_rollbacks()
-
-    def _describe(self, folder: Path) -> None:
-        """Write what the run is into its folder."""
-        write_fingerprint(folder, self.planned.fingerprint)
-        write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(self.config)))
 
     def _computed(self) -> dict[str, str]:
         """Tags: what the run is computed on and in."""

@@ -22,6 +22,10 @@ OWN = frozenset({"hydra", "search", "outputs_dir", "data_dir"})
 """Options and groups that belong to whoever runs a suite."""
 OWN_KEYS = frozenset({"tracker.uri", "tracker.artifacts", "tracker.experiment_id", "tracker.parent_run_id"})
 """And single options: where records are sent."""
+SWEEPER, PARAMS = "hydra.sweeper.", "hydra.sweeper.params."
+"""What the files of a suite's own sweeps set of Hydra, and where the overrides of their runs lie."""
+CONNECTED = frozenset({"hydra.sweeper.storage", "hydra.sweeper.sampler", "hydra.sweeper.pruner"})
+"""But not the database of a search, nor what it is made of."""
 CODE_KEYS = frozenset({"_target_", "_partial_", "_args_"})
 INTERPOLATION = re.compile(r"\$\{([^}]*)")
 REFERENCE = re.compile(r"\.*[A-Za-z_]\w*(?:\.\w+|\[\w+\])*")
@@ -57,11 +61,11 @@ def _faults(path: Path, inside: Path) -> Iterator[str]:
             yield "holds a YAML alias (*NAME); write the value out"
             return
         content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark else ""
-        yield f"is no YAML of plain values{where} ({getattr(error, 'problem', None) or error})"
+    except yaml.constructor.ConstructorError as error:
+        yield f"is no YAML of plain values ({error.problem})"
         return
+    except yaml.YAMLError:
+        return  # Hydra says where it is broken
     if isinstance(content, dict):
         defaults = content.pop("defaults", None)
         if not isinstance(defaults, list | None):
@@ -71,7 +75,8 @@ def _faults(path: Path, inside: Path) -> Iterator[str]:
             words = set(re.split(r"[\s/.:]+", entry))
             if words & OWN or "@" in entry or ".py:" in entry or "://" in entry or "$" in entry:
                 yield f"chooses {entry} in its defaults, which is not the suite's to choose"
-        yield from _content_faults(content, _package(text, inside))
+        sweeps = inside.parts[0] == "sweeps"
+        yield from _content_faults(content, _package(text, inside), sweeps)
 
 
 def _package(text: str, inside: Path) -> str:
@@ -82,9 +87,11 @@ def _package(text: str, inside: Path) -> str:
     return ".".join(part for part in parts if part not in ("_global_", ""))
 
 
-def _content_faults(content: dict[Any, Any], package: str) -> Iterator[str]:
+def _content_faults(content: dict[Any, Any], package: str, sweeps: bool) -> Iterator[str]:
     for key, value in _leaves(content, package):
-        if key.split(".")[0].split("@")[0] in OWN or key in OWN_KEYS:
+        named = key.removeprefix(PARAMS) if sweeps else key
+        swept = sweeps and named.startswith(SWEEPER) and not any(named.startswith(name) for name in CONNECTED)
+        if not swept and (set(re.split(r"[./@]", named.lstrip("+~"))[:1]) & OWN or named in OWN_KEYS):
             yield f"sets {key}, which is not the suite's to set"
         if CODE_KEYS & set(key.split(".")):
             yield f"sets {key}={value}: it names code to be run"

@@ -65,7 +65,6 @@ def suite_name() -> str:
 
 
 OmegaConf.register_resolver("suite_name", suite_name, replace=True, use_cache=True)
-OmegaConf.register_resolver("absolute", os.path.abspath, replace=True)
 OmegaConf.register_resolver("tracker_here", lambda: "mlflow" if installed("mlflow") else "none", replace=True)
 
 
