@@ -116,6 +116,15 @@ def identity_of(fingerprint: Mapping[str, Any], version: int = IDENTITY_VERSION)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def former_identity(folder: Path) -> str | None:
+    """What the run of a folder was called before it was migrated, if it was."""
+    path = folder / FILE
+    if not path.exists():
+        return None
+    former = yaml.safe_load(path.read_text(encoding="utf-8")).get("former")
+    return None if former is None else str(former)
+
+
 def write_fingerprint(folder: Path, fingerprint: Mapping[str, Any], former: str | None = None) -> None:
     """Write into a run's folder what its name is the hash of.
 

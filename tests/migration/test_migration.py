@@ -91,6 +91,8 @@ def former_nano(folder: Path) -> Path:
     text = (suite / "suite.yaml").read_text()
     assert text.count("name: nano_wide") == 1
     (suite / "suite.yaml").write_text(text.replace("name: nano_wide", "name: nano"))
+    (suite / "shape" / "small").mkdir()
+    (suite / "shape" / "small" / "16x1.yaml").write_text("# @package _global_\nshape:\n  width: 16\n  depth: 1\n")
     return suite
 
 

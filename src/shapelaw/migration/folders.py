@@ -13,12 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from shapelaw.config import Precision
 from shapelaw.errors import UserError
 from shapelaw.files import read_json, unsealed, write_sealed, write_text
-from shapelaw.fingerprint import FILE, write_fingerprint
+from shapelaw.fingerprint import FILE, former_identity, write_fingerprint
 from shapelaw.migration.planning import OldRun, old_folders, planned
 from shapelaw.migration.tracked import note_names, rename_tracked
 from shapelaw.run_state import lock
@@ -181,7 +179,6 @@ def _former(outputs: Path) -> dict[str, str]:
     """Former identities -> those of now, of all runs that were ever renamed."""
     names = {}
     for path in outputs.glob(f"runs/*/*/{FILE}"):
-        former = yaml.safe_load(path.read_text(encoding="utf-8")).get("former")
-        if former:
-            names[str(former)] = path.parent.name.rpartition("-")[2]
+        if former := former_identity(path.parent):
+            names[former] = path.parent.name.rpartition("-")[2]
     return names

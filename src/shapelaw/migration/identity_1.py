@@ -42,6 +42,14 @@ def fingerprint_1(config: Values, corpus_hash: str) -> Fingerprint:
     return {**main, "cooldown": {**branch, "parent": identity_1(main)}}
 
 
+def _strictness(old: Values) -> Values:
+    """Whether the patch of extreme shapes is strict, which version 2 says where it decides: at exactly the ratio."""
+    rate, shape = old["rate"], old["shape"]
+    if not rate.get("patch_strict"):
+        return {}
+    return {"patch_strict": shape["width"] * rate["width_unit"] / shape["depth"] == rate["patch_ratio"]}
+
+
 def fingerprint_2(old: Values, precision: str, further: Values | None = None) -> Fingerprint:
     """The fingerprint of version 2.
 
@@ -53,7 +61,7 @@ def fingerprint_2(old: Values, precision: str, further: Values | None = None) ->
     spikes = {**_without(old["spikes"], "policy"), **SPIKE_LIMITS} if "spikes" in old else None
     new = {
         **old,
-        "rate": {"batch_factor": 1.0, **old["rate"]},
+        "rate": {"batch_factor": 1.0, **old["rate"], **_strictness(old)},
         "precision": precision,
         "further_validation": {**old.get("further_validation", {}), **(further or {})},
         "spikes": spikes,

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from shapelaw.errors import UserError
 from shapelaw.files import as_record, read_sealed, write_sealed
+from shapelaw.fingerprint import former_identity
 from shapelaw.tracking.journal import JOURNAL, Journal, Record, damaged_lines, last_of, records, torn
 from shapelaw.tracking.protocol import DAMAGED_TAG, RunInfo
 from shapelaw.tracking.store import (
@@ -142,7 +143,8 @@ class Delivery:
             return True
         try:
             with self._run() as (store, run_id):
-                return bool(store.get_run(run_id).data.tags.get(IDENTITY_TAG) == start["info"]["identity"])
+                there = store.get_run(run_id).data.tags.get(IDENTITY_TAG)
+                return there in (start["info"]["identity"], former_identity(self.folder))
         except (RunGone, StoreRefused):
             return False
 
