@@ -79,6 +79,14 @@ def test_a_database_is_made_again_from_journals(uri: str, tmp_path: Path) -> Non
         assert stored(again, "aaa") == [(VAL_LOSS, 128, 2.5)]
 
 
+def database_of_one_run(uri: str, root: Path) -> Path:
+    run = tracker(uri, root, "aaa")
+    run.log({VAL_LOSS: 2.5}, 128)
+    run.finish("FINISHED")
+    run.close()
+    return Path(urlparse(uri).path)
+
+
 @pytest.mark.parametrize(
     ("statement", "said"),
     [
@@ -93,11 +101,7 @@ def test_a_page_that_says_something_else_than_its_copy_is_refused(
     uri: str, tmp_path: Path, statement: str, said: str
 ) -> None:
     """Rows as damaged pages hold them: changed in a table, and not in its indices."""
-    run = tracker(uri, tmp_path, "aaa")
-    run.log({VAL_LOSS: 2.5}, 128)
-    run.finish("FINISHED")
-    run.close()
-    path = Path(urlparse(uri).path)
+    path = database_of_one_run(uri, tmp_path)
     assert len(read_runs(uri, "tiny")) == 1
     _without_indices(path, statement)
     with pytest.raises(Damaged, match=said) as caught:
@@ -109,11 +113,7 @@ def test_a_page_that_says_something_else_than_its_copy_is_refused(
 def test_an_old_database_without_copies_is_read_and_said(
     uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = tracker(uri, tmp_path, "aaa")
-    run.log({VAL_LOSS: 2.5}, 128)
-    run.finish("FINISHED")
-    run.close()
-    path = Path(urlparse(uri).path)
+    path = database_of_one_run(uri, tmp_path)
     assert database.check(path)
     with closing(sqlite3.connect(path)) as old:
         for table in database.COPIES:

@@ -410,7 +410,7 @@ def _scripts(folder: Path) -> list[Place]:
         assert write(page).stat().st_size > 10_000
 
     shapes = folder / "shapes.csv"
-    _shaped_runs().to_csv(shapes, index=False)
+    shaped_runs().assign(lr_base=5.0, cooldown=0.0).to_csv(shapes, index=False)
     runs = load_runs("csv", path=str(shapes))
     (folder / "fit").mkdir()
     fit(runs, law="interaction").save(folder / "fit")
@@ -426,7 +426,7 @@ def _scripts(folder: Path) -> list[Place]:
     ]
 
 
-def _shaped_runs() -> pd.DataFrame:
+def shaped_runs() -> pd.DataFrame:
     """Runs of six shapes at three token counts whose losses follow a law."""
     shapes = ((256, 23), (512, 12), (768, 45), (1024, 28), (1792, 18), (2048, 27))
     rows = [(width, depth, tokens) for width, depth in shapes for tokens in (1e10, 3e10, 1e11)]
@@ -440,7 +440,7 @@ def _shaped_runs() -> pd.DataFrame:
         + 400 / frame["tokens"] ** 0.3
     )
     names = frame["width"].astype(str) + "x" + frame["depth"].astype(str)
-    return frame.assign(run=names, params=params, loss=loss, vocab_size=50_304, lr_base=5.0, cooldown=0.0)
+    return frame.assign(run=names, params=params, loss=loss, vocab_size=50_304)
 
 
 def _script(name: str, schema: type[Any], work: Callable[[DictConfig], None], base: list[str], share: float) -> Place:

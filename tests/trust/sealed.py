@@ -17,7 +17,6 @@ from omegaconf import OmegaConf
 
 from shapelaw.config import PrescribeConfig, TrainConfig
 from shapelaw.config.schema import to_dataclass
-from shapelaw.counting import params_total
 from shapelaw.data import BytesChoice, TextSource, prepare
 from shapelaw.errors import Damaged
 from shapelaw.files import write_sealed
@@ -36,7 +35,7 @@ from shapelaw.training.corpora import Library
 from shapelaw.training.rollback import ROLLBACKS, Rollback, read_rollbacks
 from shapelaw.verbs.saved_fits import newest_fit, read
 from tracked import tracker
-from trust.fuzz import ROOT, Damage, Place, damaged, damages, refused
+from trust.fuzz import ROOT, Damage, Place, damaged, damages, refused, shaped_runs
 
 PAGE = 4096
 OF_THE_TABLE = (b"val/loss", b"cost/device_hours", b"lr_base", b"shapelaw.", b"FINISHED", b"CREATE TABLE")
@@ -221,19 +220,7 @@ def _submission(folder: Path) -> Place:
 
 
 def runs_of_shapes() -> RunsTable:
-    shapes = ((256, 23), (512, 12), (768, 45), (1024, 28), (1792, 18), (2048, 27))
-    rows = [(width, depth, tokens) for width, depth in shapes for tokens in (1e10, 3e10, 1e11)]
-    frame = pd.DataFrame(rows, columns=["width", "depth", "tokens"])
-    params = params_total(frame["width"].to_numpy(), frame["depth"].to_numpy(), 50_304)
-    loss = (
-        1.5
-        + 3 * frame["width"] ** -0.3
-        + 2 * frame["depth"] ** -0.8
-        + 300 / params**0.34
-        + 400 / frame["tokens"] ** 0.3
-    )
-    names = frame["width"].astype(str) + "x" + frame["depth"].astype(str)
-    return RunsTable(frame.assign(run=names, params=params, loss=loss, vocab_size=50_304), {"source": "here"})
+    return RunsTable(shaped_runs(), {"source": "here"})
 
 
 def _fits(folder: Path) -> list[Place]:

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -138,7 +139,7 @@ class Delivery:
 
     def _is_own_run(self) -> bool:
         """Whether the run of the store that the note names is the journal's: the note may come from elsewhere."""
-        start = last_of(self.path, "start")
+        start = self._start_record
         if self.sent.run_id is None or start is None:
             return True
         try:
@@ -148,10 +149,15 @@ class Delivery:
         except (RunGone, StoreRefused):
             return False
 
+    @cached_property
+    def _start_record(self) -> Record | None:
+        """The journal's last start. It is looked for once: a run appends its own before anything of it is delivered."""
+        return last_of(self.path, "start")
+
     @property
     def named(self) -> str:
         """The store that the journal names last; empty for one that was kept in the folder alone."""
-        start = last_of(self.path, "start")
+        start = self._start_record
         return str(start["uri"]) if start else self.sent.uri
 
     def _send(self, batch: list[Record]) -> None:
@@ -200,7 +206,7 @@ class Delivery:
 
     def _store(self, uri: str) -> Store:
         """Another store than the record's, with the artifacts where the run was started last: it may have been moved."""
-        last = last_of(self.path, "start")
+        last = self._start_record
         assert last is not None
         return Store(uri, self._artifacts or last["artifacts"], last["experiment"])
 
@@ -399,9 +405,12 @@ def deliver_to(folder: Path, store: Store, parent_run_id: str | None = None) -> 
         store: that is to have it.
         parent_run_id: the MLflow run of its sweep there.
     """
-    start, end = last_of(folder / JOURNAL, "start"), last_of(folder / JOURNAL, "status")
+    sent = _read_sent(folder)
+    if sent.uri == store.uri and not sent.files and sent.bytes == _size(folder / JOURNAL):
+        return None  # it has everything, and the journal need not be read
+    start = last_of(folder / JOURNAL, "start")
     if start is None:
-        if _read_sent(folder).uri == store.uri:
+        if sent.uri == store.uri:
             return None
         return (
             f"tracking: {folder} was trained by a version that kept no records without a tracker, so {store.uri} does not get "
@@ -414,12 +423,13 @@ def deliver_to(folder: Path, store: Store, parent_run_id: str | None = None) -> 
             return left_line(Delivery(folder, store.uri), str(error))
         kept = f"recorded in {start['uri']}" if start["uri"] else "kept in its folder alone"
         log.warning("tracking: %s was %s; now it is delivered to %s", folder.name, kept, store.uri)
-        _take_over(folder, store, {**start["info"], "parent_run_id": parent_run_id}, end)
+        _take_over(folder, store, {**start["info"], "parent_run_id": parent_run_id})
     return deliver_left(folder, artifacts=store.artifacts)
 
 
-def _take_over(folder: Path, store: Store, info: Record, end: Record | None) -> None:
+def _take_over(folder: Path, store: Store, info: Record) -> None:
     """Append to the journal of an ended run that it is recorded in another store from now on."""
+    end = last_of(folder / JOURNAL, "status")
     journal = Journal(folder)
     try:
         tags = {**info["tags"], "shapelaw.folder": str(folder.absolute())}
