@@ -31,7 +31,7 @@ DELTA = 1e-3
 def main() -> None:
     """Print the median errors at every level, and in how many starts the choice beats chance."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--law", default="params_tokens_interaction")
+    parser.add_argument("--law", default="interaction")
     parser.add_argument("--starts", type=int, default=12)
     parser.add_argument("--seeds", type=int, default=8, help="of chance, for every start")
     asked = parser.parse_args()
