@@ -82,7 +82,7 @@ def test_one_aspect_ratio_identifies_no_price_of_it() -> None:
 def test_few_runs_may_identify_what_they_identify_badly() -> None:
     """Six runs of small models: the profiles of A, alpha and the exponent end on both sides, closer than expected anyway."""
     runs = RunsTable.read(ROOT / "docs" / "data" / "step_batch_runs.parquet").select("batch_tokens == 768")
-    result = fit(runs, law="params_tokens", profile=True, bootstrap={"n": 20})
+    result = fit(runs, law="params_tokens", profile=True, bootstrap={"n": 60})
     assert result.ridge == ()
     assert set(result.intervals) == {"A", "B", "alpha", "beta", "E", EXPONENT}
     expected = get_law("params_tokens").priors["alpha"]
@@ -91,6 +91,9 @@ def test_few_runs_may_identify_what_they_identify_badly() -> None:
     assert 0.4 < high - low < 2 * 1.645 * expected.sd
     low, high = result.profiles[EXPONENT]["likelihood_interval"]
     assert 0.0 < low < high < 1.0
+    for name in ("alpha", EXPONENT):  # the refits know no more than the profile does
+        refitted, profiled = result.intervals[name], result.profiles[name]["likelihood_interval"]
+        assert refitted[1] - refitted[0] > 0.6 * (profiled[1] - profiled[0])
 
 
 @pytest.mark.parametrize("sizes", [(12336, 16464), (12336, 92400)], ids=str)

@@ -40,6 +40,8 @@ HEAVY = 0.01
 PRECISION = 1e-5
 """Log residual below which errors are those of rounding and of the form, not of the runs."""
 LEVEL = 0.9
+STRETCHES = ((-1.0, 1.0), (-0.5, 1.5), (-1.5, 0.5), (0.0, 2.0), (-2.0, 0.0))
+"""Where stretches as wide as 90% of a prior lie about the optimum, in halves of their width."""
 REVIVED_SHARE = 1e-3
 """Share of the smallest loss that E has at least where ridges are looked for."""
 DEAD_SHARE = 1e-6
@@ -214,7 +216,7 @@ class _Walk:
         if prior is None:
             return
         place, reach = law.parameters.index(name), REACH * prior.sd
-        for low, high in ((-1.0, 1.0), (0.0, 2.0), (-2.0, 0.0)):
+        for low, high in STRETCHES:
             ends = [self._held(place, side * reach) for side in (low, high) if side]
             if all(objective <= self.cut for _, objective in ends):
                 yield from (theta for theta, _ in ends)

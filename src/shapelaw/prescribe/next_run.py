@@ -25,9 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shapelaw.errors import UserError
+from shapelaw.fitting.bootstrap import drawn_priors
 from shapelaw.fitting.objective import Penalty
 from shapelaw.fitting.result import FitResult
-from shapelaw.fitting.ridge import Ridge, break_ties, find_ridge
+from shapelaw.fitting.ridge import break_ties, find_ridge
 from shapelaw.fitting.solve import solve
 from shapelaw.fitting.solvers import search_of
 from shapelaw.fitting.spec import FitData, FitSpec, spec_of
@@ -228,21 +229,12 @@ def _draws(data: FitData, spec: FitSpec) -> tuple[Draws, Array, FitData]:
     levels = np.quantile(residuals, NOISES) * widened
     noise = np.concatenate([rng.permutation(levels) for _ in range(-(-DRAWS // len(levels)))])[:DRAWS]
     log_loss = np.tile(np.log(data.loss), (DRAWS, 1))
-    priors = [_expected(data, ridge, rng) for _ in range(DRAWS)]
+    hears = bool(data.law.priors) and isinstance(data.law, SumLaw)
+    priors = drawn_priors(data.law, ridge.penalty(data.law), DRAWS, rng) if hears else [None] * DRAWS
     starts = np.tile(np.vstack([solution.theta, *solution.basins[1:2]]), (DRAWS, 1, 1))
     draws = Draws(weights, log_loss, priors, noise, starts)
     thetas = _refit(tied, spec, draws, np.zeros((DRAWS, 0)))
     return dataclasses.replace(draws, starts=thetas[:, None]), np.asarray(solution.theta), data
-
-
-def _expected(data: FitData, ridge: Ridge, rng: np.random.Generator) -> Penalty | None:
-    """The law's expectations about a centre drawn from them."""
-    law = data.law
-    if not law.priors or not isinstance(law, SumLaw):
-        return None
-    penalty = ridge.penalty(law)
-    sds = np.array([law.priors[name].sd if name in law.priors else 0.0 for name in law.parameters])
-    return Penalty(penalty.centre + sds * rng.standard_normal(len(sds)), penalty.precision)
 
 
 def _refit(data: FitData, spec: FitSpec, draws: Draws, further: Array, weight: float = 1.0) -> Array:
