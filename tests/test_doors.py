@@ -25,7 +25,7 @@ from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import params
 from shapelaw.errors import Interrupted, NotPrepared, UserError, WorkFailed
 from shapelaw.laws import get_law
-from shapelaw.step_batch.prediction import sealed
+from shapelaw.prescribe.prediction import sealed
 from shapelaw.sweep.local import SweepFailed
 from shapelaw.tracking import VAL_LOSS
 from shapelaw.training.processes import RankFailed

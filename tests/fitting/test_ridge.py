@@ -13,10 +13,11 @@ from shapelaw import FitResult, RunsTable, UserError, fit, load_fit, load_runs
 from shapelaw.fitting.ridge import find_ridge
 from shapelaw.fitting.solve import solve
 from shapelaw.fitting.spec import FitData, FitSpec
-from shapelaw.laws import EXPONENT, Law, SumLaw, Term
+from shapelaw.laws import EXPONENT, Law, SumLaw, Term, get_law
 from shapelaw.prescribe.ask import Problem
 from shapelaw.prescribe.trust import Unidentified
 from shapelaw.suite import Suite
+from support import ROOT
 
 TRUTH = {"A": 400.0, "B": 400.0, "alpha": 0.34, "beta": 0.28, "E": 1.7}
 
@@ -76,6 +77,30 @@ def test_one_aspect_ratio_identifies_no_price_of_it() -> None:
     assert {"alpha", "beta", "E"} <= set(result.intervals)
     assert result.parameters["kappa"] == pytest.approx(0.1, rel=0.05)
     np.testing.assert_allclose(result.predict(runs), runs.kept["loss"], rtol=0.01)
+
+
+def test_few_runs_may_identify_what_they_identify_badly() -> None:
+    """Six runs of small models: the profiles of A, alpha and the exponent end on both sides, closer than expected anyway."""
+    runs = RunsTable.read(ROOT / "docs" / "data" / "step_batch_runs.parquet").select("batch_tokens == 768")
+    result = fit(runs, law="params_tokens", profile=True, bootstrap={"n": 60})
+    assert result.ridge == ()
+    assert set(result.intervals) == {"A", "B", "alpha", "beta", "E", EXPONENT}
+    expected = get_law("params_tokens").priors["alpha"]
+    low, high = result.profiles["alpha"]["likelihood_interval"]
+    assert 0.05 < low < high < 2.0
+    assert 0.4 < high - low < 2 * 1.645 * expected.sd
+    low, high = result.profiles[EXPONENT]["likelihood_interval"]
+    assert 0.0 < low < high < 1.0
+    for name in ("alpha", EXPONENT):  # the refits know no more than the profile does
+        refitted, profiled = result.intervals[name], result.profiles[name]["likelihood_interval"]
+        assert refitted[1] - refitted[0] > 0.6 * (profiled[1] - profiled[0])
+
+
+@pytest.mark.parametrize("sizes", [(12336, 16464), (12336, 92400)], ids=str)
+def test_the_same_runs_of_two_sizes_do_not(sizes: tuple[int, int]) -> None:
+    runs = RunsTable.read(ROOT / "docs" / "data" / "step_batch_runs.parquet")
+    two = runs.select(f"params == {sizes[0]} or params == {sizes[1]}")
+    assert {"A", "alpha", EXPONENT} <= set(fit(two, law="params_tokens").ridge)
 
 
 def test_ties_are_broken_on_a_ridge_and_nowhere_else(data_dir: Path) -> None:

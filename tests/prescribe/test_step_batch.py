@@ -17,12 +17,12 @@ from shapelaw.errors import UserError
 from shapelaw.fitting.result import FitResult
 from shapelaw.laws import get_law
 from shapelaw.prescribe import Basis, Prescription, World
+from shapelaw.prescribe.prediction import compare, read_prediction
 from shapelaw.prescribe.registry import question_of
 from shapelaw.runs.table import RunsTable
 from shapelaw.step_batch.ask import Size, StepBatchProblem
 from shapelaw.step_batch.law import StepsBatchLaw
 from shapelaw.step_batch.noise_scale import LEVELS, compared, summary
-from shapelaw.step_batch.prediction import compare, read_prediction
 from support import Script, asked
 from worlds import NATURAL as LAWS
 

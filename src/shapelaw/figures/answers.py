@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from shapelaw.figures import style
 from shapelaw.laws.base import UNITS
 from shapelaw.prescribe.answer import Prescription
-from shapelaw.step_batch.prediction import Comparison
+from shapelaw.prescribe.prediction import Comparison
 
 
 def draw(answer: Prescription, folder: Path, name: str) -> list[Path]:
@@ -59,8 +59,9 @@ def outcome(axes: Axes, comparison: Comparison) -> None:
     axes.plot(points["steps"], points["loss"], ".", color=style.ENVELOPE, markersize=5, label="measured")
     error = points["error"].abs()
     shape = f"{comparison.prediction['width']:.0f}x{comparison.prediction['depth']:.0f}"
-    batch = f"{comparison.prediction['batch_tokens']:,.0f}"
-    title = f"{shape} at batches of {batch} tokens: error {error.mean():.1%} on average, {error.max():.1%} at most"
+    batch = comparison.prediction.get("batch_tokens")
+    at = f" at batches of {batch:,.0f} tokens" if batch else ""
+    title = f"{shape}{at}: error {error.mean():.1%} on average, {error.max():.1%} at most"
     axes.set_title(title, fontsize=9)
     _finish(axes)
 

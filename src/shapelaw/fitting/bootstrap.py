@@ -8,7 +8,7 @@ Source: Davison and Hinkley 1997, section 3.8 (resampling of clusters); Efron 19
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -21,8 +21,9 @@ from shapelaw.config import BootstrapOptions
 from shapelaw.config.option import check_option
 from shapelaw.errors import UserError
 from shapelaw.fitting import intervals
-from shapelaw.fitting.objective import Problem
+from shapelaw.fitting.objective import Penalty, Problem
 from shapelaw.fitting.solve import Solution, solve
+from shapelaw.fitting.solver import Search
 from shapelaw.fitting.solvers import search_of
 from shapelaw.fitting.spec import FitData, FitSpec
 from shapelaw.laws import Law
@@ -125,8 +126,10 @@ def bootstrap(data: FitData, spec: FitSpec, solution: Solution | None = None) ->
         raise UserError("a single run cannot be resampled by runs; use by=rows, or give the run of each point")
     refits = partial(_refit_all, problem, spec, _refit_starts(problem, solution), wanted.workers)
     rng = np.random.default_rng(spec.seed)
-    thetas, objectives = refits(np.array(list(_resamples(labels, wanted.n, len(data.law.parameters), rng))))
-    left_out, _ = refits(np.array(list(_leave_out(labels, spec.seed))))
+    resamples = np.array(list(_resamples(labels, wanted.n, len(data.law.parameters), rng)))
+    thetas, objectives = refits(resamples, _expectations(problem, wanted.n, spec.seed))
+    left_out = np.array(list(_leave_out(labels, spec.seed)))
+    left_out, _ = refits(left_out, [problem.prior] * len(left_out))
     return Bootstrap(data.law, np.asarray(solution.theta), thetas, objectives, left_out, wanted.by, spec.seed)
 
 
@@ -158,20 +161,45 @@ def _leave_out(labels: NDArray[np.int64], seed: int) -> Iterator[Array]:
         yield (blocks[labels] != block).astype(np.float64)
 
 
-def _refit_all(problem: Problem, spec: FitSpec, starts: Array, workers: int, weights: Array) -> tuple[Array, Array]:
-    """Best refit at each row of weights: (thetas, objectives)."""
+def _expectations(problem: Problem, n: int, seed: int) -> list[Penalty | None]:
+    """What breaks ties in each refit: the law's expectations about centres drawn from them.
 
-    def some(part: Array) -> tuple[Array, Array]:
+    Refits then spread as far as the data leave open, and do not all end where a parameter is expected.
+    """
+    if problem.prior is None:
+        return [None] * n
+    return drawn_priors(problem.law, problem.prior, n, np.random.default_rng([seed, n]))
+
+
+def drawn_priors(law: Law, prior: Penalty, n: int, rng: np.random.Generator) -> list[Penalty | None]:
+    """A law's expectations about centres drawn from them, n times."""
+    sds = np.array([law.priors[name].sd if name in law.priors else 0.0 for name in law.parameters])
+    return [Penalty(prior.centre + sds * rng.standard_normal(len(sds)), prior.precision) for _ in range(n)]
+
+
+def _refit_all(
+    problem: Problem, spec: FitSpec, starts: Array, workers: int, weights: Array, priors: Sequence[Penalty | None]
+) -> tuple[Array, Array]:
+    """Best refit at each row of weights and what breaks its ties: (thetas, objectives)."""
+
+    def some(part: NDArray[np.intp]) -> tuple[Array, Array]:
         search = search_of(spec.solver, problem)
-        refits = [search.refit(starts, row) for row in part]
+        refits = [_refit(search, starts, weights[i], priors[i]) for i in part]
         return np.array([theta for theta, _ in refits]), np.array([value for _, value in refits])
 
     workers = min(workers, len(weights))
+    places = np.arange(len(weights))
     if workers <= 1:
-        return some(weights)
+        return some(places)
     with ThreadPoolExecutor(workers) as pool:
-        parts = list(pool.map(some, np.array_split(weights, workers)))
+        parts = list(pool.map(some, np.array_split(places, workers)))
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
+
+def _refit(search: Search, starts: Array, weights: Array, prior: Penalty | None) -> tuple[Array, float]:
+    """One refit, by a search of its own where its ties are broken otherwise."""
+    same = prior is search.problem.prior
+    return (search if same else search.measuring(search.problem.log_loss, prior)).refit(starts, weights)
 
 
 def _refit_starts(problem: Problem, solution: Solution) -> Array:

@@ -201,6 +201,17 @@ class Newton(Search):
         other.compiled = self.compiled.constrained(row, target)
         return other
 
+    def measuring(self, log_loss: Array, prior: Penalty | None) -> Newton:
+        """The same rows with other log losses and expectations; their distinct points are not looked for again."""
+        other, law = copy(self), self.compiled.law
+        other.problem = replace(self.problem, log_loss=log_loss, prior=prior)
+        centre, precision = _penalty(law, prior)
+        data = self.compiled.data._replace(
+            log_loss=log_loss[self.problem.weights > 0], centre=centre, precision=precision
+        )
+        other.compiled = replace(self.compiled, problem=other.problem, data=data, sample=_sampled(data))
+        return other
+
     def follow(self, thetas: Array) -> Endpoints:
         """Continuation in delta from every row; the first, least-squares stage on a sample of a long table."""
         phis = self._phis(thetas)

@@ -1,8 +1,9 @@
 """What the data leave open: parameters that may move far while the law fits as well as before, and what breaks such ties.
 
 A parameter lies on a ridge if the data say less about it than a weak expectation does (`Law.priors`): either the weighted
-Jacobian at the optimum has no rank in its direction, or the profile stays below the likelihood-ratio cut over a stretch as
-wide as the expectation's own 90% interval. Refits stay where they started on such a ridge, so that their spread means nothing.
+Jacobian at the optimum has no rank in its direction, or the profile stays below its likelihood-ratio cut (`profile`, runs
+counting as independent points) over a stretch as wide as the expectation's own 90% interval. Refits stay where they started
+on such a ridge, so that their spread means nothing.
 
 Ties are broken by the expectations themselves, as a normal prior at the noise of the runs. A fit without a ridge sees none.
 """
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import chdtri
 
 from shapelaw.fitting.objective import Penalty, Problem
+from shapelaw.fitting.profile import likelihood_rise
 from shapelaw.fitting.solve import Solution
 from shapelaw.fitting.solver import Search
 from shapelaw.fitting.solvers import newton, search_of
@@ -38,6 +40,8 @@ HEAVY = 0.01
 PRECISION = 1e-5
 """Log residual below which errors are those of rounding and of the form, not of the runs."""
 LEVEL = 0.9
+STRETCHES = ((-1.0, 1.0), (-0.5, 1.5), (-1.5, 0.5), (0.0, 2.0), (-2.0, 0.0))
+"""Where stretches as wide as 90% of a prior lie about the optimum, in halves of their width."""
 REVIVED_SHARE = 1e-3
 """Share of the smallest loss that E has at least where ridges are looked for."""
 DEAD_SHARE = 1e-6
@@ -77,8 +81,12 @@ def noise_scale(problem: Problem, theta: Array, runs: int) -> float:
     """
     residual, independent = problem.residuals(theta), max(runs - len(theta), 1)
     clipped = np.clip(residual, -problem.delta, problem.delta)
-    least = min(PRECISION, problem.delta) * PRECISION * float(problem.weights.sum())
-    return max(float(np.sum(problem.weights * residual * clipped)), least) / independent
+    return max(float(np.sum(problem.weights * residual * clipped)), _least(problem)) / independent
+
+
+def _least(problem: Problem) -> float:
+    """Noise of all rows together that is that of rounding."""
+    return min(PRECISION, problem.delta) * PRECISION * float(problem.weights.sum())
 
 
 def find_ridge(data: FitData, spec: FitSpec, solution: Solution) -> Ridge:
@@ -98,13 +106,21 @@ def find_ridge(data: FitData, spec: FitSpec, solution: Solution) -> Ridge:
     suspects, flat = _suspects(problem, solution.theta, scale)
     if not suspects and not flat:
         return Ridge((), _rows([], law), scale, _rows([], law))
-    walk = _Walk(newton(problem), solution, solution.objective + 0.5 * float(chdtri(1, 1 - LEVEL)) * scale)
+    walk = _Walk(newton(problem), solution, _cut(problem, solution, len(np.unique(data.runs))))
     ends = {name: list(walk.ends(name)) for name in dict.fromkeys((*suspects, *flat))}
     ends = {name: reached for name, reached in ends.items() if reached or name in flat}
     vectors = _rows([end for reached in ends.values() for end in reached], law)
     moved = _moved(law, np.vstack([solution.theta, vectors])) if len(vectors) else set()
     names = tuple(name for name in (*law.parameters, EXPONENT) if name in {*ends, *moved})
     return Ridge(names, vectors, scale, _rows([walk.expected(name) for name in ends if name in law.priors], law))
+
+
+def _cut(problem: Problem, solution: Solution, runs: int) -> float:
+    """Objective below which a law fits as well: where the profiles' likelihood interval ends, so that nothing is called open
+    whose interval is not; above rounding where the runs have no noise."""
+    rise = solution.objective * likelihood_rise(problem, solution, LEVEL, runs)
+    rounding = 0.5 * float(chdtri(1, 1 - LEVEL)) * _least(problem) / max(runs - len(solution.theta), 1)
+    return solution.objective + max(rise, rounding)
 
 
 def _rows(thetas: list[Array], law: Law) -> Array:
@@ -200,7 +216,7 @@ class _Walk:
         if prior is None:
             return
         place, reach = law.parameters.index(name), REACH * prior.sd
-        for low, high in ((-1.0, 1.0), (0.0, 2.0), (-2.0, 0.0)):
+        for low, high in STRETCHES:
             ends = [self._held(place, side * reach) for side in (low, high) if side]
             if all(objective <= self.cut for _, objective in ends):
                 yield from (theta for theta, _ in ends)

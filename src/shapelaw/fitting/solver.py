@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shapelaw.fitting.multistart import Endpoints
-from shapelaw.fitting.objective import Problem
+from shapelaw.fitting.objective import Penalty, Problem
 from shapelaw.fitting.restricted import RestrictedLaw
 
 Array = NDArray[np.float64]
@@ -61,6 +61,10 @@ class Search(ABC):
     def on(self, problem: Problem) -> Search:
         """The same solver at work on another problem."""
         return type(self)(problem)
+
+    def measuring(self, log_loss: Array, prior: Penalty | None) -> Search:
+        """The same solver where the same rows had other log losses, (n,), and other expectations broke ties."""
+        return self.on(replace(self.problem, log_loss=log_loss, prior=prior))
 
     def polish(self, thetas: Array) -> Endpoints:
         """Descend from near an optimum, to rounding."""

@@ -12,6 +12,7 @@ from shapelaw.prescribe.answer import Prescription
 from shapelaw.prescribe.ask import Problem
 from shapelaw.prescribe.comparison import compare_laws, saved_fits
 from shapelaw.prescribe.limits import Limits
+from shapelaw.prescribe.prediction import prediction_at
 from shapelaw.prescribe.price import cost_of
 from shapelaw.prescribe.registry import Basis, Question, given_options, refuse_idle, register
 from shapelaw.prescribe.studies import other_choices
@@ -47,7 +48,9 @@ def _at(options: PrescribeConfig, basis: Basis) -> Prescription:
     assert width is not None
     assert depth is not None
     assert tokens is not None
-    return _answered(options, basis, lambda problem: problem.at(width, depth, tokens))[1]
+    problem, answer = _answered(options, basis, lambda problem: problem.at(width, depth, tokens))
+    point = basis.world.points([width], [depth])
+    return dataclasses.replace(answer, prediction=prediction_at(problem, basis.runs, basis.folder, point, tokens))
 
 
 def _answered(

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from shapelaw.errors import UserError
 from shapelaw.prescribe.answer import Prescription
+from shapelaw.prescribe.prediction import file_hash, now, sealed
 from shapelaw.prescribe.registry import Basis, Question
 from shapelaw.prescribe.world import World
 from shapelaw.shapes import Shape, check_heads
 from shapelaw.step_batch.ask import Size, StepBatchProblem
-from shapelaw.step_batch.prediction import file_hash, now, sealed
 
 if TYPE_CHECKING:
     from shapelaw.config import PrescribeConfig

@@ -1,7 +1,7 @@
 """A loss curve written down before its run was trained, and the run compared with it afterwards.
 
-shapelaw prescribe fit=FOLDER width=64 depth=5 batch_tokens=4096 tokens=1638400  # writes it, with its hash
-shapelaw predict prediction=FILE                                         # after training: the errors
+shapelaw prescribe fit=FOLDER width=64 depth=5 tokens=1638400   # writes it, with its hash (and batch_tokens, for that law)
+shapelaw predict prediction=FILE                                # after training: the errors
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from shapelaw.config.option import option, record
 from shapelaw.config.places import PlacesConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.files import write_text
+from shapelaw.prescribe.prediction import Comparison, compare, read_prediction
 from shapelaw.runs import RunsTable
-from shapelaw.step_batch.prediction import Comparison, compare, read_prediction
 from shapelaw.verbs.doors import Door
 from shapelaw.verbs.fit import load_table
 
@@ -27,7 +27,7 @@ from shapelaw.verbs.fit import load_table
 class PredictConfig(PlacesConfig):
     """The outcome of a prediction."""
 
-    prediction: str = option("YAML file that prescribe.py wrote for a width, depth, batch_tokens and tokens.")
+    prediction: str = option("YAML file that shapelaw prescribe wrote for a width, a depth and tokens.")
     runs: RunsConfig
     tracker: TrackerConfig
 

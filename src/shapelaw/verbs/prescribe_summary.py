@@ -59,6 +59,8 @@ def show(answer: Prescription, path: Path) -> None:
         console.print(f"train it:  {answer.command}", markup=False)
         console.print("on a cluster: add -m hydra/launcher=slurm")
     console.print(f"written to {path}", markup=False)
+    if answer.prediction:
+        console.print(f"after training, compare: shapelaw predict prediction={path}", markup=False)
 
 
 def _values(answer: Prescription) -> Table:

@@ -1,0 +1,161 @@
+"""Runs that could be trained next: feasible shapes and tokens under a budget, and the rows that each would add to the table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shapelaw.errors import UserError
+from shapelaw.prescribe.limits import Limits, feasible_points
+from shapelaw.prescribe.world import Points, World
+from shapelaw.runs.table import RunsTable
+
+Array = NDArray[np.float64]
+
+SIZES, ASPECTS, LEVELS = 12, 3, 4
+"""Sizes, aspect ratios of each, and token counts of each shape that are tried."""
+WIDER = 4.0
+"""Factor beyond the fitted params, tokens and tokens per parameter up to which they are, as far as the budget reaches."""
+SAME = 0.02
+"""Relative difference of tokens below which a run is one that was trained."""
+ROWS = 12
+"""Most rows of a candidate that are simulated; they weigh as many as it would have."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Runs that could be trained, one entry of every array a run.
+
+    Args:
+        points: their sizes.
+        tokens: at their end, (n,).
+    """
+
+    points: Points
+    tokens: Array
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.tokens)
+
+    @property
+    def flops(self) -> Array:
+        """Training FLOPs of each, (n,)."""
+        return self.points.train_flops * self.tokens
+
+    def take(self, index: NDArray[np.intp]) -> Candidates:
+        """Some of them."""
+        return Candidates(self.points.take(index), self.tokens[index])
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """When a run is validated, as shares of its tokens.
+
+    Args:
+        shares: ascending, the last 1, (rows,).
+        weight: rows of a run that each of them stands for.
+    """
+
+    shares: Array
+    weight: float
+
+    @classmethod
+    def of(cls, runs: RunsTable) -> Cadence:
+        """That of the run with the median number of rows."""
+        by_run = runs.kept.groupby("run", sort=True)["tokens"]
+        counts = by_run.size().sort_values(kind="stable")
+        tokens = np.sort(by_run.get_group(counts.index[len(counts) // 2]).to_numpy(dtype=np.float64))
+        few = tokens[np.unique(np.linspace(0, len(tokens) - 1, ROWS).round().astype(int))]
+        return cls(few / tokens[-1], len(tokens) / len(few))
+
+
+def feasible(world: World, runs: RunsTable, budget: float, limits: Limits) -> Candidates:
+    """Runs of at most a budget of FLOPs that the table does not hold yet: sizes even in the logarithm, several aspect ratios of
+    each where the runs have shapes, and tokens for the budget and for a fourth of it, again and again.
+
+    Raises:
+        UserError: if the budget buys none.
+    """
+    shapes = runs.has_shapes and bool(world.suite.vocab_size)
+    points = _shapes(world, runs, limits) if shapes else _sizes(world, runs, limits)
+    flops = budget / WIDER ** np.arange(LEVELS)
+    place = np.repeat(np.arange(len(points.params)), LEVELS)
+    tokens = np.tile(flops, len(points.params)) / points.train_flops[place]
+    every = Candidates(points.take(place), _whole_batches(tokens, world.suite.batch_tokens))
+    found = every.take(np.flatnonzero(_near(every, world, runs) & ~_trained(every, runs)))
+    if not len(found):
+        raise UserError(
+            f"budget={budget:.6g} FLOPs: buys no run within a factor of {WIDER:g} of the sizes and tokens of the runs that the "
+            "table does not hold yet; give more, or other limits"
+        )
+    return found
+
+
+def _shapes(world: World, runs: RunsTable, limits: Limits) -> Points:
+    """Whole shapes nearest to a grid over params and aspect ratios, about those of the runs."""
+    every = feasible_points(world, limits)
+    assert every.width is not None
+    assert every.depth is not None
+    kept = runs.kept
+    logs = np.log(np.stack([every.params, every.width / every.depth], axis=1))
+    sizes = _even(kept["params"].to_numpy(dtype=np.float64), WIDER, SIZES)
+    aspects = _even((kept["width"] / kept["depth"]).to_numpy(dtype=np.float64), 1.0, ASPECTS)
+    grid = np.stack(np.meshgrid(sizes, aspects, indexing="ij"), axis=-1)
+    away = np.abs(grid.reshape(-1, 1, 2) - logs)
+    return every.take(np.unique(np.argmin(away[..., 0] + 0.2 * away[..., 1], axis=1)))
+
+
+def _sizes(world: World, runs: RunsTable, limits: Limits) -> Points:
+    """Sizes without a shape, about those of the runs."""
+    low, high = _ends(runs.params(world.counting), WIDER)
+    low, high = max(low, limits.params_min), min(high, limits.params_max)
+    if low > high:
+        raise UserError(
+            f"{limits}: allows no size within a factor of {WIDER:g} of those of the runs; give other limits"
+        )
+    return world.sizes(np.geomspace(low, high, SIZES))
+
+
+def _ends(values: Array, factor: float) -> tuple[float, float]:
+    return float(values.min()) / factor, float(values.max()) * factor
+
+
+def _even(values: Array, factor: float, count: int) -> Array:
+    """Logarithms, evenly between those of the ends."""
+    low, high = np.log(_ends(values, factor))
+    return np.linspace(low, high, count)
+
+
+def _whole_batches(tokens: Array, batch: int | None) -> Array:
+    return tokens if not batch else np.maximum(tokens // batch, 1.0) * batch
+
+
+def _near(candidates: Candidates, world: World, runs: RunsTable) -> NDArray[np.bool_]:
+    """Tokens from those of the runs on, as a law says least of what comes before, and tokens per parameter about theirs."""
+    tokens = runs.kept["tokens"].to_numpy(dtype=np.float64)
+    params = candidates.points.params
+    sizes = runs.params("total" if candidates.points.width is not None else world.counting)
+    low, high = float(tokens.min()), float(tokens.max()) * WIDER
+    least, most = _ends(tokens / sizes, WIDER)
+    ratio = candidates.tokens / params
+    return (candidates.tokens >= low) & (candidates.tokens <= high) & (ratio >= least) & (ratio <= most)
+
+
+def _trained(candidates: Candidates, runs: RunsTable) -> NDArray[np.bool_]:
+    """Which of them the table holds: a run of the same size with as many tokens."""
+    kept, points = runs.kept, candidates.points
+    shapes = points.width is not None and points.depth is not None
+    names = ["width", "depth"] if shapes else ["params"]
+    own = np.stack([points.width, points.depth] if shapes else [points.params], axis=1)  # type: ignore[list-item]
+    longest = kept.groupby(names)["tokens"].max().reset_index().to_numpy(dtype=np.float64)
+    same = (np.abs(own[:, None] / longest[:, :-1] - 1) < SAME).all(axis=2)
+    return np.asarray((same & (candidates.tokens[:, None] <= longest[:, -1] * (1 + SAME))).any(axis=1))
+
+
+def rows_of(candidates: Candidates, i: int, cadence: Cadence) -> dict[str, Array]:
+    """What a law reads of one candidate's rows, each (rows,)."""
+    columns = candidates.points.take(np.full(len(cadence.shares), i)).columns
+    return {**columns, "tokens": cadence.shares * candidates.tokens[i]}

@@ -1,0 +1,299 @@
+"""The run to train next: the one after which a prescription, or the loss of a larger model, is known best for its FLOPs.
+
+    score = ln(variance of the target / its variance by refits that include the candidate) / sqrt(FLOPs of the candidate)
+
+The target is the logarithm of the best size for a budget, or of the loss of a size. Refits are of the runs at random weights,
+with what the law expects drawn anew for each, so that a parameter that the runs do not identify varies as much as it is
+unknown. A candidate enters each of them with the losses that the fit predicts and the noise of a run. The same weights,
+expectations and noise serve every candidate, so that differences between candidates are not those of the draws.
+
+The logarithm is the information gained (of a normal target). The difference of the variances would not do: where little is
+known, every cheap run takes off half of the variance and none can take off more than all of it, so that the cheapest would
+always win, however far from the target.
+
+Source: Rubin 1981 (weights of the runs); Lindley 1956 (the information provided by an experiment).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shapelaw.errors import UserError
+from shapelaw.fitting.bootstrap import drawn_priors
+from shapelaw.fitting.objective import Penalty
+from shapelaw.fitting.result import FitResult
+from shapelaw.fitting.ridge import break_ties, find_ridge
+from shapelaw.fitting.solve import solve
+from shapelaw.fitting.solvers import search_of
+from shapelaw.fitting.spec import FitData, FitSpec, spec_of
+from shapelaw.laws import SumLaw
+from shapelaw.prescribe.candidates import Cadence, Candidates, rows_of
+from shapelaw.prescribe.goals import SpendBudget
+from shapelaw.prescribe.search import SizeSearch
+from shapelaw.prescribe.surface import Surface
+from shapelaw.prescribe.world import Points
+from shapelaw.runs.table import RunsTable
+
+Array = NDArray[np.float64]
+
+DRAWS = 40
+"""Refits of each candidate."""
+NOISES = (np.arange(8) + 0.5) / 8
+"""Quantiles of a run's residuals, each as likely as the next."""
+SMALLEST = 1e-12
+"""Standard deviation that is none."""
+INFORMS = 0.02
+"""Share of the target's variance that the best candidate takes off at least."""
+
+
+class Target(Protocol):
+    """What is to be known."""
+
+    @property
+    def told(self) -> str:
+        """In words."""
+
+    def values(self, thetas: Array) -> Array:
+        """Its logarithm under parameter vectors (k, p), each (k,)."""
+
+
+@dataclass(frozen=True)
+class LossOf:
+    """The loss of a size and token count.
+
+    Args:
+        fit: of the law.
+        point: one size.
+        tokens: that it is trained for.
+    """
+
+    fit: FitResult
+    point: Points
+    tokens: float
+
+    @property
+    def told(self) -> str:
+        """In words."""
+        if self.point.width is None or self.point.depth is None:
+            size = f"{self.point.params[0]:.4g} parameters"
+        else:
+            size = f"{self.point.width[0]:.0f}x{self.point.depth[0]:.0f}"
+        return f"the loss of {size} at {self.tokens:.4g} tokens"
+
+    def values(self, thetas: Array) -> Array:
+        """Log loss."""
+        law = Surface.of(self.fit, refits=False).law
+        loss = Surface(law, thetas).at(self.point).loss(np.array([[np.log(self.tokens)]]))
+        return np.asarray(np.log(loss[:, 0]))
+
+
+@dataclass(frozen=True)
+class BestSize:
+    """The best size for a budget.
+
+    Args:
+        search: of sizes, whole shapes taken as real-valued ones.
+        budget: in the unit of its cost.
+    """
+
+    search: SizeSearch
+    budget: float
+
+    @property
+    def told(self) -> str:
+        """In words."""
+        return f"the best size for {self.budget:.4g} {self.search.cost.unit}"
+
+    def values(self, thetas: Array) -> Array:
+        """Log params."""
+        fit = dataclasses.replace(self.search.fit, refits=tuple(map(tuple, thetas)), replicates={})
+        found = self.search.replaced(fit=fit, intervals=True).search(SpendBudget(self.budget))
+        return np.asarray(np.log(found.points.params[1:]))
+
+
+@dataclass(frozen=True)
+class NextRun:
+    """A run to train.
+
+    Args:
+        candidates: all that were compared.
+        place: which of them it is.
+        before, after: standard deviation of the target's logarithm without it, and with each candidate, (n,).
+        scores: (n,).
+    """
+
+    candidates: Candidates
+    place: int
+    before: float
+    after: Array
+    scores: Array
+
+    @property
+    def best(self) -> Candidates:
+        """The run."""
+        return self.candidates.take(np.array([self.place]))
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What differs between refits, a row each.
+
+    Args:
+        weights: of the fitted rows, (k, n).
+        log_loss: of the rows, (k, n); of a candidate that was counted as trained, with noise.
+        priors: what the law expects; None for laws that expect nothing.
+        noise: log loss that a further run adds to what the law predicts, (k,).
+        starts: where each refit begins, (k, starts, p).
+    """
+
+    weights: Array
+    log_loss: Array
+    priors: Sequence[Penalty | None]
+    noise: Array
+    starts: Array
+
+
+def plan(fit: FitResult, runs: RunsTable, candidates: Candidates, target: Target, count: int = 1) -> list[NextRun]:
+    """The runs to train next, each chosen with those before it counted as trained.
+
+    They are fewer than were asked for where no further candidate informs the target.
+
+    Args:
+        fit: of a law to the runs.
+        runs: that were fitted.
+        candidates: runs that could be trained.
+        target: what is to be known.
+        count: how many are chosen.
+
+    Raises:
+        UserError: if no candidate informs the target.
+
+    >>> import pandas as pd
+    >>> from shapelaw import RunsTable, fit
+    >>> from shapelaw.prescribe.candidates import feasible
+    >>> from shapelaw.prescribe.limits import UNLIMITED
+    >>> from shapelaw.prescribe.world import World
+    >>> sizes = pd.DataFrame({"params": [1e8, 2e8, 4e8] * 3, "tokens": [1e9] * 3 + [4e9] * 3 + [16e9] * 3})
+    >>> runs = RunsTable(sizes.assign(run=range(9), loss=1.5 + 400 / sizes.params**0.34 + 400 / sizes.tokens**0.28))
+    >>> law = fit(runs)
+    >>> world = World.of(law, runs)
+    >>> large = LossOf(law, world.sizes([4e9]), 8e10)
+    >>> chosen = plan(law, runs, feasible(world, runs, 1e20, UNLIMITED), large)[0]
+    >>> bool(chosen.after[chosen.place] < chosen.before)
+    True
+    """
+    spec = _spec(fit)
+    cadence, data = Cadence.of(runs), FitData.of(runs, spec)
+    draws, theta, data = _draws(data, spec)
+    chosen: list[NextRun] = []
+    for _ in range(min(count, len(candidates))):
+        found, refits = _compare(data, spec, draws, theta, candidates, cadence, target)
+        share = 1.0 - float(np.min(found.after) / found.before) ** 2 if found.before > 0 else 0.0
+        if not share >= INFORMS:
+            if chosen:
+                break
+            raise UserError(
+                f"target: none of {len(candidates)} candidates informs {target.told}: the best of them would take "
+                f"{max(share, 0.0):.1%} off its variance; give a larger budget, wider limits, or another target"
+            )
+        chosen.append(found)
+        rows = rows_of(candidates, found.place, cadence)
+        data, draws = _including(data, draws, theta, rows, cadence.weight, refits[found.place])
+        candidates = candidates.take(np.delete(np.arange(len(candidates)), found.place))
+    return chosen
+
+
+def _spec(fit: FitResult) -> FitSpec:
+    """How the fit was made; by the compiled solver if it was made by one that stops early."""
+    delta = float(fit.settings.get("delta") or FitSpec().delta)
+    return dataclasses.replace(spec_of(fit), delta=delta, ties=str(fit.settings.get("ties") or "priors"))
+
+
+def _draws(data: FitData, spec: FitSpec) -> tuple[Draws, Array, FitData]:
+    """The refits' weights, expectations and noise; the fit's vector; and its rows."""
+    found = solve(data, spec)
+    ridge = find_ridge(data, spec, found)
+    tied, solution = break_ties(data, spec, found, ridge)
+    rng = np.random.default_rng(spec.seed)
+    labels = np.unique(data.runs, return_inverse=True)[1]
+    weights = rng.exponential(size=(DRAWS, labels.max() + 1))[:, labels]
+    residuals = data.residuals(solution.theta)
+    runs = int(labels.max()) + 1
+    widened = np.sqrt(runs / max(runs - len(solution.theta), 1))
+    levels = np.quantile(residuals, NOISES) * widened
+    noise = np.concatenate([rng.permutation(levels) for _ in range(-(-DRAWS // len(levels)))])[:DRAWS]
+    log_loss = np.tile(np.log(data.loss), (DRAWS, 1))
+    hears = bool(data.law.priors) and isinstance(data.law, SumLaw)
+    priors = drawn_priors(data.law, ridge.penalty(data.law), DRAWS, rng) if hears else [None] * DRAWS
+    starts = np.tile(np.vstack([solution.theta, *solution.basins[1:2]]), (DRAWS, 1, 1))
+    draws = Draws(weights, log_loss, priors, noise, starts)
+    thetas = _refit(tied, spec, draws, np.zeros((DRAWS, 0)))
+    return dataclasses.replace(draws, starts=thetas[:, None]), np.asarray(solution.theta), data
+
+
+def _refit(data: FitData, spec: FitSpec, draws: Draws, further: Array, weight: float = 1.0) -> Array:
+    """theta of every refit, (k, p); the last rows of the data are a candidate's.
+
+    Args:
+        further: log losses of the candidate's rows, (k, rows).
+        weight: of each of them.
+    """
+    search = search_of(spec.solver, data.problem(spec))
+    log_loss = np.hstack([draws.log_loss, further])
+    weights = np.hstack([draws.weights, np.full(further.shape, weight)])
+    return np.array(
+        [
+            search.measuring(losses, prior).refit(start, row)[0]
+            for losses, prior, start, row in zip(log_loss, draws.priors, draws.starts, weights, strict=True)
+        ]
+    )
+
+
+def _compare(
+    data: FitData, spec: FitSpec, draws: Draws, theta: Array, candidates: Candidates, cadence: Cadence, target: Target
+) -> tuple[NextRun, list[Array]]:
+    """Every candidate's score, and the refits that include it."""
+    refits = [draws.starts[:, 0]]
+    for i in range(len(candidates)):
+        rows = rows_of(candidates, i, cadence)
+        predicted = data.law.log_prediction(theta, rows)
+        extended = _extended(data, rows, predicted)
+        refits.append(_refit(extended, spec, draws, predicted + draws.noise[:, None], cadence.weight))
+    values = target.values(np.concatenate(refits)).reshape(len(refits), -1)
+    spread = np.array([_deviation(row) for row in values])
+    scores = 2.0 * np.log(spread[0] / np.maximum(spread[1:], SMALLEST)) / np.sqrt(candidates.flops)
+    return NextRun(candidates, int(np.argmax(scores)), float(spread[0]), spread[1:], scores), refits[1:]
+
+
+def _deviation(values: Array) -> float:
+    """Standard deviation; infinite where no refit has a value."""
+    known = values[np.isfinite(values)]
+    return float(known.std()) if len(known) > 1 else float("inf")
+
+
+def _extended(data: FitData, rows: dict[str, Array], log_loss: Array) -> FitData:
+    """The rows and those of one more run."""
+    columns = {name: np.concatenate([values, rows[name]]) for name, values in data.columns.items()}
+    runs = np.concatenate([data.runs, np.full(len(log_loss), f"candidate {len(data.runs)}")])
+    return dataclasses.replace(data, columns=columns, loss=np.concatenate([data.loss, np.exp(log_loss)]), runs=runs)
+
+
+def _including(
+    data: FitData, draws: Draws, theta: Array, rows: dict[str, Array], weight: float, refits: Array
+) -> tuple[FitData, Draws]:
+    """The rows and draws with a candidate counted as trained; its noise is not that of the next one."""
+    predicted = data.law.log_prediction(theta, rows)
+    further = predicted + draws.noise[:, None]
+    return _extended(data, rows, predicted), dataclasses.replace(
+        draws,
+        weights=np.hstack([draws.weights, np.full(further.shape, weight)]),
+        log_loss=np.hstack([draws.log_loss, further]),
+        noise=np.roll(draws.noise, 1),
+        starts=refits[:, None],
+    )

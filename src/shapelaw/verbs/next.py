@@ -1,0 +1,237 @@
+"""The run to train next, as the work of a verb: a table in the terminal, a YAML, and the command of every run.
+
+shapelaw next budget=1e19                                       # towards the best size for ten times the budget
+shapelaw next budget=1e19 target.budget=1e21 next=5             # five runs towards the best size for another
+shapelaw next budget=1e19 target.width=2048 target.depth=27 target.tokens=3.5e11   # towards the loss of a size
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from shapelaw.config import ObjectiveConfig, PrescribeConfig, RulesConfig, ShapeLimits
+from shapelaw.config.fitting import NamedConfig
+from shapelaw.config.option import option, record
+from shapelaw.config.places import PlacesConfig
+from shapelaw.config.schema import to_dataclass
+from shapelaw.errors import UserError
+from shapelaw.files import write_text
+from shapelaw.fitting.result import plain
+from shapelaw.prescribe.answer import overrides, train_command, unnamed
+from shapelaw.prescribe.candidates import Candidates, feasible
+from shapelaw.prescribe.limits import Limits
+from shapelaw.prescribe.next_run import BestSize, LossOf, NextRun, Target, plan
+from shapelaw.prescribe.registry import Basis
+from shapelaw.prescribe.search import SizeSearch
+from shapelaw.prescribe.world import World, law_of, reads_shapes
+from shapelaw.verbs.doors import Door
+from shapelaw.verbs.prescribe import world_of
+from shapelaw.verbs.saved_fits import newest_fit, read
+
+FARTHER = 10.0
+"""Budget of the target over that of a run, where no target is given."""
+SHOWN = 5
+"""Candidates that are printed and written; the run is the first."""
+WIDE = 140
+"""Columns of what is printed into a file or a pipe."""
+
+
+@record("target")
+class TargetConfig:
+    """What is to be known: the best size for a budget, or the loss of a size."""
+
+    budget: float | None = option(
+        "The budget whose best size is to be known; null, and no other target, is ten times the budget of a run.",
+        default=None,
+        above=0,
+        unit="FLOPs",
+    )
+    width: int | None = option("With depth and tokens: the shape whose loss is to be known.", default=None, low=1)
+    depth: int | None = option("With width: the number of blocks of that shape.", default=None, low=1)
+    params: float | None = option(
+        "Instead of width and depth, for a law without them: parameters as the law counts them.", default=None, above=0
+    )
+    tokens: float | None = option("With a size: its training tokens.", default=None, above=0, unit="tokens")
+
+    def check(self) -> None:
+        """One target, whole."""
+        given = {name for name, value in vars(self).items() if value is not None}
+        if given not in (set(), {"budget"}, {"width", "depth", "tokens"}, {"params", "tokens"}):
+            names = ", ".join(f"target.{name}" for name in vars(self) if name in given)
+            raise UserError(
+                f"{names}: allowed are target.budget alone, target.width, target.depth and target.tokens together, or "
+                "target.params and target.tokens together; give one of these, or none"
+            )
+
+
+@record()
+class NextConfig(PlacesConfig):
+    """The run to train next."""
+
+    fit: str | None = option(
+        "Folder of a fit, or its fit.json; null is the newest under outputs_dir/fits whose law has width and depth.",
+        default=None,
+    )
+    budget: float = option("Most training FLOPs of one run.", above=0, unit="FLOPs")
+    next: int = option(
+        "How many runs to plan, each chosen with those before it counted as trained.",
+        low=1,
+        high=100,
+        advice="5 is usual",
+    )
+    target: TargetConfig
+    rules: RulesConfig
+    limits: ShapeLimits
+    vocab_size: int | None = option("Vocabulary size, if the runs do not name it.", default=None, low=1)
+    seq_len: int | None = option(
+        "Context of the models to train; null is that of the runs.", default=None, low=2, unit="tokens"
+    )
+    flops: NamedConfig
+
+
+def next_runs(config: DictConfig) -> None:
+    """Plan what the configuration asks, print it and write it.
+
+    Raises:
+        UserError: for bad input, or a target that no candidate informs.
+    """
+    options: NextConfig = to_dataclass(config)
+    basis = _basis(options)
+    target = _target(options, basis)
+    candidates = feasible(basis.world, basis.runs, options.budget, Limits(**vars(options.limits)))
+    chosen = plan(basis.fit, basis.runs, candidates, target, options.next)
+    content = _content(basis, target, chosen, options.next)
+    path = _write(options, basis, content)
+    _show(content, path)
+
+
+def _basis(options: NextConfig) -> Basis:
+    """The fit that is named, or the newest that prescriptions would be taken from, with its runs and their suite."""
+    asked = PrescribeConfig(
+        fit=options.fit,
+        objective=ObjectiveConfig(name="flops"),
+        budget=options.budget,
+        least="cost",
+        space="feasible",
+        studies=False,
+        **{
+            name: getattr(options, name)
+            for name in ("rules", "limits", "vocab_size", "seq_len", "flops", "outputs_dir", "data_dir")
+        },
+    )
+    path = Path(options.fit) if options.fit else newest_fit(Path(options.outputs_dir) / "fits", asked)[0]
+    fit, runs = read(path)
+    law_of(fit)
+    return Basis(fit, runs, world_of(asked, fit, runs), path)
+
+
+def _target(options: NextConfig, basis: Basis) -> Target:
+    asked, fit, world = options.target, basis.fit, basis.world
+    shapes = reads_shapes(law_of(fit))
+    if asked.params is not None and shapes:
+        raise UserError(f"target.params: law={fit.law} reads width and depth; give target.width and target.depth")
+    if asked.tokens is not None:
+        size = [asked.width], [asked.depth]
+        point = world.sizes([asked.params]) if asked.params is not None else world.points(*size)  # type: ignore[arg-type]
+        return LossOf(fit, point, asked.tokens)
+    search = SizeSearch(fit, world, space="relaxed" if shapes else "params", intervals=False)
+    return BestSize(search, asked.budget or FARTHER * options.budget)
+
+
+def _content(basis: Basis, target: Target, chosen: Sequence[NextRun], wanted: int) -> dict[str, Any]:
+    """What is printed and written."""
+    missing = unnamed(basis.world)
+    notes = [f"no command trains them: the runs do not name their {' and '.join(missing)}"] if missing else []
+    if len(chosen) < wanted:
+        notes.append(f"next={wanted}: no further candidate informs the target once these are trained")
+    return {
+        "fit": str(basis.folder),
+        "law": str(basis.fit.law),
+        "target": target.told,
+        "runs": [
+            {
+                **_size(found.best, 0),
+                "deviation_before": found.before,
+                "deviation_after": float(found.after[found.place]),
+                "compared": len(found.candidates),
+                "candidates": _best_candidates(found),
+                "command": _command(basis.world, _size(found.best, 0)),
+            }
+            for found in chosen
+        ],
+        "notes": [*basis.world.notes, *notes],
+    }
+
+
+def _size(candidates: Candidates, i: int) -> dict[str, float]:
+    """Width and depth where there are any, params, tokens and FLOPs."""
+    points = candidates.points
+    shape = {} if points.width is None or points.depth is None else {"width": points.width[i], "depth": points.depth[i]}
+    values = {**shape, "params": points.params[i], "tokens": candidates.tokens[i], "flops": candidates.flops[i]}
+    return {name: float(value) for name, value in values.items()}
+
+
+def _best_candidates(found: NextRun) -> list[dict[str, float]]:
+    best = np.argsort(-found.scores, kind="stable")[:SHOWN]
+    return [
+        {**_size(found.candidates, int(i)), "deviation_after": float(found.after[i]), "score": float(found.scores[i])}
+        for i in best
+    ]
+
+
+def _command(world: World, size: dict[str, float]) -> str:
+    begin = train_command(world.suite)
+    if "width" not in size or unnamed(world) or not begin:
+        return ""
+    return f"{begin} {shlex.join(overrides(world, size))}"
+
+
+def _write(options: NextConfig, basis: Basis, content: dict[str, Any]) -> Path:
+    """As YAML under outputs/next, named by what was asked."""
+    question = {**dataclasses.asdict(options), "fit": str(basis.folder.absolute())}
+    digest = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:12]
+    path = Path(options.outputs_dir) / "next" / f"{basis.fit.law}-{digest}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, OmegaConf.to_yaml(OmegaConf.create(plain(content))))
+    return path
+
+
+def _show(content: dict[str, Any], path: Path) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    console = console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDE)
+    console.print(
+        f"To know {content['target']} (law {content['law']}, fit {content['fit']}), train next:", markup=False
+    )
+    for number, run in enumerate(content["runs"], 1):
+        told = f"Run {number}: of {run['compared']} candidates, the best for its FLOPs"
+        console.print(_table(told, run["candidates"], run["deviation_before"]))
+    for note in content["notes"]:
+        console.print(f"note: {note}", markup=False)
+    for run in content["runs"]:
+        if run["command"]:
+            console.print(f"train it:  {run['command']}", markup=False)
+    console.print(f"written to {path}", markup=False)
+
+
+def _table(title: str, candidates: Sequence[dict[str, float]], before: float) -> Table:
+    """The run first, then those that come after it."""
+    sizes = [name for name in candidates[0] if name not in ("deviation_after", "score")]
+    last = f"target's standard deviation ({before:.2%} without)"
+    table = Table(*sizes, last, title=title, title_justify="left")
+    for candidate in candidates:
+        table.add_row(*(f"{candidate[name]:.5g}" for name in sizes), f"{candidate['deviation_after']:.2%}")
+    return table
+
+
+DOOR = Door(NextConfig, next_runs)
