@@ -28,7 +28,7 @@ from shapelaw.plugins import is_file
 from shapelaw.runs import RunsTable
 from shapelaw.runs.columns import NATS_PER_TOKEN
 from shapelaw.runs.file_table import FileOptions
-from shapelaw.runs.load import LAWS_READ, chosen, load_whole
+from shapelaw.runs.load import LAWS_READ, chosen, load_whole, of_your_own
 from shapelaw.sweep.task import Job, sweep_identity
 from shapelaw.tracking.journal import JOURNAL
 from shapelaw.verbs.doors import Door
@@ -203,18 +203,20 @@ def _whole_table(runs: RunsConfig, published: str | None) -> RunsTable:
     }
     if runs.source == "gemstones":
         options["subset"] = published
-    elif runs.source == "csv":
+    else:
         names = [field.name for field in dataclasses.fields(FileOptions) if field.name != "exclude_faults"]
         options |= {"path": runs.path, "given": FileOptions(**{name: getattr(runs, name) for name in names})}
-    elif runs.source == "mlflow":
+    if runs.source == "mlflow":
         require("runs=mlflow", "mlflow", instead="give a table of yours: runs=csv runs.path=FILE")
         options |= {"uri": runs.uri, "experiment": runs.experiment}
+    if runs.source == "wandb":
+        options |= {"project": runs.project}
     return load_whole(runs.source, **options)
 
 
 def _subset(asked: FitConfig, table: RunsTable) -> RunsTable:
     subset = asked.subset
-    if asked.runs.source == "mlflow":
+    if asked.runs.source == "mlflow" and not of_your_own("mlflow", table):
         if subset.tracked is None:
             raise UserError(
                 f"subset={subset.name}: is a published data set; give runs=gemstones, or subset=all, hot, cool_end"
