@@ -255,4 +255,7 @@ class FitConfig(PlacesConfig):
         default="priors",
         choices=("priors", "optimum"),
     )
+    fixed: dict[str, Any] = option(
+        "Parameters that are given, not fitted: fixed.E=1.6, in natural units (parametric).", default_factory=dict
+    )
     plots: bool = option("Whether the fit's figures are drawn.", default=True)

@@ -41,6 +41,7 @@ def fit(
     sensitivity: bool = False,
     profile: bool = False,
     ties: str = "priors",
+    fixed: Mapping[str, float] | None = None,
     staged: Any = None,
     mixture: str = "refuse",
 ) -> FitResult:
@@ -67,6 +68,7 @@ def fit(
         profile: whether profile intervals of the parameters and the exponent are computed (parametric).
         ties: `priors` breaks ties between laws that fit equally well by weak expectations of their exponents (docs/laws.md),
             and `optimum` takes the lowest objective, wherever it lies (parametric).
+        fixed: parameter -> value that it is given, such as {"E": 1.6}; the others are fitted (parametric).
         staged: options of the stages, such as dict(converged="last", steps_min=50) (staged).
         mixture: `refuse` rows that differ in corpus, tokenizer, vocabulary or held-out sample, or `allow` and flag them.
 
@@ -105,6 +107,7 @@ def fit(
             profile=profile,
             mixture=mixture,
             ties=ties,
+            fixed=fixed or {},
         )
     )
     runs = RunsTable(runs) if isinstance(runs, pd.DataFrame) else runs

@@ -21,6 +21,7 @@ from shapelaw.fitting.solver import Solver
 from shapelaw.fitting.solvers import get_solver
 from shapelaw.fitting.splits import Holdout
 from shapelaw.laws import Law, get_law, law_names
+from shapelaw.laws.fixed import FixedLaw
 from shapelaw.plugins import installed, load
 from shapelaw.runs.table import RunsTable
 from shapelaw.runs.worlds import MIXTURES
@@ -111,6 +112,7 @@ class FitSpec:
         sensitivity: whether the checklist is to hold the fit at other deltas and countings.
         profile: whether profile intervals of the parameters and the exponent are computed.
         mixture: `refuse` rows whose losses do not compare (`shapelaw.runs.worlds`), or `allow` and flag them.
+        fixed: parameter -> value that it is given, in natural units; the others are fitted.
         ties: `priors` breaks ties between laws that fit equally well by what the law expects (`ridge`); `optimum` takes the
             lowest objective, wherever on the ridge it lies.
 
@@ -133,9 +135,13 @@ class FitSpec:
     profile: bool = False
     mixture: str = "refuse"
     ties: str = "priors"
+    fixed: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_delta(self.delta)
+        if self.fixed and not isinstance(self.law, FixedLaw):
+            self._refuse_fixed()
+            object.__setattr__(self, "law", FixedLaw(self.law, self.fixed))
         if self.starts not in STARTS:
             raise UserError(f"starts={self.starts}: allowed are {', '.join(STARTS)}")
         if self.grid_size is not None and self.grid_size < 1:
@@ -148,6 +154,12 @@ class FitSpec:
             raise UserError(f"seed={self.seed}: allowed are whole numbers from 0; give one")
         if self.method.fits_law:
             self._check_method()
+
+    def _refuse_fixed(self) -> None:
+        if self.method.name in (*LINE_METHODS, "staged"):
+            raise UserError(
+                f"fixed: method={self.method.name} does not fit all parameters of a law at once; give method=parametric"
+            )
 
     def _check_method(self) -> None:
         """A law says which of the named methods can fit it."""

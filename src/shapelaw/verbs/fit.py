@@ -147,6 +147,7 @@ def spec_of(asked: FitConfig) -> FitSpec:
         profile=asked.profile,
         mixture=asked.mixture,
         ties=asked.ties,
+        fixed=asked.fixed,
     )
 
 
@@ -160,6 +161,8 @@ def science_of(asked: FitConfig, runs: RunsTable) -> dict[str, Any]:
     chosen["method"] = {"name": method.name, **method.options}
     if method.fits_law and is_file(str(asked.law.name)):
         chosen["law"] = {"name": _law(asked).name, "sha256": file_hash(str(asked.law.name))}
+    if not asked.fixed:
+        del chosen["fixed"]  # so that fits without it keep their folders
     unit = {} if runs.loss_unit == NATS_PER_TOKEN else {"loss_unit": runs.loss_unit}  # the same values are other losses
     return {**chosen, **unit, "runs": runs.hash, "schema": SCHEMA_VERSION}
 
