@@ -19,7 +19,7 @@ from shapelaw.prescribe.answer import Prescription, command
 from shapelaw.prescribe.ask import Problem
 from shapelaw.prescribe.domain import domain_of_shapes
 from shapelaw.prescribe.registry import Basis, question_of
-from shapelaw.prescribe.world import World, law_of
+from shapelaw.prescribe.world import World, asked_law
 from shapelaw.runs.table import RunsTable
 from shapelaw.suite import Suite
 from shapelaw.verbs.doors import Door
@@ -52,7 +52,7 @@ def prescribe(options: PrescribeConfig) -> Prescription:
     """
     path, newer = (Path(options.fit), None) if options.fit else newest_fit(Path(options.outputs_dir) / "fits", options)
     fit, runs = read(path)
-    question = question_of(options, law_of(fit))
+    question = question_of(options, asked_law(fit))
     basis = Basis(fit, runs, world_of(options, fit, runs), path)
     answer = question.answer(options, basis)
     return dataclasses.replace(
