@@ -36,7 +36,7 @@ def read_any(
 
     with unreachable(uri):
         store = existing(uri)
-        runs = search(store, experiment_of(uri, store, experiment), None)
+        runs = search(uri, store, experiment_of(uri, store, experiment), None)
         if not runs:
             raise UserError(f"runs.experiment={experiment}: holds no runs; name another")
         recorded = tuple(sorted({key for run in runs for key in run.data.metrics}))
