@@ -134,6 +134,12 @@ class LineMethod:
     tolerance: float = option(
         "isoflop: largest spread of the log costs of one budget.", default=TOLERANCE, above=0, advice="0.15 is usual"
     )
+    curve: str = option(
+        "isoflop: what goes through the losses of one budget in log params: parabola (the paper's), or cubic, which follows "
+        "that one side is steeper.",
+        default="parabola",
+        choices=("parabola", "cubic"),
+    )
 
 
 @record("method")

@@ -37,6 +37,7 @@ def fit(
     bins_per_decade: int = BINS_PER_DECADE,
     bins: int | None = None,
     tolerance: float = TOLERANCE,
+    curve: str = "parabola",
     holdouts: Sequence[Holdout | str] = (),
     sensitivity: bool = False,
     profile: bool = False,
@@ -62,7 +63,7 @@ def fit(
         starts, grid_size: `varpro` or `grid`, and the number of starts.
         flops: convention of FLOPs: `recorded`, `exact`, `6n` or `kaplan`; None takes the first that the table serves.
         cost: `flops` or `device_hours` (hull and binning).
-        bins_per_decade, bins: of binning. tolerance: of isoflop.
+        bins_per_decade, bins: of binning. tolerance: of isoflop. curve: of isoflop, `parabola` or `cubic`.
         holdouts: hold-outs, or their kinds, whose errors the checklist is to hold (parametric, staged).
         sensitivity: whether the checklist is to hold the fit at other deltas and countings (parametric).
         profile: whether profile intervals of the parameters and the exponent are computed (parametric).
@@ -94,6 +95,7 @@ def fit(
                 "bins_per_decade": bins_per_decade,
                 "bins": bins,
                 "tolerance": tolerance,
+                "curve": curve,
                 "staged": staged,
             },
             solver=solver,

@@ -158,7 +158,8 @@ def science_of(asked: FitConfig, runs: RunsTable) -> dict[str, Any]:
         del chosen[key]
     del chosen["bootstrap"]["workers"]
     method = spec_of(asked).method
-    chosen["method"] = {"name": method.name, **method.options}
+    own = {key: value for key, value in method.options.items() if (key, value) != ("curve", "parabola")}
+    chosen["method"] = {"name": method.name, **own}  # so that fits by parabolas keep their folders
     if method.fits_law and is_file(str(asked.law.name)):
         chosen["law"] = {"name": _law(asked).name, "sha256": file_hash(str(asked.law.name))}
     if not asked.fixed:
