@@ -264,4 +264,9 @@ class FitConfig(PlacesConfig):
     fixed: dict[str, Any] = option(
         "Parameters that are given, not fitted: fixed.E=1.6, in natural units (parametric).", default_factory=dict
     )
+    weights: str | None = option(
+        "A column of the table, or of your file, whose values weigh the rows in the objective (parametric); null weighs all "
+        "alike.",
+        default=None,
+    )
     plots: bool = option("Whether the fit's figures are drawn.", default=True)

@@ -163,7 +163,7 @@ def _refit_all(problem: Problem, spec: FitSpec, starts: Array, workers: int, wei
 
     def some(part: Array) -> tuple[Array, Array]:
         search = search_of(spec.solver, problem)
-        refits = [search.refit(starts, row) for row in part]
+        refits = [search.refit(starts, row * problem.weights) for row in part]
         return np.array([theta for theta, _ in refits]), np.array([value for _, value in refits])
 
     workers = min(workers, len(weights))

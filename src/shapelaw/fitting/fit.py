@@ -43,6 +43,7 @@ def fit(
     profile: bool = False,
     ties: str = "priors",
     fixed: Mapping[str, float] | None = None,
+    weights: str | None = None,
     staged: Any = None,
     mixture: str = "refuse",
 ) -> FitResult:
@@ -70,6 +71,7 @@ def fit(
         ties: `priors` breaks ties between laws that fit equally well by weak expectations of their exponents (docs/laws.md),
             and `optimum` takes the lowest objective, wherever it lies (parametric).
         fixed: parameter -> value that it is given, such as {"E": 1.6}; the others are fitted (parametric).
+        weights: column of the table, or of the file it was read from, whose values weigh the rows (parametric).
         staged: options of the stages, such as dict(converged="last", steps_min=50) (staged).
         mixture: `refuse` rows that differ in corpus, tokenizer, vocabulary or held-out sample, or `allow` and flag them.
 
@@ -110,6 +112,7 @@ def fit(
             mixture=mixture,
             ties=ties,
             fixed=fixed or {},
+            weights=weights,
         )
     )
     runs = RunsTable(runs) if isinstance(runs, pd.DataFrame) else runs

@@ -61,7 +61,8 @@ def law_result(runs: RunsTable, data: FitData, spec: FitSpec, fit: LawFit) -> Fi
     """The result of a method's fit of the spec's law."""
     law, named = data.law, whole(data.law)
     vectors = law.expand if isinstance(law, FixedLaw) else np.asarray
-    given = {"fixed": law.fixed} if isinstance(law, FixedLaw) else {}
+    given: dict[str, Any] = {"fixed": law.fixed} if isinstance(law, FixedLaw) else {}
+    given |= {"weights": spec.weights} if spec.weights else {}
     zeros = {name: 0.0 for name in fit.not_identified if name == law.irreducible}
     parameters = law.natural(fit.theta) | zeros
     optimum = law.compute_optimal_exponent(parameters)
@@ -130,7 +131,7 @@ def _checklist(runs: RunsTable, data: FitData, spec: FitSpec, fit: LawFit, resul
             "value": result.objective,
             "delta": spec.delta,
             "delta_unit": "log loss",
-            "weights": "one per point",
+            "weights": f"column {spec.weights}, scaled to a mean of 1" if spec.weights else "one per point",
         },
         search=result.search,
         parameters={

@@ -29,8 +29,8 @@ FLOOR = "loss_irreducible"
 
 @record("method")
 class LineOptions(LineMethod):
-    """Values of approaches 1 and 2: those of `config.LineMethod` (cost, bins_per_decade, bins, tolerance, curve), the method, how
-    params are counted and the convention of FLOPs (see `RunsTable.flops`)."""
+    """Values of approaches 1 and 2: those of `config.LineMethod` (cost, bins_per_decade, bins, tolerance, curve), the method,
+    how params are counted and the convention of FLOPs (see `RunsTable.flops`)."""
 
     method: str = option("hull, binning or isoflop.", choices=tuple(LINE_METHODS))
     counting: str = option("How params are counted.", default="total")

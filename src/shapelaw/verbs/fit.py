@@ -29,6 +29,7 @@ from shapelaw.runs import RunsTable
 from shapelaw.runs.columns import NATS_PER_TOKEN
 from shapelaw.runs.file_table import FileOptions
 from shapelaw.runs.load import LAWS_READ, chosen, load_whole, of_your_own
+from shapelaw.runs.weights import weights_of
 from shapelaw.sweep.task import Job, sweep_identity
 from shapelaw.tracking.journal import JOURNAL
 from shapelaw.verbs.doors import Door
@@ -148,6 +149,7 @@ def spec_of(asked: FitConfig) -> FitSpec:
         mixture=asked.mixture,
         ties=asked.ties,
         fixed=asked.fixed,
+        weights=asked.weights,
     )
 
 
@@ -162,8 +164,11 @@ def science_of(asked: FitConfig, runs: RunsTable) -> dict[str, Any]:
     chosen["method"] = {"name": method.name, **own}  # so that fits by parabolas keep their folders
     if method.fits_law and is_file(str(asked.law.name)):
         chosen["law"] = {"name": _law(asked).name, "sha256": file_hash(str(asked.law.name))}
-    if not asked.fixed:
-        del chosen["fixed"]  # so that fits without it keep their folders
+    if asked.weights:  # the column may be none of the table's content
+        chosen["weights"] = [asked.weights, hashlib.sha256(weights_of(runs, asked.weights).tobytes()).hexdigest()]
+    for name in ("fixed", "weights"):
+        if not chosen[name]:
+            del chosen[name]  # so that fits without it keep their folders
     unit = {} if runs.loss_unit == NATS_PER_TOKEN else {"loss_unit": runs.loss_unit}  # the same values are other losses
     return {**chosen, **unit, "runs": runs.hash, "schema": SCHEMA_VERSION}
 
