@@ -4,21 +4,28 @@
 
 1. 200 runs of 1,000 values of each metric: `read_runs`, directly and by MLflow's interface
 2. a run of 2e5 steps, every step recorded: seconds to record one, to take the journal up again, to deliver and to read it
+3. 20,000 runs that something else tracked, each with 20 parameters and 50 values of three metrics: `load_runs` by a mapping of
+   columns (`python benchmarks/read_runs.py many` measures this alone)
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import sqlite3
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
 
+from shapelaw.runs import load_runs
 from shapelaw.tracking import MlflowTracker, RunInfo, Store, client, open_store, read_runs, reading
 from shapelaw.tracking.journal import Journal
 
 RUNS, VALUES, STEPS = 200, 1_000, 200_000
+MANY, SOME = 20_000, 50
 KEYS = (
     "train/loss",
     "train/lr",
@@ -73,6 +80,45 @@ def main() -> None:
         timed("read_runs, by MLflow's interface", lambda: read_runs(uri, "bench"))
         reading.histories = direct
         week(uri, folder)
+    many()
+
+
+def many() -> None:
+    """Runs put into the database by SQL, as MLflow would have them."""
+    with tempfile.TemporaryDirectory() as folder:
+        uri = f"sqlite:///{folder}/mlflow.db"
+        experiment = open_store(uri, folder, "theirs")
+        client(uri).create_run(experiment, run_name="first")
+        with contextlib.closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as database:
+            put_many(database)
+        size = Path(uri.removeprefix("sqlite:///")).stat().st_size / 1e6
+        print(f"{MANY} runs x {SOME} values of 3 metrics and 20 parameters, a database of {size:.0f} MB")
+        columns = {"loss": "eval/loss", "params": "n_params"}
+        timed("load_runs", lambda: load_runs("mlflow", uri=uri, experiment="theirs", columns=columns))
+        print(f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+
+
+def put_many(database: sqlite3.Connection) -> None:
+    names = [name for _, name, *_ in database.execute("PRAGMA table_info(runs)")]
+    first = dict(zip(names, database.execute("SELECT * FROM runs").fetchone(), strict=True))
+    ids = [f"{number:032x}" for number in range(MANY)]
+    runs = [
+        [(first | {"run_uuid": own, "name": own[-6:], "status": "FINISHED"})[name] for name in names] for own in ids
+    ]
+    params = [(own, "n_params", str(10**7 * (1 + k % 50))) for k, own in enumerate(ids)]
+    params += [(own, f"setting{k}", f"value{k}") for own in ids for k in range(19)]
+    values = [
+        (key, value, 10**12, own, step, 0)
+        for own in ids
+        for step in range(1, SOME + 1)
+        for key, value in (("eval/loss", 3 + 1 / step), ("tokens", step * 1e7), ("train/loss", 4.0))
+    ]
+    metric = "(key, value, timestamp, run_uuid, step, is_nan) VALUES (?, ?, ?, ?, ?, ?)"
+    database.executemany(f"INSERT INTO runs VALUES ({', '.join('?' * len(names))})", runs)
+    database.executemany("INSERT INTO params (run_uuid, key, value) VALUES (?, ?, ?)", params)
+    database.executemany(f"INSERT INTO metrics {metric}", values)
+    database.executemany(f"INSERT INTO latest_metrics {metric}", [row for row in values if row[4] == SOME])
+    database.commit()
 
 
 def week(uri: str, folder: str) -> None:
@@ -99,4 +145,4 @@ def week(uri: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    many() if sys.argv[1:] == ["many"] else main()

@@ -286,7 +286,7 @@ def test_bad_options_are_named(tmp_path: Path, options: dict[str, object], messa
 
 def test_unknown_sources_subsets_and_files_are_named(data_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="allowed are gemstones, chinchilla, csv, mlflow"):
-        load_runs("wandb")
+        load_runs("comet")
     with pytest.raises(UserError, match="subset=cold: allowed are cool_begin"):
         load_runs("gemstones", subset="cold")
     with pytest.raises(UserError, match="cannot be read"):

@@ -60,6 +60,11 @@ def environment(outputs: Path) -> Iterator[None]:
         ("interaction", {"loss": 2.5}, "reach"),
         ("interaction", {"loss": 2.5, "least": "tokens"}, "reach"),
         ("interaction", {"width": 64, "depth": 2, "tokens": 1e9}, "at"),
+        ("params_tokens", {"params": 6.8e9, "tokens": 5e10}, "size"),
+        ("params_tokens", {"params": 6.8e9, "loss": 2.5}, "size"),
+        ("params_tokens", {"loss": 2.5}, "reach"),
+        ("power_flops", {"budget": 1e21}, "flops"),
+        ("power_flops_e", {"loss": 2.5}, "flops"),
         ("steps_batch", {"params": 1e5}, "lowest_loss"),
         ("steps_batch", {"width": 64, "depth": 2}, "lowest_loss"),
         ("steps_batch", {"params": 1e5, "loss": 2.5}, "steps_to_loss"),
@@ -85,7 +90,11 @@ def test_the_options_make_the_question(law: str, options: dict[str, Any], questi
         ("steps_batch", {"width": 64}, "^width=64: .*; give depth too$"),
         ("steps_batch", {"batch_tokens": 512}, "^batch_tokens=512: .*; give both params and tokens too$"),
         ("steps_batch", {"loss": 2.5, "batch_tokens": 512}, "^batch_tokens=512: without effect beside loss=NUMBER"),
-        ("power_flops", {"budget": 1e21}, r"^budget=1e\+21: law=power_flops answers no question"),
+        (
+            "power_flops",
+            {"params": 1e9},
+            r"^params=1000000000.0: law=power_flops answers budget: its loss, or loss: the FLOPs",
+        ),
     ],
     ids=str,
 )
@@ -132,7 +141,9 @@ def test_the_newest_fit_that_answers_the_question_is_taken(points: PointLaw, out
     assert prescribe(asked(outputs_dir=str(outputs), width=1024, depth=28, tokens=5e10)).law == "points"
     with pytest.raises(UserError, match="holds no fit of a law that is asked by params; it holds points-000000, inter"):
         prescribe(asked(outputs_dir=str(outputs), params=1e5))
-    with pytest.raises(UserError, match=r"make one by shapelaw fit law=steps_batch or law=steps_batch_e"):
+    with pytest.raises(
+        UserError, match=r"shapelaw fit law=params_tokens or .* or law=steps_batch or law=steps_batch_e"
+    ):
         prescribe(asked(outputs_dir=str(outputs), params=1e5))
 
 

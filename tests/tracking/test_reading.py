@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -53,3 +54,33 @@ def test_reading_asks_a_database_the_same_few_questions_however_many_runs(
         run.close()
     monkeypatch.setattr(MlflowClient, "get_metric_history", lambda *_: pytest.fail("a request for every run"))
     assert len(read_runs(uri, "tiny")) == 5
+
+
+def test_runs_are_found_alike_by_sql_and_by_interface(uri: str, tmp_path: Path) -> None:
+    """Parameters, tags, last values (NaN too), names and status, of both kinds; deleted runs are left out."""
+    from mlflow import MlflowClient
+
+    for number in range(3):
+        run = tracker(uri, tmp_path, f"run{number}")
+        run.log({VAL_LOSS: float("nan") if number == 1 else 2.0 + number, "train/loss": 1.0}, 128)
+        run.finish("FINISHED" if number else "FAILED")
+        run.close()
+    store = MlflowClient(uri)
+    experiment = store.get_experiment_by_name("tiny")
+    assert experiment is not None
+    gone = store.create_run(experiment.experiment_id, run_name="gone")
+    store.delete_run(gone.info.run_id)
+    store.create_run(experiment.experiment_id, run_name="foreign", start_time=1)
+    for kind, count in (("train", 3), (None, 4)):
+        both = [
+            reading.search(uri, store, experiment.experiment_id, kind),
+            reading.search_by_interface(store, experiment.experiment_id, kind),
+        ]
+        mine, theirs = ([_said(run) for run in runs] for runs in both)
+        assert mine == theirs
+        assert len(both[0]) == count
+
+
+def _said(run: Any) -> tuple[Any, ...]:
+    last = {key: repr(value) for key, value in run.data.metrics.items()}
+    return run.info.run_id, run.info.run_name, run.info.status, run.data.params, run.data.tags, last

@@ -23,18 +23,26 @@ MOST_REFITS = 1_000_000
 class RunsConfig:
     """Where the runs table comes from."""
 
-    source: str = option("mlflow, gemstones, chinchilla or csv.")
+    source: str = option("mlflow, gemstones, chinchilla, csv, tensorboard or wandb.")
     uri: str | None = option("mlflow: tracking URI.", default=None)
     experiment: str | None = option("mlflow: name of the experiment (a suite's name).", default=None)
-    path: str | None = option("csv: a CSV, TSV, JSON, JSON-lines, Parquet or Excel file.", default=None)
+    project: str | None = option("wandb: ENTITY/PROJECT of the server, in place of a path.", default=None)
+    path: str | None = option(
+        "csv: a CSV, TSV, JSON, JSON-lines, Parquet or Excel file; tensorboard: the folder of event files; wandb: the folder "
+        "that it wrote.",
+        default=None,
+    )
     columns: dict[str, str] = option(
-        "csv: canonical name -> name in the file, such as {tokens: D}.", default_factory=dict
+        "Your own runs (csv, tensorboard, wandb; mlflow, whose runs of any experiment it reads): canonical name -> name in the "
+        "file or tracker, such as {tokens: D}.",
+        default_factory=dict,
     )
     units: dict[str, Any] = option(
-        "csv: canonical name -> factor or named unit, such as {tokens: B, loss: perplexity}.", default_factory=dict
+        "Your own runs: canonical name -> factor or named unit, such as {tokens: B, loss: perplexity}.",
+        default_factory=dict,
     )
     constants: dict[str, Any] = option(
-        "csv: canonical name -> value of all rows, such as {batch_tokens: 524288}, or run -> value.",
+        "Your own runs: canonical name -> value of all rows, such as {batch_tokens: 524288}, or run -> value.",
         default_factory=dict,
     )
     wide: str | None = option(
@@ -47,7 +55,9 @@ class RunsConfig:
     )
     sheet: str | None = option("csv: the sheet of an Excel file; null takes the first.", default=None)
     tokens_from: str | None = option(
-        "csv: 6n takes tokens = FLOPs / (6 params) where the file has no tokens.", default=None, choices=("6n",)
+        "Your own runs: 6n takes tokens = FLOPs / (6 params) where the file has no tokens.",
+        default=None,
+        choices=("6n",),
     )
     reduce: str = option(
         "What becomes of the rows of one size and token count: best (lowest loss), last or mean makes one, none keeps all; "
@@ -123,6 +133,12 @@ class LineMethod:
     )
     tolerance: float = option(
         "isoflop: largest spread of the log costs of one budget.", default=TOLERANCE, above=0, advice="0.15 is usual"
+    )
+    curve: str = option(
+        "isoflop: what goes through the losses of one budget in log params: parabola (the paper's), or cubic, which follows "
+        "that one side is steeper.",
+        default="parabola",
+        choices=("parabola", "cubic"),
     )
 
 
@@ -244,5 +260,13 @@ class FitConfig(PlacesConfig):
         "optimum (the lowest objective, wherever on the ridge it lies).",
         default="priors",
         choices=("priors", "optimum"),
+    )
+    fixed: dict[str, Any] = option(
+        "Parameters that are given, not fitted: fixed.E=1.6, in natural units (parametric).", default_factory=dict
+    )
+    weights: str | None = option(
+        "A column of the table, or of your file, whose values weigh the rows in the objective (parametric); null weighs all "
+        "alike.",
+        default=None,
     )
     plots: bool = option("Whether the fit's figures are drawn.", default=True)

@@ -96,7 +96,8 @@ class PrescribeConfig(PlacesConfig):
     )
     depth: int | None = option("With width: the number of blocks of that shape.", default=None, low=1)
     params: float | None = option(
-        "Instead of width and depth, for a fit of the step-and-batch law: parameters as the law counts them.",
+        "Instead of width and depth, with tokens or a loss, for a law of params and tokens, and for the step-and-batch law: "
+        "parameters as the law counts them.",
         default=None,
         above=0,
     )
@@ -106,7 +107,9 @@ class PrescribeConfig(PlacesConfig):
         above=0,
         unit="tokens",
     )
-    tokens: float | None = option("With width and depth: the training tokens.", default=None, above=0, unit="tokens")
+    tokens: float | None = option(
+        "With width and depth, or params: the training tokens.", default=None, above=0, unit="tokens"
+    )
     space: str = option(
         "feasible (every whole shape), relaxed (real width and depth) or params (no shape at all, params as the "
         "law counts them, 6N FLOPs).",

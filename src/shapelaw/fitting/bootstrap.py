@@ -184,7 +184,7 @@ def _refit_all(
 
     def some(part: NDArray[np.intp]) -> tuple[Array, Array]:
         search = search_of(spec.solver, problem)
-        refits = [_refit(search, starts, weights[i], priors[i]) for i in part]
+        refits = [_refit(search, starts, weights[i] * problem.weights, priors[i]) for i in part]
         return np.array([theta for theta, _ in refits]), np.array([value for _, value in refits])
 
     workers = min(workers, len(weights))

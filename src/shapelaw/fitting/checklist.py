@@ -18,6 +18,7 @@ import pandas as pd
 from shapelaw.config import BootstrapOptions
 from shapelaw.fitting.residuals import ResidualStructure
 from shapelaw.laws import Law
+from shapelaw.laws.fixed import FixedLaw
 from shapelaw.runs import worlds
 from shapelaw.runs.table import RunsTable
 from shapelaw.runs.worlds import shares
@@ -124,7 +125,7 @@ def form(law: Law) -> dict[str, Any]:
         "source": law.source,
         "free": list(law.parameters),
         "fitted_as_logarithms": sorted(law.log_parameters),
-        "fixed": [],
+        "fixed": dict(law.fixed) if isinstance(law, FixedLaw) else [],
         "bounds": {name: "from e^-60, which counts as 0" for name in law.parameters if name in law.log_parameters},
     }
 

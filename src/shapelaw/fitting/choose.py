@@ -122,7 +122,7 @@ def _error(data: FitData, spec: FitSpec, solution: Solution, ridge: Ridge, folds
         return information_criteria(problem.residuals(solution.theta), spec.delta, len(solution.theta))[0]
     tied = dataclasses.replace(data, prior=ridge.penalty(data.law)) if data.law.priors else data
     search = search_of(spec.solver, tied.problem(spec))
-    refits = [search.refit(solution.basins[:MEMBERS], fold.astype(np.float64))[0] for fold in folds]
+    refits = [search.refit(solution.basins[:MEMBERS], fold * problem.weights)[0] for fold in folds]
     errors = [np.abs(problem.residuals(theta)[~fold]).mean() for theta, fold in zip(refits, folds, strict=True)]
     return float(np.mean(errors))
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from shapelaw.errors import UserError
 from shapelaw.fitting.spec import FitData, FitSpec
+from shapelaw.laws.fixed import whole
 from shapelaw.runs.table import RunsTable
 from shapelaw.wording import counted
 
@@ -140,6 +141,8 @@ def refuse(design: Design, spec: FitSpec) -> None:
     if not spec.method.fits_law:
         _refuse_constant(design, spec)
     if len(design.logs) < _needed(spec) or design.condition <= CONDITION_MOST or "tokens" not in design.tied:
+        return
+    if set(spec.fixed) & set(whole(spec.law).exponents):  # one slope along the line is left to be fitted
         return
     raise UserError(
         f"runs: {_tied(design)}, at most {CONDITION_MOST:g}), so no fit tells what each of them does; {_advice(design)}"

@@ -37,10 +37,13 @@ def fit(
     bins_per_decade: int = BINS_PER_DECADE,
     bins: int | None = None,
     tolerance: float = TOLERANCE,
+    curve: str = "parabola",
     holdouts: Sequence[Holdout | str] = (),
     sensitivity: bool = False,
     profile: bool = False,
     ties: str = "priors",
+    fixed: Mapping[str, float] | None = None,
+    weights: str | None = None,
     staged: Any = None,
     mixture: str = "refuse",
 ) -> FitResult:
@@ -61,12 +64,14 @@ def fit(
         starts, grid_size: `varpro` or `grid`, and the number of starts.
         flops: convention of FLOPs: `recorded`, `exact`, `6n` or `kaplan`; None takes the first that the table serves.
         cost: `flops` or `device_hours` (hull and binning).
-        bins_per_decade, bins: of binning. tolerance: of isoflop.
+        bins_per_decade, bins: of binning. tolerance: of isoflop. curve: of isoflop, `parabola` or `cubic`.
         holdouts: hold-outs, or their kinds, whose errors the checklist is to hold (parametric, staged).
         sensitivity: whether the checklist is to hold the fit at other deltas and countings (parametric).
         profile: whether profile intervals of the parameters and the exponent are computed (parametric).
         ties: `priors` breaks ties between laws that fit equally well by weak expectations of their exponents (docs/laws.md),
             and `optimum` takes the lowest objective, wherever it lies (parametric).
+        fixed: parameter -> value that it is given, such as {"E": 1.6}; the others are fitted (parametric).
+        weights: column of the table, or of the file it was read from, whose values weigh the rows (parametric).
         staged: options of the stages, such as dict(converged="last", steps_min=50) (staged).
         mixture: `refuse` rows that differ in corpus, tokenizer, vocabulary or held-out sample, or `allow` and flag them.
 
@@ -92,6 +97,7 @@ def fit(
                 "bins_per_decade": bins_per_decade,
                 "bins": bins,
                 "tolerance": tolerance,
+                "curve": curve,
                 "staged": staged,
             },
             solver=solver,
@@ -105,6 +111,8 @@ def fit(
             profile=profile,
             mixture=mixture,
             ties=ties,
+            fixed=fixed or {},
+            weights=weights,
         )
     )
     runs = RunsTable(runs) if isinstance(runs, pd.DataFrame) else runs

@@ -123,7 +123,9 @@ def _inseparable(problem: Problem, solution: Solution, gone: set[str | None]) ->
         parts = np.abs(vectors[:, 0])
         heavy = [name for name, part in zip(names, parts, strict=True) if part > 0.3 * parts.max()]
         yield Flag(
-            "not_identified", None, f"{', '.join(heavy)} cannot be told apart by these data: fix one or drop a term"
+            "not_identified",
+            None,
+            f"{', '.join(heavy)} cannot be told apart by these data: fix one (fixed.{heavy[0]}=VALUE) or drop a term",
         )
 
 

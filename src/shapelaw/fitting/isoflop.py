@@ -11,13 +11,18 @@ import numpy as np
 
 from shapelaw.config.fitting import TOLERANCE
 from shapelaw.errors import UserError
-from shapelaw.fitting.lines import Array, LineData, PowerLine, Rows, regress
+from shapelaw.fitting.lines import LOSS, Array, LineData, PowerLine, Rows, loss_line, regress
 
 CONTRAST = 2.0
 """Points in a bin over points beside it."""
 MIN_SIZES = 4
 """Different sizes that a bin needs: one more than the parabola has coefficients."""
 MIN_BINS = 3
+REAL = 1e-9
+"""Imaginary part below which a root is real."""
+BIASED, BEYOND = 0.03, 1e3
+"""Relative difference of the best params, by parabolas and by cubics, from which the parabolas' bias is said, and at how many
+times the largest budget it is judged."""
 TOKENS_AGREE = 0.01
 """Relative difference from FLOPs / (6 params) up to which nothing is said of the tokens."""
 
@@ -33,21 +38,28 @@ class IsoflopBin:
     points: int
 
 
-def isoflop_bins(data: LineData, tolerance: float = TOLERANCE) -> list[IsoflopBin]:
+def isoflop_bins(data: LineData, tolerance: float = TOLERANCE, curve: str = "parabola") -> list[IsoflopBin]:
     """Minima of every budget at which enough sizes were trained and a minimum lies between them.
 
     A budget is a window of costs, as wide as the tolerance, that holds the most points and more than twice as many as
     the rest of a window three times as wide: points spread evenly over the costs have none. Where a run passes a budget
     more than once, its last point there counts.
 
+    Args:
+        data: logs of the rows.
+        tolerance: largest spread of the log costs of one budget.
+        curve: `parabola`, or `cubic`, which needs one size more in each budget.
+
     Raises:
         UserError: if fewer than three such budgets are in the data.
     """
-    minima = [minimum for rows in _budgets(data.log_cost, tolerance) if (minimum := _minimum(data, rows)) is not None]
+    order = {"parabola": 2, "cubic": 3}[curve]
+    found = [_minimum(data, rows, order) for rows in _budgets(data.log_cost, tolerance)]
+    minima = [minimum for minimum in found if minimum is not None]
     if len(minima) < MIN_BINS:
         raise UserError(
             f"method=isoflop: the data have {len(minima)} bins of equal FLOPs (within {tolerance:.0%}, at least "
-            f"{MIN_SIZES} sizes, the best one not at an end); at least {MIN_BINS} are needed. Runs that share a "
+            f"{MIN_SIZES + order - 2} sizes, the best one not at an end); at least {MIN_BINS} are needed. Runs that share a "
             "schedule of tokens, not of FLOPs, have none: use method=parametric or method=hull"
         )
     return minima
@@ -71,8 +83,8 @@ def _budgets(log_cost: Array, tolerance: float) -> list[Rows]:
     return sorted(budgets, key=lambda rows: float(log_cost[rows[0]]))
 
 
-def _minimum(data: LineData, rows: Rows) -> IsoflopBin | None:
-    """Vertex of the least-squares parabola, if it opens upwards inside the range of sizes.
+def _minimum(data: LineData, rows: Rows, order: int = 2) -> IsoflopBin | None:
+    """Minimum of the least-squares curve of that order, if it has one inside the range of sizes.
 
     Its tokens are cost / (k params) with the k of the rows, FLOPs of a token and parameter (6 by the rule C = 6NT), by a
     parabola too, as k changes with the size.
@@ -80,13 +92,15 @@ def _minimum(data: LineData, rows: Rows) -> IsoflopBin | None:
     last = {str(data.runs[row]): row for row in rows}
     chosen = np.array(sorted(last.values()))
     x, y = data.log_params[chosen], data.log_loss[chosen]
-    if len(np.unique(np.round(x, 6))) < MIN_SIZES:
+    if len(np.unique(np.round(x, 6))) < MIN_SIZES + order - 2:
         return None
-    curve, slope, level = _parabola(x - x.mean(), y)
-    vertex = -slope / (2 * curve) if curve > 0 else np.inf
-    if not x.min() <= vertex + x.mean() <= x.max():
+    curve = np.polynomial.Polynomial.fit(x - x.mean(), y, order).convert()
+    turns = [float(z.real) for z in curve.deriv().roots() if abs(z.imag) < REAL and curve.deriv(2)(z.real) > 0]
+    inside = [turn for turn in turns if x.min() <= turn + x.mean() <= x.max()]
+    if not inside:
         return None
-    lowest = level + slope * vertex / 2
+    vertex = min(inside, key=curve)
+    lowest = float(curve(vertex))
     cost, size = float(data.log_cost[chosen].mean()), float(vertex + x.mean())
     bend, tilt, middle = _parabola(x - x.mean(), data.log_cost[chosen] - x - data.log_tokens[chosen])
     log_k = bend * vertex**2 + tilt * vertex + middle
@@ -111,8 +125,32 @@ def token_note(bins: list[IsoflopBin]) -> tuple[str, ...]:
     )
 
 
+def bias_note(data: LineData, tolerance: float) -> tuple[str, ...]:
+    """Says so where parabolas place the best sizes elsewhere than cubics do: a budget's losses rise more steeply on one side,
+    which a parabola cannot follow, the less so the wider the sizes reach or the farther off the middle the best one lies.
+
+    Source: arXiv 2603.22339.
+    """
+    try:
+        lines = {
+            curve: isoflop_lines(isoflop_bins(data, tolerance, curve))["params"] for curve in ("parabola", "cubic")
+        }
+    except UserError:
+        return (f"isoflop_bias: too few sizes a budget ({MIN_SIZES + 1} are needed) to tell how far parabolas are off",)
+    far = BEYOND * float(np.exp(data.log_cost.max()))
+    off = float(lines["parabola"].at(far) / lines["cubic"].at(far) - 1.0)
+    if abs(off) < BIASED:
+        return ()
+    slopes = {curve: line.slope for curve, line in lines.items()}
+    return (
+        f"isoflop_bias: parabolas put the best params at {far:.3g} FLOPs {abs(off):.1%} {'above' if off > 0 else 'below'} "
+        f"those of cubics, and the exponent at {slopes['parabola']:.4f}, not {slopes['cubic']:.4f}: they cannot follow that "
+        "one side is steeper; give method.curve=cubic, or train sizes closer to the best (arXiv 2603.22339)",
+    )
+
+
 def isoflop_lines(bins: list[IsoflopBin]) -> dict[str, PowerLine]:
-    """Lines of params, tokens and tokens per param on FLOPs through the minima."""
+    """Lines of params, tokens, tokens per param and the loss on FLOPs through the minima."""
     cost = np.array([budget.log_cost for budget in bins])
     params = np.array([budget.log_params for budget in bins])
     tokens = np.array([budget.log_tokens for budget in bins])
@@ -120,4 +158,5 @@ def isoflop_lines(bins: list[IsoflopBin]) -> dict[str, PowerLine]:
         "params": regress(cost, params),
         "tokens": regress(cost, tokens),
         "tokens_per_param": regress(cost, tokens - params),
+        LOSS: loss_line(cost, np.array([budget.log_loss for budget in bins])),
     }

@@ -19,6 +19,7 @@ from shapelaw.fitting.ridge import Ridge
 from shapelaw.fitting.spec import FitData, FitSpec
 from shapelaw.laws import EXPONENT, files, reference_of
 from shapelaw.laws.base import in_loss_unit
+from shapelaw.laws.fixed import FixedLaw, whole
 from shapelaw.runs.table import RunsTable
 
 Array = NDArray[np.float64]
@@ -58,7 +59,10 @@ class LawFit:
 
 def law_result(runs: RunsTable, data: FitData, spec: FitSpec, fit: LawFit) -> FitResult:
     """The result of a method's fit of the spec's law."""
-    law = data.law
+    law, named = data.law, whole(data.law)
+    vectors = law.expand if isinstance(law, FixedLaw) else np.asarray
+    given: dict[str, Any] = {"fixed": law.fixed} if isinstance(law, FixedLaw) else {}
+    given |= {"weights": spec.weights} if spec.weights else {}
     zeros = {name: 0.0 for name in fit.not_identified if name == law.irreducible}
     parameters = law.natural(fit.theta) | zeros
     optimum = law.compute_optimal_exponent(parameters)
@@ -67,7 +71,7 @@ def law_result(runs: RunsTable, data: FitData, spec: FitSpec, fit: LawFit) -> Fi
     choices = {"delta": spec.delta, "counting": data.counting, "flops": spec.flops, "seed": spec.seed}
     result = FitResult(
         method=spec.method.name,
-        law=reference_of(law),
+        law=reference_of(named),
         parameters=parameters,
         units=in_loss_unit(law.units, runs.loss_unit),
         objective=fit.objective,
@@ -81,16 +85,16 @@ def law_result(runs: RunsTable, data: FitData, spec: FitSpec, fit: LawFit) -> Fi
         ),
         not_identified=fit.not_identified,
         ridge=() if fit.ridge is None else fit.ridge.names,
-        ridge_vectors=() if fit.ridge is None else tuple(tuple(map(float, row)) for row in fit.ridge.vectors),
-        settings={**choices, **fit.settings, "bootstrap": spec.resampling},
+        ridge_vectors=() if fit.ridge is None else tuple(tuple(map(float, row)) for row in vectors(fit.ridge.vectors)),
+        settings={**choices, **given, **fit.settings, "bootstrap": spec.resampling},
         search=fit.search,
         replicates={name: tuple(map(float, values)) for name, values in replicates.items()},
         profiles=plain(fit.profiles),
         stages=plain(fit.stages),
-        law_sha256=(files.origin(law) or ("", None))[1],
-        theta=tuple(map(float, fit.theta)),
+        law_sha256=(files.origin(named) or ("", None))[1],
+        theta=tuple(map(float, vectors(fit.theta))),
         new_run=fit.new_run,
-        refits=() if fit.refits is None else tuple(tuple(map(float, row)) for row in fit.refits.thetas),
+        refits=() if fit.refits is None else tuple(tuple(map(float, row)) for row in vectors(fit.refits.thetas)),
     )
     return dataclasses.replace(result, checklist=plain(_checklist(runs, data, spec, fit, result)))
 
@@ -127,7 +131,7 @@ def _checklist(runs: RunsTable, data: FitData, spec: FitSpec, fit: LawFit, resul
             "value": result.objective,
             "delta": spec.delta,
             "delta_unit": "log loss",
-            "weights": "one per point",
+            "weights": f"column {spec.weights}, scaled to a mean of 1" if spec.weights else "one per point",
         },
         search=result.search,
         parameters={

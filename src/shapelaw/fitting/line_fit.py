@@ -16,18 +16,21 @@ from shapelaw.errors import UserError
 from shapelaw.fitting import checklist, design, intervals
 from shapelaw.fitting.bootstrap import expanded_level
 from shapelaw.fitting.hull import bin_minima, frontier, lower_hull
-from shapelaw.fitting.isoflop import isoflop_bins, isoflop_lines, token_note
-from shapelaw.fitting.lines import TARGETS, Array, LineData, PowerLine, Rows, line_data
+from shapelaw.fitting.isoflop import bias_note, isoflop_bins, isoflop_lines, token_note
+from shapelaw.fitting.lines import LOSS, TARGETS, Array, LineData, PowerLine, Rows, line_data
 from shapelaw.fitting.result import FitResult, plain
 from shapelaw.fitting.spec import LINE_METHODS, FitSpec, Method
 from shapelaw.laws import EXPONENT
 from shapelaw.runs.table import RunsTable
 
+FLOOR = "loss_irreducible"
+"""The irreducible loss beside the line of the loss."""
+
 
 @record("method")
 class LineOptions(LineMethod):
-    """Values of approaches 1 and 2: those of `config.LineMethod` (cost, bins_per_decade, bins, tolerance), and the method, how
-    params are counted and the convention of FLOPs (see `RunsTable.flops`)."""
+    """Values of approaches 1 and 2: those of `config.LineMethod` (cost, bins_per_decade, bins, tolerance, curve), the method,
+    how params are counted and the convention of FLOPs (see `RunsTable.flops`)."""
 
     method: str = option("hull, binning or isoflop.", choices=tuple(LINE_METHODS))
     counting: str = option("How params are counted.", default="total")
@@ -42,7 +45,8 @@ class LineFit:
         lines: target -> line.
         points: rows of the table's kept rows that the lines rest on; empty for isoflop, whose minima lie between rows.
         squares: sum of squared residuals of log params.
-        slopes: target -> slope of each refit, (n,), NaN where it could not be fitted; empty without resampling.
+        slopes, intercepts, floors: target -> those of each refit, (n,), NaN where it could not be fitted; empty without
+            resampling.
         intervals: target -> interval of the slope; empty without resampling.
         notes: what a reader must know.
     """
@@ -53,6 +57,8 @@ class LineFit:
     slopes: dict[str, Array]
     intervals: dict[str, tuple[float, float]]
     notes: tuple[str, ...] = ()
+    intercepts: dict[str, Array] = field(default_factory=dict)
+    floors: dict[str, Array] = field(default_factory=dict)
 
 
 def fit_lines(
@@ -68,18 +74,20 @@ def fit_lines(
         raise UserError(f"method=isoflop: works on cost=flops, not {options.cost}; use method=hull")
     data, kept_rows = line_data(table, options.counting, options.cost, options.flops)
     if options.method == "isoflop":
-        bins = isoflop_bins(data, options.tolerance)
+        bins = isoflop_bins(data, options.tolerance, options.curve)
         lines, rows, notes = isoflop_lines(bins), np.array([], dtype=np.intp), token_note(bins)
+        notes += bias_note(data, options.tolerance) if options.curve == "parabola" else ()
         off = [
             budget.log_params - lines["params"].intercept - lines["params"].slope * budget.log_cost for budget in bins
         ]
     else:
         rows, notes = _optimal(data, options), ()
-        lines = {target: data.line(rows, target) for target in TARGETS}
+        lines = {target: data.line(rows, target) for target in (*TARGETS, LOSS)}
         off = (data.log_params - lines["params"].intercept - lines["params"].slope * data.log_cost)[rows].tolist()
-    slopes = _resample(data, options, bootstrap, seed) if bootstrap else {}
+    drawn = _resample(data, options, bootstrap, seed) if bootstrap else {}
+    slopes, heights, floors = ({target: lines[:, k] for target, lines in drawn.items()} for k in range(3))
     spans = _intervals(data, options, bootstrap, lines, slopes) if bootstrap else {}
-    return LineFit(lines, kept_rows[rows], float(np.square(off).sum()), slopes, spans, notes)
+    return LineFit(lines, kept_rows[rows], float(np.square(off).sum()), slopes, spans, notes, heights, floors)
 
 
 def _optimal(data: LineData, options: LineOptions) -> Rows:
@@ -89,28 +97,28 @@ def _optimal(data: LineData, options: LineOptions) -> Rows:
     return bin_minima(data.log_cost, data.log_loss, options.bins_per_decade, options.bins)
 
 
-def _slopes(data: LineData, options: LineOptions) -> dict[str, float]:
-    """Slope of every target, NaN where the data allow none."""
+def _lines(data: LineData, options: LineOptions) -> dict[str, tuple[float, float, float]]:
+    """(slope, intercept, floor) of every target, NaN where the data allow none."""
     try:
         if options.method == "isoflop":
-            lines = isoflop_lines(isoflop_bins(data, options.tolerance))
+            lines = isoflop_lines(isoflop_bins(data, options.tolerance, options.curve))
         else:
             rows = _optimal(data, options)
-            lines = {target: data.line(rows, target) for target in TARGETS}
+            lines = {target: data.line(rows, target) for target in (*TARGETS, LOSS)}
     except UserError:
-        return dict.fromkeys(TARGETS, np.nan)
-    return {target: line.slope for target, line in lines.items()}
+        return dict.fromkeys((*TARGETS, LOSS), (np.nan, np.nan, np.nan))
+    return {target: (line.slope, line.intercept, line.floor) for target, line in lines.items()}
 
 
 def _resample(data: LineData, options: LineOptions, bootstrap: BootstrapOptions, seed: int) -> dict[str, Array]:
-    """Slopes of every refit."""
+    """Slope, intercept and floor of every refit, (n, 3)."""
     rng = np.random.default_rng(seed)
     draw = _drawer(_groups(data, options, bootstrap.by), rng)
     refits = []
     for _ in range(bootstrap.n):
         rows, draws = draw()
-        refits.append(_slopes(data.take(rows, draws.astype(str)), options))  # each draw is a run of its own
-    return {target: np.array([slopes[target] for slopes in refits]) for target in TARGETS}
+        refits.append(_lines(data.take(rows, draws.astype(str)), options))  # each draw is a run of its own
+    return {target: np.array([lines[target] for lines in refits]) for target in (*TARGETS, LOSS)}
 
 
 def _groups(data: LineData, options: LineOptions, by: str) -> list[Rows]:
@@ -161,8 +169,8 @@ def _intervals(
 def _jackknife(data: LineData, options: LineOptions, by: str) -> dict[str, Array]:
     """Slopes without each run (or row) in turn."""
     keys: NDArray[np.generic] = data.runs if by == "runs" else np.arange(len(data.runs))
-    refits = [_slopes(data.take(np.flatnonzero(keys != key)), options) for key in np.unique(keys)]
-    return {target: np.array([slopes[target] for slopes in refits]) for target in TARGETS}
+    refits = [_lines(data.take(np.flatnonzero(keys != key)), options) for key in np.unique(keys)]
+    return {target: np.array([lines[target][0] for lines in refits]) for target in (*TARGETS, LOSS)}
 
 
 @dataclass(frozen=True)
@@ -198,12 +206,24 @@ def _line_result(runs: RunsTable, options: LineOptions, fit: LineFit, spec: FitS
     for target, line in fit.lines.items():
         parameters[f"{target}_exponent"] = line.slope
         parameters[f"{target}_log_coefficient"] = line.intercept
+    parameters[FLOOR] = fit.lines[LOSS].floor
     spans = {f"{target}_exponent": interval for target, interval in fit.intervals.items()}
     on_flops = options.cost == "flops"
     if on_flops and "params" in fit.intervals:
         spans[EXPONENT] = fit.intervals["params"]
     optimum = fit.lines["params"].slope if on_flops else None
     replicates = {f"{target}_exponent": tuple(map(float, drawn)) for target, drawn in fit.slopes.items()}
+    replicates |= {f"{target}_log_coefficient": tuple(map(float, drawn)) for target, drawn in fit.intercepts.items()}
+    replicates |= {FLOOR: tuple(map(float, fit.floors[LOSS]))} if fit.floors else {}
+    if spec.bootstrap and LOSS in fit.intervals:
+        drawn = fit.floors[LOSS]
+        spans[FLOOR] = intervals.percentile(drawn[np.isfinite(drawn)], spec.bootstrap.level)
+    if spec.bootstrap:
+        spans |= {
+            f"{target}_log_coefficient": intervals.percentile(drawn[np.isfinite(drawn)], spec.bootstrap.level)
+            for target, drawn in fit.intercepts.items()
+            if target in fit.intervals
+        }
     settings = dataclasses.asdict(options) | {"bootstrap": spec.resampling, "seed": spec.seed}
     return FitResult(
         method=options.method,
@@ -216,7 +236,8 @@ def _line_result(runs: RunsTable, options: LineOptions, fit: LineFit, spec: FitS
                 (f"{target}_exponent", "1"),
                 (f"{target}_log_coefficient", f"natural log of {target.replace('_', ' ')}"),
             )
-        },
+        }
+        | {FLOOR: runs.loss_unit, LOSS: runs.loss_unit},
         objective=fit.squares,
         compute_optimal_exponent=optimum,
         intervals=spans,

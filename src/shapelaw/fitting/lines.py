@@ -16,18 +16,26 @@ Rows = NDArray[np.intp]
 COSTS = ("flops", "device_hours")
 TARGETS = ("params", "tokens", "tokens_per_param")
 """What is regressed on the cost."""
+LOSS = "loss"
+"""The loss of the best size, whose line has an irreducible loss beside it."""
+FALLS = np.geomspace(0.01, 1.0, 120)
+"""Exponents of FLOPs that are tried for it."""
+FEWEST_COSTS = 4
+"""Different costs from which an irreducible loss is told from a power."""
 
 
 @dataclass(frozen=True)
 class PowerLine:
-    """log target = slope * log cost + intercept, natural logs."""
+    """log (target - floor) = slope * log cost + intercept, natural logs."""
 
     slope: float
     intercept: float
+    floor: float = 0.0
 
     def at(self, cost: ArrayLike) -> Array:
-        """The target at a cost: exp(intercept) * cost^slope."""
-        return np.asarray(np.exp(self.intercept + self.slope * np.log(np.asarray(cost, dtype=np.float64))))
+        """The target at a cost: floor + exp(intercept) * cost^slope."""
+        rising = np.exp(self.intercept + self.slope * np.log(np.asarray(cost, dtype=np.float64)))
+        return np.asarray(self.floor + rising)
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,7 @@ class LineData:
             "params": self.log_params,
             "tokens": self.log_tokens,
             "tokens_per_param": self.log_tokens - self.log_params,
+            LOSS: self.log_loss,
         }
         return values[target]
 
@@ -61,7 +70,8 @@ class LineData:
         Raises:
             UserError: if the rows do not span two costs.
         """
-        return regress(self.log_cost[rows], self.log_target(target)[rows])
+        fitted = loss_line if target == LOSS else regress
+        return fitted(self.log_cost[rows], self.log_target(target)[rows])
 
 
 def regress(log_cost: Array, log_target: Array) -> PowerLine:
@@ -78,6 +88,28 @@ def regress(log_cost: Array, log_target: Array) -> PowerLine:
     x = log_cost - centre
     slope = float(x @ log_target / (x @ x))
     return PowerLine(slope, float(log_target.mean() - slope * centre))
+
+
+def loss_line(log_cost: Array, log_loss: Array) -> PowerLine:
+    """L = E + K cost^-g by least squares of the relative error: for each g of `FALLS` E and K in closed form, the best of them.
+
+    With fewer than four different costs, or where no E from 0 up fits, E is 0.
+
+    Raises:
+        UserError: if there are not two different costs.
+    """
+    plain = regress(log_cost, log_loss)
+    if len(np.unique(log_cost.round(6))) < FEWEST_COSTS:
+        return plain
+    loss, centre = np.exp(log_loss), log_cost.mean()
+    best, least = plain, float(np.square(plain.at(np.exp(log_cost)) / loss - 1.0).sum())
+    for fall in FALLS:
+        columns = np.stack([1.0 / loss, np.exp(-fall * (log_cost - centre)) / loss], axis=1)
+        (floor, height), *_ = np.linalg.lstsq(columns, np.ones_like(loss))
+        error = float(np.square(columns @ [floor, height] - 1.0).sum())
+        if floor > 0 and height > 0 and error < least:
+            best, least = PowerLine(-float(fall), float(np.log(height) + fall * centre), float(floor)), error
+    return best
 
 
 def line_data(

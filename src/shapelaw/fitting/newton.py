@@ -89,16 +89,21 @@ class Compiled:
         return np.asarray(np.linalg.solve(self.to_phi[:p], (phis - self.shift)[:, :p].T).T, dtype=np.float64)
 
     def constrained(self, row: Array, target: float) -> Compiled:
-        """With the coordinate on which row @ theta depends most made a function of the others."""
-        p = self.to_phi.shape[1]
+        """With the free coordinate on which row @ theta depends most made a function of the others."""
+        p, geometry = self.to_phi.shape[1], self.geometry
         slope = np.linalg.solve(self.to_phi[:p].T, row)
-        level = target + float(slope @ self.shift[:p])
-        pivot = int(np.argmax(np.abs(slope)))
-        free = np.array([k for k in self.geometry.free if k != pivot], dtype=np.int64)
-        basis, origin = np.eye(len(self.to_phi))[:, free], self.geometry.origin.copy()
-        basis[pivot] = -np.append(slope, 0.0)[free] / slope[pivot]
-        origin[pivot] = level / slope[pivot]
-        changed = self.geometry._replace(basis=np.ascontiguousarray(basis), origin=origin, free=free, plain=False)
+        along = slope @ geometry.basis[:p]
+        level = target + float(slope @ self.shift[:p]) - float(slope @ geometry.origin[:p])
+        pivot = int(np.argmax(np.abs(along)))
+        others = np.arange(len(along)) != pivot
+        direction = geometry.basis[:, pivot] / along[pivot]
+        basis = geometry.basis[:, others] - np.outer(direction, along[others])
+        changed = geometry._replace(
+            basis=np.ascontiguousarray(basis),
+            origin=geometry.origin + direction * level,
+            free=geometry.free[others],
+            plain=False,
+        )
         return replace(self, geometry=changed)
 
     def at_bound(self, phis: Array) -> NDArray[np.bool_]:

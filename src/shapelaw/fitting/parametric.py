@@ -24,8 +24,9 @@ from shapelaw.fitting.rolling import rolling
 from shapelaw.fitting.solve import Solution, solve
 from shapelaw.fitting.solvers import search_of
 from shapelaw.fitting.spec import FitData, FitSpec, Method
-from shapelaw.laws import EXPONENT, SumLaw
+from shapelaw.laws import EXPONENT
 from shapelaw.laws.choices import LawChoice
+from shapelaw.laws.fixed import sum_of
 from shapelaw.runs.table import RunsTable
 
 Array = NDArray[np.float64]
@@ -55,7 +56,7 @@ class Parametric(Method):
         found = solve(rows, spec)
         ridge = find_ridge(rows, spec, found)
         data, solution = break_ties(rows, spec, found, ridge)
-        warnings = _warnings(flags(rows, spec, solution), ridge)
+        warnings = _warnings(flags(rows, spec, solution), ridge, data.law.exponents)
         nothing = tuple(flag.parameter for flag in warnings if flag.code in DEAD and flag.parameter)
         fit = LawFit(
             theta=solution.theta,
@@ -89,7 +90,7 @@ PARAMETRIC = Parametric()
 
 def _resampled(data: FitData, ridge: Ridge) -> FitData:
     """The rows for refits: so few runs leave a resampled set of them with one or two sizes, where ties are broken."""
-    few = len(np.unique(data.runs)) < FEW_RUNS and isinstance(data.law, SumLaw)
+    few = len(np.unique(data.runs)) < FEW_RUNS and sum_of(data.law) is not None
     return dataclasses.replace(data, prior=ridge.penalty(data.law)) if few else data
 
 
@@ -100,14 +101,16 @@ def _new_run(runs: RunsTable, data: FitData, spec: FitSpec, solution: Solution, 
     return NewRun.of(data.residuals(solution.theta), data.runs, len(solution.theta), axes).plain()
 
 
-def _warnings(raised: Sequence[Flag], ridge: Ridge) -> list[Flag]:
+def _warnings(raised: Sequence[Flag], ridge: Ridge, exponents: Sequence[str]) -> list[Flag]:
     """Flags without the numbers of what lies on a ridge, which is named instead."""
     kept = [flag for flag in raised if flag.code not in QUOTING or flag.parameter not in ridge.names]
     if not ridge.names:
         return kept
+    first = next((name for name in (*exponents, *ridge.names) if name in ridge.names), EXPONENT)
+    given = "" if first == EXPONENT else f", or give one by fixed.{first}=VALUE"
     named = (
         f"{', '.join(ridge.names)}: not identified, as laws that fit these rows as well differ in them; no number of "
-        "them is to be quoted (train other sizes, tokens or shapes; docs/laws.md)"
+        f"them is to be quoted (train other sizes, tokens or shapes{given}; docs/laws.md)"
     )
     return [Flag("ridge", None, named), *kept]
 

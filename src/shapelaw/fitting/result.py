@@ -256,6 +256,8 @@ class FitResult(Shown):
         return f"{value:.6g}{self._range(name)}" + (f" {unit}" if unit != "1" else "")
 
     def _range(self, name: str) -> str:
+        if name in (self.settings.get("fixed") or {}):
+            return " (fixed)"
         if not self.intervals:
             return ""
         if name not in self.intervals:

@@ -24,8 +24,9 @@ from shapelaw.fitting.solve import Solution
 from shapelaw.fitting.solver import Search
 from shapelaw.fitting.solvers import newton, search_of
 from shapelaw.fitting.spec import FitData, FitSpec
-from shapelaw.laws import EXPONENT, Law, Prior, SumLaw
+from shapelaw.laws import EXPONENT, Law, Prior
 from shapelaw.laws.choices import MedianLaw
+from shapelaw.laws.fixed import sum_of
 
 Array = NDArray[np.float64]
 
@@ -135,7 +136,7 @@ def break_ties(data: FitData, spec: FitSpec, solution: Solution, ridge: Ridge) -
     """
     tied = dataclasses.replace(data, prior=ridge.penalty(data.law))
     problem = tied.problem(spec)
-    breakable = bool(data.law.priors) and isinstance(data.law, SumLaw) and search_of(spec.solver, problem).improves
+    breakable = bool(data.law.priors) and sum_of(data.law) is not None and search_of(spec.solver, problem).improves
     if not ridge.names or not breakable or spec.ties == "optimum":
         return data, solution
     reached = newton(problem).follow(np.vstack([solution.basins[:3], ridge.vectors, ridge.starts]))
@@ -180,9 +181,9 @@ def _alive(law: Law, jacobian: Array) -> list[int]:
         for name, share in zip(law.parameters, shares, strict=True)
         if name in law.log_parameters and share <= DEAD_SHARE
     }
-    if isinstance(law, SumLaw):
-        gone = {name for term in law.terms if term.coefficient in dead for name, _, _ in term.exponents}
-        dead |= gone | (set(law.aspect) if law.aspect and law.aspect[0] in dead else set())
+    if known := sum_of(law):
+        gone = {name for term in known.terms if term.coefficient in dead for name, _, _ in term.exponents}
+        dead |= gone | (set(known.aspect) if known.aspect and known.aspect[0] in dead else set())
     return [k for k, name in enumerate(law.parameters) if name not in dead]
 
 

@@ -47,7 +47,7 @@ def rolling(
     out = {}
     for axis in AXES:
         folds = cuts(sizes[axis], len(data.law.parameters) + SPARE)
-        refitted = [search.refit(solution.basins[:3], fitted.astype(np.float64))[0] for fitted in folds]
+        refitted = [search.refit(solution.basins[:3], fitted * problem.weights)[0] for fitted in folds]
         found = [
             (np.log(sizes[axis][~fitted] / sizes[axis][fitted].max()), np.abs(problem.residuals(theta)[~fitted]))
             for fitted, theta in zip(folds, refitted, strict=True)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from shapelaw.errors import UserError
+from shapelaw.fitting.fixed import whole_problem
 from shapelaw.fitting.multistart import BOUND_HIT, CONVERGED, MAX_ITER, SAME, Multistart
 from shapelaw.fitting.objective import Problem
 from shapelaw.fitting.projection import projected_starts
@@ -21,8 +22,9 @@ from shapelaw.fitting.solver import Search
 from shapelaw.fitting.solvers import search_of
 from shapelaw.fitting.spec import FitData, FitSpec
 from shapelaw.fitting.starts import grid_starts, random_starts
-from shapelaw.laws import Law, SumLaw
+from shapelaw.laws import Law
 from shapelaw.laws.choices import MedianLaw
+from shapelaw.laws.fixed import FixedLaw, sum_of
 
 Array = NDArray[np.float64]
 
@@ -108,8 +110,10 @@ def _solve_members(data: FitData, law: MedianLaw, spec: FitSpec, weights: ArrayL
 
 def _varpro(problem: Problem, random: int | None, rng: np.random.Generator) -> Iterator[Array]:
     drawn = random_starts(problem.law, RANDOM_STARTS if random is None else random, rng)
-    if isinstance(problem.law, SumLaw):
-        drawn = np.concatenate([projected_starts(problem, PROJECTED_STARTS), drawn])
+    if sum_of(problem.law):
+        projected = projected_starts(whole_problem(problem), PROJECTED_STARTS)
+        own = problem.law.reduce(projected) if isinstance(problem.law, FixedLaw) else projected
+        drawn = np.concatenate([own, drawn])
     yield drawn
 
 

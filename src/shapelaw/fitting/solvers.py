@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from shapelaw.errors import UserError
+from shapelaw.fitting.fixed import FixedSearch
 from shapelaw.fitting.general import GeneralNewton
 from shapelaw.fitting.multistart import Endpoints
 from shapelaw.fitting.newton import Newton
@@ -15,8 +16,9 @@ from shapelaw.fitting.newton_torch import NewtonTorch
 from shapelaw.fitting.objective import Problem
 from shapelaw.fitting.reference import Reference
 from shapelaw.fitting.solver import Array, OwnSearch, Search, Solver
-from shapelaw.laws import Law, SumLaw
+from shapelaw.laws import Law
 from shapelaw.laws.choices import MedianLaw
+from shapelaw.laws.fixed import FixedLaw, sum_of
 
 
 @dataclass(frozen=True)
@@ -40,16 +42,18 @@ class BuiltIn:
 
 def newton(problem: Problem) -> Search:
     """Damped Newton: compiled for laws that are sums of powers, in numpy for every other."""
-    return Newton(problem) if isinstance(problem.law, SumLaw) else GeneralNewton(problem)
+    if sum_of(problem.law) is None:
+        return GeneralNewton(problem)
+    return FixedSearch(problem, Newton) if isinstance(problem.law, FixedLaw) else Newton(problem)
 
 
 def _newton_torch(problem: Problem) -> Search:
-    if not isinstance(problem.law, SumLaw):
+    if sum_of(problem.law) is None:
         raise UserError(
             f"solver=newton_torch: fits laws that are sums of powers, and law={problem.law.name} is none; give "
             "solver=newton"
         )
-    return NewtonTorch(problem)
+    return FixedSearch(problem, NewtonTorch) if isinstance(problem.law, FixedLaw) else NewtonTorch(problem)
 
 
 def _reference(problem: Problem) -> Search:

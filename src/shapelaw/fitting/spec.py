@@ -21,8 +21,10 @@ from shapelaw.fitting.solver import Solver
 from shapelaw.fitting.solvers import get_solver
 from shapelaw.fitting.splits import Holdout
 from shapelaw.laws import Law, get_law, law_names
+from shapelaw.laws.fixed import FixedLaw
 from shapelaw.plugins import installed, load
 from shapelaw.runs.table import RunsTable
+from shapelaw.runs.weights import weights_of
 from shapelaw.runs.worlds import MIXTURES
 
 Array = NDArray[np.float64]
@@ -111,6 +113,8 @@ class FitSpec:
         sensitivity: whether the checklist is to hold the fit at other deltas and countings.
         profile: whether profile intervals of the parameters and the exponent are computed.
         mixture: `refuse` rows whose losses do not compare (`shapelaw.runs.worlds`), or `allow` and flag them.
+        weights: column whose values weigh the rows in the objective, scaled to a mean of 1; None weighs all alike.
+        fixed: parameter -> value that it is given, in natural units; the others are fitted.
         ties: `priors` breaks ties between laws that fit equally well by what the law expects (`ridge`); `optimum` takes the
             lowest objective, wherever on the ridge it lies.
 
@@ -133,9 +137,14 @@ class FitSpec:
     profile: bool = False
     mixture: str = "refuse"
     ties: str = "priors"
+    fixed: Mapping[str, float] = field(default_factory=dict)
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         check_delta(self.delta)
+        if self.fixed and not isinstance(self.law, FixedLaw):
+            self._refuse_fixed()
+            object.__setattr__(self, "law", FixedLaw(self.law, self.fixed))
         if self.starts not in STARTS:
             raise UserError(f"starts={self.starts}: allowed are {', '.join(STARTS)}")
         if self.grid_size is not None and self.grid_size < 1:
@@ -146,8 +155,16 @@ class FitSpec:
             raise UserError(f"ties={self.ties}: allowed are {', '.join(TIES)}")
         if self.seed < 0:
             raise UserError(f"seed={self.seed}: allowed are whole numbers from 0; give one")
+        if self.weights and self.method.name in (*LINE_METHODS, "staged"):
+            raise UserError(f"weights={self.weights}: method={self.method.name} takes none; give method=parametric")
         if self.method.fits_law:
             self._check_method()
+
+    def _refuse_fixed(self) -> None:
+        if self.method.name in (*LINE_METHODS, "staged"):
+            raise UserError(
+                f"fixed: method={self.method.name} does not fit all parameters of a law at once; give method=parametric"
+            )
 
     def _check_method(self) -> None:
         """A law says which of the named methods can fit it."""
@@ -213,6 +230,7 @@ class FitData:
         loss: what the law predicts, (n,): nats per token, or a share of wrong answers.
         runs: run of each row, (n,).
         prior: what breaks ties between parameters that fit the rows equally well.
+        weights: of the rows, (n,), with a mean of 1 over the whole table; None weighs all alike.
     """
 
     law: Law
@@ -221,6 +239,7 @@ class FitData:
     loss: Array
     runs: NDArray[np.str_]
     prior: Penalty | None = None
+    weights: Array | None = None
 
     @classmethod
     def of(cls, table: RunsTable, spec: FitSpec) -> FitData:
@@ -231,12 +250,15 @@ class FitData:
         """
         counting = resolve_counting(table, spec)
         columns = table.columns_for(spec.law, counting, spec.flops)
-        return cls(spec.law, counting, columns, table.target(spec.law), table.kept["run"].to_numpy(dtype=str))
+        weights = weights_of(table, spec.weights) if spec.weights else None
+        runs = table.kept["run"].to_numpy(dtype=str)
+        return cls(spec.law, counting, columns, table.target(spec.law), runs, weights=weights)
 
     def rows(self, mask: NDArray[np.bool_]) -> FitData:
         """Some of the rows."""
         columns = {name: values[mask] for name, values in self.columns.items()}
-        return replace(self, columns=columns, loss=self.loss[mask], runs=self.runs[mask])
+        weights = None if self.weights is None else self.weights[mask]
+        return replace(self, columns=columns, loss=self.loss[mask], runs=self.runs[mask], weights=weights)
 
     def problem(self, spec: FitSpec, weights: ArrayLike | None = None) -> Problem:
         """The objective over the rows, at multiplicities if given.
@@ -244,7 +266,10 @@ class FitData:
         Raises:
             UserError: for input that cannot be fitted.
         """
-        return Problem.of(self.law, self.columns, self.loss, spec.delta, weights).with_prior(self.prior)
+        both = (
+            self.weights if weights is None else np.asarray(weights) * (1.0 if self.weights is None else self.weights)
+        )
+        return Problem.of(self.law, self.columns, self.loss, spec.delta, both).with_prior(self.prior)
 
     def residuals(self, theta: ArrayLike) -> Array:
         """Log measured less log predicted, (n,)."""

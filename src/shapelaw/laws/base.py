@@ -96,7 +96,12 @@ class Law(ABC):
     @property
     def questions(self) -> tuple[str, ...]:
         """Names of the questions that it answers; a law may name fewer, or questions of its own."""
-        return USUAL_QUESTIONS if self.target == "loss" and "tokens" in self.predictors else ()
+        if self.target != "loss" or not self.predictors:
+            return ()
+        if set(self.predictors) == {"flops"}:
+            return ("flops",)
+        usual = USUAL_QUESTIONS if "tokens" in self.predictors else ()
+        return (*usual, "size") if set(self.predictors) == {"params", "tokens"} else usual
 
     @property
     def units(self) -> dict[str, str]:

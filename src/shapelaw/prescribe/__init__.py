@@ -11,7 +11,7 @@ from shapelaw.prescribe.ask import Problem
 from shapelaw.prescribe.comparison import LawComparison, compare_laws
 from shapelaw.prescribe.limits import Limits
 from shapelaw.prescribe.price import Cost, Throughput, measured_cost
-from shapelaw.prescribe.questions import AT, BEST, REACH
+from shapelaw.prescribe.questions import AT, BEST, FLOPS, REACH, SIZE
 from shapelaw.prescribe.registry import Basis, Question, register
 from shapelaw.prescribe.studies import (
     aspect_ratio_cost,
@@ -25,7 +25,9 @@ from shapelaw.prescribe.world import World
 __all__ = [
     "AT",
     "BEST",
+    "FLOPS",
     "REACH",
+    "SIZE",
     "Basis",
     "Cost",
     "LawComparison",

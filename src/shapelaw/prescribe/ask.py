@@ -11,6 +11,7 @@ from shapelaw.errors import UserError
 from shapelaw.prescribe.answer import Prescription, collect
 from shapelaw.prescribe.goals import LEASTS, AtTokens, ReachLoss, SpendBudget
 from shapelaw.prescribe.search import Optimum, SizeSearch, exact
+from shapelaw.prescribe.surface import LOG_TOKENS_MAX
 from shapelaw.prescribe.trust import refuse_nonsense, refuse_ridge
 
 SCAN_DECADES, SCAN_STEP = 10.0, 0.05
@@ -94,6 +95,37 @@ class Problem(SizeSearch):
         option = f"width={width}, depth={depth}, tokens={tokens:g}"
         refuse_ridge(self, lambda other: exact(other.objective(goal), points), option)
         return self._told(exact(self.objective(goal), points), "loss of a given shape", option)
+
+    def at_size(self, params: float, tokens: float) -> Prescription:
+        """The predicted loss of parameters, as the law counts them, and tokens, for laws without width and depth.
+
+        Raises:
+            UserError: if one is not positive, or the law does not answer this question.
+        """
+        self._check_question("size", "params, tokens")
+        goal, points = AtTokens(tokens), self.world.sizes(np.array([params]))
+        option = f"params={params:g}, tokens={tokens:g}"
+        refuse_ridge(self, lambda other: exact(other.objective(goal), points), option)
+        return self._told(exact(self.objective(goal), points), "loss of a given size", option)
+
+    def tokens_for(self, params: float, loss: float) -> Prescription:
+        """The tokens at which parameters, as the law counts them, reach a loss.
+
+        Raises:
+            UserError: if they do so at no number of tokens, or the law does not answer this question.
+        """
+        self._check_question("size", "params, loss")
+        goal, points = ReachLoss(loss, "tokens"), self.world.sizes(np.array([params]))
+        option = f"params={params:g}, loss={loss:g}"
+        optimum = exact(self.objective(goal), points)
+        if not math.isfinite(optimum.value[0]):
+            floor = float(self.surface.at(points).loss(np.array([LOG_TOKENS_MAX]))[0, 0])
+            raise UserError(
+                f"{option}: so many parameters reach it at no number of tokens under law {self.fit.law}; the lowest is "
+                f"{floor:.6g} {self.fit.loss_unit}"
+            )
+        refuse_ridge(self, lambda other: exact(other.objective(goal), points), option)
+        return self._told(optimum, f"tokens of a given size for a loss of {loss:g}", option)
 
     def serves(self, budget: float) -> bool:
         """Whether the best size for a budget is neither the smallest nor the largest of all."""

@@ -1,4 +1,4 @@
-"""What a law of sizes and tokens is asked: the best size for a budget, the cheapest for a loss, the loss of a size."""
+"""What laws are asked: the best size for a budget, the cheapest for a loss, the loss of a size or of FLOPs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from shapelaw.errors import UserError
 from shapelaw.prescribe.answer import Prescription
 from shapelaw.prescribe.ask import Problem
 from shapelaw.prescribe.comparison import compare_laws, saved_fits
+from shapelaw.prescribe.forecast import ask_flops, ask_size
 from shapelaw.prescribe.limits import Limits
 from shapelaw.prescribe.prediction import prediction_at
 from shapelaw.prescribe.price import cost_of
@@ -108,6 +109,26 @@ AT = register(
         needs=(("width", "depth", "tokens"),),
         takes=SIZES,
         answer=_at,
+    )
+)
+
+
+SIZE = register(
+    Question(
+        name="size",
+        asks="params and tokens: their loss, or params and loss: the tokens",
+        needs=(("params", "tokens"), ("params", "loss")),
+        takes=(),
+        answer=ask_size,
+    )
+)
+FLOPS = register(
+    Question(
+        name="flops",
+        asks="budget: its loss, or loss: the FLOPs for it",
+        needs=(("budget",), ("loss",)),
+        takes=(),
+        answer=ask_flops,
     )
 )
 

@@ -116,7 +116,7 @@ class World:
         Raises:
             UserError: if the fit is no law of the loss.
         """
-        law_of(fit)
+        asked_law(fit)
         recorded = runs.suite
         flops = fit.settings.get("flops") if fit.settings.get("flops") in FLOPS_CONVENTIONS else "exact"
         suite = _completed(recorded, here) if here else recorded
@@ -303,6 +303,16 @@ def law_of(fit: FitResult) -> Law:
     if "tokens" not in law.predictors:
         raise UserError(f"law={fit.law}: reads {', '.join(law.predictors)} and prefers no size; fit a law with tokens")
     return law
+
+
+def asked_law(fit: FitResult) -> Law:
+    """The law of a fit that answers some question, one of FLOPs alone too.
+
+    Raises:
+        UserError: if it has none, or one that answers nothing.
+    """
+    law = None if fit.law is None else get_law(fit.law)
+    return law if law is not None and law.questions else law_of(fit)
 
 
 def reads_shapes(law: Law) -> bool:

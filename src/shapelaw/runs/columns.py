@@ -136,13 +136,21 @@ def tidy(frame: pd.DataFrame) -> pd.DataFrame:
 def _typed(name: str, values: pd.Series) -> pd.Series:
     """The column as text, int64 (whole numbers only) or float64, with a fresh index."""
     if rules_of(name).text:
-        return pd.Series(["" if pd.isna(v) else str(v) for v in values], dtype=object)
+        return pd.Series(as_texts(values))
     found = as_numbers(name, values)
     if rules_of(name).whole and np.isfinite(found).all() and (np.abs(found) < 2**53).all():
         whole = np.rint(found)
         if np.array_equal(whole, found):
             return pd.Series(whole.astype(np.int64))
     return pd.Series(found)
+
+
+def as_texts(values: pd.Series, strip: bool = False) -> NDArray[np.object_]:
+    """A column's values as texts, missing ones as nothing; each distinct value is made a text once."""
+    codes, distinct = pd.factorize(values, use_na_sentinel=False)
+    texts = ["" if pd.isna(value) else str(value) for value in distinct]
+    made = [text.strip() for text in texts] if strip else texts
+    return np.array([*made, ""], dtype=object)[codes]
 
 
 def as_numbers(name: str, values: pd.Series) -> NDArray[np.float64]:

@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,13 +20,15 @@ from shapelaw.runs.columns import (
     NATS_PER_TOKEN,
     REQUIRED,
     as_numbers,
+    as_texts,
     is_canonical,
     rules_of,
 )
 from shapelaw.runs.completing import checked, derived, unfinished, with_repeats
 from shapelaw.runs.file_table import FileOptions, FileTable, excluding
+from shapelaw.runs.logs import read_logs
 from shapelaw.runs.numbers import Numbers, as_is, decimal_of, read
-from shapelaw.runs.readers import RawTable, read_raw
+from shapelaw.runs.readers import RawTable
 from shapelaw.runs.table import RunsTable
 from shapelaw.runs.wide import lengthen, suggestion, turned
 
@@ -53,20 +54,34 @@ def from_file(path: str | os.PathLike[str] | None, options: FileOptions | None =
     if path is None:
         raise UserError("path: none given; name a .csv, .parquet, .json or .xlsx file")
     given = options or FileOptions()
-    raw = read_raw(Path(path), given.sheet)
-    table = _typed(_named(path, raw, given), raw, given)
+    return from_raw(str(path), read_logs(path, given.sheet, {} if given.wide else given.columns), given)
+
+
+def from_raw(source: str, raw: RawTable, given: FileOptions, place: str = "") -> RunsTable:
+    """The table of what was read, by a mapping of columns, units and constants.
+
+    Args:
+        source: where it was read.
+        raw: the columns as they are.
+        given: how they are understood.
+        place: what messages call the source; nothing is `path=SOURCE`.
+
+    Raises:
+        UserError: if a column or a unit cannot be found, or a value is invalid.
+    """
+    table = _typed(_named(raw, given), raw, given)
     table = derived(_in_units(table, given), given)
-    _refuse_unmapped(path, table, raw)
+    _refuse_unmapped(place or f"path={source}", table, raw)
     table = checked(with_repeats(table, given))
     table = table.noting(unfinished(table))
-    about = {"source": str(path), "loss_unit": NATS_PER_TOKEN, **table.about}
+    about = {"source": source, "loss_unit": NATS_PER_TOKEN, **table.about}
     about |= {"reading": "; ".join(table.notes)} if table.notes else {}
     if given.exclude_faults:
         return RunsTable.excluding_faults(table.frame, about, further=table.further)
     return RunsTable(table.frame, about, further=table.further)
 
 
-def _named(path: str | os.PathLike[str], raw: RawTable, given: FileOptions) -> FileTable:
+def _named(raw: RawTable, given: FileOptions) -> FileTable:
     """Mapped columns under their canonical names, those that bear one already, and constants; the others apart."""
     frame, notes, columns = raw.frame, raw.notes, dict(given.columns)
     for ours in (*columns, *given.constants):
@@ -82,7 +97,7 @@ def _named(path: str | os.PathLike[str], raw: RawTable, given: FileOptions) -> F
     frame = _joined(frame, columns.get("run", ""))
     for ours, theirs in columns.items():
         if theirs not in frame:
-            raise UserError(f"columns: {ours}={theirs}, but the file has {', '.join(map(str, frame.columns))}")
+            raise UserError(f"columns: {ours}={theirs}, but {raw.holder} {', '.join(map(str, frame.columns))}")
     frame = frame.loc[:, ~frame.columns.duplicated()]
     sources = {**names.taken(map(str, frame.columns)), **columns}
     out = pd.DataFrame({ours: frame[theirs] for ours, theirs in sources.items()}, index=frame.index)
@@ -142,7 +157,7 @@ def _typed(table: FileTable, raw: RawTable, given: FileOptions) -> FileTable:
             reasons[bad] = reasons[bad].where(reasons[bad] != "", said)
         out[name], notes = numbers.values, [*notes, *numbers.notes]
     for name in set(map(str, frame)) - set(map(str, numeric)):
-        out[name] = ["" if pd.isna(text) else str(text).strip() for text in frame[name]]
+        out[name] = as_texts(frame[name], strip=True)
     return replace(table, frame=excluding(out, reasons), further=_further(table.further, decimal), notes=tuple(notes))
 
 
@@ -169,8 +184,7 @@ def _further(frame: pd.DataFrame, decimal: str) -> pd.DataFrame:
         if plain in out or is_canonical(plain) or not plain.isidentifier():
             continue
         numbers = read(plain, values, decimal, counts=False)
-        texts = values.fillna("").astype(str).str.strip() if (numbers.unreadable != "").any() else None
-        out[plain] = numbers.values if texts is None else texts.to_numpy(dtype=object)
+        out[plain] = as_texts(values, strip=True) if (numbers.unreadable != "").any() else numbers.values
     return pd.DataFrame(out, index=frame.index)
 
 
@@ -209,7 +223,7 @@ def _hints(table: FileTable) -> dict[str, str]:
     return out
 
 
-def _refuse_unmapped(path: str | os.PathLike[str], table: FileTable, raw: RawTable) -> None:
+def _refuse_unmapped(place: str, table: FileTable, raw: RawTable) -> None:
     """Raise what is missing, with the mapping that would name it as far as the file's own names tell."""
     missing = [name for name in REQUIRED if name not in table.frame]
     if not missing:
@@ -224,4 +238,4 @@ def _refuse_unmapped(path: str | os.PathLike[str], table: FileTable, raw: RawTab
         mapped = names.mapping([*(name for name in missing if name != "tokens"), *({"step"} - set(table.frame))], own)
         mapped = f"map {mapped} and " if "{}" not in mapped else ""
         remedy = f"{mapped}give 'runs.constants={{batch_tokens: TOKENS}}', the tokens of one step (column {step})"
-    raise UserError(f"path={path}: no column {', '.join(missing)}; the file has {', '.join(own) or 'none'}; {remedy}")
+    raise UserError(f"{place}: no column {', '.join(missing)}; {raw.holder} {', '.join(own) or 'none'}; {remedy}")

@@ -5,23 +5,32 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from shapelaw.config import RunsConfig
 from shapelaw.config.option import check_option
 from shapelaw.errors import UserError
 from shapelaw.runs.file_table import OF_FILES, FileOptions
-from shapelaw.runs.files import from_file
+from shapelaw.runs.files import from_file, from_raw
+from shapelaw.runs.histories import Histories, called, wanted
 from shapelaw.runs.published import chinchilla, gemstones
 from shapelaw.runs.reduce import reduced
 from shapelaw.runs.schedules import midway as rows_midway
 from shapelaw.runs.table import RunsTable
+from shapelaw.runs.tensorboard import read_tensorboard
+from shapelaw.runs.wandb_runs import read_wandb
 
 LAWS_READ = ("batch_tokens",)
 """Settings that some law reads."""
 MEASURED = ("loss", "error", "flops", "step")
 """What a law may read that is no setting."""
-SOURCES = ("gemstones", "chinchilla", "csv", "mlflow")
+SOURCES = ("gemstones", "chinchilla", "csv", "mlflow", "tensorboard", "wandb")
+TRACKED = ("tensorboard", "wandb")
+"""Trackers whose runs are read as tables of other people's are."""
+READ_BY_MAPPING = "read_by_mapping"
+"""Fact of a table whose columns the user mapped out of a tracker: which."""
+_OF_HISTORIES = ("columns", "units", "constants", "tokens_from")
 
 
 def load_runs(
@@ -49,17 +58,19 @@ def load_runs(
     """Load a table of runs.
 
     Args:
-        source: `gemstones`, `chinchilla`, `csv` (also .tsv, .json, .jsonl, .parquet and .xlsx) or `mlflow`.
+        source: `gemstones`, `chinchilla`, `csv` (also .tsv, .json, .jsonl, .parquet and .xlsx), `mlflow`, `tensorboard` or
+            `wandb`.
         subset: gemstones only: suffix of the published file, such as `hot_100b+` (the default) or `cool_end`.
         where: keep the rows that meet a condition, such as `width == 512 and tokens <= 1e11`; the others are excluded.
-        path: csv only: the file.
-        columns: csv only: canonical name -> name in the file, such as {"tokens": "D", "loss": "final_loss"}.
-        units: csv only: canonical name -> factor or named unit, such as {"tokens": "B", "loss": "perplexity"}.
-        constants: csv only: canonical name -> value of all rows, or run -> value, such as {"batch_tokens": 524288}.
+        path: the file (csv), the folder of event files (tensorboard), the folder that wandb wrote.
+        columns: of your own runs: canonical name -> name in the file or tracker, such as {"tokens": "D", "loss": "eval/loss"};
+            with it, `mlflow` reads the runs of any experiment.
+        units: of your own runs: canonical name -> factor or named unit, such as {"tokens": "B", "loss": "perplexity"}.
+        constants: of your own runs: canonical name -> value of all rows, or run -> value, such as {"batch_tokens": 524288}.
         wide: csv only: what the columns of a wide table are named by, such as tokens; one row per loss is made of it.
         decimal: csv only: the file's decimal sign, `dot` or `comma`; None tells it from the numbers.
         sheet: csv only: of an Excel file; None takes the first.
-        tokens_from: csv only: `6n` takes tokens = FLOPs / (6 * params) where the file names none.
+        tokens_from: of your own runs: `6n` takes tokens = FLOPs / (6 * params) where the file names none.
         loss: NAME of a further loss, the column loss_NAME, that takes the place of loss.
         reduce: which of the rows of one size and token count stays: `best` (lowest loss), `last`, their `mean`, or all
             (`none`); `auto`: of files, best where they differ in settings that are usually tuned, but for batch_tokens, which
@@ -70,7 +81,7 @@ def load_runs(
         rolled_back: `keep` the rows that runs measured after a rollback, which a fit flags, or `exclude` them.
         midway: `exclude` the rows at which the rate is on its way up or down a schedule, with that reason, or `keep` them for
             a law that has a term for it; a fit by any other law flags them.
-        options: mlflow only: passed to `shapelaw.tracking.read_runs` (uri and experiment).
+        options: mlflow only: uri and experiment; wandb only: project, ENTITY/PROJECT of a server, in place of a path.
 
     Returns:
         a validated table; excluded rows are part of it, with their reasons.
@@ -102,9 +113,14 @@ def chosen(table: RunsTable, source: str, rule: str, by: Sequence[str], read: Se
     Args:
         read: columns that the law reads, whatever they are: rows that differ in them are not compared.
     """
-    if rule == "auto" and source != "csv":
+    if rule == "auto" and not of_your_own(source, table):
         return table
     return reduced(table, rule, by, [name for name in read if name not in MEASURED])
+
+
+def of_your_own(source: str, table: RunsTable) -> bool:
+    """Whether runs were not trained here: those of a file, and a tracker's that were read by a mapping of columns."""
+    return source == "csv" or source in TRACKED or READ_BY_MAPPING in table.about
 
 
 def load_whole(
@@ -141,6 +157,8 @@ def load_whole(
         table = chinchilla()
     elif source == "csv":
         table = from_file(path, replace(file_options, exclude_faults=bad_rows == "exclude"))
+    elif source in TRACKED or file_options.columns:
+        table = _from_histories(source, path, options, replace(file_options, exclude_faults=bad_rows == "exclude"))
     else:
         table = _from_tracker(options, bad_rows == "exclude")
     if diverged == "exclude" and table.has("diverged_step"):
@@ -157,16 +175,52 @@ def load_whole(
 
 def _refuse_foreign(source: str, given: Mapping[str, Any]) -> None:
     """Refuse unknown sources and options of another source."""
-    allowed = {"gemstones": {"subset"}, "chinchilla": set(), "csv": {"path", *OF_FILES}}
+    allowed: dict[str, set[str]] = {
+        "gemstones": {"subset"},
+        "chinchilla": set(),
+        "csv": {"path", *OF_FILES},
+        "mlflow": {"uri", "experiment", "columns", *(_OF_HISTORIES if given.get("columns") else ())},
+        "tensorboard": {"path", *_OF_HISTORIES},
+        "wandb": {"path", "project", *_OF_HISTORIES},
+    }
     if source not in SOURCES:
         raise UserError(f"runs={source}: allowed are {', '.join(SOURCES)}")
-    if source == "mlflow":
-        foreign = [name for name in ("subset", "path", *OF_FILES) if given.get(name)]
-    else:
-        foreign = [name for name, value in given.items() if value and name not in allowed[source]]
+    foreign = [name for name, value in given.items() if value and name not in allowed[source]]
     if foreign:
-        meant = ", ".join(sorted(allowed.get(source, {"uri", "experiment"}))) or "none of its own"
+        meant = ", ".join(sorted(allowed[source])) or "none of its own"
         raise UserError(f"runs={source}: does not take {', '.join(foreign)}; it takes {meant}, where and bad_rows")
+
+
+def _from_histories(
+    source: str, path: str | os.PathLike[str] | None, options: Mapping[str, Any], given: FileOptions
+) -> RunsTable:
+    """Other people's runs in a tracker; its libraries are imported only now."""
+    place = Path(path) if path is not None else None
+    if place is not None and not place.exists():
+        raise UserError(f"runs.path={path}: no such file or folder; give the one that the tracker wrote")
+    if source == "tensorboard":
+        if place is None:
+            raise UserError("runs=tensorboard: give runs.path=FOLDER, TensorBoard's --logdir")
+        histories, said = read_tensorboard(place, given.columns), f"runs.path={path}"
+    elif source == "wandb":
+        project = options.get("project")
+        histories, said = (
+            read_wandb(place, project, given.columns),
+            f"runs.path={path}" if place else f"runs.project={project}",
+        )
+    else:
+        histories, said = _of_mlflow(given.columns, **options), f"runs.experiment={options.get('experiment')}"
+    raw = histories.table(said, given.columns)
+    table = from_raw(f"{source} {said.partition('=')[2]}", raw, replace(given, decimal="dot"), said)
+    return table.noting(READ_BY_MAPPING, source)
+
+
+def _of_mlflow(columns: Mapping[str, str], **options: Any) -> Histories:
+    from shapelaw.tracking import read_any
+
+    settings, metrics, recorded = read_any(**options, wanted=lambda names: wanted(names, columns))
+    settings = settings.assign(run=called(list(settings["run"]), list(settings["mlflow_run_id"])))
+    return Histories(settings, metrics, recorded)
 
 
 def _from_tracker(options: Mapping[str, Any], exclude_faults: bool) -> RunsTable:

@@ -132,19 +132,22 @@ def read(name: str, values: pd.Series, decimal: str = ".", *, counts: bool = Fal
     if found is not None:
         return Numbers(found, np.full(len(values), "", dtype=object))
     kinds: dict[str, str] = {}
-    known = {value: _number(value, decimal, counts, shares, kinds) for value in pd.unique(values) if _hashable(value)}
-    numbers = [
-        known[value] if _hashable(value) and value in known else _number(value, decimal, counts, shares, kinds)
-        for value in values
-    ]
-    unreadable = [str(value) if number is None else "" for value, number in zip(values, numbers, strict=True)]
+    codes, distinct = _distinct(values)
+    numbers = [_number(value, decimal, counts, shares, kinds) for value in distinct]
+    unreadable = np.array([str(v) if n is None else "" for v, n in zip(distinct, numbers, strict=True)], dtype=object)
     floats = np.array([np.nan if number is None else number for number in numbers], dtype=np.float64)
     notes = tuple(f"{name}: {kind}, such as {text!r}" for kind, text in kinds.items())
-    return Numbers(floats, np.array(unreadable, dtype=object), notes)
+    return Numbers(floats[codes], unreadable[codes], notes)
 
 
-def _hashable(value: object) -> bool:
-    return isinstance(value, str | int | float)
+def _distinct(values: pd.Series) -> tuple[NDArray[np.intp], NDArray[np.object_]]:
+    """Number of each value among the distinct ones, and these; lists and the like, which have no hash, are all distinct."""
+    objects = values.to_numpy(dtype=object)
+    try:
+        codes, distinct = pd.factorize(objects, use_na_sentinel=False)
+    except TypeError:
+        return np.arange(len(objects)), objects
+    return codes, np.asarray(distinct, dtype=object)
 
 
 def _number(value: object, decimal: str, counts: bool, shares: bool, kinds: dict[str, str]) -> float | None:

@@ -34,12 +34,14 @@ class RawTable:
         delimiter: of delimited text, else None.
         reasons: why a row is no row of the table, else nothing, (rows,).
         notes: what a reader of the fit should know.
+        holder: what has the columns, for messages.
     """
 
     frame: pd.DataFrame
     delimiter: str | None = None
     reasons: pd.Series | None = None
     notes: tuple[str, ...] = ()
+    holder: str = "the file has"
 
 
 def _delimited(path: Path, sheet: str | None) -> RawTable:

@@ -6,6 +6,7 @@ step waits for the store, a store that goes away loses nothing, and a run that e
 """
 
 from shapelaw.tracking.delivery import deliver_left, deliver_to
+from shapelaw.tracking.foreign import read_any
 from shapelaw.tracking.mlflow_tracker import FolderTracker, MlflowTracker
 from shapelaw.tracking.protocol import (
     DIVERGED_TAG,
@@ -49,6 +50,7 @@ __all__ = [
     "open_search",
     "open_store",
     "places",
+    "read_any",
     "read_noise",
     "read_runs",
     "read_table",

@@ -11,6 +11,7 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import unquote, urlparse
 
 from shapelaw.errors import Damaged, UserError
@@ -106,6 +107,50 @@ def history(path: Path, run_ids: Sequence[str], keys: Sequence[str]) -> Iterator
             if rows != copy and set(rows) != set(copy):  # two at the same tokens and time come in any order
                 raise damaged(path, f"table metrics: {len(set(rows) ^ set(copy))} rows differ from its index")
             yield from rows
+
+
+class Recorded(NamedTuple):
+    """A run as the small tables hold it.
+
+    Args:
+        run: id, name, status, start in milliseconds.
+        params, tags: name -> text.
+        metrics: name -> last value.
+    """
+
+    run: tuple[str, str, str, int]
+    params: dict[str, str]
+    tags: dict[str, str]
+    metrics: dict[str, float]
+
+
+def recorded_runs(path: Path, experiment_id: str) -> list[Recorded]:
+    """The active runs of an experiment, the newest first, in one query a table: MLflow's own takes 1.5 s for a thousand.
+
+    Raises:
+        Damaged: if the database cannot be read.
+    """
+    chosen = "SELECT run_uuid FROM runs WHERE experiment_id = ? AND lifecycle_stage = 'active'"
+    found: dict[str, Recorded] = {}
+    with opened(path) as database:
+        database.execute("BEGIN")
+        for row in database.execute(
+            f"SELECT run_uuid, name, status, start_time FROM runs WHERE run_uuid IN ({chosen}) "
+            "ORDER BY start_time DESC, run_uuid",
+            [experiment_id],
+        ):
+            found[row[0]] = Recorded(row, {}, {}, {})
+        for table in ("params", "tags"):
+            for run, key, value in database.execute(
+                f"SELECT run_uuid, key, value FROM {table} WHERE run_uuid IN ({chosen})", [experiment_id]
+            ):
+                getattr(found[run], table)[key] = value
+        for run, key, value, is_nan in database.execute(
+            f"SELECT run_uuid, key, value, is_nan FROM latest_metrics WHERE run_uuid IN ({chosen})", [experiment_id]
+        ):
+            found[run].metrics[key] = float("nan") if is_nan else value
+        database.rollback()
+    return list(found.values())
 
 
 @contextlib.contextmanager

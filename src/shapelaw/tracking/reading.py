@@ -39,6 +39,7 @@ WHOLE = ("width", "depth", "params", "vocab_size", "batch_tokens", "num_devices"
 REAL = ("lr_base", "cooldown")
 OPTIM = "optim."
 """How the parameters of a run begin that are its optimizer's settings."""
+SHOWN_NAMES = 12
 READERS = 8
 """Runs whose histories are asked for at once."""
 log = logging.getLogger(__name__)
@@ -85,22 +86,51 @@ def read_table(uri: str, experiment: str) -> tuple[pd.DataFrame, dict[str, Suite
     import pandas as pd
 
     with unreachable(uri):
-        store = _existing(uri)
-        found = store.get_experiment_by_name(experiment)
-        if found is None:
-            names = ", ".join(e.name for e in store.search_experiments())
-            raise UserError(f"runs.experiment={experiment}: no such MLflow experiment at {uri}; there are {names}")
-        runs = [run for run in _search(store, found.experiment_id, "train") if VAL_LOSS in run.data.metrics]
+        store = existing(uri)
+        experiment_id = experiment_of(uri, store, experiment)
+        runs = [run for run in search(uri, store, experiment_id, "train") if VAL_LOSS in run.data.metrics]
+        foreign = [] if runs else search(uri, store, experiment_id, None)
         further = sorted({key for run in runs for key in run.data.metrics if FURTHER_LOSS.fullmatch(key)})
         keys = (VAL_LOSS, DEVICE_HOURS, ROLLBACKS, *further)
         values = histories(uri, store, [run.info.run_id for run in runs], keys)
     _say_damaged(runs)
     rows = [row for run in runs for row in _rows(run, values)]
     if not rows:
+        _refuse_foreign(experiment, foreign)
         raise UserError(
             f"runs.experiment={experiment}: no run has a validation yet; train some with `shapelaw train -m ...`"
         )
     return pd.DataFrame(rows), {run.data.tags[IDENTITY_TAG]: suite_of(run) for run in runs}
+
+
+def experiment_of(uri: str, store: MlflowClient, experiment: str) -> str:
+    """The id of an experiment.
+
+    Raises:
+        UserError: if there is none of that name.
+    """
+    found = store.get_experiment_by_name(experiment)
+    if found is None:
+        names = ", ".join(e.name for e in store.search_experiments())
+        raise UserError(f"runs.experiment={experiment}: no such MLflow experiment at {uri}; there are {names}")
+    return str(found.experiment_id)
+
+
+def _refuse_foreign(experiment: str, runs: Sequence[Run]) -> None:
+    """Say of runs that something else tracked how they are read."""
+    metrics = sorted({key for run in runs if KIND_TAG not in run.data.tags for key in run.data.metrics})
+    params = sorted({key for run in runs if KIND_TAG not in run.data.tags for key in run.data.params})
+    if metrics:
+        raise UserError(
+            f"runs.experiment={experiment}: its runs were not trained by shapelaw; name their metrics and parameters, such as "
+            f"'runs.columns={{loss: {metrics[0]}, tokens: METRIC, params: PARAMETER}}' ({_some('metrics', metrics)}; "
+            f"{_some('parameters', params)})"
+        )
+
+
+def _some(what: str, names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return f"{what}: {', '.join(names[:SHOWN_NAMES]) or 'none'}{more}"
 
 
 def _say_damaged(runs: Sequence[Run]) -> None:
@@ -137,9 +167,9 @@ def read_noise(uri: str, experiment: str) -> pd.DataFrame:
     import pandas as pd
 
     with unreachable(uri):
-        store = _existing(uri)
+        store = existing(uri)
         found = store.get_experiment_by_name(experiment)
-        runs = [] if found is None else _search(store, found.experiment_id, "train")
+        runs = [] if found is None else search(uri, store, found.experiment_id, "train")
         runs = [run for run in runs if NOISE_TRACE in run.data.metrics and VAL_LOSS in run.data.metrics]
         values = histories(uri, store, [run.info.run_id for run in runs], (VAL_LOSS, NOISE_GRAD_SQ, NOISE_TRACE))
     frames = []
@@ -170,15 +200,20 @@ def places(uri: str, experiment: str, kind: str) -> tuple[str, dict[str, str]]:
         UserError: if there is no such store.
     """
     with unreachable(uri):
-        store = _existing(uri)
+        store = existing(uri)
         found = store.get_experiment_by_name(experiment)
         if found is None:
             return "", {}
-        runs = _search(store, found.experiment_id, kind)
+        runs = search(uri, store, found.experiment_id, kind)
     return str(found.experiment_id), {run.data.tags[IDENTITY_TAG]: run.info.run_id for run in runs}
 
 
-def _existing(uri: str) -> MlflowClient:
+def existing(uri: str) -> MlflowClient:
+    """A client of a store that is there.
+
+    Raises:
+        UserError: if it is not, or is damaged.
+    """
     check_uri(uri)
     file = database_file(uri)
     if file and not file.exists():
@@ -192,11 +227,32 @@ def _existing(uri: str) -> MlflowClient:
     return client(uri)
 
 
-def _search(store: MlflowClient, experiment_id: str, kind: str) -> Sequence[Run]:
+def search(uri: str, store: MlflowClient, experiment_id: str, kind: str | None) -> Sequence[Run]:
+    """The runs of an experiment of a kind, or all of them, the newest first."""
+    if file := database_file(uri):
+        recorded = database.recorded_runs(file, experiment_id)
+        return [_entity(experiment_id, one) for one in recorded if kind in (None, one.tags.get(KIND_TAG))]
+    return search_by_interface(store, experiment_id, kind)
+
+
+def _entity(experiment_id: str, recorded: database.Recorded) -> Run:
+    """MLflow's own record of a run."""
+    from mlflow.entities import Metric, Param, Run, RunData, RunInfo, RunTag
+
+    run_id, name, status, start = recorded.run
+    info = RunInfo(run_id, experiment_id, "", status, start, None, "active", run_name=name)
+    metrics = [Metric(key, value, 0, 0) for key, value in recorded.metrics.items()]
+    params = [Param(key, value) for key, value in recorded.params.items()]
+    return Run(info, RunData(metrics, params, [RunTag(key, value) for key, value in recorded.tags.items()]))
+
+
+def search_by_interface(store: MlflowClient, experiment_id: str, kind: str | None) -> Sequence[Run]:
+    """From any store, a thousand runs a request."""
+    condition = f"tags.`{KIND_TAG}` = '{kind}'" if kind else ""
     runs: list[Run] = []
     token: str | None = None
     while True:
-        page = store.search_runs([experiment_id], f"tags.`{KIND_TAG}` = '{kind}'", max_results=1000, page_token=token)
+        page = store.search_runs([experiment_id], condition, max_results=1000, page_token=token)
         runs += page
         token = page.token
         if not token:

@@ -256,6 +256,11 @@ def check_uri(uri: str) -> None:
     """
     refuse_password("tracker.uri", uri)
     kind = _kind(uri)
+    if kind in ("", "file"):
+        raise UserError(
+            f"tracker.uri={uri}: MLflow no longer serves folders of files; make it a database by `mlflow migrate-filestore "
+            "--source FOLDER --target sqlite:///mlflow.db`, and give sqlite:///mlflow.db"
+        )
     if kind not in ("sqlite", *DATABASES, "http", "https"):
         raise UserError(
             f"tracker.uri={uri}: allowed are sqlite:///FILE, another database's URI, or http(s)://HOST:PORT of an MLflow server"

@@ -28,7 +28,8 @@ from shapelaw.plugins import is_file
 from shapelaw.runs import RunsTable
 from shapelaw.runs.columns import NATS_PER_TOKEN
 from shapelaw.runs.file_table import FileOptions
-from shapelaw.runs.load import LAWS_READ, chosen, load_whole
+from shapelaw.runs.load import LAWS_READ, chosen, load_whole, of_your_own
+from shapelaw.runs.weights import weights_of
 from shapelaw.sweep.task import Job, sweep_identity
 from shapelaw.tracking.journal import JOURNAL
 from shapelaw.verbs.doors import Door
@@ -147,6 +148,8 @@ def spec_of(asked: FitConfig) -> FitSpec:
         profile=asked.profile,
         mixture=asked.mixture,
         ties=asked.ties,
+        fixed=asked.fixed,
+        weights=asked.weights,
     )
 
 
@@ -157,9 +160,15 @@ def science_of(asked: FitConfig, runs: RunsTable) -> dict[str, Any]:
         del chosen[key]
     del chosen["bootstrap"]["workers"]
     method = spec_of(asked).method
-    chosen["method"] = {"name": method.name, **method.options}
+    own = {key: value for key, value in method.options.items() if (key, value) != ("curve", "parabola")}
+    chosen["method"] = {"name": method.name, **own}  # so that fits by parabolas keep their folders
     if method.fits_law and is_file(str(asked.law.name)):
         chosen["law"] = {"name": _law(asked).name, "sha256": file_hash(str(asked.law.name))}
+    if asked.weights:  # the column may be none of the table's content
+        chosen["weights"] = [asked.weights, hashlib.sha256(weights_of(runs, asked.weights).tobytes()).hexdigest()]
+    for name in ("fixed", "weights"):
+        if not chosen[name]:
+            del chosen[name]  # so that fits without it keep their folders
     unit = {} if runs.loss_unit == NATS_PER_TOKEN else {"loss_unit": runs.loss_unit}  # the same values are other losses
     return {**chosen, **unit, "runs": runs.hash, "schema": SCHEMA_VERSION}
 
@@ -203,18 +212,20 @@ def _whole_table(runs: RunsConfig, published: str | None) -> RunsTable:
     }
     if runs.source == "gemstones":
         options["subset"] = published
-    elif runs.source == "csv":
+    else:
         names = [field.name for field in dataclasses.fields(FileOptions) if field.name != "exclude_faults"]
         options |= {"path": runs.path, "given": FileOptions(**{name: getattr(runs, name) for name in names})}
-    elif runs.source == "mlflow":
+    if runs.source == "mlflow":
         require("runs=mlflow", "mlflow", instead="give a table of yours: runs=csv runs.path=FILE")
         options |= {"uri": runs.uri, "experiment": runs.experiment}
+    if runs.source == "wandb":
+        options |= {"project": runs.project}
     return load_whole(runs.source, **options)
 
 
 def _subset(asked: FitConfig, table: RunsTable) -> RunsTable:
     subset = asked.subset
-    if asked.runs.source == "mlflow":
+    if asked.runs.source == "mlflow" and not of_your_own("mlflow", table):
         if subset.tracked is None:
             raise UserError(
                 f"subset={subset.name}: is a published data set; give runs=gemstones, or subset=all, hot, cool_end"

@@ -12,6 +12,7 @@ from rich.table import Column, Table
 
 from shapelaw.fitting.residuals import information_criteria
 from shapelaw.fitting.result import RUNS_FILE, FitResult, load_fit
+from shapelaw.fitting.spec import LINE_METHODS
 from shapelaw.laws import get_law
 from shapelaw.laws.base import EXPONENT
 from shapelaw.prescribe.world import reads_shapes
@@ -82,6 +83,8 @@ def _content(folder: Path) -> str:
 
 def _next(result: FitResult, folder: Path) -> str:
     """The command that asks the fit for the best size; where prescribe.py would refuse it, why."""
+    if result.law is None and result.method in LINE_METHODS:
+        return f"; next: shapelaw prescribe fit={folder} budget={'FLOPs' if result.settings['cost'] == 'flops' else 'HOURS'}"
     if result.law is None or "best" not in get_law(result.law).questions:
         return ""
     space = "feasible" if reads_shapes(get_law(result.law)) else "params"

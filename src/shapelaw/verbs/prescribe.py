@@ -15,11 +15,13 @@ from shapelaw.counting import FLOPS_CONVENTIONS
 from shapelaw.errors import UserError
 from shapelaw.files import write_text
 from shapelaw.fitting.result import FitResult, plain
+from shapelaw.fitting.spec import LINE_METHODS
 from shapelaw.prescribe.answer import Prescription, command
 from shapelaw.prescribe.ask import Problem
 from shapelaw.prescribe.domain import domain_of_shapes
+from shapelaw.prescribe.lines import best_by_lines
 from shapelaw.prescribe.registry import Basis, question_of
-from shapelaw.prescribe.world import World, law_of
+from shapelaw.prescribe.world import World, asked_law
 from shapelaw.runs.table import RunsTable
 from shapelaw.suite import Suite
 from shapelaw.verbs.doors import Door
@@ -52,7 +54,9 @@ def prescribe(options: PrescribeConfig) -> Prescription:
     """
     path, newer = (Path(options.fit), None) if options.fit else newest_fit(Path(options.outputs_dir) / "fits", options)
     fit, runs = read(path)
-    question = question_of(options, law_of(fit))
+    if fit.law is None and fit.method in LINE_METHODS:
+        return dataclasses.replace(best_by_lines(options, fit, runs), fit=str(path))
+    question = question_of(options, asked_law(fit))
     basis = Basis(fit, runs, world_of(options, fit, runs), path)
     answer = question.answer(options, basis)
     return dataclasses.replace(

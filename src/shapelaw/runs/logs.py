@@ -1,0 +1,130 @@
+"""Logs of training scripts: one file a run, and rows that hold what was measured at that step only."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from shapelaw.errors import UserError
+from shapelaw.runs import names
+from shapelaw.runs.histories import at_losses, flattened
+from shapelaw.runs.readers import RawTable, read_raw
+
+SETTINGS = "hparams.yaml"
+"""Where Lightning's loggers keep a run's settings, beside its metrics."""
+FILE = "file"
+"""Column of the name by which a file differs from the others."""
+
+
+def read_logs(path: str | os.PathLike[str], sheet: str | None, columns: Mapping[str, str]) -> RawTable:
+    """One file, or all that a pattern such as `logs/*/metrics.csv` names, each file a run unless a column says otherwise.
+
+    Raises:
+        UserError: if there is no such file, or one cannot be read.
+    """
+    files = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))] if _is_pattern(path) else [Path(path)]
+    if not files:
+        raise UserError(f"path={path}: no file is named so; give a file, or a pattern such as logs/*/metrics.csv")
+    raws = [read_raw(file, sheet) for file in files]
+    return condensed(raws[0] if not _is_pattern(path) else _joined(files, raws), columns)
+
+
+def condensed(raw: RawTable, columns: Mapping[str, str]) -> RawTable:
+    """A log whose rows with a loss lack what its other rows hold, with one whole row a loss; any other table as it is."""
+    frame = raw.frame
+    sources = {**names.taken(map(str, frame.columns)), **columns}
+    loss, step = sources.get("loss", ""), sources.get("step", "")
+    if not {loss, step} <= set(frame) or not frame.columns.is_unique:
+        return raw
+    there = ~(frame.isna() | frame.astype(str).apply(lambda values: values.str.strip()).isin(["", "nan"]))
+    wide = _numbers(frame.where(there))
+    if not _split(there, there[loss]) or not pd.api.types.is_numeric_dtype(wide[step]):
+        return raw
+    runs, labels = _runs(frame, sources.get("run", ""))
+    out, notes = at_losses(wide.assign(run=runs).groupby(["run", step], as_index=False).last(), sources, step)
+    rows = out.assign(run=labels[out["run"]]) if "run" in frame else out.drop(columns="run")
+    said = f"a log: {len(rows)} losses in {len(frame)} rows"
+    return replace(raw, frame=rows, reasons=None, notes=(*raw.notes, said, *notes))
+
+
+def _runs(frame: pd.DataFrame, run: str) -> tuple[NDArray[np.intp], NDArray[np.object_]]:
+    """Number of each row's run, and what the runs are called."""
+    parts = [name for name in ([run] if run in frame else run.split("+")) if name in frame]
+    called = frame[parts].astype(str).agg(" ".join, axis=1) if parts else pd.Series("", index=frame.index)
+    numbers, labels = pd.factorize(called)
+    return numbers, np.asarray(labels, dtype=object)
+
+
+def settings_beside(folder: Path) -> dict[str, Any]:
+    """What Lightning wrote of a run's settings into its folder, flat; nothing where it did not."""
+    import yaml
+
+    file = folder / SETTINGS
+    try:
+        return flattened(yaml.safe_load(file.read_text()) or {}) if file.exists() else {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{file}: cannot be read ({str(error).splitlines()[0]}); correct it, or move it away") from None
+
+
+def _split(there: pd.DataFrame, rows: pd.Series) -> bool:
+    """Whether some column is filled only in rows without a loss: the sign of a log that writes a row per kind of metric."""
+    return bool(rows.any() and (there[~rows].any() & ~there[rows].any()).any())
+
+
+def _numbers(frame: pd.DataFrame) -> pd.DataFrame:
+    """Columns of numbers as such; others as they are."""
+    numbers = {name: pd.to_numeric(values, errors="coerce") for name, values in frame.items()}
+    return frame.assign(**{str(name): v for name, v in numbers.items() if (v.notna() == frame[name].notna()).all()})
+
+
+def _is_pattern(path: str | os.PathLike[str]) -> bool:
+    return not Path(path).exists() and glob.has_magic(str(path))
+
+
+def _joined(files: list[Path], raws: list[RawTable]) -> RawTable:
+    """The rows of all files under one another, with the name of the file and the settings beside it."""
+    called = _told_apart(files)
+    frames = [
+        raw.frame.assign(
+            **{FILE: name, **{k: v for k, v in settings_beside(file.parent).items() if k not in raw.frame}}
+        )
+        for file, name, raw in zip(files, called, raws, strict=True)
+    ]
+    reasons = [pd.Series("", index=r.frame.index, dtype=object) if r.reasons is None else r.reasons for r in raws]
+    frame = pd.concat(frames, ignore_index=True)
+    frame = frame if {names.plain_name(str(name)) for name in frame} & {"run"} else frame.rename(columns={FILE: "run"})
+    return replace(
+        raws[0],
+        frame=frame,
+        reasons=pd.concat(reasons, ignore_index=True),
+        notes=(*dict.fromkeys(note for raw in raws for note in raw.notes), f"{len(files)} files"),
+    )
+
+
+def _told_apart(files: list[Path]) -> list[str]:
+    """The parts of their paths in which files differ.
+
+    >>> _told_apart([Path("logs/a/metrics.csv"), Path("logs/b/metrics.csv")])
+    ['a', 'b']
+    """
+    parts = [file.with_suffix("").parts for file in files]
+    if len(parts) == 1:
+        return [files[0].stem]
+    first = _shared(parts)
+    last = _shared([own[first:][::-1] for own in parts])
+    return ["/".join(own[first : len(own) - last]) or files[k].stem for k, own in enumerate(parts)]
+
+
+def _shared(parts: list[tuple[str, ...]]) -> int:
+    """How many parts all begin with, of those that none consists of alone."""
+    shortest = min(map(len, parts))
+    differ = [k for k in range(shortest) if len({own[k] for own in parts}) > 1]
+    return differ[0] if differ else shortest

@@ -1,0 +1,27 @@
+"""Weights of rows, from a column of a table or of the file that it was read from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from shapelaw.errors import UserError
+from shapelaw.runs.table import RunsTable
+
+
+def weights_of(table: RunsTable, name: str) -> NDArray[np.float64]:
+    """Weights of the kept rows, (n,), scaled to a mean of 1.
+
+    Raises:
+        UserError: if there is no such column, or its values are no weights.
+    """
+    rows = table.rows
+    if name not in rows:
+        raise UserError(f"weights={name}: no such column; the table has {', '.join(map(str, rows.columns))}")
+    values = np.asarray(pd.to_numeric(rows[name], errors="coerce"), dtype=np.float64)
+    if not (np.isfinite(values) & (values >= 0)).all() or not values.sum() > 0:
+        raise UserError(
+            f"weights={name}: allowed are numbers from 0 in every row, not all of them 0; correct the column"
+        )
+    return np.asarray(values / values.mean())

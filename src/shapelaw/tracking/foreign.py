@@ -1,0 +1,61 @@
+"""Runs that others tracked: any experiment's, by its own metrics, parameters and tags."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from shapelaw.errors import UserError
+from shapelaw.tracking.reading import existing, experiment_of, histories, search
+from shapelaw.tracking.store import unreachable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SYSTEM = ("mlflow.", "shapelaw.")
+"""How the tags begin that a tracker sets, not a user."""
+
+
+def read_any(
+    uri: str, experiment: str, wanted: Callable[[Iterable[str]], Sequence[str]]
+) -> tuple[pd.DataFrame, pd.DataFrame, tuple[str, ...]]:
+    """The runs of an experiment, whoever trained them.
+
+    Args:
+        uri, experiment: of the store.
+        wanted: from the names of all metrics to those whose histories are read.
+
+    Returns:
+        one row per run (run, its name; mlflow_run_id; status; parameters, and the user's tags), one row per value (run, number
+        of its row; step, metric, value; in the order of recording), and the names of all metrics.
+
+    Raises:
+        UserError: if there is no such store or experiment, or it holds no runs.
+    """
+    import pandas as pd
+
+    with unreachable(uri):
+        store = existing(uri)
+        runs = search(uri, store, experiment_of(uri, store, experiment), None)
+        if not runs:
+            raise UserError(f"runs.experiment={experiment}: holds no runs; name another")
+        recorded = tuple(sorted({key for run in runs for key in run.data.metrics}))
+        keys = wanted(recorded)
+        values = histories(uri, store, [run.info.run_id for run in runs], keys)
+    rows = [
+        (number, value.tokens, key, value.value)
+        for number, run in enumerate(runs)
+        for key in keys
+        for value in values.get((run.info.run_id, key), ())
+    ]
+    own = [
+        {
+            **{key: value for key, value in run.data.tags.items() if not key.startswith(SYSTEM)},
+            **run.data.params,
+            "run": run.info.run_name or "",
+            "mlflow_run_id": run.info.run_id,
+            "status": run.info.status,
+        }
+        for run in runs
+    ]
+    return pd.DataFrame(own), pd.DataFrame(rows, columns=["run", "step", "metric", "value"]), recorded
