@@ -67,6 +67,7 @@ def plot_fit(result: FitResult, kind: str, runs: RunsTable | None, ax: Axes | No
     with style.look():
         axes = ax if ax is not None else _axes()
         KINDS[kind](axes, known, result)  # type: ignore[arg-type]
+        style.read_logs([axes])
     return axes
 
 
@@ -75,6 +76,7 @@ def plot_runs(runs: RunsTable, ax: Axes | None) -> Axes:
     with style.look():
         axes = ax if ax is not None else _axes()
         figures.measured_losses(axes, runs)
+        style.read_logs([axes])
     return axes
 
 
