@@ -157,11 +157,15 @@ def curve(kind: str, fit: FitResult, world: World, budgets: Sequence[float]) -> 
     """
     space = "relaxed" if reads_shapes(law_of(fit)) else "params"
     problem = Problem(fit, dataclasses.replace(world, counting=_counting(fit)), space=space)
+    return _answered(problem, budgets).assign(kind=kind, law=str(fit.law))
+
+
+def _answered(problem: Problem, budgets: Sequence[float]) -> pd.DataFrame:
+    """Prescriptions for the budgets that have an answer."""
     served = [budget for budget in budgets if problem.answers(budget)]
     if not served:
-        raise CannotDraw(f"law={fit.law} has no answer for any budget: {_refusal(problem, budgets[-1])}")
-    found = prescriptions_by_budget(problem, served)
-    return found.assign(kind=kind, law=str(fit.law))
+        raise CannotDraw(f"law={problem.fit.law} has no answer for any budget: {_refusal(problem, budgets[-1])}")
+    return prescriptions_by_budget(problem, served)
 
 
 def _refusal(problem: Problem, budget: float) -> str:
@@ -175,7 +179,7 @@ def _refusal(problem: Problem, budget: float) -> str:
 def whole_curve(fit: FitResult, world: World) -> pd.DataFrame:
     """Prescriptions over the paper's whole shapes, searched exactly: tokens follow from the budget."""
     shapes = world.points(*paper_shapes())
-    found = prescriptions_by_budget(Problem(fit, world, shapes=shapes, intervals=False), WHOLE_BUDGETS)
+    found = _answered(Problem(fit, world, shapes=shapes, intervals=False), WHOLE_BUDGETS)
     return found.assign(kind="whole", law=str(fit.law))
 
 
