@@ -91,7 +91,8 @@ def three_fits(script: Script, folder: Path) -> None:
 
 def test_a_sweep_and_its_fits_are_compared(sweep: Sweep, script: Script, outputs: Path, tmp_path: Path) -> None:
     assert sweep("-m", "shape=16x1,32x1", "lr_base=5").returncode == 0
-    assert sweep("-m", "shape=16x2", "lr_base=5,2.5").returncode == 0
+    done = sweep("-m", "shape=16x2", "lr_base=5,2.5")
+    assert done.returncode == 0
     three_fits(script, tmp_path)
     store = client(f"sqlite:///{outputs}/mlflow.db")
     numbers = {name: store.get_experiment_by_name(name).experiment_id for name in ("tiny", "fits")}
@@ -100,6 +101,7 @@ def test_a_sweep_and_its_fits_are_compared(sweep: Sweep, script: Script, outputs
     with served(outputs) as address, browser(tmp_path / "profile") as page:
         resize(page, 1400, 1000)
         view = "runs?viewStateShareKey=shapelaw&compareRunsMode=CHART"
+        assert f"/#/experiments/{numbers['tiny']}/{view}" in done.stdout  # as the sweep says at its end
         page.get(f"{address}/#/experiments/{numbers['tiny']}/{view}")
         _the_sweep_alone(page, identity)
         _compared(page)

@@ -9,6 +9,8 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from shapelaw.errors import UserError
 from shapelaw.figures import fit as figures
@@ -18,8 +20,6 @@ from shapelaw.prescribe import Prescription, Problem
 from shapelaw.runs.table import RunsTable
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
     from shapelaw.fitting.result import FitResult
 
 HEIGHT_INCHES, WIDTH_INCHES = 3.4, 5.2
@@ -64,26 +64,32 @@ def plot_fit(result: FitResult, kind: str, runs: RunsTable | None, ax: Axes | No
     if kind != "profile" and (result.law is None or get_law(result.law).target != "loss"):
         raise UserError(f"kind={kind}: is drawn of laws of the loss, and this is {result.law or result.method}")
     known = None if kind == "profile" and runs is None else runs or result.fitted_runs
+    drawn_on = ax or _figure()
     with style.look():
-        axes = ax if ax is not None else _axes()
+        axes = drawn_on if isinstance(drawn_on, Axes) else drawn_on.add_subplot()
         KINDS[kind](axes, known, result)  # type: ignore[arg-type]
+        style.read_logs([axes])
     return axes
 
 
 def plot_runs(runs: RunsTable, ax: Axes | None) -> Axes:
     """Loss against FLOPs, a line a run, coloured by parameters."""
+    drawn_on = ax or _figure()
     with style.look():
-        axes = ax if ax is not None else _axes()
+        axes = drawn_on if isinstance(drawn_on, Axes) else drawn_on.add_subplot()
         figures.measured_losses(axes, runs)
+        style.read_logs([axes])
     return axes
 
 
-def _axes() -> Axes:
-    """Axes of a figure that a notebook shows."""
+def _figure() -> Figure:
+    """A figure that a notebook shows.
+
+    Made outside of `style.look`, at whose end the settings of pyplot's back end, such as that it is interactive, would be lost.
+    """
     import matplotlib.pyplot as plt
 
-    _, axes = plt.subplots(figsize=(WIDTH_INCHES, HEIGHT_INCHES), dpi=DOTS_PER_INCH, layout="constrained")
-    return axes
+    return plt.figure(figsize=(WIDTH_INCHES, HEIGHT_INCHES), dpi=DOTS_PER_INCH, layout="constrained")
 
 
 def prescribe(

@@ -31,6 +31,15 @@ CREATED = 1_700_000_000_000
 Chart = dict[str, Any]
 
 
+def address(pages: str, experiment_id: str) -> str:
+    """Where an experiment's own view is opened: its runs side by side.
+
+    >>> address("http://127.0.0.1:5000", "1")
+    'http://127.0.0.1:5000/#/experiments/1/runs?viewStateShareKey=shapelaw&compareRunsMode=CHART'
+    """
+    return f"{pages.rstrip('/')}/#/experiments/{experiment_id}/runs?viewStateShareKey={VIEW}&compareRunsMode=CHART"
+
+
 def training() -> dict[str, str]:
     """Tags of an experiment of training runs: losses against FLOPs and tokens, what differs, parallel coordinates."""
     charts = [

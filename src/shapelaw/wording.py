@@ -9,6 +9,8 @@ SILENT_SECONDS = 30.0
 """Longest time without a line where there is no terminal."""
 SCALES = ((1e6, "million"), (1e9, "billion"), (1e12, "trillion"))
 """Short scale, and what its steps are called."""
+SPANS = (("second", 1.0, 60.0), ("minute", 60.0, 3600.0), ("hour", 3600.0, float("inf")))
+"""Units of time, their seconds, and the seconds from which the next one is used."""
 
 
 def counted(number: int, noun: str) -> str:
@@ -51,6 +53,17 @@ def in_words(value: float) -> str:
         if scale <= near < 1e3 * scale:
             return f"{near / scale:.3g} {name}"
     return f"{near:,.0f}" if near < SCALES[0][0] and near == int(near) else f"{near:.3g}"
+
+
+def span(seconds: float) -> str:
+    """A time as people say it: seconds, minutes or hours, to three digits.
+
+    >>> span(0.0025), span(90), span(3600), span(1.2e10)
+    ('0.0025 seconds', '1.5 minutes', '1 hour', '3.33 million hours')
+    """
+    name, size = next((name, size) for name, size, until in SPANS if seconds < until)
+    text = in_words(seconds / size)
+    return f"{text} {name}{'' if text == '1' else 's'}"
 
 
 def distinctions(

@@ -26,5 +26,15 @@ def test_budgets_whose_best_shape_is_an_end_are_left_out() -> None:
     fit = fitted("interaction")
     world = World.of(fit, table())
     assert curve("ours", fit, world, [1e12, 1e21, 1e30])["budget"].tolist() == [1e21]
-    with pytest.raises(CannotDraw, match="for every budget"):
+    with pytest.raises(CannotDraw, match=r"no answer for any budget: .*the largest of all"):
         curve("ours", fit, world, [1e30])
+
+
+def test_budgets_too_far_from_the_runs_are_left_out() -> None:
+    """Those beyond which a law says nothing: one of them does not cost the others their picture."""
+    fit = fitted("params_tokens", counting="no_embedding_and_head")
+    world = World.of(fit, table())
+    found = curve("ours", fit, world, [1e21, 1e22, 1e27])
+    assert found["budget"].tolist() == [1e21, 1e22]
+    with pytest.raises(CannotDraw, match=r"no answer for any budget: .*ask nearer to the fitted runs"):
+        curve("ours", fit, world, [1e27])

@@ -17,6 +17,7 @@ from shapelaw.laws import EXPONENT, Law, SumLaw, Term, get_law
 from shapelaw.prescribe.ask import Problem
 from shapelaw.prescribe.trust import Unidentified
 from shapelaw.suite import Suite
+from shapelaw.verbs.fit_summary import told
 from support import ROOT
 
 TRUTH = {"A": 400.0, "B": 400.0, "alpha": 0.34, "beta": 0.28, "E": 1.7}
@@ -45,6 +46,7 @@ def test_two_sizes_do_not_identify_how_the_loss_falls_with_size(noise: float, tm
     assert "compute-optimal exponent: not identified" in result.summary()
     assert any(flag.startswith("ridge: A, alpha, E") for flag in result.flags)
     assert result.parameters["alpha"] == pytest.approx(0.4, abs=0.01)  # where it is expected
+    assert told(result, tmp_path) == f"exponent not identified, E not identified, in {tmp_path}"
     assert load_fit(result.save(tmp_path, runs)) == result
     law = FitSpec.of("params_tokens").law
     for vector in result.ridge_vectors:  # laws that fit as well, far apart

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import importlib.metadata
+import math
 import re
 import shlex
 import time
@@ -32,6 +33,9 @@ from shapelaw.prescribe.answer import command
 from shapelaw.prescribe.price import Throughput
 from shapelaw.prescribe.trust import Unidentified
 from shapelaw.report import Figure, FitRow, LeftOut, Report, write
+from shapelaw.report.picture import Scale
+from shapelaw.report.picture import picture as picture_of
+from shapelaw.report.price import asking_price
 from shapelaw.runs.table import RunsTable
 from shapelaw.verbs.prescribe_summary import _number
 from shapelaw.wording import in_words
@@ -238,6 +242,172 @@ def test_the_foot_says_what_wrote_the_page_when_and_from_which_runs(tmp_path: Pa
     day = datetime.datetime.now(datetime.UTC).date()
     version = importlib.metadata.version("shapelaw")
     assert foot.startswith(f"shapelaw {version}, {day}; runs {made.runs.hash[:12]} (")
+
+
+def drawn(page: Chrome, name: str) -> dict[str, float]:
+    """Where the picture shows a quantity: the budget, the value and the ends of its interval, read off its own ticks."""
+    return dict(page.execute_script(DRAWN, name))
+
+
+DRAWN = """
+const mark = document.querySelector(`#picture [data-mark=${arguments[0]}]`), panel = mark.closest(".panel");
+const exact = (text) => Number(text.textContent);
+const read = (ticks, axis, log, at) => {
+  const [a, b] = [ticks[0], ticks[ticks.length - 1]];
+  const [u, v] = [a, b].map((one) => (log ? Math.log10(exact(one)) : exact(one)));
+  const [p, q] = [a, b].map((one) => Number(one.getAttribute(axis)));
+  const value = u + ((at - p) / (q - p)) * (v - u);
+  return log ? 10 ** value : value;
+};
+const across = [...document.querySelectorAll("#picture text.x")].filter((one) => exact(one) > 0);
+const up = [...panel.querySelectorAll("text.y")];
+const place = Number(mark.getAttribute("transform").match(/[\\d.]+/)[0]);
+const [circle, line] = [mark.querySelector("circle"), mark.querySelector("line")];
+const height = (node, name) => read(up, "y", panel.dataset.log === "1", Number(node.getAttribute(name)));
+const shown = mark.getBoundingClientRect().height > 0;
+const [value, low, high] = [height(circle, "cy"), height(line, "y1"), height(line, "y2")];
+return { flops: read(across, "x", true, place), value, low, high, shown };
+"""
+
+
+def test_the_picture_follows_the_budget(chromium: Chrome, tmp_path: Path) -> None:
+    """What is read off its axes is what prescribe.py answers, at first and after every budget; a refused one has no dots."""
+    made = report(tmp_path, refits=20)
+    visit(chromium, write(made))
+    for budget in ("1e21", "3e19", "7.77e22"):
+        if budget != "1e21":
+            ask(chromium, budget)
+        answer = made.problem.best(float(budget))
+        for name in ("loss", "width", "depth"):
+            value = answer.values[name]
+            ends = answer.intervals.get(name, (value, value))
+            found = drawn(chromium, name)
+            assert found["shown"], name
+            read = [found[key] for key in ("flops", "value", "low", "high")]
+            assert read == pytest.approx([float(budget), value, *ends], rel=0.02), name
+    ask(chromium, "1e40")
+    assert not drawn(chromium, "loss")["shown"]
+    ask(chromium, "1e21")
+    assert drawn(chromium, "loss")["shown"]
+    assert chromium.get_log("browser") == []
+
+
+def test_the_picture_holds_runs_law_and_interval(tmp_path: Path) -> None:
+    """Of the law's path every point is an answer: dashed where it lies outside the fitted domain, and nowhere where none is."""
+    made = report(tmp_path, refits=20)
+    answer = made.problem.best(1e21)
+    shown = picture_of(made.problem, answer, made.runs, 23.0)
+    losses = shown.panels[0]
+    assert len(losses.runs) == made.runs.frame["run"].nunique()
+    (line,) = losses.lines
+    points = [tuple(map(float, one.split())) for one in re.findall(r"[\d.]+ [\d.]+", line.beyond)]
+    assert 40 < len(points) <= 73
+    for x, y in points[::9]:
+        share = (x - shown.budgets.start) / (shown.budgets.end - shown.budgets.start)
+        flops = 10 ** (shown.budgets.low + share * (shown.budgets.high - shown.budgets.low))
+        told = made.problem.without_refits().best(flops).values["loss"]
+        assert y == pytest.approx(losses.scale(told), abs=0.5)
+    solid = {*re.findall(r"[\d.]+ [\d.]+", line.law)}
+    assert 0 < len(solid) < len(points)
+    assert line.band.endswith("Z")
+    assert picture_of(report(tmp_path, refits=0).problem, answer, made.runs, 23.0).panels[0].lines[0].band == ""
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "log", "labels"),
+    [
+        (2.41, 3.68, False, ["2.5", "3", "3.5"]),
+        (1.0, 2.0, False, ["1", "1.2", "1.4", "1.6", "1.8", "2"]),
+        (18.6, 23.4, True, ["1e19", "1e20", "1e21", "1e22", "1e23"]),
+        (9.9, 20.1, True, ["1e10", "1e12", "1e14", "1e16", "1e18", "1e20"]),
+        (1.2, 1.9, True, ["20", "50"]),
+    ],
+)
+def test_ticks_are_few_and_round(low: float, high: float, log: bool, labels: list[str]) -> None:
+    scale = Scale(low, high, 100.0, 0.0, log)
+    places, said = zip(*scale.ticks(), strict=True)
+    assert list(said) == labels
+    ends = [(math.log10(float(one)) if log else float(one)) for one in labels]
+    assert list(places) == pytest.approx([100 * (high - end) / (high - low) for end in ends])
+
+
+def test_hours_and_dollars_are_those_of_the_device_that_is_entered(chromium: Chrome, tmp_path: Path) -> None:
+    made = report(tmp_path, refits=0)  # whose steps ran at 1e14 FLOP/s
+    visit(chromium, write(made))
+    cost = chromium.find_element(By.ID, "cost")
+    assert cost.text == "2,780 hours of one device, 6,940 dollars"
+    assert "the runs' own steps" in chromium.find_element(By.ID, "price-source").text
+    for name, entered in (("device", "990e12"), ("mfu", "0.5"), ("price", "4")):
+        field = chromium.find_element(By.ID, name)
+        field.clear()
+        field.send_keys(entered)
+    assert cost.text == "561 hours of one device, 2,240 dollars"
+    ask(chromium, "3e19")
+    assert cost.text == "16.8 hours of one device, 67.3 dollars"
+    for wrong in ("0", "1.2", "much"):
+        field = chromium.find_element(By.ID, "mfu")
+        field.clear()
+        field.send_keys(wrong)
+        assert cost.text == "Give positive numbers, and a utilisation of at most 1."
+        assert field.get_attribute("aria-invalid") == "true"
+    assert chromium.get_log("browser") == []
+
+
+def test_runs_that_were_not_timed_are_priced_by_a_stated_device(tmp_path: Path) -> None:
+    made = report(tmp_path, refits=0)
+    untimed = RunsTable(made.runs.frame.drop(columns="seconds_per_step"))
+    told = asking_price(dataclasses.replace(made, runs=untimed), made.problem.best(1e21))
+    assert told["text"] == "701 hours of one device, 1,750 dollars"
+    assert told["source"] == (
+        "Unless you enter others: an H100's dense bfloat16 (9.9e+14 FLOP/s) at 40%, for 2.5 dollars an hour."
+    )
+
+
+def test_the_whole_answer_lies_above_the_fold(chromium: Chrome, tmp_path: Path) -> None:
+    resize(chromium, 1280, 800)
+    visit(chromium, write(report(tmp_path)))
+    for name in ("numbers", "command", "picture", "cost", "domain"):
+        assert chromium.execute_script(f"return document.getElementById('{name}').getBoundingClientRect().bottom") < 800
+    chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_one_type_scale(chromium: Chrome, tmp_path: Path) -> None:
+    """Four sizes, a step of 1.25 apart, in a family without serifs."""
+    made = report(tmp_path, refits=20)
+    visit(chromium, write(Report(**{**vars(made), "figures": [picture(tmp_path)], "left_out": [LeftOut("a", "b")]})))
+    sizes = "[...document.querySelectorAll('body *:not(svg *)')].map((node) => getComputedStyle(node).fontSize)"
+    assert {*chromium.execute_script(f"return {sizes}")} <= {"13px", "16px", "20px", "25px"}
+    assert chromium.execute_script("return getComputedStyle(document.body).fontFamily").startswith("system-ui")
+
+
+def test_pictures_open_large(chromium: Chrome, tmp_path: Path) -> None:
+    resize(chromium, 1280, 800)
+    made = report(tmp_path, refits=0)
+    visit(chromium, write(Report(**{**vars(made), "figures": [picture(tmp_path)]})))
+    large = chromium.find_element(By.ID, "large")
+    assert not large.is_displayed()
+    chromium.find_element(By.CSS_SELECTOR, "button.enlarge").send_keys(Keys.ENTER)
+    assert large.is_displayed()
+    image = large.find_element(By.TAG_NAME, "img")
+    assert image.size["height"] > 650  # 2 inches tall on the page
+    assert image.get_attribute("src") == chromium.find_element(By.CSS_SELECTOR, "figure img").get_attribute("src")
+    chromium.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert not large.is_displayed()
+    assert chromium.get_log("browser") == []
+    chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_on_paper_there_is_the_answer_and_nothing_to_press(chromium: Chrome, tmp_path: Path) -> None:
+    visit(chromium, write(report(tmp_path, refits=0)))
+    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    for gone in ("#slider", "#budget", "#device", "nav", ".tools"):
+        assert not chromium.find_element(By.CSS_SELECTOR, gone).is_displayed(), gone
+    for kept in ("numbers", "command", "picture", "cost", "runs"):
+        assert chromium.find_element(By.ID, kept).is_displayed(), kept
+    assert chromium.execute_script("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    chromium.execute_script("dispatchEvent(new Event('beforeprint'))")
+    assert chromium.find_elements(By.CSS_SELECTOR, "details:not([open])") == []
+    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
 def test_what_cannot_be_answered_is_said(chromium: Chrome, tmp_path: Path) -> None:

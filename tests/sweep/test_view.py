@@ -185,6 +185,14 @@ def test_a_sweep_s_end_says_what_was_trained_where_it_lies_and_what_comes_next(
     )
     assert train_summary.of_sweep(jobs[:1], [], tracked=False).endswith(where)
     assert train_summary.of_sweep(jobs, [each.identity for each in jobs], tracked=True) == ""
+    view = "/#/experiments/7/runs?viewStateShareKey=shapelaw&compareRunsMode=CHART"
+    for uri, experiment, compared in (
+        ("sqlite:///outputs/mlflow.db", "7", f"shapelaw ui, then http://127.0.0.1:5000{view}"),
+        ("sqlite:///outputs/mlflow.db", "", "shapelaw ui"),
+        ("https://runs.example.org/", "7", f"https://runs.example.org{view}"),
+    ):
+        said = train_summary.of_sweep(jobs, [], tracked=True, compared=train_summary.compared(uri, experiment))
+        assert said.endswith(f"shapelaw fit; to compare runs: {compared}")
     assert train_summary.of_run(jobs[0], 65.0, tracked=False) == (
         f"16x1: loss 2.5000, 245,760 tokens in 1:05; in {jobs[0].folder}"
     )

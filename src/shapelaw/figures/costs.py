@@ -34,6 +34,7 @@ NEVER = 1e3
 """What a shape that never reaches the loss counts as where contours are drawn."""
 BUDGETS = (1e20, 1e21, 1e22, 1e23)
 RATIOS = tuple(np.geomspace(4, 1024, 13))
+RATIO_TICKS = (1, 4, 16, 64, 256, 1024)
 NEAR = (0.07, 0.035)
 """Shares of the axes within which a second label would lie on the first."""
 
@@ -204,8 +205,16 @@ def aspect_tables(evidence: Evidence) -> Tables:
     """A row per budget and held ratio: what it costs in loss and in budget, by the interaction law."""
     fit = evidence.fit(OURS)
     problem = Problem(fit, wide_world(fit, evidence), space="relaxed")
-    found = [aspect_ratio_cost(problem, budget, RATIOS).assign(budget=budget) for budget in _budgets(evidence)[::2]]
+    ratios = RATIOS if evidence.published else _tried_ratios(evidence)
+    found = [aspect_ratio_cost(problem, budget, ratios).assign(budget=budget) for budget in _budgets(evidence)[::2]]
     return {"costs": pd.concat(found, ignore_index=True)}
+
+
+def _tried_ratios(evidence: Evidence) -> tuple[float, ...]:
+    """Ratios from half the smallest to twice the largest that was trained: further out the law has seen nothing."""
+    kept = evidence.runs().kept
+    ratio = kept["width"] / kept["depth"]
+    return tuple(np.geomspace(ratio.min() / 2, 2 * ratio.max(), len(RATIOS)))
 
 
 def aspect(tables: Tables) -> Figure:
@@ -221,7 +230,8 @@ def aspect(tables: Tables) -> Figure:
             label = f"{budget:.0e} FLOPs".replace("e+", "e")
             axes.plot(one["aspect_ratio"], scale * one[name], marker + "-", color=colour, markersize=3, label=label)
             axes.set(xscale="log", xlabel="width / depth, held")
-            ticks = [4, 16, 64, 256, 1024]
+            left, right = axes.get_xlim()
+            ticks = [tick for tick in RATIO_TICKS if left <= tick <= right]
             axes.set_xticks(ticks, labels=[str(tick) for tick in ticks])
             axes.xaxis.set_minor_locator(NullLocator())
     style.near_lines(grid[0])

@@ -149,21 +149,37 @@ def budgets_of(evidence: Evidence, subset: str = MAIN) -> tuple[float, ...]:
 def curve(kind: str, fit: FitResult, world: World, budgets: Sequence[float]) -> pd.DataFrame:
     """Prescriptions over budgets: real-valued shapes, or params and tokens at 6N for a law without shapes.
 
-    Budgets whose best size is the smallest or the largest of all are left out.
+    Budgets that have no answer are left out: the best size is the smallest or the largest of all, lies too far from the runs,
+    or rests on what they do not identify.
+
+    Raises:
+        CannotDraw: if none has, with the reason of the last.
     """
     space = "relaxed" if reads_shapes(law_of(fit)) else "params"
     problem = Problem(fit, dataclasses.replace(world, counting=_counting(fit)), space=space)
-    served = [budget for budget in budgets if problem.serves(budget)]
+    return _answered(problem, budgets).assign(kind=kind, law=str(fit.law))
+
+
+def _answered(problem: Problem, budgets: Sequence[float]) -> pd.DataFrame:
+    """Prescriptions for the budgets that have an answer."""
+    served = [budget for budget in budgets if problem.answers(budget)]
     if not served:
-        raise CannotDraw(f"law={fit.law}: the best size is the smallest or the largest of all for every budget")
-    found = prescriptions_by_budget(problem, served)
-    return found.assign(kind=kind, law=str(fit.law))
+        raise CannotDraw(f"law={problem.fit.law} has no answer for any budget: {_refusal(problem, budgets[-1])}")
+    return prescriptions_by_budget(problem, served)
+
+
+def _refusal(problem: Problem, budget: float) -> str:
+    try:
+        problem.without_refits().best(budget)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def whole_curve(fit: FitResult, world: World) -> pd.DataFrame:
     """Prescriptions over the paper's whole shapes, searched exactly: tokens follow from the budget."""
     shapes = world.points(*paper_shapes())
-    found = prescriptions_by_budget(Problem(fit, world, shapes=shapes, intervals=False), WHOLE_BUDGETS)
+    found = _answered(Problem(fit, world, shapes=shapes, intervals=False), WHOLE_BUDGETS)
     return found.assign(kind="whole", law=str(fit.law))
 
 
@@ -245,7 +261,6 @@ def _panel(axes: Axes, tables: Tables, curves: pd.DataFrame, name: str) -> None:
         )
     if "industry" not in tables:
         axes.set_ylim(*limits)
-    style.few_ticks([axes])
 
 
 def _curve(axes: Axes, one: pd.DataFrame, name: str, kind: str, law: str) -> None:

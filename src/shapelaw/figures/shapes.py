@@ -49,7 +49,7 @@ def feasible(tables: Tables) -> Figure:
     figure.colorbar(points, ax=axes, pad=0.02).set_label("parameters")
     axes.set(xscale="log", yscale="log", xlabel="width", ylabel="depth")
     axes.set_title(f"{len(shapes)} feasible shapes, {len(own)} trained")
-    axes.legend(loc="lower left")
+    axes.legend(loc="best", frameon=True, edgecolor="none")
     shape_ticks(axes)
     return figure
 

@@ -11,12 +11,21 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis, XAxis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator, ScalarFormatter
+from matplotlib.ticker import (
+    FuncFormatter,
+    Locator,
+    LogFormatter,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+    ScalarFormatter,
+)
 
 from shapelaw.laws.base import UNITS
 
@@ -41,6 +50,13 @@ INSET = 0.85
 """Share of logarithmic axes' ends within which a contour is named."""
 SHORT_AXIS = 10.0
 """Range of a logarithmic axis below which its ticks are even in the value itself."""
+LEAST_TICKS, MOST_TICKS = 2, 6
+"""Of a logarithmic axis."""
+CHARACTERS = 2
+"""Over the three characters that matplotlib takes a label along the axis to be wide."""
+ROUNDING = 1e-9
+PLAIN = (1e-3, 1e4)
+"""Values between which a tick is written without a power of ten."""
 _LOOK: Any = {
     "font.size": 7.5,
     "axes.labelsize": 7.5,
@@ -88,15 +104,61 @@ def log_norm(values: Sequence[float]) -> LogNorm:
     return LogNorm(low, high if high > low else 2 * low)
 
 
-def few_ticks(grid: Sequence[Axes]) -> None:
-    """Ticks of logarithmic axes a few decades apart, without names between them."""
+class RoundTicks(Locator):
+    """Ticks of a logarithmic axis: its decades if it has three, else 1, 2 and 5 times them, 1 and 3 times, or even steps."""
+
+    def __call__(self) -> Sequence[float]:
+        """Where they lie on the axis as it is now, as many as have room."""
+        assert isinstance(self.axis, Axis)
+        room = self.axis.get_tick_space() // (CHARACTERS if isinstance(self.axis, XAxis) else 1)
+        low, high = sorted(self.axis.get_view_interval())
+        return self._of(low, high, min(max(room, LEAST_TICKS), MOST_TICKS))
+
+    def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
+        """Where they lie between two ends."""
+        return self._of(vmin, vmax, MOST_TICKS)
+
+    def _of(self, low: float, high: float, most: int) -> list[float]:
+        if not 0 < low < high < np.inf:
+            return []
+        decades = _multiples(low, high, (1,))
+        if len(decades) > LEAST_TICKS:
+            return decades[:: int(np.ceil(len(decades) / most))]
+        for digits in ((1, 2, 5), (1, 3), (1,)):
+            ticks = _multiples(low, high, digits)
+            if LEAST_TICKS <= len(ticks) <= most:
+                return ticks
+        even = MaxNLocator(most - 1, steps=[1, 2, 5, 10]).tick_values(low, high)
+        return [float(tick) for tick in even if low <= tick <= high]
+
+
+def _multiples(low: float, high: float, digits: Sequence[int]) -> list[float]:
+    """Digits times powers of ten between two ends."""
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    ticks = [digit * 10.0**power for power in powers for digit in digits]
+    return [tick for tick in ticks if low * (1 - ROUNDING) <= tick <= high * (1 + ROUNDING)]
+
+
+def _round_label(value: float, _: int | None = None) -> str:
+    """A tick's value: as it is, or with a power of ten where it would be long."""
+    if PLAIN[0] <= value < PLAIN[1]:
+        return f"{value:.4g}"
+    digit, power = f"{value:e}".split("e")
+    factor = "" if float(digit) == 1 else rf"{float(digit):g}\times"
+    return rf"${factor}10^{{{int(power)}}}$"
+
+
+def read_logs(grid: Sequence[Axes]) -> None:
+    """Round, few and plain ticks on every logarithmic axis (colour bars' too) that has matplotlib's own, which overlap."""
     for axes in grid:
-        axes.xaxis.set_major_locator(LogLocator(numticks=6))
-        axes.xaxis.set_minor_locator(NullLocator())
-        low, high = axes.get_ylim()
-        if high > MANY_DECADES * low:
-            axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        for axis in (axes.xaxis, axes.yaxis):
+            if axis.get_scale() == "log" and isinstance(axis.get_major_formatter(), LogFormatter):
+                axis.set_major_locator(RoundTicks())
+                axis.set_major_formatter(FuncFormatter(_round_label))
+                axis.set_minor_formatter(NullFormatter())
+                low, high = sorted(axis.get_view_interval())
+                if high > MANY_DECADES * low:
+                    axis.set_minor_locator(NullLocator())
 
 
 def plain_ticks(axes: Axes, x: Sequence[float], y: Sequence[float]) -> None:
@@ -160,6 +222,7 @@ def save(figure: Figure, folder: Path, name: str, loss_unit: str = UNITS["loss"]
     if loss_unit != UNITS["loss"]:
         for text in figure.findobj(Text):
             text.set_text(text.get_text().replace(UNITS["loss"], loss_unit))
+    read_logs(figure.axes)
     paths = [folder / f"{name}.{kind}" for kind in ("png", "pdf")]
     for path in paths:
         figure.savefig(path, dpi=200, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)

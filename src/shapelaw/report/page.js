@@ -1,4 +1,3 @@
-"use strict";
 (() => {
   const $ = (id) => document.getElementById(id);
 
@@ -49,35 +48,6 @@
   }
   const data = JSON.parse(written.textContent);
   if (data === null) return; // sizes without a shape are answered for the budgets that the page holds
-
-  // Numbers as Python prints them: %.{digits}g, ties to the even digit.
-  function shown(value, digits = 5) {
-    if (value === 0) return "0";
-    let [mantissa, power] = value.toExponential(digits - 1).split("e");
-    const exact = Math.abs(value).toExponential(60).split("e")[0].replace(".", "");
-    if (/^50*$/.test(exact.slice(digits)) && Number(exact[digits - 1]) % 2 === 0) {
-      power = value.toExponential(60).split("e")[1];
-      mantissa = (value < 0 ? "-" : "") + exact[0] + "." + exact.slice(1, digits);
-    }
-    const exponent = Number(power);
-    if (exponent < -4 || exponent >= digits) {
-      const short = mantissa.includes(".") ? mantissa.replace(/\.?0+$/, "") : mantissa;
-      return `${short}e${exponent < 0 ? "-" : "+"}${String(Math.abs(exponent)).padStart(2, "0")}`;
-    }
-    const text = Number(`${mantissa}e${exponent}`).toFixed(Math.max(digits - 1 - exponent, 0));
-    return text.includes(".") ? text.replace(/\.?0+$/, "") : text;
-  }
-  const number = (name, value) =>
-    ["width", "depth"].includes(name) && Number.isInteger(value) ? String(value) : shown(value);
-
-  // A count as people say it, to three digits: wording.in_words.
-  function words(value) {
-    const near = Number(shown(value, 3));
-    for (const [scale, name] of [[1e6, "million"], [1e9, "billion"], [1e12, "trillion"]])
-      if (near >= scale && near < 1e3 * scale) return `${shown(near / scale, 3)} ${name}`;
-    return near < 1e6 && Number.isInteger(near) ? near.toLocaleString("en-US") : shown(near, 3);
-  }
-  const lead = { params: words, tokens: words, loss: (value) => shown(value, 4) };
 
   function unpacked(text) {
     const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
@@ -244,6 +214,11 @@
     return "";
   }
 
+  const number = (name, value) =>
+    ["width", "depth"].includes(name) && Number.isInteger(value) ? String(value) : shown(value);
+  const lead = { params: words, tokens: words, loss: (value) => shown(value, 4) };
+  const tell = (event, detail) => $("answer").dispatchEvent(new CustomEvent(event, { detail }));
+
   const place = (name, part) => document.querySelector(`#numbers tr[data-name="${name}"] .${part}`);
   let asked = 0;
 
@@ -252,6 +227,7 @@
     $("said").textContent = text;
     $("answer").classList.add("stale");
     $("answer").setAttribute("aria-busy", "false");
+    tell("refused");
   }
 
   function show(budget) {
@@ -278,6 +254,7 @@
     if ($("command")) $("command").textContent = command(own);
     $("notes").replaceChildren(...notes(own).map((text) => Object.assign(document.createElement("li"), { textContent: text })));
     if ($("new-run")) $("new-run").textContent = "";
+    tell("answered", { budget, values: own });
     intervals(budget, logTokens, found);
   }
 
@@ -299,14 +276,17 @@
         else drawn.push(values(budget, logTokens, found));
       }
       if (vector < data.vectors) return void setTimeout(slice);
+      const spread = {};
       for (const name of drawn.length > 1 ? Object.keys(drawn[0]) : []) {
         const sorted = Float64Array.from(drawn, (one) => one[name]).sort();
         const same = sorted[sorted.length - 1] - sorted[0] <= 1e-9 * Math.abs(drawn[0][name]);
         const quantiles = [(1 - data.level) / 2, (1 + data.level) / 2].map((share) => quantile(sorted, share));
         const ends = quantiles.map((value) => number(name, value));
+        if (!same) spread[name] = quantiles;
         place(name, "ends").textContent = same ? "" : ends.join(" to ");
         if (name in lead && !same) document.querySelector(`[data-ends="${name}"]`).textContent = quantiles.map(lead[name]).join(" to ");
       }
+      tell("refined", spread);
       if ($("new-run") && refitted.length) $("new-run").textContent = ofThisSize(answered, logTokens, refitted);
       if (failed > 0.05 * Math.max(data.vectors - 1, 1))
         $("notes").append(Object.assign(document.createElement("li"), { textContent: `${failed} of ${data.vectors - 1} refits reach it at no size and are left out of the intervals` }));

@@ -28,6 +28,8 @@ from shapelaw.prescribe.answer import Prescription, command
 from shapelaw.prescribe.ask import Problem
 from shapelaw.report.calculator import calculator
 from shapelaw.report.content import Figure, FitRow, Report
+from shapelaw.report.picture import picture
+from shapelaw.report.price import asking_price
 from shapelaw.runs.table import RunsTable
 from shapelaw.wording import in_words
 
@@ -36,6 +38,8 @@ Table = dict[str, Any]
 MEDIA = {".svg": "image/svg+xml", ".png": "image/png"}
 DECADES_BELOW, DECADES_BEYOND = 1.0, 3.0
 """How far the slider reaches beyond the FLOPs of the fitted runs, where the shapes serve it."""
+BEYOND = 10.0
+"""Over the largest FLOPs of the runs: the largest budget that is answered without a slider."""
 STEP_DECADES = 0.02
 """By which the slider's ends are looked for."""
 LEAD = {"params": " parameters", "tokens": " tokens"}
@@ -55,6 +59,8 @@ def write(report: Report) -> Path:
     pictures = [_picture(figure, report.folder) for figure in report.figures]
     answer = report.problem.best(report.budget)
     shaped = report.problem.space != "params"
+    slider = _slider(report) if shaped else None
+    high = float(slider["high"]) if slider else math.log10(BEYOND * report.runs.flops().max())
     page = (
         environment()
         .get_template("page.html")
@@ -68,7 +74,9 @@ def write(report: Report) -> Path:
             checklist=_checklist(report.problem.fit.checklist),
             runs=run_table(report.listed or report.runs, report.run_link),
             fits=fit_table(report.fits),
-            slider=_slider(report) if shaped else None,
+            slider=slider,
+            beside=picture(report.problem, answer, report.runs, high),
+            price=asking_price(report, answer),
             data=plain(calculator(report.problem)) if shaped else None,
             budget=f"{report.budget:.6g}",
             budgets=None if shaped else _budgets(report),
@@ -174,7 +182,7 @@ def _slider(report: Report) -> dict[str, str]:
 
 def _budgets(report: Report) -> Table:
     """What budgets from the smallest among the runs to ten times the largest buy, by half decades."""
-    low, high = np.log10([report.runs.flops().min(), 10 * report.runs.flops().max()])
+    low, high = np.log10([report.runs.flops().min(), BEYOND * report.runs.flops().max()])
     tried = [float(f"{10**place:.1e}") for place in np.arange(low, high, 0.5)]
     found = {budget: report.problem.best(budget) for budget in tried if report.problem.answers(budget)}
     columns = ["params", "tokens", "tokens_per_param", "loss"]

@@ -391,16 +391,18 @@ def close_search(uri: str, experiment: str, study: str, record: Mapping[str, Any
         log.warning("tracking: the outcome of study %s is not recorded: %s (%s)", study, uri, error)
 
 
-def close_parent(uri: str, experiment: str, identity: str, failed: Sequence[str]) -> None:
-    """Record the outcome of a sweep, if it has a run and the store answers."""
+def close_parent(uri: str, experiment: str, identity: str, failed: Sequence[str]) -> str:
+    """Record the outcome of a sweep, if it has a run and the store answers; the identity of its experiment, or nothing."""
     try:
         with answers():
             if known := _known(uri, experiment, identity):
                 store, run_id = known
                 store.set_tag(run_id, "shapelaw.failed", str(len(failed)))
                 store.set_terminated(run_id, "FAILED" if failed else "FINISHED")
+                return str(store.get_run(run_id).info.experiment_id)
     except (StoreAway, StoreRefused, RunGone) as error:
         log.warning("tracking: the outcome of sweep %s is not recorded: %s (%s)", identity, uri, error)
+    return ""
 
 
 def _known(uri: str, experiment: str, identity: str) -> tuple[MlflowClient, str] | None:

@@ -36,17 +36,19 @@ def show_place(result: FitResult, folder: Path) -> None:
 
 
 def told(result: FitResult, folder: Path) -> str:
-    """A fit in a line: its exponent with the interval, the irreducible loss, and where it lies."""
-    slope = result.compute_optimal_exponent
-    low_high = result.intervals.get(EXPONENT)
+    """A fit in a line: its exponent with the interval, the irreducible loss, and where it lies; no number of what the runs do
+    not identify."""
+    slope, low_high = result.compute_optimal_exponent, result.intervals.get(EXPONENT)
+    range_told = "" if low_high is None else " ({:.3f} to {:.3f})".format(*low_high)
+    found = {EXPONENT: None if slope is None else f"N ~ C^{slope:.3f}{range_told}"}
+    found["E"] = f"E {result.parameters['E']:.4g}" if "E" in result.parameters else None
+    names = {EXPONENT: "exponent"}
     parts = [
-        ""
-        if slope is None
-        else f"N ~ C^{slope:.3f}{'' if low_high is None else ' ({:.3f} to {:.3f})'.format(*low_high)}",
-        f"E {result.parameters['E']:.4g}" if "E" in result.parameters else "",
-        f"in {folder}",
+        f"{names.get(name, name)} not identified" if name in result.ridge else text
+        for name, text in found.items()
+        if text
     ]
-    return ", ".join(filter(None, parts))
+    return ", ".join([*parts, f"in {folder}"])
 
 
 def _console() -> Console:

@@ -143,12 +143,13 @@ class TrainTask:
 
     def end(self, configs: Sequence[DictConfig], jobs: Sequence[Job], failed: Sequence[str]) -> None:
         """Close the sweep's parent run, and say what it trained."""
-        tracker = configs[0].tracker
+        tracker, experiment = configs[0].tracker, ""
         if tracker.name != "none" and len(jobs) > 1:
             from shapelaw.tracking import close_parent
 
-            close_parent(tracker.uri, configs[0].suite.name, sweep_identity(jobs), failed)
-        train_summary.say(train_summary.of_sweep(jobs, failed, tracker.name != "none"))
+            experiment = close_parent(tracker.uri, configs[0].suite.name, sweep_identity(jobs), failed)
+        compared = train_summary.compared(str(tracker.uri), experiment)
+        train_summary.say(train_summary.of_sweep(jobs, failed, tracker.name != "none", compared))
 
     def begin_search(self, config: DictConfig, trials: Trials) -> Mapping[str, Any]:
         """Open the tracking store and the study's own run."""
