@@ -145,6 +145,24 @@ MUTATIONS = {
         "            if False:",
         "tests/sweep/test_sbatch.py::test_nothing_ends_a_line_of_a_script",
     ),
+    "servers that are not MLflow's": (
+        "tracking/server.py",
+        "    if fault := fault_of(status, location, body):",
+        "    if False:",
+        "tests/tracking/test_bad_servers.py::test_a_server_that_answers_badly_is_told_as_it_is[an empty body]",
+    ),
+    "patience with a server": (
+        "tracking/server.py",
+        "KNOCK_SECONDS = 8.0",
+        "KNOCK_SECONDS = 80.0",
+        "tests/tracking/test_bad_servers.py::test_a_server_that_says_nothing_or_without_end_is_given_up",
+    ),
+    "what a server answers later": (
+        "tracking/store.py",
+        "    except (ParseError, JSONDecodeError) as error:",
+        "    except ZeroDivisionError as error:",
+        "tests/tracking/test_bad_servers.py::test_what_a_server_answers_later_is_no_traceback",
+    ),
     "passwords of messages": (
         "tracking/store.py",
         "hidden((str(error).splitlines() or [type(error).__name__])[0])[:200]",

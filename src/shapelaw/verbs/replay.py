@@ -13,9 +13,9 @@ from shapelaw.config.option import option, record
 from shapelaw.config.places import PlacesConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError, WorkFailed
+from shapelaw.tracking.addresses import check_uri
 from shapelaw.tracking.delivery import Delivery, deliver_left, left_line
 from shapelaw.tracking.journal import JOURNAL
-from shapelaw.tracking.store import check_uri
 from shapelaw.verbs.doors import Door
 
 
