@@ -29,6 +29,7 @@ from shapelaw.sweep.compose import Configs, SweepConfigs
 from shapelaw.sweep.slots import Slots, slots_of
 from shapelaw.sweep.task import ChecksMachine, Job, Task
 from shapelaw.sweep.view import View
+from shapelaw.terminal import prepare_streams, write_error
 from shapelaw.wording import counted
 
 POLL_SECONDS = 0.5
@@ -271,6 +272,7 @@ def _work(
     except OSError as error:
         connection.send((False, f"its log cannot be written: {error}"))
         return
+    prepare_streams()
     setup_globals()
     _run(connection, context, task, config)
 
@@ -285,7 +287,7 @@ def _run(connection: Connection, context: HydraContext, task: Task, config: Dict
         connection.send((False, "interrupted"))
     except UserError as error:
         connection.send((False, str(error)))
-        print(error, file=sys.stderr)  # noqa: T201 -- into the job's log
+        write_error(f"{error}\n")  # into the job's log
     except Exception as error:
         import traceback
 

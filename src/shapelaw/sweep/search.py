@@ -15,7 +15,6 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig
-from rich.console import Console
 
 from shapelaw.errors import UserError
 from shapelaw.files import write_json
@@ -28,6 +27,7 @@ from shapelaw.sweep.spaces import Space, lines
 from shapelaw.sweep.studies import Study, Ticket, digest, make
 from shapelaw.sweep.task import ChecksMachine, Job, Searches, Task, Trials
 from shapelaw.sweep.view import View
+from shapelaw.terminal import terminal
 
 
 @dataclass(frozen=True)
@@ -221,14 +221,14 @@ class _Search:
 
 def _end(task: Searches, lined: list[_Line], settings: SearchSettings) -> dict[str, Any]:
     """Record and say what every study found."""
-    console, best, wrong = Console(highlight=False, soft_wrap=True), {}, []
+    console, best, wrong = terminal(), {}, []
     for line in lined:
         summary = line.study.summary()
         counts = ", ".join(f"{count} {_WORDS[name]}" for name, count in sorted(summary.counts.items()))
         found = "no trial finished"
         if summary.best is not None:
             found = f"best loss {summary.loss:.4f} at {' '.join(lines(summary.best))} (trial {summary.number})"
-        console.print(f"{line.study.name}: {found}; trials: {counts}", markup=False)
+        console.print(f"{line.study.name}: {found}; trials: {counts}")
         record = {"best": summary.best, "loss": summary.loss, "trial": summary.number, "trials": dict(summary.counts)}
         write_json(
             line.question.folder / "result.json", {"study": line.study.name, "storage": settings.storage, **record}

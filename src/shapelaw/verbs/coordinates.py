@@ -29,6 +29,7 @@ from shapelaw.figures import coordinates as figure
 from shapelaw.figures import style
 from shapelaw.files import write_text
 from shapelaw.planned_run import PlannedRun, corpus_folder, plan_run
+from shapelaw.terminal import terminal
 from shapelaw.training.cost import Cost, arithmetic, check_machine, cost_of, memory_limit, this_machine
 from shapelaw.verbs.doors import Door
 from shapelaw.verbs.suites import shapes as shapes_of_suite
@@ -89,8 +90,7 @@ def check(config: DictConfig) -> None:
     costs = [estimate(one, planned) for _, one, planned in runs]
     check_machine([(run[2], cost) for run, cost in zip(runs, costs, strict=True)], asked)
     tokens = _tokens(asked, runs[0][2])
-    console = Console(highlight=False)
-    console = console if console.is_terminal else Console(highlight=False, width=WIDE)
+    console = terminal(wide=WIDE, soft_wrap=False)
     measured = [_measured(*run, cost, tokens, console) for run, cost in zip(runs, costs, strict=True)]
     sizes = pd.concat(measured, ignore_index=True)
     lines = lines_of(sizes, asked.shape.width, asked.shape.depth)
@@ -100,7 +100,7 @@ def check(config: DictConfig) -> None:
         write_text(folder / f"{name}.csv", table.to_csv(index=False))
     _draw(lines, tuple(rule.value for rule in todo.rules), folder)
     console.print(_table(slopes, todo, asked.steps))
-    console.print(f"sizes.csv, slopes.csv and figures: {folder}", markup=False, soft_wrap=True)
+    console.print(f"sizes.csv, slopes.csv and figures: {folder}")
 
 
 def check_of(asked: CoordinatesConfig) -> Check:
@@ -247,7 +247,7 @@ def _measured(
     words = (
         f"lr_rule={rule} {planned.shape.name}: rate {planned.lr_eff:.3g}, loss after {config.steps} steps {loss:.3f}"
     )
-    console.print(words, markup=False, soft_wrap=True)
+    console.print(words)
     return table.assign(rule=rule)
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -29,6 +28,7 @@ from shapelaw.errors import UserError
 from shapelaw.files import write_json, write_text
 from shapelaw.planned_run import checkpoint_path, checkpoint_steps, corpus_folder
 from shapelaw.shapes import Shape
+from shapelaw.terminal import write
 from shapelaw.verbs.doors import Door
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def export_run(config: DictConfig) -> None:
     """Write the checkpoint that the configuration names and say so."""
     asked: ExportConfig = to_dataclass(config)
     checkpoint = export(Path(asked.run), Path(asked.out))
-    sys.stdout.write(f"{checkpoint} written to {asked.out}\n")
+    write(f"{checkpoint} written to {asked.out}\n")
 
 
 DOOR = Door(ExportConfig, export_run)

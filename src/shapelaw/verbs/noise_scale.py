@@ -7,7 +7,6 @@ shapelaw noise_scale fit=FOLDER                                      # both, at 
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +18,7 @@ from shapelaw.config.schema import to_dataclass
 from shapelaw.files import write_text
 from shapelaw.fitting.result import load_fit
 from shapelaw.step_batch.noise_scale import compared, summary
+from shapelaw.terminal import write
 from shapelaw.verbs.doors import Door
 
 
@@ -37,8 +37,8 @@ def compare_with_noise(config: DictConfig) -> None:
     fit = Path(asked.fit)
     folder = fit if fit.is_dir() else fit.parent
     table = noise_scale(folder, asked.uri, asked.experiment)
-    sys.stdout.write(summary(table).to_string(float_format="{:.4g}".format) + "\n")
-    sys.stdout.write(f"written to {folder}/noise_scale.csv, .pdf and .png\n")
+    write(summary(table).to_string(float_format="{:.4g}".format) + "\n")
+    write(f"written to {folder}/noise_scale.csv, .pdf and .png\n")
 
 
 def noise_scale(folder: Path, uri: str, experiment: str) -> pd.DataFrame:

@@ -6,7 +6,6 @@ shapelaw predict prediction=FILE                                         # after
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from shapelaw.config.schema import to_dataclass
 from shapelaw.files import write_text
 from shapelaw.runs import RunsTable
 from shapelaw.step_batch.prediction import Comparison, compare, read_prediction
+from shapelaw.terminal import write
 from shapelaw.verbs.doors import Door
 from shapelaw.verbs.fit import load_table
 
@@ -37,7 +37,7 @@ def check_prediction(config: DictConfig) -> None:
     asked: PredictConfig = to_dataclass(config)
     comparison, target = predict(Path(asked.prediction), load_table(asked.runs))
     shown = {name: value for name, value in comparison.plain().items() if name != "points"}
-    sys.stdout.write(_yaml(shown) + f"written to {target}\n")
+    write(_yaml(shown) + f"written to {target}\n")
 
 
 def predict(file: Path, runs: RunsTable) -> tuple[Comparison, Path]:

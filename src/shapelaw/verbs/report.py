@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from shapelaw.config import BootstrapOptions, ReportConfig
 from shapelaw.config.schema import to_dataclass
@@ -20,6 +19,7 @@ from shapelaw.prescribe.trust import Unidentified
 from shapelaw.report.content import Figure, FitRow, LeftOut, Report
 from shapelaw.report.page import write
 from shapelaw.runs import RunsTable
+from shapelaw.terminal import terminal
 from shapelaw.verbs.doors import Door
 from shapelaw.verbs.fit import load_table
 from shapelaw.verbs.prescribe import suite_world
@@ -51,17 +51,16 @@ def report(config: DictConfig) -> None:
         except Unidentified as error:  # the figures show what the runs do say
             silent = str(error)
     folder = folder_of(asked)
-    console = Console(highlight=False, soft_wrap=True)
-    console = console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDE)
+    console = terminal(wide=WIDE)
     made: list[Drawn | NotDrawn] = []
     for one in catalogue.draw(evidence, folder / "figures", entries):
         said = f"left out: {one.reason}" if isinstance(one, NotDrawn) else one.files[0].name
-        console.print(f"{one.entry.heading}: {said}", markup=False)
+        console.print(f"{one.entry.heading}: {said}")
         made.append(one)
     if asked.page:
         where = f"left out: {silent}" if silent else write(page_of(asked, evidence, made, folder))
-        console.print(f"the page: {where}", markup=False)
-    console.print(f"figures and their tables: {folder / 'figures'}", markup=False)
+        console.print(f"the page: {where}")
+    console.print(f"figures and their tables: {folder / 'figures'}")
 
 
 def evidence_of(asked: ReportConfig) -> Evidence:
