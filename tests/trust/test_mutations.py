@@ -163,6 +163,30 @@ MUTATIONS = {
         "    except ZeroDivisionError as error:",
         "tests/tracking/test_bad_servers.py::test_what_a_server_answers_later_is_no_traceback",
     ),
+    "what reaches a terminal": (
+        "terminal.py",
+        "super().render_str(printable(text), **options)",
+        "super().render_str(text, **options)",
+        "tests/test_terminal.py::test_no_console_reads_a_name",
+    ),
+    "names that are no markup": (
+        "terminal.py",
+        "markup=False, emoji=False",
+        "markup=True, emoji=True",
+        "tests/test_terminal.py::test_no_console_reads_a_name",
+    ),
+    "letters that a stream lacks": (
+        "terminal.py",
+        'stream.reconfigure(errors="backslashreplace")',
+        "pass",
+        "tests/test_terminal.py::test_no_letter_ends_a_command_that_is_done[ascii]",
+    ),
+    "bytes that no record keeps": (
+        "config/schema.py",
+        "    refuse_bytes(options)\n",
+        "",
+        "tests/test_terminal.py::test_bytes_that_are_no_text_are_refused_before_any_work",
+    ),
     "passwords of messages": (
         "tracking/store.py",
         "hidden((str(error).splitlines() or [type(error).__name__])[0])[:200]",

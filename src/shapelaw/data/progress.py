@@ -40,7 +40,7 @@ def terminal_progress(console: Console | None = None) -> Iterator[ProgressCallba
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.fields[counts]}"),
+        TextColumn("{task.fields[counts]}", markup=False),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )

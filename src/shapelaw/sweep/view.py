@@ -137,8 +137,8 @@ class View:
 
 def _bars(console: Console) -> Progress:
     """Bars with what is done, how it goes, and how long it took and takes."""
-    name = TextColumn("{task.description}")
-    count, note, left = (TextColumn(f"{{task.fields[{key}]}}") for key in ("count", "note", "left"))
+    name = TextColumn("{task.description}", markup=False)
+    count, note, left = (TextColumn(f"{{task.fields[{key}]}}", markup=False) for key in ("count", "note", "left"))
     return Progress(name, BarColumn(), count, note, TimeElapsedColumn(), left, console=console)
 
 

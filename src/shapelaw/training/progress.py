@@ -39,10 +39,10 @@ def bar(planned: PlannedRun, enabled: bool) -> Iterator[Callable[[State], None]]
     """Losses as they are measured, and on a terminal a bar of steps with the time left; nothing if not enabled."""
     console = Terminal(stderr=True, quiet=not enabled)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )

@@ -17,6 +17,7 @@ from shapelaw.prescribe.world import reads_shapes
 from shapelaw.runs import RunsTable
 from shapelaw.terminal import Terminal, terminal
 from shapelaw.verbs.prescribe import refusal
+from shapelaw.wording import spelt
 
 SHOWN = 12
 """Fits whose parameters are printed in full."""
@@ -87,7 +88,7 @@ def _next(result: FitResult, folder: Path) -> str:
     refused = refusal(result, RunsTable.read(folder / RUNS_FILE), space)
     if refused:
         return f"; no size can be prescribed from it: {refused}"
-    return f"; next: shapelaw prescribe fit={folder} budget=FLOPs{'' if space == 'feasible' else f' space={space}'}"
+    return f"; next: shapelaw prescribe {spelt('fit', folder)} budget=FLOPs{'' if space == 'feasible' else f' space={space}'}"
 
 
 def _table(rows: Sequence[Mapping[str, str]], shared: str) -> Table:

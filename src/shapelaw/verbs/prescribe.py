@@ -26,6 +26,7 @@ from shapelaw.verbs.doors import Door
 from shapelaw.verbs.prescribe_summary import show
 from shapelaw.verbs.saved_fits import newest_fit, read
 from shapelaw.verbs.suites import find
+from shapelaw.wording import spelt
 
 NEAR = 100.0
 """Factor within which of the largest run's FLOPs a fit should have an answer."""
@@ -66,7 +67,7 @@ def _passed_over(newer: Path | None) -> list[str]:
         return []
     return [
         f"the newer fit {newer.name} was passed over, as its law has no width and depth; for its own answer give "
-        f"fit={newer} space=params"
+        f"{spelt('fit', newer)} space=params"
     ]
 
 
