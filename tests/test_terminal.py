@@ -16,8 +16,7 @@ from rich.table import Table
 from shapelaw.sweep.task import Job
 from shapelaw.sweep.view import View
 from shapelaw.terminal import KEPT, Spelling, Terminal, printable
-from shapelaw.verbs.main import main
-from support import ROOT
+from support import ROOT, Door
 
 ODD = "a [red]b[/x] \x1b]0;title\x07\x1b[31m :smile: \x9b5m \u202e \udcff"
 SPELT = r"a [red]b[/x] \x1b]0;title\x07\x1b[31m :smile: \x9b5m \u202e \udcff"
@@ -93,17 +92,6 @@ def test_one_place_prints() -> None:
     assert not faults
 
 
-def outcome(
-    capsys: pytest.CaptureFixture[str], verb: str, monkeypatch: pytest.MonkeyPatch, *words: str
-) -> tuple[int, str]:
-    """Exit code and all that a verb says, in this process."""
-    monkeypatch.setattr(sys, "argv", [verb, *words])
-    with pytest.raises(SystemExit) as ended:
-        main(verb)
-    said = capsys.readouterr()
-    return int(ended.value.code or 0), said.out + said.err
-
-
 @pytest.fixture
 def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a table, both of odd names, in which outputs go."""
@@ -115,22 +103,20 @@ def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_fit_among_odd_names_ends_well(
-    odd: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fit_among_odd_names_ends_well(odd: Path, door: Door) -> None:
     words = ("runs=csv", f"runs.path='{odd}/r [x]\x1b[31m.csv'", "bootstrap=none", "plots=false", "tracker=none")
-    code, said = outcome(capsys, "fit", monkeypatch, *words)
+    code, said = door("fit", *words)
     assert (code, "\x1b" in said) == (0, False), said
     assert printable(odd) in said
     (fit,) = (odd / "fits").iterdir()
-    code, said = outcome(capsys, "prescribe", monkeypatch, f"fit='{fit}'", "budget=1e18", "space=params")
+    code, said = door("prescribe", f"fit='{fit}'", "budget=1e18", "space=params")
     assert (code, "\x1b" in said) == (0, False), said
     assert printable(odd) in said
 
 
 @pytest.mark.parametrize("verb", ["fit", "train", "prescribe", "report", "replay", "prepare"])
 def test_bytes_that_are_no_text_are_refused_before_any_work(
-    tmp_path: Path, outputs: Path, verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, outputs: Path, verb: str, door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "x\udcff"
     monkeypatch.setenv("SHAPELAW_OUTPUTS", str(folder))
@@ -139,16 +125,16 @@ def test_bytes_that_are_no_text_are_refused_before_any_work(
         "report": ["runs=csv", "runs.path=x.csv"],
         "prescribe": ["budget=1e18"],
     }
-    code, said = outcome(capsys, verb, monkeypatch, *words.get(verb, []))
+    code, said = door(verb, *words.get(verb, []))
     assert (code, len(said.splitlines()), folder.exists()) == (2, 1, False), said
     assert r"x\udcff" in said
     assert "no UTF-8" in said
 
 
 def test_a_suite_s_folder_that_is_no_text_is_refused(
-    tmp_path: Path, outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, outputs: Path, monkeypatch: pytest.MonkeyPatch, door: Door
 ) -> None:
     monkeypatch.setenv("SHAPELAW_SUITE", str(tmp_path / "\udcff"))
-    code, said = outcome(capsys, "train", monkeypatch)
+    code, said = door("train")
     assert (code, len(said.splitlines())) == (2, 1), said
     assert "no UTF-8" in said

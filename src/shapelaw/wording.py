@@ -43,6 +43,17 @@ def spelt(key: str, value: object) -> str:
     return shlex.quote(f"{key}={text}")
 
 
+def storage(size: float) -> str:
+    """Bytes as disks count them: in GB, below one in MB.
+
+    >>> storage(2.34e9), storage(250e6), storage(1.2e6), storage(3e4), storage(0)
+    ('2.3 GB', '250 MB', '1.2 MB', '0.03 MB', '0 MB')
+    """
+    if size >= 1e9:
+        return f"{size / 1e9:,.1f} GB"
+    return f"{size / 1e6:.0f} MB" if size >= 1e7 or size == 0 else f"{size / 1e6:.2g} MB"
+
+
 def clock(seconds: float) -> str:
     """A time span as clocks count it.
 

@@ -187,6 +187,24 @@ MUTATIONS = {
         "",
         "tests/test_terminal.py::test_bytes_that_are_no_text_are_refused_before_any_work",
     ),
+    "room on the disk": (
+        "files.py",
+        "    if free < needed_bytes:",
+        "    if False:",
+        "tests/trust/test_full_disks.py::test_a_run_looks_for_room_for_its_checkpoints",
+    ),
+    "names of files that fail": (
+        "files.py",
+        "        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error",
+        "        raise",
+        "tests/trust/test_full_disks.py::test_what_fails_while_it_is_written_names_its_file[table]",
+    ),
+    "words of a command line": (
+        "verbs/main.py",
+        '        check_arguments(verb, sys.argv[1:], root / "conf")\n',
+        "",
+        "tests/test_misuse.py::test_misuse_is_one_line[--frobnicate]",
+    ),
     "passwords of messages": (
         "tracking/store.py",
         "hidden((str(error).splitlines() or [type(error).__name__])[0])[:200]",

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator, ScalarFormatter
 
+from shapelaw.files import naming
 from shapelaw.laws.base import UNITS
 
 COLUMN_INCHES, PAGE_INCHES = 3.3, 6.8
@@ -162,6 +163,7 @@ def save(figure: Figure, folder: Path, name: str, loss_unit: str = UNITS["loss"]
             text.set_text(text.get_text().replace(UNITS["loss"], loss_unit))
     paths = [folder / f"{name}.{kind}" for kind in ("png", "pdf")]
     for path in paths:
-        figure.savefig(path, dpi=200, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
+        with naming(path):
+            figure.savefig(path, dpi=200, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
         figure.set_layout_engine("none")  # which keeps the places that were found: they are the same in the second file
     return paths

@@ -20,12 +20,13 @@ from shapelaw.errors import UserError
 from shapelaw.files import write_json
 from shapelaw.run_state import Status, lock, read_state
 from shapelaw.sweep.compose import Composer
+from shapelaw.sweep.holding import stopped_by_sigterm
 from shapelaw.sweep.local import Pool, SweepFailed, with_values
 from shapelaw.sweep.settings import SearchSettings
 from shapelaw.sweep.slots import Slots, slots_of
 from shapelaw.sweep.spaces import Space, lines
 from shapelaw.sweep.studies import Study, Ticket, digest, make
-from shapelaw.sweep.task import ChecksMachine, Job, Searches, Task, Trials
+from shapelaw.sweep.task import ChecksMachine, Job, Searches, Stops, Task, Trials
 from shapelaw.sweep.view import View
 from shapelaw.terminal import terminal
 
@@ -101,7 +102,13 @@ def search(machine: Machine, blocks: Sequence[list[str]], space: Space, settings
         for asked in questions:
             held.enter_context(lock(asked.folder))
         lined = [_line(asked, values, space, settings) for asked, values in zip(questions, shared, strict=True)]
-        _Search(machine, slots, lined, settings).run()
+        try:
+            with stopped_by_sigterm():
+                _Search(machine, slots, lined, settings).run()
+        except KeyboardInterrupt:
+            for asked in questions if isinstance(task, Stops) else ():
+                task.stopped(asked.config, asked.name)
+            raise
         return _end(task, lined, settings)
 
 

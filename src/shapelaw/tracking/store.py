@@ -372,6 +372,16 @@ def close_parent(uri: str, experiment: str, identity: str, failed: Sequence[str]
         log.warning("tracking: the outcome of sweep %s is not recorded: %s (%s)", identity, uri, error)
 
 
+def close_stopped(uri: str, experiment: str, identity: str) -> None:
+    """Record that the launcher of a sweep or study was stopped, if it has a run and the store answers."""
+    try:
+        with answers():
+            if known := _known(uri, experiment, identity):
+                known[0].set_terminated(known[1], "KILLED")
+    except (StoreAway, StoreRefused, RunGone) as error:
+        log.warning("tracking: that %s was stopped is not recorded: %s (%s)", identity, uri, error)
+
+
 def _known(uri: str, experiment: str, identity: str) -> tuple[MlflowClient, str] | None:
     """A client and the run of an identity, if it was made before; a database that is missing is not made to look for it."""
     file = database_file(uri)

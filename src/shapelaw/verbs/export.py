@@ -25,7 +25,7 @@ from shapelaw.config.schema import to_dataclass
 from shapelaw.data import load_corpus
 from shapelaw.data.tokenizers import SEPARATOR, TOKENIZER_FILE, JsonTokenizer
 from shapelaw.errors import UserError
-from shapelaw.files import write_json, write_text
+from shapelaw.files import check_room, write_json, write_text
 from shapelaw.planned_run import checkpoint_path, checkpoint_steps, corpus_folder
 from shapelaw.shapes import Shape
 from shapelaw.terminal import write
@@ -62,9 +62,10 @@ def export(source: Path, out: Path) -> Path:
     """
     if out.exists():
         raise UserError(f"out={out} exists; name a folder that does not, or remove it")
-    from shapelaw.training.checkpoint import load_weights
+    from shapelaw.training.checkpoint import MODEL, load_weights
 
     checkpoint = _checkpoint(source)
+    check_room(out, (checkpoint / MODEL).stat().st_size if (checkpoint / MODEL).exists() else 0, "the model")
     config = _config(checkpoint.parent.parent)
     weights = load_weights(checkpoint)
     spec = _spec(config, weights["embedding.weight"].shape[0])

@@ -23,6 +23,7 @@ from shapelaw.config.schema import store_schema
 from shapelaw.errors import UserError
 from shapelaw.secrets import hidden
 from shapelaw.terminal import prepare_streams, write, write_error
+from shapelaw.verbs.arguments import check_arguments
 from shapelaw.verbs.doors import COMMANDS, command_of, door_of, project_root, summary_of, verbs
 from shapelaw.verbs.messages import explain
 from shapelaw.verbs.suites import environment
@@ -121,8 +122,11 @@ def main(verb: str, work: Callable[[DictConfig], Any] | None = None, program: st
         if HELP & set(sys.argv[1:]):
             write(_help(root / "conf", verb, program or f"python {verb}.py"))
             sys.exit(0)
+        check_arguments(verb, sys.argv[1:], root / "conf")
         check_sweep(verb, sys.argv[1:])
         hydra.main(config_path=str(root / "conf"), config_name=verb)(_Entry(work or door.work))()
+    except SystemExit as ended:  # Hydra's, which has said why
+        sys.exit(BAD_INPUT if ended.code == 1 else ended.code)
     except (Exception, KeyboardInterrupt, _Failed) as caught:
         _end(caught, schema)
     sys.exit(0)

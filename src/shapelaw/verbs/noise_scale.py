@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from shapelaw.config.option import option, record
 from shapelaw.config.places import PlacesConfig
 from shapelaw.config.schema import to_dataclass
-from shapelaw.files import write_text
+from shapelaw.files import check_room, write_text
 from shapelaw.fitting.result import load_fit
 from shapelaw.step_batch.noise_scale import compared, summary
 from shapelaw.terminal import write
@@ -29,6 +29,10 @@ class NoiseScaleConfig(PlacesConfig):
     fit: str = option("Folder of a fit by method=staged, or its fit.json.")
     uri: str = option("Tracking store of the runs that measured their noise (noise.every_steps).")
     experiment: str = option("MLflow experiment of those runs: the suite.")
+
+
+FILES_BYTES = 2e5
+"""Of the table and its figure."""
 
 
 def compare_with_noise(config: DictConfig) -> None:
@@ -51,6 +55,7 @@ def noise_scale(folder: Path, uri: str, experiment: str) -> pd.DataFrame:
     from shapelaw.figures.style import look, save
     from shapelaw.tracking import read_noise
 
+    check_room(folder, FILES_BYTES, "a comparison")
     table = compared(load_fit(folder), read_noise(uri, experiment))
     write_text(folder / "noise_scale.csv", table.to_csv(index=False))
     with look():

@@ -15,7 +15,7 @@ from shapelaw.config import RunsConfig, TrackerConfig
 from shapelaw.config.option import option, record
 from shapelaw.config.places import PlacesConfig
 from shapelaw.config.schema import to_dataclass
-from shapelaw.files import write_text
+from shapelaw.files import check_room, write_text
 from shapelaw.runs import RunsTable
 from shapelaw.step_batch.prediction import Comparison, compare, read_prediction
 from shapelaw.terminal import write
@@ -30,6 +30,10 @@ class PredictConfig(PlacesConfig):
     prediction: str = option("YAML file that prescribe.py wrote for a width, depth, batch_tokens and tokens.")
     runs: RunsConfig
     tracker: TrackerConfig
+
+
+FILES_BYTES = 2e5
+"""Of the errors and their figure."""
 
 
 def check_prediction(config: DictConfig) -> None:
@@ -52,6 +56,7 @@ def predict(file: Path, runs: RunsTable) -> tuple[Comparison, Path]:
     from shapelaw.figures.answers import outcome
     from shapelaw.figures.style import canvas, look, save
 
+    check_room(file.parent, FILES_BYTES, "a comparison")
     comparison = compare(read_prediction(file), runs)
     target = file.with_name(f"{file.stem}-outcome.yaml")
     write_text(target, _yaml(comparison.plain()))

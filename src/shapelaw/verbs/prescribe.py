@@ -13,7 +13,7 @@ from shapelaw.config import PrescribeConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import FLOPS_CONVENTIONS
 from shapelaw.errors import UserError
-from shapelaw.files import write_text
+from shapelaw.files import check_room, write_text
 from shapelaw.fitting.result import FitResult, plain
 from shapelaw.prescribe.answer import Prescription, command
 from shapelaw.prescribe.ask import Problem
@@ -28,6 +28,8 @@ from shapelaw.verbs.saved_fits import newest_fit, read
 from shapelaw.verbs.suites import find
 from shapelaw.wording import spelt
 
+FILES_BYTES = 1e5
+"""Of an answer and its figure."""
 NEAR = 100.0
 """Factor within which of the largest run's FLOPs a fit should have an answer."""
 
@@ -39,6 +41,7 @@ def prescribe_size(config: DictConfig) -> float:
         UserError: for bad input.
     """
     options: PrescribeConfig = to_dataclass(config)
+    check_room(Path(options.outputs_dir) / "prescriptions", FILES_BYTES, "an answer")
     answer = prescribe(options)
     path = write(options, answer)
     show(answer, path)

@@ -14,6 +14,7 @@ from shapelaw.errors import UserError
 from shapelaw.figures import catalogue
 from shapelaw.figures.catalogue import Drawn, NotDrawn
 from shapelaw.figures.evidence import EVERY, MAIN, Evidence, of_a_table, of_the_paper
+from shapelaw.files import check_room
 from shapelaw.prescribe.ask import Problem
 from shapelaw.prescribe.trust import Unidentified
 from shapelaw.report.content import Figure, FitRow, LeftOut, Report
@@ -27,6 +28,8 @@ from shapelaw.verbs.report_links import Links, check_fits
 
 SIZES = "params_tokens"
 """The law that answers runs without shapes."""
+FILES_BYTES = 1e6
+"""Of the figures, their tables and the page of a dozen runs."""
 WIDE = 140
 """Columns of what is printed into a file or a pipe."""
 
@@ -41,6 +44,8 @@ def report(config: DictConfig) -> None:
     entries = catalogue.chosen(asked.figures)
     if asked.page:
         check_fits(Path(asked.outputs_dir) / "fits")
+    folder = folder_of(asked)
+    check_room(folder, FILES_BYTES, "a report")
     evidence = evidence_of(asked)
     evidence.runs()  # without the main table there is nothing to report
     silent = ""
@@ -50,7 +55,6 @@ def report(config: DictConfig) -> None:
             problem.best(budget)
         except Unidentified as error:  # the figures show what the runs do say
             silent = str(error)
-    folder = folder_of(asked)
     console = terminal(wide=WIDE)
     made: list[Drawn | NotDrawn] = []
     for one in catalogue.draw(evidence, folder / "figures", entries):

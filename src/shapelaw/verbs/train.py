@@ -150,6 +150,13 @@ class TrainTask:
             close_parent(tracker.uri, configs[0].suite.name, sweep_identity(jobs), failed)
         train_summary.say(train_summary.of_sweep(jobs, failed, tracker.name != "none"))
 
+    def stopped(self, config: DictConfig, identity: str) -> None:
+        """Close the run of a sweep or search whose launcher was stopped."""
+        if config.tracker.name != "none":
+            from shapelaw.tracking import close_stopped
+
+            close_stopped(config.tracker.uri, config.suite.name, identity)
+
     def begin_search(self, config: DictConfig, trials: Trials) -> Mapping[str, Any]:
         """Open the tracking store and the study's own run."""
         shared = {f"search.{key}": value for key, value in asdict(trials).items()}
