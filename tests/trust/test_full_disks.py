@@ -72,7 +72,7 @@ def test_a_run_looks_for_room_for_its_checkpoints(composed: Compose, small_disk:
     needed = disk_bytes(config, planned)
     filler = disk.fill()
     os.truncate(filler, filler.stat().st_size - int(needed) // 2)
-    with pytest.raises(OSError, match="No space left on device: about .* for a run of 16x1") as said:
+    with pytest.raises(OSError, match=r"No space left on device: about .* for a run of 16x1") as said:
         train(composed, f"outputs_dir={disk.folder}/outputs")
     assert explain(said.value)
     assert checkpoint_steps(planned.folder) == []

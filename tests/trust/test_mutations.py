@@ -205,6 +205,30 @@ MUTATIONS = {
         "",
         "tests/test_misuse.py::test_misuse_is_one_line[--frobnicate]",
     ),
+    "lock that others may look at": (
+        "run_state.py",
+        "os.open(path, os.O_RDONLY)",
+        "os.open(path, os.O_RDWR)",
+        "tests/sweep/test_shared.py::test_a_run_of_somebody_else_is_seen_to_run_or_not",
+    ),
+    "umask of tensors": (
+        "training/checkpoint.py",
+        "        path.chmod(mode)\n",
+        "",
+        "tests/sweep/test_shared.py::test_tensors_follow_the_umask",
+    ),
+    "one launcher at a sweep": (
+        "sweep/holding.py",
+        "            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int(identity[:DIGITS], 16))",
+        "            pass",
+        "tests/sweep/test_shared.py::test_one_launcher_holds_a_sweep",
+    ),
+    "SIGTERM to a launcher": (
+        "sweep/holding.py",
+        "        raise KeyboardInterrupt",
+        "        return",
+        "tests/sweep/test_shared.py::test_sigterm_ends_as_ctrl_c_does_and_is_given_back",
+    ),
     "passwords of messages": (
         "tracking/store.py",
         "hidden((str(error).splitlines() or [type(error).__name__])[0])[:200]",

@@ -30,8 +30,8 @@ def held(outputs: Path, identity: str) -> Iterator[None]:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int(identity[:DIGITS], 16))
         except (BlockingIOError, PermissionError):
             raise UserError(
-                f"sweep {identity} is running elsewhere: another launcher holds its part of {outputs / FILE}; wait for it or stop "
-                "it, then run the same command again to see or finish the rest"
+                f"sweep {identity} is running elsewhere: another launcher holds its part of {outputs / FILE}; wait for it or "
+                "stop it, then run the same command again to see or finish the rest"
             ) from None
         yield
 

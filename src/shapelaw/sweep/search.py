@@ -106,8 +106,9 @@ def search(machine: Machine, blocks: Sequence[list[str]], space: Space, settings
             with stopped_by_sigterm():
                 _Search(machine, slots, lined, settings).run()
         except KeyboardInterrupt:
-            for asked in questions if isinstance(task, Stops) else ():
-                task.stopped(asked.config, asked.name)
+            if isinstance(task, Stops):
+                for asked in questions:
+                    task.stopped(asked.config, asked.name)
             raise
         return _end(task, lined, settings)
 
