@@ -20,11 +20,11 @@
 # limit and none failed; 2 for an unknown part.
 #
 # Environment: OUT, LIMIT_S (590), PYTHON (.venv/bin/python), LITGPT_PYTHON (see benchmarks/train_step.py), WORKERS (runs at
-# once on the device, 2), SHAPES.
+# once on the device, 2), SHAPES, MICRO_TOKENS (a shape's, 98304000; its quarters are allowed).
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 : "${TINY:=0}" "${OUT:=outputs/gpu}" "${LIMIT_S:=590}" "${PYTHON:=.venv/bin/python}" "${WORKERS:=2}"
-: "${LITGPT_PYTHON:=.venv-litgpt/bin/python}"
+: "${LITGPT_PYTHON:=.venv-litgpt/bin/python}" "${MICRO_TOKENS:=98304000}"
 mkdir -p "$OUT" || exit 2
 OUT=$(cd "$OUT" && pwd)
 if [ "$TINY" = 1 ]; then
@@ -38,7 +38,7 @@ if [ "$TINY" = 1 ]; then
   FIT=("bootstrap=none") CORPUS=("data.path=$OUT/site") # one small package beside the standard library
 else
   : "${SHAPES:=256x23 512x12 768x45 1024x28 2048x27}"
-  SPEED=() MEMORY=() FIT=() CORPUS=() NANO=("shape=glob(*)") MICRO=("shape=glob(*)")
+  SPEED=() MEMORY=() FIT=() CORPUS=() NANO=("shape=glob(*)") MICRO=("shape=glob(*)" "tokens=$MICRO_TOKENS" "warmup_tokens=$((MICRO_TOKENS / 15))")
 fi
 export SHAPELAW_OUTPUTS="$OUT/outputs"
 
