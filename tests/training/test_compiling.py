@@ -42,7 +42,9 @@ def differences() -> None:
 def test_gradients_after_a_validation_and_from_the_cache(tmp_path: Path) -> None:
     environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     for _ in range(2):
-        printed = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True)
+        printed = subprocess.run(
+            [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True
+        )
         errors = [float(word) for word in printed.stdout.split()]
         assert len(errors) == 4
         assert max(errors) < 1e-5
