@@ -18,7 +18,7 @@ from shapelaw.errors import UserError
 from shapelaw.runs.fetch import DATA_DIR_VARIABLE, fetch_all
 from shapelaw.verbs.doors import store_schemas
 from shapelaw.verbs.main import main, set_environment
-from support import ROOT, TINY, Compose, Script, Sweep
+from support import ROOT, TINY, Compose, Door, Script, Sweep
 
 ONE_WORKER = (
     "tests/slurm/",
@@ -127,6 +127,24 @@ def sweep(
             main("train")
         said = capsys.readouterr()
         return subprocess.CompletedProcess(sys.argv, int(ended.value.code or 0), said.out, said.err)
+
+    yield run
+    os.environ.clear()
+    os.environ.update(kept)
+
+
+@pytest.fixture
+def door(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Door]:
+    """Runs a verb in this process; its exit code, and all that it says."""
+    kept = dict(os.environ)
+
+    def run(verb: str, *words: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", [verb, *words])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(verb)
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out + said.err
 
     yield run
     os.environ.clear()

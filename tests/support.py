@@ -22,6 +22,7 @@ TINY = ROOT / "tests" / "suites" / "tiny"
 Script = Callable[..., subprocess.CompletedProcess[str]]
 Sweep = Callable[..., subprocess.CompletedProcess[str]]
 Compose = Callable[..., DictConfig]
+Door = Callable[..., tuple[int, str]]
 
 
 def prepared(composed: Compose, *overrides: str) -> tuple[TrainConfig, PlannedRun]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from shapelaw.errors import Damaged
+from shapelaw.wording import storage
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -36,6 +39,36 @@ def check_writable(folder: Path) -> None:
     if not os.access(there, os.W_OK | os.X_OK):
         code = errno.EROFS if os.statvfs(there).f_flag & os.ST_RDONLY else errno.EACCES
         raise OSError(code, os.strerror(code), str(there))
+
+
+def check_room(folder: Path, needed_bytes: float, what: str) -> None:
+    """Refuse a folder that cannot be written to, or whose disk is too full for what is to be made; nothing is made.
+
+    Args:
+        folder: where files go.
+        needed_bytes: of them, about.
+        what: takes them, such as `1 fit`.
+
+    Raises:
+        OSError: naming what is in the way.
+    """
+    check_writable(folder)
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed_bytes:
+        said = f"{os.strerror(errno.ENOSPC)}: about {storage(needed_bytes)} for {what}, {storage(free)} are free"
+        raise OSError(errno.ENOSPC, said, str(folder))
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the file in errors of whoever writes it: a full disk is noticed when buffers are flushed, which name none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 def write_text(path: Path, text: str, durable: bool = True) -> None:
@@ -71,7 +104,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Damaged(f"{path} is not the JSON that was written there ({error}); remove it to start it anew") from error
 
 

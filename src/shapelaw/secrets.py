@@ -52,7 +52,7 @@ def refuse_password(key: str, uri: str) -> None:
 
 def refuse_passwords(options: Any) -> None:
     """Refuse a password in any text of an options' dataclass, by `refuse_password`."""
-    for key, text in _texts(options, ""):
+    for key, text in texts_of(options):
         refuse_password(key, text)
 
 
@@ -62,7 +62,7 @@ def connectable(uri: str, variable: str = TRACKING_VARIABLE) -> str:
     return whole if whole and without_password(whole) == uri else uri
 
 
-def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
+def texts_of(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """Every text below a value with its dotted key."""
     if isinstance(value, str):
         yield key, value
@@ -71,4 +71,4 @@ def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
     if isinstance(value, list):
         inside = dict(enumerate(value))
     for name, held in inside.items() if isinstance(inside, dict) else ():
-        yield from _texts(held, f"{key}.{name}" if key else str(name))
+        yield from texts_of(held, f"{key}.{name}" if key else str(name))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,6 +31,29 @@ def amount(value: float) -> str:
     ('0.123', '12,346', '1.3e+09')
     """
     return f"{value:.3g}" if value < 100 else f"{value:,.0f}" if value < 1e6 else f"{value:.2g}"
+
+
+def spelt(key: str, value: object) -> str:
+    """An option as it is typed: quoted for Hydra where its value needs it, then for the shell.
+
+    >>> spelt("fit", "outputs/fits/a"), spelt("fit", "my [new] fits")
+    ('fit=outputs/fits/a', '"fit=\'my [new] fits\'"')
+    """
+    text = str(value)
+    if not re.fullmatch(r"[\w./+:@%-]+", text):
+        text = "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text) + "'"
+    return shlex.quote(f"{key}={text}")
+
+
+def storage(size: float) -> str:
+    """Bytes as disks count them: in GB, below one in MB.
+
+    >>> storage(2.34e9), storage(250e6), storage(1.2e6), storage(3e4), storage(0)
+    ('2.3 GB', '250 MB', '1.2 MB', '0.03 MB', '0 MB')
+    """
+    if size >= 1e9:
+        return f"{size / 1e9:,.1f} GB"
+    return f"{size / 1e6:.0f} MB" if size >= 1e7 or size == 0 else f"{size / 1e6:.2g} MB"
 
 
 def clock(seconds: float) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.defaults_list import Overrides
+from hydra._internal.utils import get_args_parser
 from packaging.requirements import Requirement
 from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError
@@ -38,6 +39,7 @@ SRC = ROOT / "src"
             ["self", "config_name", "overrides", "parsed_overrides"],
         ),
         (Overrides.__init__, ["self", "repo", "overrides_list"]),
+        (get_args_parser, []),
     ],
     ids=lambda value: getattr(value, "__qualname__", ""),
 )

@@ -13,8 +13,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from shapelaw.config.option import MISSING, groups_of, record_of
 from shapelaw.errors import UserError
-from shapelaw.secrets import refuse_passwords
+from shapelaw.secrets import refuse_passwords, texts_of
+from shapelaw.terminal import printable
 
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""What Python makes of bytes that are no UTF-8."""
 REFERENCE = re.compile(r"\$\{([A-Za-z_]\w*(?:\.\w+)*)\}")
 """An interpolation that names another option."""
 OmegaConf.register_resolver("absolute", os.path.abspath, replace=True)  # `${absolute:PATH}` in conf/, in every process
@@ -58,7 +61,21 @@ def to_dataclass(config: DictConfig) -> Any:
         raise UserError(f"{key}: {reason}; give it on the command line as {key}=VALUE") from error
     options = record_of(kind, values)
     refuse_passwords(options)
+    refuse_bytes(options)
     return options
+
+
+def refuse_bytes(options: Any) -> None:
+    """Refuse a text of options that is no UTF-8, such as a folder's name: neither JSON, YAML nor a store can keep it.
+
+    Raises:
+        UserError: that says what to do.
+    """
+    for key, text in texts_of(options):
+        if SURROGATE.search(text):
+            raise UserError(
+                f"{key}={printable(text)}: holds bytes that are no UTF-8, which no record keeps; rename it, or work elsewhere"
+            )
 
 
 def _said_by_a_resolver(error: BaseException) -> UserError | None:

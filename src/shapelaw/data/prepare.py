@@ -38,6 +38,7 @@ from shapelaw.data.tokenizers import TOKENIZER_FILE, Tokenizer, TokenizerChoice,
 from shapelaw.devices import cores
 from shapelaw.errors import UserError
 from shapelaw.files import write_sealed
+from shapelaw.wording import storage
 
 VAL_FRACTION = 0.02
 SHARD_TOKENS = 2**26
@@ -338,8 +339,8 @@ def _check_space(folder: Path, source: Source) -> None:
     free = shutil.disk_usage(place).free
     if size is not None and size / 2 > free:
         raise UserError(
-            f"corpus folder {folder}: {size / 1e9:.1f} GB of text need at least {size / 2e9:.1f} GB on disk, "
-            f"{free / 1e9:.1f} GB are free; free some space or give a data_dir on another disk"
+            f"corpus folder {folder}: {storage(size)} of text need at least {storage(size / 2)} on disk, "
+            f"{storage(free)} are free; free some space or give a data_dir on another disk"
         )
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from shapelaw.terminal import terminal
+
 
 @dataclass(frozen=True)
 class PrepareStatus:
@@ -36,13 +38,13 @@ def terminal_progress(console: Console | None = None) -> Iterator[ProgressCallba
     """A callback for `prepare` that draws a bar with rate and remaining time (on standard error by default)."""
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.fields[counts]}"),
+        TextColumn("{task.fields[counts]}", markup=False),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console or Console(stderr=True), refresh_per_second=4) as bar:
+    with Progress(*columns, console=console or terminal(stderr=True), refresh_per_second=4) as bar:
         task = bar.add_task("starting", total=None, counts="")
 
         def show(status: PrepareStatus) -> None:

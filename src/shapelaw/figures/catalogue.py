@@ -13,6 +13,7 @@ from shapelaw.errors import UserError
 from shapelaw.figures import style
 from shapelaw.figures.entry import Entry
 from shapelaw.figures.evidence import Evidence
+from shapelaw.files import write_text
 from shapelaw.laws.base import UNITS
 
 
@@ -76,7 +77,7 @@ def _drawn(evidence: Evidence, folder: Path, entry: Entry) -> Drawn:
         files = style.save(entry.draw(tables), folder, entry.name, evidence.loss_unit)
     for name, frame in tables.items():
         path = folder / f"{entry.name}_{name}.csv"
-        frame.to_csv(path, index=False)
+        write_text(path, frame.to_csv(index=False), durable=False)
         files.append(path)
     caption = entry.caption(evidence, tables).replace(UNITS["loss"], evidence.loss_unit)
     return Drawn(entry, caption, tuple(files))

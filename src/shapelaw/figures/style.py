@@ -27,6 +27,7 @@ from matplotlib.ticker import (
     ScalarFormatter,
 )
 
+from shapelaw.files import naming
 from shapelaw.laws.base import UNITS
 
 COLUMN_INCHES, PAGE_INCHES = 3.3, 6.8
@@ -225,6 +226,7 @@ def save(figure: Figure, folder: Path, name: str, loss_unit: str = UNITS["loss"]
     read_logs(figure.axes)
     paths = [folder / f"{name}.{kind}" for kind in ("png", "pdf")]
     for path in paths:
-        figure.savefig(path, dpi=200, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
+        with naming(path):
+            figure.savefig(path, dpi=200, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
         figure.set_layout_engine("none")  # which keeps the places that were found: they are the same in the second file
     return paths

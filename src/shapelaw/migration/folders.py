@@ -20,8 +20,8 @@ from shapelaw.fingerprint import FILE, former_identity, write_fingerprint
 from shapelaw.migration.planning import OldRun, old_folders, planned
 from shapelaw.migration.tracked import note_names, rename_tracked
 from shapelaw.run_state import lock
+from shapelaw.tracking.addresses import database_file
 from shapelaw.tracking.journal import JOURNAL
-from shapelaw.tracking.store import database_file
 from shapelaw.training.rollback import ROLLBACKS
 
 

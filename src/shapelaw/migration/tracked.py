@@ -8,10 +8,11 @@ from typing import Any
 
 from shapelaw.migration.planning import OldRun
 from shapelaw.sweep.task import Job, sweep_identity
+from shapelaw.tracking.addresses import database_file
 from shapelaw.tracking.delivery import deliver_left
 from shapelaw.tracking.journal import JOURNAL, Journal, records
 from shapelaw.tracking.renaming import rename_sweep
-from shapelaw.tracking.store import IDENTITY_TAG, database_file
+from shapelaw.tracking.store import IDENTITY_TAG
 
 
 def note_names(run: OldRun) -> None:

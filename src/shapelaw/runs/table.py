@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from shapelaw.counting import FLOPS_CONVENTIONS, PARAMS_CONVENTIONS, SEQ_LEN_GEMSTONES, flops_per_token, recount
 from shapelaw.errors import UserError
+from shapelaw.files import naming
 from shapelaw.runs.columns import CANONICAL, FURTHER_LOSS, NATS_PER_TOKEN, duplicates, faults, refuse_faults, tidy
 from shapelaw.runs.query import matches
 from shapelaw.runs.sealing import read_parquet, sealed_bytes
@@ -365,8 +366,12 @@ class RunsTable(Shown):
         aside = target.with_name(f".{target.name}.{os.getpid()}")
         frame = self.frame.copy()
         frame.attrs = {_METADATA: dict(self.about), _SUITES: pack(self.recorded)}
-        aside.write_bytes(sealed_bytes(frame))
-        aside.replace(target)
+        try:
+            with naming(target):
+                aside.write_bytes(sealed_bytes(frame))
+                aside.replace(target)
+        finally:
+            aside.unlink(missing_ok=True)
         return target
 
     @classmethod

@@ -13,13 +13,12 @@ from enum import Enum
 from functools import cache
 from pathlib import Path
 
-from rich.console import Console
-
 from shapelaw.errors import UserError
 from shapelaw.run_state import State, Status, read_state
 from shapelaw.sweep import records
 from shapelaw.sweep.records import Submission
 from shapelaw.sweep.task import Job
+from shapelaw.terminal import terminal
 
 CALL_SECONDS = 60.0
 WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
@@ -142,8 +141,8 @@ def _sacct(*words: str) -> str | None:
 @cache
 def _tell_no_accounting(why: str) -> None:
     """Once for a launcher."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(f"no accounting here ({why}): states are from squeue and the runs' own records", markup=False)
+    console = terminal(stderr=True)
+    console.print(f"no accounting here ({why}): states are from squeue and the runs' own records")
 
 
 def _words_of_queue(arrays: set[str]) -> dict[str, str]:

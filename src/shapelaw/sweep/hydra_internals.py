@@ -1,15 +1,17 @@
-"""The private parts of Hydra that composing many runs needs; no other module uses Hydra's internals.
+"""The private parts of Hydra that composing many runs and reading a command line need; no other module uses Hydra's internals.
 
 pyproject.toml keeps Hydra below its next minor version, and tests/sweep/test_internals.py fails when these parts change.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import IConfigRepository
 from hydra._internal.defaults_list import Overrides
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
@@ -34,3 +36,8 @@ def set_values(overrides: Sequence[Override], config: DictConfig) -> None:
         ConfigCompositionException: for the first that is refused.
     """
     ConfigLoaderImpl._apply_overrides_to_config(list(overrides), config)
+
+
+def arguments_parser() -> argparse.ArgumentParser:
+    """The parser of the command line, as Hydra makes it."""
+    return get_args_parser()

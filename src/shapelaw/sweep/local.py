@@ -26,9 +26,11 @@ from omegaconf import DictConfig, OmegaConf
 from shapelaw.errors import UserError, WorkFailed
 from shapelaw.files import check_writable
 from shapelaw.sweep.compose import Configs, SweepConfigs
+from shapelaw.sweep.holding import held, stopped_by_sigterm
 from shapelaw.sweep.slots import Slots, slots_of
-from shapelaw.sweep.task import ChecksMachine, Job, Task
+from shapelaw.sweep.task import ChecksMachine, Job, Stops, Task, sweep_identity
 from shapelaw.sweep.view import View
+from shapelaw.terminal import prepare_streams, write_error
 from shapelaw.wording import counted
 
 POLL_SECONDS = 0.5
@@ -69,6 +71,22 @@ def launch(
     for job in jobs:
         if not job.done:
             check_writable(job.folder)
+    if all(job.done for job in jobs):
+        return _carried_out(context, task, runs, jobs, slots, stop_on_failure)
+    with held(Path(runs[0].outputs_dir), sweep_identity(jobs)):
+        try:
+            with stopped_by_sigterm():
+                return _carried_out(context, task, runs, jobs, slots, stop_on_failure)
+        except KeyboardInterrupt:
+            if isinstance(task, Stops) and len(jobs) > 1:
+                task.stopped(runs[0], sweep_identity(jobs))
+            raise
+
+
+def _carried_out(
+    context: HydraContext, task: Task, runs: SweepConfigs, jobs: list[Job], slots: Slots, stop_on_failure: bool
+) -> list[JobReturn]:
+    """Carry out the jobs of a sweep that this process holds."""
     shared = task.begin(runs, jobs)
     pool = Pool(
         context,
@@ -271,6 +289,7 @@ def _work(
     except OSError as error:
         connection.send((False, f"its log cannot be written: {error}"))
         return
+    prepare_streams()
     setup_globals()
     _run(connection, context, task, config)
 
@@ -285,7 +304,7 @@ def _run(connection: Connection, context: HydraContext, task: Task, config: Dict
         connection.send((False, "interrupted"))
     except UserError as error:
         connection.send((False, str(error)))
-        print(error, file=sys.stderr)  # noqa: T201 -- into the job's log
+        write_error(f"{error}\n")  # into the job's log
     except Exception as error:
         import traceback
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from shapelaw.errors import NotPrepared
@@ -17,6 +16,7 @@ from shapelaw.sweep import records
 from shapelaw.sweep.accounting import Report, Standing, judge, survey
 from shapelaw.sweep.local import Adjusted, on_gpus
 from shapelaw.sweep.task import Job, Prices, Task
+from shapelaw.terminal import Terminal, terminal
 from shapelaw.wording import amount, counted
 
 WIDE = 160
@@ -40,12 +40,12 @@ def show(task: Task, configs: Sequence[DictConfig], device: str) -> list[JobRetu
         if not isinstance(task, Prices):
             raise
         jobs, missing = task.estimate(configs), error
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal()
     if not console.is_terminal:
-        console = Console(highlight=False, width=WIDE)
+        console = Terminal(width=WIDE, soft_wrap=False)
     console.print(table(task, jobs, device))
     if missing:
-        console.print(f"note: {missing} before the sweep", markup=False, soft_wrap=True)
+        console.print(f"note: {missing} before the sweep")
     return [_planned() for _ in jobs]
 
 

@@ -19,6 +19,7 @@ import hashlib
 import logging
 import os
 import pickle
+import re
 import stat
 import time
 import uuid
@@ -33,6 +34,10 @@ from shapelaw.files import as_record, read_sealed, write_sealed, write_text
 from shapelaw.sweep.task import Job, Task
 
 LOCK_SECONDS = 600.0
+NAME = re.compile(r"[\w.-]+")
+"""An identity, which names a file."""
+JOB_ID = re.compile(rb"\d+")
+"""Of an array."""
 DIGITS = 64
 """Of the SHA-256 before a pickle."""
 PRIVATE = 0o700
@@ -140,8 +145,17 @@ def _check_private(batch: Path) -> None:
 
 
 def identities_of(batch: Path, task: int) -> list[str]:
-    """Runs of one job of an array."""
-    return list(read_sealed(batch / "tasks.json")[str(task)])
+    """Runs of one job of an array.
+
+    Raises:
+        Damaged: if the file names none for it.
+    """
+    path = batch / "tasks.json"
+    content = read_sealed(path)
+    found = content.get(str(task)) if isinstance(content, dict) else None
+    if not isinstance(found, list) or not all(isinstance(one, str) and NAME.fullmatch(one) for one in found):
+        raise Damaged(f"{path} names no runs for task {task}; cancel this job and run the sweep's command again")
+    return found
 
 
 def write_job_id(batch: Path, job_id: str) -> None:
@@ -156,7 +170,8 @@ def job_id_of(batch: Path) -> str | None:
     if not path.exists():
         return None
     found = path.read_bytes()
-    if seal.exists() and seal.read_bytes() != _sha256(found).encode():
+    changed = seal.exists() and seal.read_bytes() != _sha256(found).encode()
+    if changed or not JOB_ID.fullmatch(found):
         log.warning("%s was changed after it was written; SLURM is asked for the array by its name", path)
         return None
     return found.decode()

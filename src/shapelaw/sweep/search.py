@@ -15,19 +15,20 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig
-from rich.console import Console
 
 from shapelaw.errors import UserError
 from shapelaw.files import write_json
 from shapelaw.run_state import Status, lock, read_state
 from shapelaw.sweep.compose import Composer
+from shapelaw.sweep.holding import stopped_by_sigterm
 from shapelaw.sweep.local import Pool, SweepFailed, with_values
 from shapelaw.sweep.settings import SearchSettings
 from shapelaw.sweep.slots import Slots, slots_of
 from shapelaw.sweep.spaces import Space, lines
 from shapelaw.sweep.studies import Study, Ticket, digest, make
-from shapelaw.sweep.task import ChecksMachine, Job, Searches, Task, Trials
+from shapelaw.sweep.task import ChecksMachine, Job, Searches, Stops, Task, Trials
 from shapelaw.sweep.view import View
+from shapelaw.terminal import terminal
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,14 @@ def search(machine: Machine, blocks: Sequence[list[str]], space: Space, settings
         for asked in questions:
             held.enter_context(lock(asked.folder))
         lined = [_line(asked, values, space, settings) for asked, values in zip(questions, shared, strict=True)]
-        _Search(machine, slots, lined, settings).run()
+        try:
+            with stopped_by_sigterm():
+                _Search(machine, slots, lined, settings).run()
+        except KeyboardInterrupt:
+            if isinstance(task, Stops):
+                for asked in questions:
+                    task.stopped(asked.config, asked.name)
+            raise
         return _end(task, lined, settings)
 
 
@@ -221,14 +229,14 @@ class _Search:
 
 def _end(task: Searches, lined: list[_Line], settings: SearchSettings) -> dict[str, Any]:
     """Record and say what every study found."""
-    console, best, wrong = Console(highlight=False, soft_wrap=True), {}, []
+    console, best, wrong = terminal(), {}, []
     for line in lined:
         summary = line.study.summary()
         counts = ", ".join(f"{count} {_WORDS[name]}" for name, count in sorted(summary.counts.items()))
         found = "no trial finished"
         if summary.best is not None:
             found = f"best loss {summary.loss:.4f} at {' '.join(lines(summary.best))} (trial {summary.number})"
-        console.print(f"{line.study.name}: {found}; trials: {counts}", markup=False)
+        console.print(f"{line.study.name}: {found}; trials: {counts}")
         record = {"best": summary.best, "loss": summary.loss, "trial": summary.number, "trials": dict(summary.counts)}
         write_json(
             line.question.folder / "result.json", {"study": line.study.name, "storage": settings.storage, **record}

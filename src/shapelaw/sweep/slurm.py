@@ -10,7 +10,6 @@ from pathlib import Path
 
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
-from rich.console import Console
 
 from shapelaw.errors import UserError
 from shapelaw.run_state import read_state
@@ -21,6 +20,7 @@ from shapelaw.sweep.settings import SlurmSettings
 from shapelaw.sweep.submitting import Sweep, queued_report, submit_all, sweep_of, to_submit
 from shapelaw.sweep.task import Job, Task
 from shapelaw.sweep.view import View, tail
+from shapelaw.terminal import Terminal, terminal
 from shapelaw.wording import counted
 
 POLL_SECONDS = 10.0
@@ -57,8 +57,8 @@ def launch(task: Task, configs: Sequence[DictConfig], site: SlurmSettings) -> li
     return [_result(job, reports[job.identity]) for job in jobs]
 
 
-def _console() -> Console:
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+def _console() -> Terminal:
+    return terminal(stderr=True)
 
 
 def _check(site: SlurmSettings) -> None:
@@ -93,12 +93,12 @@ def _tell(sweep: Sweep, reports: Mapping[str, Report], submitted: int) -> None:
         )
 
 
-def _tell_failure(job: Job, report: Report, console: Console) -> None:
+def _tell_failure(job: Job, report: Report, console: Terminal) -> None:
     log = log_of(job, report)
-    console.print(f"failed {job.label}: {report.reason}", markup=False)
+    console.print(f"failed {job.label}: {report.reason}")
     for line in tail(log):
-        console.print(f"    {line}", markup=False)
-    console.print(f"  its log: {log}", markup=False)
+        console.print(f"    {line}")
+    console.print(f"  its log: {log}")
 
 
 def log_of(job: Job, report: Report) -> Path:

@@ -107,6 +107,15 @@ class Tells(Protocol):
         ...
 
 
+@runtime_checkable
+class Stops(Protocol):
+    """A task that closes what its jobs shared where the launcher is asked to stop."""
+
+    def stopped(self, config: DictConfig, identity: str) -> None:
+        """Record that the sweep or search of an identity was stopped; `config` is that of a job."""
+        ...
+
+
 @dataclass(frozen=True)
 class Trials:
     """What the jobs of a search are told of it: the study's name, its storage, and the configuration of its pruner."""

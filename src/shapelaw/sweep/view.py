@@ -9,15 +9,17 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from shapelaw.errors import UserError
 from shapelaw.run_state import State, Status, read_state
 from shapelaw.sweep.pace import Pace
 from shapelaw.sweep.task import Job, Tells
+from shapelaw.terminal import printable, terminal
 from shapelaw.wording import SILENT_SECONDS, clock, counted
 
+FAILED = Text("failed", "red")
 NAMED = 3
 """Running jobs that such a line names."""
 
@@ -35,7 +37,7 @@ class View:
         self.expected = len(self.todo) + to_come
         self.tell: Callable[[Job], str] = task.told if isinstance(task, Tells) else _outcome
         self.pace = Pace([(job, _state(job) or State()) for job in self.todo], to_come)
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = terminal(stderr=True)
         self.progress = _bars(self.console)
         self.live = Live(self.progress, console=self.console, refresh_per_second=2)
         self.rows: dict[str, tuple[TaskID, float]] = {}
@@ -60,7 +62,7 @@ class View:
         if job not in self.todo:
             self.todo.append(job)
             self.pace.add(job, _state(job) or State())
-        row = self.progress.add_task(job.label, total=None, note="", count="", left="")
+        row = self.progress.add_task(printable(job.label), total=None, note="", count="", left="")
         self.rows[job.identity] = row, time.monotonic()
 
     def ended(self, job: Job, reason: str, log: Path | None = None) -> None:
@@ -75,18 +77,16 @@ class View:
             self.failed(job, reason, log or job.folder / "log.txt")
         else:
             took = "" if begun is None else f", {clock(time.monotonic() - begun)}"
-            self._say(
-                f"{escape(f'[{self.ended_count}/{self.expected}]')} {escape(f'{job.label} {self.tell(job)}{took}')}"
-            )
+            self._say(f"[{self.ended_count}/{self.expected}] {job.label} {self.tell(job)}{took}")
 
     def refused(self, what: str, reason: str) -> None:
         """What was to be a job cannot be one."""
         self._count()
-        self._say(f"[red]failed[/red] {escape(what)}: {escape(reason)}")
+        self._say(FAILED, f"{what}: {reason}")
 
-    def _say(self, line: str) -> None:
+    def _say(self, *words: str | Text) -> None:
         self.spoken = time.monotonic()
-        self.console.print(line)
+        self.console.print(*words)
 
     def _count(self) -> None:
         self.ended_count += 1
@@ -94,12 +94,12 @@ class View:
 
     def failed(self, job: Job, reason: str, log: Path) -> None:
         """Say why a job failed, and the end of its log."""
-        self._say(f"[red]failed[/red] {escape(job.label)}: {escape(reason)}")
+        self._say(FAILED, f"{job.label}: {reason}")
         for line in tail(log):
             if line not in reason:
-                self.console.print(f"    {line}", markup=False)
+                self.console.print(f"    {line}")
         if log.exists():
-            self.console.print(f"  its log: {log}", markup=False)
+            self.console.print(f"  its log: {log}")
 
     def refresh(self) -> None:
         """Read the running jobs' states and draw them, or say them where nobody saw a line for 30 s."""
@@ -109,7 +109,7 @@ class View:
         lines = [self._moved(job, state) for job in running if (state := _state(job))]
         self._draw_total()
         if not self.console.is_terminal:
-            self._say(escape(self._said(lines)))
+            self._say(self._said(lines))
 
     def _moved(self, job: Job, state: State) -> str:
         """A running job's state, drawn; in words."""

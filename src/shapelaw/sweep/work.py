@@ -21,6 +21,7 @@ from shapelaw.files import read_json, write_json
 from shapelaw.run_state import is_locked, read_state
 from shapelaw.sweep.local import log_to
 from shapelaw.sweep.records import Work, identities_of, read_work
+from shapelaw.terminal import prepare_streams, write_error
 
 DONE, FAILED, INTERRUPTED = 0, 1, 75
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
@@ -36,6 +37,7 @@ class Stopped(KeyboardInterrupt):
 
 def main(arguments: list[str]) -> int:
     """Carry out the runs of this job; the exit code."""
+    prepare_streams()
     batch = Path(arguments[0])
     task = int(os.environ["SLURM_ARRAY_TASK_ID"])
     identities = arguments[1:] or identities_of(batch, task)
@@ -131,8 +133,7 @@ def _scontrol(*words: str) -> str:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    write_error(text + "\n")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,16 @@ from shapelaw.tracking.protocol import (
     further_loss,
 )
 from shapelaw.tracking.reading import places, read_noise, read_runs, read_table
-from shapelaw.tracking.store import Store, begin, client, close_parent, close_search, open_search, open_store
+from shapelaw.tracking.store import (
+    Store,
+    begin,
+    client,
+    close_parent,
+    close_search,
+    close_stopped,
+    open_search,
+    open_store,
+)
 
 __all__ = [
     "DIVERGED_TAG",
@@ -44,6 +53,7 @@ __all__ = [
     "client",
     "close_parent",
     "close_search",
+    "close_stopped",
     "deliver_left",
     "deliver_to",
     "further_loss",

@@ -196,7 +196,7 @@ def _parse(line: bytes) -> Record | None:
     try:
         record: Record = json.loads(content)
         return record if is_record(record) else None
-    except (ValueError, AttributeError, KeyError, TypeError):
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from shapelaw.errors import UserError
 from shapelaw.suite import COLUMNS, HASH_DIGITS, Suite
 from shapelaw.tracking import database
+from shapelaw.tracking.addresses import check_uri, database_file
 from shapelaw.tracking.protocol import (
     DAMAGED_TAG,
     DEVICE_HOURS,
@@ -28,7 +29,8 @@ from shapelaw.tracking.protocol import (
     SUITE_TAG,
     VAL_LOSS,
 )
-from shapelaw.tracking.store import IDENTITY_TAG, KIND_TAG, check_uri, client, database_file, unreachable
+from shapelaw.tracking.server import ServerFault
+from shapelaw.tracking.store import IDENTITY_TAG, KIND_TAG, client, unreachable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -257,6 +259,8 @@ def search_by_interface(store: MlflowClient, experiment_id: str, kind: str | Non
         token = page.token
         if not token:
             return runs
+        if not page:
+            raise ServerFault("it answers with an empty page of runs and says that more follow")
 
 
 def histories(uri: str, store: MlflowClient, run_ids: Sequence[str], keys: Sequence[str]) -> Histories:

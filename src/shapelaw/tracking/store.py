@@ -11,14 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlparse
 
 from shapelaw.config import TrackerConfig, WhenUnreachable
 from shapelaw.errors import UserError
 from shapelaw.files import check_writable
-from shapelaw.secrets import TRACKING_VARIABLE, connectable, hidden, refuse_password
+from shapelaw.secrets import TRACKING_VARIABLE, connectable, hidden
+from shapelaw.tracking.addresses import DATABASES, SERVERS, check_uri, database_file, kind_of
 from shapelaw.tracking.database import check, follow, keep_copies
 from shapelaw.tracking.protocol import RunInfo
+from shapelaw.tracking.server import KNOCK_SECONDS, NOT_MLFLOWS, ServerFault, knock_database, knock_server
 from shapelaw.tracking_views import NOTE
 
 if TYPE_CHECKING:
@@ -32,11 +33,8 @@ SWEEP_TAG = "shapelaw.sweep"
 """Identity of the sweep that made a run: `tags.`shapelaw.sweep` = '...'` finds them all."""
 JOBS = "jobs.json"
 """Artifact of a sweep's run: identity -> name of its jobs."""
-SQLITE = "sqlite:///"
-DATABASES = ("postgresql", "mysql", "mssql")
-PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
-"""A database driver's module -> the package that installs it ready to use; the others are named like their module."""
-REQUEST_SECONDS = 20
+PATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+"""How long a request may take and how often it is tried again, where whoever asks can wait."""
 log = logging.getLogger(__name__)
 
 
@@ -79,30 +77,19 @@ def client(uri: str) -> MlflowClient:
 
     A request is tried twice, so that a launcher says within seconds what is wrong; whoever must not give up tries anew.
     """
-    if _kind(uri) in DATABASES:
-        _knock(connectable(uri))
-    settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(REQUEST_SECONDS)}
+    if kind_of(uri) in DATABASES:
+        knock_database(connectable(uri))
     quiet = ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT")
-    settings["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    settings = {**PATIENT, "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
     for key, value in {**dict.fromkeys(quiet, "true"), **settings}.items():
         os.environ.setdefault(key, value)
     for name in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     from mlflow import MlflowClient
 
+    if kind_of(uri) in SERVERS:
+        knock_server(connectable(uri))
     return MlflowClient(tracking_uri=connectable(uri))
-
-
-def _knock(uri: str) -> None:
-    """Connect to a database once: MLflow goes on trying for two minutes before it says what is wrong."""
-    from sqlalchemy import create_engine
-
-    limit = {} if uri.startswith("mssql") else {"connect_args": {"connect_timeout": REQUEST_SECONDS}}
-    engine = create_engine(uri, **limit)
-    try:
-        engine.connect().close()
-    finally:
-        engine.dispose()
 
 
 def open_store(uri: str, artifacts: str, experiment: str, tags: Mapping[str, str] | None = None) -> str:
@@ -118,7 +105,7 @@ def open_store(uri: str, artifacts: str, experiment: str, tags: Mapping[str, str
         UserError: if the tracking server or database cannot be reached.
     """
     check_uri(uri)
-    with unreachable(uri):
+    with unreachable(uri), _hurried():
         experiment_id = find_experiment(Store(uri, artifacts, experiment))
         store = client(uri)
         there = store.get_experiment(experiment_id).tags if tags else {}
@@ -126,6 +113,18 @@ def open_store(uri: str, artifacts: str, experiment: str, tags: Mapping[str, str
             if there.get(key) != value and not (key == NOTE and NOTE in there):
                 store.set_experiment_tag(experiment_id, key, value)
         return experiment_id
+
+
+@contextlib.contextmanager
+def _hurried() -> Iterator[None]:
+    """A launcher asks once and waits no longer than for a knock, unless the user's environment gives more time."""
+    hurried = {"MLFLOW_HTTP_REQUEST_TIMEOUT": f"{KNOCK_SECONDS:g}", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    before = {key: os.environ.get(key) for key in hurried}
+    os.environ.update({key: value for key, value in hurried.items() if before[key] in (None, PATIENT[key])})
+    try:
+        yield
+    finally:
+        os.environ.update({key: value or PATIENT[key] for key, value in before.items()})
 
 
 def find_experiment(store: Store) -> str:
@@ -160,12 +159,19 @@ def _make_experiment(tracker: MlflowClient, store: Store) -> str:
 
     root = None if store.uri.startswith("http") else f"{Path(store.artifacts).absolute().as_uri()}/{store.experiment}"
     try:
-        return str(tracker.create_experiment(store.experiment, artifact_location=root))
+        return _named(tracker.create_experiment(store.experiment, artifact_location=root))
     except MlflowException as error:
         made = tracker.get_experiment_by_name(store.experiment)  # by another process in between
         if made is None:
             raise error
         return str(made.experiment_id)
+
+
+def _named(made: object) -> str:
+    """What a store called something that it made; a server that answers with nothing did not make it."""
+    if not made:
+        raise ServerFault("it answers without a name for what it was to make")
+    return str(made)
 
 
 @contextlib.contextmanager
@@ -191,6 +197,9 @@ def _making(uri: str) -> Iterator[None]:
 @contextlib.contextmanager
 def answers() -> Iterator[None]:
     """Turn the store's errors into what they mean for whoever records: away, refused, or the run is gone."""
+    from json import JSONDecodeError
+
+    from google.protobuf.json_format import ParseError
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -202,6 +211,8 @@ def answers() -> Iterator[None]:
         if error.error_code == "INVALID_PARAMETER_VALUE":
             raise StoreRefused(root_cause(error)) from error
         raise StoreAway(root_cause(error)) from error
+    except (ParseError, JSONDecodeError) as error:
+        raise StoreAway(NOT_MLFLOWS) from ServerFault(root_cause(error))
     except (SQLAlchemyError, OSError) as error:
         raise StoreAway(root_cause(error)) from error
 
@@ -214,6 +225,8 @@ def unreachable(uri: str) -> Iterator[None]:
             yield
     except (StoreAway, StoreRefused, RunGone) as error:
         what = f"cannot be reached ({error}); start the server"
+        if isinstance(error.__cause__, ServerFault):
+            what = f"is no MLflow server that is well ({error}); correct the address or mend the server"
         if re.search(r"password|error code 40[13]", str(error)):
             what = (
                 f"does not let this user in ({error}); put the address with its password into the environment variable "
@@ -238,52 +251,6 @@ def root_cause(error: BaseException) -> str:
     return found[-1] if found else hidden((str(error).splitlines() or [type(error).__name__])[0])[:200]
 
 
-def database_file(uri: str) -> Path | None:
-    """The file of a SQLite database; None for every other store."""
-    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
-
-
-def _kind(uri: str) -> str:
-    """sqlite, postgresql, ..., http or https: the scheme without its driver."""
-    return urlparse(uri).scheme.split("+")[0]
-
-
-def check_uri(uri: str) -> None:
-    """Refuse what is no tracking URI, one with a password, and a database whose driver is not installed.
-
-    Raises:
-        UserError: naming what is allowed, or what to install.
-    """
-    refuse_password("tracker.uri", uri)
-    kind = _kind(uri)
-    if kind in ("", "file"):
-        raise UserError(
-            f"tracker.uri={uri}: MLflow no longer serves folders of files; make it a database by `mlflow migrate-filestore "
-            "--source FOLDER --target sqlite:///mlflow.db`, and give sqlite:///mlflow.db"
-        )
-    if kind not in ("sqlite", *DATABASES, "http", "https"):
-        raise UserError(
-            f"tracker.uri={uri}: allowed are sqlite:///FILE, another database's URI, or http(s)://HOST:PORT of an MLflow server"
-        )
-    if kind in DATABASES:
-        _check_driver(uri)
-
-
-def _check_driver(uri: str) -> None:
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        make_url(uri).get_dialect().import_dbapi()
-    except ModuleNotFoundError as error:
-        package = PACKAGES.get(str(error.name), str(error.name))
-        raise UserError(
-            f"tracker.uri={uri}: its driver, the module {error.name}, is not installed; run: pip install '{package}'"
-        ) from error
-    except (ArgumentError, ValueError) as error:  # an unknown driver, a port that is no number
-        raise UserError(f"tracker.uri={uri}: {hidden(str(error))}; give DATABASE://USER@HOST:PORT/NAME") from error
-
-
 def find_run(store: MlflowClient, experiment_id: str, identity: str) -> Run | None:
     """The run of an identity, if it was made before."""
     runs = store.search_runs([experiment_id], f"tags.`{IDENTITY_TAG}` = '{identity}'", max_results=1)
@@ -295,7 +262,9 @@ def make_run(store: MlflowClient, experiment_id: str, info: RunInfo) -> Run:
     tags = {IDENTITY_TAG: info.identity, KIND_TAG: info.kind, **info.tags}
     if info.parent_run_id:
         tags |= _of_sweep(store, info.parent_run_id)
-    return store.create_run(experiment_id, tags=tags, run_name=info.name)
+    run = store.create_run(experiment_id, tags=tags, run_name=info.name)
+    _named(run.info.run_id)
+    return run
 
 
 def _of_sweep(store: MlflowClient, parent_run_id: str) -> dict[str, str]:
@@ -403,6 +372,16 @@ def close_parent(uri: str, experiment: str, identity: str, failed: Sequence[str]
     except (StoreAway, StoreRefused, RunGone) as error:
         log.warning("tracking: the outcome of sweep %s is not recorded: %s (%s)", identity, uri, error)
     return ""
+
+
+def close_stopped(uri: str, experiment: str, identity: str) -> None:
+    """Record that the launcher of a sweep or study was stopped, if it has a run and the store answers."""
+    try:
+        with answers():
+            if known := _known(uri, experiment, identity):
+                known[0].set_terminated(known[1], "KILLED")
+    except (StoreAway, StoreRefused, RunGone) as error:
+        log.warning("tracking: that %s was stopped is not recorded: %s (%s)", identity, uri, error)
 
 
 def _known(uri: str, experiment: str, identity: str) -> tuple[MlflowClient, str] | None:

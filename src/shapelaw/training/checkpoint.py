@@ -110,8 +110,11 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dic
     Raises:
         OSError: naming the file, which safetensors itself tells in words of its own.
     """
+    path.touch()
+    mode = path.stat().st_mode  # as the umask has it; safetensors makes files that nobody else can read
     try:
         save_file(dict(tensors), path, metadata)
+        path.chmod(mode)
     except SafetensorError as error:
         code = re.search(r"os error (\d+)", str(error))
         if code is None:

@@ -6,11 +6,11 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from shapelaw.planned_run import PlannedRun
 from shapelaw.run_state import State
+from shapelaw.terminal import Terminal, printable
 from shapelaw.wording import SILENT_SECONDS
 
 
@@ -21,7 +21,7 @@ class Losses:
         to: where the lines go.
     """
 
-    def __init__(self, to: Console) -> None:
+    def __init__(self, to: Terminal) -> None:
         self.to, self.spoken = to, time.monotonic()
         self.val_loss: float | None = None
 
@@ -31,24 +31,24 @@ class Losses:
         if state.val_loss == self.val_loss and not silent:
             return
         self.spoken, self.val_loss = time.monotonic(), state.val_loss
-        self.to.print(f"step {state.step}/{state.steps}, {state.tokens:,} tokens: {describe(state)}", markup=False)
+        self.to.print(f"step {state.step}/{state.steps}, {state.tokens:,} tokens: {describe(state)}")
 
 
 @contextlib.contextmanager
 def bar(planned: PlannedRun, enabled: bool) -> Iterator[Callable[[State], None]]:
     """Losses as they are measured, and on a terminal a bar of steps with the time left; nothing if not enabled."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=not enabled)
+    console = Terminal(stderr=True, quiet=not enabled)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, disable=not (enabled and console.is_terminal)) as progress:
-        task = progress.add_task(planned.label, total=planned.last_step - planned.first_step, note="")
-        losses = Losses(progress.console)
+        task = progress.add_task(printable(planned.label), total=planned.last_step - planned.first_step, note="")
+        losses = Losses(console)
 
         def show(state: State) -> None:
             losses.show(state)

@@ -13,15 +13,16 @@ import lightning.pytorch as pl
 import torch
 from omegaconf import OmegaConf
 
-from shapelaw.config import Precision, TrainConfig
+from shapelaw.config import Keep, Precision, TrainConfig
+from shapelaw.counting import params_total
 from shapelaw.data import Loader
 from shapelaw.data.torch_batches import TokenBatches
 from shapelaw.errors import Interrupted, UserError
-from shapelaw.files import write_text
+from shapelaw.files import check_room, write_text
 from shapelaw.fingerprint import write_fingerprint
 from shapelaw.model.cpu_memory import keep_freed_memory
 from shapelaw.parallel.placement import Placement
-from shapelaw.planned_run import PlannedRun
+from shapelaw.planned_run import PlannedRun, checkpoint_steps
 from shapelaw.run_state import Status, lock, read_state
 from shapelaw.tracking import (
     DIVERGED_TAG,
@@ -82,6 +83,7 @@ def train(config: TrainConfig, planned: PlannedRun, corpora: Corpora, tags: Mapp
             return state.val_loss
         placement = join(config)
         if placement.rank == 0:
+            check_room(planned.folder, disk_bytes(config, planned), f"a run of {planned.shape.name}")
             describe(config, planned)  # before the journal, which would hold on where the disk is full
         run = Run(config, planned, corpora, placement, tracker_of(config, planned, tags), show)
         try:
@@ -90,6 +92,16 @@ def train(config: TrainConfig, planned: PlannedRun, corpora: Corpora, tags: Mapp
             run.close()
     leave()
     return loss
+
+
+def disk_bytes(config: TrainConfig, planned: PlannedRun) -> float:
+    """Bytes of the checkpoints that are to come: weights and AdamW's two moments in float32; the one that is being written lies
+    beside those that stay. A run that continues makes room as it goes, but for that one."""
+    shape, stay = planned.shape, len(planned.checkpoints)
+    if config.checkpoint.keep is Keep.newest:
+        stay = min(config.checkpoint.newest + 1, stay)
+    count = 1 if checkpoint_steps(planned.folder) else stay
+    return 12 * float(params_total(shape.width, shape.depth, planned.vocab_size, shape.head_size)) * count
 
 
 def describe(config: TrainConfig, planned: PlannedRun) -> None:

@@ -27,8 +27,9 @@ from shapelaw.devices import check_devices, gpu_names
 from shapelaw.errors import UserError
 from shapelaw.figures import coordinates as figure
 from shapelaw.figures import style
-from shapelaw.files import write_text
+from shapelaw.files import check_room, write_text
 from shapelaw.planned_run import PlannedRun, corpus_folder, plan_run
+from shapelaw.terminal import terminal
 from shapelaw.training.cost import Cost, arithmetic, check_machine, cost_of, memory_limit, this_machine
 from shapelaw.verbs.doors import Door
 from shapelaw.verbs.suites import shapes as shapes_of_suite
@@ -44,6 +45,8 @@ UNEVEN = 1.5
 """Factor by which a size may lie off its power before the verdict says so."""
 ACTIVATIONS = ("size", "change")
 UPDATES = ("relative", "update")
+FILES_BYTES = 3e5
+"""Of the two tables and the figures."""
 WIDE = 160
 """Columns of what is printed into a file or a pipe."""
 WORDS = {
@@ -89,18 +92,19 @@ def check(config: DictConfig) -> None:
     costs = [estimate(one, planned) for _, one, planned in runs]
     check_machine([(run[2], cost) for run, cost in zip(runs, costs, strict=True)], asked)
     tokens = _tokens(asked, runs[0][2])
-    console = Console(highlight=False)
-    console = console if console.is_terminal else Console(highlight=False, width=WIDE)
+    folder = _folder(asked, runs[0][2])
+    check_room(folder, FILES_BYTES, "a coordinate check")
+    console = terminal(wide=WIDE, soft_wrap=False)
     measured = [_measured(*run, cost, tokens, console) for run, cost in zip(runs, costs, strict=True)]
     sizes = pd.concat(measured, ignore_index=True)
     lines = lines_of(sizes, asked.shape.width, asked.shape.depth)
     slopes = slopes_of(lines, asked.flat_slope)
-    folder = _folder(asked, runs[0][2])
+    folder.mkdir(parents=True, exist_ok=True)
     for name, table in (("sizes", sizes), ("slopes", slopes)):
         write_text(folder / f"{name}.csv", table.to_csv(index=False))
     _draw(lines, tuple(rule.value for rule in todo.rules), folder)
     console.print(_table(slopes, todo, asked.steps))
-    console.print(f"sizes.csv, slopes.csv and figures: {folder}", markup=False, soft_wrap=True)
+    console.print(f"sizes.csv, slopes.csv and figures: {folder}")
 
 
 def check_of(asked: CoordinatesConfig) -> Check:
@@ -247,7 +251,7 @@ def _measured(
     words = (
         f"lr_rule={rule} {planned.shape.name}: rate {planned.lr_eff:.3g}, loss after {config.steps} steps {loss:.3f}"
     )
-    console.print(words, markup=False, soft_wrap=True)
+    console.print(words)
     return table.assign(rule=rule)
 
 
@@ -255,9 +259,7 @@ def _folder(asked: CoordinatesConfig, planned: PlannedRun) -> Path:
     """outputs/coordinates/SUITE-SHAPE-RULE-lr_base."""
     shape = f"{asked.shape.width}x{asked.shape.depth}"
     name = f"{planned.suite.name}-{shape}-{asked.lr_rule.name.value}-{asked.lr_base:g}"
-    folder = Path(asked.outputs_dir) / "coordinates" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return Path(asked.outputs_dir) / "coordinates" / name
 
 
 def _draw(lines: pd.DataFrame, rules: tuple[str, ...], folder: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from shapelaw.errors import UserError, WorkFailed
 from shapelaw.extras import TRAIN, require
+from shapelaw.terminal import write_error
 from shapelaw.verbs.doors import Command
 
 STEPS = (
@@ -35,13 +36,11 @@ def demo(words: Sequence[str]) -> None:
     require("the demo", *TRAIN)
     begun = time.monotonic()
     for step in STEPS:
-        sys.stderr.write(f"== shapelaw {shlex.join(step)}\n")
+        write_error(f"== shapelaw {shlex.join(step)}\n")
         if subprocess.run([sys.executable, "-m", "shapelaw", *step], check=False).returncode:
             raise WorkFailed(f"the demo ended at: shapelaw {shlex.join(step)}; the same command continues from there")
     took = f"{time.monotonic() - begun:.0f} s"
-    sys.stderr.write(
-        f"the demo took {took}; figures and a page: shapelaw report; runs and fits side by side: shapelaw ui\n"
-    )
+    write_error(f"the demo took {took}; figures and a page: shapelaw report; runs and fits side by side: shapelaw ui\n")
 
 
 COMMAND = Command("", demo)

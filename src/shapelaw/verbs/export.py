@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,9 +25,10 @@ from shapelaw.config.schema import to_dataclass
 from shapelaw.data import load_corpus
 from shapelaw.data.tokenizers import SEPARATOR, TOKENIZER_FILE, JsonTokenizer
 from shapelaw.errors import UserError
-from shapelaw.files import write_json, write_text
+from shapelaw.files import check_room, write_json, write_text
 from shapelaw.planned_run import checkpoint_path, checkpoint_steps, corpus_folder
 from shapelaw.shapes import Shape
+from shapelaw.terminal import write
 from shapelaw.verbs.doors import Door
 
 if TYPE_CHECKING:
@@ -62,9 +62,10 @@ def export(source: Path, out: Path) -> Path:
     """
     if out.exists():
         raise UserError(f"out={out} exists; name a folder that does not, or remove it")
-    from shapelaw.training.checkpoint import load_weights
+    from shapelaw.training.checkpoint import MODEL, load_weights
 
     checkpoint = _checkpoint(source)
+    check_room(out, (checkpoint / MODEL).stat().st_size if (checkpoint / MODEL).exists() else 0, "the model")
     config = _config(checkpoint.parent.parent)
     weights = load_weights(checkpoint)
     spec = _spec(config, weights["embedding.weight"].shape[0])
@@ -174,7 +175,7 @@ def export_run(config: DictConfig) -> None:
     """Write the checkpoint that the configuration names and say so."""
     asked: ExportConfig = to_dataclass(config)
     checkpoint = export(Path(asked.run), Path(asked.out))
-    sys.stdout.write(f"{checkpoint} written to {asked.out}\n")
+    write(f"{checkpoint} written to {asked.out}\n")
 
 
 DOOR = Door(ExportConfig, export_run)

@@ -18,7 +18,7 @@ from shapelaw.config.schema import to_dataclass
 from shapelaw.devices import cores
 from shapelaw.errors import UserError
 from shapelaw.extras import require
-from shapelaw.files import check_writable
+from shapelaw.files import check_room, check_writable
 from shapelaw.fitting.fit import fit, refuse_unanswerable
 from shapelaw.fitting.result import RUNS_FILE, SCHEMA_VERSION, FitResult, load_fit
 from shapelaw.fitting.spec import FitSpec, get_method
@@ -35,8 +35,10 @@ from shapelaw.tracking.journal import JOURNAL
 from shapelaw.verbs.doors import Door
 from shapelaw.verbs.fit_summary import show, show_place, show_result, told
 from shapelaw.verbs.fit_views import LOG10_DELTA, fits
-from shapelaw.wording import distinctions
+from shapelaw.wording import counted, distinctions
 
+FILES_BYTES = 5e5
+"""Of fit.json, its table and its figures."""
 EXPERIMENT = "fits"
 """MLflow experiment of all fits."""
 
@@ -80,7 +82,10 @@ class FitTask:
     def begin(self, configs: Sequence[DictConfig], jobs: Sequence[Job]) -> Mapping[str, Any]:
         """Open the tracking store; for a sweep, its parent run."""
         asked: FitConfig = to_dataclass(configs[0])
-        if asked.tracker.name == "none" or all(job.done for job in jobs):
+        todo = [job for job in jobs if not job.done]
+        if todo:
+            check_room(todo[0].folder, len(todo) * FILES_BYTES, counted(len(todo), self.noun))
+        if asked.tracker.name == "none" or not todo:
             return {}
         require("tracker=mlflow", "mlflow", instead="give tracker=none")
         from shapelaw.tracking import begin
@@ -107,6 +112,13 @@ class FitTask:
 
             name = f"delta_grid-{sweep_identity(jobs)}"
             delta_grid.draw([load_fit(job.folder) for job in whole], whole[0].folder.parent, name)
+
+    def stopped(self, config: DictConfig, identity: str) -> None:
+        """Close the run of a sweep whose launcher was stopped."""
+        if config.tracker.name != "none":
+            from shapelaw.tracking import close_stopped
+
+            close_stopped(config.tracker.uri, EXPERIMENT, identity)
 
 
 def table_of(asked: FitConfig) -> RunsTable:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Column, Table
 
 from shapelaw.fitting.residuals import information_criteria
@@ -17,7 +16,9 @@ from shapelaw.laws import get_law
 from shapelaw.laws.base import EXPONENT
 from shapelaw.prescribe.world import reads_shapes
 from shapelaw.runs import RunsTable
+from shapelaw.terminal import Terminal, terminal
 from shapelaw.verbs.prescribe import refusal
+from shapelaw.wording import spelt
 
 SHOWN = 12
 """Fits whose parameters are printed in full."""
@@ -27,12 +28,12 @@ WIDE = 160
 
 def show_result(result: FitResult) -> None:
     """Print what was fitted."""
-    _console().print(result.summary(), markup=False)
+    _console().print(result.summary())
 
 
 def show_place(result: FitResult, folder: Path) -> None:
     """Print where a fit lies, and what can be asked of it."""
-    _console().print(f"saved to {folder} ({_content(folder)}){_next(result, folder)}", markup=False)
+    _console().print(f"saved to {folder} ({_content(folder)}){_next(result, folder)}")
 
 
 def told(result: FitResult, folder: Path) -> str:
@@ -51,10 +52,9 @@ def told(result: FitResult, folder: Path) -> str:
     return ", ".join([*parts, f"in {folder}"])
 
 
-def _console() -> Console:
+def _console() -> Terminal:
     """Standard output; a file or a pipe is wide enough for every table."""
-    console = Console(highlight=False, soft_wrap=True)
-    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDE)
+    return terminal(wide=WIDE)
 
 
 def show(folders: Mapping[tuple[str, ...], Path]) -> None:
@@ -71,7 +71,7 @@ def show(folders: Mapping[tuple[str, ...], Path]) -> None:
         rows = [_row(names[words], result, folders[words]) for words, result in results.items()]
         console.print(_table(rows, " ".join(shared)))
         for words, folder in folders.items():
-            console.print(f"{names[words]}: {folder}", markup=False)
+            console.print(f"{names[words]}: {folder}")
     for result in list(results.values())[:SHOWN]:
         show_result(result)
     if len(folders) == 1:
@@ -93,7 +93,7 @@ def _next(result: FitResult, folder: Path) -> str:
     refused = refusal(result, RunsTable.read(folder / RUNS_FILE), space)
     if refused:
         return f"; no size can be prescribed from it: {refused}"
-    return f"; next: shapelaw prescribe fit={folder} budget=FLOPs{'' if space == 'feasible' else f' space={space}'}"
+    return f"; next: shapelaw prescribe {spelt('fit', folder)} budget=FLOPs{'' if space == 'feasible' else f' space={space}'}"
 
 
 def _table(rows: Sequence[Mapping[str, str]], shared: str) -> Table:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from shapelaw.errors import UserError
+from shapelaw.terminal import write
 from shapelaw.verbs.doors import Command, project_root
 
 MODEL = "nano"
@@ -43,7 +43,7 @@ def init(words: Sequence[str]) -> None:
         raise UserError(f"{folder}: is there already; give a folder that is empty or not there yet")
     make(folder)
     place = shlex.quote(str(folder))
-    sys.stdout.write(
+    write(
         f"{folder}: a suite of {len([*(folder / 'shape').glob('*.yaml')])} shapes; edit suite.yaml (tokens, batch, rate), "
         "suite_data.yaml (corpus, tokenizer) and shape/*.yaml, then:\n"
         f"    export SHAPELAW_SUITE={place}\n"

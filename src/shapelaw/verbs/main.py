@@ -22,6 +22,8 @@ from shapelaw import __version__
 from shapelaw.config.schema import store_schema
 from shapelaw.errors import UserError
 from shapelaw.secrets import hidden
+from shapelaw.terminal import prepare_streams, write, write_error
+from shapelaw.verbs.arguments import check_arguments
 from shapelaw.verbs.doors import COMMANDS, command_of, door_of, project_root, summary_of, verbs
 from shapelaw.verbs.messages import explain
 from shapelaw.verbs.suites import environment
@@ -37,6 +39,7 @@ PROGRAM = "shapelaw"
 
 def run_verb() -> NoReturn:
     """`shapelaw VERB ...`: open the door that the first argument names, or run a command; without one, list them all."""
+    prepare_streams()
     verb, *rest = sys.argv[1:] or ["--help"]
     try:
         if verb in HELP:
@@ -55,7 +58,7 @@ def run_verb() -> NoReturn:
 
 
 def _print_and_end(text: str) -> NoReturn:
-    sys.stdout.write(text)
+    write(text)
     sys.exit(0)
 
 
@@ -108,6 +111,7 @@ def main(verb: str, work: Callable[[DictConfig], Any] | None = None, program: st
     Exit codes: 0; 130 when interrupted; 141 when whoever reads its output (`--help | head`) has read enough; else the
     error's own: 2 for bad input, 1 if some of the work failed. Both are said in one line.
     """
+    prepare_streams()
     schema = None
     try:
         root = project_root()
@@ -116,10 +120,13 @@ def main(verb: str, work: Callable[[DictConfig], Any] | None = None, program: st
         schema = door.schema
         store_schema(verb, schema)
         if HELP & set(sys.argv[1:]):
-            sys.stdout.write(_help(root / "conf", verb, program or f"python {verb}.py"))
+            write(_help(root / "conf", verb, program or f"python {verb}.py"))
             sys.exit(0)
+        check_arguments(verb, sys.argv[1:], root / "conf")
         check_sweep(verb, sys.argv[1:])
         hydra.main(config_path=str(root / "conf"), config_name=verb)(_Entry(work or door.work))()
+    except SystemExit as ended:  # Hydra's, which has said why
+        sys.exit(BAD_INPUT if ended.code == 1 else ended.code)
     except (Exception, KeyboardInterrupt, _Failed) as caught:
         _end(caught, schema)
     sys.exit(0)
@@ -217,4 +224,4 @@ def _unread() -> bool:
 
 
 def _say(message: str) -> None:
-    sys.stderr.write(f"shapelaw: {hidden(' '.join(message.split()))}\n")
+    write_error(f"shapelaw: {hidden(' '.join(message.split()))}\n")

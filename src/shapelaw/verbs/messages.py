@@ -78,11 +78,24 @@ def _in_file(file: str, what: str, key: re.Match[str] | None) -> str:
     return f"{place}: {what}; see all keys and their types with --help"
 
 
+REMEDIES = {
+    "Could not delete": "see what there is to delete with --help",
+    "Could not append": "leave the + out",
+    "Interpolation key": "name a key that there is",
+    "Unsupported interpolation": "refer to other options as ${KEY}, or to the environment as ${oc.env:NAME}",
+    "Environment variable": "set it, or write the value itself",
+    "looks like a config group": "see the groups and their choices with --help",
+    "Could not load": "give the hydra.searchpath that conf/ gives its verbs, or leave it as it is",
+    "Invalid hydra.mode": "give -m for a sweep, or nothing for one run",
+}
+"""Of what Hydra says -> what to do."""
+
+
 def _remedy(text: str) -> str:
     """What to do about a value that is none of its key's."""
     if several := re.match(r"Value '\[(.+)\]' of type 'list'", text):
         return f"several values are written {several[1].replace(', ', ',')}, without brackets, and need -m"
-    return "name a key that there is" if text.startswith("Interpolation key") else "give a value of that type"
+    return next((remedy for said, remedy in REMEDIES.items() if said in text), "give a value of that type")
 
 
 def _yaml(error: yaml.YAMLError) -> str:
@@ -96,7 +109,9 @@ def _missing(error: MissingConfigException) -> str:
     name = error.missing_cfg_file or ""
     options = ", ".join(error.options or [])
     group, _, choice = name.rpartition("/")
-    return f"{group}={choice}: there is no such choice; allowed are {options}" if group else _line(error)
+    if group:
+        return f"{group}={choice}: there is no such choice; allowed are {options}"
+    return f"{_line(error).rstrip('.')}; {_remedy(_line(error))}"
 
 
 def _nearest(key: str, schema: type | None) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import sys
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -15,6 +14,7 @@ from shapelaw.config.places import PlacesConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError, WorkFailed
 from shapelaw.migration import migrate, old_runs
+from shapelaw.terminal import write, write_error
 from shapelaw.verbs.doors import Door
 from shapelaw.wording import counted
 
@@ -72,11 +72,11 @@ def take_over_all(config: DictConfig) -> None:
         raise UserError(f"outputs_dir={outputs}: there is no such folder; give the one that holds runs/")
     done = migrate(outputs, None if options.precision is Precision.auto else options.precision, options.tracker.uri)
     for line in (*done.left, *done.undelivered):
-        sys.stderr.write(f"{line}\n")
+        write_error(f"{line}\n")
     words = f"{counted(len(done.renamed), 'run')} renamed, {counted(len(done.left), 'run')} left as they are"
     if done.left or done.undelivered:
         raise WorkFailed(f"{words}; the lines above say what to do")
-    sys.stdout.write(f"{words}\n")
+    write(f"{words}\n")
 
 
 DOOR = Door(MigrateConfig, take_over_all)

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.table import Table
 
 from shapelaw.config import ObjectiveConfig, PrescribeConfig, RulesConfig, ShapeLimits
@@ -35,6 +34,7 @@ from shapelaw.prescribe.next_run import BestSize, LossOf, NextRun, Target, plan
 from shapelaw.prescribe.registry import Basis
 from shapelaw.prescribe.search import SizeSearch
 from shapelaw.prescribe.world import World, law_of, reads_shapes
+from shapelaw.terminal import terminal
 from shapelaw.verbs.doors import Door
 from shapelaw.verbs.prescribe import world_of
 from shapelaw.verbs.saved_fits import newest_fit, read
@@ -208,20 +208,17 @@ def _write(options: NextConfig, basis: Basis, content: dict[str, Any]) -> Path:
 
 
 def _show(content: dict[str, Any], path: Path) -> None:
-    console = Console(highlight=False, soft_wrap=True)
-    console = console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDE)
-    console.print(
-        f"To know {content['target']} (law {content['law']}, fit {content['fit']}), train next:", markup=False
-    )
+    console = terminal(wide=WIDE)
+    console.print(f"To know {content['target']} (law {content['law']}, fit {content['fit']}), train next:")
     for number, run in enumerate(content["runs"], 1):
         told = f"Run {number}: of {run['compared']} candidates, the best for its FLOPs"
         console.print(_table(told, run["candidates"], run["deviation_before"]))
     for note in content["notes"]:
-        console.print(f"note: {note}", markup=False)
+        console.print(f"note: {note}")
     for run in content["runs"]:
         if run["command"]:
-            console.print(f"train it:  {run['command']}", markup=False)
-    console.print(f"written to {path}", markup=False)
+            console.print(f"train it:  {run['command']}")
+    console.print(f"written to {path}")
 
 
 def _table(title: str, candidates: Sequence[dict[str, float]], before: float) -> Table:

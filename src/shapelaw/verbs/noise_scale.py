@@ -7,7 +7,6 @@ shapelaw noise_scale fit=FOLDER                                      # both, at 
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -16,9 +15,10 @@ from omegaconf import DictConfig
 from shapelaw.config.option import option, record
 from shapelaw.config.places import PlacesConfig
 from shapelaw.config.schema import to_dataclass
-from shapelaw.files import write_text
+from shapelaw.files import check_room, write_text
 from shapelaw.fitting.result import load_fit
 from shapelaw.step_batch.noise_scale import compared, summary
+from shapelaw.terminal import write
 from shapelaw.verbs.doors import Door
 
 
@@ -31,14 +31,18 @@ class NoiseScaleConfig(PlacesConfig):
     experiment: str = option("MLflow experiment of those runs: the suite.")
 
 
+FILES_BYTES = 2e5
+"""Of the table and its figure."""
+
+
 def compare_with_noise(config: DictConfig) -> None:
     """Compare both for the fit and the runs that the configuration names, and print a summary."""
     asked: NoiseScaleConfig = to_dataclass(config)
     fit = Path(asked.fit)
     folder = fit if fit.is_dir() else fit.parent
     table = noise_scale(folder, asked.uri, asked.experiment)
-    sys.stdout.write(summary(table).to_string(float_format="{:.4g}".format) + "\n")
-    sys.stdout.write(f"written to {folder}/noise_scale.csv, .pdf and .png\n")
+    write(summary(table).to_string(float_format="{:.4g}".format) + "\n")
+    write(f"written to {folder}/noise_scale.csv, .pdf and .png\n")
 
 
 def noise_scale(folder: Path, uri: str, experiment: str) -> pd.DataFrame:
@@ -51,6 +55,7 @@ def noise_scale(folder: Path, uri: str, experiment: str) -> pd.DataFrame:
     from shapelaw.figures.style import look, save
     from shapelaw.tracking import read_noise
 
+    check_room(folder, FILES_BYTES, "a comparison")
     table = compared(load_fit(folder), read_noise(uri, experiment))
     write_text(folder / "noise_scale.csv", table.to_csv(index=False))
     with look():

@@ -6,7 +6,6 @@ shapelaw predict prediction=FILE                                # after training
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,10 @@ from shapelaw.config import RunsConfig, TrackerConfig
 from shapelaw.config.option import option, record
 from shapelaw.config.places import PlacesConfig
 from shapelaw.config.schema import to_dataclass
-from shapelaw.files import write_text
+from shapelaw.files import check_room, write_text
 from shapelaw.prescribe.prediction import Comparison, compare, read_prediction
 from shapelaw.runs import RunsTable
+from shapelaw.terminal import write
 from shapelaw.verbs.doors import Door
 from shapelaw.verbs.fit import load_table
 
@@ -32,12 +32,16 @@ class PredictConfig(PlacesConfig):
     tracker: TrackerConfig
 
 
+FILES_BYTES = 2e5
+"""Of the errors and their figure."""
+
+
 def check_prediction(config: DictConfig) -> None:
     """Compare the prediction that the configuration names with its run, and print the errors."""
     asked: PredictConfig = to_dataclass(config)
     comparison, target = predict(Path(asked.prediction), load_table(asked.runs))
     shown = {name: value for name, value in comparison.plain().items() if name != "points"}
-    sys.stdout.write(_yaml(shown) + f"written to {target}\n")
+    write(_yaml(shown) + f"written to {target}\n")
 
 
 def predict(file: Path, runs: RunsTable) -> tuple[Comparison, Path]:
@@ -52,6 +56,7 @@ def predict(file: Path, runs: RunsTable) -> tuple[Comparison, Path]:
     from shapelaw.figures.answers import outcome
     from shapelaw.figures.style import canvas, look, save
 
+    check_room(file.parent, FILES_BYTES, "a comparison")
     comparison = compare(read_prediction(file), runs)
     target = file.with_name(f"{file.stem}-outcome.yaml")
     write_text(target, _yaml(comparison.plain()))

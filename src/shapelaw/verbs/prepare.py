@@ -6,7 +6,6 @@ import contextlib
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from shapelaw.config import DataConfig, PrepareConfig, TokenizerConfig, TokenizerKind, corpus_dir, corpus_options
 from shapelaw.config import Source as SourceKind
@@ -17,6 +16,7 @@ from shapelaw.data.progress import terminal_progress
 from shapelaw.data.sources import HubSource, JsonSource, ParquetSource, Source, TextSource
 from shapelaw.data.tokenizers import BpeChoice, BytesChoice, FileChoice, TokenizerChoice
 from shapelaw.errors import UserError
+from shapelaw.terminal import terminal
 from shapelaw.verbs.doors import Door
 
 
@@ -24,7 +24,7 @@ def prepare_corpus(config: DictConfig) -> None:
     """Turn the configured text into token shards; says where they lie."""
     asked: PrepareConfig = to_dataclass(config)
     folder = corpus_dir(asked.data_dir, asked.data, asked.tokenizer)
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = terminal(stderr=True)
     with terminal_progress(console) if asked.progress and console.is_terminal else contextlib.nullcontext() as progress:
         manifest = prepare(
             source_of(asked.data),

@@ -13,7 +13,7 @@ from shapelaw.config import PrescribeConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import FLOPS_CONVENTIONS
 from shapelaw.errors import UserError
-from shapelaw.files import write_text
+from shapelaw.files import check_room, write_text
 from shapelaw.fitting.result import FitResult, plain
 from shapelaw.fitting.spec import LINE_METHODS
 from shapelaw.prescribe.answer import Prescription, command
@@ -28,7 +28,10 @@ from shapelaw.verbs.doors import Door
 from shapelaw.verbs.prescribe_summary import show
 from shapelaw.verbs.saved_fits import newest_fit, read
 from shapelaw.verbs.suites import find
+from shapelaw.wording import spelt
 
+FILES_BYTES = 1e5
+"""Of an answer and its figure."""
 NEAR = 100.0
 """Factor within which of the largest run's FLOPs a fit should have an answer."""
 
@@ -40,6 +43,7 @@ def prescribe_size(config: DictConfig) -> float:
         UserError: for bad input.
     """
     options: PrescribeConfig = to_dataclass(config)
+    check_room(Path(options.outputs_dir) / "prescriptions", FILES_BYTES, "an answer")
     answer = prescribe(options)
     path = write(options, answer)
     show(answer, path)
@@ -70,7 +74,7 @@ def _passed_over(newer: Path | None) -> list[str]:
         return []
     return [
         f"the newer fit {newer.name} was passed over, as its law has no width and depth; for its own answer give "
-        f"fit={newer} space=params"
+        f"{spelt('fit', newer)} space=params"
     ]
 
 

@@ -6,10 +6,10 @@ import math
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 
 from shapelaw.prescribe.answer import Prescription
+from shapelaw.terminal import terminal
 
 WIDE = 140
 """Columns of what is printed into a file or a pipe."""
@@ -38,29 +38,28 @@ SHARES = ("excess", "wasted")
 
 def show(answer: Prescription, path: Path) -> None:
     """Print an answer, its further tables and where it was written."""
-    console = Console(highlight=False, soft_wrap=True)
-    console = console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDE)
+    console = terminal(wide=WIDE)
     question = answer.question[0].upper() + answer.question[1:]
-    console.print(f"{question} (law {answer.law}, fit {answer.fit})", markup=False)
+    console.print(f"{question} (law {answer.law}, fit {answer.fit})")
     console.print(_values(answer))
     if answer.size_told:
-        console.print(answer.size_told, markup=False)
+        console.print(answer.size_told)
     console.print(answer.domain)
     for note in answer.notes:
-        console.print(f"note: {note}", markup=False)
+        console.print(f"note: {note}")
     for flag in answer.flags:
-        console.print(f"of the fit: {flag}", markup=False)
+        console.print(f"of the fit: {flag}")
     for title, frame in answer.tables.items():
         shown = [name for name in SHOWN.get(title, tuple(frame)) if name in frame]
         console.print(_rich(TITLES.get(title, title.replace("_", " ")), frame[shown]))
         if title == "overtraining" and float(answer.values.get("width", math.nan)).is_integer():
             console.print("Row factor 1 is the real-valued optimum and differs slightly from the whole shape above.")
     if answer.command:
-        console.print(f"train it:  {answer.command}", markup=False)
+        console.print(f"train it:  {answer.command}")
         console.print("on a cluster: add -m hydra/launcher=slurm")
-    console.print(f"written to {path}", markup=False)
+    console.print(f"written to {path}")
     if answer.prediction:
-        console.print(f"after training, compare: shapelaw predict prediction={path}", markup=False)
+        console.print(f"after training, compare: shapelaw predict prediction={path}")
 
 
 def _values(answer: Prescription) -> Table:

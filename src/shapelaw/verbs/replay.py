@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,9 +12,10 @@ from shapelaw.config.option import option, record
 from shapelaw.config.places import PlacesConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError, WorkFailed
+from shapelaw.terminal import write, write_error
+from shapelaw.tracking.addresses import check_uri
 from shapelaw.tracking.delivery import Delivery, deliver_left, left_line
 from shapelaw.tracking.journal import JOURNAL
-from shapelaw.tracking.store import check_uri
 from shapelaw.verbs.doors import Door
 
 
@@ -47,8 +47,8 @@ def replay(config: DictConfig) -> None:
     lines = [_foreign(folder, asked) or _delivered(folder, asked) for folder in found]
     left = [line for line in lines if line]
     for line in left:
-        sys.stderr.write(f"{line}\n")
-    sys.stdout.write(f"{len(found)} runs, {len(left)} with something left to deliver\n")
+        write_error(f"{line}\n")
+    write(f"{len(found)} runs, {len(left)} with something left to deliver\n")
     if left:
         remedy = "start their store, then run the same command again" if asked.deliver else "give deliver=true"
         raise WorkFailed(f"{len(left)} of {len(found)} runs are not delivered in whole: {remedy}")

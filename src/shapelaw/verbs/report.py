@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from shapelaw.config import BootstrapOptions, ReportConfig
 from shapelaw.config.schema import to_dataclass
@@ -15,11 +14,13 @@ from shapelaw.errors import UserError
 from shapelaw.figures import catalogue
 from shapelaw.figures.catalogue import Drawn, NotDrawn
 from shapelaw.figures.evidence import EVERY, MAIN, Evidence, of_a_table, of_the_paper
+from shapelaw.files import check_room
 from shapelaw.prescribe.ask import Problem
 from shapelaw.prescribe.trust import Unidentified
 from shapelaw.report.content import Figure, FitRow, LeftOut, Report
 from shapelaw.report.page import write
 from shapelaw.runs import RunsTable
+from shapelaw.terminal import terminal
 from shapelaw.verbs.doors import Door
 from shapelaw.verbs.fit import load_table
 from shapelaw.verbs.prescribe import suite_world
@@ -27,6 +28,8 @@ from shapelaw.verbs.report_links import Links, check_fits
 
 SIZES = "params_tokens"
 """The law that answers runs without shapes."""
+FILES_BYTES = 1e6
+"""Of the figures, their tables and the page of a dozen runs."""
 WIDE = 140
 """Columns of what is printed into a file or a pipe."""
 
@@ -41,6 +44,8 @@ def report(config: DictConfig) -> None:
     entries = catalogue.chosen(asked.figures)
     if asked.page:
         check_fits(Path(asked.outputs_dir) / "fits")
+    folder = folder_of(asked)
+    check_room(folder, FILES_BYTES, "a report")
     evidence = evidence_of(asked)
     evidence.runs()  # without the main table there is nothing to report
     silent = ""
@@ -50,18 +55,16 @@ def report(config: DictConfig) -> None:
             problem.best(budget)
         except Unidentified as error:  # the figures show what the runs do say
             silent = str(error)
-    folder = folder_of(asked)
-    console = Console(highlight=False, soft_wrap=True)
-    console = console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDE)
+    console = terminal(wide=WIDE)
     made: list[Drawn | NotDrawn] = []
     for one in catalogue.draw(evidence, folder / "figures", entries):
         said = f"left out: {one.reason}" if isinstance(one, NotDrawn) else one.files[0].name
-        console.print(f"{one.entry.heading}: {said}", markup=False)
+        console.print(f"{one.entry.heading}: {said}")
         made.append(one)
     if asked.page:
         where = f"left out: {silent}" if silent else write(page_of(asked, evidence, made, folder))
-        console.print(f"the page: {where}", markup=False)
-    console.print(f"figures and their tables: {folder / 'figures'}", markup=False)
+        console.print(f"the page: {where}")
+    console.print(f"figures and their tables: {folder / 'figures'}")
 
 
 def evidence_of(asked: ReportConfig) -> Evidence:

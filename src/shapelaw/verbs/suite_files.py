@@ -66,6 +66,9 @@ def _faults(path: Path, inside: Path) -> Iterator[str]:
         return
     except yaml.YAMLError:
         return  # Hydra says where it is broken
+    except RecursionError:
+        yield "is nested too deeply"
+        return
     if isinstance(content, dict):
         defaults = content.pop("defaults", None)
         if not isinstance(defaults, list | None):

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from shapelaw.config.schema import to_dataclass
+from shapelaw.config.schema import refuse_bytes, to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.extras import installed
 from shapelaw.suite import Suite
@@ -38,6 +38,7 @@ def environment(root: Path, name: str) -> dict[str, str]:
     Raises:
         UserError: if there is no such suite, or a folder's files set what a suite may not.
     """
+    refuse_bytes({NAME: name})
     suites = root / "conf" / "suite"
     folder = Path(os.path.abspath(name)) if os.sep in name else suites / name
     if not name or not (folder / "suite.yaml").is_file():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import yaml
 
 from shapelaw.config.option import keys_of
 from shapelaw.errors import UserError
+from shapelaw.terminal import write
 from shapelaw.verbs.doors import Command, door_of
 
 SWEEPING = ("train", "fit")
@@ -107,8 +107,8 @@ def show(words: Sequence[str]) -> None:
     width = min(max(shutil.get_terminal_size((100, 1)).columns, 60), 120)
     for _, file in sorted(sweep_files().items()):
         sweep = NamedSweep.read(file)
-        sys.stdout.write("".join(f"shapelaw {verb} -m sweeps={sweep.name}\n" for verb in sweep.verbs))
-        sys.stdout.write(textwrap.fill(sweep.question, width, initial_indent="    ", subsequent_indent="    ") + "\n\n")
+        write("".join(f"shapelaw {verb} -m sweeps={sweep.name}\n" for verb in sweep.verbs))
+        write(textwrap.fill(sweep.question, width, initial_indent="    ", subsequent_indent="    ") + "\n\n")
 
 
 COMMAND = Command("", show)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from shapelaw import __version__
 from shapelaw.config import SearchConfig, TrainConfig
@@ -25,6 +24,7 @@ from shapelaw.fingerprint import identity_of
 from shapelaw.planned_run import PlannedRun, checkpoint_path, labels_of, parent_checkpoint, parent_folder, plan_run
 from shapelaw.run_state import State, Status, read_state
 from shapelaw.sweep.task import Job, Trials, sweep_identity
+from shapelaw.terminal import terminal
 from shapelaw.tracking_views import training
 from shapelaw.training.checks import check_kept, check_run, check_tasks
 from shapelaw.training.corpora import Corpora, Library
@@ -151,6 +151,13 @@ class TrainTask:
         compared = train_summary.compared(str(tracker.uri), experiment)
         train_summary.say(train_summary.of_sweep(jobs, failed, tracker.name != "none", compared))
 
+    def stopped(self, config: DictConfig, identity: str) -> None:
+        """Close the run of a sweep or search whose launcher was stopped."""
+        if config.tracker.name != "none":
+            from shapelaw.tracking import close_stopped
+
+            close_stopped(config.tracker.uri, config.suite.name, identity)
+
     def begin_search(self, config: DictConfig, trials: Trials) -> Mapping[str, Any]:
         """Open the tracking store and the study's own run."""
         shared = {f"search.{key}": value for key, value in asdict(trials).items()}
@@ -188,7 +195,7 @@ def _deliver_left(jobs: Sequence[Job], train: TrainConfig, parent_run_id: str | 
 def _finished(job: Job) -> float:
     loss = read_state(job.folder).val_loss
     assert loss is not None
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = terminal(stderr=True)
     console.print(f"{job.label} is already finished: loss {loss:.4f} in {job.folder}")
     return loss
 

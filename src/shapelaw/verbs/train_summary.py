@@ -6,10 +6,9 @@ import os
 import shlex
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from shapelaw.run_state import read_state
 from shapelaw.sweep.task import Job
+from shapelaw.terminal import terminal
 from shapelaw.tracking_views import address
 from shapelaw.verbs.ui import USUAL_PORT
 from shapelaw.wording import clock, counted
@@ -21,7 +20,7 @@ SERVE = "shapelaw ui"
 def say(line: str) -> None:
     """Print to standard output, where long lines are left whole."""
     if line:
-        Console(highlight=False, soft_wrap=True).print(line, markup=False)
+        terminal().print(line)
 
 
 def of_run(job: Job, seconds: float, tracked: bool) -> str:

@@ -1,0 +1,54 @@
+"""One launcher at a sweep, which ends as it is told: held against a second one, and stopped by SIGTERM as by Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from shapelaw.errors import UserError
+
+FILE = "sweeps.lock"
+DIGITS = 12
+"""Of a sweep's identity that choose its byte of the file."""
+
+
+@contextlib.contextmanager
+def held(outputs: Path, identity: str) -> Iterator[None]:
+    """Hold a sweep: one byte of one file, which the system gives back whatever ends the process.
+
+    Raises:
+        UserError: if another launcher holds it.
+    """
+    outputs.mkdir(parents=True, exist_ok=True)
+    with (outputs / FILE).open("a") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int(identity[:DIGITS], 16))
+        except (BlockingIOError, PermissionError):
+            raise UserError(
+                f"sweep {identity} is running elsewhere: another launcher holds its part of {outputs / FILE}; wait for it or "
+                "stop it, then run the same command again to see or finish the rest"
+            ) from None
+        yield
+
+
+@contextlib.contextmanager
+def stopped_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends what is done here as Ctrl-C does: jobs checkpoint and stop, and what they shared is closed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once: while jobs checkpoint, a second would leave them
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
