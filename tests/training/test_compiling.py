@@ -14,7 +14,7 @@ from shapelaw.model import ModelSpec, Transformer
 from shapelaw.shapes import Shape
 from shapelaw.training.compiling import compile_step, missing_tool
 
-SCRIPT = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from test_compiling import differences; differences()"
+HERE = Path(__file__).parent
 
 
 def differences() -> None:
@@ -43,7 +43,12 @@ def test_gradients_after_a_validation_and_from_the_cache(tmp_path: Path) -> None
     environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     for _ in range(2):
         printed = subprocess.run(
-            [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True
+            [sys.executable, "-c", "import test_compiling as t; t.differences()"],
+            cwd=HERE,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         errors = [float(word) for word in printed.stdout.split()]
         assert len(errors) == 4
