@@ -162,7 +162,7 @@ def curve(kind: str, fit: FitResult, world: World, budgets: Sequence[float]) -> 
 
 def _answered(problem: Problem, budgets: Sequence[float]) -> pd.DataFrame:
     """Prescriptions for the budgets that have an answer."""
-    served = [budget for budget in budgets if problem.answers(budget)]
+    served = [budget for budget in budgets if problem.serves(budget) and problem.answers(budget)]
     if not served:
         raise CannotDraw(f"law={problem.fit.law} has no answer for any budget: {_refusal(problem, budgets[-1])}")
     return prescriptions_by_budget(problem, served)

@@ -180,7 +180,7 @@ def _ask(problem: Problem, budgets: Scale) -> Asked:
 
 def _answer(problem: Problem, budget: float) -> Prescription | None:
     with contextlib.suppress(UserError):
-        return problem.best(budget)
+        return problem.best(budget) if problem.serves(budget) else None
     return None
 
 
