@@ -247,6 +247,12 @@ MUTATIONS = {
         "True",
         "tests/trust/test_foreign_journals.py::test_a_record_of_other_types_is_a_line",
     ),
+    "outputs that anybody may write to": (
+        "files.py",
+        "    if folder.is_dir() and folder.stat().st_mode & stat.S_IWOTH:",
+        "    if False:",
+        "tests/sweep/test_shared.py::test_outputs_that_anybody_may_write_to_are_said",
+    ),
     "passwords of messages": (
         "tracking/store.py",
         "hidden((str(error).splitlines() or [type(error).__name__])[0])[:200]",
