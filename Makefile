@@ -11,7 +11,7 @@ HOST ?= 127.0.0.1
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo report test test-all test-wheel test-processors test-slurm check structure format site ui bench clean
+.PHONY: help setup demo report test test-all test-wheel test-processors test-slurm check structure format site sbom ui bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -60,6 +60,9 @@ format: $(READY) ## put the code in style
 
 site: $(READY) ## the documentation as a site in site/; a link that leads nowhere fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+sbom: $(READY) ## a bill of materials of what requirements.lock installs, in CycloneDX's JSON: sbom.cdx.json
+	$(BIN)/python scripts/sbom.py sbom.cdx.json
 
 ui: $(READY) ## MLflow with all runs, on the loopback address (PORT=5000; HOST=ADDRESS opens it to others)
 	@case "$(HOST)" in 127.*|localhost|::1) ;; *) echo "warning: whoever reaches $(HOST) can read, change and delete every" \

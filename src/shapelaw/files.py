@@ -6,9 +6,11 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
 import math
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from functools import cache
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 Record = TypeVar("Record", bound="DataclassInstance")
+log = logging.getLogger(__name__)
 SEAL = "seal"
 """Key under which a sealed file holds the hash of everything else in it."""
 
@@ -58,6 +61,16 @@ def check_room(folder: Path, needed_bytes: float, what: str) -> None:
     if free < needed_bytes:
         said = f"{os.strerror(errno.ENOSPC)}: about {storage(needed_bytes)} for {what}, {storage(free)} are free"
         raise OSError(errno.ENOSPC, said, str(folder))
+
+
+def say_if_open_to_all(folder: Path) -> None:
+    """Say of a folder that anybody may write to it: what is read there later may be somebody else's."""
+    if folder.is_dir() and folder.stat().st_mode & stat.S_IWOTH:
+        log.warning(
+            "note: %s: anybody may write to this folder, and so change what is read from it later; take that right away by "
+            "chmod o-w, or give another outputs_dir",
+            folder,
+        )
 
 
 @contextlib.contextmanager

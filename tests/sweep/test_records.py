@@ -82,3 +82,19 @@ def test_work_of_another_user_is_not_unpickled(batch: Path) -> None:
     os.chown(batch, 12345, -1)
     with pytest.raises(UserError, match="belongs to user 12345"):
         read_work(batch, "run")
+
+
+@pytest.mark.parametrize("written", [b"", b"-M evil", b"1 2", b"\xff", b"12\n", b"$(id)"])
+def test_an_array_s_id_that_is_no_number_is_not_taken(batch: Path, written: bytes) -> None:
+    """It becomes a word of squeue's and scancel's command lines."""
+    (batch / "job_id").write_bytes(written)
+    assert records.job_id_of(batch) is None
+    records.write_job_id(batch, "4711")
+    assert records.job_id_of(batch) == "4711"
+
+
+@pytest.mark.parametrize("content", ["{}", '{"0": 3}', '{"0": [1]}', '{"0": ["../../x"]}', "[]", "[" * 100_000])
+def test_runs_of_an_array_are_names(batch: Path, content: str) -> None:
+    (batch / "tasks.json").write_text(content)
+    with pytest.raises(UserError, match=r"tasks\.json"):
+        records.identities_of(batch, 0)

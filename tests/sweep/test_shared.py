@@ -23,7 +23,7 @@ from shapelaw.sweep.holding import held, stopped_by_sigterm
 from shapelaw.tracking import client
 from shapelaw.training.checkpoint import write_tensors
 from shapelaw.verbs.export import export
-from support import ROOT, Compose, train
+from support import ROOT, Compose, Door, train
 
 NOBODY = 65534
 IDENTITY = "0123456789ab"
@@ -157,6 +157,17 @@ def test_a_second_launcher_leaves_a_sweep_alone_and_sigterm_closes_it(outputs: P
     states = [read_state(path.parent) for path in outputs.glob("runs/*/*/state.json")]
     assert {state.status for state in states} == {Status.interrupted}
     assert replace(states[0], reason="").step > 0
+
+
+@pytest.mark.parametrize("words", [(), ("-m",)])
+@pytest.mark.parametrize(("mode", "said"), [(0o777, True), (0o1777, True), (0o775, False)])
+def test_outputs_that_anybody_may_write_to_are_said(
+    door: Door, outputs: Path, words: tuple[str, ...], mode: int, said: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    outputs.mkdir()
+    outputs.chmod(mode)
+    assert door("train", *words, "data=jsonl")[0] == 2
+    assert ("anybody may write to this folder" in caplog.text) is said
 
 
 def status_of_sweep(outputs: Path) -> str:

@@ -122,6 +122,7 @@ def test_a_note_that_names_another_run_changes_nothing_of_it(tmp_path: Path) -> 
         {"kind": "metrics", "tokens": 1, "values": 3},
         {"kind": "tags", "values": 3},
         {"kind": "status", "status": ["x"]},
+        {"kind": "status", "status": "x"},
         {"kind": "artifact", "path": 3, "folder": None},
         {"kind": "artifact", "path": "own.txt", "folder": {"a": 1}},
         {"kind": "rewind", "number": "x", "tokens": None, "values": {}},

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from trust.attacks import GUARD, attacked_places
 from trust.fuzz import all_places, run
 
 NAMES = [
@@ -43,3 +49,35 @@ def test_nothing_broken_is_taken_silently(
     assert list(tallies) == NAMES
     assert all(tally.total() >= 10 for tally in tallies.values())
     assert all(tally["refused"] for tally in tallies.values())
+
+
+@pytest.mark.parametrize("cases", [10, pytest.param(500, marks=pytest.mark.slow)])
+def test_no_attack_runs_connects_or_ends_in_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cases: int, recwarn: pytest.WarningsRecorder
+) -> None:
+    for name in ("SHAPELAW_SUITE", "SHAPELAW_SUITE_DIR", "SHAPELAW_OUTPUTS"):
+        monkeypatch.setenv(name, "")  # put back afterwards
+    tallies = {place.name: run(place, cases) for place in attacked_places(tmp_path / "material")}
+    assert all(tally.total() >= 10 for tally in tallies.values())
+    assert [name for name, tally in tallies.items() if tally["refused"]], "nothing was refused"
+
+
+ATTACKS = {
+    "a shell": lambda: os.system("true"),
+    "a program": lambda: subprocess.run(["true"], check=True),
+    "a connection": lambda: socket.create_connection(("127.0.0.1", 9)),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+def test_the_guard_sees_what_it_is_for(tmp_path: Path, attack: Callable[[], object]) -> None:
+    """Each of them is noticed although whoever made it says nothing of it."""
+
+    def attacked(make: Callable[[], object]) -> None:
+        with GUARD.watching(tmp_path / "trace"), contextlib.suppress(OSError):
+            make()
+
+    with pytest.raises(AssertionError, match=r"it ran|it connected"):
+        attacked(attack)
+    with pytest.raises(AssertionError, match="left a trace"):
+        attacked((tmp_path / "trace").touch)

@@ -229,6 +229,30 @@ MUTATIONS = {
         "        return",
         "tests/sweep/test_shared.py::test_sigterm_ends_as_ctrl_c_does_and_is_given_back",
     ),
+    "depth of a suite's files": (
+        "verbs/suite_files.py",
+        "    if _depth(text) > MAX_DEPTH:",
+        "    if len(text) > 300_000:",
+        "tests/trust/test_suite_files.py::test_brackets_are_counted_before_they_are_read",
+    ),
+    "digits of an array's id": (
+        "sweep/records.py",
+        "    if changed or not JOB_ID.fullmatch(found):",
+        "    if changed:",
+        "tests/sweep/test_records.py::test_an_array_s_id_that_is_no_number_is_not_taken",
+    ),
+    "statuses of a foreign journal": (
+        "tracking/journal.py",
+        'record.get("status", STATUSES[0]) in STATUSES',
+        "True",
+        "tests/trust/test_foreign_journals.py::test_a_record_of_other_types_is_a_line",
+    ),
+    "outputs that anybody may write to": (
+        "files.py",
+        "    if folder.is_dir() and folder.stat().st_mode & stat.S_IWOTH:",
+        "    if False:",
+        "tests/sweep/test_shared.py::test_outputs_that_anybody_may_write_to_are_said",
+    ),
     "passwords of messages": (
         "tracking/store.py",
         "hidden((str(error).splitlines() or [type(error).__name__])[0])[:200]",
@@ -244,6 +268,8 @@ def test_a_broken_guard_is_noticed(tmp_path: Path, name: str) -> None:
     file, whole, broken, test = MUTATIONS[name]
     source = tmp_path / "src"
     shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name_of_folder in ("conf", "sweeps"):  # without which every command fails, guarded or not
+        (tmp_path / name_of_folder).symlink_to(ROOT / name_of_folder)
     path = source / "shapelaw" / file
     text = path.read_text()
     assert text.count(whole) == 1, f"{file} reads otherwise now: bring this test up to date"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import json
+import re
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,3 +119,17 @@ def test_what_ci_installs_is_locked_by_hashes() -> None:
     for number, line in enumerate(lines):
         if line in packages:
             assert lines[number + 1].strip().startswith("--hash=sha256:")
+
+
+def test_the_bill_of_materials_holds_what_is_locked(tmp_path: Path) -> None:
+    """Every package of the lock with its version and all of its hashes."""
+    out = tmp_path / "bill.json"
+    subprocess.run([sys.executable, str(ROOT / "scripts" / "sbom.py"), str(out)], check=True)
+    bill = json.loads(out.read_text())
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    locked = {line.split(" ")[0].partition(";")[0].strip() for line in lines if re.match(r"[a-z0-9]", line)}
+    held = {f"{part['name']}=={part['version']}" for part in bill["components"]}
+    assert held == {re.sub(r"\[.*\]", "", name) for name in locked}
+    hashes = {file["hashes"][0]["content"] for part in bill["components"] for file in part["externalReferences"]}
+    assert hashes == {line.split("sha256:")[1][:64] for line in lines if "--hash=" in line}

@@ -35,6 +35,7 @@ ATTACKS = {
     "where outputs lie": "outputs_dir: /tmp/x\n",
     "where corpora lie": "data_dir: /etc\n",
     "an object of Python": "tokens: !!python/object/apply:os.system [true]\n",
+    "brackets without end": "x: " + "[" * 500_000 + "\n",
     "an alias": "suite: &a\n  name: x\nlimits: *a\n",
 }
 
@@ -131,3 +132,10 @@ def test_what_names_code_or_the_environment_never_passes(
     except UserError:
         passed = False
     assert not (bad and passed), text
+
+
+@pytest.mark.parametrize("text", ["[" * 65, "a: " + "{b: " * 65, "[[]" * 65])
+def test_brackets_are_counted_before_they_are_read(suite: Path, text: str) -> None:
+    (suite / "suite.yaml").write_text(GLOBAL + text)
+    with pytest.raises(UserError, match="more than 64 brackets"):
+        check_suite(suite)

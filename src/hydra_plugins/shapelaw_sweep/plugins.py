@@ -1,6 +1,7 @@
 """Hydra plugins of shapelaw: `grid` and `optuna` sweep, `local`, `slurm` and `plan` launch. They only adapt shapelaw.sweep."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.config_store import ConfigStore
@@ -16,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from shapelaw.config.option import option, record
 from shapelaw.config.schema import schema_of
 from shapelaw.errors import UserError
+from shapelaw.files import say_if_open_to_all
 from shapelaw.sweep.settings import PlanSettings, SearchSettings, SlurmSettings
 
 if TYPE_CHECKING:
@@ -210,6 +212,7 @@ class _TaskLauncher(Launcher):
             raise UserError(
                 "the sweep has no run, as one of its patterns matches nothing; hydra/sweeper=grid says which"
             )
+        say_if_open_to_all(Path(self.config.outputs_dir))
         return self.start(SweepConfigs(self.composer(), job_overrides, initial_job_idx))
 
     def composer(self) -> "Composer":

@@ -46,6 +46,8 @@ TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("info", "values"), (dict,)),
 }
 """What a field holds."""
+STATUSES = ("FINISHED", "FAILED", "KILLED", "RUNNING", "SCHEDULED")
+"""That the store knows."""
 CHECKSUM = re.compile(rb',"crc":"([0-9a-f]{8})"}\n')
 log = logging.getLogger(__name__)
 
@@ -203,7 +205,8 @@ def _parse(line: bytes) -> Record | None:
 def is_record(record: Record) -> bool:
     """Whether it has the fields of its kind, each with what belongs there."""
     named = record.keys() == {"kind", "time", *FIELDS[record["kind"]]}
-    return named and all(isinstance(value, TYPES[key]) for key, value in record.items())
+    typed = all(isinstance(value, TYPES[key]) for key, value in record.items())
+    return named and typed and record.get("status", STATUSES[0]) in STATUSES
 
 
 @cache

@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from shapelaw import __version__
 from shapelaw.config.schema import store_schema
 from shapelaw.errors import UserError
+from shapelaw.files import say_if_open_to_all
 from shapelaw.secrets import hidden
 from shapelaw.terminal import prepare_streams, write, write_error
 from shapelaw.verbs.arguments import check_arguments
@@ -178,6 +179,7 @@ class _Entry:
         try:
             if not swept:
                 _check_single(chosen)
+                say_if_open_to_all(Path(config.outputs_dir))
             return work(config)
         except Exception as error:
             raise _Failed(error) from error

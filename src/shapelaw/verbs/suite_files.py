@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import yaml
 from shapelaw.errors import UserError
 
 MAX_BYTES = 2**20
+MAX_DEPTH = 64
+"""Of brackets; the time that YAML's reader takes grows with the square of it, and more."""
 MAX_FILES = 10_000
 OWN = frozenset({"hydra", "search", "outputs_dir", "data_dir"})
 """Options and groups that belong to whoever runs a suite."""
@@ -56,6 +59,9 @@ def _faults(path: Path, inside: Path) -> Iterator[str]:
         yield f"is larger than {MAX_BYTES // 2**20} MB"
         return
     text = path.read_text(errors="replace")
+    if _depth(text) > MAX_DEPTH:
+        yield f"opens more than {MAX_DEPTH} brackets within each other"
+        return
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
             yield "holds a YAML alias (*NAME); write the value out"
@@ -66,9 +72,6 @@ def _faults(path: Path, inside: Path) -> Iterator[str]:
         return
     except yaml.YAMLError:
         return  # Hydra says where it is broken
-    except RecursionError:
-        yield "is nested too deeply"
-        return
     if isinstance(content, dict):
         defaults = content.pop("defaults", None)
         if not isinstance(defaults, list | None):
@@ -80,6 +83,12 @@ def _faults(path: Path, inside: Path) -> Iterator[str]:
                 yield f"chooses {entry} in its defaults, which is not the suite's to choose"
         sweeps = inside.parts[0] == "sweeps"
         yield from _content_faults(content, _package(text, inside), sweeps)
+
+
+def _depth(text: str) -> int:
+    """Most brackets that are open at once, whether they count for YAML or not."""
+    opened = accumulate(1 if bracket in "[{" else -1 for bracket in re.findall(r"[\[\]{}]", text))
+    return max(opened, default=0)
 
 
 def _package(text: str, inside: Path) -> str:
