@@ -10,6 +10,7 @@
 #   speed-SHAPE     benchmarks/train_step.py for each of the shapes
 #   memory          estimated over measured peak of a step: all within 15%
 #   nano            the nano suite: corpus, twelve runs, eq 1 and eq 2
+#   resume          benchmarks/resume.py: a run twice, and killed and continued, bit for bit
 #   nano-cooldown   a cooldown of each of those runs: continues from their checkpoints
 #   micro-prepare   corpus of the micro suite: source text of all installed packages, byte-pair vocabulary trained on it
 #   micro           its twelve runs; cut off by the limit, the same command again continues them
@@ -20,11 +21,11 @@
 # limit and none failed; 2 for an unknown part.
 #
 # Environment: OUT, LIMIT_S (590), PYTHON (.venv/bin/python), LITGPT_PYTHON (see benchmarks/train_step.py), WORKERS (runs at
-# once on the device, 2), SHAPES.
+# once on the device, 2), SHAPES, MICRO_TOKENS (a shape's, 98304000; its quarters are allowed).
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 : "${TINY:=0}" "${OUT:=outputs/gpu}" "${LIMIT_S:=590}" "${PYTHON:=.venv/bin/python}" "${WORKERS:=2}"
-: "${LITGPT_PYTHON:=.venv-litgpt/bin/python}"
+: "${LITGPT_PYTHON:=.venv-litgpt/bin/python}" "${MICRO_TOKENS:=98304000}"
 mkdir -p "$OUT" || exit 2
 OUT=$(cd "$OUT" && pwd)
 if [ "$TINY" = 1 ]; then
@@ -35,10 +36,12 @@ if [ "$TINY" = 1 ]; then
     "validation.tokens=4096" "checkpoint.every_tokens=61440")
   MICRO=("shape=128x16,256x4,256x8,384x4,512x2,512x4" "seq_len=32" "batch_tokens=256" "tokens=5120" "warmup_tokens=512"
     "validation.every_tokens=512" "validation.tokens=512" "checkpoint.every_tokens=5120")
+  RESUME=("validation.tokens=4096")
   FIT=("bootstrap=none") CORPUS=("data.path=$OUT/site") # one small package beside the standard library
 else
   : "${SHAPES:=256x23 512x12 768x45 1024x28 2048x27}"
-  SPEED=() MEMORY=() FIT=() CORPUS=() NANO=("shape=glob(*)") MICRO=("shape=glob(*)")
+  SPEED=() MEMORY=() FIT=() CORPUS=() RESUME=() NANO=("shape=glob(*)")
+  MICRO=("shape=glob(*)" "tokens=$MICRO_TOKENS" "warmup_tokens=$((MICRO_TOKENS / 15))")
 fi
 export SHAPELAW_OUTPUTS="$OUT/outputs"
 
@@ -56,7 +59,14 @@ PYTHON
   [ "$TINY" = 1 ] || "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'
 }
 
-tests() { "$PYTHON" -m pytest -n 0 -q -rs tests/model tests/training/test_memory.py tests/training/test_loop.py -k "gpu or flash"; }
+can() { # fit|test: whether what fits and tests need is here; scripts/wheels.sh leaves it out
+  "$PYTHON" -c 'import numba, pandas, pyarrow, scipy' || { echo "this Python cannot $1: the package above is missing"; return 1; }
+}
+
+tests() {
+  can test || return 0
+  "$PYTHON" -m pytest -n 0 -q -rs tests/model tests/training/test_memory.py tests/training/test_loop.py -k "gpu or flash"
+}
 
 speed() {
   "$PYTHON" benchmarks/train_step.py --shape "$1" --litgpt-python "$LITGPT_PYTHON" --out "$OUT/train_step_$1.txt" "${SPEED[@]}"
@@ -69,6 +79,8 @@ nano() {
 }
 
 nano-cooldown() { SHAPELAW_SUITE=nano sweep "${NANO[@]}" cooldown=linear10; }
+
+resume() { SHAPELAW_SUITE=nano "$PYTHON" prepare.py progress=false && "$PYTHON" benchmarks/resume.py "${RESUME[@]}" | tee "$OUT/resume.txt"; }
 
 micro-prepare() {
   if [ "$TINY" = 1 ] && [ ! -d "$OUT/site" ]; then
@@ -89,6 +101,7 @@ sweep() { # OVERRIDE...: runs of the suite in force
 }
 
 fits() { # SUITE: runs table and laws
+  can fit || return 0
   export SHAPELAW_SUITE=$1
   "$PYTHON" - "$1" "sqlite:///$SHAPELAW_OUTPUTS/mlflow.db" "$OUT/runs_$1.parquet" <<'PYTHON' || return
 import sys
@@ -103,18 +116,18 @@ PYTHON
 
 parts=(environment tests)
 for shape in $SHAPES; do parts+=("speed-$shape"); done
-parts+=(memory nano nano-cooldown micro-prepare micro micro-fit)
+parts+=(memory nano resume nano-cooldown micro-prepare micro micro-fit)
 asked=("$@")
 [ $# -gt 0 ] || asked=("${parts[@]}")
 for part in "${asked[@]}"; do
   [[ " ${parts[*]} " == *" $part "* ]] || { echo "$part: no such part; there are ${parts[*]}" >&2; exit 2; }
 done
 
-export -f environment tests speed memory nano nano-cooldown micro-prepare micro micro-fit sweep fits
+export -f can environment tests speed memory nano resume nano-cooldown micro-prepare micro micro-fit sweep fits
 run_part() { # in a shell of its own, with the limit
   local words=("$1")
   [[ $1 == speed-* ]] && words=(speed "${1#speed-}")
-  timeout --signal=INT --kill-after=30 "$LIMIT_S" bash -c "$(declare -p SPEED MEMORY NANO MICRO FIT CORPUS)
+  timeout --signal=INT --kill-after=30 "$LIMIT_S" bash -c "$(declare -p SPEED MEMORY NANO RESUME MICRO FIT CORPUS)
 set -uo pipefail; $(printf '%q ' "${words[@]}")"
 }
 export TINY OUT PYTHON WORKERS LITGPT_PYTHON

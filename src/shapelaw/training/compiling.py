@@ -27,7 +27,7 @@ def compiles(asked: bool | str, gpu: bool, kind: ParallelKind) -> bool:
     """
     if asked is False or (asked == AUTO and not (gpu and kind in PLAIN)):
         return False
-    missing = _missing(gpu)
+    missing = missing_tool(gpu)
     if asked == AUTO:
         if missing:
             log.warning("the step is not compiled: %s is missing", missing)
@@ -39,7 +39,7 @@ def compiles(asked: bool | str, gpu: bool, kind: ParallelKind) -> bool:
     return True
 
 
-def _missing(gpu: bool) -> str | None:
+def missing_tool(gpu: bool) -> str | None:
     """What torch.compile needs and is not here."""
     if gpu and importlib.util.find_spec("triton") is None:
         return "the package triton"
@@ -48,7 +48,12 @@ def _missing(gpu: bool) -> str | None:
 
 
 def compile_step(model: Transformer) -> None:
-    """Compiles the blocks, whose code is compiled once for all of them, and the softmax of the loss, in place."""
+    """Compiles the blocks, whose code is compiled once for all of them, and the softmax of the loss, in place.
+
+    Sizes and the factor of the gradient stay constants of the code: torch would make the factor a variable at the first
+    validation, which takes another, and such code, read back from its cache by a later process, leaves out the targets'
+    part of the gradient (seen in torch 2.11 on a GPU and 2.13 on a CPU).
+    """
     for block in model.blocks:
-        block.compile()
-    model.softmax = torch.compile(softmax_gradient)
+        block.compile(dynamic=False)
+    model.softmax = torch.compile(softmax_gradient, dynamic=False)
