@@ -222,6 +222,22 @@ class OwnLaw(Law):
         return np.logaddexp(np.logaddexp(theta[0] - theta[2] * x, theta[1] - theta[3] * y), theta[4])
 
 
+def test_a_long_table_has_the_optimum_of_a_search_on_all_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starts that descend on a sample first end at the same optimum of all rows; each start is counted."""
+    rng, law = np.random.default_rng(0), get_law("params_tokens")
+    columns = {"params": np.exp(rng.uniform(16, 23, 3000)), "tokens": np.exp(rng.uniform(20, 27, 3000))}
+    known = {"A": 400.0, "B": 400.0, "alpha": 0.34, "beta": 0.28, "E": 1.7}
+    loss = law.predict(known, columns) * np.exp(5e-3 * rng.standard_normal(3000))
+    whole = solve(law, columns, loss, delta=1e-3)
+    monkeypatch.setattr("shapelaw.fitting.newton.LONG", 1000)
+    monkeypatch.setattr("shapelaw.fitting.newton.LONG_SAMPLE", 400)
+    sampled = solve(law, columns, loss, delta=1e-3)
+    assert sampled.objective == pytest.approx(whole.objective, rel=1e-12)
+    np.testing.assert_allclose(sampled.theta, whole.theta, rtol=1e-7)
+    assert sampled.n_starts == whole.n_starts
+    assert sampled.share_at_best > 0.9
+
+
 def test_general_solver_finds_the_same_optimum(data_dir: Path) -> None:
     columns, loss = data("slim_chinchilla")
     own = solve(OwnLaw(), columns, loss, grid_size=8)

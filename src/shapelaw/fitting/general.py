@@ -1,13 +1,18 @@
 """The same damped Newton for any law that gives its log prediction and its Jacobian.
 
 The second derivatives of the log prediction enter only through sum psi_i d2 log L_hat_i, which is the derivative of
-J' psi at fixed psi: one more Jacobian per coordinate and iteration.
+J' psi at fixed psi: one more Jacobian per coordinate and iteration. They are what is dear, so only the end of a search asks for
+them: on the way the curvature is that of Gauss and Newton, the starts descend on a sample of a long table, and those that
+end in one basin go on as one.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import nnls
 
 from shapelaw.fitting.descent import propose
 from shapelaw.fitting.multistart import CONVERGED, MAX_ITER, ROUNDING, Endpoints
@@ -15,6 +20,7 @@ from shapelaw.fitting.newton import (
     DOWN_COEFFICIENT,
     EXPONENT_BOUND,
     ITERATIONS,
+    ITERATIONS_STAGE,
     POLISHED,
     STEP_EXPONENT,
     UP_COEFFICIENT,
@@ -22,12 +28,28 @@ from shapelaw.fitting.newton import (
 )
 from shapelaw.fitting.objective import Problem, huber
 from shapelaw.fitting.solver import Search
-from shapelaw.laws import LOG_FLOOR
+from shapelaw.laws import LOG_FLOOR, Law
 
 Array = NDArray[np.float64]
 
 DIFFERENCE = 1e-5
 """Step of the differences of the Jacobian."""
+LINEAR = 1e-9
+"""Relative difference of a prediction from the sum of its parts that is rounding."""
+ALIVE = 1e-3
+"""Least share that a coefficient starts with: no multiplicative step wakes one that is zero."""
+STEP_LOGARITHM = 5.0
+"""Largest step of the logarithm of a coefficient on the way, where it and an exponent move together along a term."""
+FORWARD = 1e-7
+"""Step of the differences that stand for a Jacobian on the way."""
+SAMPLE = 128
+"""Rows of the sample on which the starts on a table of at least twice as many descend first."""
+ON_THE_WAY = 1e-6
+"""Relative decrease at which a descent that is gone on from counts as converged."""
+ONE_BASIN = 0.05
+"""Difference of predictions, over the root mean square residual, up to which two descents have ended in one basin."""
+MOST = 5
+"""Basins that are gone on from, and that are polished: the lowest."""
 
 
 class GeneralNewton(Search):
@@ -43,46 +65,150 @@ class GeneralNewton(Search):
         self.high = np.where(self.linear, -2 * LOG_FLOOR, 10 * EXPONENT_BOUND)
         self.up = np.where(self.linear, UP_COEFFICIENT, STEP_EXPONENT)
         self.down = np.where(self.linear, DOWN_COEFFICIENT, STEP_EXPONENT)
+        self.along = np.where(self.linear, STEP_LOGARITHM, STEP_EXPONENT)
 
     def follow(self, thetas: Array) -> Endpoints:
-        """Continuation in delta from every row."""
-        return self._run(thetas, schedule(self.problem.delta))
+        """Continuation in delta from every basin that the starts find by least squares.
+
+        All but the best few of them stay as they are found.
+        """
+        stages = schedule(self.problem.delta)
+        sampled = self._sampled()
+        found = sampled._descended(sampled._projected(thetas), float(stages[0, 0]), ITERATIONS_STAGE)
+        basins = sampled._basins(found)
+        order = [basin for basin in basins if np.isfinite(found.objectives[basin[0]])]
+        ends = Endpoints(found.thetas, np.full(len(thetas), np.inf), np.full(len(thetas), MAX_ITER))
+        for place, basin in enumerate(order):
+            theta = found.thetas[basin[0]]
+            if place < MOST:
+                end = self._continued(theta, stages[1:] if len(stages) > 1 else stages)
+            else:
+                end = theta, self._value(theta, self.problem.delta), MAX_ITER
+            ends.thetas[basin], ends.objectives[basin], ends.statuses[basin] = end
+        return ends
 
     def polish(self, thetas: Array) -> Endpoints:
-        """Newton at the target delta alone, to rounding."""
-        return self._run(thetas, np.array([[self.problem.delta, POLISHED, ITERATIONS]]))
+        """To the target delta, and in the best few basins Newton to rounding."""
+        delta = float(self.problem.delta)
+        ends = self._descended(thetas, delta, ITERATIONS_STAGE)
+        for basin in self._basins(ends)[:MOST]:
+            with np.errstate(all="ignore"):
+                end = self._descend(ends.thetas[basin[0]], delta, POLISHED, ITERATIONS)
+            ends.thetas[basin], ends.objectives[basin], ends.statuses[basin] = end
+        return Endpoints(ends.thetas, np.where(np.isfinite(ends.objectives), ends.objectives, np.inf), ends.statuses)
 
-    def _run(self, thetas: Array, stages: Array) -> Endpoints:
+    def _continued(self, theta: Array, stages: Array) -> tuple[Array, float, int]:
+        """Down the schedule, Newton at its end."""
+        with np.errstate(all="ignore"):
+            for delta, _, most in stages:
+                theta, _, _ = self._descend(theta, delta, ON_THE_WAY, int(most), gauss_newton=True)
+            delta, tol, most = stages[-1]
+            theta, value, status = self._descend(theta, delta, tol, int(most))
+        return theta, value if np.isfinite(value) else np.inf, status
+
+    def _descended(self, thetas: Array, delta: float, most: int) -> Endpoints:
+        """Where Gauss and Newton lead to from every row."""
         moved = np.array(thetas, dtype=np.float64)
         values, statuses = np.empty(len(moved)), np.empty(len(moved), np.int64)
         with np.errstate(all="ignore"):
             for i in range(len(moved)):
-                for delta, tol, most in stages:
-                    moved[i], values[i], statuses[i] = self._descend(moved[i], delta, tol, int(most))
+                moved[i], values[i], statuses[i] = self._descend(moved[i], delta, ON_THE_WAY, most, gauss_newton=True)
         return Endpoints(moved, np.where(np.isfinite(values), values, np.inf), statuses)
+
+    def _basins(self, ends: Endpoints) -> list[list[int]]:
+        """Places of the rows that ended in one basin, the best first in each; the best basin first."""
+        basins: list[list[int]] = []
+        predicted: list[Array] = []
+        weights = self.problem.weights / self.problem.weights.sum()
+        for place in np.argsort(ends.objectives, kind="stable").tolist():
+            with np.errstate(all="ignore"):
+                residual = self.problem.residuals(ends.thetas[place])
+            scale = ONE_BASIN * np.sqrt(weights @ residual**2) + 1e-12
+            same = (k for k, other in enumerate(predicted) if np.sqrt(weights @ (residual - other) ** 2) <= scale)
+            k = next(same, None)
+            if k is None:
+                basins.append([place])
+                predicted.append(residual)
+            else:
+                basins[k].append(place)
+        return basins
+
+    def _projected(self, thetas: Array) -> Array:
+        """The starts with the best coefficients for their exponents, where the prediction is linear in them all."""
+        with np.errstate(all="ignore"):
+            return np.array([self._with_best_coefficients(theta) for theta in thetas])
+
+    def _with_best_coefficients(self, theta: Array) -> Array:
+        places = np.flatnonzero(self.linear)
+        parts = np.array([self._alone(theta, int(place)) for place in places]).reshape(len(places), -1)
+        predicted = np.exp(self.problem.law.log_prediction(theta, self.problem.columns))
+        total = np.exp(theta[places]) @ parts
+        if not len(places) or not np.isfinite(parts).all() or not np.allclose(total, predicted, rtol=LINEAR, atol=0.0):
+            return theta
+        shares = (parts / self.problem.loss * np.sqrt(self.problem.weights)).T
+        sizes = np.maximum(np.linalg.norm(shares, axis=0), 1e-300)
+        best, _ = nnls(shares / sizes, np.sqrt(self.problem.weights))
+        alive = np.maximum(best, ALIVE * np.linalg.norm(best)) / sizes
+        moved = np.array(theta)
+        moved[places] = np.log(np.maximum(alive, 1e-300))
+        return moved
+
+    def _alone(self, theta: Array, place: int) -> Array:
+        """What a coefficient of 1 gives by itself."""
+        alone = np.where(self.linear, LOG_FLOOR, theta)
+        alone[place] = 0.0
+        return np.asarray(np.exp(self.problem.law.log_prediction(alone, self.problem.columns)))
+
+    def _sampled(self) -> GeneralNewton:
+        """The same on a sample of a long table."""
+        used = np.flatnonzero(self.problem.weights > 0)
+        if len(used) < 2 * SAMPLE:
+            return self
+        rows = np.sort(np.random.default_rng(0).choice(used, SAMPLE, replace=False))
+        columns = {name: np.asarray(values)[rows] for name, values in self.problem.columns.items()}
+        problem = replace(
+            self.problem, columns=columns, log_loss=self.problem.log_loss[rows], weights=self.problem.weights[rows]
+        )
+        return GeneralNewton(problem)
 
     def _value(self, theta: Array, delta: float) -> float:
         value = float(np.sum(huber(self.problem.residuals(theta), delta) * self.problem.weights))
         return value if np.isfinite(value) else np.inf
 
-    def _derivatives(self, theta: Array, delta: float) -> tuple[Array, Array, Array]:
-        """Gradient, Hessian (linear coordinates without their gradient) and the damping matrix."""
+    def _slopes(self, theta: Array, residual: Array) -> Array:
+        """Jacobian of the log prediction, by forward differences where the law has none of its own."""
+        law, columns = self.problem.law, self.problem.columns
+        if type(law).jacobian is not Law.jacobian:
+            return law.jacobian(theta, columns)
+        steps = FORWARD * np.maximum(1.0, np.abs(theta))
+        moved = theta + np.diag(steps)
+        return np.stack(
+            [(residual - self.problem.residuals(row)) / step for row, step in zip(moved, steps, strict=True)], axis=1
+        )
+
+    def _derivatives(self, theta: Array, delta: float, gauss_newton: bool = False) -> tuple[Array, Array, Array]:
+        """Gradient, Hessian (linear coordinates without their gradient) and the damping matrix, which is the Hessian of Gauss
+        and Newton."""
         law, columns, weights = self.problem.law, self.problem.columns, self.problem.weights
         residual = self.problem.residuals(theta)
-        jacobian = law.jacobian(theta, columns)
+        jacobian = self._slopes(theta, residual) if gauss_newton else law.jacobian(theta, columns)
         psi = np.clip(residual, -delta, delta) * weights
         size = np.maximum(np.abs(residual), 1e-300)
         g = -jacobian.T @ psi
+        gauss = (jacobian * (weights * np.minimum(1.0, delta / size))[:, None]).T @ jacobian
+        if gauss_newton:
+            return g, gauss, gauss
         hessian = (jacobian * (weights * (size <= delta))[:, None]).T @ jacobian
         for k in range(len(theta)):
             step = np.zeros_like(theta)
             step[k] = DIFFERENCE
             hessian[k] -= (law.jacobian(theta + step, columns) - jacobian).T @ psi / DIFFERENCE
         hessian = (hessian + hessian.T) / 2 - np.diag(np.where(self.linear, g, 0.0))
-        gauss = (jacobian * (weights * np.minimum(1.0, delta / size))[:, None]).T @ jacobian
         return g, hessian, gauss
 
-    def _descend(self, theta: Array, delta: float, tol: float, most: int) -> tuple[Array, float, int]:
+    def _descend(
+        self, theta: Array, delta: float, tol: float, most: int, gauss_newton: bool = False
+    ) -> tuple[Array, float, int]:
         """The rules of `descent.descend`; a step to where the law is not finite counts as no progress."""
         value = self._value(theta, delta)
         if not np.isfinite(value):
@@ -90,16 +216,18 @@ class GeneralNewton(Search):
         floor = ROUNDING * self.problem.weights.sum()
         lam, grow, small = 1e-2, 2.0, 0
         size = len(theta)
-        g, hessian, gauss = self._derivatives(theta, delta)
+        g, hessian, gauss = self._derivatives(theta, delta, gauss_newton)
         step, scratch = np.empty(size), np.empty((2 * size + 3, size))
         for _ in range(most):
             if value <= floor:
                 return theta, value, CONVERGED
             if not np.isfinite(hessian).all():
                 return theta, value, MAX_ITER
-            up, down = np.where(theta < self.high, self.up, 0.0), np.where(theta > self.low, self.down, 0.0)
+            most_up, most_down = (self.along, self.along) if gauss_newton else (self.up, self.down)
+            up, down = np.where(theta < self.high, most_up, 0.0), np.where(theta > self.low, most_down, 0.0)
             clipped, modified = propose(g, hessian, gauss, lam, up, down, scratch, step)
-            change = np.where(self.linear, np.log1p(np.maximum(step, -0.999)), step)
+            linear = self.linear & (not gauss_newton)
+            change = np.where(linear, np.log1p(np.maximum(step, -0.999)), step)
             moved = np.clip(theta + change, self.low, self.high)
             trial = self._value(moved, delta)
             if trial < value:
@@ -111,7 +239,7 @@ class GeneralNewton(Search):
                 theta, value = moved, trial
                 if (small and sure) or small >= 3:
                     return theta, value, CONVERGED
-                g, hessian, gauss = self._derivatives(theta, delta)
+                g, hessian, gauss = self._derivatives(theta, delta, gauss_newton)
             elif abs(g @ step) <= 1e-15 * value or lam > 1e15:
                 return theta, value, CONVERGED
             else:

@@ -23,6 +23,10 @@ EXPONENT_BOUND = 30.0
 """Largest size of an exponent; one that reaches it is not identified."""
 SAMPLE = 256
 """Points of the sample on which a table of at least twice as many takes its first stage."""
+LONG, LONG_SAMPLE = 100_000, 8192
+"""Rows from which a search descends on a sample first, and the rows of that sample."""
+ONE_OPTIMUM = 1e-4
+"""Relative difference of objectives of the sample up to which starts are gone on from as one."""
 REVIVED = -7.0
 """Log of the (centred) coefficients that a refit at least starts with."""
 LEAST_SQUARES = 1e9
@@ -219,12 +223,31 @@ class Newton(Search):
 
     def follow(self, thetas: Array) -> Endpoints:
         """Continuation in delta from every row; the first, least-squares stage on a sample of a long table."""
+        if len(self.compiled.data.log_loss) >= LONG and self.compiled.geometry.plain:
+            return self._follow_long(thetas)
         phis = self._phis(thetas)
         stages = self.stages
         if self.compiled.sample is not None and len(stages) > 1:
             self._descend(phis, self.compiled.sample, stages[:1])
             stages = stages[1:]
         return self._finish(phis, stages)
+
+    def _follow_long(self, thetas: Array) -> Endpoints:
+        """The whole continuation on a sample; from each optimum that it finds, the last stages on all rows."""
+        problem = self.problem
+        used = np.flatnonzero(problem.weights > 0)
+        rows = np.sort(np.random.default_rng(0).choice(used, LONG_SAMPLE, replace=False))
+        columns = {name: np.asarray(values)[rows] for name, values in problem.columns.items()}
+        sampled = replace(problem, columns=columns, log_loss=problem.log_loss[rows], weights=problem.weights[rows])
+        found = Newton(sampled).follow(thetas)
+        order = np.argsort(found.objectives, kind="stable")
+        apart = np.diff(found.objectives[order]) > ONE_OPTIMUM * found.objectives[order][:-1]
+        optimum = np.empty(len(order), dtype=np.int64)
+        optimum[order] = np.concatenate([[0], np.cumsum(apart)])
+        first = order[np.concatenate([[True], apart])]
+        delta = self.stages[-1, 0]
+        stages = np.array([(10 * delta, LOOSE, ITERATIONS_STAGE), (delta, TIGHT, ITERATIONS)])
+        return self._finish(self._phis(found.thetas[first]), stages).take(optimum)
 
     def polish(self, thetas: Array) -> Endpoints:
         """Newton at the target delta alone, to rounding."""
