@@ -34,7 +34,7 @@ def amount(value: float) -> str:
 
 
 def spelt(key: str, value: object) -> str:
-    """An option as it is typed: quoted for Hydra where its value needs it, then for the shell.
+    r"""An option as it is typed: quoted for Hydra where its value needs it, then for the shell.
 
     >>> spelt("fit", "outputs/fits/a"), spelt("fit", "my [new] fits")
     ('fit=outputs/fits/a', '"fit=\'my [new] fits\'"')
@@ -42,7 +42,8 @@ def spelt(key: str, value: object) -> str:
     text = str(value)
     if not re.fullmatch(r"[\w./+:@%-]+", text):
         text = "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text) + "'"
-    return shlex.quote(f"{key}={text}")
+    word = f"{key}={text}"
+    return f'"{word}"' if "'" in word and not re.search(r'["$`\\!]', word) else shlex.quote(word)
 
 
 def storage(size: float) -> str:

@@ -136,10 +136,11 @@ def test_given_exponents_answer_where_tokens_follow_from_sizes() -> None:
 
 
 def test_the_flag_names_the_option() -> None:
-    """Depth in proportion to width: their exponents cannot be told apart."""
-    table = frame().assign(depth=lambda rows: rows.width // 32)
-    said = " ".join(fit(table, law="width_depth_tokens", delta=1e-2).flags)
-    assert "or give one by fixed.beta=VALUE" in said
+    """Of two sizes, any exponent goes with a coefficient."""
+    table = frame()[lambda rows: rows.params.isin(sorted(rows.params.unique())[:2])]
+    said = " ".join(fit(table, law="params_tokens", delta=1e-2).flags)
+    assert "or give one by fixed.alpha=VALUE" in said
+    assert "fix one (fixed.A=VALUE)" in said
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,9 @@ def test_what_a_tracker_records_while_the_server_is_away_comes_once(
             server.start()
     run.finish("FINISHED")
     run.close()
-    assert caplog.text.count("does not answer (Connection refused)") == 1
+    assert (
+        caplog.text.count("does not answer (Connection re") == 1
+    )  # refused, or reset where it was in the middle of an answer
     assert caplog.text.count("answers again") == 1
     assert stored(server.uri, "flaky") == sorted((VAL_LOSS, t, 1.0 / t) for t in range(1, 301))
 

@@ -25,7 +25,7 @@ SMALL = (
 
 def test_the_micro_suite_is_prepared_planned_and_trained(script: Script, outputs: Path, tmp_path: Path) -> None:
     made = script(
-        "prepare.py", *SMALL[:2], f"data.path={ROOT / 'docs'}", "data.val_fraction=0.1", SHAPELAW_SUITE="micro"
+        "prepare.py", *SMALL[:2], f"data.path={ROOT / 'docs'}", "data.val_fraction=0.2", SHAPELAW_SUITE="micro"
     )
     assert made.returncode == 0, made.stderr
     assert "training and" in made.stderr + made.stdout

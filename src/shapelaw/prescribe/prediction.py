@@ -17,9 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from shapelaw.errors import UserError
 from shapelaw.fitting.result import plain
@@ -94,6 +91,10 @@ def read_prediction(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; shapelaw prescribe with width, depth and tokens writes one")
+    from omegaconf import OmegaConf  # writes and reads these files; a prediction in Python needs neither it nor YAML
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
     try:
         content = OmegaConf.to_container(OmegaConf.load(path))
     except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:

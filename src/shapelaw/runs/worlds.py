@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from shapelaw.errors import UserError
 from shapelaw.runs.schedules import POSITION, annealed, midway
@@ -99,7 +100,7 @@ def _tidy(values: pd.Series) -> pd.Series:
 
 
 def _known(values: pd.Series) -> pd.Series:
-    return values.notna() if values.dtype != object else values.notna() & (values != "")
+    return values.notna() if is_numeric_dtype(values) else values.notna() & (values != "")
 
 
 def shares(values: pd.Series, runs: pd.Series) -> list[Share]:

@@ -45,7 +45,7 @@ def show(task: Task, configs: Sequence[DictConfig], device: str) -> list[JobRetu
         console = Terminal(width=WIDE, soft_wrap=False)
     console.print(table(task, jobs, device))
     if missing:
-        console.print(f"note: {missing} before the sweep")
+        console.print(f"note: {missing} before the sweep", soft_wrap=True)
     return [_planned() for _ in jobs]
 
 
