@@ -207,23 +207,11 @@ def _line_result(runs: RunsTable, options: LineOptions, fit: LineFit, spec: FitS
         parameters[f"{target}_exponent"] = line.slope
         parameters[f"{target}_log_coefficient"] = line.intercept
     parameters[FLOOR] = fit.lines[LOSS].floor
-    spans = {f"{target}_exponent": interval for target, interval in fit.intervals.items()}
-    on_flops = options.cost == "flops"
-    if on_flops and "params" in fit.intervals:
-        spans[EXPONENT] = fit.intervals["params"]
-    optimum = fit.lines["params"].slope if on_flops else None
+    optimum = fit.lines["params"].slope if options.cost == "flops" else None
     replicates = {f"{target}_exponent": tuple(map(float, drawn)) for target, drawn in fit.slopes.items()}
     replicates |= {f"{target}_log_coefficient": tuple(map(float, drawn)) for target, drawn in fit.intercepts.items()}
     replicates |= {FLOOR: tuple(map(float, fit.floors[LOSS]))} if fit.floors else {}
-    if spec.bootstrap and LOSS in fit.intervals:
-        drawn = fit.floors[LOSS]
-        spans[FLOOR] = intervals.percentile(drawn[np.isfinite(drawn)], spec.bootstrap.level)
-    if spec.bootstrap:
-        spans |= {
-            f"{target}_log_coefficient": intervals.percentile(drawn[np.isfinite(drawn)], spec.bootstrap.level)
-            for target, drawn in fit.intercepts.items()
-            if target in fit.intervals
-        }
+    spans = _spans(options, fit, spec.bootstrap)
     settings = dataclasses.asdict(options) | {"bootstrap": spec.resampling, "seed": spec.seed}
     return FitResult(
         method=options.method,
@@ -251,6 +239,22 @@ def _line_result(runs: RunsTable, options: LineOptions, fit: LineFit, spec: FitS
         replicates=replicates,
         checklist=plain(_line_checklist(runs, options, fit, spec.seed)),
     )
+
+
+def _spans(options: LineOptions, fit: LineFit, bootstrap: BootstrapOptions | None) -> dict[str, tuple[float, float]]:
+    """Intervals of what a result of lines holds."""
+    spans = {f"{target}_exponent": interval for target, interval in fit.intervals.items()}
+    if options.cost == "flops" and "params" in fit.intervals:
+        spans[EXPONENT] = fit.intervals["params"]
+    if bootstrap:
+        drawn = {FLOOR: fit.floors[LOSS]} if LOSS in fit.intervals else {}
+        drawn |= {
+            f"{target}_log_coefficient": fit.intercepts[target] for target in fit.intercepts if target in fit.intervals
+        }
+        spans |= {
+            name: intervals.percentile(values[np.isfinite(values)], bootstrap.level) for name, values in drawn.items()
+        }
+    return spans
 
 
 def _line_flags(runs: RunsTable, fit: LineFit, bootstrap: BootstrapOptions | None) -> tuple[str, ...]:

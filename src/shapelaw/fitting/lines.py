@@ -102,14 +102,18 @@ def loss_line(log_cost: Array, log_loss: Array) -> PowerLine:
     if len(np.unique(log_cost.round(6))) < FEWEST_COSTS:
         return plain
     loss, centre = np.exp(log_loss), log_cost.mean()
-    best, least = plain, float(np.square(plain.at(np.exp(log_cost)) / loss - 1.0).sum())
-    for fall in FALLS:
-        columns = np.stack([1.0 / loss, np.exp(-fall * (log_cost - centre)) / loss], axis=1)
-        (floor, height), *_ = np.linalg.lstsq(columns, np.ones_like(loss))
-        error = float(np.square(columns @ [floor, height] - 1.0).sum())
-        if floor > 0 and height > 0 and error < least:
-            best, least = PowerLine(-float(fall), float(np.log(height) + fall * centre), float(floor)), error
-    return best
+    constant = 1.0 / loss  # a column of E, and below a row of K for each exponent; the relative error is from 1
+    falling = np.exp(-FALLS[:, None] * (log_cost - centre)) / loss
+    shared = falling @ constant / (constant @ constant)
+    own = falling - shared[:, None] * constant  # what of K's column E's cannot do
+    height = own.sum(axis=1) / np.square(own).sum(axis=1)
+    floor = constant.sum() / (constant @ constant) - height * shared
+    errors = np.square(floor[:, None] * constant + height[:, None] * falling - 1.0).sum(axis=1)
+    errors[(floor <= 0) | (height <= 0)] = np.inf
+    best = int(np.argmin(errors))
+    if not errors[best] < np.square(plain.at(np.exp(log_cost)) / loss - 1.0).sum():
+        return plain
+    return PowerLine(-float(FALLS[best]), float(np.log(height[best]) + FALLS[best] * centre), float(floor[best]))
 
 
 def line_data(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -275,10 +275,10 @@ def train_command(suite: Suite) -> str:
     return f"SHAPELAW_SUITE={shlex.quote(suite.folder)} shapelaw train" if suite.folder else ""
 
 
-def command(world: World, answer: Prescription) -> str:
-    """What trains a prescription, as a shell takes it; empty where nothing does."""
+def command(world: World, given: Sequence[str]) -> str:
+    """What trains with these overrides in the world's suite, as a shell takes it; empty where nothing does."""
     begin = train_command(world.suite)
-    return f"{begin} {shlex.join(answer.overrides)}" if begin and answer.overrides else ""
+    return f"{begin} {shlex.join(given)}" if begin and given else ""
 
 
 def _interval(drawn: Array, level: float) -> tuple[float, float]:

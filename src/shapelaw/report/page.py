@@ -69,7 +69,7 @@ def write(report: Report) -> Path:
             answer=answer,
             rows=_answer_rows(answer),
             lead=_lead(answer),
-            command=command(report.problem.world, answer),
+            command=command(report.problem.world, answer.overrides),
             pictures=pictures,
             checklist=_checklist(report.problem.fit.checklist),
             runs=run_table(report.listed or report.runs, report.run_link),

@@ -7,16 +7,12 @@ shapelaw next budget=1e19 target.width=2048 target.depth=27 target.tokens=3.5e11
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.table import Table
 
 from shapelaw.config import ObjectiveConfig, PrescribeConfig, RulesConfig, ShapeLimits
@@ -25,9 +21,7 @@ from shapelaw.config.option import option, record
 from shapelaw.config.places import PlacesConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
-from shapelaw.files import write_text
-from shapelaw.fitting.result import plain
-from shapelaw.prescribe.answer import overrides, train_command, unnamed
+from shapelaw.prescribe.answer import command, overrides, unnamed
 from shapelaw.prescribe.candidates import Candidates, feasible
 from shapelaw.prescribe.limits import Limits
 from shapelaw.prescribe.next_run import BestSize, LossOf, NextRun, Target, plan
@@ -35,6 +29,7 @@ from shapelaw.prescribe.registry import Basis
 from shapelaw.prescribe.search import SizeSearch
 from shapelaw.prescribe.world import World, law_of, reads_shapes
 from shapelaw.terminal import terminal
+from shapelaw.verbs.answer_files import write_answer
 from shapelaw.verbs.doors import Door
 from shapelaw.verbs.prescribe import world_of
 from shapelaw.verbs.saved_fits import newest_fit, read
@@ -112,7 +107,7 @@ def next_runs(config: DictConfig) -> None:
     candidates = feasible(basis.world, basis.runs, options.budget, Limits(**vars(options.limits)))
     chosen = plan(basis.fit, basis.runs, candidates, target, options.next)
     content = _content(basis, target, chosen, options.next)
-    path = _write(options, basis, content)
+    path = write_answer(options, "next", str(basis.fit.law), basis.folder, content)
     _show(content, path)
 
 
@@ -191,20 +186,7 @@ def _best_candidates(found: NextRun) -> list[dict[str, float]]:
 
 
 def _command(world: World, size: dict[str, float]) -> str:
-    begin = train_command(world.suite)
-    if "width" not in size or unnamed(world) or not begin:
-        return ""
-    return f"{begin} {shlex.join(overrides(world, size))}"
-
-
-def _write(options: NextConfig, basis: Basis, content: dict[str, Any]) -> Path:
-    """As YAML under outputs/next, named by what was asked."""
-    question = {**dataclasses.asdict(options), "fit": str(basis.folder.absolute())}
-    digest = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:12]
-    path = Path(options.outputs_dir) / "next" / f"{basis.fit.law}-{digest}.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, OmegaConf.to_yaml(OmegaConf.create(plain(content))))
-    return path
+    return "" if "width" not in size or unnamed(world) else command(world, overrides(world, size))
 
 
 def _show(content: dict[str, Any], path: Path) -> None:

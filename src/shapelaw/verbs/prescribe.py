@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from shapelaw.config import PrescribeConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import FLOPS_CONVENTIONS
 from shapelaw.errors import UserError
-from shapelaw.files import check_room, write_text
-from shapelaw.fitting.result import FitResult, plain
+from shapelaw.files import check_room
+from shapelaw.fitting.result import FitResult
 from shapelaw.fitting.spec import LINE_METHODS
 from shapelaw.prescribe.answer import Prescription, command
 from shapelaw.prescribe.ask import Problem
@@ -24,6 +22,7 @@ from shapelaw.prescribe.registry import Basis, question_of
 from shapelaw.prescribe.world import World, asked_law
 from shapelaw.runs.table import RunsTable
 from shapelaw.suite import Suite
+from shapelaw.verbs.answer_files import write_answer
 from shapelaw.verbs.doors import Door
 from shapelaw.verbs.prescribe_summary import show
 from shapelaw.verbs.saved_fits import newest_fit, read
@@ -64,7 +63,10 @@ def prescribe(options: PrescribeConfig) -> Prescription:
     basis = Basis(fit, runs, world_of(options, fit, runs), path)
     answer = question.answer(options, basis)
     return dataclasses.replace(
-        answer, fit=str(path), command=command(basis.world, answer), notes=(*answer.notes, *_passed_over(newer))
+        answer,
+        fit=str(path),
+        command=command(basis.world, answer.overrides),
+        notes=(*answer.notes, *_passed_over(newer)),
     )
 
 
@@ -137,11 +139,7 @@ def refusal(fit: FitResult, runs: RunsTable, space: str) -> str:
 
 def write(options: PrescribeConfig, answer: Prescription) -> Path:
     """Write an answer as YAML under outputs/prescriptions, named by what was asked, and its figure if it has one."""
-    question = {**dataclasses.asdict(options), "fit": str(Path(answer.fit).absolute())}
-    digest = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:12]
-    path = Path(options.outputs_dir) / "prescriptions" / f"{answer.law}-{digest}.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, OmegaConf.to_yaml(OmegaConf.create(plain(answer.plain()))))
+    path = write_answer(options, "prescriptions", str(answer.law), Path(answer.fit), answer.plain())
     if answer.drawn:
         from shapelaw.figures.answers import draw
 
