@@ -29,7 +29,7 @@ from shapelaw.errors import UserError
 from shapelaw.fitting.new_run import NewRun, Rolling
 from shapelaw.laws import get_law
 from shapelaw.prescribe import Cost, Limits, Problem
-from shapelaw.prescribe.answer import command
+from shapelaw.prescribe.answer import command, overrides
 from shapelaw.prescribe.price import Throughput
 from shapelaw.prescribe.trust import Unidentified
 from shapelaw.report import Figure, FitRow, LeftOut, Report, write
@@ -107,7 +107,9 @@ def test_the_page_computes_what_prescribe_answers(law: str, chromium: Chrome, tm
         ask(chromium, budget)
         assert numbers(chromium) == printed(made.problem, float(budget)), budget
         answer = made.problem.best(float(budget))
-        assert chromium.find_element(By.ID, "command").text == command(made.problem.world, answer)
+        assert chromium.find_element(By.ID, "command").text == command(
+            made.problem.world, overrides(made.problem.world, answer.values)
+        )
         assert chromium.find_element(By.ID, "domain").text == answer.domain
         assert [one.text for one in chromium.find_elements(By.CSS_SELECTOR, "#notes li")] == list(answer.notes)
     assert chromium.get_log("browser") == []

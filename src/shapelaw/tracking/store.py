@@ -243,12 +243,14 @@ def unreachable(uri: str) -> Iterator[None]:
 def root_cause(error: BaseException) -> str:
     """The innermost reason, in a line: an MLflow error wraps several that say the same."""
     known = (
-        "Connection refused|Connection reset|timed out|Name or service not known|unable to open database file|"
+        "Connection refused|Connection reset|timed out|Name or service not known|Temporary failure in name resolution|"
+        "Network is unreachable|No route to host|unable to open database file|"
         "database or disk is full|database is locked|disk I/O error|attempt to write a readonly database|"
         "no password supplied|password authentication failed"
     )
-    found = re.findall(f"({known})", str(error))
-    return found[-1] if found else hidden((str(error).splitlines() or [type(error).__name__])[0])[:200]
+    said = str(error)
+    found = re.findall(f"({known})", said) or re.findall(r"['\"]([^'\"]+)['\"]\)+", said.partition("(Caused by ")[2])
+    return hidden(found[-1]) if found else hidden((said.splitlines() or [type(error).__name__])[0])[:200]
 
 
 def find_run(store: MlflowClient, experiment_id: str, identity: str) -> Run | None:

@@ -1,0 +1,31 @@
+"""What is said of a store that does not answer."""
+
+from __future__ import annotations
+
+import pytest
+
+from shapelaw.tracking.store import root_cause
+
+
+@pytest.mark.parametrize(
+    ("caused_by", "reason"),
+    [
+        (
+            "ProtocolError('Connection aborted.', RemoteDisconnected('Remote end closed connection without response'))",
+            "Remote end closed connection without response",
+        ),
+        ("ResponseError('too many 503 error responses')", "too many 503 error responses"),
+        (
+            "SSLError(SSLCertVerificationError(1, '[SSL] certificate verify failed: self-signed certificate (_ssl.c:1006)'))",
+            "[SSL] certificate verify failed: self-signed certificate (_ssl.c:1006)",
+        ),
+        (
+            "NewConnectionError('<HTTPConnection object at 0x7f>: Failed to connect: [Errno 101] Network is unreachable')",
+            "Network is unreachable",
+        ),
+    ],
+)
+def test_a_reason_is_the_innermost_and_short(caused_by: str, reason: str) -> None:
+    said = f"API request to http://host/api failed with exception Max retries exceeded with url: /api (Caused by {caused_by})"
+    assert root_cause(Exception(said)) == reason
+    assert root_cause(Exception("plain\nwith more")) == "plain"
