@@ -1,4 +1,4 @@
-"""Writes a bill of materials of what torch.lock and requirements.lock install, in CycloneDX's JSON: `python scripts/sbom.py OUT`."""
+"""Writes a bill of materials of what the two lock files install, in CycloneDX's JSON: `python scripts/sbom.py OUT`."""
 
 from __future__ import annotations
 
