@@ -15,6 +15,7 @@ from shapelaw.figures import (
     curves,
     frontiers,
     industry,
+    overspend,
     prescriptions,
     rainbow,
     rates,
@@ -43,7 +44,7 @@ def test_every_figure_of_the_paper_is_there() -> None:
     assert all(entry.name.startswith(f"fig{int(entry.number[4:]):02d}") for entry in CATALOGUE if entry.number)
 
 
-@pytest.mark.parametrize("name", ["fig02", "fig03", "fig04", "fig22", "fig24"])
+@pytest.mark.parametrize("name", ["fig02", "fig03", "fig04", "fig07_overspend", "fig22", "fig24"])
 def test_quick_figures_are_drawn_with_tables_and_a_caption(name: str, published: Evidence, tmp_path: Path) -> None:
     (made,) = catalogue.draw(published, tmp_path, catalogue.chosen([name]))
     assert isinstance(made, Drawn)
@@ -245,7 +246,7 @@ def test_the_best_shape_is_starred() -> None:
     cost[0, 0] = np.inf
     frame = pd.DataFrame({"loss": 2.6, "width": w.ravel(), "depth": d.ravel(), "overspend": cost.ravel()})
     _, axes = style.canvas()
-    costs._by_law(axes, frame, "FLOPs")
+    overspend._by_law(axes, frame, "FLOPs")
     star = axes.lines[-1]
     assert (star.get_xdata()[0], star.get_ydata()[0]) == (512.0, 8.0)
 
