@@ -172,6 +172,18 @@ def test_curves_outside_the_fitted_domain_are_thin() -> None:
     assert np.isnan(wide.get_xdata()[2])
 
 
+@pytest.mark.parametrize("delta", [None, 1e-3])
+def test_a_caption_speaks_of_the_published_fit_where_it_is_drawn(delta: float | None, published: Evidence) -> None:
+    text = prescriptions.caption("About.", prescriptions.Asked(delta=delta))
+    drawn, left_out = (
+        text(published, {"curves": pd.DataFrame({"kind": kinds})}) for kinds in (["published"], ["ours"])
+    )
+    assert prescriptions.PUBLISHED[delta] in drawn
+    assert "not at hand" not in drawn
+    assert "Dashed" not in left_out
+    assert ("not at hand" in left_out) == (delta is not None)
+
+
 def test_chinchillas_line_splits_the_budget() -> None:
     ends = pd.Series([1e20, 5.76e23])
     params, tokens = (prescriptions.others(ends, name)["Chinchilla, refitted"][1][1] for name in ("params", "tokens"))
