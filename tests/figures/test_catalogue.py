@@ -197,6 +197,22 @@ def test_the_shapes_of_widely_used_models_need_no_download(data_dir: Path) -> No
     pd.testing.assert_frame_equal(industry.shapes().sort_values("name").reset_index(drop=True), fetched)
 
 
+def test_the_shapes_of_earlier_studies_have_their_published_sizes(data_dir: Path) -> None:
+    """Porian's by open_lm's count (MLP of 8/3 the width, rounded up to 256; vocabulary 50,432), exactly; Chinchilla's by
+    Table A9's (relative positions; vocabulary 32,000), which says every size of Epoch AI's extraction within 5%."""
+    shapes = {name: one[["width", "depth"]].to_numpy().T for name, one in industry.study_shapes().groupby("study")}
+    width, depth = shapes["Porian et al. 2024"]
+    hidden = 256 * -(-(8 * width // 3) // 256)
+    table = pd.read_csv(data_dir / "others" / "porian2024_isoflops.csv")
+    sizes = np.sort(table.loc[table["variant"] == "rw-base-long-kaplan-standard-val", "params"].unique())
+    assert (width * (4 * width + 3 * hidden) * depth + 50_432 * width).tolist() == sizes.tolist()
+    width, depth = shapes["Hoffmann et al. 2022"]
+    assert len(set(zip(width, depth, strict=True))) == 50
+    counted = 13 * width**2 * depth + 32_000 * width
+    extracted = pd.read_csv(data_dir / "chinchilla" / "epoch_chinchilla_svg_extracted_data.csv")["Model Size"].unique()
+    assert max(np.abs(counted / size - 1).min() for size in extracted) < 0.05
+
+
 def last_rows(runs: RunsTable) -> RunsTable:
     """A table of one row per run."""
     return RunsTable(runs.frame.sort_values("tokens").groupby("run", as_index=False).last())
