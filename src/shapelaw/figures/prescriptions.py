@@ -20,10 +20,11 @@ from shapelaw.figures.shapes import with_shapes
 from shapelaw.fitting.published import published_law
 from shapelaw.fitting.result import FitResult
 from shapelaw.prescribe.ask import Problem
-from shapelaw.prescribe.brute import Triples, bin_minima, paper_edges, paper_shapes, paper_triples
+from shapelaw.prescribe.brute import Triples, bin_minima, paper_edges, paper_triples
+from shapelaw.prescribe.goals import SpendBudget
 from shapelaw.prescribe.studies import prescriptions_by_budget
 from shapelaw.prescribe.surface import Surface
-from shapelaw.prescribe.world import World, law_of, reads_shapes
+from shapelaw.prescribe.world import Points, World, law_of, reads_shapes
 
 Array = NDArray[np.float64]
 
@@ -42,6 +43,8 @@ PAPER_DELTA = 1e-4
 SIZE_PANELS, SHAPE_PANELS = ("params", "tokens", "tokens_per_param"), ("width", "depth", "aspect_ratio")
 BUDGETS = tuple(np.geomspace(1e18, 1e26, 17))
 WHOLE_BUDGETS = tuple(np.geomspace(1e18, 1e26, 81))
+WHOLE_HEADS, WHOLE_BLOCKS = 1024, 512
+"""Of the largest whole shape that is searched."""
 BEYOND = 1e2
 """Of a table of one's own: how far beyond its largest budget is prescribed."""
 KAPLAN_PF_DAY, KAPLAN_COEFFICIENT, KAPLAN_EXPONENT = 8.64e19, 1.6e9, 0.88
@@ -73,7 +76,7 @@ class Asked:
         subset: data set of the paper.
         delta: of Huber's function where the figure is about one; None is the paper's 1e-4, or a table's own.
         law: with width and depth.
-        whole: whether shapes are whole numbers too (the paper's 637,733), beside real-valued ones.
+        whole: whether whole shapes are searched, too, beside real-valued ones.
         sizes: whether eq 1 is asked too.
         beside: a further law with width and depth.
     """
@@ -114,7 +117,7 @@ class Asked:
         """Whole shapes, the published fits' own prescriptions, and eq 1 with FLOPs counted exactly."""
         found = []
         if self.whole:
-            found.append(whole_curve(fit, world))
+            found.append(whole_curve(fit, World.of(fit, evidence.runs(self.subset)), WHOLE_BUDGETS))
         theirs = [self._published(), self._published(EQ1) if self.sizes else None]
         found += [curve("published", one, world, BUDGETS) for one in theirs if one is not None]
         if self.sizes:
@@ -180,11 +183,28 @@ def _refusal(problem: Problem, budget: float) -> str:
     return ""
 
 
-def whole_curve(fit: FitResult, world: World) -> pd.DataFrame:
-    """Prescriptions over the paper's whole shapes, searched exactly: tokens follow from the budget."""
-    shapes = world.points(*paper_shapes())
-    found = _answered(Problem(fit, world, shapes=shapes, intervals=False), WHOLE_BUDGETS)
-    return found.assign(kind="whole", law=str(fit.law))
+def whole_curve(fit: FitResult, world: World, budgets: Sequence[float]) -> pd.DataFrame:
+    """Prescriptions over whole shapes that train.py accepts, searched exactly: tokens follow from the budget.
+
+    The shapes are those that prescribe.py searches, continued to 1,024 heads and 512 blocks, so that both name the same shape
+    unless it is wider or deeper than the suite's rules allow. Budgets whose best shape is the smallest or the largest of all are
+    left out.
+
+    Args:
+        world: of the runs, with the rules of their suite.
+    """
+    problem = Problem(fit, world, shapes=_continued(world), intervals=False)
+    best = {budget: problem.search(SpendBudget(budget)) for budget in budgets}
+    rows = [{"budget": budget, **one.size()} for budget, one in best.items() if not problem.end_of(one)]
+    found = pd.DataFrame(rows, columns=["budget", *SIZE_PANELS, "width", "depth"])
+    return found.assign(aspect_ratio=found["width"] / found["depth"], inside=False, kind="whole", law=str(fit.law))
+
+
+def _continued(world: World) -> Points:
+    """Whole shapes by a suite's rules, and wider and deeper ones."""
+    rules = dataclasses.replace(world.rules, width_max=WHOLE_HEADS * world.rules.head_size, depth_max=WHOLE_BLOCKS)
+    widths, depths = rules.widths(), range(rules.depth_min, rules.depth_max + 1)
+    return world.points(np.repeat(widths, len(depths)), np.tile(depths, len(widths)))
 
 
 def edges_of(fit: FitResult, world: World) -> pd.DataFrame:
@@ -323,7 +343,11 @@ def caption(about: str, asked: Asked) -> Callable[[Evidence, Tables], str]:
         if not evidence.published:
             return said
         if asked.whole:
-            said += " The bumps are whole heads and blocks."
+            said += (
+                " Whole shapes are those that train.py accepts and prescribe.py searches, continued to 131,072 wide and 512 "
+                "deep. Their bumps are steps to the next even number of heads, 256 features wider, each of which takes some "
+                "blocks back."
+            )
         if asked.sizes:
             said += (
                 " Eq 1 with FLOPs counted exactly takes the widest and shallowest shape of its size, as embeddings cost none; "
