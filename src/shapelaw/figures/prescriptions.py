@@ -187,8 +187,8 @@ def whole_curve(fit: FitResult, world: World, budgets: Sequence[float]) -> pd.Da
     """Prescriptions over whole shapes that train.py accepts, searched exactly: tokens follow from the budget.
 
     The shapes are those that prescribe.py searches, continued to 1,024 heads and 512 blocks, so that both name the same shape
-    unless it is wider or deeper than the suite's rules allow. Budgets whose best shape is the smallest or the largest of all are
-    left out.
+    unless it is wider or deeper than the suite's rules allow. A budget whose best shape is the smallest or the largest of all
+    is left out.
 
     Args:
         world: of the runs, with the rules of their suite.
