@@ -30,16 +30,10 @@ def main() -> None:
     delta = parser.parse_args().delta
     curves = table(Path(os.environ["SHAPELAW_DATA_DIR"]) / CURVES)
     found = pd.concat([errors(curves, size, delta) for size in sorted(set(curves.kept["params"]))])
-    wide = found.pivot(index="schedule", columns="size", values="shown")
+    wide = found.pivot(index="schedule", columns="size", values="shown")[list(dict.fromkeys(found["size"]))]
     lines = [f"| schedule | {' | '.join(wide.columns)} |", "| --- |" + " --- |" * len(wide.columns)]
-    print(
-        "\n".join(
-            [
-                *lines,
-                *(f"| {name} | {' | '.join(row)} |" for name, row in zip(wide.index, wide.to_numpy(), strict=True)),
-            ]
-        )
-    )
+    lines += [f"| {name} | {' | '.join(row)} |" for name, row in zip(wide.index, wide.to_numpy(), strict=True)]
+    print("\n".join(lines))
     print(f"\nmean over all predicted curves {found['mean'].mean():.2%}, largest of a curve {found['mean'].max():.2%}")
 
 
