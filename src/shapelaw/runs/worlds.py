@@ -35,6 +35,8 @@ ON_PURPOSE = (
     *("optimizer", "precision", "architecture", "head_size"),
 )
 """Facts that a study may vary."""
+SCHEDULED = ("schedule", "decay_fraction", "annealed")
+"""Those that a law with a term for the schedule accounts for."""
 RECORDED = {"suite": "name"} | {
     name: name for name in (*INCOMPARABLE, *ON_PURPOSE) if name in FIELDS and name != "suite"
 }
@@ -164,8 +166,9 @@ def flags(table: RunsTable, read: Collection[str] = ()) -> tuple[str, ...]:
     """
     apart = incomparable(table.facts)
     found = differences(table).items()
+    answered = {*read, *(SCHEDULED if "lr_annealed" in read else ())}
     return (
-        *(_flag(name, values, name in apart) for name, values in found if name not in read or name in apart),
+        *(_flag(name, values, name in apart) for name, values in found if name not in answered or name in apart),
         *_midway_flags(table, read),
     )
 
