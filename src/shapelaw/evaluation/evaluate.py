@@ -16,7 +16,7 @@ from shapelaw.evaluation.measuring import Evaluation, Sample, Show, measure
 from shapelaw.evaluation.models import Evaluated, Facts, Place, batch_for, load_own, own_facts
 from shapelaw.evaluation.records import file_of, keep, partial_of, read
 from shapelaw.evaluation.vocabulary import Vocabulary, vocabulary_of
-from shapelaw.training.stored import StoredCheckpoint, all_checkpoints, is_run
+from shapelaw.training.stored import StoredCheckpoint, all_checkpoints, folders_of, is_run
 
 
 @dataclass(frozen=True)
@@ -70,16 +70,12 @@ def subjects_of(models: Sequence[str], wanted: Wanted) -> list[Subject]:
     Raises:
         UserError: for the first that there is none of, or that cannot be evaluated.
     """
-    return [subject for name in models for source in _matches(name) for subject in _subjects(source, wanted)]
+    return [subject for name in models for source in _sources(name) for subject in _subjects(source, wanted)]
 
 
-def _matches(name: str) -> list[str]:
-    if not glob.has_magic(name):
-        return [name]
-    found = sorted(path for path in glob.glob(name) if Path(path).is_dir())
-    if not found:
-        raise UserError(f"model={name}: matches no folder; give a pattern such as 'outputs/runs/SUITE/*'")
-    return found
+def _sources(name: str) -> list[str]:
+    """A name of the hub is no path, and stays as it is written."""
+    return [str(path) for path in folders_of(name, "model")] if glob.has_magic(name) else [name]
 
 
 def _subjects(source: str, wanted: Wanted) -> list[Subject]:

@@ -71,7 +71,7 @@ def find(name: str, revision: str | None, download: bool) -> HubModel:
         UserError: if there is none, or it has no causal head.
     """
     if not installed("transformers"):
-        raise UserError(f"model={name}: transformers is not installed; run: pip install transformers")
+        raise UserError(f"model={name}: transformers is not installed; run: pip install 'shapelaw[hub]'")
     from transformers import AutoConfig
 
     where = HubModel(name, revision, download, None).where

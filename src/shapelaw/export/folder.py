@@ -3,7 +3,9 @@
 OUT/config.json               GemmaConfig's values
     model.safetensors         weights in float32, by GemmaForCausalLM's names
     tokenizer.json            of the corpus; for bytes an equivalent of the tokenizers library
-    tokenizer_config.json     separator and context
+    tokenizer_config.json     separator, which also fills up batches, and context
+    generation_config.json    the same, for texts that the model goes on with
+    README.md                 the model card
 
 transformers itself is not needed to write it.
 """
@@ -18,21 +20,26 @@ from typing import TYPE_CHECKING, Any
 
 from shapelaw.data.tokenizers import SEPARATOR, TOKENIZER_FILE, JsonTokenizer, Tokenizer
 from shapelaw.errors import UserError
+from shapelaw.export.card import card
 from shapelaw.files import check_room, write_json, write_text
-from shapelaw.training.stored import newest_checkpoint
+from shapelaw.training.stored import StoredCheckpoint, newest_checkpoint
 
 if TYPE_CHECKING:
     import torch
 
     from shapelaw.model.transformer import ModelSpec
 
+UNKNOWN = "unknown"
+"""The hub's word for a licence that nobody states."""
 
-def export(source: Path, out: Path) -> Path:
+
+def export(source: Path, out: Path, license_id: str = UNKNOWN) -> Path:
     """Write a checkpoint for transformers' AutoModelForCausalLM and AutoTokenizer; it is whole or not there.
 
     Args:
         source: folder of a run (its newest checkpoint is taken) or of a checkpoint, checkpoints/step-NNNNNNNN.
         out: folder to write; it must not exist.
+        license_id: as the hub names licences, for the model card.
 
     Returns:
         The checkpoint that was taken.
@@ -47,20 +54,33 @@ def export(source: Path, out: Path) -> Path:
     checkpoint = newest_checkpoint(source, "run")
     model = checkpoint.path / MODEL
     check_room(out, model.stat().st_size if model.exists() else 0, "the model")
-    weights = checkpoint.weights()
-    spec = checkpoint.spec(weights["embedding.weight"].shape[0])
-    tokenizer, separator = exported_tokenizer(checkpoint.tokenizer())
     aside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         aside.mkdir(parents=True)
-        _write_model(aside, spec, weights, tokenizer.token_to_id(separator) if separator else None)
-        _write_tokenizer(aside, tokenizer.to_str(), separator, spec.seq_len)
+        write_folder(checkpoint, aside, license_id)
         aside.rename(out)
     except OSError as error:
         raise UserError(f"out={out} cannot be written ({error}); name another folder or free some space") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return checkpoint.path
+
+
+def write_folder(checkpoint: StoredCheckpoint, folder: Path, license_id: str) -> None:
+    """Write a checkpoint's files into an empty folder.
+
+    Raises:
+        UserError: if it is damaged, or its corpus was removed.
+        OSError: if they cannot be written.
+    """
+    weights = checkpoint.weights()
+    spec = checkpoint.spec(weights["embedding.weight"].shape[0])
+    tokenizer, separator = exported_tokenizer(checkpoint.tokenizer())
+    end = tokenizer.token_to_id(separator) if separator else None
+    _write_model(folder, spec, weights, end)
+    _write_tokenizer(folder, tokenizer.to_str(), separator, spec.seq_len)
+    write_json(folder / "generation_config.json", {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end})
+    write_text(folder / "README.md", card(checkpoint, license_id))
 
 
 def byte_tokenizer() -> Any:
@@ -113,6 +133,6 @@ def _write_tokenizer(folder: Path, definition: str, separator: str | None, seq_l
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": seq_len,
         "clean_up_tokenization_spaces": False,
-        **({"bos_token": separator, "eos_token": separator} if separator else {}),
+        **(dict.fromkeys(("bos_token", "eos_token", "pad_token"), separator) if separator else {}),
     }
     write_json(folder / "tokenizer_config.json", settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -111,6 +112,24 @@ def all_checkpoints(source: Path, key: str) -> list[StoredCheckpoint]:
             f"{key}={source}: no checkpoint there; give a run's folder (outputs/runs/SUITE/RUN) or a checkpoint's"
         )
     return _stored(source.resolve(), steps)
+
+
+def folders_of(name: str, key: str) -> list[Path]:
+    """The folders that a name or a pattern stands for.
+
+    Args:
+        name: a folder, or a pattern such as 'outputs/runs/nano/*'.
+        key: option that named it, for the message.
+
+    Raises:
+        UserError: if a pattern matches none.
+    """
+    if not glob.has_magic(name):
+        return [Path(name)]
+    found = sorted(path for path in map(Path, glob.glob(name)) if path.is_dir())
+    if not found:
+        raise UserError(f"{key}={name}: matches no folder; give a pattern such as 'outputs/runs/SUITE/*'")
+    return found
 
 
 def is_run(folder: Path) -> bool:
