@@ -14,6 +14,9 @@ from pathlib import Path
 from shapelaw.errors import UserError
 from shapelaw.files import as_record, read_sealed, write_sealed
 
+LOG_FILE = "log.txt"
+"""What a run says while it trains, in its folder."""
+
 
 class Status(Enum):
     """State of a run on disk."""

@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from shapelaw.errors import UserError, WorkFailed
 from shapelaw.files import check_writable
+from shapelaw.run_state import LOG_FILE
 from shapelaw.sweep.compose import Configs, SweepConfigs
 from shapelaw.sweep.holding import held, stopped_by_sigterm
 from shapelaw.sweep.slots import Slots, slots_of
@@ -330,7 +331,7 @@ def _stop_with_parent() -> None:
 def log_to(folder: Path) -> None:
     """Send this process's output, and its children's, to the log of a job."""
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    descriptor = os.open(folder / LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
         os.dup2(descriptor, stream.fileno())

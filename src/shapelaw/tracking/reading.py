@@ -42,6 +42,8 @@ REAL = ("lr_base", "cooldown")
 OPTIM = "optim."
 """How the parameters of a run begin that are its optimizer's settings."""
 SHOWN_NAMES = 12
+LAST = -1
+"""Stands for rollbacks, of which there are 0 or more."""
 READERS = 8
 """Runs whose histories are asked for at once."""
 log = logging.getLogger(__name__)
@@ -303,8 +305,10 @@ def _rows(run: Run, values: Histories) -> list[dict[str, Any]]:
     rollbacks = values.get((run_id, ROLLBACKS), ())
 
     def at(metric: str) -> dict[tuple[int, int], float]:
-        """Tokens and rollbacks before -> value."""
-        return {(v.tokens, _before(v, rollbacks)): v.value for v in values.get((run_id, metric), ())}
+        """Tokens and rollbacks before -> value; and tokens and LAST -> the last one there."""
+        recorded = values.get((run_id, metric), ())
+        last = {(v.tokens, LAST): v.value for v in recorded}
+        return last | {(v.tokens, _before(v, rollbacks)): v.value for v in recorded}
 
     names = {DEVICE_HOURS: "device_hours"}
     names |= {key: f"loss_{name[1]}" for key in run.data.metrics if (name := FURTHER_LOSS.fullmatch(key))}
@@ -313,10 +317,17 @@ def _rows(run: Run, values: Histories) -> list[dict[str, Any]]:
         fixed
         | {"tokens": v.tokens, "loss": v.value, "step": v.tokens // fixed["batch_tokens"]}
         | {"flops": v.tokens * float(params["flops_per_token"]), "rollbacks": _before(v, rollbacks)}
-        | {column: found.get((v.tokens, _before(v, rollbacks))) for column, found in others.items()}
+        | {column: _beside(v, found, rollbacks) for column, found in others.items()}
         | {"excluded": _undone(v, rollbacks) or _excluded(v, params) or _pruned(run)}
         for v in values[run_id, VAL_LOSS]
     ]
+
+
+def _beside(value: Value, found: Mapping[tuple[int, int], float], rollbacks: Sequence[Value]) -> float | None:
+    """The value of another metric that belongs to a validation: of the same stretch between rollbacks; or, if the validation
+    stands, one that was measured when the run had ended (`shapelaw evaluate`)."""
+    own = found.get((value.tokens, _before(value, rollbacks)))
+    return own if own is not None or _undone(value, rollbacks) else found.get((value.tokens, LAST))
 
 
 def _schedule(params: Mapping[str, str]) -> dict[str, Any]:

@@ -65,10 +65,12 @@ class TrainTask:
 
     def __call__(self, config: DictConfig) -> float:
         """Train one run, which was planned; its last held-out loss, nats per token."""
-        return _train(_located(to_dataclass(config), self.library), _quiet)
+        from shapelaw.training.progress import lines
+
+        return _train(_located(to_dataclass(config), self.library), lines())
 
     def single(self, config: DictConfig) -> float:
-        """Check, then train one run in this process, with a progress bar."""
+        """Check, then train one run in this process, with a progress bar, and a log as the runs of a sweep have it."""
         self.check_machine([config])
         jobs = self.plan([config])
         for key, value in {**jobs[0].settings, **self.begin([config], jobs)}.items():
@@ -76,10 +78,15 @@ class TrainTask:
         if jobs[0].done:
             return _finished(jobs[0])
         run = _located(to_dataclass(config), self.library)
-        from shapelaw.training.progress import bar
+        from shapelaw.training.progress import bar, logged
 
         begun = time.monotonic()
-        with bar(run.planned, run.config.progress) as show:
+        with logged(run.planned.folder) as note, bar(run.planned, run.config.progress) as draw:
+
+            def show(state: State) -> None:
+                note(state)
+                draw(state)
+
             loss = _train(run, show)
         if run.config.progress:
             train_summary.say(train_summary.of_run(jobs[0], time.monotonic() - begun, config.tracker.name != "none"))
@@ -297,10 +304,6 @@ def git_commit() -> str:
         return commit + ("+" if commit and git("status", "--porcelain", "--untracked-files=no") else "") or "unknown"
     except OSError:
         return "unknown"
-
-
-def _quiet(state: State) -> None:
-    """Nothing: the launcher reads the state file."""
 
 
 DOOR = Door(TrainConfig, TrainTask())
