@@ -18,7 +18,7 @@ from shapelaw.errors import UserError
 from shapelaw.fingerprint import BUILT_IN
 from shapelaw.planned_run import PlannedRun, labels_of, plan_run
 from shapelaw.run_state import State, Status, is_locked, lock, read_state, write_state
-from support import Compose
+from support import ROOT, Compose
 
 
 def planned(composed: Compose, *overrides: str, corpus: str = "c") -> PlannedRun:
@@ -42,6 +42,8 @@ def test_identity_is_not_of_machine_logging_or_paths(composed: Compose, override
 DECIDES = {
     "shape.width": "shape.width=32",
     "shape.depth": "shape.depth=2",
+    "model.name": f"model={ROOT}/examples/swiglu.py:SwiGLU",
+    "model.options": f"model={ROOT}/examples/swiglu.py:SwiGLU +model.options.group=2",
     "suite.head_size": "suite.head_size=4",
     "suite.width_unit": "suite.width_unit=8",
     "tokenizer.vocab_size": "tokenizer.vocab_size=512",

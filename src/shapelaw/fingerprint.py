@@ -18,6 +18,7 @@ from shapelaw.arithmetic import version_of
 from shapelaw.config import Precision, SpikePolicy, TrainConfig
 from shapelaw.devices import gpu_names
 from shapelaw.files import write_text
+from shapelaw.plugins import code_of
 
 IDENTITY_VERSION = 2
 """Raise it when a fingerprint comes to mean something else, and teach `shapelaw.migration` to rename the runs of before."""
@@ -86,7 +87,8 @@ def fingerprint_of(
         "validation_tokens": config.validation.tokens,
         "further_validation": {**config.validation.further, **(further or {})},
         "spikes": _spikes(config),
-        "parts": parts(),
+        "parts": {**parts(), **_own_parts(config)},
+        **({"model_options": dict(config.model.options)} if config.model.options else {}),
     }
 
 
@@ -108,6 +110,11 @@ def _patch(config: TrainConfig) -> dict[str, Any]:
 def parts() -> dict[str, int | str]:
     """What stands for the code of each part of a run: the version of the built-in one; where it was edited, its hash."""
     return {part: version_of(part, version) for part, version in BUILT_IN.items()}
+
+
+def _own_parts(config: TrainConfig) -> dict[str, str]:
+    """What stands for the code of parts that the user brings: its hash."""
+    return {"model": code_of("model", config.model.name)} if config.model.own else {}
 
 
 def identity_of(fingerprint: Mapping[str, Any], version: int = IDENTITY_VERSION) -> str:

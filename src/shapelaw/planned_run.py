@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from shapelaw.config import (
+    ModelConfig,
     Rounding,
     ScheduleConfig,
     ScheduleKind,
@@ -50,6 +51,7 @@ class PlannedRun:
         schedule: course of the rate over the tokens of the main run.
         fingerprint: all that decides its result.
         folder: where its state, checkpoints and log lie.
+        model: the built-in one, or a user's.
         parent: identity of the run that a cooldown continues.
     """
 
@@ -66,6 +68,7 @@ class PlannedRun:
     schedule: Schedule
     fingerprint: Fingerprint
     folder: Path
+    model: ModelConfig = field(default_factory=ModelConfig)
     parent: str | None = None
 
     @property
@@ -141,7 +144,8 @@ def plan_run(
         UserError: for a value that is out of range or does not fit the others.
     """
     shape = Shape(config.shape.width, config.shape.depth, config.suite.head_size)
-    check_heads(shape)
+    if not config.model.own:
+        check_heads(shape)
     batch = int(config.batch_tokens)
     if batch % config.seq_len:
         raise UserError(
@@ -164,6 +168,7 @@ def plan_run(
         schedule=_schedule(config.schedule, steps * batch),
         fingerprint=fingerprint_of(config, corpus_hash, batch, steps, suite.batch_factor, further),
         folder=Path(),
+        model=config.model,
     )
     planned = main if config.cooldown.fraction == 0 else _branch(config, main)
     root = Path(config.outputs_dir) / "runs" / file_name("suite.name", config.suite.name)

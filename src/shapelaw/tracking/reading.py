@@ -24,6 +24,7 @@ from shapelaw.tracking.protocol import (
     FURTHER_LOSS,
     NOISE_GRAD_SQ,
     NOISE_TRACE,
+    OWN,
     PRUNED_TAG,
     ROLLBACKS,
     SUITE_TAG,
@@ -71,7 +72,8 @@ def read_runs(uri: str, experiment: str) -> pd.DataFrame:
     Columns: run, width, depth, params, tokens, loss, vocab_size, flops, device_hours, step, lr_base, batch_tokens,
     seconds_per_step, num_devices, cooldown (its tokens over those before; 0 at a constant rate), seq_len, head_size,
     suite, status, mlflow_run_id, rollbacks (before the row), diverged_step, schedule, total_tokens, decay_fraction,
-    optimizer, precision, architecture, excluded (a reason, or nothing), and loss_NAME of every further held-out set.
+    optimizer, precision, architecture, excluded (a reason, or nothing), loss_NAME of every further held-out set, and what
+    users' own models have as columns and options.
 
     Raises:
         UserError: if there is no such store or experiment, or it holds no validations.
@@ -293,6 +295,7 @@ def _rows(run: Run, values: Histories) -> list[dict[str, Any]]:
     """One row per validation of a run; costs follow from the run's own counts."""
     params, run_id = run.data.params, run.info.run_id
     fixed: dict[str, Any] = {key: int(params[key]) for key in WHOLE} | {key: float(params[key]) for key in REAL}
+    fixed = _of_own_model(params) | fixed
     fixed |= {"run": run.data.tags[IDENTITY_TAG], "suite": params["suite"]}
     fixed |= {"status": run.info.status, "mlflow_run_id": run_id, "diverged_step": _diverged(run)}
     fixed |= {
@@ -317,6 +320,18 @@ def _rows(run: Run, values: Histories) -> list[dict[str, Any]]:
         | {"excluded": _undone(v, rollbacks) or _excluded(v, params) or _pruned(run)}
         for v in values[run_id, VAL_LOSS]
     ]
+
+
+def _of_own_model(params: Mapping[str, str]) -> dict[str, float | str]:
+    """Columns and options of a user's own model: numbers where they are some."""
+    found: dict[str, float | str] = {}
+    for name, text in params.items():
+        if name.startswith(OWN):
+            try:
+                found[name.removeprefix(OWN)] = float(text)
+            except ValueError:
+                found[name.removeprefix(OWN)] = text
+    return found
 
 
 def _schedule(params: Mapping[str, str]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from shapelaw.config import CheckpointConfig, Keep, ParallelKind, Precision, TrainConfig, corpus_options
 from shapelaw.data import check_repeats, validation
 from shapelaw.errors import UserError
@@ -9,6 +11,7 @@ from shapelaw.fingerprint import computed_precision, computes_on_gpu
 from shapelaw.parallel.layout import check_degrees, check_layout, check_noise, layout_of
 from shapelaw.planned_run import PlannedRun
 from shapelaw.training.corpora import Corpora
+from shapelaw.training.sizes import sizes_of
 
 
 def check_run(config: TrainConfig, planned: PlannedRun, corpora: Corpora) -> None:
@@ -18,7 +21,8 @@ def check_run(config: TrainConfig, planned: PlannedRun, corpora: Corpora) -> Non
         UserError: naming the option, and what to give instead.
     """
     _check_corpora(config, planned, corpora)
-    _check_attention(config, planned)
+    if not planned.model.own:
+        _check_attention(config, planned)
     check_degrees(config.parallel, planned.shape, planned.vocab_size)
 
 
@@ -39,6 +43,25 @@ def _check_corpora(config: TrainConfig, planned: PlannedRun, corpora: Corpora) -
         validation(other, planned.seq_len, tokens)
 
 
+def check_models(runs: Sequence[PlannedRun]) -> None:
+    """Try every user's model of a sweep at its smallest shape: a step on a CPU.
+
+    Raises:
+        UserError: naming what is wrong with it.
+    """
+    smallest: dict[str, PlannedRun] = {}
+    for run in (run for run in runs if run.model.own):
+        key = repr((run.model.name, run.model.options, run.seq_len, run.vocab_size))
+        known = smallest.setdefault(key, run)
+        if sizes_of(run).params < sizes_of(known).params:
+            smallest[key] = run
+    for run in smallest.values():
+        from shapelaw.model.own import check
+        from shapelaw.model.transformer import ModelSpec
+
+        check(run.model, ModelSpec(run.shape, run.vocab_size, run.seq_len))
+
+
 def check_tasks(planned: PlannedRun, train: TrainConfig, tasks: int) -> None:
     """Refuse a number of processes that the run cannot be shared out over, or that cannot measure what it asks for.
 
@@ -46,6 +69,10 @@ def check_tasks(planned: PlannedRun, train: TrainConfig, tasks: int) -> None:
         UserError: naming the option, and what to give instead.
     """
     layout = layout_of(train.parallel, tasks)
+    if planned.model.own and layout.kind not in (ParallelKind.single, ParallelKind.ddp):
+        raise UserError(
+            f"model={planned.model.name}: parallel={layout.kind.value} splits the built-in model alone; give parallel=ddp"
+        )
     check_layout(layout, planned.shape, planned.vocab_size, planned.batch_sequences)
     if train.noise.every_steps:
         check_noise(layout, planned.batch_sequences, train.micro_batch_sequences)

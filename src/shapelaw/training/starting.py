@@ -9,7 +9,7 @@ import torch
 
 from shapelaw.config import AUTO, TrainConfig
 from shapelaw.devices import host_memory
-from shapelaw.model import Transformer
+from shapelaw.model import Transformer, own
 from shapelaw.model.initialisation import initial_weight
 from shapelaw.optim import build_adamw
 from shapelaw.parallel.placement import Placement
@@ -27,7 +27,7 @@ from shapelaw.training.rollback import Rollback, discard_undone, read_rollbacks
 def module_of(config: TrainConfig, planned: PlannedRun, placement: Placement) -> RunModule:
     """Model, optimizer and progress of a run, where it goes on; every process calls it for its part."""
     # moved before the optimizer's state is loaded, which goes where the weights are
-    model = placement.build(model_spec(planned, config)).to(placement.device)
+    model = _model(config, planned, placement).to(placement.device)
     optimizer = build_adamw(model, planned.lr_at(planned.first_step), config.optim)
     events = read_rollbacks(planned.folder)
     if placement.rank == 0:
@@ -35,12 +35,21 @@ def module_of(config: TrainConfig, planned: PlannedRun, placement: Placement) ->
     wait_for_all()
     progress = _loaded(config, planned, model, optimizer, placement)
     _add_rollbacks(progress, events)
-    if compiles(config.compile, placement.device.type == "cuda", placement.layout.kind):
-        compile_step(model)
+    asked = False if planned.model.own and config.compile == AUTO else config.compile
+    if compiles(asked, placement.device.type == "cuda", placement.layout.kind):
+        compile_step(model, planned.model.own)
     micro = _micro_batch(config, planned, placement)
     halves = config.micro_batch_sequences == AUTO and placement.layout.kind in PLAIN
     clip, measured = config.optim.clip_norm, bool(config.noise.every_steps)
     return RunModule(planned, model, optimizer, progress, micro, halves, clip, placement, measured)
+
+
+def _model(config: TrainConfig, planned: PlannedRun, placement: Placement) -> Transformer:
+    """The model: a user's with its initial weights, our own without."""
+    spec = model_spec(planned, config)
+    if planned.model.own:
+        return own.build(planned.model, spec, config.seed, planned.fingerprint["parts"]["model"])
+    return placement.build(spec)
 
 
 def _loaded(
@@ -52,7 +61,8 @@ def _loaded(
     if planned.parent:
         parent = checkpoint.load(parent_checkpoint(planned), model, optimizer, placement)
         return replace(parent, seconds=0.0, loss_sum=0.0, loss_steps=0)
-    _initialise(config, planned, model, placement)
+    if not planned.model.own:
+        _initialise(config, planned, model, placement)
     return progress
 
 

@@ -27,6 +27,7 @@ from shapelaw.data.tokenizers import SEPARATOR, TOKENIZER_FILE, JsonTokenizer
 from shapelaw.errors import UserError
 from shapelaw.files import check_room, write_json, write_text
 from shapelaw.planned_run import checkpoint_path, checkpoint_steps, corpus_folder
+from shapelaw.plugins import is_reference
 from shapelaw.shapes import Shape
 from shapelaw.terminal import write
 from shapelaw.verbs.doors import Door
@@ -67,6 +68,11 @@ def export(source: Path, out: Path) -> Path:
     checkpoint = _checkpoint(source)
     check_room(out, (checkpoint / MODEL).stat().st_size if (checkpoint / MODEL).exists() else 0, "the model")
     config = _config(checkpoint.parent.parent)
+    if is_reference(config.model.name):
+        raise UserError(
+            f"run={source}: was trained with model={config.model.name}, and transformers loads the built-in model alone; read "
+            f"{checkpoint / MODEL} with safetensors"
+        )
     weights = load_weights(checkpoint)
     spec = _spec(config, weights["embedding.weight"].shape[0])
     tokenizer, separator = _tokenizer(config)
