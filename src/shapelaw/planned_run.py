@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from shapelaw.config import (
+    CooldownConfig,
     ModelConfig,
     Rounding,
     ScheduleConfig,
@@ -17,13 +19,15 @@ from shapelaw.config import (
     file_name,
 )
 from shapelaw.errors import UserError
-from shapelaw.fingerprint import Fingerprint, fingerprint_of, identity_of
+from shapelaw.fingerprint import Fingerprint, cooldown_of, fingerprint_of, identity_of
+from shapelaw.plugins import code_of
 from shapelaw.run_state import Status, read_state
 from shapelaw.schedule import (
     Constant,
     Cooldown,
     Cosine,
     Linear,
+    OwnSchedule,
     Schedule,
     WarmupStableDecay,
     cooldown_end_step,
@@ -52,6 +56,7 @@ class PlannedRun:
         fingerprint: all that decides its result.
         folder: where its state, checkpoints and log lie.
         model: the built-in one, or a user's.
+        annealing: how the rate of a cooldown falls.
         parent: identity of the run that a cooldown continues.
     """
 
@@ -69,6 +74,7 @@ class PlannedRun:
     fingerprint: Fingerprint
     folder: Path
     model: ModelConfig = field(default_factory=ModelConfig)
+    annealing: CooldownConfig = field(default_factory=CooldownConfig)
     parent: str | None = None
 
     @property
@@ -92,13 +98,14 @@ class PlannedRun:
         cooldown = f" cooldown@{self.first_step * self.batch_tokens:.3g}" if self.parent else ""
         return f"{self.shape.name} lr_base={self.fingerprint['rate']['lr_base']:g}{cooldown}"
 
-    @property
+    @cached_property
     def cooldown(self) -> Cooldown | None:
-        """The branch's own course of the rate: linearly to 0 where the branch ends."""
+        """The branch's own course of the rate."""
         if self.parent is None:
             return None
         fraction = (self.last_step - self.first_step) / self.first_step
-        return Cooldown(self.first_step * self.batch_tokens, fraction)
+        how, code = self.annealing, self.fingerprint["cooldown"].get("code", "")
+        return Cooldown(self.first_step * self.batch_tokens, fraction, how.name, how.final_factor, how.options, code)
 
     def lr_at(self, step: int) -> float:
         """Rate of the step that follows `step` done steps."""
@@ -186,6 +193,8 @@ def _schedule(config: ScheduleConfig, tokens: int) -> Schedule:
             return Linear(tokens, warmup, config.final_factor)
         case ScheduleKind.wsd:
             return WarmupStableDecay(tokens, warmup, config.decay_fraction, config.final_factor)
+        case ScheduleKind.own:
+            return OwnSchedule(config.name, tokens, warmup, config.options, code_of("schedule", config.name))
 
 
 def parent_folder(planned: PlannedRun) -> Path:
@@ -256,9 +265,12 @@ def _branch(config: TrainConfig, main: PlannedRun) -> PlannedRun:
         raise UserError(
             f"{asked}: a branch of {fraction:g} of {first} steps has no step; branch later or give a larger cooldown.fraction"
         )
-    cooldown = {"from_step": first, "fraction": fraction, "parent": main.identity}
+    cooldown = {"from_step": first, "fraction": fraction, "parent": main.identity, **cooldown_of(config.cooldown)}
     fingerprint = {**main.fingerprint, "cooldown": cooldown}
-    return replace(main, first_step=first, last_step=last, fingerprint=fingerprint, parent=main.identity)
+    branch = replace(main, first_step=first, last_step=last, fingerprint=fingerprint, parent=main.identity)
+    branch = replace(branch, annealing=config.cooldown)
+    assert branch.cooldown is not None  # a user's shape has been tried
+    return branch
 
 
 def _branch_step(config: TrainConfig, main: PlannedRun) -> int:

@@ -24,9 +24,10 @@ from shapelaw.run_state import State, Status, read_state
 from shapelaw.shapes import Shape
 from shapelaw.training import reporting
 from shapelaw.training.checkpoint import MODEL, OPTIMIZER
-from shapelaw.training.checks import check_models
+from shapelaw.training.checks import check_parts
 from shapelaw.training.cost import cost_of
 from shapelaw.training.memory import MeasuredMemory
+from shapelaw.training.starting import check_code
 from shapelaw.verbs.suite_files import check_suite
 from support import ROOT, Compose, Door, Sweep, prepared, train
 
@@ -279,13 +280,11 @@ def test_the_code_and_its_options_are_part_of_the_identity(composed: Compose, fi
 
 
 def test_a_file_that_changed_since_the_plan_is_not_trained(composed: Compose, file: Path) -> None:
-    planned = prepared(composed, f"model={file}:Plain")[1]
-    spec = ModelSpec(planned.shape, planned.vocab_size, planned.seq_len)
-    code = planned.fingerprint["parts"]["model"]
-    own.build(planned.model, spec, 0, code)
+    planned = prepared(composed, f"model={file}:Plain")
+    check_code(*planned)
     file.write_text(file.read_text() + "# another\n")
-    with pytest.raises(UserError, match="was changed after this run was planned; run the same command again"):
-        own.build(planned.model, spec, 0, code)
+    with pytest.raises(UserError, match=r"model=.* was changed after this run was planned; run the same command again"):
+        check_code(*planned)
 
 
 def test_a_package_s_model_is_of_all_its_files(
@@ -325,10 +324,10 @@ def test_a_tracked_run_is_read_with_its_model_s_columns(door: Door, outputs: Pat
 
 
 def test_only_the_smallest_shape_is_tried(composed: Compose, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tried = []
+    tried: list[str] = []
     monkeypatch.setattr(own, "check", lambda model, spec: tried.append(spec.shape.name))
-    runs = [prepared(composed, f"model={file}:Plain", f"shape={name}")[1] for name in ("32x1", "16x1", "16x2")]
-    check_models([*runs, prepared(composed)[1]])
+    runs = [prepared(composed, f"model={file}:Plain", f"shape={name}") for name in ("32x1", "16x1", "16x2")]
+    check_parts([(planned, config) for config, planned in [*runs, prepared(composed)]])
     assert tried == ["16x1"]
 
 

@@ -10,7 +10,7 @@ from shapelaw.plugins import absolute, is_reference
 
 BESIDE: dict[str, dict[str, Any]] = {
     "schedule": {"kind": "own", "warmup_tokens": "${warmup_tokens}"},
-    "cooldown": {"kind": "own", "fraction": 0.1, "from_tokens": "${tokens}"},
+    "cooldown": {"fraction": 0.1, "from_tokens": "${tokens}"},
 }
 """Group -> what such a choice sets beside the name, as the group's own files do."""
 

@@ -78,23 +78,17 @@ _MEASURED: dict[tuple[str, str, str, ModelSpec], Measured] = {}
 _CHECKED: set[tuple[str, str, str, ModelSpec]] = set()
 
 
-def build(model: ModelConfig, spec: ModelSpec, seed: int, code: str | None = None) -> Transformer:
+def build(model: ModelConfig, spec: ModelSpec, seed: int) -> Transformer:
     """A user's model with its initial weights, on the current device; trained by the interface of our own.
 
     Args:
         model: its reference and options.
         spec: shape, vocabulary and context.
         seed: of its initial weights.
-        code: that the run was planned with.
 
     Raises:
-        UserError: if it is no such model, or its code was changed since.
+        UserError: if it is no such model.
     """
-    if code is not None and code_of("model", model.name) != code:
-        raise UserError(
-            f"model={model.name}: its code was changed after this run was planned; run the same command again, which plans it "
-            "anew"
-        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         built = _constructed(model, spec)

@@ -346,10 +346,12 @@ def _schedule(params: Mapping[str, str]) -> dict[str, Any]:
 
 def _trained(params: Mapping[str, str]) -> dict[str, str]:
     """What a run was trained with, as far as it is recorded."""
-    settings = sorted(f"{key.removeprefix(OPTIM)}={value}" for key, value in params.items() if key.startswith(OPTIM))
+    chosen = {key.removeprefix(OPTIM): value for key, value in params.items() if key.startswith(OPTIM)}
+    name = chosen.pop("name", "own" if "code" in chosen else "adamw")
+    settings = sorted(f"{key}={value}" for key, value in chosen.items())
     said = {"precision": params.get("precision"), "architecture": params.get("architecture")}
     known = {name: value for name, value in said.items() if value}
-    return known | ({"optimizer": f"adamw {', '.join(settings)}"} if settings else {})
+    return known | ({"optimizer": f"{name} {', '.join(settings)}"} if settings else {})
 
 
 def _before(value: Value, rollbacks: Sequence[Value]) -> int:

@@ -43,23 +43,24 @@ def _check_corpora(config: TrainConfig, planned: PlannedRun, corpora: Corpora) -
         validation(other, planned.seq_len, tokens)
 
 
-def check_models(runs: Sequence[PlannedRun]) -> None:
-    """Try every user's model of a sweep at its smallest shape: a step on a CPU.
+def check_parts(runs: Sequence[tuple[PlannedRun, TrainConfig]]) -> None:
+    """Try every user's model and optimizer of a sweep at its smallest shape: a step on a CPU.
 
     Raises:
         UserError: naming what is wrong with it.
     """
-    smallest: dict[str, PlannedRun] = {}
-    for run in (run for run in runs if run.model.own):
-        key = repr((run.model.name, run.model.options, run.seq_len, run.vocab_size))
-        known = smallest.setdefault(key, run)
+    smallest: dict[str, tuple[PlannedRun, TrainConfig]] = {}
+    for run, train in runs:
+        if not (train.model.own or train.optim.own or train.optim.lr_factors):
+            continue
+        key = repr((train.model, train.optim, run.seq_len, run.vocab_size))
+        known, _ = smallest.setdefault(key, (run, train))
         if sizes_of(run).params < sizes_of(known).params:
-            smallest[key] = run
-    for run in smallest.values():
-        from shapelaw.model.own import check
-        from shapelaw.model.transformer import ModelSpec
+            smallest[key] = run, train
+    for run, train in smallest.values():
+        from shapelaw.training.trying import try_parts
 
-        check(run.model, ModelSpec(run.shape, run.vocab_size, run.seq_len))
+        try_parts(run, train)
 
 
 def check_tasks(planned: PlannedRun, train: TrainConfig, tasks: int) -> None:
@@ -69,15 +70,26 @@ def check_tasks(planned: PlannedRun, train: TrainConfig, tasks: int) -> None:
         UserError: naming the option, and what to give instead.
     """
     layout = layout_of(train.parallel, tasks)
-    if planned.model.own and layout.kind not in (ParallelKind.single, ParallelKind.ddp):
-        raise UserError(
-            f"model={planned.model.name}: parallel={layout.kind.value} splits the built-in model alone; give parallel=ddp"
-        )
+    _check_splits(train, layout.kind)
     check_layout(layout, planned.shape, planned.vocab_size, planned.batch_sequences)
     if train.noise.every_steps:
         check_noise(layout, planned.batch_sequences, train.micro_batch_sequences)
     if layout.kind is ParallelKind.axonn and not computes_on_gpu(train):
         _check_axonn(train)
+
+
+def _check_splits(train: TrainConfig, kind: ParallelKind) -> None:
+    """Only the built-in model and AdamW are taken apart."""
+    if kind in (ParallelKind.single, ParallelKind.ddp):
+        return
+    if train.model.own:
+        raise UserError(
+            f"model={train.model.name}: parallel={kind.value} splits the built-in model alone; give parallel=ddp"
+        )
+    if train.optim.name == "muon" or train.optim.own:
+        raise UserError(
+            f"optim={train.optim.name}: parallel={kind.value} splits matrices, which it needs whole; give parallel=ddp"
+        )
 
 
 def _check_axonn(train: TrainConfig) -> None:

@@ -25,7 +25,7 @@ from shapelaw.run_state import State, Status, read_state
 from shapelaw.sweep.task import Job, Trials, sweep_identity
 from shapelaw.terminal import terminal
 from shapelaw.tracking_views import training
-from shapelaw.training.checks import check_kept, check_models, check_run, check_tasks
+from shapelaw.training.checks import check_kept, check_parts, check_run, check_tasks
 from shapelaw.training.corpora import Corpora, Library
 from shapelaw.training.cost import check_machine, cost_of, device_hours, flops_of
 from shapelaw.training.processes import launch, starts_processes
@@ -92,7 +92,7 @@ class TrainTask:
         for run in runs:
             check_run(run.config, run.planned, run.corpora)
             _tell_former(run)
-        check_models([run.planned for run in runs])
+        check_parts([(run.planned, run.config) for run in runs])
         jobs = _jobs([run.planned for run in runs], [run.config for run in runs])
         backwards = reversed([*zip(jobs, runs, strict=True)])  # of doubles the first is trained
         to_come = {job.identity: (run.planned, run.config.checkpoint) for job, run in backwards if not job.done}
