@@ -5,13 +5,13 @@ PYTHON ?= python3
 VENV ?= .venv
 # Which torch to install: auto (a GPU's own build where there is a GPU, else without CUDA), cpu, cu128, rocm6.3, ...
 TORCH ?= auto
-# yes: exactly the packages of requirements.lock, by their hashes
+# yes: exactly the packages of torch.lock and requirements.lock, by their hashes
 LOCKED ?= no
 HOST ?= 127.0.0.1
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo report test test-all test-wheel test-processors test-slurm check structure format site sbom ui bench clean
+.PHONY: help setup demo report test test-all test-wheel test-processors test-slurm check check-lock structure format site sbom ui bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -61,7 +61,10 @@ format: $(READY) ## put the code in style
 site: $(READY) ## the documentation as a site in site/; a link that leads nowhere fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-sbom: $(READY) ## a bill of materials of what requirements.lock installs, in CycloneDX's JSON: sbom.cdx.json
+check-lock: ## fails where a locked package was yanked or removed since (an environment made with LOCKED=yes)
+	VENV=$(VENV) scripts/check_lock.sh
+
+sbom: $(READY) ## a bill of materials of what the two locks install, in CycloneDX's JSON: sbom.cdx.json
 	$(BIN)/python scripts/sbom.py sbom.cdx.json
 
 ui: $(READY) ## MLflow with all runs, on the loopback address (PORT=5000; HOST=ADDRESS opens it to others)

@@ -1,4 +1,4 @@
-"""Writes a bill of materials of what requirements.lock installs, in CycloneDX's JSON: `python scripts/sbom.py OUT`."""
+"""Writes a bill of materials of what the two lock files install, in CycloneDX's JSON: `python scripts/sbom.py OUT`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-LOCK = Path(__file__).parents[1] / "requirements.lock"
+LOCKS = [Path(__file__).parents[1] / name for name in ("torch.lock", "requirements.lock")]
 PACKAGE = re.compile(
     r"^([a-z0-9][\w.-]*)(?:\[[\w,-]+\])?==([^\s;\\]+)((?:.*\\\n\s+--hash=sha256:[0-9a-f]{64})+)", re.MULTILINE
 )
@@ -16,7 +16,7 @@ HASH = re.compile(r"sha256:([0-9a-f]{64})")
 
 
 def bill(lock: str) -> dict[str, Any]:
-    """The packages of a lock file, each with its version and the hashes of its files.
+    """The packages of lock files, each with its version and the hashes of its files.
 
     >>> found = bill("numpy==2.0.0 \\\\\\n    --hash=sha256:" + "a" * 64 + "\\n")
     >>> found["components"][0]["purl"]
@@ -39,4 +39,4 @@ def _hash(content: str) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(json.dumps(bill(LOCK.read_text()), indent=1) + "\n")
+    Path(sys.argv[1]).write_text(json.dumps(bill("".join(lock.read_text() for lock in LOCKS)), indent=1) + "\n")

@@ -620,3 +620,25 @@ def test_the_unit_goes_into_prescriptions_refusals_and_axes(tmp_path: Path, monk
     draw(runs, result, tmp_path)
     assert "held-out loss (bits per byte)" in drawn
     assert not any("nats" in label for label in drawn)
+
+
+def test_rows_in_several_units_are_each_read_in_their_own(tmp_path: Path) -> None:
+    """A fit of both is refused; each part, picked as the refusal says, has nats per token."""
+    frame = table()
+    bits = np.arange(len(frame)) % 2 == 1
+    mixed = frame.assign(
+        loss=frame["loss"].where(~bits, frame["loss"] / np.log(2)), loss_unit=np.where(bits, "bits", "nats")
+    )
+    runs = loaded(tmp_path / "runs.csv", csv_of(mixed))
+    assert runs.kept["loss"].to_numpy() == pytest.approx(frame["loss"].to_numpy(), rel=1e-14)
+    assert runs.about["reading"] == "loss: nats, bits, as the column loss_unit says"
+    with pytest.raises(UserError, match="differ in loss_unit"):
+        fit(runs, bootstrap=None)
+    part = runs.select('loss_unit == "bits"')
+    assert (part.loss_unit, len(part)) == ("nats per token", bits.sum())
+    per_byte = mixed.assign(loss_unit=np.where(bits, "bits_per_byte", "nats"))
+    (reason,) = loaded(tmp_path / "b.csv", csv_of(per_byte)).exclusions
+    assert reason == "loss in bits per byte beside others per token: give the column bytes_per_token"
+    assert "loss_unit says 'hartleys'; known are nats" in refusal(
+        tmp_path / "c.csv", csv_of(frame.assign(loss_unit="hartleys"))
+    )

@@ -194,7 +194,7 @@ def test_reference_stops_early_and_says_success(data_dir: Path) -> None:
 )
 def test_torch_agrees_with_the_compiled_solver(data_dir: Path, law: str, subset: str) -> None:
     pytest.importorskip("torch")
-    found = solve(get_law(law), *data(subset), solver="newton_torch", grid_size=24)
+    found = solve(get_law(law), *data(subset), solver="newton_torch", grid_size=8)
     assert found.objective == pytest.approx(best(law, subset).objective, rel=1e-9)
 
 

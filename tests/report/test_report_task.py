@@ -60,6 +60,12 @@ def test_options_of_the_runs_are_those_of_a_fit(tmp_path: Path, data_dir: Path, 
     assert runs() == every - {first}
     assert runs("runs.diverged=keep") == every
     assert runs("runs.rolled_back=exclude") == every - {first, second}
+    one = f'subset.where="run == \\"{second}\\""'
+    assert runs(one) == {second}
+    with pytest.raises(UserError, match="no column colour"):
+        runs("subset.where='colour == 1'")
+    published = to_dataclass(composed("report=gemstones", "subset.where='width == 512'", name="report"))
+    assert set(evidence_of(published).runs().kept["width"]) == {512}
     asked = to_dataclass(composed("report=gemstones", "runs.loss=wiki", name="report"))
     with pytest.raises(UserError, match="loss=wiki: the table has no column loss_wiki"):
         evidence_of(asked).runs()

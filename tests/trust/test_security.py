@@ -110,15 +110,22 @@ def test_the_server_stays_on_this_machine_unless_told_otherwise(tmp_path: Path, 
     assert ("docs/guarantees.md" in done.stderr) is warned
 
 
+def locked_lines() -> list[str]:
+    """Of torch.lock and requirements.lock."""
+    return [line for name in ("torch", "requirements") for line in (ROOT / f"{name}.lock").read_text().splitlines()]
+
+
 def test_what_ci_installs_is_locked_by_hashes() -> None:
-    """Every line of requirements.lock names one version, and every package has hashes."""
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    """Every line of both locks names one version, every package has hashes, and none is there twice."""
+    lines = locked_lines()
     packages = [line for line in lines if line and not line.startswith((" ", "#"))]
     assert len(packages) > 100
     assert all("==" in line and line.endswith("\\") for line in packages)
     for number, line in enumerate(lines):
         if line in packages:
             assert lines[number + 1].strip().startswith("--hash=sha256:")
+    assert {"torch", "uv", "numpy"} <= {line.partition("==")[0] for line in packages}
+    assert len(set(packages)) == len(packages)
 
 
 def test_the_bill_of_materials_holds_what_is_locked(tmp_path: Path) -> None:
@@ -127,7 +134,7 @@ def test_the_bill_of_materials_holds_what_is_locked(tmp_path: Path) -> None:
     subprocess.run([sys.executable, str(ROOT / "scripts" / "sbom.py"), str(out)], check=True)
     bill = json.loads(out.read_text())
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    lines = locked_lines()
     locked = {line.split(" ")[0].partition(";")[0].strip() for line in lines if re.match(r"[a-z0-9]", line)}
     held = {f"{part['name']}=={part['version']}" for part in bill["components"]}
     assert held == {re.sub(r"\[.*\]", "", name) for name in locked}

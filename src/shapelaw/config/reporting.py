@@ -25,11 +25,21 @@ class ReportKindConfig:
 
 
 @record()
+class RowsConfig:
+    """Which rows of the table are reported on."""
+
+    where: str | None = option(
+        "A condition on the table, such as `width == 512 and tokens <= 1e11`; null takes every row.", default=None
+    )
+
+
+@record()
 class ReportConfig(PlacesConfig):
     """One report: figures, their tables and a page."""
 
     report: ReportKindConfig
     runs: RunsConfig
+    subset: RowsConfig
     law: NamedConfig
     bootstrap: BootstrapOptions
     tracker: TrackerConfig

@@ -192,19 +192,50 @@ def _in_units(table: FileTable, given: FileOptions) -> FileTable:
     """Values in canonical units: those that were named, else those of which a column's name speaks."""
     hinted = {name: unit for name, unit in _hints(table).items() if name not in given.units}
     said = [f"{name}: {unit}, as the column is named {table.sources[name]}" for name, unit in hinted.items()]
-    if "loss" not in given.units and (unit := _said_unit(table)):
-        hinted["loss"], said = unit, [*said, f"loss: {unit}, as the column loss_unit says"]
-    frame, own = units.convert(table.frame, {**hinted, **given.units})
+    frame, by_row = table.frame, {} if "loss" in given.units else _said_units(table)
+    if len(by_row) > 1:
+        hinted["loss"], frame = "nats", _each_in_its_unit(frame, by_row)
+    elif by_row:
+        (hinted["loss"],) = by_row
+    said += [f"loss: {', '.join(by_row)}, as the column loss_unit says"] if by_row else []
+    frame, own = units.convert(frame, {**hinted, **given.units})
     about = {"loss_unit" if name == "loss" else f"{name}_unit": unit for name, unit in own.items()}
     named = frozenset([*hinted, *given.units])
     return replace(table, frame=frame, about={**table.about, **about}, named_units=named).noting(*said)
 
 
-def _said_unit(table: FileTable) -> str:
-    """The unit that a column loss_unit says of every row; nothing where it says none, or several."""
+def _said_units(table: FileTable) -> dict[str, pd.Series]:
+    """Units that a column loss_unit says, each with its rows; those that name none count as in nats where others do.
+
+    Raises:
+        UserError: for a unit that is not known.
+    """
     columns = table.frame.join(table.further)
-    said = {names.plain_name(str(value)) for value in columns["loss_unit"]} if "loss_unit" in columns else set()
-    return names.LOSS_UNITS.get(said.pop(), "") if len(said) == 1 else ""
+    if "loss_unit" not in columns or "loss" not in columns:
+        return {}
+    said = pd.Series(as_texts(columns["loss_unit"], strip=True), index=columns.index)
+    if not (said != "").any():
+        return {}
+    known = {text: names.LOSS_UNITS.get(names.plain_name(text or "nats")) for text in said.unique()}
+    unit = said.map(known)
+    if unit.isna().any():
+        raise UserError(
+            f"runs table: the column loss_unit says {said[unit.isna()].iloc[0]!r}; known are {', '.join(names.LOSS_UNITS)}; "
+            "correct it, or give 'runs.units={loss: UNIT}' with one of them, or a factor, for all rows"
+        )
+    return {str(one): unit == one for one in pd.unique(unit)}
+
+
+def _each_in_its_unit(frame: pd.DataFrame, rows_of: Mapping[str, pd.Series]) -> pd.DataFrame:
+    """Every row's loss in nats per token; those that cannot be are left out with the reason. The column loss_unit stays as
+    it is: a fit of both kinds is refused, and each part has nats."""
+    out, reasons = frame.copy(), pd.Series("", index=frame.index, dtype=object)
+    for unit, rows in rows_of.items():
+        converted, kept = units.convert(frame[rows], {"loss": unit})
+        out.loc[rows, "loss"] = converted["loss"]
+        if kept:
+            reasons[rows] = f"loss in {kept['loss']} beside others per token: give the column bytes_per_token"
+    return excluding(out, reasons)
 
 
 def _hints(table: FileTable) -> dict[str, str]:

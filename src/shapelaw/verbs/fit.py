@@ -207,14 +207,15 @@ def _published(asked: FitConfig) -> str | None:
     return "hot" if asked.subset.name == "auto" else asked.subset.name
 
 
-def load_table(runs: RunsConfig, published: str | None = None) -> RunsTable:
-    """The table that options name, or a published data set of it.
+def load_table(runs: RunsConfig, published: str | None = None, where: str | None = None) -> RunsTable:
+    """The table that options name, or a published data set of it, or the rows of either that meet a condition.
 
     Raises:
         UserError: if it cannot be loaded.
     """
     read = LAWS_READ if runs.reduce == "auto" else ()
-    return chosen(_whole_table(runs, published), runs.source, runs.reduce, runs.reduce_by, read)
+    table = _whole_table(runs, published)
+    return chosen(table.select(where) if where else table, runs.source, runs.reduce, runs.reduce_by, read)
 
 
 def _whole_table(runs: RunsConfig, published: str | None) -> RunsTable:

@@ -80,8 +80,9 @@ def evidence_of(asked: ReportConfig) -> Evidence:
     if (asked.runs.source == "gemstones") != (kind == "gemstones"):
         raise UserError(f"report={kind}, runs={asked.runs.source}: the published runs go with report=gemstones alone")
     if kind == "gemstones":
-        return of_the_paper(lambda subset: load_table(asked.runs, subset), **options)
-    return of_a_table(load_table(asked.runs), asked.report.tables, asked.report.assumed, **options)
+        return of_the_paper(lambda subset: load_table(asked.runs, subset, asked.subset.where), **options)
+    table = load_table(asked.runs, where=asked.subset.where)
+    return of_a_table(table, asked.report.tables, asked.report.assumed, **options)
 
 
 def folder_of(asked: ReportConfig) -> Path:
