@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -360,3 +361,17 @@ def test_no_suite_names_code(tmp_path: Path, name: str, content: str) -> None:
 def test_plan_run_takes_any_heads_for_a_model_of_one_s_own(composed: Compose, file: Path) -> None:
     config, _ = prepared(composed, f"model={file}:Plain", "shape.width=40", "suite.head_size=8")
     assert plan_run(config, "c").shape.n_head == 5
+
+
+def test_the_model_of_the_documentation_is_one(composed: Compose, tmp_path: Path) -> None:
+    """The examples of docs/your_model.md, as they stand there: trained, with its rates, and continued into its cooldown."""
+    model, rates = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "your_model.md").read_text(), re.S)
+    (tmp_path / "my_model.py").write_text(model)
+    (tmp_path / "my_rates.py").write_text(rates)
+    choice = (f"model={tmp_path}/my_model.py:Mixer", "+model.options.expand=2")
+    main = train(composed, *choice, f"schedule={tmp_path}/my_rates.py:inverse_sqrt")
+    assert (read_state(main.folder).val_loss or 9.0) < 5.0
+    branch = (f"cooldown={tmp_path}/my_rates.py:power", "cooldown.from_tokens=2560", "cooldown.fraction=0.2")
+    planned = train(composed, *choice, f"schedule={tmp_path}/my_rates.py:inverse_sqrt", *branch)
+    assert planned.parent == main.identity
+    assert read_state(planned.folder).status is Status.finished
