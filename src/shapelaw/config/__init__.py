@@ -20,6 +20,7 @@ from shapelaw.config.fitting import (
     StagedOptions,
     SubsetConfig,
 )
+from shapelaw.config.parts import CooldownConfig, ModelConfig, OptimConfig, ScheduleConfig
 from shapelaw.config.preparing import DataConfig, PrepareConfig, TokenizerConfig, corpus_options
 from shapelaw.config.prescribing import ObjectiveConfig, PrescribeConfig, RulesConfig, ShapeLimits
 from shapelaw.config.reporting import ReportConfig, ReportKindConfig
@@ -33,12 +34,9 @@ from shapelaw.config.running import (
     TrackerConfig,
 )
 from shapelaw.config.training import (
-    CooldownConfig,
     DepthPatch,
     LrRuleConfig,
     NoiseConfig,
-    OptimConfig,
-    ScheduleConfig,
     ShapeConfig,
     SpikeRule,
     SpikesConfig,
@@ -83,6 +81,7 @@ __all__ = [
     "LrRule",
     "LrRuleConfig",
     "MethodConfig",
+    "ModelConfig",
     "NamedConfig",
     "NoiseConfig",
     "ObjectiveConfig",

@@ -24,6 +24,7 @@ from shapelaw.tracking.protocol import (
     FURTHER_LOSS,
     NOISE_GRAD_SQ,
     NOISE_TRACE,
+    OWN,
     PRUNED_TAG,
     ROLLBACKS,
     SUITE_TAG,
@@ -73,7 +74,8 @@ def read_runs(uri: str, experiment: str) -> pd.DataFrame:
     Columns: run, width, depth, params, tokens, loss, vocab_size, flops, device_hours, step, lr_base, batch_tokens,
     seconds_per_step, num_devices, cooldown (its tokens over those before; 0 at a constant rate), seq_len, head_size,
     suite, status, mlflow_run_id, rollbacks (before the row), diverged_step, schedule, total_tokens, decay_fraction,
-    optimizer, precision, architecture, excluded (a reason, or nothing), and loss_NAME of every further held-out set.
+    optimizer, precision, architecture, excluded (a reason, or nothing), loss_NAME of every further held-out set, and what
+    users' own models have as columns and options.
 
     Raises:
         UserError: if there is no such store or experiment, or it holds no validations.
@@ -295,6 +297,7 @@ def _rows(run: Run, values: Histories) -> list[dict[str, Any]]:
     """One row per validation of a run; costs follow from the run's own counts."""
     params, run_id = run.data.params, run.info.run_id
     fixed: dict[str, Any] = {key: int(params[key]) for key in WHOLE} | {key: float(params[key]) for key in REAL}
+    fixed = _of_own_model(params) | fixed
     fixed |= {"run": run.data.tags[IDENTITY_TAG], "suite": params["suite"]}
     fixed |= {"status": run.info.status, "mlflow_run_id": run_id, "diverged_step": _diverged(run)}
     fixed |= {
@@ -330,6 +333,18 @@ def _beside(value: Value, found: Mapping[tuple[int, int], float], rollbacks: Seq
     return own if own is not None or _undone(value, rollbacks) else found.get((value.tokens, LAST))
 
 
+def _of_own_model(params: Mapping[str, str]) -> dict[str, float | str]:
+    """Columns and options of a user's own model: numbers where they are some."""
+    found: dict[str, float | str] = {}
+    for name, text in params.items():
+        if name.startswith(OWN):
+            try:
+                found[name.removeprefix(OWN)] = float(text)
+            except ValueError:
+                found[name.removeprefix(OWN)] = text
+    return found
+
+
 def _schedule(params: Mapping[str, str]) -> dict[str, Any]:
     """How a run's rate goes, and where it ends; nothing of runs that were tracked before that was recorded."""
     kind, final = params.get("schedule"), float(params.get("schedule.final_factor", 0.0))
@@ -342,10 +357,12 @@ def _schedule(params: Mapping[str, str]) -> dict[str, Any]:
 
 def _trained(params: Mapping[str, str]) -> dict[str, str]:
     """What a run was trained with, as far as it is recorded."""
-    settings = sorted(f"{key.removeprefix(OPTIM)}={value}" for key, value in params.items() if key.startswith(OPTIM))
+    chosen = {key.removeprefix(OPTIM): value for key, value in params.items() if key.startswith(OPTIM)}
+    name = chosen.pop("name", "own" if "code" in chosen else "adamw")
+    settings = sorted(f"{key}={value}" for key, value in chosen.items())
     said = {"precision": params.get("precision"), "architecture": params.get("architecture")}
     known = {name: value for name, value in said.items() if value}
-    return known | ({"optimizer": f"adamw {', '.join(settings)}"} if settings else {})
+    return known | ({"optimizer": f"{name} {', '.join(settings)}"} if settings else {})
 
 
 def _before(value: Value, rollbacks: Sequence[Value]) -> int:

@@ -14,7 +14,6 @@ import torch
 from omegaconf import OmegaConf
 
 from shapelaw.config import Keep, Precision, TrainConfig
-from shapelaw.counting import params_total
 from shapelaw.data import Loader
 from shapelaw.data.torch_batches import TokenBatches
 from shapelaw.errors import Interrupted, UserError
@@ -43,6 +42,7 @@ from shapelaw.training.noise import NoiseScale
 from shapelaw.training.reporting import Report, Show
 from shapelaw.training.rollback import Rollback, batch_of, read_rollbacks, roll_back
 from shapelaw.training.run_info import run_info
+from shapelaw.training.sizes import sizes_of
 from shapelaw.training.spikes import Verdict
 from shapelaw.training.starting import module_of
 from shapelaw.training.trial import Trial
@@ -97,11 +97,11 @@ def train(config: TrainConfig, planned: PlannedRun, corpora: Corpora, tags: Mapp
 def disk_bytes(config: TrainConfig, planned: PlannedRun) -> float:
     """Bytes of the checkpoints that are to come: weights and AdamW's two moments in float32; the one that is being written lies
     beside those that stay. A run that continues makes room as it goes, but for that one."""
-    shape, stay = planned.shape, len(planned.checkpoints)
+    stay = len(planned.checkpoints)
     if config.checkpoint.keep is Keep.newest:
         stay = min(config.checkpoint.newest + 1, stay)
     count = 1 if checkpoint_steps(planned.folder) else stay
-    return 12 * float(params_total(shape.width, shape.depth, planned.vocab_size, shape.head_size)) * count
+    return 12 * float(sizes_of(planned).params) * count
 
 
 def describe(config: TrainConfig, planned: PlannedRun) -> None:

@@ -6,22 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from shapelaw.config import TrainConfig
-from shapelaw.counting import params_total
 from shapelaw.fingerprint import Fingerprint
 from shapelaw.planned_run import PlannedRun
-from shapelaw.tracking import SUITE_TAG, RunInfo
-from shapelaw.training.cost import flops_per_token
+from shapelaw.tracking import OWN, SUITE_TAG, RunInfo
+from shapelaw.training.sizes import Sizes, sizes_of
 
 
 def run_info(config: TrainConfig, planned: PlannedRun, tags: dict[str, str]) -> RunInfo:
     """Name, parameters and tags of a tracked run."""
-    shape = planned.shape
+    shape, sizes = planned.shape, sizes_of(planned)
     params: dict[str, Any] = {
         "suite": planned.suite.name,
         "width": shape.width,
         "depth": shape.depth,
         "head_size": shape.head_size,
-        "params": int(params_total(shape.width, shape.depth, planned.vocab_size, shape.head_size)),
+        "params": sizes.params,
         "vocab_size": planned.vocab_size,
         "seq_len": planned.seq_len,
         "batch_tokens": planned.batch_tokens,
@@ -34,16 +33,26 @@ def run_info(config: TrainConfig, planned: PlannedRun, tags: dict[str, str]) -> 
         "cooldown": config.cooldown.fraction,
         "cooldown_from_tokens": planned.first_step * planned.batch_tokens,
         "seed": config.seed,
-        "flops_per_token": flops_per_token(planned),
+        "flops_per_token": sizes.flops_per_token,
         "num_devices": config.devices * config.num_nodes,
     }
-    params |= _chosen(planned.fingerprint)
+    params |= _chosen(planned.fingerprint) | (_of_own_model(planned, sizes) if planned.model.own else {})
     branch = (
         {"shapelaw.continues": planned.parent, "shapelaw.from_step": str(planned.first_step)} if planned.parent else {}
     )
     suite = {"shapelaw.suite": config.suite.name, SUITE_TAG: planned.suite.to_json()}
     tags = {**suite, "shapelaw.folder": str(Path(planned.folder).absolute()), **tags, **branch}
     return RunInfo(planned.identity, "train", planned.label, params, tags, config.tracker.parent_run_id)
+
+
+def _of_own_model(planned: PlannedRun, sizes: Sizes) -> dict[str, Any]:
+    """What is told of a user's model beside its shape: its reference, its options, what is counted of it, its own columns."""
+    counts = {
+        "params_no_embedding": sizes.params_no_embedding,
+        "params_no_embedding_and_head": sizes.params_no_embedding_and_head,
+    }
+    columns = {**planned.model.options, **counts, **sizes.columns}
+    return {"model": planned.model.name} | {f"{OWN}{name}": value for name, value in columns.items()}
 
 
 def _chosen(fingerprint: Fingerprint) -> dict[str, Any]:

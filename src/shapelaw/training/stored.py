@@ -14,6 +14,7 @@ from shapelaw.data import Tokenizer, load_corpus
 from shapelaw.data.tokenizers import BytesTokenizer
 from shapelaw.errors import UserError
 from shapelaw.planned_run import checkpoint_path, checkpoint_steps, corpus_folder
+from shapelaw.plugins import is_reference
 from shapelaw.shapes import Shape
 
 if TYPE_CHECKING:
@@ -64,8 +65,18 @@ class StoredCheckpoint:
         return load_weights(self.path)
 
     def spec(self, vocab_size: int) -> ModelSpec:
-        """The model of these weights, by the attention that every device has."""
+        """The model of these weights, by the attention that every device has.
+
+        Raises:
+            UserError: if it is no built-in model.
+        """
         from shapelaw.model.transformer import ModelSpec
+
+        if is_reference(self.config.model.name):
+            raise UserError(
+                f"run={self.run}: was trained with model={self.config.model.name}, and this reads the built-in model alone; read "
+                f"{self.path} with safetensors"
+            )
 
         return ModelSpec(self.shape, vocab_size, self.config.seq_len)
 

@@ -17,7 +17,6 @@ from omegaconf import DictConfig, OmegaConf
 from shapelaw import __version__
 from shapelaw.config import SearchConfig, TrainConfig
 from shapelaw.config.schema import to_dataclass
-from shapelaw.counting import params_total
 from shapelaw.devices import check_devices, gpu_names
 from shapelaw.extras import require
 from shapelaw.fingerprint import identity_of
@@ -26,10 +25,11 @@ from shapelaw.run_state import State, Status, read_state
 from shapelaw.sweep.task import Job, Trials, sweep_identity
 from shapelaw.terminal import terminal
 from shapelaw.tracking_views import training
-from shapelaw.training.checks import check_kept, check_run, check_tasks
+from shapelaw.training.checks import check_kept, check_parts, check_run, check_tasks
 from shapelaw.training.corpora import Corpora, Library
 from shapelaw.training.cost import check_machine, cost_of, device_hours, flops_of
 from shapelaw.training.processes import launch, starts_processes
+from shapelaw.training.sizes import sizes_of
 from shapelaw.verbs import train_summary
 from shapelaw.verbs.doors import Door, is_wheel, project_root
 from shapelaw.verbs.migrate import take_over
@@ -99,6 +99,7 @@ class TrainTask:
         for run in runs:
             check_run(run.config, run.planned, run.corpora)
             _tell_former(run)
+        check_parts([(run.planned, run.config) for run in runs])
         jobs = _jobs([run.planned for run in runs], [run.config for run in runs])
         backwards = reversed([*zip(jobs, runs, strict=True)])  # of doubles the first is trained
         to_come = {job.identity: (run.planned, run.config.checkpoint) for job, run in backwards if not job.done}
@@ -213,7 +214,7 @@ def _jobs(runs: Sequence[PlannedRun], trains: Sequence[TrainConfig]) -> list[Job
 
 def _job(planned: PlannedRun, train: TrainConfig, label: str) -> Job:
     done = read_state(planned.folder).status is Status.finished
-    shape, flops = planned.shape, flops_of(planned)
+    flops = flops_of(planned)
     ready = planned.parent is None or checkpoint_path(parent_folder(planned), planned.first_step).exists()
     return Job(
         identity=planned.identity,
@@ -223,7 +224,7 @@ def _job(planned: PlannedRun, train: TrainConfig, label: str) -> Job:
         done=done,
         after=planned.parent,
         after_ready=ready,
-        params=int(params_total(shape.width, shape.depth, planned.vocab_size, shape.head_size)),
+        params=sizes_of(planned).params,
         tokens=planned.tokens,
         flops=flops,
         footprint=partial(_footprint, planned, train),
