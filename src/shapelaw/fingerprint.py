@@ -15,9 +15,10 @@ from typing import Any
 import yaml
 
 from shapelaw.arithmetic import version_of
-from shapelaw.config import Precision, SpikePolicy, TrainConfig
+from shapelaw.config import COMMAND, Precision, SpikePolicy, TrainConfig
 from shapelaw.devices import gpu_names
 from shapelaw.files import write_text
+from shapelaw.template import trainer_record
 
 IDENTITY_VERSION = 2
 """Raise it when a fingerprint comes to mean something else, and teach `shapelaw.migration` to rename the runs of before."""
@@ -34,7 +35,7 @@ Fingerprint = dict[str, Any]
 
 def fingerprint_of(
     config: TrainConfig,
-    corpus_hash: str,
+    corpus_hash: str | None,
     batch_tokens: int,
     steps: int,
     batch_factor: float,
@@ -44,7 +45,7 @@ def fingerprint_of(
 
     Args:
         config: of the run.
-        corpus_hash: of what it trains on.
+        corpus_hash: of what it trains on; None where a program has its own.
         batch_tokens: tokens of one optimizer step.
         steps: optimizer steps of the whole run.
         batch_factor: by which the batch scales the rate.
@@ -86,7 +87,8 @@ def fingerprint_of(
         "validation_tokens": config.validation.tokens,
         "further_validation": {**config.validation.further, **(further or {})},
         "spikes": _spikes(config),
-        "parts": parts(),
+        **({"trainer": trainer_record(config)} if config.trainer.name == COMMAND else {"parts": parts()}),
+        **({"sweep": config.sweep.name} if config.sweep.name else {}),
     }
 
 
@@ -138,8 +140,8 @@ def write_fingerprint(folder: Path, fingerprint: Mapping[str, Any], former: str 
 
 
 def computed_precision(config: TrainConfig) -> Precision:
-    """The number format that a run is computed in: `auto` is bf16 on a GPU and fp32 on a processor."""
-    if config.precision is not Precision.auto:
+    """The number format that a run is computed in: `auto` is bf16 on a GPU and fp32 on a processor, and up to a program."""
+    if config.precision is not Precision.auto or config.trainer.name == COMMAND:
         return config.precision
     return Precision.bf16 if computes_on_gpu(config) else Precision.fp32
 

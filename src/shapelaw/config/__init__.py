@@ -24,13 +24,17 @@ from shapelaw.config.preparing import DataConfig, PrepareConfig, TokenizerConfig
 from shapelaw.config.prescribing import ObjectiveConfig, PrescribeConfig, RulesConfig, ShapeLimits
 from shapelaw.config.reporting import ReportConfig, ReportKindConfig
 from shapelaw.config.running import (
+    BUILTIN,
+    COMMAND,
     AttentionConfig,
     CheckpointConfig,
     LimitsConfig,
     ParallelConfig,
     ResourcesConfig,
     SearchConfig,
+    SweepConfig,
     TrackerConfig,
+    TrainerConfig,
 )
 from shapelaw.config.training import (
     CooldownConfig,
@@ -67,6 +71,8 @@ from shapelaw.config.values import (
 
 __all__ = [
     "AUTO",
+    "BUILTIN",
+    "COMMAND",
     "AttentionConfig",
     "BatchScaling",
     "BootstrapOptions",
@@ -110,10 +116,12 @@ __all__ = [
     "StagedOptions",
     "SubsetConfig",
     "SuiteConfig",
+    "SweepConfig",
     "TokenizerConfig",
     "TokenizerKind",
     "TrackerConfig",
     "TrainConfig",
+    "TrainerConfig",
     "ValidationConfig",
     "Verify",
     "WhenUnreachable",

@@ -44,6 +44,8 @@ def show(task: Task, configs: Sequence[DictConfig], device: str) -> list[JobRetu
     if not console.is_terminal:
         console = Terminal(width=WIDE, soft_wrap=False)
     console.print(table(task, jobs, device))
+    for job in {job.identity: job for job in jobs if job.command and not job.done}.values():
+        console.print(f"{job.label}: {job.command}", soft_wrap=True)
     if missing:
         console.print(f"note: {missing} before the sweep", soft_wrap=True)
     return [_planned() for _ in jobs]
