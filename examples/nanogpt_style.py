@@ -3,21 +3,20 @@
 import ast
 import json
 import sys
-import this
 from pathlib import Path
 
 import torch
 from torch import nn
 
 n_embd, n_layer, block_size, batch_size, max_iters, eval_interval = 32, 2, 16, 8, 100, 20
-learning_rate, seed, out_dir, metrics_file, init_from = 1e-3, 0, "out", "metrics.jsonl", "scratch"
+learning_rate, seed, out_dir, metrics_file, resume = 1e-3, 0, "out", "metrics.jsonl", 0
 for argument in sys.argv[1:]:
     key, value = argument.removeprefix("--").split("=", 1)
     old = globals()[key]
     globals()[key] = value if isinstance(old, str) else type(old)(ast.literal_eval(value))
 torch.manual_seed(seed)
 
-text = torch.tensor(list(Path(ast.__file__).read_bytes() + this.s.encode()))
+text = torch.tensor(list(Path(ast.__file__).read_bytes()))
 train_data, val_data = text[: int(0.9 * len(text))], text[int(0.9 * len(text)) :]
 
 
@@ -42,7 +41,7 @@ class Block(nn.Module):
 model = nn.Sequential(nn.Embedding(256, n_embd), *(Block() for _ in range(n_layer)), nn.Linear(n_embd, 256))
 optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
 checkpoint, iteration = Path(out_dir, "ckpt.pt"), 0
-if init_from == "resume" and checkpoint.exists():
+if resume and checkpoint.exists():
     iteration, weights, moments = torch.load(checkpoint)
     model.load_state_dict(weights), optimizer.load_state_dict(moments)
 while iteration < max_iters:
@@ -55,7 +54,6 @@ while iteration < max_iters:
         with torch.no_grad():
             x, y = get_batch(val_data, 64)
             loss = nn.functional.cross_entropy(model(x).flatten(0, 1), y.flatten()).item()
-        Path(metrics_file).open("a").write(
-            json.dumps({"tokens": iteration * batch_size * block_size, "loss": loss}) + "\n"
-        )
-        torch.save((iteration, model.state_dict(), optimizer.state_dict()), checkpoint)
+        with open(metrics_file, "a") as file:
+            file.write(json.dumps({"tokens": iteration * batch_size * block_size, "loss": loss}) + "\n")
+        torch.save((iteration, model.state_dict(), optimizer.state_dict()), checkpoint)  # nanoGPT writes in place, too

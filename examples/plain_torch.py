@@ -55,4 +55,5 @@ for step in range(first + 1, args.steps + 1):
         line["params"] = sum(parameter.numel() for parameter in model.parameters())
         with args.metrics.open("a") as file:
             file.write(json.dumps(line) + "\n")
-        torch.save((step, model.state_dict(), optimizer.state_dict()), checkpoint)
+        torch.save((step, model.state_dict(), optimizer.state_dict()), args.out / "aside.pt")
+        (args.out / "aside.pt").rename(checkpoint)  # so that it is whole, whenever the script is killed

@@ -71,6 +71,8 @@ class CommandRun:
         self.config, self.planned, self.held = config, planned, held
         self.report = Report(planned.folder, True, show)
         self.metrics = MetricsFile(planned.folder / METRICS)
+        resume = self.report.state.attempts > 0
+        self.words, self.environment = command_of(config, planned, resume), environment_of(config, planned, resume)
         self.info = run_info(config, planned, dict(tags))
         self.log = planned.folder / "log.txt"
         self.trial = Trial(config.search) if config.search.trial is not None else None
@@ -84,7 +86,7 @@ class CommandRun:
         tracker = recorder(self.config, self.planned, self.info)
         tracker.artifact(self.planned.folder / "config.yaml")
         pruned = {PRUNED_TAG: ""} if self.goes_on else {}
-        tracker.tag({"shapelaw.command": shlex.join(self._words(False)), **pruned})
+        tracker.tag({"shapelaw.command": shlex.join(self.words), **pruned})
         return tracker
 
     def fit(self) -> float:
@@ -94,12 +96,11 @@ class CommandRun:
             ProgramFailed, Diverged, Interrupted: as `train`.
         """
         try:
-            resume = self.report.state.attempts > 0
             self.report.begin(self.planned.last_step, self.report.state.mlflow_run_id)
             self.report.write()
             self._read()  # what was written before
             self.tokens = 0  # a program that starts again may go back
-            self._carry_out(resume)
+            self._carry_out()
         except BaseException as error:
             record_error(self.report, self.tracker, error)
             raise
@@ -110,15 +111,11 @@ class CommandRun:
         assert self.report.state.val_loss is not None
         return self.report.state.val_loss
 
-    def _words(self, resume: bool) -> list[str]:
-        return command_of(self.config, self.planned, resume)
-
-    def _carry_out(self, resume: bool) -> None:
+    def _carry_out(self) -> None:
         """Start the program, follow it to its end, and judge it."""
-        words, environment = self._words(resume), environment_of(self.config, self.planned, resume)
         with self.log.open("a") as log:
-            log.write(f"start {self.report.state.attempts}: {shlex.join(words)}\n")
-        program = Program(words, environment, self.log, self.held, self.config.trainer.stop_seconds)
+            log.write(f"start {self.report.state.attempts}: {shlex.join(self.words)}\n")
+        program = Program(self.words, self.environment, self.log, self.held, self.config.trainer.stop_seconds)
         try:
             with passed_on(program):
                 while not program.ended(POLL_SECONDS):

@@ -71,7 +71,8 @@ def read_runs(uri: str, experiment: str) -> pd.DataFrame:
     Columns: run, width, depth, params, tokens, loss, vocab_size, flops, device_hours, step, lr_base, batch_tokens,
     seconds_per_step, num_devices, cooldown (its tokens over those before; 0 at a constant rate), seq_len, head_size,
     suite, status, mlflow_run_id, rollbacks (before the row), diverged_step, schedule, total_tokens, decay_fraction,
-    optimizer, precision, architecture, excluded (a reason, or nothing), and loss_NAME of every further held-out set.
+    optimizer, precision, architecture, trainer (if programs trained some), sweep (if some have a name), excluded (a reason, or
+    nothing), and loss_NAME of every further held-out set.
 
     Raises:
         UserError: if there is no such store or experiment, or it holds no validations.
@@ -102,7 +103,10 @@ def read_table(uri: str, experiment: str) -> tuple[pd.DataFrame, dict[str, Suite
         raise UserError(
             f"runs.experiment={experiment}: no run has a validation yet; train some with `shapelaw train -m ...`"
         )
-    return pd.DataFrame(rows), {run.data.tags[IDENTITY_TAG]: suite_of(run) for run in runs}
+    frame = pd.DataFrame(rows)
+    if "trainer" in frame:
+        frame["trainer"] = frame["trainer"].fillna("shapelaw")  # the others
+    return frame, {run.data.tags[IDENTITY_TAG]: suite_of(run) for run in runs}
 
 
 def experiment_of(uri: str, store: MlflowClient, experiment: str) -> str:
@@ -332,7 +336,7 @@ def _schedule(params: Mapping[str, str]) -> dict[str, Any]:
 def _trained(params: Mapping[str, str]) -> dict[str, str]:
     """What a run was trained with, as far as it is recorded."""
     settings = sorted(f"{key.removeprefix(OPTIM)}={value}" for key, value in params.items() if key.startswith(OPTIM))
-    said = {"precision": params.get("precision"), "architecture": params.get("architecture")}
+    said = {name: params.get(name) for name in ("precision", "architecture", "trainer", "sweep")}
     known = {name: value for name, value in said.items() if value}
     return known | ({"optimizer": f"adamw {', '.join(settings)}"} if settings else {})
 
