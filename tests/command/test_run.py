@@ -184,7 +184,7 @@ def test_a_signal_stops_all_of_the_program_and_the_run_goes_on_later(
 def test_killed_half_way_its_program_goes_and_the_same_command_continues(outputs: Path) -> None:
     """Everything of the first process is lost without a word; the second trains what is left."""
     words = [str(ROOT / "train.py"), "trainer=command", "tracker=none", "shape=16x1"]
-    template = TEMPLATE + " pause=0.1"
+    template = TEMPLATE + " pause=0.05"
     environment = {**os.environ, "SHAPELAW_SUITE": str(TINY), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *words, option(template)]
     first = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)

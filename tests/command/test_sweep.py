@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,79 +14,79 @@ from pathlib import Path
 import pytest
 from programs import PARENT, PROGRAM, TEMPLATE, Prepare, option
 
+from shapelaw import fit, load_runs
 from shapelaw.errors import UserError
 from shapelaw.fingerprint import identity_of
 from shapelaw.planned_run import plan_run
 from shapelaw.run_state import Status, read_state
-from shapelaw.runs import load_runs
-from shapelaw.tracking import read_runs
+from shapelaw.runs.worlds import flags
+from shapelaw.tracking import open_store, read_runs
 from support import ROOT, TINY, Door, Sweep
 
-SWEEP = ("-m", "trainer=command", option(), "shape=glob(*)", "lr_base=5,2.5")
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database that holds nothing: making one takes seconds."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    open_store(f"sqlite:///{path}", str(path.parent), "another")
+    return path
+
+
+@pytest.fixture
+def store(outputs: Path, empty_store: Path) -> str:
+    """Where this test's runs are tracked."""
+    outputs.mkdir()
+    shutil.copy(empty_store, outputs / "mlflow.db")
+    return f"sqlite:///{outputs}/mlflow.db"
 
 
 def folders(outputs: Path) -> list[Path]:
     return sorted((outputs / "runs" / "tiny").iterdir())
 
 
-def table(outputs: Path, **options: object) -> object:
-    return read_runs(f"sqlite:///{outputs}/mlflow.db", "tiny")
+def started(outputs: Path) -> list[list[str]]:
+    """The arguments of every program that was started."""
+    return [json.loads(path.read_text())["argv"] for path in outputs.glob("runs/tiny/*/started-*.json")]
 
 
-def test_a_sweep_of_a_program_is_one_of_ours(sweep: Sweep, door: Door, outputs: Path) -> None:
-    """Planned with its command lines, trained, not trained again, read into the runs table, and fitted."""
-    plan = sweep(*SWEEP, "hydra/launcher=plan")
+def test_two_sweeps_of_a_program_beside_each_other(sweep: Sweep, door: Door, outputs: Path, store: str) -> None:
+    """Planned with their command lines, trained, not trained again, read as our own runs, each fitted by the same law; together
+    flagged, and with a run of our own refused."""
+    named = option(f"{TEMPLATE} name={{sweep.name}}")
+    given = ("-m", "trainer=command", named, "shape=16x1,32x1", "sweep.name=swiglu,geglu")
+    plan = sweep(*given, "hydra/launcher=plan")
     assert plan.returncode == 0, plan.stderr
-    assert len(re.findall(rf"^\S+ lr_base=\S+: {sys.executable} {PROGRAM} width=", plan.stdout, re.M)) == 6
-    assert not outputs.exists()
-    done = sweep(*SWEEP)
-    assert done.returncode == 0, done.stderr
-    assert "6 runs finished: loss " in done.stdout
-    lines = [f"{json.loads(path.read_text())['argv']}" for path in outputs.glob("runs/tiny/*/started-*.json")]
-    assert len(lines) == 6
-    for line in re.findall(r"^\S+ lr_base=\S+: (.*)$", plan.stdout, re.M):
-        assert f"{line.split()[2:]}" in lines, "the plan's lines are those that were run"
-    again = sweep(*SWEEP)
-    assert again.returncode == 0, again.stderr
-    assert len(list(outputs.glob("runs/tiny/*/started-*.json"))) == 6, "nothing is trained twice"
-    rows = read_runs(f"sqlite:///{outputs}/mlflow.db", "tiny")
-    kept = rows[rows.excluded == ""]
-    assert kept.groupby("run").size().tolist() == [18] * 6, "20 lines each, two of them during the warm-up"
-    assert set(zip(rows.width, rows.params, strict=True)) == {(16, 16000), (32, 32000)}
-    assert (rows.flops == 6 * rows.params * rows.tokens).all()
-    assert set(rows.trainer) == {f"python {PROGRAM}"}
-    assert set(rows.status) == {"FINISHED"}
-    assert "optimizer" not in rows
-    code, said = door(
-        "fit", "law=power_flops", "bootstrap=none", "holdout=none", "runs.experiment=tiny", "tracker=none"
-    )
-    assert code == 0, said
-
-
-def test_two_sweeps_beside_each_other(sweep: Sweep, door: Door, outputs: Path) -> None:
-    """Each is selected and fitted by the same law; together they are flagged, and with our own runs refused."""
-    named = "trainer.command=" + json.dumps(f"{TEMPLATE} name={{sweep.name}}")
-    done = sweep("-m", "trainer=command", named, "shape=16x1,32x1", "sweep.name=swiglu,geglu")
-    assert done.returncode == 0, done.stderr
-    assert len(folders(outputs)) == 4
-    rows = read_runs(f"sqlite:///{outputs}/mlflow.db", "tiny")
+    assert not (outputs / "runs").exists()
+    for _ in range(2):
+        done = sweep(*given)
+        assert done.returncode == 0, done.stderr
+        assert "4 runs finished: loss " in done.stdout
+        lines = re.findall(rf"^\S+ lr_base=5.*?: {sys.executable} {PROGRAM} (.*)$", plan.stdout, re.M)
+        assert sorted(lines) == sorted(map(shlex.join, started(outputs))), "those that were printed, each once"
+    rows = read_runs(store, "tiny")
+    assert rows[rows.excluded == ""].groupby("run").size().tolist() == [18] * 4, "of 20, two are during the warm-up"
+    assert {(row.width, row.params, row.flops / row.tokens) for row in rows.itertuples()} == {
+        (16, 16_000, 96_000),
+        (32, 32_000, 192_000),
+    }
     assert rows.groupby("sweep").run.nunique().to_dict() == {"geglu": 2, "swiglu": 2}
-    runs = load_runs("mlflow", experiment="tiny", uri=f"sqlite:///{outputs}/mlflow.db")
-    usual = ("law=power_flops", "bootstrap=none", "holdout=none", "runs.experiment=tiny", "tracker=none")
-    code, said = door("fit", "-m", *usual, *(r'subset.where="sweep == \"swiglu\"","sweep == \"geglu\""',))
-    assert code == 0, said
-    fits = [json.loads(path.read_text()) for path in outputs.glob("fits/*/fit.json")]
-    assert len(fits) == 2
-    assert len(runs.kept) == 72
-    code, said = door("fit", *usual)
-    assert code == 0, said
-    (both,) = [text for path in outputs.glob("fits/*/fit.json") if "differing_sweep" in (text := path.read_text())]
-    assert "swiglu (36 rows of 2 runs)" in both
+    assert (set(rows.trainer), set(rows.status)) == ({f"python {PROGRAM}"}, {"FINISHED"})
+    assert "optimizer" not in rows, "the program was told nothing of it"
+    parts = [
+        load_runs("mlflow", uri=store, experiment="tiny", where=f"sweep == '{name}'") for name in ("swiglu", "geglu")
+    ]
+    fits = [fit(part, law="power_flops") for part in parts]
+    assert [len(part) for part in parts] == [36, 36]
+    assert fits[0].parameters == pytest.approx(fits[1].parameters), "the same losses give the same law"
+    both = load_runs("mlflow", uri=store, experiment="tiny")
+    assert "differing_sweep: the rows differ in sweep: geglu (36 rows of 2 runs), swiglu (36 rows of 2 runs)" in flags(
+        both
+    )
     ours = sweep("shape=16x1")
     assert ours.returncode == 0, ours.stderr
-    code, said = door("fit", *usual)
+    code, said = door("fit", "law=power_flops", "bootstrap=none", "tracker=none")
     assert code == 2
-    assert "the rows differ in trainer" in said
+    assert "the rows differ in trainer, so their losses have no law in common" in said
     assert r"trainer == \"shapelaw\"" in said
 
 
@@ -93,22 +95,22 @@ def test_cooldowns_start_after_their_runs_and_are_told_where_they_lie(sweep: Swe
         "trainer=command",
         option(f"{TEMPLATE} {PARENT}"),
         "shape=16x1",
-        "cooldown.from_tokens=1024",
+        "cooldown.from_tokens=2560",
         "tracker=none",
     )
     alone = sweep(*given, "cooldown=linear10")
     assert alone.returncode == 2
     assert "is not finished; train it first: the same command with cooldown=none" in alone.stderr
     assert not outputs.exists()
-    done = sweep("-m", *given, "cooldown=none,linear10", "cooldown.fraction=0.5")
+    done = sweep("-m", *given, "cooldown=none,linear10")
     assert done.returncode == 0, done.stderr
     states = {folder: read_state(folder) for folder in folders(outputs)}
-    assert sorted(state.tokens for state in states.values()) == [1024 + 384, 2560]
+    assert sorted(state.tokens for state in states.values()) == [2560, 2688]
     (main,) = [folder for folder, state in states.items() if state.tokens == 2560]
     (branch,) = [folder for folder in states if folder != main]
     (start,) = [json.loads(path.read_text()) for path in branch.glob("started-*.json")]
-    assert start["argv"][-2:] == [f"parent={main}", "first=1024"]
-    again = sweep(*given, "cooldown=linear10", "cooldown.fraction=0.5")
+    assert start["argv"][-2:] == [f"parent={main}", "first=2560"]
+    again = sweep(*given, "cooldown=linear10")
     assert again.returncode == 0, again.stderr
     assert "is already finished" in again.stderr
 
@@ -122,7 +124,7 @@ def test_a_run_that_fails_is_told_with_its_log_and_the_others_go_on(sweep: Sweep
     assert "1 of 2 runs failed; run the same command again to retry them" in done.stderr
     assert "Traceback" not in done.stderr
     assert sorted(read_state(folder).status.value for folder in folders(outputs)) == ["failed", "finished"]
-    one = sweep("trainer=command", option(template), "shape=16x1", f"data.name={fault}", "tracker=none")
+    one = sweep("trainer=command", option(template), "shape=32x1", f"data.name={fault}", "tracker=none")
     assert one.returncode == (1 if fault == "exit" else 2)  # a run that diverged, as one of our own
     assert one.stderr.strip().splitlines()[-1].endswith("log.txt")
 
@@ -169,11 +171,11 @@ def test_bad_input_makes_nothing(sweep: Sweep, outputs: Path) -> None:
     assert not outputs.exists()
 
 
-def test_runs_of_one_command_line_are_said(sweep: Sweep) -> None:
-    done = sweep(
-        "-m", "trainer=command", option(TEMPLATE.replace("seed={seed} ", "")), "seed=0,1", "hydra/launcher=plan"
-    )
-    assert re.search(r"the same command line, though they differ in seed; name that in braces", done.stderr)
+def test_runs_of_one_command_line_are_said(sweep: Sweep, caplog: pytest.LogCaptureFixture) -> None:
+    template = TEMPLATE.replace("seed={seed} ", "")
+    sweep("-m", "trainer=command", option(template), "seed=0,1", "hydra/launcher=plan")
+    (said,) = caplog.messages
+    assert "the same command line, though they differ in seed; name that in braces" in said
 
 
 def test_identity_is_of_template_values_and_scripts_and_not_of_places(prepared: Prepare, tmp_path: Path) -> None:
@@ -234,23 +236,22 @@ NANOGPT = (
 )
 
 
-@pytest.mark.parametrize(("template", "parameters"), [(PLAIN, 11_600), (NANOGPT, None)])
 def test_the_examples_train_and_are_read(
-    sweep: Sweep, outputs: Path, monkeypatch: pytest.MonkeyPatch, template: str, parameters: int | None
+    sweep: Sweep, outputs: Path, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As docs/your_trainer.md has them, on two shapes."""
+    """By the command lines of docs/your_trainer.md."""
     monkeypatch.chdir(ROOT)
-    assert " ".join(template.split()) in " ".join((ROOT / "docs" / "your_trainer.md").read_text().split())
-    done = sweep("-m", "trainer=command", option(template), "shape=16x1,32x1", "lr_base=5")
-    assert done.returncode == 0, done.stderr
-    rows = read_runs(f"sqlite:///{outputs}/mlflow.db", "tiny")
-    kept = rows[rows.excluded == ""]
-    assert kept.groupby("width").tokens.agg(list).to_dict() == {
-        16: [640, 1280, 1920, 2560],
-        32: [640, 1280, 1920, 2560],
+    page = " ".join((ROOT / "docs" / "your_trainer.md").read_text().split())
+    for template in (PLAIN, NANOGPT):
+        assert template in page
+        done = sweep("trainer=command", option(template), "shape=16x1")
+        assert done.returncode == 0, done.stderr
+    rows = read_runs(store, "tiny")
+    kept = rows[rows.excluded == ""].groupby("trainer")
+    assert kept.tokens.agg(list).to_dict() == {
+        f"python examples/{name}.py": [640, 1280, 1920, 2560] for name in ("nanogpt_style", "plain_torch")
     }
-    losses = kept.groupby("run").loss.agg(["first", "last"])
-    assert (losses["last"] < losses["first"]).all(), "they learn"
-    assert kept.loss.between(2.0, 6.0).all()
-    if parameters is not None:
-        assert set(kept[kept.width == 16].params) == {parameters}
+    assert (kept.loss.last() < kept.loss.first()).all(), "they learn"
+    assert rows.loss.between(2.0, 6.0).all()
+    blocks = 3 * (16 * 16 + 16) + (16 * 16 + 16) + (16 * 64 + 64) + (64 * 16 + 16) + 2 * 2 * 16
+    assert kept.params.first()["python examples/plain_torch.py"] == 256 * 16 + blocks + (16 * 256 + 256)
