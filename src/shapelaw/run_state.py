@@ -71,8 +71,9 @@ def write_state(folder: Path, state: State) -> None:
 
 
 @contextlib.contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Hold a run's folder: one process trains a run, a second refuses.
+def lock(folder: Path) -> Iterator[int]:
+    """Hold a run's folder: one process trains a run, a second refuses. The lock's file descriptor: a process that inherits it
+    holds the folder, too.
 
     Raises:
         UserError: if another process holds it.
@@ -83,7 +84,7 @@ def lock(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"{folder.name} is being trained by another process; wait for it or stop it") from None
-        yield
+        yield file.fileno()
 
 
 def is_locked(folder: Path) -> bool:

@@ -159,7 +159,6 @@ class Pool:
         self.results: dict[int, JobReturn] = {}
         self.running: list[_Running] = []
         self.processes: ForkServerContext = multiprocessing.get_context("forkserver")
-        self.processes.set_forkserver_preload([*task.preload, type(task).__module__, "shapelaw.verbs.main", __name__])
 
     def run(self, view: View) -> list[JobReturn]:
         order = sorted(self.first.values(), key=lambda index: -self.jobs[index].cost)
@@ -203,6 +202,9 @@ class Pool:
         return None if after is None or self.jobs[after].done else after
 
     def _start(self, index: int) -> None:
+        modules = {module: None for job in self.jobs for module in job.preload}
+        own = (type(self.task).__module__, "shapelaw.verbs.main", __name__)
+        self.processes.set_forkserver_preload([*self.task.preload, *modules, *own])  # the first call's are imported
         ours, theirs = self.processes.Pipe(duplex=False)
         gpus = self.slots.take()
         arguments = (

@@ -74,8 +74,8 @@ def read_runs(uri: str, experiment: str) -> pd.DataFrame:
     Columns: run, width, depth, params, tokens, loss, vocab_size, flops, device_hours, step, lr_base, batch_tokens,
     seconds_per_step, num_devices, cooldown (its tokens over those before; 0 at a constant rate), seq_len, head_size,
     suite, status, mlflow_run_id, rollbacks (before the row), diverged_step, schedule, total_tokens, decay_fraction,
-    optimizer, precision, architecture, excluded (a reason, or nothing), loss_NAME of every further held-out set, and what
-    users' own models have as columns and options.
+    optimizer, precision, architecture, trainer (if programs trained some), sweep (if some have a name), excluded (a reason, or
+    nothing), loss_NAME of every further held-out set, and what users' own models have as columns and options.
 
     Raises:
         UserError: if there is no such store or experiment, or it holds no validations.
@@ -106,7 +106,10 @@ def read_table(uri: str, experiment: str) -> tuple[pd.DataFrame, dict[str, Suite
         raise UserError(
             f"runs.experiment={experiment}: no run has a validation yet; train some with `shapelaw train -m ...`"
         )
-    return pd.DataFrame(rows), {run.data.tags[IDENTITY_TAG]: suite_of(run) for run in runs}
+    frame = pd.DataFrame(rows)
+    if "trainer" in frame:
+        frame["trainer"] = frame["trainer"].fillna("shapelaw")  # the others
+    return frame, {run.data.tags[IDENTITY_TAG]: suite_of(run) for run in runs}
 
 
 def experiment_of(uri: str, store: MlflowClient, experiment: str) -> str:
@@ -360,7 +363,7 @@ def _trained(params: Mapping[str, str]) -> dict[str, str]:
     chosen = {key.removeprefix(OPTIM): value for key, value in params.items() if key.startswith(OPTIM)}
     name = chosen.pop("name", "own" if "code" in chosen else "adamw")
     settings = sorted(f"{key}={value}" for key, value in chosen.items())
-    said = {"precision": params.get("precision"), "architecture": params.get("architecture")}
+    said = {key: params.get(key) for key in ("precision", "architecture", "trainer", "sweep")}
     known = {name: value for name, value in said.items() if value}
     return known | ({"optimizer": f"{name} {', '.join(settings)}"} if settings else {})
 

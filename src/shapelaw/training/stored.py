@@ -74,7 +74,7 @@ class StoredCheckpoint:
 
         if is_reference(self.config.model.name):
             raise UserError(
-                f"run={self.run}: was trained with model={self.config.model.name}, and this reads the built-in model alone; read "
+                f"run={self.run}: was trained with model={self.config.model.name}, which this cannot load; read "
                 f"{self.path} with safetensors"
             )
 
