@@ -144,7 +144,10 @@ class CommandRun:
             ProgramFailed, Diverged: for the first line that is wrong; it and what follows are set aside.
         """
         try:
+            renewals = self.metrics.renewals
             for line in self.metrics.lines():
+                if self.metrics.renewals > renewals:
+                    self.tokens, renewals = 0, self.metrics.renewals
                 self._take(read_line(line, self.planned, self.tokens))
         except (ProgramFailed, Diverged) as error:
             aside = self.metrics.set_aside()

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from programs import PROGRAM, TEMPLATE, Prepare, option, run
 
-from shapelaw.command.metrics import ProgramFailed
+from shapelaw.command.metrics import MetricsFile, ProgramFailed
 from shapelaw.errors import Diverged, Interrupted, UserError
 from shapelaw.planned_run import PlannedRun
 from shapelaw.run_state import Status, read_state
@@ -269,3 +269,22 @@ def test_a_file_that_the_program_writes_anew_is_read_from_its_beginning(prepared
     config, planned = prepared(template="{python} -c {suite.folder} {metrics}")
     run(replace(config, suite=replace(config.suite, folder=code)), planned)
     assert losses(planned) == [(128 * n, 3 - n / 50) for n in range(1, 21)]
+
+
+def test_lines_come_once_whole_and_from_the_beginning_of_a_new_file(tmp_path: Path) -> None:
+    """Also of a file that is looked at while it is empty."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("1\n2\nhal")
+    file = MetricsFile(path)
+    assert path.read_text() == "1\n2\n", "what a killed program was about to write is cut off"
+    assert list(file.lines()) == [b"1\n", b"2\n"]
+    for content, lines, renewals in (
+        ("1\n2\n3", [], 0),
+        ("1\n2\n3\n", [b"3\n"], 0),
+        ("", [], 1),
+        ("", [], 1),
+        ("1\n2\n", [b"1\n", b"2\n"], 1),
+        ("4\n5\n6\n", [b"4\n", b"5\n", b"6\n"], 2),
+    ):
+        path.write_text(content)
+        assert (list(file.lines()), file.renewals) == (lines, renewals)
