@@ -202,19 +202,6 @@ def test_identity_is_of_template_values_and_scripts_and_not_of_places(prepared: 
         identity(files=["none/*.py"])
 
 
-def test_a_search_gives_up_a_hopeless_program(sweep: Sweep, outputs: Path) -> None:
-    """Its losses reach the study as those of our own runs; one that is pruned is stopped, and keeps what it measured."""
-    pruner = ("+hydra/sweeper/pruner=percentile", "hydra.sweeper.pruner.percentile=1.0")
-    starts = ("hydra.sweeper.pruner.n_startup_trials=1", "hydra.sweeper.pruner.n_warmup_steps=0")
-    worse = f"{TEMPLATE} worse={{lr_base}} pause=0.03"
-    given = ("-m", "hydra/sweeper=optuna", "hydra.launcher.workers=1", "hydra.sweeper.n_trials=4", *pruner, *starts)
-    done = sweep(*given, "trainer=command", option(worse), "lr_base=interval(0.5,50)", "shape=16x1", "tracker=none")
-    assert done.returncode == 0, done.stderr
-    states = [read_state(folder) for folder in folders(outputs)]
-    assert {state.status for state in states} == {Status.finished, Status.pruned}, done.stderr
-    assert all(state.tokens < 2560 for state in states if state.status is Status.pruned)
-
-
 def test_a_named_sweep_is_part_of_the_identity(prepared: Prepare) -> None:
     plain, named, other = (prepared(*given)[1] for given in ((), ("sweep.name=a",), ("sweep.name=b",)))
     assert len({plain.identity, named.identity, other.identity}) == 3
