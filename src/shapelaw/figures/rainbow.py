@@ -14,7 +14,7 @@ from shapelaw.figures import style
 from shapelaw.figures.entry import Entry, Tables
 from shapelaw.figures.evidence import CannotDraw, Evidence
 from shapelaw.fitting.published import published_law, published_line
-from shapelaw.fitting.rainbow import LINES, RainbowLine, row
+from shapelaw.fitting.rainbow import LINES, RainbowLine, row_of
 
 COUNTINGS = {"total": "", "no_embedding": ", no embedding", "no_embedding_and_head": ", no embedding or head"}
 APPROACHES = {"parametric": "approach 3 (law)", "hull": "approach 1 (hull)"}
@@ -45,7 +45,8 @@ def table(evidence: Evidence) -> Tables:
             runs = evidence.runs(line.subset)
             key = (id(runs), line.method, line.counting)
             if key not in found:
-                found[key] = line, row(line, runs, evidence.bootstrap, evidence.delta, evidence.seed)
+                fit = evidence.fit("params_tokens", line.subset, counting=line.counting, method=line.method)
+                found[key] = line, row_of(line, runs, fit)
     rows = [
         one | ({"published": published_exponent(line)} if evidence.published else {})
         for line, one in found.values()

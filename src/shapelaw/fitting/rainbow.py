@@ -66,6 +66,11 @@ def row(
 ) -> dict[str, object]:
     """A line's row from the table of its data set."""
     result = fit(table, delta=delta, counting=line.counting, method=line.method, bootstrap=bootstrap, seed=seed)
+    return row_of(line, table, result)
+
+
+def row_of(line: RainbowLine, table: RunsTable, result: FitResult) -> dict[str, object]:
+    """A line's row from its fit."""
     low, high = _interval(result)
     return {
         "subset": line.subset,
