@@ -50,6 +50,8 @@ def show(task: Task, configs: Sequence[DictConfig], device: str, site: SlurmSett
         console = Terminal(width=WIDE, soft_wrap=False)
     for each in tables(task, jobs, device, site):
         console.print(each)
+    for job in {job.identity: job for job in jobs if job.command and not job.done}.values():
+        console.print(f"{job.label}: {job.command}", soft_wrap=True)
     if missing:
         console.print(f"note: {missing} before the sweep", soft_wrap=True)
     return [_planned() for _ in jobs]

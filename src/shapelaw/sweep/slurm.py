@@ -12,7 +12,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
 from shapelaw.errors import UserError
-from shapelaw.run_state import read_state
+from shapelaw.run_state import LOG_FILE, read_state
 from shapelaw.sweep import records
 from shapelaw.sweep.accounting import UNDER_WAY, Report, Standing, call, need, survey
 from shapelaw.sweep.local import Adjusted, SweepFailed, on_gpus
@@ -98,7 +98,7 @@ def _tell_failure(job: Job, report: Report, console: Terminal) -> None:
 
 def log_of(job: Job, report: Report) -> Path:
     """The log that tells most of a failed run: its own, or that of its job where it never came to its own."""
-    own = job.folder / "log.txt"
+    own = job.folder / LOG_FILE
     if report.submission is None or report.job is None:
         return own
     logs = sorted(Path(report.submission.batch).glob(f"{report.job}_*_log.out"))
