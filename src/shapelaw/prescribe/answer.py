@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from shapelaw.errors import UserError
 from shapelaw.fitting.new_run import KINDS
 from shapelaw.fitting.result import plain
+from shapelaw.fitting.settings import SettingLaw
 from shapelaw.laws.base import in_loss_unit
 from shapelaw.prescribe.domain import JOINTLY_INSIDE, Domain
 from shapelaw.prescribe.limits import SAME
@@ -137,6 +138,8 @@ UNITS = {
     "tokens": "tokens",
     "tokens_per_param": "tokens/parameter",
     "lr_eff": "learning rate (peak)",
+    "best_lr": "as tuned in the runs",
+    "best_batch_tokens": "tokens",
     "loss": "nats per token",
     "flops": "FLOPs",
     "inference_flops": "FLOPs",
@@ -204,6 +207,8 @@ def quantities(search: SizeSearch, optimum: Optimum) -> dict[str, Array]:
     if search.world.suite.lr_base is not None and "width" in out:
         rate = np.vectorize(search.world.rate, otypes=[np.float64])
         out["lr_eff"] = rate(out["width"], out["depth"])
+    for law in map(SettingLaw.read, search.fit.best_settings):
+        out[f"best_{law.setting}"] = law.at({"params": points.counted, "tokens": tokens})
     if search.cost.served_tokens:
         out["inference_flops"] = points.serve_flops * search.cost.served_tokens
     if search.cost.throughput is not None:
