@@ -18,7 +18,7 @@ from shapelaw.errors import UserError
 from shapelaw.fingerprint import BUILT_IN
 from shapelaw.planned_run import PlannedRun, labels_of, plan_run
 from shapelaw.run_state import State, Status, is_locked, lock, read_state, write_state
-from support import Compose
+from support import ROOT, Compose
 
 
 def planned(composed: Compose, *overrides: str, corpus: str = "c") -> PlannedRun:
@@ -42,6 +42,8 @@ def test_identity_is_not_of_machine_logging_or_paths(composed: Compose, override
 DECIDES = {
     "shape.width": "shape.width=32",
     "shape.depth": "shape.depth=2",
+    "model.name": f"model={ROOT}/examples/swiglu.py:SwiGLU",
+    "model.options": f"model={ROOT}/examples/swiglu.py:SwiGLU +model.options.group=2",
     "suite.head_size": "suite.head_size=4",
     "suite.width_unit": "suite.width_unit=8",
     "tokenizer.vocab_size": "tokenizer.vocab_size=512",
@@ -56,9 +58,18 @@ DECIDES = {
     "schedule.kind": "schedule=cosine",
     "schedule.warmup_tokens": "schedule.warmup_tokens=128",
     "schedule.decay_fraction": "schedule=wsd schedule.decay_fraction=0.3",
+    "schedule.name": f"schedule={ROOT}/examples/courses.py:inverse_sqrt",
+    "schedule.options": f"schedule={ROOT}/examples/courses.py:inverse_sqrt +schedule.options.least=0.1",
     "schedule.final_factor": "schedule=wsd schedule.final_factor=0.3",
     "cooldown.fraction": "cooldown=linear10 cooldown.fraction=0.5 cooldown.from_tokens=2560",
+    "cooldown.name": "cooldown=sqrt10 cooldown.from_tokens=2048 cooldown.fraction=0.5",
+    "cooldown.final_factor": "cooldown=linear10 cooldown.final_factor=0.1 cooldown.from_tokens=2048 cooldown.fraction=0.5",
+    "cooldown.options": f"cooldown={ROOT}/examples/courses.py:power +cooldown.options.exponent=2 cooldown.from_tokens=2048",
     "cooldown.from_tokens": "cooldown=linear10 cooldown.fraction=0.5 cooldown.from_tokens=2048",
+    "optim.name": "optim=nadamw",
+    "optim.momentum": "optim=muon",
+    "optim.lr_factors": "+optim.lr_factors.head=0.5",
+    "optim.options": f"optim={ROOT}/examples/lion.py:lion +optim.options.beta2=0.9",
     "optim.beta1": "optim.beta1=0.8",
     "optim.beta2": "optim.beta2=0.8",
     "optim.eps": "optim.eps=1e-7",
@@ -75,6 +86,10 @@ DECIDES = {
     "validation.tokens": "validation.tokens=512",
     "validation.further": "+validation.further.other=other-bytes",
     "spikes.policy": "spikes=rollback",
+    "trainer.name": "trainer=command trainer.command=true",
+    "trainer.command": "trainer=command trainer.command=false",
+    "trainer.files": f"trainer=command trainer.command=true trainer.files=[{__file__}]",
+    "sweep.name": "sweep.name=other",
 }
 """Options that decide the result of any run -> a choice that changes it."""
 DECIDE_ROLLBACKS = ("spikes", "validation.every_tokens", "checkpoint.every_tokens")
@@ -91,8 +106,18 @@ DECIDE_NOTHING = (
         "accelerator",
         "devices",
         "num_nodes",
+        "trainer.stop_seconds",
     ),
-    *("resources", "threads", "progress", "micro_batch_sequences", "compile", "parallel", "attention", "checkpoint"),
+    *(
+        "resources",
+        "threads",
+        "progress",
+        "micro_batch_sequences",
+        "compile",
+        "parallel",
+        "attention",
+        "checkpoint",
+    ),
     *("suite", "shape.nodes", "warmup_tokens"),  # of which the others are made; a suite's name is that of its folder
     *("data", "tokenizer"),  # the corpus stands for itself
 )

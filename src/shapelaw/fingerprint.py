@@ -15,9 +15,11 @@ from typing import Any
 import yaml
 
 from shapelaw.arithmetic import version_of
-from shapelaw.config import Precision, SpikePolicy, TrainConfig
+from shapelaw.config import COMMAND, CooldownConfig, OptimConfig, Precision, SpikePolicy, TrainConfig
 from shapelaw.devices import gpu_names
 from shapelaw.files import write_text
+from shapelaw.plugins import code_of, is_reference
+from shapelaw.template import trainer_record
 
 IDENTITY_VERSION = 2
 """Raise it when a fingerprint comes to mean something else, and teach `shapelaw.migration` to rename the runs of before."""
@@ -34,7 +36,7 @@ Fingerprint = dict[str, Any]
 
 def fingerprint_of(
     config: TrainConfig,
-    corpus_hash: str,
+    corpus_hash: str | None,
     batch_tokens: int,
     steps: int,
     batch_factor: float,
@@ -44,7 +46,7 @@ def fingerprint_of(
 
     Args:
         config: of the run.
-        corpus_hash: of what it trains on.
+        corpus_hash: of what it trains on; None where a program has its own.
         batch_tokens: tokens of one optimizer step.
         steps: optimizer steps of the whole run.
         batch_factor: by which the batch scales the rate.
@@ -70,6 +72,7 @@ def fingerprint_of(
             "warmup_tokens": schedule.warmup_tokens,
             "decay_fraction": schedule.decay_fraction,
             "final_factor": schedule.final_factor,
+            **_own("schedule", schedule.name, schedule.options),
         },
         "cooldown": None,
         "optim": {
@@ -79,6 +82,7 @@ def fingerprint_of(
             "weight_decay": optim.weight_decay,
             "clip_norm": optim.clip_norm,
             **({} if optim.decay_embedding else {"decay_embedding": False}),  # absent as the paper has it
+            **_optimizer(optim),
         },
         "precision": computed_precision(config).value,
         "seed": config.seed,
@@ -86,8 +90,17 @@ def fingerprint_of(
         "validation_tokens": config.validation.tokens,
         "further_validation": {**config.validation.further, **(further or {})},
         "spikes": _spikes(config),
-        "parts": parts(),
+        **_trainer(config),
+        **({"sweep": config.sweep.name} if config.sweep.name else {}),
     }
+
+
+def _trainer(config: TrainConfig) -> dict[str, Any]:
+    """What trains: a program, or the parts of our own and of users."""
+    if config.trainer.name == COMMAND:
+        return {"trainer": trainer_record(config)}
+    options = {"model_options": dict(config.model.options)} if config.model.options else {}
+    return {"parts": {**parts(), **_own_parts(config)}, **options}
 
 
 def _patch(config: TrainConfig) -> dict[str, Any]:
@@ -108,6 +121,32 @@ def _patch(config: TrainConfig) -> dict[str, Any]:
 def parts() -> dict[str, int | str]:
     """What stands for the code of each part of a run: the version of the built-in one; where it was edited, its hash."""
     return {part: version_of(part, version) for part, version in BUILT_IN.items()}
+
+
+def _optimizer(optim: OptimConfig) -> dict[str, Any]:
+    """What another optimizer than plain AdamW is, as far as it decides."""
+    name = {} if optim.name == "adamw" or optim.own else {"name": optim.name}
+    momentum = {"momentum": optim.momentum} if optim.name == "muon" else {}
+    factors = {"lr_factors": dict(optim.lr_factors)} if optim.lr_factors else {}
+    return {**name, **momentum, **factors, **_own("optim", optim.name, optim.options)}
+
+
+def _own(group: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The code of a user's part, and its options; nothing of any other."""
+    code = {"code": code_of(group, name)} if is_reference(name) else {}
+    return {**code, **({"options": dict(options)} if options else {})}
+
+
+def cooldown_of(cooldown: CooldownConfig) -> dict[str, Any]:
+    """How a cooldown falls; nothing where it goes linearly to 0, as the paper's do."""
+    shape = {} if cooldown.name == "linear" or is_reference(cooldown.name) else {"shape": cooldown.name}
+    final = {"final_factor": cooldown.final_factor} if cooldown.final_factor else {}
+    return {**shape, **final, **_own("cooldown", cooldown.name, cooldown.options)}
+
+
+def _own_parts(config: TrainConfig) -> dict[str, str]:
+    """What stands for the code of parts that the user brings: its hash."""
+    return {"model": code_of("model", config.model.name)} if config.model.own else {}
 
 
 def identity_of(fingerprint: Mapping[str, Any], version: int = IDENTITY_VERSION) -> str:
@@ -138,8 +177,8 @@ def write_fingerprint(folder: Path, fingerprint: Mapping[str, Any], former: str 
 
 
 def computed_precision(config: TrainConfig) -> Precision:
-    """The number format that a run is computed in: `auto` is bf16 on a GPU and fp32 on a processor."""
-    if config.precision is not Precision.auto:
+    """The number format that a run is computed in: `auto` is bf16 on a GPU and fp32 on a processor, and up to a program."""
+    if config.precision is not Precision.auto or config.trainer.name == COMMAND:
         return config.precision
     return Precision.bf16 if computes_on_gpu(config) else Precision.fp32
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from shapelaw.config import (
+    CooldownConfig,
+    ModelConfig,
     Rounding,
     ScheduleConfig,
     ScheduleKind,
@@ -16,13 +19,15 @@ from shapelaw.config import (
     file_name,
 )
 from shapelaw.errors import UserError
-from shapelaw.fingerprint import Fingerprint, fingerprint_of, identity_of
+from shapelaw.fingerprint import Fingerprint, cooldown_of, fingerprint_of, identity_of
+from shapelaw.plugins import code_of
 from shapelaw.run_state import Status, read_state
 from shapelaw.schedule import (
     Constant,
     Cooldown,
     Cosine,
     Linear,
+    OwnSchedule,
     Schedule,
     WarmupStableDecay,
     cooldown_end_step,
@@ -50,6 +55,8 @@ class PlannedRun:
         schedule: course of the rate over the tokens of the main run.
         fingerprint: all that decides its result.
         folder: where its state, checkpoints and log lie.
+        model: the built-in one, or a user's.
+        annealing: how the rate of a cooldown falls.
         parent: identity of the run that a cooldown continues.
     """
 
@@ -66,6 +73,8 @@ class PlannedRun:
     schedule: Schedule
     fingerprint: Fingerprint
     folder: Path
+    model: ModelConfig = field(default_factory=ModelConfig)
+    annealing: CooldownConfig = field(default_factory=CooldownConfig)
     parent: str | None = None
 
     @property
@@ -89,13 +98,14 @@ class PlannedRun:
         cooldown = f" cooldown@{self.first_step * self.batch_tokens:.3g}" if self.parent else ""
         return f"{self.shape.name} lr_base={self.fingerprint['rate']['lr_base']:g}{cooldown}"
 
-    @property
+    @cached_property
     def cooldown(self) -> Cooldown | None:
-        """The branch's own course of the rate: linearly to 0 where the branch ends."""
+        """The branch's own course of the rate."""
         if self.parent is None:
             return None
         fraction = (self.last_step - self.first_step) / self.first_step
-        return Cooldown(self.first_step * self.batch_tokens, fraction)
+        how, code = self.annealing, self.fingerprint["cooldown"].get("code", "")
+        return Cooldown(self.first_step * self.batch_tokens, fraction, how.name, how.final_factor, how.options, code)
 
     def lr_at(self, step: int) -> float:
         """Rate of the step that follows `step` done steps."""
@@ -125,7 +135,7 @@ def labels_of(runs: Sequence[PlannedRun]) -> list[str]:
 
 def plan_run(
     config: TrainConfig,
-    corpus_hash: str,
+    corpus_hash: str | None,
     tokenizer_hash: str | None = None,
     further: Mapping[str, str] | None = None,
 ) -> PlannedRun:
@@ -133,7 +143,7 @@ def plan_run(
 
     Args:
         config: of the run.
-        corpus_hash: of the corpus; it decides the identity.
+        corpus_hash: of the corpus; it decides the identity. None where a program trains on its own.
         tokenizer_hash: of the corpus's tokenizer, for the record of the suite.
         further: name of a further held-out set -> hash of its corpus, which decides the identity too.
 
@@ -141,7 +151,8 @@ def plan_run(
         UserError: for a value that is out of range or does not fit the others.
     """
     shape = Shape(config.shape.width, config.shape.depth, config.suite.head_size)
-    check_heads(shape)
+    if not config.model.own:
+        check_heads(shape)
     batch = int(config.batch_tokens)
     if batch % config.seq_len:
         raise UserError(
@@ -164,6 +175,7 @@ def plan_run(
         schedule=_schedule(config.schedule, steps * batch),
         fingerprint=fingerprint_of(config, corpus_hash, batch, steps, suite.batch_factor, further),
         folder=Path(),
+        model=config.model,
     )
     planned = main if config.cooldown.fraction == 0 else _branch(config, main)
     root = Path(config.outputs_dir) / "runs" / file_name("suite.name", config.suite.name)
@@ -181,6 +193,8 @@ def _schedule(config: ScheduleConfig, tokens: int) -> Schedule:
             return Linear(tokens, warmup, config.final_factor)
         case ScheduleKind.wsd:
             return WarmupStableDecay(tokens, warmup, config.decay_fraction, config.final_factor)
+        case ScheduleKind.own:
+            return OwnSchedule(config.name, tokens, warmup, config.options, code_of("schedule", config.name))
 
 
 def parent_folder(planned: PlannedRun) -> Path:
@@ -251,9 +265,12 @@ def _branch(config: TrainConfig, main: PlannedRun) -> PlannedRun:
         raise UserError(
             f"{asked}: a branch of {fraction:g} of {first} steps has no step; branch later or give a larger cooldown.fraction"
         )
-    cooldown = {"from_step": first, "fraction": fraction, "parent": main.identity}
+    cooldown = {"from_step": first, "fraction": fraction, "parent": main.identity, **cooldown_of(config.cooldown)}
     fingerprint = {**main.fingerprint, "cooldown": cooldown}
-    return replace(main, first_step=first, last_step=last, fingerprint=fingerprint, parent=main.identity)
+    branch = replace(main, first_step=first, last_step=last, fingerprint=fingerprint, parent=main.identity)
+    branch = replace(branch, annealing=config.cooldown)
+    assert branch.cooldown is not None  # a user's shape has been tried
+    return branch
 
 
 def _branch_step(config: TrainConfig, main: PlannedRun) -> int:

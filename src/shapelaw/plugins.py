@@ -1,10 +1,20 @@
-"""Parts that others bring: installed packages by entry points, imported when they are first asked for; users by their files."""
+"""Parts that others bring: installed packages by entry points, imported when they are first asked for; users by a file,
+`path/to/file.py:NAME`, or by a module that can be imported, `package.module:NAME`.
+
+A part of a user is code that runs: it is named by whoever starts a command, and by no suite's files.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import importlib
+import importlib.util
+import re
+import sys
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from shapelaw.errors import UserError
@@ -48,9 +58,26 @@ def load(group: str, name: str) -> Any:
         ) from error
 
 
+MODULE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+"""A part of a module, `package.module:NAME`."""
+DIGITS = 16
+"""Of the hash that stands for a part's code."""
+_RUN: dict[tuple[str, str], ModuleType] = {}
+"""(absolute path, sha256 of the file) -> what running it gave: a file is run once."""
+
+
 def is_file(reference: str) -> bool:
     """Whether a part is asked for by its file."""
     return MARK in reference
+
+
+def is_reference(name: str) -> bool:
+    """Whether a part is a user's own, by its file or its module.
+
+    >>> is_reference("my/model.py:Mine"), is_reference("lab.models:Mine"), is_reference("adamw")
+    (True, True, False)
+    """
+    return is_file(name) or MODULE.fullmatch(name) is not None
 
 
 def split(reference: str) -> tuple[Path, str]:
@@ -61,5 +88,105 @@ def split(reference: str) -> tuple[Path, str]:
 
 def absolute(reference: str) -> str:
     """The same reference, readable from any folder."""
+    if not is_file(reference):
+        return reference
     path, name = split(reference)
     return f"{path}:{name}"
+
+
+def run_file(group: str, reference: str) -> tuple[str, ModuleType]:
+    """SHA-256 of the file of a reference, and the module that running it gives.
+
+    What is run is what was hashed, never an older compiled form of it.
+
+    Args:
+        group: what is chosen, such as law or model, for the message.
+        reference: `path/to/file.py:NAME`.
+
+    Raises:
+        UserError: if there is no such file, or it cannot be run.
+    """
+    path, _ = split(reference)
+    content = content_of(group, reference)
+    sha256 = hashlib.sha256(content).hexdigest()
+    if (str(path), sha256) not in _RUN:
+        _RUN[str(path), sha256] = _run(f"{group}={reference}", path, content, sha256)
+    return sha256, _RUN[str(path), sha256]
+
+
+def content_of(group: str, reference: str) -> bytes:
+    """The bytes of the file of a reference; raises UserError if it cannot be read."""
+    path, _ = split(reference)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{group}={reference}: {path} cannot be read ({error.strerror}); give {group}=path/to/file.py:NAME of a file that "
+            "is there"
+        ) from error
+
+
+def code_of(group: str, reference: str) -> str:
+    """What stands for the code of a user's part in a run's identity: sixteen digits of the SHA-256 of its file, or of every
+    Python file of the package that its module belongs to, and of its name. Nothing is run.
+
+    Raises:
+        UserError: if the file or the package is not there.
+    """
+    _, _, name = reference.rpartition(":")
+    digest = hashlib.sha256(name.encode())
+    if is_file(reference):
+        digest.update(content_of(group, reference))
+    else:
+        for path in _files_of_package(group, reference):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:DIGITS]
+
+
+def part_of(group: str, reference: str) -> Any:
+    """The user's part: NAME of the file that is run, or of the module that is imported.
+
+    Raises:
+        UserError: if either fails, or holds no such name.
+    """
+    place, _, name = reference.rpartition(":")
+    module = run_file(group, reference)[1] if is_file(reference) else _import(group, reference)
+    if not hasattr(module, name):
+        names = ", ".join(known for known in vars(module) if not known.startswith("_")) or "none"
+        raise UserError(f"{group}={reference}: {place} has no {name}; the names there are {names}")
+    return getattr(module, name)
+
+
+def _import(group: str, reference: str) -> ModuleType:
+    name, _, _ = reference.rpartition(":")
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise UserError(
+            f"{group}={reference}: importing {name} fails ({type(error).__name__}: {error}); install its package here, or give "
+            f"{group}=path/to/file.py:NAME"
+        ) from error
+
+
+def _files_of_package(group: str, reference: str) -> list[Path]:
+    """The Python files of the package that a module belongs to, in the order of their names."""
+    top = reference.partition(":")[0].partition(".")[0]
+    spec = importlib.util.find_spec(top)
+    if spec is None or spec.origin is None:
+        raise UserError(
+            f"{group}={reference}: there is no package {top} here; install it, or give {group}=path/to/file.py:NAME"
+        )
+    origin = Path(spec.origin)
+    return sorted(origin.parent.rglob("*.py")) if spec.submodule_search_locations else [origin]
+
+
+def _run(said: str, path: Path, content: bytes, sha256: str) -> ModuleType:
+    module = ModuleType(f"shapelaw_part_{sha256[:DIGITS]}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # where dataclasses and pickle look a class up
+    try:
+        exec(compile(content, str(path), "exec"), module.__dict__)
+    except Exception as error:
+        del sys.modules[module.__name__]
+        raise UserError(f"{said}: running {path} fails ({type(error).__name__}: {error}); correct it there") from error
+    return module

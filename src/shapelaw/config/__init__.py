@@ -20,25 +20,27 @@ from shapelaw.config.fitting import (
     StagedOptions,
     SubsetConfig,
 )
+from shapelaw.config.parts import CooldownConfig, ModelConfig, OptimConfig, ScheduleConfig
 from shapelaw.config.preparing import DataConfig, PrepareConfig, TokenizerConfig, corpus_options
 from shapelaw.config.prescribing import ObjectiveConfig, PrescribeConfig, RulesConfig, ShapeLimits
 from shapelaw.config.reporting import ReportConfig, ReportKindConfig
 from shapelaw.config.running import (
+    BUILTIN,
+    COMMAND,
     AttentionConfig,
     CheckpointConfig,
     LimitsConfig,
     ParallelConfig,
     ResourcesConfig,
     SearchConfig,
+    SweepConfig,
     TrackerConfig,
+    TrainerConfig,
 )
 from shapelaw.config.training import (
-    CooldownConfig,
     DepthPatch,
     LrRuleConfig,
     NoiseConfig,
-    OptimConfig,
-    ScheduleConfig,
     ShapeConfig,
     SpikeRule,
     SpikesConfig,
@@ -67,6 +69,8 @@ from shapelaw.config.values import (
 
 __all__ = [
     "AUTO",
+    "BUILTIN",
+    "COMMAND",
     "AttentionConfig",
     "BatchScaling",
     "BootstrapOptions",
@@ -83,6 +87,7 @@ __all__ = [
     "LrRule",
     "LrRuleConfig",
     "MethodConfig",
+    "ModelConfig",
     "NamedConfig",
     "NoiseConfig",
     "ObjectiveConfig",
@@ -110,10 +115,12 @@ __all__ = [
     "StagedOptions",
     "SubsetConfig",
     "SuiteConfig",
+    "SweepConfig",
     "TokenizerConfig",
     "TokenizerKind",
     "TrackerConfig",
     "TrainConfig",
+    "TrainerConfig",
     "ValidationConfig",
     "Verify",
     "WhenUnreachable",

@@ -6,6 +6,7 @@ import math
 import re
 
 from shapelaw.config.option import option, record
+from shapelaw.config.parts import CooldownConfig, ModelConfig, OptimConfig, ScheduleConfig
 from shapelaw.config.places import PlacesConfig
 from shapelaw.config.preparing import DataConfig, TokenizerConfig
 from shapelaw.config.running import (
@@ -15,7 +16,9 @@ from shapelaw.config.running import (
     ParallelConfig,
     ResourcesConfig,
     SearchConfig,
+    SweepConfig,
     TrackerConfig,
+    TrainerConfig,
 )
 from shapelaw.config.values import (
     AUTO,
@@ -24,18 +27,11 @@ from shapelaw.config.values import (
     LrRule,
     Precision,
     Rounding,
-    ScheduleKind,
     SpikePolicy,
     positive,
     whole,
 )
 from shapelaw.errors import UserError
-
-READERS = {
-    "decay_fraction": (ScheduleKind.wsd,),
-    "final_factor": (ScheduleKind.wsd, ScheduleKind.cosine, ScheduleKind.linear),
-}
-"""Options of a schedule -> the kinds that read them."""
 
 NAMED_SHAPE = re.compile(r"[1-9]\d*x[1-9]\d*")
 
@@ -171,66 +167,6 @@ class LrRuleConfig(DepthPatch):
     name: LrRule = option("What lr_base is divided by: width * sqrt(depth), width, sqrt(depth) or nothing.")
 
 
-@record("schedule")
-class ScheduleConfig:
-    """The rate's course over the run."""
-
-    kind: ScheduleKind = option("How the rate goes on after the warm-up; wsd: constant, then falling.")
-    warmup_tokens: float = option("Linear warm-up from 0 over so many tokens.", low=0, unit="tokens")
-    decay_fraction: float = option(
-        "wsd: share of the run, at its end, over which the rate falls linearly to final_factor.",
-        default=0.0,
-        low=0,
-        high=1,
-    )
-    final_factor: float = option(
-        "wsd, cosine, linear: the rate at the end, as a share of the peak.", default=0.0, low=0, high=1
-    )
-
-    def check(self) -> None:
-        """Refuse what the kind does not read: it would make another run of the same."""
-        for key, kinds in READERS.items():
-            value = getattr(self, key)
-            if value != 0 and self.kind not in kinds:
-                raise UserError(
-                    f"schedule.{key}={value:g}: schedule={self.kind.value} does not read it; leave it out, or give "
-                    f"{' or '.join(f'schedule={kind.value}' for kind in kinds)}"
-                )
-
-
-@record("cooldown")
-class CooldownConfig:
-    """A branch that continues a run's checkpoint and anneals its rate linearly to 0."""
-
-    fraction: float = option(
-        "Tokens of the branch as a share of those seen at its start; 0 is no cooldown.", default=0.0, low=0
-    )
-    from_tokens: float = option(
-        "Tokens seen where it branches off; the nearest checkpoint's.", default=0.0, low=0, unit="tokens"
-    )
-
-    def check(self) -> None:
-        """A branch starts after the first step."""
-        if self.fraction:
-            positive("cooldown.from_tokens", self.from_tokens)
-
-
-@record("optim")
-class OptimConfig:
-    """AdamW; the defaults are the paper's."""
-
-    beta1: float = option("Decay of the mean of gradients.", default=0.9, low=0, below=1)
-    beta2: float = option("Decay of the mean of their squares.", default=0.95, low=0, below=1)
-    eps: float = option("Number added to the square root of the second moment.", default=1e-8, low=0)
-    weight_decay: float = option(
-        "Decoupled weight decay of every matrix, and of no norm: times the rate, the share that a step takes off.",
-        default=0.1,
-        low=0,
-    )
-    clip_norm: float = option("Global norm to which gradients are clipped; 0 is no clipping.", default=1.0, low=0)
-    decay_embedding: bool = option("Whether the token embedding decays, too.", default=True)
-
-
 @record("spikes")
 class SpikeRule:
     """When a step is high, and how many high steps make a spike."""
@@ -334,6 +270,7 @@ class TrainConfig(PlacesConfig):
 
     suite: SuiteConfig
     shape: ShapeConfig
+    model: ModelConfig
     lr_base: float = option(
         "Rate before the lr_rule divides it by the shape.", above=0, advice="give a positive rate, such as 5"
     )
@@ -382,6 +319,8 @@ class TrainConfig(PlacesConfig):
     validation: ValidationConfig
     checkpoint: CheckpointConfig
     tracker: TrackerConfig
+    trainer: TrainerConfig
+    sweep: SweepConfig
     noise: NoiseConfig
     search: SearchConfig
     limits: LimitsConfig

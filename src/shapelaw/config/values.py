@@ -78,6 +78,7 @@ class ScheduleKind(Enum):
     wsd = "wsd"
     cosine = "cosine"
     linear = "linear"
+    own = "own"
 
 
 class Precision(Enum):

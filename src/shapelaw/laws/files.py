@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import sys
-from pathlib import Path
-from types import ModuleType
 
 from shapelaw.errors import UserError
 from shapelaw.laws.base import Law
-from shapelaw.plugins import split
+from shapelaw.plugins import content_of, run_file, split
 
 _LOADED: dict[tuple[str, str], dict[str, Law]] = {}
-"""(absolute path, sha256 of the file) -> name -> law: a file is run once."""
+"""(absolute path, sha256 of the file) -> name -> law."""
 
 
 def file_hash(reference: str) -> str:
@@ -21,7 +18,7 @@ def file_hash(reference: str) -> str:
     Raises:
         UserError: if there is no such file.
     """
-    return hashlib.sha256(_content(reference)).hexdigest()
+    return hashlib.sha256(content_of("law", reference)).hexdigest()
 
 
 def load(reference: str) -> Law:
@@ -31,11 +28,9 @@ def load(reference: str) -> Law:
         UserError: if there is no such file, it cannot be run, or NAME in it is no law.
     """
     path, name = split(reference)
-    content = _content(reference)
-    key = (str(path), hashlib.sha256(content).hexdigest())
-    if key not in _LOADED:
-        _LOADED[key] = _run(reference, path, content)
-    laws = _LOADED[key]
+    sha256, module = run_file("law", reference)
+    found = {known: value for known, value in vars(module).items() if isinstance(value, Law)}
+    laws = _LOADED.setdefault((str(path), sha256), found)
     if name not in laws:
         raise UserError(
             f"law={reference}: {path} has no law {name}; allowed are {', '.join(laws) or 'none: the file has no law'}; "
@@ -71,28 +66,3 @@ def check_unchanged(reference: str, sha256: str | None, user: str) -> None:
             f"{user}: law={reference}: the file was changed after the fit (sha256 {there[:12]}, fitted from "
             f"{str(sha256)[:12]}); put the fitted one back, or fit again"
         )
-
-
-def _content(reference: str) -> bytes:
-    path, _ = split(reference)
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"law={reference}: {path} cannot be read ({error.strerror}); give law=path/to/file.py:NAME of a file that is there"
-        ) from error
-
-
-def _run(reference: str, path: Path, content: bytes) -> dict[str, Law]:
-    """Every law among the file's names. What is run is what was hashed, never an older compiled form of it."""
-    module = ModuleType(f"shapelaw_law_{hashlib.sha256(content).hexdigest()[:16]}")
-    module.__file__ = str(path)
-    sys.modules[module.__name__] = module  # where dataclasses and pickle look a class up
-    try:
-        exec(compile(content, str(path), "exec"), module.__dict__)
-    except Exception as error:
-        del sys.modules[module.__name__]
-        raise UserError(
-            f"law={reference}: running {path} fails ({type(error).__name__}: {error}); correct it there"
-        ) from error
-    return {name: value for name, value in vars(module).items() if isinstance(value, Law)}

@@ -90,6 +90,8 @@ CANONICAL: dict[str, Column] = {
     "optimizer": Column("optimizer, with its settings", text=True),
     "precision": Column("number format that the run is computed in", text=True),
     "architecture": Column("name or version of the architecture", text=True),
+    "trainer": Column("program that trained the run and measured its loss", text=True),
+    "sweep": Column("name of the sweep that the run belongs to", text=True),
     "status": Column("how the run stands in its tracker", text=True),
     "rollbacks": Column("rollbacks of the run before the row, each to a lower rate", whole=True, zero=True),
     "diverged_step": Column(

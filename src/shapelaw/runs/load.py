@@ -11,6 +11,7 @@ from typing import Any
 from shapelaw.config import RunsConfig
 from shapelaw.config.option import check_option
 from shapelaw.errors import UserError
+from shapelaw.runs.columns import is_canonical
 from shapelaw.runs.file_table import OF_FILES, FileOptions
 from shapelaw.runs.files import from_file, from_raw
 from shapelaw.runs.histories import Histories, called, wanted
@@ -232,4 +233,6 @@ def _from_tracker(options: Mapping[str, Any], exclude_faults: bool) -> RunsTable
         "source": "mlflow " + ", ".join(f"{k}={v}" for k, v in sorted(options.items())),
         "loss_unit": "nats per token",
     }
-    return (RunsTable.excluding_faults if exclude_faults else RunsTable)(frame, about, suites)
+    own = [name for name in frame if not is_canonical(str(name))]  # columns of users' own models
+    further = frame[own] if own else None
+    return (RunsTable.excluding_faults if exclude_faults else RunsTable)(frame, about, suites, further)

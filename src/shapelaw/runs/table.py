@@ -251,6 +251,9 @@ class RunsTable(Shown):
         purpose = f"counting={counting}"
         sizes = [self.column(name, purpose) for name in ("params", "width", "vocab_size")]
         counted = np.asarray(recount(sizes[0], sizes[1], sizes[2], counting), dtype=np.float64)
+        if self.further is not None and (counts := f"params_{counting}") in self.further:
+            own = self.rows[counts].to_numpy(dtype=np.float64)  # of models that are not of this program's architecture
+            counted = np.where(np.isnan(own), counted, own)
         if (counted <= 0).any():
             raise UserError(
                 f"{purpose}: leaves {int((counted <= 0).sum())} rows without parameters; params must count the "

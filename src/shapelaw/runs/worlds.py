@@ -1,9 +1,9 @@
 """One fit, one world: whether the losses of a table compare, and what its rows differ in on purpose.
 
 A fact is a column of the table or, where it has none, what the record of a run's suite says. Losses on two corpora,
-tokenizers, vocabularies or held-out samples have no law in common, so such a mixture is refused. What a study varies on
-purpose (batch, rate, context, ...) is fitted and flagged. What a row does not say is no difference, but it is flagged where
-other rows say it.
+tokenizers, vocabularies or held-out samples, or measured by two programs, have no law in common, so such a mixture is refused.
+What a study varies on purpose (batch, rate, context, ...) is fitted and flagged. What a row does not say is no difference, but
+it is flagged where other rows say it.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from shapelaw.wording import counted
 if TYPE_CHECKING:
     from shapelaw.runs.table import RunsTable
 
-INCOMPARABLE = ("corpus", "tokenizer", "vocab_size", "evaluation_set", "validation_tokens", "loss_unit")
+INCOMPARABLE = ("corpus", "tokenizer", "vocab_size", "evaluation_set", "validation_tokens", "loss_unit", "trainer")
 """Facts that losses must share to be compared."""
 ON_PURPOSE = (
     *("suite", "seq_len", "batch_tokens", "lr_base", "lr_rule", "width_unit", "patch", "lr_batch_scaling"),
     *("schedule", "decay_fraction", "warmup_tokens", "cooldown", "annealed"),
-    *("optimizer", "precision", "architecture", "head_size"),
+    *("optimizer", "precision", "architecture", "head_size", "sweep"),
 )
 """Facts that a study may vary."""
 SCHEDULED = ("schedule", "decay_fraction", "annealed")

@@ -8,11 +8,13 @@ step waits for the store, a store that goes away loses nothing, and a run that e
 from shapelaw.tracking.delivery import deliver_left, deliver_to
 from shapelaw.tracking.foreign import read_any
 from shapelaw.tracking.mlflow_tracker import FolderTracker, MlflowTracker
+from shapelaw.tracking.pages import publish
 from shapelaw.tracking.protocol import (
     DIVERGED_TAG,
     NOISE_GRAD_SQ,
     NOISE_SCALE,
     NOISE_TRACE,
+    OWN,
     PRUNED_TAG,
     ROLLBACKS,
     SUITE_TAG,
@@ -39,6 +41,7 @@ __all__ = [
     "NOISE_GRAD_SQ",
     "NOISE_SCALE",
     "NOISE_TRACE",
+    "OWN",
     "PRUNED_TAG",
     "ROLLBACKS",
     "SUITE_TAG",
@@ -60,6 +63,7 @@ __all__ = [
     "open_search",
     "open_store",
     "places",
+    "publish",
     "read_any",
     "read_noise",
     "read_runs",

@@ -23,6 +23,8 @@ DAMAGED_TAG = "shapelaw.damaged_records"
 """How many lines of a run's journal were damaged before the store had them."""
 SUITE_TAG = "shapelaw.suite_record"
 """The record of the run's suite, as JSON (`shapelaw.suite.Suite`)."""
+OWN = "model."
+"""How the parameters of a run begin that are options and columns of a user's own model."""
 NOISE_GRAD_SQ, NOISE_TRACE, NOISE_SCALE = "noise/grad_sq", "noise/trace_tokens", "noise/scale_tokens"
 """Estimates of |G|^2 and of tr(Sigma) of one token, and the ratio of their running means: the gradient noise scale."""
 

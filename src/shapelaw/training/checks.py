@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from shapelaw.config import CheckpointConfig, Keep, ParallelKind, Precision, TrainConfig, corpus_options
 from shapelaw.data import check_repeats, validation
 from shapelaw.errors import UserError
@@ -9,6 +11,7 @@ from shapelaw.fingerprint import computed_precision, computes_on_gpu
 from shapelaw.parallel.layout import check_degrees, check_layout, check_noise, layout_of
 from shapelaw.planned_run import PlannedRun
 from shapelaw.training.corpora import Corpora
+from shapelaw.training.sizes import sizes_of
 
 
 def check_run(config: TrainConfig, planned: PlannedRun, corpora: Corpora) -> None:
@@ -18,7 +21,8 @@ def check_run(config: TrainConfig, planned: PlannedRun, corpora: Corpora) -> Non
         UserError: naming the option, and what to give instead.
     """
     _check_corpora(config, planned, corpora)
-    _check_attention(config, planned)
+    if not planned.model.own:
+        _check_attention(config, planned)
     check_degrees(config.parallel, planned.shape, planned.vocab_size)
 
 
@@ -39,6 +43,26 @@ def _check_corpora(config: TrainConfig, planned: PlannedRun, corpora: Corpora) -
         validation(other, planned.seq_len, tokens)
 
 
+def check_parts(runs: Sequence[tuple[PlannedRun, TrainConfig]]) -> None:
+    """Try every user's model and optimizer of a sweep at its smallest shape: a step on a CPU.
+
+    Raises:
+        UserError: naming what is wrong with it.
+    """
+    smallest: dict[str, tuple[PlannedRun, TrainConfig]] = {}
+    for run, train in runs:
+        if not (train.model.own or train.optim.own or train.optim.lr_factors):
+            continue
+        key = repr((train.model, train.optim, run.seq_len, run.vocab_size))
+        known, _ = smallest.setdefault(key, (run, train))
+        if sizes_of(run).params < sizes_of(known).params:
+            smallest[key] = run, train
+    for run, train in smallest.values():
+        from shapelaw.training.trying import try_parts
+
+        try_parts(run, train)
+
+
 def check_tasks(planned: PlannedRun, train: TrainConfig, tasks: int) -> None:
     """Refuse a number of processes that the run cannot be shared out over, or that cannot measure what it asks for.
 
@@ -46,11 +70,26 @@ def check_tasks(planned: PlannedRun, train: TrainConfig, tasks: int) -> None:
         UserError: naming the option, and what to give instead.
     """
     layout = layout_of(train.parallel, tasks)
+    _check_splits(train, layout.kind)
     check_layout(layout, planned.shape, planned.vocab_size, planned.batch_sequences)
     if train.noise.every_steps:
         check_noise(layout, planned.batch_sequences, train.micro_batch_sequences)
     if layout.kind is ParallelKind.axonn and not computes_on_gpu(train):
         _check_axonn(train)
+
+
+def _check_splits(train: TrainConfig, kind: ParallelKind) -> None:
+    """Only the built-in model and AdamW are taken apart."""
+    if kind in (ParallelKind.single, ParallelKind.ddp):
+        return
+    if train.model.own:
+        raise UserError(
+            f"model={train.model.name}: parallel={kind.value} splits the built-in model alone; give parallel=ddp"
+        )
+    if train.optim.name == "muon" or train.optim.own:
+        raise UserError(
+            f"optim={train.optim.name}: parallel={kind.value} splits matrices, which it needs whole; give parallel=ddp"
+        )
 
 
 def _check_axonn(train: TrainConfig) -> None:

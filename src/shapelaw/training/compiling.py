@@ -47,13 +47,18 @@ def missing_tool(gpu: bool) -> str | None:
     return None if any(map(shutil.which, compilers)) else f"a C++ compiler ({' or '.join(compilers)})"
 
 
-def compile_step(model: Transformer) -> None:
+def compile_step(model: Transformer, own: bool = False) -> None:
     """Compiles the blocks, whose code is compiled once for all of them, and the softmax of the loss, in place.
 
     Sizes and the factor of the gradient stay constants of the code: torch would make the factor a variable at the first
     validation, which takes another, and such code, read back from its cache by a later process, leaves out the targets'
     part of the gradient (seen in torch 2.11 on a GPU and 2.13 on a CPU).
+
+    Of a user's own model the forward pass is compiled.
     """
+    if own:
+        model.compile(dynamic=False)
+        return
     for block in model.blocks:
         block.compile(dynamic=False)
     model.softmax = torch.compile(softmax_gradient, dynamic=False)

@@ -20,7 +20,7 @@ import torch
 
 from shapelaw.config import TrainConfig
 from shapelaw.model import Transformer, initialise
-from shapelaw.optim import build_adamw, clip_gradients
+from shapelaw.optim import build_optimizer, clip_gradients
 from shapelaw.planned_run import PlannedRun
 from shapelaw.training.recipe import init_spec, model_spec
 
@@ -70,7 +70,7 @@ def coordinates(
     """
     autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=bf16)
     model = _model(planned, config, device)
-    optimizer = build_adamw(model, planned.lr_eff, config.optim)
+    optimizer = build_optimizer(model, planned.lr_eff, config.optim)
     probe = torch.from_numpy(tokens.probe).to(device)
 
     def activations() -> dict[Where, torch.Tensor]:

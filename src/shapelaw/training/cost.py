@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from shapelaw.config import AUTO, Precision, TrainConfig
-from shapelaw.counting import flops_exact, params_total
 from shapelaw.devices import RUNS_PER_GPU_VARIABLE, gpus, host_memory
 from shapelaw.errors import UserError
 from shapelaw.parallel.layout import Layout, layout_of
 from shapelaw.planned_run import PlannedRun
 from shapelaw.thresholds import FAST_THREADS_MAX
-from shapelaw.training.memory import Arithmetic, StepMemory
+from shapelaw.training.memory import Arithmetic, MeasuredMemory, StepMemory
+from shapelaw.training.sizes import measured_of, sizes_of
 from shapelaw.wording import amount, counted
 
 USABLE_SHARE = 0.3
@@ -59,9 +59,8 @@ class Machine:
 
 
 def flops_per_token(planned: PlannedRun) -> float:
-    """Training FLOPs of one token of the run, by the exact count."""
-    shape = planned.shape
-    return float(flops_exact(shape.width, shape.depth, planned.vocab_size, planned.seq_len, shape.head_size).total)
+    """Training FLOPs of one token of the run: of the built-in model by the exact count, of a user's as they are counted."""
+    return sizes_of(planned).flops_per_token
 
 
 def flops_of(planned: PlannedRun) -> float:
@@ -75,12 +74,11 @@ def cost_of(planned: PlannedRun, config: TrainConfig, device: str = "this") -> C
     Raises:
         UserError: for a device that is not rated.
     """
-    shape, machine = planned.shape, machine_of(device, config.accelerator)
-    params = int(params_total(shape.width, shape.depth, planned.vocab_size, shape.head_size))
+    machine = machine_of(device, config.accelerator)
     work = arithmetic(config, machine.gpu)
     limit = memory_limit(config, machine.memory_bytes, machine.gpu)
     micro, memory = fit_micro_batch(planned, config, layout_of(config.parallel, _processes(config)), work, limit)
-    return Cost(params, flops_of(planned), micro, memory)
+    return Cost(sizes_of(planned).params, flops_of(planned), micro, memory)
 
 
 def _processes(config: TrainConfig) -> int:
@@ -122,12 +120,18 @@ def fit_micro_batch(
     )
     for size in sizes:
         size = min(size, share)
-        peak = StepMemory(
-            planned.shape, planned.vocab_size, planned.seq_len, size, -(-share // size), work, layout
-        ).peak_bytes
+        peak = _peak_bytes(planned, size, -(-share // size), work, layout)
         if peak <= limit_bytes:
             break
     return size, peak
+
+
+def _peak_bytes(planned: PlannedRun, sequences: int, micros: int, work: Arithmetic, layout: Layout) -> float:
+    if planned.model.own:
+        found = measured_of(planned)
+        measured = MeasuredMemory(found.params, found.activation_bytes, found.largest_bytes, sequences, work.gpu)
+        return measured.peak_bytes
+    return StepMemory(planned.shape, planned.vocab_size, planned.seq_len, sequences, micros, work, layout).peak_bytes
 
 
 def this_machine(accelerator: str) -> Machine:
@@ -205,13 +209,17 @@ def _timed(matrix: np.ndarray) -> float:
 
 
 def _gpus() -> dict[str, Machine]:
-    """Rated bf16 matrix rates (half precision for V100) and memory in GiB (both of one GCD of an MI250X)."""
+    """Rated bf16 matrix rates (half precision for V100) and memory in GiB; of an MI250 or MI250X, those of one of its two dies
+    (GCDs), which computes as a GPU of its own."""
     rated = {
         "H200": (9.9e14, 141),
         "H100": (9.9e14, 80),
         "A100": (3.1e14, 80),
         "V100": (1.2e14, 16),
+        "MI250X": (1.9e14, 64),
         "MI250": (1.9e14, 64),
+        "MI300A": (9.8e14, 128),
+        "MI300X": (1.3e15, 192),
         "MI300": (1.3e15, 192),
     }
     return {name: Machine(name, rate, memory * 2.0**30, gpu=True) for name, (rate, memory) in rated.items()}

@@ -198,3 +198,32 @@ class StepMemory:
         ids = self.sequences * self.micros * (self.seq_len + 1) * 8
         workspace = WORKSPACE_BYTES_GPU if self.work.gpu else 0
         return self.states + self.copies + ids + workspace + max(self.moments.values())
+
+
+@dataclass(frozen=True)
+class MeasuredMemory:
+    """Bytes of one device in a training step of a user's model, from what autograd keeps of one sequence in float32.
+
+    While its gradient is on the way back, the largest of these tensors is there twice more. Where products are in bfloat16 this
+    is more than is taken.
+
+    Args:
+        params: all parameters.
+        activation_bytes: kept of a sequence.
+        largest_bytes: of one kept tensor.
+        sequences: of one micro-batch.
+        gpu: whether on one.
+    """
+
+    params: int
+    activation_bytes: float
+    largest_bytes: float
+    sequences: int
+    gpu: bool
+
+    @property
+    def peak_bytes(self) -> float:
+        """Weights, gradients, AdamW's two moments, and activations."""
+        workspace = WORKSPACE_BYTES_GPU if self.gpu else 0
+        activations = self.sequences * (self.activation_bytes + 2 * self.largest_bytes)
+        return 4 * FLOAT * self.params + activations + workspace

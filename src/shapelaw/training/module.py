@@ -140,6 +140,7 @@ def mean_loss(module: RunModule, sample: ValidationSample) -> float:
     trainer, placement = module.trainer, module.placement
     total = torch.zeros(2, dtype=torch.float64, device=module.device)
     size = module.micro_batch
+    module.model.eval()  # a user's model may add terms to its loss that are for training alone
     with trainer.precision_plugin.forward_context():
         mine = sample.batches(size, placement.share, placement.shares)
         for _ in range(-(-len(sample.windows) // (size * placement.shares))):  # ceil(ceil(n / shares) / size)
@@ -147,6 +148,7 @@ def mean_loss(module: RunModule, sample: ValidationSample) -> float:
             ids = torch.zeros(1, sample.seq_len + 1, dtype=torch.int64) if rows is None else torch.from_numpy(rows)
             loss, count = module.model.loss(ids.to(module.device)).double(), 0 if rows is None else len(rows)
             total += torch.stack([loss * count, total.new_tensor(count)])
+    module.model.train()
     if trainer.world_size > 1:
         total = trainer.strategy.reduce(total, reduce_op="sum")
     return float(total[0] / total[1])

@@ -6,43 +6,32 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import lightning.pytorch as pl
 import torch
-from omegaconf import OmegaConf
 
 from shapelaw.config import Keep, Precision, TrainConfig
-from shapelaw.counting import params_total
 from shapelaw.data import Loader
 from shapelaw.data.torch_batches import TokenBatches
-from shapelaw.errors import Interrupted, UserError
-from shapelaw.files import check_room, write_text
-from shapelaw.fingerprint import write_fingerprint
+from shapelaw.files import check_room
 from shapelaw.model.cpu_memory import keep_freed_memory
 from shapelaw.parallel.placement import Placement
 from shapelaw.planned_run import PlannedRun, checkpoint_steps
 from shapelaw.run_state import Status, lock, read_state
-from shapelaw.tracking import (
-    DIVERGED_TAG,
-    PRUNED_TAG,
-    ROLLBACKS,
-    FolderTracker,
-    MlflowTracker,
-    NoTracker,
-    Store,
-    Tracker,
-)
+from shapelaw.tracking import PRUNED_TAG, ROLLBACKS, NoTracker, Tracker
 from shapelaw.training.corpora import Corpora
 from shapelaw.training.cost import flops_per_token
 from shapelaw.training.group import Placed, environment_of, join, leave, rank, wait_for_all, world_of
 from shapelaw.training.hooks import Costs, Hooks, Pruned
-from shapelaw.training.monitor import Diverged, SpikeMonitor, SpikeSeen
+from shapelaw.training.monitor import SpikeMonitor, SpikeSeen
 from shapelaw.training.noise import NoiseScale
+from shapelaw.training.recording import describe, record_end, record_error, recorder
 from shapelaw.training.reporting import Report, Show
 from shapelaw.training.rollback import Rollback, batch_of, read_rollbacks, roll_back
 from shapelaw.training.run_info import run_info
+from shapelaw.training.sizes import sizes_of
 from shapelaw.training.spikes import Verdict
 from shapelaw.training.starting import module_of
 from shapelaw.training.trial import Trial
@@ -97,28 +86,18 @@ def train(config: TrainConfig, planned: PlannedRun, corpora: Corpora, tags: Mapp
 def disk_bytes(config: TrainConfig, planned: PlannedRun) -> float:
     """Bytes of the checkpoints that are to come: weights and AdamW's two moments in float32; the one that is being written lies
     beside those that stay. A run that continues makes room as it goes, but for that one."""
-    shape, stay = planned.shape, len(planned.checkpoints)
+    stay = len(planned.checkpoints)
     if config.checkpoint.keep is Keep.newest:
         stay = min(config.checkpoint.newest + 1, stay)
     count = 1 if checkpoint_steps(planned.folder) else stay
-    return 12 * float(params_total(shape.width, shape.depth, planned.vocab_size, shape.head_size)) * count
-
-
-def describe(config: TrainConfig, planned: PlannedRun) -> None:
-    """Write what a run is into its folder."""
-    write_fingerprint(planned.folder, planned.fingerprint)
-    write_text(planned.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
+    return 12 * float(sizes_of(planned).params) * count
 
 
 def tracker_of(config: TrainConfig, planned: PlannedRun, tags: Mapping[str, str]) -> Tracker:
     """Where a run is recorded: without a tracker in its folder alone. Of several processes the first one records."""
-    settings = config.tracker
     if rank():
         return NoTracker()
-    store, info = Store.of(settings, config.suite.name), run_info(config, planned, dict(tags))
-    if settings.name == "none":
-        return FolderTracker(replace(store, uri=""), info, planned.folder)
-    return MlflowTracker(store, info, planned.folder, settings.finish_seconds)
+    return recorder(config, planned, run_info(config, planned, dict(tags)))
 
 
 class Run:
@@ -162,9 +141,9 @@ class Run:
                 while spike := self._steps(hooks):
                     self.roll_back(spike)
         except BaseException as error:
-            self._record_error(error)
+            record_error(self.report, self.tracker, error)
             raise
-        self._record_end(hooks.pruned)
+        record_end(self.report, self.tracker, hooks.pruned)
         assert self.report.state.val_loss is not None
         return self.report.state.val_loss
 
@@ -266,25 +245,6 @@ class Run:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-
-    def _record_error(self, error: BaseException) -> None:
-        """What ended the run early; the error is on its way to whoever asked for the run."""
-        interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
-        reason = (str(error).splitlines() or [""])[0]
-        diverged = error.step if isinstance(error, Diverged) else None
-        with contextlib.suppress(OSError):  # a full disk takes no state either
-            self.report.end(Status.interrupted if interrupted else Status.failed, reason, diverged)
-        with contextlib.suppress(UserError):
-            if diverged is not None:
-                self.tracker.tag({DIVERGED_TAG: str(diverged)})
-            self.tracker.finish("KILLED" if interrupted else "FAILED")
-
-    def _record_end(self, pruned: bool) -> None:
-        """That the run came to its end. The state comes last: a run that has it has nothing left to record."""
-        if pruned:
-            self.tracker.tag({PRUNED_TAG: f"after {self.report.state.tokens} tokens"})
-        self.tracker.finish("KILLED" if pruned else "FINISHED")
-        self.report.end(Status.pruned if pruned else Status.finished)
 
 
 @contextlib.contextmanager

@@ -86,6 +86,10 @@ def check(config: DictConfig) -> None:
         UserError: for bad input, before anything is measured.
     """
     asked: CoordinatesConfig = to_dataclass(config)
+    if asked.model.own:
+        raise UserError(
+            f"model={asked.model.name}: the coordinate check knows the built-in model alone; give model=transformer"
+        )
     todo = check_of(asked)
     runs = [(rule, one, plan_run(one, UNPREPARED)) for rule, one in todo.configs()]
     check_devices(asked.accelerator, asked.devices, len(gpu_names()))

@@ -16,12 +16,13 @@ from typing import Any
 import yaml
 
 from shapelaw.errors import UserError
+from shapelaw.plugins import is_reference
 
 MAX_BYTES = 2**20
 MAX_DEPTH = 64
 """Of brackets; the time that YAML's reader takes grows with the square of it, and more."""
 MAX_FILES = 10_000
-OWN = frozenset({"hydra", "search", "outputs_dir", "data_dir"})
+OWN = frozenset({"hydra", "search", "outputs_dir", "data_dir", "trainer"})
 """Options and groups that belong to whoever runs a suite."""
 OWN_KEYS = frozenset({"tracker.uri", "tracker.artifacts", "tracker.experiment_id", "tracker.parent_run_id"})
 """And single options: where records are sent."""
@@ -29,6 +30,8 @@ SWEEPER, PARAMS = "hydra.sweeper.", "hydra.sweeper.params."
 """What the files of a suite's own sweeps set of Hydra, and where the overrides of their runs lie."""
 CONNECTED = frozenset({"hydra.sweeper.storage", "hydra.sweeper.sampler", "hydra.sweeper.pruner"})
 """But not the database of a search, nor what it is made of."""
+CODE_OPTIONS = frozenset({"model", "optim", "schedule", "cooldown", "law", "tracker"})
+"""Groups whose choice may be code, by its file or its module: whoever starts a command names it, and no suite."""
 CODE_KEYS = frozenset({"_target_", "_partial_", "_args_"})
 INTERPOLATION = re.compile(r"\$\{([^}]*)")
 REFERENCE = re.compile(r"\.*[A-Za-z_]\w*(?:\.\w+|\[\w+\])*")
@@ -79,7 +82,7 @@ def _faults(path: Path, inside: Path) -> Iterator[str]:
             return
         for entry in map(_entry, defaults or ()):
             words = set(re.split(r"[\s/.:]+", entry))
-            if words & OWN or "@" in entry or ".py:" in entry or "://" in entry or "$" in entry:
+            if words & OWN or "@" in entry or "://" in entry or "$" in entry or _names_code(entry):
                 yield f"chooses {entry} in its defaults, which is not the suite's to choose"
         sweeps = inside.parts[0] == "sweeps"
         yield from _content_faults(content, _package(text, inside), sweeps)
@@ -107,7 +110,20 @@ def _content_faults(content: dict[Any, Any], package: str, sweeps: bool) -> Iter
             yield f"sets {key}, which is not the suite's to set"
         if CODE_KEYS & set(key.split(".")):
             yield f"sets {key}={value}: it names code to be run"
+        if _is_code_option(named) and ("$" in str(value) or _names_code(str(value))):
+            yield f"sets {key}={value}: it names code to be run"
         yield from (f"holds {said}, which no suite may ask for" for said in _foreign(f"{key} {value}"))
+
+
+def _is_code_option(key: str) -> bool:
+    """Whether an option chooses a part that may be code."""
+    group, _, rest = key.lstrip("+~").partition("@")[0].partition(".")
+    return group in CODE_OPTIONS and rest in ("", "name")
+
+
+def _names_code(text: str) -> bool:
+    """Whether a choice, one of a list or one of a group's, is a part by its file or its module."""
+    return any(is_reference(word) for word in re.split(r"[\s,'\"\[\]()]+", text))
 
 
 def _entry(entry: Any) -> str:
