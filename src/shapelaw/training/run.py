@@ -27,11 +27,13 @@ from shapelaw.tracking import (
     DIVERGED_TAG,
     PRUNED_TAG,
     ROLLBACKS,
+    BothTracker,
     FolderTracker,
     MlflowTracker,
     NoTracker,
     Store,
     Tracker,
+    WandbTracker,
 )
 from shapelaw.training.corpora import Corpora
 from shapelaw.training.cost import flops_per_token
@@ -118,7 +120,11 @@ def tracker_of(config: TrainConfig, planned: PlannedRun, tags: Mapping[str, str]
     store, info = Store.of(settings, config.suite.name), run_info(config, planned, dict(tags))
     if settings.name == "none":
         return FolderTracker(replace(store, uri=""), info, planned.folder)
-    return MlflowTracker(store, info, planned.folder, settings.finish_seconds)
+    if settings.name == "mlflow":
+        return MlflowTracker(store, info, planned.folder, settings.finish_seconds)
+    if settings.name == "both":
+        return BothTracker(store, info, planned.folder, settings.finish_seconds, settings.offline)
+    return WandbTracker(replace(store, uri=""), info, planned.folder, settings.finish_seconds, settings.offline)
 
 
 class Run:
