@@ -17,10 +17,10 @@ from shapelaw.config.schema import to_dataclass
 from shapelaw.data import BpeChoice, TextSource, load_corpus, prepare
 from shapelaw.data.tokenizers import BytesTokenizer
 from shapelaw.errors import UserError
+from shapelaw.export.folder import export
 from shapelaw.model.transformer import ModelSpec, Transformer
 from shapelaw.planned_run import PlannedRun, checkpoint_path, checkpoint_steps, corpus_folder, plan_run
 from shapelaw.training.checkpoint import load_weights
-from shapelaw.verbs.export import export
 from support import Compose, train_run
 
 TEXT = "def f(x):\n\treturn 'é 漢字 🙂 Ā'  # 1 < 2\n"

@@ -86,6 +86,10 @@ DECIDES = {
     "validation.tokens": "validation.tokens=512",
     "validation.further": "+validation.further.other=other-bytes",
     "spikes.policy": "spikes=rollback",
+    "trainer.name": "trainer=command trainer.command=true",
+    "trainer.command": "trainer=command trainer.command=false",
+    "trainer.files": f"trainer=command trainer.command=true trainer.files=[{__file__}]",
+    "sweep.name": "sweep.name=other",
 }
 """Options that decide the result of any run -> a choice that changes it."""
 DECIDE_ROLLBACKS = ("spikes", "validation.every_tokens", "checkpoint.every_tokens")
@@ -102,8 +106,18 @@ DECIDE_NOTHING = (
         "accelerator",
         "devices",
         "num_nodes",
+        "trainer.stop_seconds",
     ),
-    *("resources", "threads", "progress", "micro_batch_sequences", "compile", "parallel", "attention", "checkpoint"),
+    *(
+        "resources",
+        "threads",
+        "progress",
+        "micro_batch_sequences",
+        "compile",
+        "parallel",
+        "attention",
+        "checkpoint",
+    ),
     *("suite", "shape.nodes", "warmup_tokens"),  # of which the others are made; a suite's name is that of its folder
     *("data", "tokenizer"),  # the corpus stands for itself
 )

@@ -22,6 +22,19 @@ class Damaged(UserError):
     """A file that is not what the program wrote there."""
 
 
+class Diverged(UserError):
+    """A run that diverged.
+
+    Args:
+        message: a line.
+        step: at which it did.
+    """
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
+
+
 class WorkFailed(RuntimeError):
     """Some of the work could not be done; the rest is finished and kept. The message says what to do next."""
 

@@ -15,10 +15,11 @@ from typing import Any
 import yaml
 
 from shapelaw.arithmetic import version_of
-from shapelaw.config import CooldownConfig, OptimConfig, Precision, SpikePolicy, TrainConfig
+from shapelaw.config import COMMAND, CooldownConfig, OptimConfig, Precision, SpikePolicy, TrainConfig
 from shapelaw.devices import gpu_names
 from shapelaw.files import write_text
 from shapelaw.plugins import code_of, is_reference
+from shapelaw.template import trainer_record
 
 IDENTITY_VERSION = 2
 """Raise it when a fingerprint comes to mean something else, and teach `shapelaw.migration` to rename the runs of before."""
@@ -35,7 +36,7 @@ Fingerprint = dict[str, Any]
 
 def fingerprint_of(
     config: TrainConfig,
-    corpus_hash: str,
+    corpus_hash: str | None,
     batch_tokens: int,
     steps: int,
     batch_factor: float,
@@ -45,7 +46,7 @@ def fingerprint_of(
 
     Args:
         config: of the run.
-        corpus_hash: of what it trains on.
+        corpus_hash: of what it trains on; None where a program has its own.
         batch_tokens: tokens of one optimizer step.
         steps: optimizer steps of the whole run.
         batch_factor: by which the batch scales the rate.
@@ -89,9 +90,17 @@ def fingerprint_of(
         "validation_tokens": config.validation.tokens,
         "further_validation": {**config.validation.further, **(further or {})},
         "spikes": _spikes(config),
-        "parts": {**parts(), **_own_parts(config)},
-        **({"model_options": dict(config.model.options)} if config.model.options else {}),
+        **_trainer(config),
+        **({"sweep": config.sweep.name} if config.sweep.name else {}),
     }
+
+
+def _trainer(config: TrainConfig) -> dict[str, Any]:
+    """What trains: a program, or the parts of our own and of users."""
+    if config.trainer.name == COMMAND:
+        return {"trainer": trainer_record(config)}
+    options = {"model_options": dict(config.model.options)} if config.model.options else {}
+    return {"parts": {**parts(), **_own_parts(config)}, **options}
 
 
 def _patch(config: TrainConfig) -> dict[str, Any]:
@@ -168,8 +177,8 @@ def write_fingerprint(folder: Path, fingerprint: Mapping[str, Any], former: str 
 
 
 def computed_precision(config: TrainConfig) -> Precision:
-    """The number format that a run is computed in: `auto` is bf16 on a GPU and fp32 on a processor."""
-    if config.precision is not Precision.auto:
+    """The number format that a run is computed in: `auto` is bf16 on a GPU and fp32 on a processor, and up to a program."""
+    if config.precision is not Precision.auto or config.trainer.name == COMMAND:
         return config.precision
     return Precision.bf16 if computes_on_gpu(config) else Precision.fp32
 

@@ -135,7 +135,7 @@ def labels_of(runs: Sequence[PlannedRun]) -> list[str]:
 
 def plan_run(
     config: TrainConfig,
-    corpus_hash: str,
+    corpus_hash: str | None,
     tokenizer_hash: str | None = None,
     further: Mapping[str, str] | None = None,
 ) -> PlannedRun:
@@ -143,7 +143,7 @@ def plan_run(
 
     Args:
         config: of the run.
-        corpus_hash: of the corpus; it decides the identity.
+        corpus_hash: of the corpus; it decides the identity. None where a program trains on its own.
         tokenizer_hash: of the corpus's tokenizer, for the record of the suite.
         further: name of a further held-out set -> hash of its corpus, which decides the identity too.
 

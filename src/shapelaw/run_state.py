@@ -14,6 +14,9 @@ from pathlib import Path
 from shapelaw.errors import UserError
 from shapelaw.files import as_record, read_sealed, write_sealed
 
+LOG_FILE = "log.txt"
+"""What a run says while it trains, in its folder."""
+
 
 class Status(Enum):
     """State of a run on disk."""
@@ -68,8 +71,9 @@ def write_state(folder: Path, state: State) -> None:
 
 
 @contextlib.contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Hold a run's folder: one process trains a run, a second refuses.
+def lock(folder: Path) -> Iterator[int]:
+    """Hold a run's folder: one process trains a run, a second refuses. The lock's file descriptor: a process that inherits it
+    holds the folder, too.
 
     Raises:
         UserError: if another process holds it.
@@ -80,7 +84,7 @@ def lock(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"{folder.name} is being trained by another process; wait for it or stop it") from None
-        yield
+        yield file.fileno()
 
 
 def is_locked(folder: Path) -> bool:

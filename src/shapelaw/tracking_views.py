@@ -24,6 +24,8 @@ Training runs of one suite of model shapes. `val/loss` is the held-out loss in n
 SECTION = "shapelaw"
 NOTE = "mlflow.note.content"
 """Tag of an experiment's description, which its users may write anew."""
+TRAINING_VIEW = {"mlflow.experimentKind": "custom_model_development"}
+"""Tags by which MLflow shows an experiment as one of training, not of language models' answers."""
 RUNS_SHOWN = 100
 CREATED = 1_700_000_000_000
 """A view needs a time of its making, in milliseconds; one that does not change keeps the tag as it is."""
@@ -64,7 +66,7 @@ def tags(
         description: Markdown, shown above its runs.
     """
     view = _view(kind, charts, params, metrics)
-    return {"mlflow.experimentKind": "custom_model_development", NOTE: description, TAG: view}
+    return {**TRAINING_VIEW, NOTE: description, TAG: view}
 
 
 def _view(kind: str, charts: Sequence[Chart], params: Sequence[str], metrics: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from shapelaw.figures import (
     curves,
     frontiers,
     industry,
+    overspend,
     prescriptions,
     rainbow,
     rates,
@@ -43,7 +44,7 @@ def test_every_figure_of_the_paper_is_there() -> None:
     assert all(entry.name.startswith(f"fig{int(entry.number[4:]):02d}") for entry in CATALOGUE if entry.number)
 
 
-@pytest.mark.parametrize("name", ["fig02", "fig03", "fig04", "fig22", "fig24"])
+@pytest.mark.parametrize("name", ["fig02", "fig03", "fig04", "fig07_overspend", "fig22", "fig24"])
 def test_quick_figures_are_drawn_with_tables_and_a_caption(name: str, published: Evidence, tmp_path: Path) -> None:
     (made,) = catalogue.draw(published, tmp_path, catalogue.chosen([name]))
     assert isinstance(made, Drawn)
@@ -171,6 +172,18 @@ def test_curves_outside_the_fitted_domain_are_thin() -> None:
     assert np.isnan(wide.get_xdata()[2])
 
 
+@pytest.mark.parametrize("delta", [None, 1e-3])
+def test_a_caption_speaks_of_the_published_fit_where_it_is_drawn(delta: float | None, published: Evidence) -> None:
+    text = prescriptions.caption("About.", prescriptions.Asked(delta=delta))
+    drawn, left_out = (
+        text(published, {"curves": pd.DataFrame({"kind": kinds})}) for kinds in (["published"], ["ours"])
+    )
+    assert prescriptions.PUBLISHED[delta] in drawn
+    assert "not at hand" not in drawn
+    assert "Dashed" not in left_out
+    assert ("not at hand" in left_out) == (delta is not None)
+
+
 def test_chinchillas_line_splits_the_budget() -> None:
     ends = pd.Series([1e20, 5.76e23])
     params, tokens = (prescriptions.others(ends, name)["Chinchilla, refitted"][1][1] for name in ("params", "tokens"))
@@ -182,6 +195,22 @@ def test_the_shapes_of_widely_used_models_need_no_download(data_dir: Path) -> No
     named = ["name", "family", "width", "depth"]
     fetched = industry.models()[named].sort_values("name").reset_index(drop=True)
     pd.testing.assert_frame_equal(industry.shapes().sort_values("name").reset_index(drop=True), fetched)
+
+
+def test_the_shapes_of_earlier_studies_have_their_published_sizes(data_dir: Path) -> None:
+    """Porian's by open_lm's count (MLP of 8/3 the width, rounded up to 256; vocabulary 50,432), exactly; Chinchilla's by
+    Table A9's (relative positions; vocabulary 32,000), which says every size of Epoch AI's extraction within 5%."""
+    shapes = {name: one[["width", "depth"]].to_numpy().T for name, one in industry.study_shapes().groupby("study")}
+    width, depth = shapes["Porian et al. 2024"]
+    hidden = 256 * -(-(8 * width // 3) // 256)
+    table = pd.read_csv(data_dir / "others" / "porian2024_isoflops.csv")
+    sizes = np.sort(table.loc[table["variant"] == "rw-base-long-kaplan-standard-val", "params"].unique())
+    assert (width * (4 * width + 3 * hidden) * depth + 50_432 * width).tolist() == sizes.tolist()
+    width, depth = shapes["Hoffmann et al. 2022"]
+    assert len(set(zip(width, depth, strict=True))) == 50
+    counted = 13 * width**2 * depth + 32_000 * width
+    extracted = pd.read_csv(data_dir / "chinchilla" / "epoch_chinchilla_svg_extracted_data.csv")["Model Size"].unique()
+    assert max(np.abs(counted / size - 1).min() for size in extracted) < 0.05
 
 
 def last_rows(runs: RunsTable) -> RunsTable:
@@ -245,7 +274,7 @@ def test_the_best_shape_is_starred() -> None:
     cost[0, 0] = np.inf
     frame = pd.DataFrame({"loss": 2.6, "width": w.ravel(), "depth": d.ravel(), "overspend": cost.ravel()})
     _, axes = style.canvas()
-    costs._by_law(axes, frame, "FLOPs")
+    overspend._by_law(axes, frame, "FLOPs")
     star = axes.lines[-1]
     assert (star.get_xdata()[0], star.get_ydata()[0]) == (512.0, 8.0)
 

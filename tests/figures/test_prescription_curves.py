@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from shapelaw.counting import params
-from shapelaw.figures.evidence import CannotDraw
-from shapelaw.figures.prescriptions import curve
+from shapelaw.figures.evidence import MAIN, CannotDraw, of_the_paper
+from shapelaw.figures.prescriptions import EQ2, WHOLE_BLOCKS, WHOLE_BUDGETS, WHOLE_HEADS, curve, whole_curve
+from shapelaw.prescribe.ask import Problem
 from shapelaw.prescribe.world import World
+from shapelaw.shapes import Shape, check_heads
 from worlds import fitted, table
 
 
@@ -38,3 +42,31 @@ def test_budgets_too_far_from_the_runs_are_left_out() -> None:
     assert found["budget"].tolist() == [1e21, 1e22]
     with pytest.raises(CannotDraw, match=r"no answer for any budget: .*ask nearer to the fitted runs"):
         curve("ours", fit, world, [1e27])
+
+
+@pytest.mark.parametrize("law", [EQ2, "interaction"])
+def test_whole_shapes_are_those_that_prescribe_names(data_dir: Path, law: str) -> None:
+    """Of the published runs, at budgets for which the best width is one of the suite's."""
+    evidence = of_the_paper()
+    fit, runs = evidence.fit(law), evidence.runs(MAIN)
+    budgets = [budget for budget in WHOLE_BUDGETS if 5e18 < budget < 6e22][::18]
+    found = whole_curve(fit, World.of(fit, runs), budgets)
+    assert found["budget"].tolist() == budgets
+    asked = Problem(fit, World.of(fit, runs), intervals=False)
+    for row in found.to_dict("records"):
+        answer = asked.best(row["budget"]).values
+        names = ("width", "depth", "params", "tokens", "tokens_per_param", "aspect_ratio")
+        assert [row[name] for name in names] == pytest.approx([answer[name] for name in names], rel=1e-12)
+        shape = Shape(int(row["width"]), int(row["depth"]), 128)
+        check_heads(shape)
+        assert shape.n_head % 2 == 0
+
+
+def test_whole_shapes_end_where_the_best_is_the_largest() -> None:
+    fit = fitted("interaction")
+    world = World.of(fit, table())
+    found = whole_curve(fit, world, [1e21, 1e24, 1e32])
+    assert found["budget"].tolist() == [1e21, 1e24]
+    assert found["width"].max() < WHOLE_HEADS * world.rules.head_size
+    assert found["depth"].max() < WHOLE_BLOCKS
+    assert np.isfinite(found["tokens"]).all()

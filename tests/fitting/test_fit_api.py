@@ -21,6 +21,7 @@ import shapelaw
 from shapelaw import FitResult, RunsTable, UserError, fit, load_fit, load_runs
 from shapelaw.fitting.checklist import POINTS, outside_intervals
 from shapelaw.fitting.objective import objective
+from shapelaw.fitting.published import published_law
 from shapelaw.fitting.spec import LINE_METHODS
 from shapelaw.laws import get_law
 
@@ -81,6 +82,33 @@ def published(data_dir: Path, label: str) -> dict[str, Any]:
     kind, subset = label.split(":")
     path = data_dir / f"gemstones/published/delta_1e-4/{PREFIX}{kind}_grid_search_0_{subset}.json"
     return {key: value["0"] for key, value in json.loads(path.read_text()).items()}
+
+
+COARSE = [
+    ("params_tokens", "hot_100b+", 1e-6),
+    ("params_tokens", "lr_ablation_hot", 1e-6),
+    ("params_tokens", "cool_end", 1e-6),
+    ("width_depth_params_tokens", "hot_100b+", 2e-4),
+    ("width_depth_params_tokens", "lr_ablation_hot", 2e-4),
+    ("width_depth_params_tokens", "cool_end", 2e-4),
+]
+"""Law, data set and distance from the optimum (relative) of the fits of Figs 17 to 19."""
+
+
+@pytest.mark.parametrize(("law", "subset", "near"), COARSE)
+def test_published_fits_at_delta_1e_3_are_at_the_optimum(data_dir: Path, law: str, subset: str, near: float) -> None:
+    """As the captions of Figs 17 to 19 say: objectives within 0.02%, exponents of eq 1 within 0.0001."""
+    if not (data_dir / "gemstones/published/delta_1e-3").is_dir():
+        pytest.skip("the copy of the published data has no gemstones/published/delta_1e-3")
+    table = load_runs("gemstones", subset=subset)
+    theirs, ours = published_law(law, subset, delta=1e-3), fit(table, law=law, delta=1e-3)
+    recomputed = objective(
+        get_law(law), np.array(theirs.theta), table.columns_for(get_law(law)), table.kept["loss"], 1e-3
+    )
+    assert recomputed == pytest.approx(theirs.objective, abs=6e-11, rel=0)
+    assert 0 <= theirs.objective / ours.objective - 1 < near
+    if law == "params_tokens":
+        assert theirs.compute_optimal_exponent == pytest.approx(ours.compute_optimal_exponent, abs=1e-4)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from shapelaw.fitting.newton import Newton
 from shapelaw.fitting.objective import Problem, huber, objective
 from shapelaw.fitting.solve import Solution, Status
 from shapelaw.fitting.starts import grid_count, grid_levels, grid_starts, random_starts
-from shapelaw.laws import LAWS, Law, get_law
+from shapelaw.laws import LAWS, Law, SumLaw, get_law
 from shapelaw.runs import load_runs
 from test_laws import NATURAL, table
 
@@ -355,7 +355,7 @@ positive = st.floats(1e-3, 1e15, allow_nan=False)
         min_size=2,
         max_size=30,
     ),
-    name=st.sampled_from(sorted(LAWS)),
+    name=st.sampled_from(sorted(name for name, law in LAWS.items() if isinstance(law, SumLaw))),
     delta=st.sampled_from([1e-5, 1e-3, 1.0]),
 )
 def test_random_tables_give_a_number_or_a_message(rows: list[tuple[float, ...]], name: str, delta: float) -> None:

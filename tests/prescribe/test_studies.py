@@ -23,6 +23,7 @@ from shapelaw.prescribe.price import Cost
 from shapelaw.prescribe.studies import (
     aspect_ratio_cost,
     overspend,
+    overspend_at_tokens,
     overspend_measured,
     overtraining,
 )
@@ -155,6 +156,41 @@ def test_measured_overspend_of_the_gemstones(data_dir: Path) -> None:
     assert flops["overspend"].min() >= 1 - 1e-9
     assert hours["overspend"].min() >= 1 - 1e-9
     assert hours["overspend"].max() > flops["overspend"].max()  # narrow, deep models are slow beside their FLOPs
+
+
+def test_overspend_at_the_same_tokens() -> None:
+    """By hand: vertices at losses 8, 2 and 1; a run of loss 1.9 that paid 30 is compared with the vertex of loss 2, at 10."""
+    frame = pd.DataFrame({"flops": [1.0, 10.0, 100.0, 30.0], "loss": [8.0, 2.0, 1.0, 1.9]})
+    early = pd.DataFrame({"flops": [0.1], "loss": [0.5], "tokens": [1e9]})  # of other tokens: it is no frontier
+    frame = pd.concat([frame.assign(tokens=1e10), early]).assign(params=1e8, run=[*"abcde"])
+    found = overspend_at_tokens(RunsTable(frame), tokens=1e10).set_index("run")
+    assert found["frontier"].to_dict() == {"a": True, "b": True, "c": True, "d": False}
+    assert found["overspend"].to_dict() == pytest.approx({"a": 1.0, "b": 1.0, "c": 1.0, "d": 3.0})
+    share = math.log(2 / 1.9) / math.log(2)  # of the way from loss 2 to loss 1, in logarithms
+    assert found.loc["d", "overspend_same_loss"] == pytest.approx(30 / (10 * 10**share))
+
+
+def test_overspend_at_300b_tokens_is_the_papers(data_dir: Path) -> None:
+    """The paper's text names about 50% and more than 200%; its code, run on its files, prints 55% and 358% for 256x80, and
+    stars these shapes."""
+    runs = load_runs("gemstones", subset="hot_100b+_477")
+    flops, hours = overspend_at_tokens(runs), overspend_at_tokens(runs, cost="device_hours")
+    for found, most, same_loss in ((flops, 1.553741, 1.541654), (hours, 4.583849, 2.715265)):
+        assert len(found) == 22
+        worst = found.iloc[-1]
+        assert (worst["width"], worst["depth"]) == (256, 80)
+        assert worst["overspend"] == pytest.approx(most, rel=1e-5)
+        assert found["overspend_same_loss"].max() == pytest.approx(same_loss, rel=1e-5)
+        assert found["overspend_same_loss"].min() == pytest.approx(1.0)
+        assert found["overspend"].min() < 0.9  # those whose loss is below that of the vertex they are compared with
+    shapes = {
+        name: {f"{w}x{d}" for w, d in one.loc[one["frontier"], ["width", "depth"]].to_numpy()}
+        for name, one in (("flops", flops), ("hours", hours))
+    }
+    assert shapes["flops"] == {
+        "256x23", "384x13", "512x11", "512x13", "512x14", "1280x15", "1024x28", "1280x36", "1536x50"
+    }  # fmt: skip
+    assert shapes["hours"] == {"768x3", "1792x7", "1280x15", "3072x12", "1536x50"}
 
 
 def test_laws_are_compared_by_what_following_them_costs() -> None:

@@ -20,7 +20,7 @@ from shapelaw.prescribe.ask import Problem
 from shapelaw.runs.table import RunsTable
 from shapelaw.tracking import client
 from shapelaw.verbs.report import answer_of, evidence_of, unanswerable
-from shapelaw.verbs.report_links import Links
+from shapelaw.verbs.report_links import Links, published
 from support import Compose
 from tracked import tracker
 from worlds import fitted, table
@@ -197,3 +197,28 @@ def test_fits_of_the_same_runs_are_listed_the_newest_first(composed: Compose, ou
         os.utime(folder / name / "fit.json", (1e9 - age, 1e9 - age))
     rows = Links(fit={"0a": "http://127.0.0.1/a"}).fits(asked, known())
     assert [(row.name, row.link) for row in rows] == [("eq1-0a", "http://127.0.0.1/a"), ("eq1-0c", "")]
+
+
+def test_the_page_is_kept_in_mlflow_and_linked_from_its_experiment(composed: Compose, tmp_path: Path) -> None:
+    """Twice: the last page stays, with one link, below what its users wrote; nothing goes to a store that is only read."""
+    uri, page = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "index.html"
+    one = tracker(uri, tmp_path, "aaaa")
+    one.finish("FINISHED")
+    one.close()
+    store = client(uri)
+    tiny = store.get_experiment_by_name("tiny").experiment_id
+    store.set_experiment_tag(tiny, "mlflow.note.content", "Ours.")
+    given = ("tracker=mlflow", f"runs.uri={uri}", "runs.experiment=tiny", f"tracker.artifacts={tmp_path}/artifacts")
+    asked = to_dataclass(composed(*given, f"tracker.uri={uri}", name="report"))
+    for content in ("first", "second"):
+        page.write_text(content)
+        address = published(asked, page)
+    (run,) = store.search_runs([store.get_experiment_by_name("reports").experiment_id])
+    link = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts/index.html"
+    assert address == f"http://127.0.0.1:5000/{link}"
+    assert Path(store.download_artifacts(run.info.run_id, "index.html")).read_text() == "second"
+    assert store.get_experiment(tiny).tags["mlflow.note.content"] == f"Ours.\n* [The report]({link})\n"
+    elsewhere = to_dataclass(composed(*given, f"tracker.uri=sqlite:///{tmp_path}/other.db", name="report"))
+    foreign = to_dataclass(composed(*given, f"tracker.uri={uri}", "runs.columns={loss: eval}", name="report"))
+    assert [published(other, page) for other in (elsewhere, foreign)] == ["", ""]
+    assert not (tmp_path / "other.db").exists()

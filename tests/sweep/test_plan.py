@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -43,6 +44,52 @@ def test_the_plan_tells_micro_batch_and_memory_of_the_device(script: Script) -> 
         assert 0.4 * memory_gib < float(row[-1]) <= 0.8 * memory_gib
         sequences[device] = int(row[-2])
     assert 1 <= sequences["MI250"] < sequences["H200"]
+
+
+SITE = (*PLAN, "sweeps=gemstones", "hydra.launcher.site=frontier")
+
+
+def test_the_plan_of_a_cluster(script: Script, data_dir: Path) -> None:
+    """2048x27 on 64 nodes of eight dies, by hand from FLOPs, rate and the site's limits. Totals of all 22 by nodes: as many
+    runs on as many nodes as were published, in node hours within a factor of two of theirs, and fewer."""
+    done = script("train.py", *SITE, SHAPELAW_SUITE="gemstones")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "estimated for MI250X" in done.stdout
+    row = next(line.split() for line in done.stdout.splitlines() if line.strip().startswith("2048x27"))
+    nodes, devices, limit, device_hours, wall_hours, jobs, sequences, memory = row[-8:]
+    assert (nodes, devices, limit) == ("64", "512", "120")
+    hours = 4.21e21 / (0.3 * 1.9e14) / 3600
+    assert float(device_hours.replace(",", "")) == pytest.approx(hours, rel=2e-3)
+    assert float(wall_hours) == pytest.approx(hours / 512, rel=2e-3)
+    assert int(jobs) == math.ceil(hours / 512 / ((120 * 60 - 300) / 3600))
+    assert 1 <= int(sequences) <= 2048 / 512, "a die's share of a batch of 2048 sequences"
+    assert 1_904_850_944 * 16 / 2**30 < float(memory) < 0.8 * 64, (
+        "weights, moments and gradients in float32 are the least"
+    )
+    lines = [line.split() for line in done.stdout.split("to run, by nodes")[1].splitlines()]
+    runs = pd.read_json(data_dir / "gemstones" / "runs" / "wandb_df_for_fitting_hot.jsonl", lines=True)
+    runs = runs.groupby("run_name").first()
+    counts = [(int(line[0]), int(line[1])) for line in lines if line and line[0].isdigit()]
+    assert counts == sorted(runs.num_nodes.value_counts().items())
+    total = next(line for line in lines if line and line[0] == "all")
+    node_hours = (runs.seconds_per_step * 83_475 * runs.num_nodes / 3600).sum()
+    assert 1 / 2 < float(total[5].replace(",", "")) / node_hours < 1
+
+
+@pytest.mark.parametrize("site", ["frontiers", "local"])
+def test_a_site_that_is_no_cluster_is_refused(script: Script, site: str) -> None:
+    done = script("train.py", *PLAN, "lr_base=5,2", f"hydra.launcher.site={site}")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert (
+        f"hydra.launcher.site={site}: no such cluster; allowed are slurm and launchers that start from it"
+        in done.stderr
+    )
+
+
+def test_a_limit_that_leaves_no_time_to_train_is_refused(script: Script) -> None:
+    done = script("train.py", *SITE, "resources.timeout_min=5", SHAPELAW_SUITE="gemstones")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert "may take 5 minutes and is told to checkpoint 300 seconds before" in done.stderr
 
 
 def test_the_plan_knows_what_there_is(script: Script, outputs: Path) -> None:

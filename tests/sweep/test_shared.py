@@ -18,11 +18,11 @@ import pytest
 import torch
 
 from shapelaw.errors import UserError
+from shapelaw.export.folder import export
 from shapelaw.run_state import State, Status, is_locked, lock, read_state, write_state
 from shapelaw.sweep.holding import held, stopped_by_sigterm
 from shapelaw.tracking import client
 from shapelaw.training.checkpoint import write_tensors
-from shapelaw.verbs.export import export
 from support import ROOT, Compose, Door, train
 
 NOBODY = 65534

@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Glob, Override, ValueType
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
-from hydra.types import HydraContext, TaskFunction
+from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from shapelaw.config.option import option, record
@@ -252,13 +252,32 @@ class SlurmLauncher(_TaskLauncher):
 class PlanLauncher(_TaskLauncher):
     """Prints what a sweep would take (shapelaw.sweep.plan)."""
 
-    def __init__(self, device: str) -> None:
-        self.device = device
+    def __init__(self, device: str | None, site: str | None) -> None:
+        self.device, self.site = device, site
 
     def start(self, runs: "SweepConfigs") -> list[JobReturn]:
         from shapelaw.sweep.plan import show
 
-        return show(self.task, runs, self.device)
+        site = self.site_settings(self.site) if self.site else None
+        return show(self.task, runs, self.device or (site and site.device) or "this", site)
+
+    def site_settings(self, name: str) -> SlurmSettings:
+        """The settings of a site, as the launcher of that name has them.
+
+        Raises:
+            UserError: if no launcher of that name submits to a cluster.
+        """
+        loader = self.hydra_context.config_loader
+        names = loader.get_group_options("hydra/launcher", ObjectType.CONFIG)
+        if name in names:
+            config = loader.load_configuration(
+                self.config.hydra.job.config_name, [f"hydra/launcher={name}"], RunMode.MULTIRUN, from_shell=False
+            ).hydra.launcher
+            if config._target_ == SlurmConfig._target_:
+                return SlurmSettings(**{key: _plain(value) for key, value in config.items() if key != "_target_"})
+        raise UserError(
+            f"hydra.launcher.site={name}: no such cluster; allowed are slurm and launchers that start from it, such as frontier"
+        )
 
 
 def _plain(value: Any) -> Any:

@@ -25,13 +25,17 @@ from shapelaw.config.preparing import DataConfig, PrepareConfig, TokenizerConfig
 from shapelaw.config.prescribing import ObjectiveConfig, PrescribeConfig, RulesConfig, ShapeLimits
 from shapelaw.config.reporting import ReportConfig, ReportKindConfig
 from shapelaw.config.running import (
+    BUILTIN,
+    COMMAND,
     AttentionConfig,
     CheckpointConfig,
     LimitsConfig,
     ParallelConfig,
     ResourcesConfig,
     SearchConfig,
+    SweepConfig,
     TrackerConfig,
+    TrainerConfig,
 )
 from shapelaw.config.training import (
     DepthPatch,
@@ -65,6 +69,8 @@ from shapelaw.config.values import (
 
 __all__ = [
     "AUTO",
+    "BUILTIN",
+    "COMMAND",
     "AttentionConfig",
     "BatchScaling",
     "BootstrapOptions",
@@ -109,10 +115,12 @@ __all__ = [
     "StagedOptions",
     "SubsetConfig",
     "SuiteConfig",
+    "SweepConfig",
     "TokenizerConfig",
     "TokenizerKind",
     "TrackerConfig",
     "TrainConfig",
+    "TrainerConfig",
     "ValidationConfig",
     "Verify",
     "WhenUnreachable",

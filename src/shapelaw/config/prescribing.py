@@ -110,6 +110,12 @@ class PrescribeConfig(PlacesConfig):
     tokens: float | None = option(
         "With width and depth, or params: the training tokens.", default=None, above=0, unit="tokens"
     )
+    unique_tokens: float | None = option(
+        "Different tokens that there are to train on, for a fit of a law of data that repeats; tokens beyond them repeat.",
+        default=None,
+        above=0,
+        unit="tokens",
+    )
     space: str = option(
         "feasible (every whole shape), relaxed (real width and depth) or params (no shape at all, params as the "
         "law counts them, 6N FLOPs).",

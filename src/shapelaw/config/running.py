@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from shapelaw.config.option import option, record
-from shapelaw.config.values import Keep, ParallelKind, WhenUnreachable
+from shapelaw.config.values import Keep, ParallelKind, WhenUnreachable, file_name
+from shapelaw.errors import UserError
+
+BUILTIN, COMMAND = "builtin", "command"
+"""What can train a run."""
 
 IN_MLFLOW, IN_WANDB = ("mlflow", "both"), ("wandb", "both")
 """Choices of tracker by which a store has the runs."""
@@ -52,6 +56,55 @@ class ParallelConfig:
         default=None,
         low=1,
     )
+
+
+@record("trainer")
+class TrainerConfig:
+    """What trains the runs: shapelaw itself, or a program of one's own (docs/your_trainer.md)."""
+
+    name: str = option("What trains the runs.", default=BUILTIN, choices=(BUILTIN, COMMAND))
+    command: str = option(
+        "command: the program's command line. {shape.width}, {lr}, {tokens}, {folder} and the like are filled in; no shell "
+        "reads it. Part of the identity, with the options that it names and the scripts that it names.",
+        default="",
+    )
+    files: list[str] = option(
+        "command: further files that the program reads, as paths or patterns (src/**/*.py); their content is part of the "
+        "identity.",
+        default_factory=list,
+    )
+    stop_seconds: float = option(
+        "command: how long the program may take to end after SIGTERM; then it is killed.",
+        default=15.0,
+        low=0,
+        unit="seconds",
+    )
+
+    def check(self) -> None:
+        """A command is there if and only if it is read."""
+        if self.name == COMMAND and not self.command.strip():
+            raise UserError(
+                "trainer=command: trainer.command is empty; give the program's command line, such as "
+                "'trainer.command=\"python train.py --width {shape.width} --lr {lr} --out {folder}\"'"
+            )
+        if self.name == BUILTIN and (self.command or self.files):
+            raise UserError(
+                "trainer.command, trainer.files: only trainer=command reads them; give it too, or leave them out"
+            )
+
+
+@record("sweep")
+class SweepConfig:
+    """What a sweep is called beside others of its experiment."""
+
+    name: str | None = option(
+        "Name of the sweep that a run belongs to, a column of the runs table; part of the identity.", default=None
+    )
+
+    def check(self) -> None:
+        """A name that conditions and pages can hold."""
+        if self.name is not None:
+            file_name("sweep.name", self.name)
 
 
 @record("checkpoint")

@@ -16,7 +16,9 @@ from shapelaw.config.running import (
     ParallelConfig,
     ResourcesConfig,
     SearchConfig,
+    SweepConfig,
     TrackerConfig,
+    TrainerConfig,
 )
 from shapelaw.config.values import (
     AUTO,
@@ -317,6 +319,8 @@ class TrainConfig(PlacesConfig):
     validation: ValidationConfig
     checkpoint: CheckpointConfig
     tracker: TrackerConfig
+    trainer: TrainerConfig
+    sweep: SweepConfig
     noise: NoiseConfig
     search: SearchConfig
     limits: LimitsConfig

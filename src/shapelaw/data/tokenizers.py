@@ -146,13 +146,14 @@ class JsonTokenizer:
         return JsonTokenizer, (self.definition, self.separator_token, self.padded_size)
 
     @property
-    def _library(self) -> Any:
+    def library(self) -> Any:
+        """The library's own object, without padding and truncation."""
         return getattr(self, "_tokenizer")  # noqa: B009  (set past the frozen dataclass)
 
     @property
     def real_size(self) -> int:
         """Tokens there are, without padding: one more than the largest id."""
-        return 1 + max(self._library.get_vocab(with_added_tokens=True).values(), default=-1)
+        return 1 + max(self.library.get_vocab(with_added_tokens=True).values(), default=-1)
 
     @property
     def vocab_size(self) -> int:
@@ -162,7 +163,7 @@ class JsonTokenizer:
     @property
     def separator(self) -> int | None:
         """Id of separator_token."""
-        found: int | None = None if self.separator_token is None else self._library.token_to_id(self.separator_token)
+        found: int | None = None if self.separator_token is None else self.library.token_to_id(self.separator_token)
         return found
 
     @property
@@ -173,13 +174,13 @@ class JsonTokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[Tokens]:
         """Ids of each text."""
-        encodings = self._library.encode_batch_fast([_clean(text) for text in texts], add_special_tokens=False)
+        encodings = self.library.encode_batch_fast([_clean(text) for text in texts], add_special_tokens=False)
         dtype = token_dtype(self.vocab_size)
         return [np.array(encoding.ids, dtype=dtype) for encoding in encodings]
 
     def decode(self, ids: ArrayLike) -> str:
         """The text, special tokens included."""
-        text: str = self._library.decode(np.asarray(ids).tolist(), skip_special_tokens=False)
+        text: str = self.library.decode(np.asarray(ids).tolist(), skip_special_tokens=False)
         return text
 
     def save(self, folder: Path) -> None:

@@ -1,4 +1,5 @@
-"""Widely used models beside ours: shapes and losses as the Gemstones' authors published them, tokens as their makers state."""
+"""Models of others beside ours: shapes of earlier scaling studies and of widely used models and the losses of these, as the
+Gemstones' authors published them; tokens as their makers state."""
 
 from __future__ import annotations
 
@@ -47,6 +48,28 @@ SHAPES = {
     },
 }  # fmt: skip
 """Family -> model -> (width, depth), as the authors' file has them: shapes alone need no download."""
+
+STUDIES = {
+    "Porian et al. 2024": (
+        (96, 3), (128, 4), (160, 5), (224, 6), (288, 8), (320, 9), (384, 10), (480, 12), (576, 14), (640, 15), (704, 18),
+        (832, 21), (1024, 23), (1120, 26), (1312, 26), (1504, 30),
+    ),
+    "Hoffmann et al. 2022": (
+        (512, 8), (576, 9), (640, 10), (640, 13), (640, 16), (768, 12), (768, 15), (768, 18), (896, 14), (896, 16), (896, 18),
+        (1024, 16), (1024, 18), (1024, 20), (1280, 18), (1280, 21), (1408, 18), (1280, 24), (1408, 21), (1536, 19), (1408, 24),
+        (1536, 22), (1536, 25), (1792, 20), (1792, 23), (1792, 26), (2048, 22), (2176, 22), (2048, 25), (2048, 28), (2176, 25),
+        (2304, 24), (2176, 28), (2304, 28), (2304, 32), (2560, 26), (2560, 30), (2560, 34), (2688, 36), (2816, 36), (2944, 36),
+        (3072, 36), (3584, 40), (4096, 42), (4352, 47), (4608, 44), (4608, 47), (4864, 47), (4992, 49), (5120, 47),
+    ),
+}  # fmt: skip
+"""Earlier study -> (width, depth) of its models, as plotters/plot_feasible_model_shapes.ipynb of the repository has them; the
+second is Table A9 of arXiv 2203.15556."""
+
+
+def study_shapes() -> pd.DataFrame:
+    """A row per model of an earlier study: study, width, depth."""
+    rows = [(study, *shape) for study, some in STUDIES.items() for shape in some]
+    return pd.DataFrame(rows, columns=["study", "width", "depth"])
 
 
 def shapes() -> pd.DataFrame:

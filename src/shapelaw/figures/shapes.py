@@ -21,6 +21,14 @@ SIZES = (50e6, 100e6, 500e6, 1e9, 2e9, 4e9, 7e9)
 DEPTH_TICKS = (1, 2, 5, 10, 20, 50, 100, 200)
 ASPECTS = (4, 16, 64, 256)
 """Width over depth of the guiding lines."""
+OTHERS = (
+    ("^", style.COLOURS[2]),
+    ("P", style.COLOURS[3]),
+    ("o", style.COLOURS[4]),
+    ("s", style.COLOURS[0]),
+    ("D", style.COLOURS[5]),
+)
+"""Marker and colour of earlier studies (green and purple in the paper), then of makers of widely used models."""
 
 
 def feasible_table(evidence: Evidence) -> Tables:
@@ -138,18 +146,17 @@ def trained(runs: RunsTable) -> pd.DataFrame:
 
 
 def spread_table(evidence: Evidence) -> Tables:
-    """Shapes of the runs, and of widely used models."""
-    return {
-        "trained": own_shapes(evidence.runs()),
-        "industry": industry.shapes(),
-    }
+    """Shapes of the runs, of earlier scaling studies, and of widely used models."""
+    own = own_shapes(evidence.runs())
+    return {"trained": own, "studies": industry.study_shapes(), "industry": industry.shapes()}
 
 
 def spread(tables: Tables) -> Figure:
-    """Both on one plane, with lines of equal aspect ratio."""
-    figure, axes = style.canvas(2.9)
-    for i, (family, some) in enumerate(tables["industry"].groupby("family")):
-        axes.plot(some["width"], some["depth"], style.MARKERS[i], color=style.COLOURS[i], label=family, linestyle="")
+    """All on one plane, with lines of equal aspect ratio."""
+    figure, axes = style.canvas(3.2)
+    groups = [*tables["studies"].groupby("study", sort=False), *tables["industry"].groupby("family")]
+    for (name, some), (marker, colour) in zip(groups, OTHERS, strict=True):
+        axes.plot(some["width"], some["depth"], marker, color=colour, label=name, linestyle="", markeredgewidth=0.8)
     own = tables["trained"]
     axes.plot(own["width"], own["depth"], "*", color="black", markersize=6, label="these runs", linestyle="")
     axes.set(xscale="log", yscale="log", xlabel="width", ylabel="depth")
@@ -160,7 +167,7 @@ def spread(tables: Tables) -> Figure:
         text = f"{ratio}"
         axes.annotate(text, (place, place / ratio), fontsize=5.5, color=style.NEUTRAL, ha="right", va="bottom")
     axes.set(xlim=limits[0], ylim=limits[1])
-    axes.legend(loc="best", fontsize=6, frameon=True, edgecolor="none", framealpha=1.0)  # covers no model
+    style.legend_above(figure, [axes], 2)
     shape_ticks(axes)
     return figure
 
@@ -169,12 +176,13 @@ ENTRIES = (
     Entry(
         "fig02_shapes",
         "Fig 2",
-        "Trained shapes beside widely used models",
+        "Trained shapes beside others",
         spread_table,
         spread,
         said(
-            "Width and depth of the runs and of 21 widely used models; grey lines: width over depth as named.",
-            "The shapes of earlier scaling studies, which the paper shows too, are not among its published data.",
+            "Width and depth of the runs, of the models of two earlier scaling studies (16 of Porian et al., 50 of Hoffmann et "
+            "al.), and of 21 widely used models; grey lines: width over depth as named.",
+            "The paper's selection of widely used models differs; it shows depth along the axis and width upwards.",
         ),
     ),
     Entry(

@@ -69,7 +69,12 @@ class Design:
                 columns.pop("params", None)
         else:
             columns = {"params": table.params(spec.counting or "total"), "tokens": table.column("tokens", "method")}
-        positive = {name: values for name, values in columns.items() if (values > 0).all()}
+        free = spec.law.free_predictors if spec.method.fits_law else ()
+        positive = {
+            name: values
+            for name, values in columns.items()
+            if (values > 0).all() and not (name in free and np.ptp(values) == 0)
+        }
         return cls(tuple(positive), np.log10(np.stack(list(positive.values()), axis=1)))
 
     @cached_property

@@ -94,7 +94,7 @@ class Problem:
         if missing:
             raise UserError(f"law {law.name} reads the columns {', '.join(law.predictors)}; missing: {missing}")
         losses = _positive(law.target, loss)
-        predictors = {name: _positive(name, columns[name]) for name in law.predictors}
+        predictors = {name: _positive(name, columns[name], name in law.free_predictors) for name in law.predictors}
         lengths = {name: len(values) for name, values in predictors.items()} | {"measured": len(losses)}
         if len(set(lengths.values())) > 1:
             raise UserError(f"columns of different lengths: {lengths}; give one value per point in each")
@@ -111,7 +111,7 @@ class Problem:
                 "or choose a law with fewer parameters"
             )
         for name, values in self.columns.items():
-            if len(np.unique(values[used])) < 2:
+            if name not in self.law.free_predictors and len(np.unique(values[used])) < 2:
                 raise UserError(
                     f"column {name} has the single value {values[0]:g}, so law {self.law.name} cannot be told from its "
                     f"constant; add points of another {name} or choose a law without it"
@@ -139,14 +139,14 @@ class Problem:
         return float(np.sum(huber(self.residuals(theta), self.delta) * self.weights))
 
 
-def _positive(name: str, values: ArrayLike) -> Array:
+def _positive(name: str, values: ArrayLike, zero: bool = False) -> Array:
     try:
         array = np.atleast_1d(np.asarray(values, dtype=np.float64))
     except (TypeError, ValueError) as error:
         raise UserError(f"column {name} holds something that is no number ({error}); give positive numbers") from error
     if array.ndim != 1:
         raise UserError(f"column {name} has shape {array.shape}; give one value per point")
-    bad = np.flatnonzero(~(np.isfinite(array) & (array > 0)))
+    bad = np.flatnonzero(~(np.isfinite(array) & ((array >= 0) if zero else (array > 0))))
     if len(bad):
         raise UserError(
             f"column {name} has {len(bad)} values that are not positive and finite (first: {array[bad[0]]} at row "

@@ -1,4 +1,4 @@
-"""The paper's own fits, to draw and compare beside ours (Gemstones, arXiv 2502.06857; delta 1e-4)."""
+"""The paper's own fits, to draw and compare beside ours (Gemstones, arXiv 2502.06857)."""
 
 from __future__ import annotations
 
@@ -28,13 +28,19 @@ _WITHOUT = {"total": "", "no_embedding": "_no_embeds", "no_embedding_and_head": 
 """Their "no embeds" leaves out one matrix in approach 3 and both in approach 1."""
 
 
-def published_law(law: str, subset: str, counting: str = "total") -> FitResult:
+DELTAS = {1e-3: "delta_1e-3", 1e-4: "delta_1e-4"}
+"""Huber's delta of the published fits -> their folder."""
+
+
+def published_law(law: str, subset: str, counting: str = "total", delta: float = 1e-4) -> FitResult:
     """A published fit of approach 3, in natural units (its file holds logarithms of coefficients and of E).
 
     Raises:
-        UserError: if the paper has none.
+        UserError: if the paper has none, or its file is not at hand.
     """
-    stem = f"approach_3_{_LAWS.get(law, law)}_grid_search_0_{subset}{_WITHOUT[counting]}"
+    if delta not in DELTAS:
+        raise UserError(f"delta={delta:g}: the paper has published fits at {', '.join(f'{one:g}' for one in DELTAS)}")
+    stem = f"{DELTAS[delta]}/approach_3_{_LAWS.get(law, law)}_grid_search_0_{subset}{_WITHOUT[counting]}"
     content = {key: value["0"] for key, value in _read(stem).items()}
     form = get_law(law)
     theta = (*content["coefficients"], *content["exponents"], content["irreducible_error"])
@@ -46,7 +52,7 @@ def published_law(law: str, subset: str, counting: str = "total") -> FitResult:
         units=form.units,
         objective=content["loss"],
         compute_optimal_exponent=form.compute_optimal_exponent(parameters),
-        settings={"counting": counting, "flops": None, "bootstrap": None},
+        settings={"counting": counting, "delta": delta, "flops": None, "bootstrap": None},
         theta=theta,
     )
 
@@ -62,7 +68,7 @@ def published_line(target: str, subset: str, counting: str = "total") -> PowerLi
     """
     if subset not in _LINE_SUFFIX:
         raise UserError(f"subset={subset}: the paper has no line of approach 1 for it")
-    content = _read(f"approach_1_linear_regression_{target}{_LINE_SUFFIX[subset]}{_WITHOUT[counting]}")
+    content = _read(f"approach_1/approach_1_linear_regression_{target}{_LINE_SUFFIX[subset]}{_WITHOUT[counting]}")
     return PowerLine(content["coef"][0], content["intercept"])
 
 

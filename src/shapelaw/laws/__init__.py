@@ -3,7 +3,7 @@
 A law of your own is one file (docs/laws.md shows one): `law=path/to/file.py:NAME`. A package brings one as an entry point.
 """
 
-from shapelaw.laws import accuracy, files
+from shapelaw.laws import accuracy, annealing, files, repetition
 from shapelaw.laws.base import EXPONENT, LOG_FLOOR, Columns, Law, Prior
 from shapelaw.laws.catalogue import ACCURACY_LAWS, LAWS, get_law, law_names, reference_of, register
 from shapelaw.laws.sums import Design, SumLaw, Term
@@ -20,9 +20,11 @@ __all__ = [
     "SumLaw",
     "Term",
     "accuracy",
+    "annealing",
     "files",
     "get_law",
     "law_names",
     "reference_of",
     "register",
+    "repetition",
 ]

@@ -75,6 +75,8 @@ class Law(ABC):
     """Canonical columns that the law reads, among width, depth, params, tokens and flops."""
     parameters: tuple[str, ...]
     """Names in natural units: coefficients are no logarithms, E is in units of the loss."""
+    free_predictors: frozenset[str] = frozenset()
+    """Predictors that may be 0 or the same in all rows, as no exponent rests on them alone."""
     log_parameters: frozenset[str] = frozenset()
     """Parameters whose entry of theta is a logarithm."""
     exponents: tuple[str, ...] = ()

@@ -16,6 +16,7 @@ from shapelaw.prescribe.registry import Basis, Question, register
 from shapelaw.prescribe.studies import (
     aspect_ratio_cost,
     overspend,
+    overspend_at_tokens,
     overspend_measured,
     overtraining,
     prescriptions_by_budget,
@@ -41,6 +42,7 @@ __all__ = [
     "compare_laws",
     "measured_cost",
     "overspend",
+    "overspend_at_tokens",
     "overspend_measured",
     "overtraining",
     "prescriptions_by_budget",

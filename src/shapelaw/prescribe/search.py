@@ -169,7 +169,7 @@ class SizeSearch:
 
     def __post_init__(self) -> None:
         _check_space(law_of(self.fit), self.space, self.limits)
-        surface = Surface.of(self.fit, self.intervals)
+        surface = Surface.of(self.fit, self.intervals, self.world.given)
         object.__setattr__(self, "surface", surface)
         throughput = self.cost.throughput
         drawn = throughput.draws(len(surface) - 1, self.seed) if throughput and throughput.covariance.any() else None

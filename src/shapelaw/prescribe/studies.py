@@ -148,7 +148,7 @@ def overspend(problem: SizeSearch, losses: Sequence[float]) -> pd.DataFrame:
 
 
 def overspend_measured(runs: RunsTable, tokens: float = 3e11, cost: str = "flops") -> pd.DataFrame:
-    """What every run paid for its loss at a token count, over what the best runs paid for that loss.
+    """What every run paid for its loss at a token count, over what the best runs of all token counts paid for that loss.
 
     The best are the vertices of the lower convex hull of all points in (log cost, log loss), joined by straight lines.
 
@@ -162,27 +162,72 @@ def overspend_measured(runs: RunsTable, tokens: float = 3e11, cost: str = "flops
 
     Raises:
         UserError: if no run has such a validation, or the cost is unknown.
-
-    Source: Gemstones, Fig 7.
     """
+    rows = _paid(runs, cost)
+    nearest = _validated_near(rows, tokens)
+    log_cost, log_loss = np.log(rows["cost"].to_numpy()), np.log(rows["loss"].to_numpy())
+    best = _on_hull(log_cost, log_loss, np.log(nearest["loss"].to_numpy()))
+    table: pd.DataFrame = nearest.assign(overspend=nearest["cost"] / np.exp(best))
+    return table.sort_values("overspend").reset_index(drop=True)
+
+
+def overspend_at_tokens(runs: RunsTable, tokens: float = 3e11, cost: str = "flops") -> pd.DataFrame:
+    """What every run paid for its loss at a token count, over what the best runs of the same token count paid.
+
+    The best are the vertices of the lower convex hull of the points at these tokens alone, in (log cost, log loss). As the
+    paper does, a run is compared with the vertex whose loss is nearest, so that a run may come out below 1.
+
+    Args:
+        runs: the table.
+        tokens: validations within 1% of it count; the paper's are those at 299B to 301B.
+        cost: `flops` or `device_hours`.
+
+    Returns:
+        a row per run: run, width, depth, params, tokens, loss, cost, frontier (whether it is a vertex), overspend (cost over
+        that of the vertex of nearest loss) and overspend_same_loss (over the hull's cost at the run's own loss).
+
+    Raises:
+        UserError: as `overspend_measured`.
+
+    Source: Gemstones (arXiv 2502.06857), Fig 7; plotters/approach_1_extra_plots.py of its repository.
+    """
+    near = _validated_near(_paid(runs, cost), tokens).reset_index(drop=True)
+    paid, loss = near["cost"].to_numpy(), near["loss"].to_numpy()
+    vertices = frontier(np.log(paid), np.log(loss))
+    nearest = vertices[np.abs(loss[vertices][:, None] - loss).argmin(axis=0)]
+    table: pd.DataFrame = near.assign(
+        frontier=np.isin(np.arange(len(near)), vertices),
+        overspend=paid / paid[nearest],
+        overspend_same_loss=paid / np.exp(_on_hull(np.log(paid), np.log(loss), np.log(loss))),
+    )
+    return table.sort_values("overspend").reset_index(drop=True)
+
+
+def _paid(runs: RunsTable, cost: str) -> pd.DataFrame:
+    """The rows that were trained at all, with what they cost."""
     if cost not in ("flops", "device_hours"):
         raise UserError(f"cost={cost}: allowed are flops, device_hours")
     paid = runs.flops() if cost == "flops" else runs.column("device_hours", "cost=device_hours")
-    rows = runs.kept.assign(cost=paid)
-    rows = rows[rows["step"] > 0] if "step" in rows else rows
+    rows: pd.DataFrame = runs.kept.assign(cost=paid)
+    return rows[rows["step"] > 0] if "step" in rows else rows
+
+
+def _validated_near(rows: pd.DataFrame, tokens: float) -> pd.DataFrame:
+    """Each run's validation nearest to a token count, of those within 1% of it."""
     near = rows[np.abs(rows["tokens"] / tokens - 1) <= MEASURED]
     if near.empty:
         raise UserError(
             f"tokens={tokens:.4g}: no run was validated within {MEASURED:.0%} of it; the runs' tokens are "
             f"{rows['tokens'].min():.4g} to {rows['tokens'].max():.4g}"
         )
-    log_cost, log_loss = np.log(rows["cost"].to_numpy()), np.log(rows["loss"].to_numpy())
+    nearest: pd.DataFrame = near.assign(far=np.abs(near["tokens"] - tokens)).sort_values("far").drop_duplicates("run")
+    return nearest[[name for name in ("run", "width", "depth", "params", "tokens", "loss", "cost") if name in nearest]]
+
+
+def _on_hull(log_cost: Array, log_loss: Array, at: Array) -> Array:
+    """Log cost at which the hull of the points has the log losses `at`."""
     vertices = frontier(log_cost, log_loss)
-    nearest = near.assign(far=np.abs(near["tokens"] - tokens)).sort_values("far").drop_duplicates("run")
-    best = np.interp(np.log(nearest["loss"].to_numpy()), log_loss[vertices][::-1], log_cost[vertices][::-1])
-    names = [name for name in ("run", "width", "depth", "params", "tokens", "loss", "cost") if name in nearest]
-    table: pd.DataFrame = nearest[names].assign(overspend=nearest["cost"] / np.exp(best))
-    return table.sort_values("overspend").reset_index(drop=True)
+    return np.interp(at, log_loss[vertices][::-1], log_cost[vertices][::-1])
 
 
 def prescriptions_by_budget(problem: Problem, budgets: Sequence[float]) -> pd.DataFrame:

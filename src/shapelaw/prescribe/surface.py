@@ -6,6 +6,7 @@ Row 0 of every array is the fit's own optimum; the rows after it are its refits 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,14 +57,23 @@ class Surface:
     thetas: Array
 
     @classmethod
-    def of(cls, fit: FitResult, refits: bool = True) -> Surface:
+    def of(cls, fit: FitResult, refits: bool = True, given: Iterable[str] = ()) -> Surface:
         """The fit's optimum, then its refits; those that failed are left out.
+
+        Args:
+            fit: of a law.
+            refits: whether they are wanted.
+            given: what else the law may read, as every point says it (`Points.given`).
 
         Raises:
             UserError: if the fit is no law of the loss, or one that sizes and tokens do not decide.
         """
         law = law_of(fit)
-        further = sorted({*law.predictors} - READ)
+        further = sorted({*law.predictors} - READ - {*given})
+        if further == ["unique_tokens"]:
+            raise UserError(
+                f"law={law.name}: reads unique_tokens too; give unique_tokens=NUMBER, the different tokens that there are"
+            )
         if further:
             raise UserError(
                 f"law={law.name}: reads {', '.join(further)} too, so no budget and no comparison of laws can be asked of "

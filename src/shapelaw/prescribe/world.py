@@ -50,6 +50,7 @@ class Points:
         params: all parameters.
         counted: parameters as the law counts them.
         train_flops, serve_flops: FLOPs of one token of training and of inference.
+        given: what else a law reads, the same of all sizes, such as unique_tokens.
     """
 
     width: Array | None
@@ -58,12 +59,14 @@ class Points:
     counted: Array
     train_flops: Array
     serve_flops: Array
+    given: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def columns(self) -> dict[str, Array]:
         """What a law reads, without tokens."""
         shapes = {} if self.width is None or self.depth is None else {"width": self.width, "depth": self.depth}
-        return {"params": self.counted, **shapes}
+        same = {name: np.full_like(self.counted, value) for name, value in self.given.items()}
+        return {"params": self.counted, **shapes, **same}
 
     def take(self, index: NDArray[np.intp]) -> Points:
         """Some of the points, along the last axis."""
@@ -72,8 +75,15 @@ class Points:
     def map(self, change: Callable[[Array], Array]) -> Points:
         """The points with every array changed alike."""
         width, depth = (None if sizes is None else change(sizes) for sizes in (self.width, self.depth))
-        counts = (self.params, self.counted, self.train_flops, self.serve_flops)
-        return Points(width, depth, *map(change, counts))
+        return Points(
+            width,
+            depth,
+            params=change(self.params),
+            counted=change(self.counted),
+            train_flops=change(self.train_flops),
+            serve_flops=change(self.serve_flops),
+            given=self.given,
+        )
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,7 @@ class World:
         domains: the same of sizes without a shape, by each convention that the runs' parameters can be counted by.
         here: the record of the suite as train.py composes it now; None where it was not looked for or is not there.
         remarks: what a reader of its prescriptions must know, beside what `notes` adds.
+        given: what else the law reads, the same of all sizes (`Points.given`).
     """
 
     suite: Suite = UNKNOWN
@@ -99,6 +110,7 @@ class World:
     domains: Mapping[str, Domain] = field(default_factory=dict)
     here: Suite | None = None
     remarks: tuple[str, ...] = ()
+    given: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, fit: FitResult, runs: RunsTable, here: Suite | None = None) -> World:
@@ -169,6 +181,7 @@ class World:
             counted=np.asarray(recount(total, w, vocab_size, self.counting), dtype=np.float64),
             train_flops=np.asarray(train, dtype=np.float64),
             serve_flops=np.asarray(serve, dtype=np.float64),
+            given=self.given,
         )
 
     def _flops(self, width: ArrayLike, depth: ArrayLike, vocab_size: int, relaxed: bool) -> tuple[Array, Array]:
@@ -184,7 +197,7 @@ class World:
     def sizes(self, params: ArrayLike) -> Points:
         """Sizes without a shape: params as the law counts them, FLOPs 6N and 2N."""
         n = np.asarray(params, dtype=np.float64)
-        return Points(None, None, n, n, 6.0 * n, 2.0 * n)
+        return Points(None, None, n, n, 6.0 * n, 2.0 * n, self.given)
 
     def depth_at(self, width: ArrayLike, wanted: ArrayLike, count: str = "train_flops") -> Array:
         """Relaxed depth at which a width has a count of `Points`, by default of FLOPs (each is affine in the depth)."""

@@ -63,6 +63,13 @@ CANONICAL: dict[str, Column] = {
     "seconds_per_step": Column("seconds of one optimizer step", units=SECONDS),
     "num_devices": Column("devices the run was trained on", whole=True),
     "cooldown": Column("tokens of the cooldown over the tokens before it; 0 at a constant rate", zero=True),
+    "unique_tokens": Column(
+        "different tokens of the corpus that the run drew from; beyond them its tokens repeat", units=COUNTS
+    ),
+    "lr_area": Column(
+        "learning rate summed over the steps up to the row, computed where a column lr varies along runs"
+    ),
+    "lr_annealed": Column("how far and how long ago the rate fell, summed likewise; 0 at a constant rate", zero=True),
     "bytes_per_token": Column(
         "bytes of text that a token stands for on average, by which losses per byte become per token"
     ),
@@ -82,6 +89,8 @@ CANONICAL: dict[str, Column] = {
     "optimizer": Column("optimizer, with its settings", text=True),
     "precision": Column("number format that the run is computed in", text=True),
     "architecture": Column("name or version of the architecture", text=True),
+    "trainer": Column("program that trained the run and measured its loss", text=True),
+    "sweep": Column("name of the sweep that the run belongs to", text=True),
     "status": Column("how the run stands in its tracker", text=True),
     "rollbacks": Column("rollbacks of the run before the row, each to a lower rate", whole=True, zero=True),
     "diverged_step": Column(

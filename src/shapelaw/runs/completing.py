@@ -15,18 +15,34 @@ from shapelaw.runs import names, units
 from shapelaw.runs.columns import as_numbers
 from shapelaw.runs.file_table import FileOptions, FileTable, excluding
 from shapelaw.runs.reduce import RULES, collapse, telling_apart
+from shapelaw.runs.schedules import with_areas
 from shapelaw.runs.table import WITHOUT_EMBEDDING
 from shapelaw.shapes import HEAD_SIZE
 
 _NON_EMBEDDING = re.compile(r"(non|no|without|excl\w*)_?emb")
+_RATE = re.compile(r"(^|_)(lr|learning_rate)$")
 _UNFINISHED = frozenset(["crashed", "failed", "killed", "running", "preempted", "oom", "diverged", "error", "pending"])
 """What trackers call runs that have not ended as they should."""
 
 
 def derived(table: FileTable, given: FileOptions) -> FileTable:
-    """What the file leaves out and its other columns say: error, run, params, tokens."""
+    """What the file leaves out and its other columns say: error, run, params, tokens, and sums of a rate that varies."""
     table = replace(table, frame=_with_error(table.frame))
-    table = _with_params(_with_runs(table))
+    return _with_areas(_with_tokens(_with_params(_with_runs(table)), given))
+
+
+def _with_areas(table: FileTable) -> FileTable:
+    """Sums of the rate over the steps, for laws of whole curves, where one column holds a rate that varies along runs."""
+    rates = [name for name in table.further if _RATE.search(names.plain_name(str(name)))]
+    if len(rates) != 1 or {"lr_area", "lr_annealed"} & set(table.frame):
+        return table
+    frame = with_areas(table.frame, table.further[rates[0]])
+    said = f"lr_area, lr_annealed: sums over steps of the rate {rates[0]}" if "lr_area" in frame else ""
+    return replace(table, frame=frame).noting(said)
+
+
+def _with_tokens(table: FileTable, given: FileOptions) -> FileTable:
+    """Tokens from steps, or from FLOPs."""
     frame = table.frame
     if "tokens" not in frame and {"step", "batch_tokens"} <= set(frame):
         steps = as_numbers("step", frame["step"])

@@ -80,23 +80,23 @@ SUBSETS: dict[str, PublishedFile] = {
 }
 """Data sets of the paper by the suffix of their published file."""
 
-_FIT_FOLDERS = {"approach_1": "parameters", "delta_1e-4": "parameters_delta-4"}
+_FIT_FOLDERS = {"approach_1": "parameters", "delta_1e-3": "parameters_delta-3", "delta_1e-4": "parameters_delta-4"}
 """Folder of the published fits here -> there."""
 
 
 def _fits() -> dict[str, PublishedFile]:
-    """The files that published_fits.sha256 lists, by stem."""
+    """The files that published_fits.sha256 lists, by their place there without its ending."""
     out = {}
     for line in resources.files(__package__).joinpath("published_fits.sha256").read_text().splitlines():
         sha256, place = line.split()
         folder, name = place.split("/")
         remote = f"{_FIT_FOLDERS[folder]}/{name}"
-        out[name.removesuffix(".json")] = PublishedFile(f"gemstones/published/{place}", remote, sha256)
+        out[place.removesuffix(".json")] = PublishedFile(f"gemstones/published/{place}", remote, sha256)
     return out
 
 
 FITS = _fits()
-"""The paper's own fits by the stem of their file: lines of approach 1, laws of approach 3 at delta 1e-4."""
+"""The paper's own fits by folder and stem of their file: lines of approach 1, laws of approach 3 at delta 1e-3 and 1e-4."""
 
 EVERY: tuple[tuple[PublishedFile, Repository], ...] = (
     (CHINCHILLA_POINTS, CHINCHILLA),

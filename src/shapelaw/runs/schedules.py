@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
 
 CONSTANT = ("constant", "none")
 """Schedules whose rate never falls."""
-POSITION = ("total_tokens", "decay_fraction")
+POSITION = ("total_tokens", "decay_fraction", "lr_annealed")
 """Columns that say where in its schedule a row lies; a law with a term for that reads one of them."""
 ROUNDING = 1e-9
 """Relative difference of token counts that is rounding."""
+MEMORY = 0.999
+"""Share of a fall of the rate that still acts a step later (Tissue et al. 2024, arXiv 2408.11029, section 3)."""
 
 
 def midway(frame: pd.DataFrame) -> dict[str, pd.Series]:
@@ -55,3 +60,56 @@ def annealed(frame: pd.DataFrame) -> pd.Series:
         said[(frame["cooldown"] == 0) & (said == "")] = "no"
         said[frame["cooldown"] > 0] = "yes"
     return said
+
+
+def areas(steps: Floats, lr: Floats) -> tuple[Floats, Floats]:
+    """Sums over the steps of one run up to each of its rows: of the rate, S1, and of what its falls leave behind, S2.
+
+        S1(s) = sum_{i <= s} lr_i,   S2(s) = sum_{i <= s} m_i,   m_i = MEMORY m_{i-1} + max(lr_{i-1} - lr_i, 0)
+
+    The rate runs along a line between rows, and before the first row as it is there: a warm-up counts as none.
+
+    Args:
+        steps: of the rows, ascending, (n,).
+        lr: rate at these steps, (n,).
+
+    Source: Tissue et al. 2024 (arXiv 2408.11029), section 3.
+
+    >>> [values.round(6).tolist() for values in areas(np.array([10.0, 12.0]), np.array([1.0, 0.8]))]
+    [[10.0, 11.7], [0.0, 0.2999]]
+    """
+    n, start = np.diff(steps, prepend=0.0), np.concatenate([lr[:1], lr[:-1]])
+    area = np.cumsum(n * start + (lr - start) * (n + 1) / 2)
+    fall = np.divide(np.maximum(start - lr, 0.0), n, out=np.zeros_like(lr), where=n > 0)
+    left, total = MEMORY**n, 1.0 / (1.0 - MEMORY)
+    annealed, memory = np.zeros_like(lr), 0.0
+    for i in range(len(lr)):  # n steps in closed form: geometric sums of what there was and of what falls at every step
+        worn = MEMORY * (1.0 - left[i]) * total
+        annealed[i] = memory * worn + fall[i] * (n[i] - worn) * total
+        memory = left[i] * memory + fall[i] * (1.0 - left[i]) * total
+    return area, np.cumsum(annealed)
+
+
+def with_areas(frame: pd.DataFrame, lr: pd.Series) -> pd.DataFrame:
+    """A frame with the columns lr_area and lr_annealed; as it is where the rate varies along no run, or steps are unknown.
+
+    Args:
+        frame: canonical columns, among them run, and step, or tokens and batch_tokens.
+        lr: rate of each row; rows without one get no areas, and so does the rest of their run.
+    """
+    rates = pd.to_numeric(lr, errors="coerce").astype(np.float64)
+    if not (rates.groupby(frame["run"]).nunique() > 1).any():
+        return frame
+    if "step" in frame:
+        steps = _column(frame, "step")
+    elif {"tokens", "batch_tokens"} <= set(frame):
+        steps = _column(frame, "tokens") / _column(frame, "batch_tokens")
+    else:
+        return frame
+    if pd.DataFrame({"run": frame["run"], "step": steps}).duplicated().any():  # several runs under one name
+        return frame
+    out = pd.DataFrame({"lr_area": np.nan, "lr_annealed": np.nan}, index=frame.index)
+    for _, own in steps.groupby(frame["run"], sort=False):
+        ordered = own.sort_values(kind="stable").index
+        out.loc[ordered] = np.stack(areas(np.asarray(steps[ordered]), np.asarray(rates[ordered])), axis=1)
+    return frame.assign(**out)

@@ -1,9 +1,9 @@
 """One fit, one world: whether the losses of a table compare, and what its rows differ in on purpose.
 
 A fact is a column of the table or, where it has none, what the record of a run's suite says. Losses on two corpora,
-tokenizers, vocabularies or held-out samples have no law in common, so such a mixture is refused. What a study varies on
-purpose (batch, rate, context, ...) is fitted and flagged. What a row does not say is no difference, but it is flagged where
-other rows say it.
+tokenizers, vocabularies or held-out samples, or measured by two programs, have no law in common, so such a mixture is refused.
+What a study varies on purpose (batch, rate, context, ...) is fitted and flagged. What a row does not say is no difference, but
+it is flagged where other rows say it.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ from shapelaw.wording import counted
 if TYPE_CHECKING:
     from shapelaw.runs.table import RunsTable
 
-INCOMPARABLE = ("corpus", "tokenizer", "vocab_size", "evaluation_set", "validation_tokens", "loss_unit")
+INCOMPARABLE = ("corpus", "tokenizer", "vocab_size", "evaluation_set", "validation_tokens", "loss_unit", "trainer")
 """Facts that losses must share to be compared."""
 ON_PURPOSE = (
     *("suite", "seq_len", "batch_tokens", "lr_base", "lr_rule", "width_unit", "patch", "lr_batch_scaling"),
     *("schedule", "decay_fraction", "warmup_tokens", "cooldown", "annealed"),
-    *("optimizer", "precision", "architecture", "head_size"),
+    *("optimizer", "precision", "architecture", "head_size", "sweep"),
 )
 """Facts that a study may vary."""
+SCHEDULED = ("schedule", "decay_fraction", "annealed")
+"""Those that a law with a term for the schedule accounts for."""
 RECORDED = {"suite": "name"} | {
     name: name for name in (*INCOMPARABLE, *ON_PURPOSE) if name in FIELDS and name != "suite"
 }
@@ -164,8 +166,9 @@ def flags(table: RunsTable, read: Collection[str] = ()) -> tuple[str, ...]:
     """
     apart = incomparable(table.facts)
     found = differences(table).items()
+    answered = {*read, *(SCHEDULED if "lr_annealed" in read else ())}
     return (
-        *(_flag(name, values, name in apart) for name, values in found if name not in read or name in apart),
+        *(_flag(name, values, name in apart) for name, values in found if name not in answered or name in apart),
         *_midway_flags(table, read),
     )
 

@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from shapelaw.errors import UserError, WorkFailed
 from shapelaw.files import check_writable
+from shapelaw.run_state import LOG_FILE
 from shapelaw.sweep.compose import Configs, SweepConfigs
 from shapelaw.sweep.holding import held, stopped_by_sigterm
 from shapelaw.sweep.slots import Slots, slots_of
@@ -158,7 +159,6 @@ class Pool:
         self.results: dict[int, JobReturn] = {}
         self.running: list[_Running] = []
         self.processes: ForkServerContext = multiprocessing.get_context("forkserver")
-        self.processes.set_forkserver_preload([*task.preload, type(task).__module__, "shapelaw.verbs.main", __name__])
 
     def run(self, view: View) -> list[JobReturn]:
         order = sorted(self.first.values(), key=lambda index: -self.jobs[index].cost)
@@ -202,6 +202,9 @@ class Pool:
         return None if after is None or self.jobs[after].done else after
 
     def _start(self, index: int) -> None:
+        modules = {module: None for job in self.jobs for module in job.preload}
+        own = (type(self.task).__module__, "shapelaw.verbs.main", __name__)
+        self.processes.set_forkserver_preload([*self.task.preload, *modules, *own])  # the first call's are imported
         ours, theirs = self.processes.Pipe(duplex=False)
         gpus = self.slots.take()
         arguments = (
@@ -330,7 +333,7 @@ def _stop_with_parent() -> None:
 def log_to(folder: Path) -> None:
     """Send this process's output, and its children's, to the log of a job."""
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    descriptor = os.open(folder / LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
         os.dup2(descriptor, stream.fileno())

@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 from rich import box
 from rich.table import Table
 
-from shapelaw.errors import NotPrepared
+from shapelaw.errors import NotPrepared, UserError
 from shapelaw.run_state import read_state
 from shapelaw.sweep import records
 from shapelaw.sweep.accounting import Report, Standing, judge, survey
 from shapelaw.sweep.local import Adjusted, on_gpus
+from shapelaw.sweep.resources import Resources, has_gpus, resources_of
+from shapelaw.sweep.settings import SlurmSettings
 from shapelaw.sweep.task import Job, Prices, Task
 from shapelaw.terminal import Terminal, terminal
 from shapelaw.wording import amount, counted
 
-WIDE = 160
+WIDE = 180
 """Columns of the table where the output is no terminal."""
 TIME_LIMIT = "limit, min"
 """Column of resources.timeout_min, where runs have their own."""
 
 
-def show(task: Task, configs: Sequence[DictConfig], device: str) -> list[JobReturn]:
-    """Print the table of all runs; one empty result per configuration.
+def show(task: Task, configs: Sequence[DictConfig], device: str, site: SlurmSettings | None = None) -> list[JobReturn]:
+    """Print the table of all runs, and on a cluster their totals by nodes; one empty result per configuration.
 
     Raises:
-        UserError: for the first configuration that is wrong. What is still to be prepared is a note below the table.
+        UserError: for the first configuration that is wrong. What is still to be prepared is a note below the tables.
     """
     missing: NotPrepared | None = None
-    if device != "this":
-        configs = Adjusted(configs, lambda config: on_gpus(config, True))  # all rated devices are GPUs
+    if device != "this" or site:
+        configs = Adjusted(configs, lambda config: _there(config, device, site))
     try:
         jobs = task.plan(configs)
     except NotPrepared as error:
@@ -43,10 +48,23 @@ def show(task: Task, configs: Sequence[DictConfig], device: str) -> list[JobRetu
     console = terminal()
     if not console.is_terminal:
         console = Terminal(width=WIDE, soft_wrap=False)
-    console.print(table(task, jobs, device))
+    for each in tables(task, jobs, device, site):
+        console.print(each)
+    for job in {job.identity: job for job in jobs if job.command and not job.done}.values():
+        console.print(f"{job.label}: {job.command}", soft_wrap=True)
     if missing:
         console.print(f"note: {missing} before the sweep", soft_wrap=True)
     return [_planned() for _ in jobs]
+
+
+def _there(config: DictConfig, device: str, site: SlurmSettings | None) -> dict[str, Any]:
+    """What a run's configuration has on the machine that it is planned for; all rated devices are GPUs."""
+    if site is None or "resources" not in config:
+        return on_gpus(config, device != "this")
+    gpus, tasks = site.gpus_per_node, site.tasks_per_node or max(site.gpus_per_node, 1)
+    wanted = {"gpus_per_node": gpus, "tasks_per_node": tasks}
+    values = {f"resources.{key}": value for key, value in wanted.items() if config.resources[key] is None}
+    return on_gpus(config, device != "this" or has_gpus(config, site)) | values
 
 
 def _planned() -> JobReturn:
@@ -55,36 +73,177 @@ def _planned() -> JobReturn:
     return result
 
 
-def table(task: Task, jobs: Sequence[Job], device: str) -> Table:
-    """One row a run, and rows of totals; equal runs are one."""
+@dataclass(frozen=True)
+class Row:
+    """A run of the plan.
+
+    Args:
+        job: the run.
+        report: how it stands.
+        after: label of the run that it continues, if any.
+        device_hours: of one device.
+        sequences, memory_bytes: of a forward pass, and of a device at a step's peak; 0 where they are unknown.
+        resources: of one job of the cluster, if it is planned for one.
+        signal_seconds: before its time limit, when such a job is told to checkpoint.
+    """
+
+    job: Job
+    report: Report
+    after: str
+    device_hours: float
+    sequences: int = 0
+    memory_bytes: float = 0.0
+    resources: Resources | None = None
+    signal_seconds: int = 0
+
+    @property
+    def nodes(self) -> int:
+        """Nodes of one job."""
+        return self.resources.nodes if self.resources else self.job.request.nodes
+
+    @property
+    def processes(self) -> int:
+        """Devices that share out the run."""
+        return self.resources.tasks if self.resources else 1
+
+    @property
+    def wall_hours(self) -> float:
+        """Hours from its first step to its last, without waiting and without its jobs' starts."""
+        return self.device_hours / self.processes
+
+    @property
+    def jobs(self) -> int:
+        """Jobs that it chains into; each trains until it is told to checkpoint.
+
+        Raises:
+            UserError: if a job is told so when it starts.
+        """
+        limit = self.resources.timeout_min if self.resources else 0
+        seconds = 60 * limit - self.signal_seconds
+        if seconds <= 0:
+            raise UserError(
+                f"{self.job.label}: its job may take {counted(limit, 'minute')} and is told to checkpoint "
+                f"{self.signal_seconds} seconds before (the site's signal_seconds); give a longer resources.timeout_min"
+            )
+        return max(math.ceil(3600 * self.wall_hours / seconds), 1)
+
+
+def tables(task: Task, jobs: Sequence[Job], device: str, site: SlurmSettings | None) -> Iterator[Table]:
+    """The runs, and on a cluster what they take together, by nodes."""
+    rows = rows_of(task, jobs, device, site)
+    yield table(task, rows, device)
+    if site and rows:
+        yield by_nodes(task, [row for row in rows if row.report.standing is not Standing.finished])
+
+
+def rows_of(task: Task, jobs: Sequence[Job], device: str, site: SlurmSettings | None = None) -> list[Row]:
+    """One row a run; equal runs are one."""
     unique = list({job.identity: job for job in jobs}.values())
     labels, reports = {job.identity: job.label for job in unique}, _reports(unique)
-    limited = any(job.request.timeout_min for job in unique)
-    hours = {job.identity: _hours(task, job, device) for job in unique}
-    result = _empty(task, len(unique), device, limited)
-    for job in unique:
-        limit, after = [_minutes(job)] if limited else [], labels.get(job.after or "", job.after or "")
-        cost = (amount(hours[job.identity]), *_footprint(job, device))
-        result.add_row(job.label, _state(reports[job.identity]), *_numbers(job), *limit, *cost, after)
-    result.add_section()
-    rest = [job for job in unique if reports[job.identity].standing is not Standing.finished]
-    for name, runs in (("all", unique), ("to run", rest)):
-        flops, tokens = f"{sum(job.flops for job in runs):.2e}", f"{sum(job.tokens for job in runs):.4g}"
-        total = amount(sum(hours[job.identity] for job in runs))
-        result.add_row(f"{name}: {len(runs)}", "", "", tokens, flops, "", *([""] if limited else []), total)
-    return result
+    return [
+        Row(
+            job,
+            reports[job.identity],
+            labels.get(job.after or "", job.after or ""),
+            task.device_hours(job, device) if isinstance(task, Prices) else 0.0,
+            *(job.footprint(device) if job.footprint else (0, 0.0)),
+            resources_of(job, site) if site else None,
+            site.signal_seconds if site else 0,
+        )
+        for job in unique
+    ]
 
 
-def _empty(task: Task, count: int, device: str, limited: bool) -> Table:
-    """The table's title and columns."""
-    result = Table(title=_title(task, count, device), box=box.SIMPLE, title_justify="left")
+Column = tuple[str, Callable[[Row], str], Callable[[Sequence[Row]], str]]
+"""Its name, the cell of a run, and that of a total."""
+
+
+def table(task: Task, rows: Sequence[Row], device: str) -> Table:
+    """One row a run, and rows of totals."""
+    columns = _columns(rows)
+    result = Table(title=_title(task, len(rows), device), box=box.SIMPLE, title_justify="left")
     result.add_column(task.noun, no_wrap=True)
     result.add_column("state")
-    limit = [TIME_LIMIT] if limited else []
-    for name in ("parameters", "tokens", "FLOPs", "nodes", *limit, "device hours", "micro-batch", "GiB"):
+    for name, _, _ in columns:
         result.add_column(name, justify="right", no_wrap=True)
     result.add_column("after", no_wrap=True)
+    for row in rows:
+        result.add_row(row.job.label, _state(row.report), *(cell(row) for _, cell, _ in columns), row.after)
+    result.add_section()
+    rest = [row for row in rows if row.report.standing is not Standing.finished]
+    for name, runs in (("all", rows), ("to run", rest)):
+        result.add_row(f"{name}: {len(runs)}", "", *(total(runs) for _, _, total in columns))
     return result
+
+
+def _columns(rows: Sequence[Row]) -> list[Column]:
+    """Those between the state and the run that each continues."""
+    cluster = any(row.resources for row in rows)
+    limit: list[Column] = [(TIME_LIMIT, _limit, _nothing)]
+    layout: list[Column] = [("devices", lambda row: f"{row.processes:,}", _nothing)]
+    chain: list[Column] = [("wall hours", lambda row: amount(row.wall_hours), _nothing), JOBS]
+    return [
+        ("parameters", lambda row: f"{row.job.params:,}" if row.job.params else "", _nothing),
+        ("tokens", lambda row: f"{row.job.tokens:,}" if row.job.tokens else "", _tokens),
+        ("FLOPs", lambda row: f"{row.job.flops:.2e}" if row.job.flops else "", _flops),
+        ("nodes", lambda row: str(row.nodes), _nothing),
+        *(layout if cluster else []),
+        *(limit if cluster or any(row.job.request.timeout_min for row in rows) else []),
+        ("device hours", lambda row: amount(row.device_hours), _device_hours),
+        *(chain if cluster else []),
+        ("micro-batch", lambda row: str(row.sequences) if row.sequences else "", _nothing),
+        ("GiB", lambda row: amount(row.memory_bytes / 2**30) if row.sequences else "", _nothing),
+    ]
+
+
+def by_nodes(task: Task, rows: Sequence[Row]) -> Table:
+    """What the runs that are still to run take together: a row for each number of nodes, and one of all."""
+    title = (
+        f"{counted(len(rows), task.noun)} to run, by nodes; longest: hours of the longest run, however many run at once"
+    )
+    result = Table(title=title, box=box.SIMPLE, title_justify="left")
+    for name in ("nodes", f"{task.noun}s", "tokens", "FLOPs", "device hours", "node hours", "longest, hours", "jobs"):
+        result.add_column(name, justify="right", no_wrap=True)
+    for nodes in sorted({row.nodes for row in rows}):
+        result.add_row(str(nodes), *_together([row for row in rows if row.nodes == nodes]))
+    result.add_section()
+    result.add_row("all", *_together(rows))
+    return result
+
+
+def _together(rows: Sequence[Row]) -> Iterator[str]:
+    yield from (str(len(rows)), _tokens(rows), _flops(rows), _device_hours(rows))
+    yield amount(sum(row.wall_hours * row.nodes for row in rows))
+    yield amount(max((row.wall_hours for row in rows), default=0.0))
+    yield _jobs(rows)
+
+
+def _nothing(rows: Sequence[Row]) -> str:
+    return ""
+
+
+def _tokens(rows: Sequence[Row]) -> str:
+    return f"{sum(row.job.tokens for row in rows):.4g}"
+
+
+def _flops(rows: Sequence[Row]) -> str:
+    return f"{sum(row.job.flops for row in rows):.2e}"
+
+
+def _device_hours(rows: Sequence[Row]) -> str:
+    return amount(sum(row.device_hours for row in rows))
+
+
+def _jobs(rows: Sequence[Row]) -> str:
+    return f"{sum(row.jobs for row in rows):,}"
+
+
+JOBS: Column = ("jobs", lambda row: f"{row.jobs:,}", _jobs)
+
+
+def _limit(row: Row) -> str:
+    minutes = row.resources.timeout_min if row.resources else row.job.request.timeout_min
+    return f"{minutes:,}" if minutes else ""
 
 
 def _title(task: Task, count: int, device: str) -> str:
@@ -112,29 +271,3 @@ def _state(report: Report) -> str:
         words += f", continues after step {report.step}"
     detail = report.reason or report.note
     return f"{words}: {detail}" if detail else words
-
-
-def _numbers(job: Job) -> tuple[str, str, str, str]:
-    flops = f"{job.flops:.2e}" if job.flops else ""
-    return (
-        f"{job.params:,}" if job.params else "",
-        f"{job.tokens:,}" if job.tokens else "",
-        flops,
-        str(job.request.nodes),
-    )
-
-
-def _minutes(job: Job) -> str:
-    return f"{job.request.timeout_min:,}" if job.request.timeout_min else ""
-
-
-def _hours(task: Task, job: Job, device: str) -> float:
-    return task.device_hours(job, device) if isinstance(task, Prices) else 0.0
-
-
-def _footprint(job: Job, device: str) -> tuple[str, str]:
-    """Sequences of a forward pass and GiB of a device at the peak of a step."""
-    if job.footprint is None:
-        return "", ""
-    sequences, memory = job.footprint(device)
-    return str(sequences), amount(memory / 2**30)

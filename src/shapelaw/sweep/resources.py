@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from omegaconf import DictConfig
+
 from shapelaw.errors import UserError
 from shapelaw.sweep.settings import SlurmSettings
 from shapelaw.sweep.task import Job
@@ -82,6 +84,12 @@ def _check_tasks(job: Job, resources: Resources) -> None:
             f"processes, which do not divide its batch of {job.splits} sequences; give resources.nodes or "
             "resources.tasks_per_node so that they do"
         )
+
+
+def has_gpus(config: DictConfig, site: SlurmSettings) -> bool:
+    """Whether a run is given GPUs, by its own resources or the site's."""
+    gpus = config.resources.gpus_per_node if "resources" in config else 0
+    return bool(site.gpus_per_node if gpus is None else gpus)
 
 
 def _time_limit(nodes: int, site: SlurmSettings) -> int:

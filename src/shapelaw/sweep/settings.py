@@ -39,6 +39,10 @@ class SlurmSettings:
     gpu_type: str | None = option(
         "Type in the request for GPUs (--gres=gpu:TYPE:COUNT); null asks for any.", default=None
     )
+    device: str | None = option(
+        "Rated device that each GPU of a node is (MI250X, A100, ...), by which the plan estimates hours and memory here.",
+        default=None,
+    )
     gpus_per_node: int = option(
         "GPUs on each node, for runs that leave theirs open (resources.gpus_per_node=null).", default=0, low=0
     )
@@ -120,8 +124,15 @@ class SlurmSettings:
 class PlanSettings:
     """How a dry run estimates."""
 
-    device: str = option(
-        "Device of the estimated hours: this machine's, or a rated one: MI250, A100, H100, ...", default="this"
+    device: str | None = option(
+        "Device of the estimated hours: `this` machine's, or a rated one: MI250X (each of its two dies is one), A100, "
+        "H100, ... null is the site's, or this machine's without a site.",
+        default=None,
+    )
+    site: str | None = option(
+        "Launcher of the cluster that the sweep is planned for (slurm, frontier, ...): its nodes share out every run, and "
+        "its time limits cut a run into jobs. null leaves both out.",
+        default=None,
     )
 
 

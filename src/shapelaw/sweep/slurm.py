@@ -12,10 +12,11 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
 from shapelaw.errors import UserError
-from shapelaw.run_state import read_state
+from shapelaw.run_state import LOG_FILE, read_state
 from shapelaw.sweep import records
 from shapelaw.sweep.accounting import UNDER_WAY, Report, Standing, call, need, survey
 from shapelaw.sweep.local import Adjusted, SweepFailed, on_gpus
+from shapelaw.sweep.resources import has_gpus
 from shapelaw.sweep.settings import SlurmSettings
 from shapelaw.sweep.submitting import Sweep, queued_report, submit_all, sweep_of, to_submit
 from shapelaw.sweep.task import Job, Task
@@ -35,7 +36,7 @@ def launch(task: Task, configs: Sequence[DictConfig], site: SlurmSettings) -> li
     """
     need("sbatch", "srun", "scontrol", "squeue")
     _check(site)
-    configs = Adjusted(configs, lambda config: on_gpus(config, _has_gpus(config, site)))
+    configs = Adjusted(configs, lambda config: on_gpus(config, has_gpus(config, site)))
     jobs = task.plan(configs)
     sweep = sweep_of(task, configs, jobs, site)
     with records.launcher_lock(sweep.root):
@@ -69,12 +70,6 @@ def _check(site: SlurmSettings) -> None:
         )
 
 
-def _has_gpus(config: DictConfig, site: SlurmSettings) -> bool:
-    """Whether a run is given GPUs, by its own resources or the site's."""
-    gpus = config.resources.gpus_per_node if "resources" in config else 0
-    return bool(site.gpus_per_node if gpus is None else gpus)
-
-
 def _tell(sweep: Sweep, reports: Mapping[str, Report], submitted: int) -> None:
     """What there is and what was done."""
     console = _console()
@@ -103,7 +98,7 @@ def _tell_failure(job: Job, report: Report, console: Terminal) -> None:
 
 def log_of(job: Job, report: Report) -> Path:
     """The log that tells most of a failed run: its own, or that of its job where it never came to its own."""
-    own = job.folder / "log.txt"
+    own = job.folder / LOG_FILE
     if report.submission is None or report.job is None:
         return own
     logs = sorted(Path(report.submission.batch).glob(f"{report.job}_*_log.out"))

@@ -30,6 +30,8 @@ class Job:
         splits: sequences of its batch, which its tasks share out; 0 if it cannot be split at all.
         check_tasks: raises a UserError if it cannot be shared out over so many tasks.
         request: what it asks of a cluster.
+        preload: modules that it imports, beside those that every job does.
+        command: the command line of the program that carries it out, if one does; a dry run prints it.
         settings: what the plan decided, by dotted keys; to be set in its configuration before it runs.
     """
 
@@ -47,6 +49,8 @@ class Job:
     splits: int = 0
     check_tasks: Callable[[int], None] | None = None
     request: ResourcesConfig = field(default_factory=ResourcesConfig)
+    preload: tuple[str, ...] = ()
+    command: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.text import Text
 
 from shapelaw.errors import UserError
-from shapelaw.run_state import State, Status, read_state
+from shapelaw.run_state import LOG_FILE, State, Status, read_state
 from shapelaw.sweep.pace import Pace
 from shapelaw.sweep.task import Job, Tells
 from shapelaw.terminal import printable, terminal
@@ -74,7 +74,7 @@ class View:
             self.pace.ended(job, not reason)
         self._count()
         if reason:
-            self.failed(job, reason, log or job.folder / "log.txt")
+            self.failed(job, reason, log or job.folder / LOG_FILE)
         else:
             took = "" if begun is None else f", {clock(time.monotonic() - begun)}"
             self._say(f"[{self.ended_count}/{self.expected}] {job.label} {self.tell(job)}{took}")

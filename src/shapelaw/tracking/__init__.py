@@ -8,6 +8,7 @@ step waits for the store, a store that goes away loses nothing, and a run that e
 from shapelaw.tracking.delivery import deliver_left, deliver_to
 from shapelaw.tracking.foreign import read_any
 from shapelaw.tracking.mlflow_tracker import BothTracker, FolderTracker, MlflowTracker, WandbTracker
+from shapelaw.tracking.pages import publish
 from shapelaw.tracking.protocol import (
     DIVERGED_TAG,
     NOISE_GRAD_SQ,
@@ -69,6 +70,7 @@ __all__ = [
     "open_search",
     "open_store",
     "places",
+    "publish",
     "read_any",
     "read_noise",
     "read_runs",

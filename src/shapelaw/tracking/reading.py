@@ -43,6 +43,8 @@ REAL = ("lr_base", "cooldown")
 OPTIM = "optim."
 """How the parameters of a run begin that are its optimizer's settings."""
 SHOWN_NAMES = 12
+LAST = -1
+"""Stands for rollbacks, of which there are 0 or more."""
 READERS = 8
 """Runs whose histories are asked for at once."""
 log = logging.getLogger(__name__)
@@ -72,8 +74,8 @@ def read_runs(uri: str, experiment: str) -> pd.DataFrame:
     Columns: run, width, depth, params, tokens, loss, vocab_size, flops, device_hours, step, lr_base, batch_tokens,
     seconds_per_step, num_devices, cooldown (its tokens over those before; 0 at a constant rate), seq_len, head_size,
     suite, status, mlflow_run_id, rollbacks (before the row), diverged_step, schedule, total_tokens, decay_fraction,
-    optimizer, precision, architecture, excluded (a reason, or nothing), loss_NAME of every further held-out set, and what
-    users' own models have as columns and options.
+    optimizer, precision, architecture, trainer (if programs trained some), sweep (if some have a name), excluded (a reason, or
+    nothing), loss_NAME of every further held-out set, and what users' own models have as columns and options.
 
     Raises:
         UserError: if there is no such store or experiment, or it holds no validations.
@@ -104,7 +106,10 @@ def read_table(uri: str, experiment: str) -> tuple[pd.DataFrame, dict[str, Suite
         raise UserError(
             f"runs.experiment={experiment}: no run has a validation yet; train some with `shapelaw train -m ...`"
         )
-    return pd.DataFrame(rows), {run.data.tags[IDENTITY_TAG]: suite_of(run) for run in runs}
+    frame = pd.DataFrame(rows)
+    if "trainer" in frame:
+        frame["trainer"] = frame["trainer"].fillna("shapelaw")  # the others
+    return frame, {run.data.tags[IDENTITY_TAG]: suite_of(run) for run in runs}
 
 
 def experiment_of(uri: str, store: MlflowClient, experiment: str) -> str:
@@ -306,8 +311,10 @@ def rows_of(run: Run, values: Histories) -> list[dict[str, Any]]:
     rollbacks = values.get((run_id, ROLLBACKS), ())
 
     def at(metric: str) -> dict[tuple[int, int], float]:
-        """Tokens and rollbacks before -> value."""
-        return {(v.tokens, _before(v, rollbacks)): v.value for v in values.get((run_id, metric), ())}
+        """Tokens and rollbacks before -> value; and tokens and LAST -> the last one there."""
+        recorded = values.get((run_id, metric), ())
+        last = {(v.tokens, LAST): v.value for v in recorded}
+        return last | {(v.tokens, _before(v, rollbacks)): v.value for v in recorded}
 
     names = {DEVICE_HOURS: "device_hours"}
     names |= {key: f"loss_{name[1]}" for key in run.data.metrics if (name := FURTHER_LOSS.fullmatch(key))}
@@ -316,10 +323,17 @@ def rows_of(run: Run, values: Histories) -> list[dict[str, Any]]:
         fixed
         | {"tokens": v.tokens, "loss": v.value, "step": v.tokens // fixed["batch_tokens"]}
         | {"flops": v.tokens * float(params["flops_per_token"]), "rollbacks": _before(v, rollbacks)}
-        | {column: found.get((v.tokens, _before(v, rollbacks))) for column, found in others.items()}
+        | {column: _beside(v, found, rollbacks) for column, found in others.items()}
         | {"excluded": _undone(v, rollbacks) or _excluded(v, params) or _pruned(run)}
         for v in values[run_id, VAL_LOSS]
     ]
+
+
+def _beside(value: Value, found: Mapping[tuple[int, int], float], rollbacks: Sequence[Value]) -> float | None:
+    """The value of another metric that belongs to a validation: of the same stretch between rollbacks; or, if the validation
+    stands, one that was measured when the run had ended (`shapelaw evaluate`)."""
+    own = found.get((value.tokens, _before(value, rollbacks)))
+    return own if own is not None or _undone(value, rollbacks) else found.get((value.tokens, LAST))
 
 
 def _of_own_model(params: Mapping[str, str]) -> dict[str, float | str]:
@@ -349,7 +363,7 @@ def _trained(params: Mapping[str, str]) -> dict[str, str]:
     chosen = {key.removeprefix(OPTIM): value for key, value in params.items() if key.startswith(OPTIM)}
     name = chosen.pop("name", "own" if "code" in chosen else "adamw")
     settings = sorted(f"{key}={value}" for key, value in chosen.items())
-    said = {"precision": params.get("precision"), "architecture": params.get("architecture")}
+    said = {key: params.get(key) for key in ("precision", "architecture", "trainer", "sweep")}
     known = {name: value for name, value in said.items() if value}
     return known | ({"optimizer": f"{name} {', '.join(settings)}"} if settings else {})
 

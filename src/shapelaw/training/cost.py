@@ -209,13 +209,17 @@ def _timed(matrix: np.ndarray) -> float:
 
 
 def _gpus() -> dict[str, Machine]:
-    """Rated bf16 matrix rates (half precision for V100) and memory in GiB (both of one GCD of an MI250X)."""
+    """Rated bf16 matrix rates (half precision for V100) and memory in GiB; of an MI250 or MI250X, those of one of its two dies
+    (GCDs), which computes as a GPU of its own."""
     rated = {
         "H200": (9.9e14, 141),
         "H100": (9.9e14, 80),
         "A100": (3.1e14, 80),
         "V100": (1.2e14, 16),
+        "MI250X": (1.9e14, 64),
         "MI250": (1.9e14, 64),
+        "MI300A": (9.8e14, 128),
+        "MI300X": (1.3e15, 192),
         "MI300": (1.3e15, 192),
     }
     return {name: Machine(name, rate, memory * 2.0**30, gpu=True) for name, (rate, memory) in rated.items()}

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from shapelaw.config import SpikePolicy, SpikesConfig
-from shapelaw.errors import UserError
+from shapelaw.errors import Diverged
 from shapelaw.files import plain
 from shapelaw.planned_run import PlannedRun
 from shapelaw.tracking import Tracker
@@ -21,19 +21,6 @@ from shapelaw.training.module import RunModule
 from shapelaw.training.spikes import Detector, RunSpikeRule, Verdict
 
 IGNORED = "spike/ignored"
-
-
-class Diverged(UserError):
-    """A run that diverged.
-
-    Args:
-        message: a line.
-        step: at which it did.
-    """
-
-    def __init__(self, message: str, step: int) -> None:
-        super().__init__(message)
-        self.step = step
 
 
 class SpikeSeen(Exception):

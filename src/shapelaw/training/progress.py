@@ -1,16 +1,18 @@
-"""What is seen of a single run: a line for every validation, and on a terminal a bar."""
+"""What is seen of a run: a line for every validation, in its log.txt too, and on a terminal a bar."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from shapelaw.planned_run import PlannedRun
-from shapelaw.run_state import State
-from shapelaw.terminal import Terminal, printable
+from shapelaw.run_state import LOG_FILE, State
+from shapelaw.terminal import Spelling, Terminal, printable
 from shapelaw.wording import SILENT_SECONDS
 
 
@@ -55,6 +57,62 @@ def bar(planned: PlannedRun, enabled: bool) -> Iterator[Callable[[State], None]]
             progress.update(task, completed=state.step - planned.first_step, note=describe(state))
 
         yield show
+
+
+def lines() -> Callable[[State], None]:
+    """Losses as lines where standard error is a file or a pipe, such as the log.txt of a sweep's run; nothing on a terminal,
+    which shows the sweep."""
+    console = Terminal(stderr=True)
+    return (lambda state: None) if console.is_terminal else Losses(console).show
+
+
+@contextlib.contextmanager
+def logged(folder: Path) -> Iterator[Callable[[State], None]]:
+    """Losses, warnings, and what ends the run early, appended to its log.txt; a full disk costs the log and not the run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOG_FILE).open("a", encoding="utf-8", buffering=1) as file:
+        console = Terminal(file=file)
+        losses = Losses(console)
+
+        def show(state: State) -> None:
+            with contextlib.suppress(OSError):
+                losses.show(state)
+
+        with _warnings_to(console):
+            try:
+                yield show
+            except BaseException as error:
+                with contextlib.suppress(OSError):
+                    console.print(f"{type(error).__name__}: {error}")
+                raise
+
+
+@contextlib.contextmanager
+def _warnings_to(console: Terminal) -> Iterator[None]:
+    """Warnings there, too; they reach the terminal as before."""
+    root = logging.getLogger()
+    # the last resort is asked only where there is no other
+    added = [_Printed(console), *([] if root.handlers else [Spelling()])]
+    for handler in added:
+        root.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in added:
+            root.removeHandler(handler)
+
+
+class _Printed(logging.Handler):
+    """Warnings on a console, a line each."""
+
+    def __init__(self, console: Terminal) -> None:
+        super().__init__(logging.WARNING)
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a warning."""
+        with contextlib.suppress(OSError):
+            self.console.print(self.format(record))
 
 
 def describe(state: State) -> str:

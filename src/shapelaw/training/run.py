@@ -6,41 +6,28 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import lightning.pytorch as pl
 import torch
-from omegaconf import OmegaConf
 
 from shapelaw.config import Keep, Precision, TrainConfig
 from shapelaw.data import Loader
 from shapelaw.data.torch_batches import TokenBatches
-from shapelaw.errors import Interrupted, UserError
-from shapelaw.files import check_room, write_text
-from shapelaw.fingerprint import write_fingerprint
+from shapelaw.files import check_room
 from shapelaw.model.cpu_memory import keep_freed_memory
 from shapelaw.parallel.placement import Placement
 from shapelaw.planned_run import PlannedRun, checkpoint_steps
 from shapelaw.run_state import Status, lock, read_state
-from shapelaw.tracking import (
-    DIVERGED_TAG,
-    PRUNED_TAG,
-    ROLLBACKS,
-    BothTracker,
-    FolderTracker,
-    MlflowTracker,
-    NoTracker,
-    Store,
-    Tracker,
-    WandbTracker,
-)
+from shapelaw.tracking import PRUNED_TAG, ROLLBACKS, NoTracker, Tracker
 from shapelaw.training.corpora import Corpora
 from shapelaw.training.cost import flops_per_token
 from shapelaw.training.group import Placed, environment_of, join, leave, rank, wait_for_all, world_of
 from shapelaw.training.hooks import Costs, Hooks, Pruned
-from shapelaw.training.monitor import Diverged, SpikeMonitor, SpikeSeen
+from shapelaw.training.monitor import SpikeMonitor, SpikeSeen
 from shapelaw.training.noise import NoiseScale
+from shapelaw.training.recording import describe, record_end, record_error, recorder
 from shapelaw.training.reporting import Report, Show
 from shapelaw.training.rollback import Rollback, batch_of, read_rollbacks, roll_back
 from shapelaw.training.run_info import run_info
@@ -106,25 +93,11 @@ def disk_bytes(config: TrainConfig, planned: PlannedRun) -> float:
     return 12 * float(sizes_of(planned).params) * count
 
 
-def describe(config: TrainConfig, planned: PlannedRun) -> None:
-    """Write what a run is into its folder."""
-    write_fingerprint(planned.folder, planned.fingerprint)
-    write_text(planned.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
-
-
 def tracker_of(config: TrainConfig, planned: PlannedRun, tags: Mapping[str, str]) -> Tracker:
     """Where a run is recorded: without a tracker in its folder alone. Of several processes the first one records."""
-    settings = config.tracker
     if rank():
         return NoTracker()
-    store, info = Store.of(settings, config.suite.name), run_info(config, planned, dict(tags))
-    if settings.name == "none":
-        return FolderTracker(replace(store, uri=""), info, planned.folder)
-    if settings.name == "mlflow":
-        return MlflowTracker(store, info, planned.folder, settings.finish_seconds)
-    if settings.name == "both":
-        return BothTracker(store, info, planned.folder, settings.finish_seconds, settings.offline)
-    return WandbTracker(replace(store, uri=""), info, planned.folder, settings.finish_seconds, settings.offline)
+    return recorder(config, planned, run_info(config, planned, dict(tags)))
 
 
 class Run:
@@ -168,9 +141,9 @@ class Run:
                 while spike := self._steps(hooks):
                     self.roll_back(spike)
         except BaseException as error:
-            self._record_error(error)
+            record_error(self.report, self.tracker, error)
             raise
-        self._record_end(hooks.pruned)
+        record_end(self.report, self.tracker, hooks.pruned)
         assert self.report.state.val_loss is not None
         return self.report.state.val_loss
 
@@ -272,25 +245,6 @@ class Run:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-
-    def _record_error(self, error: BaseException) -> None:
-        """What ended the run early; the error is on its way to whoever asked for the run."""
-        interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
-        reason = (str(error).splitlines() or [""])[0]
-        diverged = error.step if isinstance(error, Diverged) else None
-        with contextlib.suppress(OSError):  # a full disk takes no state either
-            self.report.end(Status.interrupted if interrupted else Status.failed, reason, diverged)
-        with contextlib.suppress(UserError):
-            if diverged is not None:
-                self.tracker.tag({DIVERGED_TAG: str(diverged)})
-            self.tracker.finish("KILLED" if interrupted else "FAILED")
-
-    def _record_end(self, pruned: bool) -> None:
-        """That the run came to its end. The state comes last: a run that has it has nothing left to record."""
-        if pruned:
-            self.tracker.tag({PRUNED_TAG: f"after {self.report.state.tokens} tokens"})
-        self.tracker.finish("KILLED" if pruned else "FINISHED")
-        self.report.end(Status.pruned if pruned else Status.finished)
 
 
 @contextlib.contextmanager

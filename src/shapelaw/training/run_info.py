@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
-from shapelaw.config import TrainConfig
+from shapelaw.config import Precision, TrainConfig
 from shapelaw.fingerprint import Fingerprint
 from shapelaw.planned_run import PlannedRun
+from shapelaw.template import Template
 from shapelaw.tracking import OWN, SUITE_TAG, RunInfo
 from shapelaw.training.sizes import Sizes, sizes_of
 
@@ -36,12 +39,14 @@ def run_info(config: TrainConfig, planned: PlannedRun, tags: dict[str, str]) -> 
         "flops_per_token": sizes.flops_per_token,
         "num_devices": config.devices * config.num_nodes,
     }
-    params |= _chosen(planned.fingerprint) | (_of_own_model(planned, sizes) if planned.model.own else {})
+    params = _chosen(planned.fingerprint) | params | (_of_own_model(planned, sizes) if planned.model.own else {})
     branch = (
         {"shapelaw.continues": planned.parent, "shapelaw.from_step": str(planned.first_step)} if planned.parent else {}
     )
     suite = {"shapelaw.suite": config.suite.name, SUITE_TAG: planned.suite.to_json()}
     tags = {**suite, "shapelaw.folder": str(Path(planned.folder).absolute()), **tags, **branch}
+    if config.sweep.name:
+        tags["shapelaw.sweep_name"] = params["sweep"] = config.sweep.name
     return RunInfo(planned.identity, "train", planned.label, params, tags, config.tracker.parent_run_id)
 
 
@@ -57,9 +62,21 @@ def _of_own_model(planned: PlannedRun, sizes: Sizes) -> dict[str, Any]:
 
 def _chosen(fingerprint: Fingerprint) -> dict[str, Any]:
     """The other choices of a run that a sweep may vary, under the names by which they are given."""
+    if "trainer" in fingerprint:
+        return _told(fingerprint)
     out = {f"{group}.{key}": value for group in ("optim", "schedule") for key, value in fingerprint[group].items()}
     out |= {key: fingerprint[key] for key in ("order_seed", "precision")} | {"corpus": fingerprint["corpus"][:12]}
     model = fingerprint["parts"]["model"]
     out["architecture"] = f"shapelaw {model}" if isinstance(model, int) else model[:12]  # a version, or a file's hash
     del out["schedule.kind"], out["schedule.warmup_tokens"]  # schedule, warmup_tokens
     return out
+
+
+def _told(fingerprint: Fingerprint) -> dict[str, Any]:
+    """What a program was told, and which one it is: nothing else of the configuration is known to hold for it."""
+    trainer, corpus, precision = (fingerprint[key] for key in ("trainer", "corpus", "precision"))
+    code = json.dumps([trainer["command"], trainer["files"]], sort_keys=True)
+    out = {**trainer["values"], "trainer": Template(trainer["command"]).program}
+    out["architecture"] = f"{out['trainer']} {hashlib.sha256(code.encode()).hexdigest()[:12]}"
+    out |= {"corpus": corpus[:12]} if corpus else {}
+    return out | ({"precision": precision} if precision != Precision.auto.value else {})

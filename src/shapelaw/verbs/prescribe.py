@@ -88,6 +88,8 @@ def world_of(asked: PrescribeConfig, fit: FitResult, runs: RunsTable) -> World:
         raise UserError(
             f"flops={asked.flops.name}: a new shape has none; allowed are auto, {', '.join(FLOPS_CONVENTIONS)}"
         )
+    if asked.unique_tokens is not None and "unique_tokens" not in asked_law(fit).predictors:
+        raise UserError(f"unique_tokens={asked.unique_tokens:g}: law={fit.law} does not read it; leave it out")
     given = Suite(vocab_size=asked.vocab_size, seq_len=asked.seq_len)
     return dataclasses.replace(
         world,
@@ -95,6 +97,7 @@ def world_of(asked: PrescribeConfig, fit: FitResult, runs: RunsTable) -> World:
         suite=given.completed(world.suite),
         flops=asked.flops.name or world.flops,
         rules=dataclasses.replace(world.rules, **rules),
+        given={} if asked.unique_tokens is None else {"unique_tokens": asked.unique_tokens},
     )
 
 

@@ -24,7 +24,7 @@ from shapelaw.terminal import terminal
 from shapelaw.verbs.doors import Door
 from shapelaw.verbs.fit import load_table
 from shapelaw.verbs.prescribe import suite_world
-from shapelaw.verbs.report_links import Links, check_fits
+from shapelaw.verbs.report_links import Links, check_fits, published
 
 SIZES = "params_tokens"
 """The law that answers runs without shapes."""
@@ -64,6 +64,8 @@ def report(config: DictConfig) -> None:
     if asked.page:
         where = f"left out: {silent}" if silent else write(page_of(asked, evidence, made, folder))
         console.print(f"the page: {where}")
+        if isinstance(where, Path) and (address := published(asked, where)):
+            console.print(f"in MLflow: {address}")
     console.print(f"figures and their tables: {folder / 'figures'}")
 
 

@@ -60,6 +60,23 @@ class Links:
         return rows
 
 
+def published(asked: ReportConfig, page: Path) -> str:
+    """Keep the page in the store of its runs, linked from their experiment, where this store records our own work; the
+    address of the page there, or nothing. What is wrong with the store is said, and costs no more than the link."""
+    runs = asked.runs
+    ours = asked.tracker.name == runs.source == "mlflow" and runs.uri == asked.tracker.uri and not runs.columns
+    if not ours or runs.uri is None or runs.experiment is None:
+        return ""
+    from shapelaw.tracking import Store, publish
+
+    try:
+        address = publish(Store(runs.uri, asked.tracker.artifacts, runs.experiment), page)
+    except (UserError, OSError) as error:
+        log.warning("note: MLflow does not have the page: %s", error)
+        return ""
+    return f"{asked.mlflow_ui.rstrip('/')}/{address}"
+
+
 def check_fits(folder: Path) -> None:
     """Refuse a damaged fit: a page without it would be taken for one of all fits.
 

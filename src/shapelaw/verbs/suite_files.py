@@ -22,7 +22,7 @@ MAX_BYTES = 2**20
 MAX_DEPTH = 64
 """Of brackets; the time that YAML's reader takes grows with the square of it, and more."""
 MAX_FILES = 10_000
-OWN = frozenset({"hydra", "search", "outputs_dir", "data_dir"})
+OWN = frozenset({"hydra", "search", "outputs_dir", "data_dir", "trainer"})
 """Options and groups that belong to whoever runs a suite."""
 OWN_KEYS = frozenset({"tracker.uri", "tracker.artifacts", "tracker.experiment_id", "tracker.parent_run_id"})
 """And single options: where records are sent."""

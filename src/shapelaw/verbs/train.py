@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import socket
 import subprocess
 import time
@@ -15,7 +16,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from shapelaw import __version__
-from shapelaw.config import SearchConfig, TrackerConfig, TrainConfig
+from shapelaw.command.checks import check_command, check_found, check_parent, warn_of_same
+from shapelaw.command.fields import command_of, reads_corpus
+from shapelaw.config import COMMAND, CheckpointConfig, SearchConfig, TrackerConfig, TrainConfig
 from shapelaw.config.running import IN_MLFLOW
 from shapelaw.config.schema import to_dataclass
 from shapelaw.devices import check_devices, gpu_names
@@ -43,11 +46,17 @@ UNPREPARED = "unprepared"
 
 @dataclass(frozen=True)
 class _Located:
-    """A configuration that was checked, the run that is planned from it, and the corpora that it reads."""
+    """A configuration that was checked, the run that is planned from it, and the corpora that it reads: none where a program
+    has its own."""
 
     config: TrainConfig
     planned: PlannedRun
-    corpora: Corpora
+    corpora: Corpora | None
+
+    @property
+    def is_command(self) -> bool:
+        """Whether a program trains it."""
+        return self.config.trainer.name == COMMAND
 
 
 @dataclass(frozen=True)
@@ -60,16 +69,18 @@ class TrainTask:
         library: the corpora of this command.
     """
 
-    preload: tuple[str, ...] = ("shapelaw.training.run", "mlflow")
+    preload: tuple[str, ...] = ()
     noun: str = "run"
     library: Library = field(default_factory=Library, repr=False, compare=False)
 
     def __call__(self, config: DictConfig) -> float:
         """Train one run, which was planned; its last held-out loss, nats per token."""
-        return _train(_located(to_dataclass(config), self.library), _quiet)
+        from shapelaw.training.progress import lines
+
+        return _train(_located(to_dataclass(config), self.library), lines())
 
     def single(self, config: DictConfig) -> float:
-        """Check, then train one run in this process, with a progress bar."""
+        """Check, then train one run in this process, with a progress bar, and a log as the runs of a sweep have it."""
         self.check_machine([config])
         jobs = self.plan([config])
         for key, value in {**jobs[0].settings, **self.begin([config], jobs)}.items():
@@ -77,10 +88,15 @@ class TrainTask:
         if jobs[0].done:
             return _finished(jobs[0])
         run = _located(to_dataclass(config), self.library)
-        from shapelaw.training.progress import bar
+        from shapelaw.training.progress import bar, logged
 
         begun = time.monotonic()
-        with bar(run.planned, run.config.progress) as show:
+        with logged(run.planned.folder) as note, bar(run.planned, run.config.progress) as draw:
+
+            def show(state: State) -> None:
+                note(state)
+                draw(state)
+
             loss = _train(run, show)
         if run.config.progress:
             train_summary.say(train_summary.of_run(jobs[0], time.monotonic() - begun, config.tracker.name in IN_MLFLOW))
@@ -91,17 +107,15 @@ class TrainTask:
         take_over(Path(str(configs[0].outputs_dir)).absolute(), str(configs[0].tracker.uri))
         runs = [_located(to_dataclass(config), self.library, check=True) for config in configs]
         for run in runs:
-            check_run(run.config, run.planned, run.corpora)
-            _tell_former(run)
-        check_parts([(run.planned, run.config) for run in runs])
+            _check(run)
+        check_parts([(run.planned, run.config) for run in runs if not run.is_command])
+        warn_of_same([(run.config, run.planned) for run in runs if run.is_command])
         jobs = _jobs([run.planned for run in runs], [run.config for run in runs])
         backwards = reversed([*zip(jobs, runs, strict=True)])  # of doubles the first is trained
         to_come = {job.identity: (run.planned, run.config.checkpoint) for job, run in backwards if not job.done}
-        for planned in [run.planned for run in runs]:
-            if planned.parent in to_come and planned.identity in to_come:
-                check_kept(planned, *to_come[planned.parent])
-            elif planned.parent is not None and planned.identity in to_come:
-                parent_checkpoint(planned)
+        for run in runs:
+            if run.planned.identity in to_come and run.planned.parent is not None:
+                _check_continued(run, to_come.get(run.planned.parent))
         return jobs
 
     def check_machine(self, configs: Sequence[DictConfig]) -> None:
@@ -110,8 +124,12 @@ class TrainTask:
         priced = [(plan_run(train, UNPREPARED), train) for train in trains]
         for planned, train in priced:
             check_devices(train.accelerator, train.devices, len(gpu_names()))
-            check_tasks(planned, train, train.devices * train.num_nodes)
-        check_machine([(planned, cost_of(planned, train)) for planned, train in priced], trains[0])
+            if train.trainer.name == COMMAND:
+                check_found(train, planned)
+            else:
+                check_tasks(planned, train, train.devices * train.num_nodes)
+        ours = [(planned, train) for planned, train in priced if train.trainer.name != COMMAND]
+        check_machine([(planned, cost_of(planned, train)) for planned, train in ours], trains[0])
 
     def gpus(self, configs: Sequence[DictConfig]) -> int:
         """GPUs that a run takes on this machine: its devices, if there are any and accelerator=cpu does not say otherwise."""
@@ -129,7 +147,8 @@ class TrainTask:
 
     def begin(self, configs: Sequence[DictConfig], jobs: Sequence[Job]) -> Mapping[str, Any]:
         """Open the tracking store; for a sweep, its parent run."""
-        require("training", "torch", "lightning", "safetensors")
+        if any(config.trainer.name != COMMAND for config in configs):
+            require("training", "torch", "lightning", "safetensors")
         train: TrainConfig = to_dataclass(configs[0])
         if train.tracker.in_wandb:
             _begin_wandb(train.tracker, jobs)
@@ -222,7 +241,15 @@ def _jobs(runs: Sequence[PlannedRun], trains: Sequence[TrainConfig]) -> list[Job
 def _job(planned: PlannedRun, train: TrainConfig, label: str) -> Job:
     done = read_state(planned.folder).status is Status.finished
     flops = flops_of(planned)
-    ready = planned.parent is None or checkpoint_path(parent_folder(planned), planned.first_step).exists()
+    tracked = ("mlflow",) if train.tracker.in_mlflow else ()
+    if train.trainer.name == COMMAND:
+        ready = planned.parent is None or read_state(parent_folder(planned)).status is Status.finished
+        resume = read_state(planned.folder).attempts > 0
+        how: dict[str, Any] = {"preload": tracked, "command": shlex.join(command_of(train, planned, resume))}
+    else:
+        ready = planned.parent is None or checkpoint_path(parent_folder(planned), planned.first_step).exists()
+        how = {"preload": ("shapelaw.training.run", *tracked), "footprint": partial(_footprint, planned, train)}
+        how |= {"splits": planned.batch_sequences, "check_tasks": partial(check_tasks, planned, train)}
     return Job(
         identity=planned.identity,
         label=label,
@@ -234,11 +261,9 @@ def _job(planned: PlannedRun, train: TrainConfig, label: str) -> Job:
         params=sizes_of(planned).params,
         tokens=planned.tokens,
         flops=flops,
-        footprint=partial(_footprint, planned, train),
-        splits=planned.batch_sequences,
-        check_tasks=partial(check_tasks, planned, train),
         request=train.resources,
         settings={"precision": planned.fingerprint["precision"]},
+        **how,
     )
 
 
@@ -249,9 +274,32 @@ def _footprint(planned: PlannedRun, train: TrainConfig, device: str) -> tuple[in
 
 def _located(config: TrainConfig, library: Library, check: bool = False) -> _Located:
     """Plan the run of a configuration on its corpus."""
+    if config.trainer.name == COMMAND and not reads_corpus(config):
+        return _Located(config, plan_run(config, None), None)
     corpora = library.of(config, check)
     planned = plan_run(config, corpora.hash, corpora.own.manifest.tokenizer, corpora.further_hashes)
     return _Located(config, planned, corpora)
+
+
+def _check(run: _Located) -> None:
+    """Refuse what can be seen to be wrong of a run before anything is created."""
+    if run.is_command:
+        check_command(run.config, run.planned)
+    else:
+        assert run.corpora is not None
+        check_run(run.config, run.planned, run.corpora)
+        _tell_former(run)
+
+
+def _check_continued(run: _Located, parent: tuple[PlannedRun, CheckpointConfig] | None) -> None:
+    """Refuse a branch whose run will not have what it continues: `parent` is that run if this sweep is still to train it."""
+    if run.is_command:
+        if parent is None:
+            check_parent(run.planned)
+    elif parent is not None:
+        check_kept(run.planned, *parent)
+    else:
+        parent_checkpoint(run.planned)
 
 
 def _tell_former(run: _Located) -> None:
@@ -269,7 +317,12 @@ def _tell_former(run: _Located) -> None:
 
 
 def _train(run: _Located, show: Show) -> float:
-    """Train a run in this process, or in several where it asks for them and nobody has started them yet."""
+    """Train a run by its program, or in this process, or in several where it asks for them and nobody has started them yet."""
+    if run.is_command:
+        from shapelaw.command.run import train as train_command
+
+        return train_command(run.config, run.planned, _tags(run.config, run.corpora), show)
+    assert run.corpora is not None
     import torch
 
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -282,9 +335,9 @@ def _train(run: _Located, show: Show) -> float:
     return train(run.config, run.planned, run.corpora, tags, show)
 
 
-def _tags(train: TrainConfig, corpora: Corpora) -> dict[str, str]:
+def _tags(train: TrainConfig, corpora: Corpora | None) -> dict[str, str]:
     return {
-        "shapelaw.corpus": corpora.hash[:12],
+        **({"shapelaw.corpus": corpora.hash[:12]} if corpora else {}),
         "shapelaw.git_commit": git_commit(),
         "shapelaw.host": socket.gethostname(),
         **_trial_tags(train.search),
@@ -312,10 +365,6 @@ def git_commit() -> str:
         return commit + ("+" if commit and git("status", "--porcelain", "--untracked-files=no") else "") or "unknown"
     except OSError:
         return "unknown"
-
-
-def _quiet(state: State) -> None:
-    """Nothing: the launcher reads the state file."""
 
 
 DOOR = Door(TrainConfig, TrainTask())

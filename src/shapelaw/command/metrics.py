@@ -1,0 +1,175 @@
+"""The metrics that a program appends to a file in its run's folder: one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from shapelaw.errors import Diverged, UserError
+from shapelaw.planned_run import PlannedRun
+from shapelaw.tracking import VAL_LOSS
+from shapelaw.tracking.protocol import DEVICE_HOURS
+
+NAMES = {
+    "loss": VAL_LOSS,
+    "train_loss": "train/loss",
+    "lr": "train/lr",
+    "grad_norm": "train/grad_norm",
+    "device_hours": DEVICE_HOURS,
+    "seconds_per_step": "speed/seconds_per_step",
+    "tokens_per_second": "speed/tokens_per_second",
+}
+"""What a program calls a metric -> what it is tracked as; any other number keeps its name."""
+MODEL = ("params", "flops_per_token")
+"""What a program may say of its model, once: in its first line."""
+LOSSES = ("loss", "train_loss")
+SHOWN = 80
+"""Characters of a line that a message shows."""
+
+
+class ProgramFailed(UserError):
+    """A program did not do its work; the message says what is wrong, and names the log."""
+
+    exit_code: ClassVar[int] = 1
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a line says.
+
+    Args:
+        tokens: seen by then; None of a line that describes the model alone.
+        metrics: tracked name -> value.
+        model: what is said of the model.
+    """
+
+    tokens: int | None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    model: Mapping[str, float] = field(default_factory=dict)
+
+
+def read_line(line: bytes, planned: PlannedRun, after: int = 0) -> Reading:
+    """What a line of a run's metrics says.
+
+    Args:
+        line: of the file.
+        planned: the run.
+        after: tokens of the line before it.
+
+    Raises:
+        ProgramFailed: if it is no line of metrics, or of another run.
+        Diverged: if a loss is no finite number.
+    """
+    content = _object(line)
+    _check_own(content, planned, line)
+    model = {name: _number(content, name, line) for name in MODEL if content.get(name) is not None}
+    if content.get("tokens") is None and model and not any(content.get(name) for name in LOSSES):
+        return Reading(None, model=model)
+    tokens = _tokens(content, planned, after, line)
+    for name in LOSSES:
+        if content.get(name) is not None and not math.isfinite(value := _number(content, name, line)):
+            step = tokens // planned.batch_tokens
+            raise Diverged(f"the run diverged at step {step}: the program wrote {name}={value:g}", step)
+    said = {name: value for name, value in content.items() if name not in ("tokens", *MODEL, *own(planned))}
+    numbers = {name: float(value) for name, value in said.items() if _is_number(value) and math.isfinite(value)}
+    return Reading(tokens, {NAMES.get(name, name): value for name, value in numbers.items()} if tokens else {}, model)
+
+
+def own(planned: PlannedRun) -> dict[str, Any]:
+    """What a line may say of its run, to be compared: a line of another run is not taken for this one's."""
+    return {
+        "run": planned.identity,
+        "width": planned.shape.width,
+        "depth": planned.shape.depth,
+        "batch_tokens": planned.batch_tokens,
+        "seq_len": planned.seq_len,
+        "seed": planned.fingerprint["seed"],
+    }
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(line)
+    except ValueError as error:
+        raise _refused(line, f"is no JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise _refused(line, "is no JSON object with tokens and loss")
+    return content
+
+
+def _check_own(content: Mapping[str, Any], planned: PlannedRun, line: bytes) -> None:
+    for name, value in own(planned).items():
+        if content.get(name) is not None and content[name] != value:
+            raise _refused(line, f"says {name}={content[name]}, and this run has {value}: it is another run's")
+
+
+def _tokens(content: Mapping[str, Any], planned: PlannedRun, after: int, line: bytes) -> int:
+    if content.get("tokens") is None:
+        raise _refused(line, "does not say its tokens")
+    tokens = _number(content, "tokens", line)
+    if not math.isfinite(tokens) or tokens != int(tokens) or tokens < 0:
+        raise _refused(line, f"says tokens={tokens:g}, which is no count")
+    first = planned.first_step * planned.batch_tokens
+    if not first <= tokens <= planned.tokens:
+        raise _refused(line, f"says tokens={tokens:,.0f}, and this run goes from {first:,} to {planned.tokens:,}")
+    if tokens < after:
+        raise _refused(line, f"says tokens={tokens:,.0f} after {after:,}: tokens never go back within a start")
+    return int(tokens)
+
+
+def _number(content: Mapping[str, Any], name: str, line: bytes) -> float:
+    value = content[name]
+    if not _is_number(value):
+        raise _refused(line, f"says {name}={value!r}, which is no number")
+    return float(value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _refused(line: bytes, fault: str) -> ProgramFailed:
+    shown = line.decode(errors="replace").strip()
+    return ProgramFailed(f"the line {shown[:SHOWN]}{'...' if len(shown) > SHOWN else ''} {fault}")
+
+
+class MetricsFile:
+    """Reads whole lines as they come, each once. A file that the program writes anew is read from its beginning.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.position, self.last = path, 0, b""
+        if path.exists():
+            with path.open("rb") as file:  # what a killed program was about to write
+                os.truncate(path, file.read().rfind(b"\n") + 1)
+
+    def lines(self) -> Iterator[bytes]:
+        """The whole lines since the last call; each counts as read when the next one is asked for."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self.position - len(self.last))
+            if file.read(len(self.last)) != self.last:  # it was written anew
+                self.position = 0
+            file.seek(self.position)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                if line.strip():
+                    yield line
+                self.position, self.last = self.position + len(line), line
+
+    def set_aside(self) -> Path:
+        """Keep the file as it is under another name, and take the lines that were not read out of it."""
+        aside = self.path.with_suffix(".rejected.jsonl")
+        aside.write_bytes(self.path.read_bytes())
+        os.truncate(self.path, self.position)
+        return aside

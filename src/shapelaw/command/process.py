@@ -1,0 +1,120 @@
+"""The process of a program: a session of its own, stopped as a whole, and gone when whoever started it is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+
+from shapelaw.command.metrics import ProgramFailed
+from shapelaw.template import KEY
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None)
+
+
+class Program:
+    """A program that was started.
+
+    Args:
+        words: of its command line; no shell reads them.
+        environment: of its own.
+        log: file that its output is appended to.
+        held: descriptor of the run's lock, which it holds as long as it lives.
+        stop_seconds: how long it may take to end once it was asked to.
+
+    Raises:
+        ProgramFailed: if it cannot be started.
+    """
+
+    def __init__(
+        self, words: Sequence[str], environment: Mapping[str, str], log: Path, held: int, stop_seconds: float
+    ) -> None:
+        self.stop_seconds, self.asked, self.deadline = stop_seconds, 0, float("inf")
+        try:
+            with log.open("ab") as output:
+                self.process = subprocess.Popen(
+                    words,
+                    env=dict(environment),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # so that all that it starts can be stopped
+                    pass_fds=(held,),
+                    preexec_fn=_ends_with(os.getpid()),
+                )
+        except (OSError, ValueError) as error:  # it is not there, no program, or a word holds what no word can
+            raise ProgramFailed(f"{KEY}: {words[0]} cannot be started ({error}); correct the command") from error
+
+    def ended(self, seconds: float) -> bool:
+        """Whether it has ended; waits so long for it. One that does not heed SIGTERM is killed when its time is over."""
+        if time.monotonic() > self.deadline:
+            self._signal(signal.SIGKILL)
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def ask(self, number: int) -> None:
+        """Ask all of its processes to end, for a signal that was received."""
+        if not self.asked:
+            self.asked, self.deadline = number, time.monotonic() + self.stop_seconds
+        self._signal(signal.SIGTERM)
+
+    def stop(self) -> None:
+        """See that none of its processes is left."""
+        if self.process.poll() is None:
+            self.ask(signal.SIGTERM)
+            while not self.ended(0.1):
+                pass
+        self._signal(signal.SIGKILL)
+
+    @property
+    def outcome(self) -> str:
+        """How it ended, in words; empty if it ended well."""
+        code = self.process.returncode
+        if code < 0:
+            return f"the program was killed by {signal.Signals(-code).name}"
+        return f"the program ended with code {code}" if code else ""
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS says the latter of a group that is gone
+            os.killpg(self.process.pid, number)
+
+
+def _ends_with(parent: int) -> Callable[[], None]:
+    """What a new process does before it becomes the program: it asks the kernel to be stopped when this one dies (Linux)."""
+
+    def ask() -> None:
+        if hasattr(LIBC, "prctl"):
+            LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:
+                os._exit(1)
+
+    return ask
+
+
+@contextlib.contextmanager
+def passed_on(program: Program) -> Iterator[None]:
+    """Signals that ask this process to stop ask the program's processes to; those that are ignored stay so."""
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        program.ask(number)
+
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, pass_on)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

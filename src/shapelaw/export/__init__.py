@@ -1,0 +1,1 @@
+"""Checkpoints as folders that transformers loads: one, or all of a run as revisions of a repository."""

@@ -1,0 +1,183 @@
+"""Command templates: the command line of a program, with the values of a run in braces.
+
+A template is split into words as a shell splits it; then each word is filled by itself. So a value stays within its word,
+whatever it holds, and no shell reads it.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+from itertools import pairwise
+from pathlib import Path
+from string import Formatter
+from typing import TYPE_CHECKING, Any
+
+from shapelaw.errors import UserError
+
+if TYPE_CHECKING:
+    from shapelaw.config import TrainConfig
+
+KEY = "trainer.command"
+SCRIPTS = frozenset({".py", ".sh", ".yaml", ".yml", ".json", ".toml"})
+"""Files that are read as part of a program where its template names them."""
+ELSEWHERE = frozenset(
+    ("outputs_dir", "data_dir", "suite.folder", "accelerator", "devices", "num_nodes", "threads", "progress", "force")
+)
+"""Options that say where and on what a run is trained: they decide no result."""
+ELSEWHERE_GROUPS = frozenset(("tracker", "trainer", "search", "limits", "resources", "cooldown", "sweep"))
+"""Groups of such options, and those that a fingerprint holds by itself."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """A command template.
+
+    Args:
+        text: as it was given.
+
+    >>> Template("train.py --lr {lr:.4f} --name 'run {name}'").filled({"lr": 0.01, "name": "a; rm b"})
+    ['train.py', '--lr', '0.0100', '--name', 'run a; rm b']
+    """
+
+    text: str
+
+    @property
+    def words(self) -> list[str]:
+        """Its words, not filled yet.
+
+        Raises:
+            UserError: if a quote is left open, or there is none.
+        """
+        try:
+            words = shlex.split(self.text)
+        except ValueError as error:
+            raise UserError(f"{KEY}={self.text}: {error}; close the quote, or write \\' for an apostrophe") from error
+        if not words:
+            raise UserError(f"{KEY}={self.text!r}: is empty; give the program's command line")
+        return words
+
+    @property
+    def names(self) -> list[str]:
+        """The fields that it names, in their order, each once.
+
+        Raises:
+            UserError: if a brace is left open.
+        """
+        return list(dict.fromkeys(name for word in self.words for _, name, _ in self._parts(word) if name is not None))
+
+    @property
+    def program(self) -> str:
+        """What it runs, in words: its first word, and the scripts and modules that it names.
+
+        >>> Template("torchrun --standalone train.py {lr}").program, Template("{python} -m lab.train").program
+        ('torchrun train.py', 'python lab.train')
+        """
+        first, *rest = self.words
+        named = [word for before, word in pairwise(["", *rest]) if word.endswith((".py", ".sh")) or before == "-m"]
+        return " ".join([first.strip("{}"), *named])
+
+    def filled(self, values: Mapping[str, Any]) -> list[str]:
+        """The words with their fields filled in.
+
+        Raises:
+            UserError: for a field that there is none of, listing what there is, or a format that its value does not take.
+        """
+        return ["".join(self._pieces(word, values)) for word in self.words]
+
+    def _pieces(self, word: str, values: Mapping[str, Any]) -> Iterator[str]:
+        for literal, name, spec in self._parts(word):
+            yield literal
+            if name is not None:
+                yield self._piece(name, spec, values)
+
+    def _piece(self, name: str, spec: str, values: Mapping[str, Any]) -> str:
+        if name not in values:
+            raise UserError(f"{KEY}: {{{name}}} is no field; there are {', '.join(sorted(values))}; {{{{ is a brace")
+        value = plain(values[name])
+        try:
+            return format(value, spec)
+        except ValueError as error:
+            raise UserError(f"{KEY}: {{{name}:{spec}}}: {value!r} cannot be written so ({error})") from error
+
+    def _parts(self, word: str) -> Iterator[tuple[str, str | None, str]]:
+        """Text, then the field that follows it and its format; None without a field."""
+        try:
+            for literal, name, spec, conversion in Formatter().parse(word):
+                if conversion or "{" in (spec or ""):
+                    raise ValueError(f"{{{name}}} takes a format only, such as {{{name}:.4f}}")
+                yield literal, name, spec or ""
+        except ValueError as error:
+            raise UserError(
+                f"{KEY}: {word}: {error}; fields are written {{NAME}}, and a brace that is meant as such is doubled"
+            ) from error
+
+
+def plain(value: Any) -> Any:
+    """A value as a program is told it: whole numbers without a point, others to the last digit; nothing for null.
+
+    >>> plain(2e9), plain(0.1), plain(None), plain(True)
+    (2000000000, 0.1, '', 'true')
+    """
+    if value is None or isinstance(value, bool):
+        return {None: "", True: "true", False: "false"}[value]
+    if isinstance(value, Enum):
+        return value.name
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def options_in(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Every option of a configuration that is a single value, by its dotted name."""
+    found: dict[str, Any] = {}
+    for one in fields(config):
+        value, name = getattr(config, one.name), f"{prefix}{one.name}"
+        if is_dataclass(value):
+            found |= options_in(value, f"{name}.")
+        elif value is None or isinstance(value, str | int | float | Enum):
+            found[name] = value
+    return found
+
+
+def trainer_record(config: TrainConfig) -> dict[str, Any]:
+    """What a fingerprint holds of a program: its template, the options that it is told, and the scripts that it reads.
+
+    What follows from the rest of the fingerprint ({lr}, {tokens}, ...) and says where a run is trained is left out.
+
+    Raises:
+        UserError: for a template that cannot be read, or a file of trainer.files that is not there.
+    """
+    template, options = Template(config.trainer.command), options_in(config)
+    told = [name for name in template.names if name in options and _decides(name)]
+    return {
+        "command": template.text,
+        "values": {name: plain(options[name]) for name in sorted(told)},
+        "files": {path: _hash(Path(path)) for path in [*_scripts(template), *_further(config.trainer.files)]},
+    }
+
+
+def _decides(name: str) -> bool:
+    return name not in ELSEWHERE and name.partition(".")[0] not in ELSEWHERE_GROUPS
+
+
+def _scripts(template: Template) -> list[str]:
+    """Scripts that the template names, alone or behind an equals sign."""
+    named = [word.rpartition("=")[2] for word in template.words]
+    return sorted({name for name in named if Path(name).suffix in SCRIPTS and Path(name).is_file()})
+
+
+def _further(patterns: list[str]) -> Iterator[str]:
+    for pattern in patterns:
+        found = sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())
+        if not found:
+            raise UserError(
+                f"trainer.files={pattern}: there is no such file in {Path.cwd()}; correct it, or leave it out"
+            )
+        yield from found
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
