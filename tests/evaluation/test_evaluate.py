@@ -258,7 +258,7 @@ def test_the_table_has_the_columns_of_models_beside_ours(
     for make in (gpt2, llama):
         make(tmp_path / "models", texts)
     shown = (
-        f"model={tmp_path}/models/*",
+        f"model={tmp_path}/models/*",  # by its other name
         "corpus=words-bytes",
         f"data_dir={words}",
         "trained_tokens=2e12",
@@ -300,18 +300,18 @@ def test_what_cannot_be_evaluated_is_one_line(words: Path, tmp_path: Path, door:
         path = checkpoint_path(trained.folder, step)
         path.rename(path.with_name(f".{path.name}"))
     cases = {
-        f"model={tmp_path}/bert": "BertForMaskedLM has no causal head",
-        f"model={tmp_path}/headless": "LlamaModel has no causal head",
-        f"model={tmp_path}/stripped": "its weights lack lm_head.weight",
-        f"model={tmp_path}/lowers": "its tokenizer does not give the text back ('Grüße",
-        f"model={plain} context=25": "context=25: ",
-        f"model={plain} context=24 tokens=0": "tokens=0: allowed are whole numbers from 1",
-        f"model={trained.folder}": "no checkpoint there",
-        f"model={tmp_path}/nothing/*": "matches no folder",
-        f"model={tmp_path}/nothing": "no run, no model of transformers and none of that name in the hub's cache",
-        f"model={plain} corpus=missing": "there is no prepared corpus",
-        f"model={plain} name=a-b": "name=a-b: is no name of a loss",
-        "model=[]": "model=[]: allowed are folders",
+        f"models={tmp_path}/bert": "BertForMaskedLM has no causal head",
+        f"models={tmp_path}/headless": "LlamaModel has no causal head",
+        f"models={tmp_path}/stripped": "its weights lack lm_head.weight",
+        f"models={tmp_path}/lowers": "its tokenizer does not give the text back ('Grüße",
+        f"models={plain} context=25": "context=25: ",
+        f"models={plain} context=24 tokens=0": "tokens=0: allowed are whole numbers from 1",
+        f"models={trained.folder}": "no checkpoint there",
+        f"models={tmp_path}/nothing/*": "matches no folder",
+        f"models={tmp_path}/nothing": "no run, no model of transformers and none of that name in the hub's cache",
+        f"models={plain} corpus=missing": "there is no prepared corpus",
+        f"models={plain} name=a-b": "name=a-b: is no name of a loss",
+        "models=[]": "models=[]: allowed are folders",
     }
     for words_given, expected in cases.items():
         code, said = door(
@@ -342,3 +342,15 @@ def test_a_corpus_whose_tokenizer_lost_the_text_is_refused(tmp_path: Path) -> No
     prepare(TextSource((str(texts),)), choice, tmp_path / "low", val_fraction=0.3, workers=1)
     with pytest.raises(UserError, match="corpus=low: its tokenizer does not keep the text"):
         held_out(load_corpus(tmp_path / "low"), ByteVocabulary(), "model", "m")
+
+
+def test_a_run_of_somebody_s_own_model_is_refused(composed: Compose, tmp_path: Path) -> None:
+    """Its code is not run because a folder names it."""
+    planned = train(composed, "tokens=512")
+    path = planned.folder / "config.yaml"
+    assert "name: transformer" in path.read_text()
+    path.write_text(path.read_text().replace("name: transformer", f"name: {tmp_path}/evil.py:Model"))
+    with pytest.raises(
+        UserError, match=r"16x1-\w+ trained model=.*evil.py:Model; allowed are runs of the built-in model"
+    ):
+        subjects_of([str(planned.folder)], Wanted())

@@ -94,7 +94,7 @@ def texts_of(corpus: Corpus) -> Iterator[str]:
         text = tokenizer.decode(ids)
         if not _kept(corpus, tokenizer, text):
             raise UserError(
-                f"corpus={corpus.folder.name}: its tokenizer does not keep the text ({text[:40]!r}... is not what was "
+                f"corpus={corpus.name}: its tokenizer does not keep the text ({text[:40]!r}... is not what was "
                 "prepared), so other models cannot be given it; prepare the text once more with tokenizer=bytes"
             )
         yield text

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 from omegaconf import OmegaConf
 
 from shapelaw.config import TokenizerKind, TrainConfig
+from shapelaw.config.parts import OURS
 from shapelaw.data import Tokenizer, load_corpus
 from shapelaw.data.tokenizers import BytesTokenizer
 from shapelaw.errors import UserError
@@ -152,6 +153,12 @@ def is_run(folder: Path) -> bool:
 
 def _stored(run: Path, steps: list[int]) -> list[StoredCheckpoint]:
     config = _config(run)
+    if (
+        config.model.name != OURS
+    ):  # a run's folder may come from anybody, and code is taken from whoever types a command alone
+        raise UserError(
+            f"{run.name} trained model={config.model.name}; allowed are runs of the built-in model; give another"
+        )
     return [StoredCheckpoint(run, step, config) for step in steps]
 
 
