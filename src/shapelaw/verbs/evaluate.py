@@ -89,9 +89,7 @@ class EvaluateConfig(PlacesConfig):
     def check(self) -> None:
         """Models are named by text; the name of a loss is a part of its metric's."""
         if not self.names or not all(isinstance(name, str) and name for name in self.names):
-            raise UserError(
-                f"model={self.model}: allowed are folders, patterns and names; give one, or a list of them"
-            )
+            raise UserError(f"model={self.model}: allowed are folders, patterns and names; give one, or a list of them")
         part_of_corpus(self.data_dir, "corpus", self.corpus)
         if not re.fullmatch(r"[A-Za-z0-9_]+", self.loss_name):
             raise UserError(f"name={self.name}: is no name of a loss; allowed are letters, digits and _; give another")
