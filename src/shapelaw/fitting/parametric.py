@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,7 @@ class Parametric(Method):
 
     name: str = "parametric"
     does: str = "a free fit of all its parameters at once"
+    takes_solution: ClassVar[bool] = True
 
     def fit(self, runs: RunsTable, spec: FitSpec) -> FitResult:
         """Fit the law to the kept rows (see `shapelaw.fitting.fit.fit`)."""
@@ -86,9 +87,9 @@ class Parametric(Method):
         )
         return law_result(runs, data, spec, fit)
 
-    def theta(self, data: FitData, spec: FitSpec) -> Array:
-        """The optimum over some of the rows, ties broken as in a fit."""
-        found = solve(data, spec)
+    def theta(self, data: FitData, spec: FitSpec, solution: Solution | None = None) -> Array:
+        """The optimum over some of the rows, ties broken as in a fit; `solution` is what `solve` found on them."""
+        found = solution or solve(data, spec)
         return break_ties(data, spec, found, find_ridge(data, spec, found))[1].theta
 
 

@@ -52,6 +52,8 @@ class Method(ABC):
     """What it does to a law, for messages."""
     fits_law: ClassVar[bool] = True
     """Whether it fits a law, rather than lines of the optimal size."""
+    takes_solution: ClassVar[bool] = False
+    """Whether `theta` takes what `solve` found on the same rows, as a third argument."""
 
     @property
     def options(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from shapelaw.config import FitConfig, RunsConfig
+from shapelaw.config.running import IN_MLFLOW
 from shapelaw.config.schema import to_dataclass
 from shapelaw.devices import cores
 from shapelaw.errors import UserError
@@ -86,7 +87,7 @@ class FitTask:
         todo = [job for job in jobs if not job.done]
         if todo:
             check_room(todo[0].folder, len(todo) * FILES_BYTES, counted(len(todo), self.noun))
-        if asked.tracker.name == "none" or not todo:
+        if not asked.tracker.in_mlflow or not todo:
             return {}
         require("tracker=mlflow", "mlflow", instead="give tracker=none")
         from shapelaw.tracking import begin
@@ -101,7 +102,7 @@ class FitTask:
     def end(self, configs: Sequence[DictConfig], jobs: Sequence[Job], failed: Sequence[str]) -> None:
         """Close the sweep's parent run and print the fits."""
         tracker = configs[0].tracker
-        if len(jobs) > 1 and tracker.name != "none":
+        if len(jobs) > 1 and tracker.name in IN_MLFLOW:
             from shapelaw.tracking import close_parent
 
             close_parent(tracker.uri, EXPERIMENT, sweep_identity(jobs), failed)
@@ -116,7 +117,7 @@ class FitTask:
 
     def stopped(self, config: DictConfig, identity: str) -> None:
         """Close the run of a sweep whose launcher was stopped."""
-        if config.tracker.name != "none":
+        if config.tracker.name in IN_MLFLOW:
             from shapelaw.tracking import close_stopped
 
             close_stopped(config.tracker.uri, EXPERIMENT, identity)
@@ -269,7 +270,7 @@ def _job(asked: FitConfig, runs: RunsTable) -> Job:
     refuse_unanswerable(runs, spec_of(asked), asked.subset.where)
     folder = folder_of(asked, runs)
     what, identity = folder.name.rsplit("-", 1)
-    tracked = asked.tracker.name == "none" or (folder / JOURNAL).exists()
+    tracked = not asked.tracker.in_mlflow or (folder / JOURNAL).exists()
     return Job(identity, what, folder, done=tracked and (folder / "fit.json").exists())
 
 
@@ -301,7 +302,7 @@ def _record(asked: FitConfig, runs: RunsTable, result: FitResult, folder: Path) 
 
         figures += draw_stages(runs, result, folder)
     result.save(folder, runs)
-    if asked.tracker.name != "none":
+    if asked.tracker.in_mlflow:
         _track(asked, runs, result, folder, figures)
     return result
 
