@@ -73,9 +73,12 @@ CANONICAL: dict[str, Column] = {
         remedy="; name it by runs.columns, or give 'runs.constants={unique_tokens: NUMBER}'",
     ),
     "lr_area": Column(
-        "learning rate summed over the steps up to the row, computed where a column lr varies along runs"
+        "learning rate summed over the steps up to the row, computed where a column lr varies along runs",
+        remedy=OF_RATES,
     ),
-    "lr_annealed": Column("how far and how long ago the rate fell, summed likewise; 0 at a constant rate", zero=True),
+    "lr_annealed": Column(
+        "how far and how long ago the rate fell, summed likewise; 0 at a constant rate", zero=True, remedy=OF_RATES
+    ),
     "compared_set": Column("1 in the set of runs whose speedup over the others is fitted, 0 in the others", zero=True),
     "bytes_per_token": Column(
         "bytes of text that a token stands for on average, by which losses per byte become per token"
