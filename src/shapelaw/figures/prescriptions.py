@@ -154,6 +154,9 @@ def extended(tables: Tables) -> Figure:
                 axes.set_xlabel("")
     for i in range(3) if len(sized) else ():
         _share_y(grid[i], grid[3 + i])
+    lowest, highest = zip(*(axes.get_xlim() for axes in grid), strict=True)
+    for axes in grid:
+        axes.set_xlim(min(lowest), max(highest))
     style.legend_above(figure, grid, 4)
     return figure
 
