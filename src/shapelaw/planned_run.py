@@ -17,6 +17,7 @@ from shapelaw.config import (
     TrainConfig,
     corpus_dir,
     file_name,
+    part_of_corpus,
 )
 from shapelaw.errors import UserError
 from shapelaw.fingerprint import Fingerprint, cooldown_of, fingerprint_of, identity_of
@@ -239,14 +240,15 @@ def corpus_folder(config: TrainConfig) -> Path:
     return corpus_dir(config.data_dir, config.data, config.tokenizer)
 
 
-def further_folders(config: TrainConfig) -> dict[str, Path]:
-    """Folders of the corpora whose held-out parts are measured too, by the names of their losses.
+def further_folders(config: TrainConfig) -> dict[str, tuple[Path, str | None]]:
+    """Folders of the corpora whose held-out parts are measured too, by the names of their losses; and, of a mixture, the source
+    whose held-out part it is.
 
     Raises:
         UserError: for a name that would lead out of data_dir.
     """
     return {
-        name: Path(config.data_dir) / file_name(f"validation.further.{name}", corpus)
+        name: part_of_corpus(config.data_dir, f"validation.further.{name}", corpus)
         for name, corpus in config.validation.further.items()
     }
 

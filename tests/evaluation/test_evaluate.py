@@ -258,7 +258,7 @@ def test_the_table_has_the_columns_of_models_beside_ours(
     for make in (gpt2, llama):
         make(tmp_path / "models", texts)
     shown = (
-        f"model={tmp_path}/models/*",
+        f"model={tmp_path}/models/*",  # by its other name
         "corpus=words-bytes",
         f"data_dir={words}",
         "trained_tokens=2e12",
@@ -342,3 +342,15 @@ def test_a_corpus_whose_tokenizer_lost_the_text_is_refused(tmp_path: Path) -> No
     prepare(TextSource((str(texts),)), choice, tmp_path / "low", val_fraction=0.3, workers=1)
     with pytest.raises(UserError, match="corpus=low: its tokenizer does not keep the text"):
         held_out(load_corpus(tmp_path / "low"), ByteVocabulary(), "model", "m")
+
+
+def test_a_run_of_somebody_s_own_model_is_refused(composed: Compose, tmp_path: Path) -> None:
+    """Its code is not run because a folder names it."""
+    planned = train(composed, "tokens=512")
+    path = planned.folder / "config.yaml"
+    assert "name: transformer" in path.read_text()
+    path.write_text(path.read_text().replace("name: transformer", f"name: {tmp_path}/evil.py:Model"))
+    with pytest.raises(
+        UserError, match=r"16x1-\w+: was trained with model=.*evil.py:Model, which only train.py loads"
+    ):
+        subjects_of([str(planned.folder)], Wanted())

@@ -127,6 +127,7 @@ __all__ = [
     "corpus_dir",
     "corpus_options",
     "file_name",
+    "part_of_corpus",
     "positive",
     "whole",
 ]
@@ -139,3 +140,13 @@ def corpus_dir(data_dir: str, data: DataConfig, tokenizer: TokenizerConfig) -> P
         UserError: for a name that would lead out of data_dir.
     """
     return Path(data_dir) / f"{file_name('data.name', data.name)}-{file_name('tokenizer.name', tokenizer.name)}"
+
+
+def part_of_corpus(data_dir: str, key: str, value: str) -> tuple[Path, str | None]:
+    """Folder of a prepared corpus that is named by CORPUS, or the source of a mixture by CORPUS@SOURCE; and the source.
+
+    Raises:
+        UserError: for a name that would lead out of data_dir.
+    """
+    corpus, marked, source = value.partition("@")
+    return Path(data_dir) / file_name(key, corpus), file_name(key, source) if marked else None

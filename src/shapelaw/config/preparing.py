@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
+from typing import Any
 
-from shapelaw.config.option import option, record
+from shapelaw.config.option import option, record, said
 from shapelaw.config.places import PlacesConfig
-from shapelaw.config.values import Source, TokenizerKind, Verify
+from shapelaw.config.values import Source, TokenizerKind, Verify, positive
+from shapelaw.errors import UserError
+
+SOURCE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+WEIGHED = (Source.text, Source.jsonl, Source.parquet)
+"""Sources that may be several, by weights."""
 
 
 @record("data")
@@ -17,10 +24,15 @@ class DataConfig:
     source: Source = option(
         "What is read: text of this Python's own library or of packages, files, or a data set of the Hugging Face hub."
     )
-    path: str | None = option(
-        "text, jsonl, parquet: a file, a folder or a glob; packages: the folder they are installed in, if not "
-        "this Python's.",
+    path: Any = option(
+        "text, jsonl, parquet: a file, a folder or a glob, or a list of these; packages: the folder they are installed in, if "
+        "not this Python's.",
         default=None,
+    )
+    weights: dict[str, float] = option(
+        "text, jsonl, parquet: the share of text that each of several sources gives, by their names: the last parts of the "
+        "listed paths, or what lies in the one folder that is given (NAME, or files NAME-*).",
+        default_factory=dict,
     )
     text_key: str = option("jsonl, parquet, huggingface: field that holds the text.", default="text")
     document_chars: int = option(
@@ -45,6 +57,45 @@ class DataConfig:
         "does so for corpora of up to 2 GB. File sizes are compared always.",
         default=Verify.auto,
     )
+
+    def check(self) -> None:
+        """Paths are text, and weights are of sources that have paths."""
+        if not all(isinstance(path, str) and path for path in paths_of(self)) or self.path == []:
+            raise UserError(f"data.path={said(self.path)}: allowed are a path, or a list of paths; give one")
+        if self.source is Source.packages and isinstance(self.path, list | tuple):
+            raise UserError(f"data.path={said(self.path)}: data.source=packages reads one folder; give one")
+        if self.weights:
+            check_weights(self)
+
+
+def paths_of(data: DataConfig) -> list[str]:
+    """The paths that are given, as a list."""
+    if data.path is None:
+        return []
+    return list(data.path) if isinstance(data.path, list | tuple) else [data.path]
+
+
+def check_weights(data: DataConfig) -> None:
+    """Refuse weights that are none, or of what has no paths.
+
+    Raises:
+        UserError: naming the weight.
+    """
+    if data.source not in WEIGHED:
+        allowed = ", ".join(source.value for source in WEIGHED)
+        raise UserError(
+            f"data.weights: data.source={data.source.value} has one source; allowed are {allowed}; leave it out"
+        )
+    for name, weight in data.weights.items():
+        if not SOURCE_NAME.fullmatch(name):
+            raise UserError(
+                f"data.weights: {name!r} is no source's name; allowed are letters, digits, _ and -; give another"
+            )
+        positive(f"data.weights.{name}", weight)
+    if len(data.weights) < 2:
+        raise UserError(
+            f"data.weights={{{name}: {weight:g}}}: one source needs no weight; name two or more, or leave it out"
+        )
 
 
 @record("tokenizer")
@@ -71,11 +122,14 @@ NAMED_BY = {
 """Source -> the options that say which text it is."""
 
 
-def corpus_options(data: DataConfig, tokenizer: TokenizerConfig) -> dict[str, str | None]:
+def corpus_options(data: DataConfig, tokenizer: TokenizerConfig) -> dict[str, Any]:
     """The options that name a corpus's text and its kind of tokenizer; paths are absolute."""
     named = {f"data.{name}": getattr(data, name) for name in NAMED_BY[data.source]}
-    if path := named.get("data.path"):
-        named["data.path"] = os.path.abspath(os.path.expanduser(path))
+    if named.get("data.path"):
+        absolute = [os.path.abspath(os.path.expanduser(path)) for path in paths_of(data)]
+        named["data.path"] = absolute if isinstance(data.path, list | tuple) else absolute[0]
+    if data.weights:
+        named["data.weights"] = dict(data.weights)
     return {"data.source": data.source.value, **named, "tokenizer.kind": tokenizer.kind.value}
 
 

@@ -242,8 +242,8 @@ class ValidationConfig:
     )
     tokens: float = option("Size of the fixed held-out sample.", low=1, whole=True, unit="tokens")
     further: dict[str, str] = option(
-        "Further held-out sets: NAME -> a prepared corpus (its folder under data_dir), whose held-out part is "
-        "measured too and tracked as val/NAME/loss; fit.py runs.loss=NAME fits it.",
+        "Further held-out sets: NAME -> a prepared corpus (its folder under data_dir, or CORPUS@SOURCE), whose held-out part "
+        "is measured too and tracked as val/NAME/loss; fit.py runs.loss=NAME fits it.",
         default_factory=dict,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shapelaw.data.documents import TRAIN, VAL
-from shapelaw.data.manifest import PROGRESS_FILE, Manifest, Shard, read_manifest
+from shapelaw.data.manifest import PROGRESS_FILE, Manifest, Shard, held_out_split, read_manifest
 from shapelaw.data.tokenizers import Tokenizer, load_tokenizer
 from shapelaw.errors import NotPrepared, UserError
 
@@ -113,11 +113,35 @@ class Corpus:
         folder: where it lies.
         manifest: what it says of itself.
         streams: tokens of each split.
+        source: of a mixture, the source whose held-out documents alone are its held-out part.
     """
 
     folder: Path
     manifest: Manifest
     streams: Mapping[str, TokenStream] = field(repr=False)
+    source: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Of its folder, and of the source: CORPUS or CORPUS@SOURCE."""
+        return self.folder.name + (f"@{self.source}" if self.source else "")
+
+    @property
+    def hash(self) -> str:
+        """Of what decides its tokens, and of the source."""
+        whole = self.manifest.corpus_hash
+        return hashlib.sha256(f"{whole}@{self.source}".encode()).hexdigest() if self.source else whole
+
+    def of_source(self, source: str | None) -> Corpus:
+        """The corpus, held out for one source of a mixture alone; as it is for None.
+
+        Raises:
+            UserError: if it has no such source.
+        """
+        if source is not None and source not in self.manifest.sources:
+            there = ", ".join(self.manifest.sources) or "none: it is no mixture"
+            raise UserError(f"{self.folder.name}@{source}: the corpus has no such source; its sources are {there}")
+        return replace(self, source=source)
 
     @property
     def train(self) -> TokenStream:
@@ -127,7 +151,7 @@ class Corpus:
     @property
     def val(self) -> TokenStream:
         """Held-out tokens."""
-        return self.streams[VAL]
+        return self.streams[held_out_split(self.source) if self.source else VAL]
 
     @property
     def vocab_size(self) -> int:
@@ -152,7 +176,7 @@ class Corpus:
                 "or prepare a corpus with the other vocabulary"
             )
 
-    def check_named(self, options: Mapping[str, str | None]) -> None:
+    def check_named(self, options: Mapping[str, Any]) -> None:
         """Refuse the corpus of another text under the same name.
 
         Args:

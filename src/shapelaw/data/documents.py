@@ -31,11 +31,13 @@ class Document:
         id: name of the document in its source, for messages only; it decides nothing.
         text: the text.
         missing: why there is no document here, such as `null`; it is counted and left out.
+        source: name of its source, in a mixture of several.
     """
 
     id: str
     text: str
     missing: str = ""
+    source: str = ""
 
 
 def utf8(text: str) -> bytes:

@@ -34,12 +34,16 @@ class EncodedBatch:
         text_bytes: UTF-8 bytes of all documents.
         documents: number of documents on each side.
         tokens: ids on each side, a separator after each document.
+        sides, sizes, text_sizes: of each document, in order: its side, its ids with the separator, its UTF-8 bytes.
     """
 
     digests: list[bytes]
     text_bytes: int
     documents: dict[str, int]
     tokens: dict[str, NDArray[Any]]
+    sides: list[str]
+    sizes: list[int]
+    text_sizes: list[int]
 
 
 def encode_batch(tokenizer: Tokenizer, val_fraction: float, texts: Sequence[str]) -> EncodedBatch:
@@ -54,7 +58,9 @@ def encode_batch(tokenizer: Tokenizer, val_fraction: float, texts: Sequence[str]
     for split in SPLITS:
         pieces = [piece for side, one in zip(sides, ids, strict=True) if side == split for piece in (one, end)]
         tokens[split] = np.concatenate([np.array([], dtype=dtype), *pieces])
-    return EncodedBatch(digests, sum(map(len, data)), {split: sides.count(split) for split in SPLITS}, tokens)
+    counts = {split: sides.count(split) for split in SPLITS}
+    sizes = [len(one) + len(end) for one in ids]
+    return EncodedBatch(digests, sum(map(len, data)), counts, tokens, sides, sizes, [len(one) for one in data])
 
 
 def encode_all(

@@ -158,13 +158,4 @@ def validation(corpus: Corpus, seq_len: int, tokens: int) -> ValidationSample:
             "sequence needs seq_len + 1; prepare with a larger data.val_fraction or a larger corpus, or shorten seq_len"
         )
     count = min(-(-tokens // seq_len), available)
-    return ValidationSample(corpus.val, seq_len, spread(available, count), tokens)
-
-
-def spread(available: int, count: int) -> Int64s:
-    """`count` of so many windows, spread evenly: floor(k * available / count), k = 0 .. count - 1.
-
-    >>> spread(10, 4).tolist()
-    [0, 2, 5, 7]
-    """
-    return np.arange(count, dtype=np.int64) * available // count
+    return ValidationSample(corpus.val, seq_len, np.arange(count, dtype=np.int64) * available // count, tokens)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from shapelaw.data.documents import SPLITS
+from shapelaw.data.documents import SPLITS, VAL
 from shapelaw.errors import UserError
 from shapelaw.files import as_record, read_json, unsealed
 
@@ -17,6 +18,7 @@ VERSION = 1
 ids."""
 MANIFEST_FILE = "manifest.json"
 PROGRESS_FILE = "progress.json"
+SPLIT_NAME = re.compile(r"[A-Za-z0-9_-]+")
 DTYPES = ("<u2", "<u4")
 Record = TypeVar("Record", "Manifest", "Progress")
 
@@ -24,6 +26,11 @@ Record = TypeVar("Record", "Manifest", "Progress")
 def shard_name(split: str, number: int) -> str:
     """`train-00000.bin`."""
     return f"{split}-{number:05d}.bin"
+
+
+def held_out_split(source: str) -> str:
+    """Name of the split that holds a source's held-out documents."""
+    return f"{VAL}-{source}"
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,21 @@ class Split:
 
 
 @dataclass(frozen=True)
+class SourceCount:
+    """What one source of a mixture gave.
+
+    Args:
+        documents, text_bytes: documents and UTF-8 bytes of text.
+        train_tokens, val_tokens: ids on each side, separators included.
+    """
+
+    documents: int = 0
+    text_bytes: int = 0
+    train_tokens: int = 0
+    val_tokens: int = 0
+
+
+@dataclass(frozen=True)
 class Request:
     """What was asked for; a folder answers one request for good.
 
@@ -83,6 +105,7 @@ class Progress:
         text_bytes: UTF-8 bytes of these documents.
         content: content hash of these documents (hexadecimal).
         splits: what lies in the shards; the tokens beyond the full shards are in the open one.
+        sources: of a mixture, what each source gave.
     """
 
     request: Request
@@ -90,6 +113,7 @@ class Progress:
     text_bytes: int
     content: str
     splits: dict[str, Split]
+    sources: dict[str, SourceCount] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,10 +130,11 @@ class Manifest:
         separator: id after every document, or None.
         dtype: numpy's name of the stored type, one of `DTYPES`.
         split_rule: in words.
-        splits: `train` and `val`.
+        splits: `train` and `val`; of a mixture also `val-SOURCE`, the held-out documents of each source, which are part of val.
         options: by which the source was named (`shapelaw.config.corpus_options`); empty where it was made in Python, or by an
             earlier version.
         left_out: reason -> number of documents without text, and of files without documents.
+        sources: of a mixture, what each source gave.
         version: of the format.
     """
 
@@ -126,6 +151,7 @@ class Manifest:
     splits: dict[str, Split]
     options: dict[str, Any] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
+    sources: dict[str, SourceCount] = field(default_factory=dict)
     version: int = VERSION
 
     @property
@@ -205,6 +231,8 @@ def _built(kind: type[Record], path: Path, fields: dict[str, Any]) -> Record:
     """A manifest or progress of what was read, unless that was changed or lacks something."""
     built = as_record(kind, unsealed(path, fields), path)
     for name, split in built.splits.items():
+        if not SPLIT_NAME.fullmatch(name):
+            raise _damaged(path, f"a split is called {name!r}")
         for number, shard in enumerate(split.shards):
             if shard.file != shard_name(name, number):  # a name could lead out of the folder
                 raise _damaged(path, f"shard {number} of {name} is called {shard.file!r}")
@@ -220,7 +248,7 @@ def _contradiction(manifest: Manifest) -> str | None:
         return "its corpus_hash is not that of its content, tokenizer and split"
     if manifest.dtype not in DTYPES:
         return f"dtype {manifest.dtype!r}"
-    if set(manifest.splits) != set(SPLITS):
+    if set(manifest.splits) != {*SPLITS, *map(held_out_split, manifest.sources)}:
         return f"its splits are {', '.join(manifest.splits) or 'none'}"
     for name, split in manifest.splits.items():
         if not split.documents or not split.shards:

@@ -31,6 +31,7 @@ from shapelaw.data.manifest import (
     read_manifest,
     read_progress,
 )
+from shapelaw.data.mixture import Shares, counted
 from shapelaw.data.progress import PrepareStatus, ProgressCallback
 from shapelaw.data.shards import ShardWriter, full_disk_as_user_error
 from shapelaw.data.sources import Counted, HubSource, Source
@@ -116,7 +117,8 @@ class _Job:
         self._options, self._left_out = options, Counter[str]()
         self._source, self._folder, self._request = source, folder, request
         self._report, self._checkpoint_seconds = report, checkpoint_seconds
-        start = Progress(request, 0, 0, docs.EMPTY_CONTENT.hex(), {split: Split() for split in SPLITS})
+        self._shares = Shares.of(source)
+        start = Progress(request, 0, 0, docs.EMPTY_CONTENT.hex(), {split: Split() for split in self._shares.splits})
         self._at = read_progress(folder) or start
         self._total_bytes = source.text_bytes()
 
@@ -152,7 +154,8 @@ class _Job:
 
     def _writers(self, tokenizer: Tokenizer) -> dict[str, ShardWriter]:
         dtype, size = token_dtype(tokenizer.vocab_size), self._request.shard_tokens
-        return {split: ShardWriter(self._folder, split, dtype, size, self._at.splits[split]) for split in SPLITS}
+        at = self._at.splits
+        return {split: ShardWriter(self._folder, split, dtype, size, at[split]) for split in self._shares.splits}
 
     def _remaining(self) -> Iterator[Document]:
         """Documents not yet done, once those that are done have been found unchanged."""
@@ -169,7 +172,7 @@ class _Job:
                 f"corpus folder {self._folder}: the source's first {self._at.documents} documents are not those of the "
                 "interrupted call any more; remove the folder to start anew, or give another data.name"
             )
-        yield from everything
+        yield from map(self._shares.give, everything)
 
     def _with_text(self) -> Iterator[Document]:
         """The documents that have text; what has none is counted."""
@@ -182,24 +185,25 @@ class _Job:
 
     def _write(self, encoded: Iterable[EncodedBatch], writers: dict[str, ShardWriter]) -> None:
         noted, full = time.monotonic(), self._full_shards()
-        for batch in encoded:
+        for each in encoded:
+            batch, sources = self._shares.take(each)
             for split, writer in writers.items():
                 writer.append(batch.tokens[split])
-            self._at = self._after(batch, writers)
+            self._at = self._after(batch, sources, writers)
             if self._full_shards() > full or time.monotonic() - noted >= self._checkpoint_seconds:
                 self._note(writers)
                 noted, full = time.monotonic(), self._full_shards()
             self._show("tokenising")
 
-    def _after(self, batch: EncodedBatch, writers: dict[str, ShardWriter]) -> Progress:
+    def _after(self, batch: EncodedBatch, sources: list[str], writers: dict[str, ShardWriter]) -> Progress:
         was = self._at
         content = docs.chain(bytes.fromhex(was.content), batch.digests).hex()
         documents, text_bytes = was.documents + len(batch.digests), was.text_bytes + batch.text_bytes
         splits = self._splits(writers, batch)
-        return Progress(self._request, documents, text_bytes, content, splits)
+        return Progress(self._request, documents, text_bytes, content, splits, counted(was.sources, batch, sources))
 
     def _splits(self, writers: dict[str, ShardWriter], batch: EncodedBatch | None = None) -> dict[str, Split]:
-        more = batch.documents if batch else dict.fromkeys(SPLITS, 0)
+        more = batch.documents if batch else dict.fromkeys(self._shares.splits, 0)
         was = self._at.splits
         return {
             split: Split(was[split].documents + more[split], writer.tokens, writer.shards)
@@ -231,6 +235,7 @@ class _Job:
             splits=at.splits,
             options=self._options,
             left_out=dict(self._left_out),
+            sources=at.sources,
         )
         write_sealed(self._folder / MANIFEST_FILE, asdict(manifest))
         for path in (self._folder / PROGRESS_FILE, *self._folder.glob(".*.tmp")):  # what a killed call wrote aside
@@ -239,12 +244,12 @@ class _Job:
 
     def _check_splits(self) -> None:
         """An empty side makes the folder useless, so it is cleared for another try."""
-        empty = [split for split in SPLITS if not self._at.splits[split].documents]
+        empty = [split for split in self._shares.splits if not self._at.splits[split].documents]
         if not empty:
             return
         for path in [*self._folder.glob("*.bin"), self._folder / TOKENIZER_FILE, self._folder / PROGRESS_FILE]:
             path.unlink(missing_ok=True)
-        remedy = "raise it" if empty == [VAL] else "change it"
+        remedy = "raise it" if all(split.startswith(VAL) for split in empty) else "change it"
         raise UserError(
             f"data.val_fraction={self._request.val_fraction}: none of the {self._at.documents} documents fell on the "
             f"side {' and '.join(empty)}; {remedy}, or give more or smaller documents (text files: data.document_chars)"
@@ -254,7 +259,7 @@ class _Job:
         return sum(len(split.shards) for split in self._at.splits.values())
 
     def _tokens(self) -> int:
-        return sum(split.tokens for split in self._at.splits.values())
+        return sum(self._at.splits[split].tokens for split in SPLITS)
 
     def _show(self, phase: str) -> None:
         if self._report:

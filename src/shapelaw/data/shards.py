@@ -122,7 +122,7 @@ class ShardWriter:
 
     def _drop_later_parts(self) -> None:
         keep = self._open_path() if self._open_tokens else None
-        for path in self._folder.glob(f"{self._split}-*.bin.part"):
+        for path in self._folder.glob(f"{self._split}-{'[0-9]' * 5}.bin.part"):
             if path != keep:
                 path.unlink()
 

@@ -75,12 +75,12 @@ def subjects_of(models: Sequence[str], wanted: Wanted) -> list[Subject]:
 
 def _sources(name: str) -> list[str]:
     """A name of the hub is no path, and stays as it is written."""
-    return [str(path) for path in folders_of(name, "model")] if glob.has_magic(name) else [name]
+    return [str(path) for path in folders_of(name, "models")] if glob.has_magic(name) else [name]
 
 
 def _subjects(source: str, wanted: Wanted) -> list[Subject]:
     if is_run(Path(source)) or (Path(source) / "checkpoints").is_dir():
-        checkpoints = all_checkpoints(Path(source), "model")
+        checkpoints = all_checkpoints(Path(source), "models")
         return [_own(one, wanted) for one in checkpoints[0 if wanted.all_checkpoints else -1 :]]
     found = hub.find(source, wanted.revision, wanted.download)
     vocabulary, opening = hub.vocabulary_of(found)
@@ -134,8 +134,8 @@ class Evaluations:
     def sample(self, subject: Subject) -> Sample:
         """What a model is measured on."""
         batch = self.wanted.batch_sequences or batch_for(subject.context, subject.facts.vocab_size)
-        hashed, precision = self.corpus.manifest.corpus_hash, self.place.precision.value
-        return Sample(self.corpus.folder.name, hashed, subject.context, self.wanted.tokens, batch, precision)
+        hashed, precision = self.corpus.hash, self.place.precision.value
+        return Sample(self.corpus.name, hashed, subject.context, self.wanted.tokens, batch, precision)
 
     def text(self, subject: Subject) -> HeldOut:
         """The held-out text as a model's tokens; models of one tokenizer share it.
@@ -145,5 +145,5 @@ class Evaluations:
         """
         identity = subject.vocabulary.identity
         if self._text is None or self._text[0] != identity:
-            self._text = (identity, held_out(self.corpus, subject.vocabulary, "model", subject.facts.source))
+            self._text = (identity, held_out(self.corpus, subject.vocabulary, "models", subject.facts.source))
         return self._text[1]

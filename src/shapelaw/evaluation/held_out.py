@@ -10,7 +10,6 @@ import numpy as np
 from shapelaw.data import Corpus
 from shapelaw.data.corpus import Int64s
 from shapelaw.data.documents import digest, is_val, utf8
-from shapelaw.data.loader import spread
 from shapelaw.data.tokenizers import BytesTokenizer, Tokenizer
 from shapelaw.errors import UserError
 from shapelaw.evaluation.vocabulary import Counts, Encoded, Ids, Vocabulary
@@ -48,7 +47,8 @@ class HeldOut:
                 f"context={length}: the held-out part of the corpus has {len(self.ids):,} tokens of this model, one window "
                 "needs one more than the context; give a smaller context, or prepare a larger corpus"
             )
-        return spread(available, available if tokens is None else min(-(-tokens // length), available))
+        count = available if tokens is None else min(-(-tokens // length), available)
+        return np.arange(count, dtype=np.int64) * available // count  # as `shapelaw.data.validation` spreads them
 
     def rows(self, windows: Int64s, length: int) -> Int64s:
         """Token ids of windows, n x (length + 1)."""
@@ -94,7 +94,7 @@ def texts_of(corpus: Corpus) -> Iterator[str]:
         text = tokenizer.decode(ids)
         if not _kept(corpus, tokenizer, text):
             raise UserError(
-                f"corpus={corpus.folder.name}: its tokenizer does not keep the text ({text[:40]!r}... is not what was "
+                f"corpus={corpus.name}: its tokenizer does not keep the text ({text[:40]!r}... is not what was "
                 "prepared), so other models cannot be given it; prepare the text once more with tokenizer=bytes"
             )
         yield text

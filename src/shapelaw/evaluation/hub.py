@@ -179,8 +179,9 @@ def load(found: HubModel, facts: Facts, opening: tuple[int, ...], place: Place) 
             f"model={found.name}: its weights cannot be loaded ({_first_line(error)}); give a whole copy of the model"
         ) from error
     if missing := sorted(report["missing_keys"]):
+        more = f" and {len(missing) - 1} more" if missing[1:] else ""
         raise UserError(
-            f"model={found.name}: its weights lack {missing[0]}{f' and {len(missing) - 1} more' if missing[1:] else ''}, which "
+            f"model={found.name}: its weights lack {missing[0]}{more}, which "
             "would be random numbers; give a model that AutoModelForCausalLM was saved from"
         )
     return TransformersModel(model.eval().to(place.device), opening, facts, place)

@@ -37,7 +37,7 @@ def _check_corpora(config: TrainConfig, planned: PlannedRun, corpora: Corpora) -
     for name, other in corpora.further.items():
         if other.manifest.tokenizer != own.manifest.tokenizer:
             raise UserError(
-                f"validation.further.{name}={other.folder.name}: was prepared with another tokenizer than "
+                f"validation.further.{name}={other.name}: was prepared with another tokenizer than "
                 f"{own.folder.name}, so its loss has another unit; prepare it again with that tokenizer"
             )
         validation(other, planned.seq_len, tokens)

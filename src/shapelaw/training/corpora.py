@@ -33,7 +33,7 @@ class Corpora:
     @property
     def further_hashes(self) -> dict[str, str]:
         """Hashes of the further corpora, by the names of their losses."""
-        return {name: corpus.manifest.corpus_hash for name, corpus in self.further.items()}
+        return {name: corpus.hash for name, corpus in self.further.items()}
 
     def samples(self, seq_len: int, tokens: int) -> dict[str, ValidationSample]:
         """Held-out samples of so many tokens each, by the metrics that are their losses."""
@@ -63,7 +63,8 @@ class Library:
             UserError: if a shard is missing, cut short or changed.
         """
         hashes = config.data.verify.hashes if check else False
-        further = {name: self.open(folder, hashes) for name, folder in further_folders(config).items()}
+        parts = further_folders(config)
+        further = {name: self.open(folder, hashes).of_source(source) for name, (folder, source) in parts.items()}
         return Corpora(self.open(corpus_folder(config), hashes), further)
 
     def open(self, folder: Path, hashes: bool | None = False) -> Corpus:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from omegaconf import OmegaConf
 
@@ -30,7 +30,7 @@ from shapelaw.training.reporting import Report
 def describe(config: TrainConfig, planned: PlannedRun) -> None:
     """Write what a run is into its folder."""
     write_fingerprint(planned.folder, planned.fingerprint)
-    write_text(planned.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
+    write_text(planned.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
 
 
 def recorder(config: TrainConfig, planned: PlannedRun, info: RunInfo) -> Tracker:

@@ -13,11 +13,11 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from shapelaw.config import Precision, TrackerConfig
+from shapelaw.config import Precision, TrackerConfig, part_of_corpus
 from shapelaw.config.option import option, record
 from shapelaw.config.places import PlacesConfig
 from shapelaw.config.schema import to_dataclass
-from shapelaw.config.values import THREADS_MAX, file_name
+from shapelaw.config.values import THREADS_MAX
 from shapelaw.data import Corpus, load_corpus
 from shapelaw.devices import check_devices, gpu_names
 from shapelaw.errors import UserError
@@ -40,7 +40,8 @@ class EvaluateConfig(PlacesConfig):
         "name of the Hugging Face hub that is in its cache; a pattern such as 'outputs/runs/nano/*'; or a list of these."
     )
     corpus: str = option(
-        "Prepared corpus whose held-out part is taken: its folder under data_dir, such as stdlib-bytes."
+        "Prepared corpus whose held-out part is taken: its folder under data_dir, such as stdlib-bytes; of a mixture also "
+        "CORPUS@SOURCE, the held-out part of one source."
     )
     tokens: float | None = option(
         "Predicted tokens of the sample, spread over the held-out part as a run's validations are; null for all of it.",
@@ -87,14 +88,14 @@ class EvaluateConfig(PlacesConfig):
 
     def check(self) -> None:
         """Models are named by text; the name of a loss is a part of its metric's."""
-        if not self.models or not all(isinstance(name, str) and name for name in self.models):
+        if not self.names or not all(isinstance(name, str) and name for name in self.names):
             raise UserError(f"model={self.model}: allowed are folders, patterns and names; give one, or a list of them")
-        file_name("corpus", self.corpus)
+        part_of_corpus(self.data_dir, "corpus", self.corpus)
         if not re.fullmatch(r"[A-Za-z0-9_]+", self.loss_name):
             raise UserError(f"name={self.name}: is no name of a loss; allowed are letters, digits and _; give another")
 
     @property
-    def models(self) -> list[str]:
+    def names(self) -> list[str]:
         """What is evaluated."""
         return list(self.model) if isinstance(self.model, list | tuple) else [self.model]
 
@@ -108,10 +109,10 @@ def evaluate_models(config: DictConfig) -> None:
     """Evaluate the models that the configuration names, and say their losses."""
     asked: EvaluateConfig = to_dataclass(config)
     check_devices(asked.accelerator, 1, len(gpu_names()))
-    corpus = load_corpus(Path(asked.data_dir) / asked.corpus, verify_hashes=None)
+    folder, source = part_of_corpus(asked.data_dir, "corpus", asked.corpus)
+    corpus = load_corpus(folder, verify_hashes=None).of_source(source)
     require("evaluation", "torch", "safetensors")
-    folder = Path(asked.outputs_dir) / "evaluations"
-    evaluate(asked, corpus, folder)
+    evaluate(asked, corpus, Path(asked.outputs_dir) / "evaluations")
 
 
 def evaluate(asked: EvaluateConfig, corpus: Corpus, folder: Path) -> None:
@@ -136,7 +137,7 @@ def evaluate(asked: EvaluateConfig, corpus: Corpus, folder: Path) -> None:
         revision=asked.revision,
         download=asked.download,
     )
-    subjects = subjects_of(asked.models, wanted)
+    subjects = subjects_of(asked.names, wanted)
     check_room(folder, len(subjects) * FILES_BYTES, "evaluations")
     evaluations = Evaluations(corpus, folder, wanted, place_of(asked.accelerator, asked.precision))
     measured = []

@@ -30,6 +30,7 @@ from shapelaw.runs import RunsTable
 from shapelaw.runs.columns import NATS_PER_TOKEN
 from shapelaw.runs.file_table import FileOptions
 from shapelaw.runs.load import LAWS_READ, chosen, load_whole, of_your_own
+from shapelaw.runs.sets import SET, with_sets
 from shapelaw.runs.weights import weights_of
 from shapelaw.sweep.task import Job, sweep_identity
 from shapelaw.tracking.journal import JOURNAL
@@ -163,6 +164,7 @@ def spec_of(asked: FitConfig) -> FitSpec:
         ties=asked.ties,
         fixed=asked.fixed,
         weights=asked.weights,
+        speedup=asked.speedup,
     )
 
 
@@ -179,7 +181,7 @@ def science_of(asked: FitConfig, runs: RunsTable) -> dict[str, Any]:
         chosen["law"] = {"name": _law(asked).name, "sha256": file_hash(str(asked.law.name))}
     if asked.weights:  # the column may be none of the table's content
         chosen["weights"] = [asked.weights, hashlib.sha256(weights_of(runs, asked.weights).tobytes()).hexdigest()]
-    for name in ("fixed", "weights"):
+    for name in ("fixed", "weights", "speedup"):
         if not chosen[name]:
             del chosen[name]  # so that fits without it keep their folders
     unit = {} if runs.loss_unit == NATS_PER_TOKEN else {"loss_unit": runs.loss_unit}  # the same values are other losses
@@ -194,7 +196,9 @@ def folder_of(asked: FitConfig, runs: RunsTable) -> Path:
 
 def _what(asked: FitConfig) -> str:
     """What is fitted: a law, or a method's lines."""
-    return _law(asked).name if get_method(asked.method.name).fits_law else asked.method.name
+    if not get_method(asked.method.name).fits_law:
+        return asked.method.name
+    return f"{_law(asked).name}-speedup" if asked.speedup else _law(asked).name
 
 
 def _law(asked: FitConfig) -> Law:
@@ -248,7 +252,9 @@ def _subset(asked: FitConfig, table: RunsTable) -> RunsTable:
     elif asked.runs.source != "gemstones" and subset.name not in ("auto", "all"):
         raise UserError(f"subset={subset.name}: is a published data set; give runs=gemstones, or subset=all")
     table = table.select(subset.where) if subset.where else table
+    table = with_sets(table, asked.speedup) if asked.speedup else table
     read = _law(asked).predictors if get_method(asked.method.name).fits_law else ()
+    read = (*read, SET) if asked.speedup else read
     return chosen(table, asked.runs.source, asked.runs.reduce, asked.runs.reduce_by, read)
 
 

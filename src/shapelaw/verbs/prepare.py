@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
 from shapelaw.config import DataConfig, PrepareConfig, TokenizerConfig, TokenizerKind, corpus_dir, corpus_options
 from shapelaw.config import Source as SourceKind
+from shapelaw.config.preparing import paths_of
 from shapelaw.config.schema import to_dataclass
 from shapelaw.data.installed import PackagesSource, StdlibSource
+from shapelaw.data.manifest import Manifest
+from shapelaw.data.mixture import MixtureSource
 from shapelaw.data.prepare import prepare
 from shapelaw.data.progress import terminal_progress
 from shapelaw.data.sources import HubSource, JsonSource, ParquetSource, Source, TextSource
 from shapelaw.data.tokenizers import BpeChoice, BytesChoice, FileChoice, TokenizerChoice
 from shapelaw.errors import UserError
-from shapelaw.terminal import terminal
+from shapelaw.terminal import Terminal, terminal
 from shapelaw.verbs.doors import Door
 
 
@@ -42,6 +47,7 @@ def prepare_corpus(config: DictConfig) -> None:
         f"{asked.data.name}: {train.tokens:,} training and {val.tokens:,} held-out tokens "
         f"({train.documents:,} and {val.documents:,} documents) in {folder}"
     )
+    _say_sources(console, manifest)
     if manifest.left_out:
         counts = ", ".join(f"{reason}: {count:,}" for reason, count in manifest.left_out.items())
         console.print(f"left out, as there is no text in them: {counts}")
@@ -57,16 +63,61 @@ def source_of(data: DataConfig) -> Source:
         case SourceKind.stdlib:
             return StdlibSource()
         case SourceKind.packages:
-            return PackagesSource(Path(data.path) if data.path else None)
+            return PackagesSource(Path(str(data.path)) if data.path else None)
         case SourceKind.huggingface:
             name = _given("data.dataset", data.dataset)
             return HubSource(name, data.subset, data.split, data.revision, data.text_key)
-        case SourceKind.text:
-            return TextSource((_given("data.path", data.path),), data.document_chars)
-        case SourceKind.jsonl:
-            return JsonSource((_given("data.path", data.path),), data.text_key)
-        case SourceKind.parquet:
-            return ParquetSource((_given("data.path", data.path),), data.text_key)
+        case SourceKind.text | SourceKind.jsonl | SourceKind.parquet:
+            _given("data.path", data.path)
+            return _mixture(data) if data.weights else _files(data, paths_of(data))
+
+
+def _files(data: DataConfig, paths: Sequence[str]) -> Source:
+    """The files of some paths, read as the group says."""
+    if data.source is SourceKind.text:
+        return TextSource(tuple(paths), data.document_chars)
+    kind = JsonSource if data.source is SourceKind.jsonl else ParquetSource
+    return kind(tuple(paths), data.text_key)
+
+
+def _mixture(data: DataConfig) -> Source:
+    """Several sources by weights.
+
+    Raises:
+        UserError: if a path has no weight, or a weight no path.
+    """
+    paths = paths_of(data)
+    named = {name: [_inside(paths[0], name)] for name in data.weights} if len(paths) == 1 else _by_names(paths)
+    if named.keys() != data.weights.keys():
+        raise UserError(
+            f"data.weights: names {', '.join(data.weights)}, and data.path lists {', '.join(named)}; give each path a weight "
+            "by its last part"
+        )
+    return MixtureSource({name: _files(data, some) for name, some in named.items()}, dict(data.weights))
+
+
+def _inside(folder: str, name: str) -> str:
+    """What a source is called in one folder of all, such as Dolma's: a folder, or files that begin with its name."""
+    path = Path(folder).expanduser() / name
+    return str(path) if path.exists() else f"{path}-*"
+
+
+def _by_names(paths: Sequence[str]) -> dict[str, list[str]]:
+    """Paths by their last parts, without what follows a dot; a name may have several."""
+    named: dict[str, list[str]] = {}
+    for path in paths:
+        named.setdefault(Path(path).name.partition(".")[0], []).append(path)
+    return named
+
+
+def _say_sources(console: Terminal, manifest: Manifest) -> None:
+    """What each source of a mixture has given."""
+    whole = sum(one.text_bytes for one in manifest.sources.values())
+    for name, one in manifest.sources.items():
+        console.print(
+            f"  {name}: {100 * one.text_bytes / whole:.1f}% of the text, {one.train_tokens:,} training and {one.val_tokens:,} "
+            "held-out tokens"
+        )
 
 
 def tokenizer_of(tokenizer: TokenizerConfig) -> TokenizerChoice:
@@ -80,7 +131,7 @@ def tokenizer_of(tokenizer: TokenizerConfig) -> TokenizerChoice:
             return FileChoice(Path(_given("tokenizer.path", tokenizer.path)), tokenizer.vocab_size, tokenizer.separator)
 
 
-def _given(key: str, value: str | None) -> str:
+def _given(key: str, value: Any) -> Any:
     if not value:
         raise UserError(f"{key}=null: this source needs it; give {key}=VALUE")
     return value
