@@ -15,7 +15,7 @@ from shapelaw.errors import UserError
 from shapelaw.figures import style
 from shapelaw.figures.entry import Entry, Tables
 from shapelaw.figures.evidence import MAIN, CannotDraw, Evidence
-from shapelaw.figures.industry import models
+from shapelaw.figures.industry import beside
 from shapelaw.figures.shapes import with_shapes
 from shapelaw.fitting.published import published_law
 from shapelaw.fitting.result import FitResult
@@ -104,10 +104,9 @@ class Asked:
         curves = [curve(kind, fit, world, budgets) for kind, fit in fits.items()]
         if self.sizes:
             curves.append(curve("ours", evidence.fit(EQ1, self.subset, delta=delta), world, budgets))
-        tables: dict[str, pd.DataFrame] = {}
+        tables = beside(evidence)
         if evidence.published:
             curves += self._beside(evidence, fits["ours"], world)
-            tables["industry"] = models()
             theirs = self._published()
             if theirs is not None:
                 tables["left_edges"] = edges_of(theirs, world)
@@ -278,10 +277,9 @@ def _panel(axes: Axes, tables: Tables, curves: pd.DataFrame, name: str) -> None:
         if "industry" in tables or any(limits[0] <= value <= limits[1] for value in values[1]):
             axes.plot(*values, dash, color=style.NEUTRAL, linewidth=0.9, label=label, zorder=1)
     if "industry" in tables:
-        one = tables["industry"]
-        axes.plot(
-            one["flops"], one[name], ".", color=style.COLOURS[4], markersize=3.5, label="widely used models", zorder=1
-        )
+        for number, (group, one) in enumerate(tables["industry"].groupby("kind", sort=False)):
+            colour = style.COLOURS[(4, 1)[number]]
+            axes.plot(one["flops"], one[name], ".", color=colour, markersize=3.5, label=str(group), zorder=1)
     if "industry" not in tables:
         axes.set_ylim(*limits)
 
