@@ -1,4 +1,4 @@
-"""Held-out loss of models that exist: `python evaluate.py models=FOLDER corpus=stdlib-bytes`."""
+"""Held-out loss of models that exist: `python evaluate.py model=FOLDER corpus=stdlib-bytes`."""
 
 from shapelaw.verbs.main import main
 

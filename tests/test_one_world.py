@@ -59,6 +59,7 @@ VALUES: dict[str, tuple[object, object]] = {
     "evaluation_set": ("wiki", "code"),
     "validation_tokens": (1024, 16_384),
     "loss_unit": ("nats", "bits"),
+    "trainer": ("shapelaw", "torchrun train.py"),
     "suite": ("nano", "micro"),
     "seq_len": (2048, 128),
     "batch_tokens": (1e6, 2e3),
@@ -72,6 +73,7 @@ VALUES: dict[str, tuple[object, object]] = {
     "precision": ("bf16", "fp32"),
     "architecture": ("geglu", "swiglu"),
     "head_size": (64, 128),
+    "sweep": ("swiglu", "geglu"),
 }
 
 

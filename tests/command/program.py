@@ -38,7 +38,8 @@ if parent and not at:
 while at < tokens and fault != "silent":
     at += batch
     time.sleep(pause)
-    line: dict[str, object] = {"tokens": at, "loss": 2 + 300 / width / math.sqrt(at) + 8 / at**0.5}
+    line: dict[str, object] = {"tokens": at}
+    line["loss"] = 2 + 300 / width / math.sqrt(at) + 8 / at**0.5
     line |= {"params": 1000 * width, "accuracy": at / tokens, "note": "kept out"}
     if at == 4 * batch:
         line |= {"nan": {"loss": math.nan}, "back": {"tokens": batch}, "other": {"width": 7}}.get(fault, {})

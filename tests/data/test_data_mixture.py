@@ -131,10 +131,10 @@ def test_a_run_measures_every_source_and_evaluate_does(
     planned = train(composed, *where, further, "validation.tokens=1e6")
     found = losses(planned)
     assert min(found["val/code/loss"], found["val/prose/loss"]) < found["val/loss"] < max(found.values())
-    code, said = door("evaluate", f"models={planned.folder}", where[0], "corpus=mix-bytes@code", "tracker=none")
+    code, said = door("evaluate", f"model={planned.folder}", where[0], "corpus=mix-bytes@code", "tracker=none")
     assert (code, f"step-20: {found['val/code/loss']:.5f}" in said) == (0, True), (said, found)
     assert (outputs / "evaluations" / "mix-bytes@code" / "models.csv").exists()
-    code, said = door("evaluate", f"models={planned.folder}", where[0], "corpus=mix-bytes@maths", "tracker=none")
+    code, said = door("evaluate", f"model={planned.folder}", where[0], "corpus=mix-bytes@maths", "tracker=none")
     assert (code, "mix-bytes@maths: the corpus has no such source; its sources are code, prose" in said) == (2, True)
 
 

@@ -300,18 +300,18 @@ def test_what_cannot_be_evaluated_is_one_line(words: Path, tmp_path: Path, door:
         path = checkpoint_path(trained.folder, step)
         path.rename(path.with_name(f".{path.name}"))
     cases = {
-        f"models={tmp_path}/bert": "BertForMaskedLM has no causal head",
-        f"models={tmp_path}/headless": "LlamaModel has no causal head",
-        f"models={tmp_path}/stripped": "its weights lack lm_head.weight",
-        f"models={tmp_path}/lowers": "its tokenizer does not give the text back ('Grüße",
-        f"models={plain} context=25": "context=25: ",
-        f"models={plain} context=24 tokens=0": "tokens=0: allowed are whole numbers from 1",
-        f"models={trained.folder}": "no checkpoint there",
-        f"models={tmp_path}/nothing/*": "matches no folder",
-        f"models={tmp_path}/nothing": "no run, no model of transformers and none of that name in the hub's cache",
-        f"models={plain} corpus=missing": "there is no prepared corpus",
-        f"models={plain} name=a-b": "name=a-b: is no name of a loss",
-        "models=[]": "models=[]: allowed are folders",
+        f"model={tmp_path}/bert": "BertForMaskedLM has no causal head",
+        f"model={tmp_path}/headless": "LlamaModel has no causal head",
+        f"model={tmp_path}/stripped": "its weights lack lm_head.weight",
+        f"model={tmp_path}/lowers": "its tokenizer does not give the text back ('Grüße",
+        f"model={plain} context=25": "context=25: ",
+        f"model={plain} context=24 tokens=0": "tokens=0: allowed are whole numbers from 1",
+        f"model={trained.folder}": "no checkpoint there",
+        f"model={tmp_path}/nothing/*": "matches no folder",
+        f"model={tmp_path}/nothing": "no run, no model of transformers and none of that name in the hub's cache",
+        f"model={plain} corpus=missing": "there is no prepared corpus",
+        f"model={plain} name=a-b": "name=a-b: is no name of a loss",
+        "model=[]": "model=[]: allowed are folders",
     }
     for words_given, expected in cases.items():
         code, said = door(
@@ -350,7 +350,5 @@ def test_a_run_of_somebody_s_own_model_is_refused(composed: Compose, tmp_path: P
     path = planned.folder / "config.yaml"
     assert "name: transformer" in path.read_text()
     path.write_text(path.read_text().replace("name: transformer", f"name: {tmp_path}/evil.py:Model"))
-    with pytest.raises(
-        UserError, match=r"16x1-\w+ trained model=.*evil.py:Model; allowed are runs of the built-in model"
-    ):
+    with pytest.raises(UserError, match=r"16x1-\w+ was trained with model=.*evil.py:Model, which only train.py loads"):
         subjects_of([str(planned.folder)], Wanted())

@@ -25,6 +25,8 @@ from shapelaw.figures import (
 from shapelaw.figures.catalogue import CATALOGUE, Drawn, NotDrawn
 from shapelaw.figures.evidence import Evidence, of_a_table, of_the_paper
 from shapelaw.figures.fit import loss_against_flops
+from shapelaw.fitting.published import published_law, published_line
+from shapelaw.fitting.rainbow import best_params
 from shapelaw.fitting.rates import best_rates
 from shapelaw.runs.table import RunsTable
 from worlds import fitted, table
@@ -143,20 +145,37 @@ def test_the_rainbow_stands_beside_the_published_exponents(published: Evidence) 
 def test_the_rainbow_names_every_line() -> None:
     rows = [("hot", "parametric", "total", 0.7, 0.6, 0.8), ("cool_end", "hull", "no_embedding_and_head", 0.6, 0.5, 0.7)]
     frame = pd.DataFrame(rows, columns=["subset", "method", "counting", "exponent", "low", "high"])
+    frame = frame.assign(params_at_1e21=[2e9, 1e9])
     figure = rainbow.draw({"lines": frame.assign(published=[0.72, np.nan])})
-    fan, slopes = figure.axes
+    by_law, by_hull, slopes = figure.axes
     assert [text.get_text() for text in slopes.get_yticklabels()] == [
         "after cooldowns, no embedding or head",
         "approach 1 (hull)",
         "10B to 100B tokens",
         "approach 3 (law)",
+        "Kaplan et al. 2020",
+        "Chinchilla, refitted",
     ]
-    own = rainbow.draw({"lines": frame}).axes[1]  # whose sets need not be the paper's
+    own = rainbow.draw({"lines": frame}).axes[-1]  # whose sets need not be the paper's
     assert [text.get_text() for text in own.get_yticklabels()][::2] == ["cool_end, no embedding or head", "hot"]
-    assert fan.lines[0].get_ydata()[-1] == pytest.approx(100**0.7)
+    names = {"Kaplan et al. 2020", "Chinchilla, refitted"}
+    assert {text.get_text() for text in by_law.texts} == {"10B to 100B tokens"} | names
+    assert {text.get_text() for text in by_hull.texts} == {"after cooldowns"} | names
+    assert by_law.lines[0].get_ydata()[-1] == pytest.approx(2e9 * 1e5**0.7)  # at 1e26 FLOPs
     assert [line.get_xdata()[0] for line in slopes.lines if line.get_marker() == "x" and len(line.get_xdata())] == [
         0.72
     ]
+
+
+def test_best_parameters_are_those_of_eq_4_and_of_the_published_lines(published: Evidence) -> None:
+    """By eq 4 of Hoffmann et al. written out; by the regressions in logarithms."""
+    law = published_law("params_tokens", "hot")
+    log_a, log_b, alpha, beta = law.theta[:4]
+    log_n = (np.log(alpha / beta) + log_a - log_b + beta * np.log(1e21 / 6)) / (alpha + beta)
+    assert best_params(law, 1e21) == pytest.approx(np.exp(log_n), rel=1e-12)
+    line = published_line("params", "cool_end")
+    fit = published.fit(subset="cool_end", method="hull", law="params_tokens")
+    assert best_params(fit, 1e21) == pytest.approx(np.exp(line.intercept + line.slope * np.log(1e21)), rel=1e-7)
 
 
 def test_curves_outside_the_fitted_domain_are_thin() -> None:
@@ -248,13 +267,13 @@ def test_a_legend_names_what_is_drawn(one_row: bool) -> None:
     )
 
 
-def test_the_fan_of_one_s_own_runs_lies_at_their_budgets() -> None:
-    frame = pd.DataFrame([("hot", "parametric", "total", 0.5, 0.4, 0.6)])
-    frame.columns = ["subset", "method", "counting", "exponent", "low", "high"]
-    fan = rainbow.draw({"lines": frame, "fan": pd.DataFrame({"budget": [1e10, 1e12]})}).axes[0]
-    assert fan.lines[0].get_xdata()[[0, -1]] == pytest.approx([1e10, 1e12])
-    assert fan.lines[0].get_ydata()[[0, -1]] == pytest.approx([0.1**0.5, 10**0.5])
-    assert fan.get_ylabel().endswith("relative to those at 1e+11 FLOPs")
+def test_the_lines_of_one_s_own_runs_lie_at_their_budgets() -> None:
+    frame = pd.DataFrame([("hot", "parametric", "total", 0.5, 1e21**0.5, 0.4, 0.6)])
+    frame.columns = ["subset", "method", "counting", "exponent", "params_at_1e21", "low", "high"]
+    axes = rainbow.draw({"lines": frame, "fan": pd.DataFrame({"budget": [1e10, 1e12]})}).axes[0]
+    assert axes.lines[0].get_xdata()[[0, -1]] == pytest.approx([1e10, 1e12])
+    assert axes.lines[0].get_ydata()[[0, -1]] == pytest.approx([1e5, 1e6])
+    assert [text.get_text() for text in axes.texts] == ["hot"], "Kaplan's and Chinchilla's lie far off"
 
 
 @pytest.mark.parametrize("scale", ["linear", "log"])

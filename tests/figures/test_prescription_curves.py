@@ -10,7 +10,8 @@ import pytest
 
 from shapelaw.counting import params
 from shapelaw.figures.evidence import MAIN, CannotDraw, of_the_paper
-from shapelaw.figures.prescriptions import EQ2, WHOLE_BLOCKS, WHOLE_BUDGETS, WHOLE_HEADS, curve, whole_curve
+from shapelaw.figures.prescriptions import EQ2
+from shapelaw.figures.sizes import WHOLE_BLOCKS, WHOLE_BUDGETS, WHOLE_HEADS, curve, whole_curve
 from shapelaw.prescribe.ask import Problem
 from shapelaw.prescribe.world import World
 from shapelaw.shapes import Shape, check_heads

@@ -34,6 +34,18 @@ SUMS = [name for name in law_names() if isinstance(get_law(name), SumLaw)]
 OTHERS = {
     "accuracy_exponential": {"epsilon": 0.86, "k": 2.4, "gamma": 0.71},
     "accuracy_sigmoid": {"low": 0.12, "span": 0.63, "k": 2.3, "L_0": 2.9},
+    "annealing": {"A": 0.63, "C": 0.4, "alpha": 0.65, "E": 2.9},
+    "data_constrained": {"A": 521.0, "B": 1488.0, "alpha": 0.353, "beta": 0.353, "r_T": 15.4, "r_N": 5.3, "E": 1.87},
+    "overfitting": {
+        "A": 480.0,
+        "B": 2100.0,
+        "P": 0.02,
+        "alpha": 0.35,
+        "beta": 0.37,
+        "delta": 1.2,
+        "kappa": 0.4,
+        "E": 1.8,
+    },
     "steps_batch": {"N_c": 6e7, "alpha_N": 0.06, "S_c": 50.0, "alpha_S": 0.6, "B_star": 6e4, "alpha_B": 0.25},
     "steps_batch_e": {
         "N_c": 6e7,
@@ -58,6 +70,8 @@ def columns_of(seed: int) -> dict[str, np.ndarray]:
     width, depth = 128.0 * rng.integers(2, 25, POINTS), rng.integers(3, 80, POINTS).astype(float)
     params, tokens = 12 * width**2 * depth, 1e10 * rng.integers(1, 35, POINTS)
     sizes = {"width": width, "depth": depth, "params": params, "tokens": tokens, "flops": 6 * params * tokens}
+    sizes |= {"unique_tokens": tokens / rng.choice([0.5, 1.0, 4.0, 20.0], POINTS)}
+    sizes |= {"lr_area": tokens / 1e11, "lr_annealed": rng.choice([0.0, 0.2, 0.6], POINTS)}
     return sizes | {"loss": rng.uniform(2.0, 4.0, POINTS), "batch_tokens": 2.0 ** rng.integers(9, 20, POINTS)}
 
 

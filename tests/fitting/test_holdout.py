@@ -40,6 +40,20 @@ def test_known_errors_are_met(gemstones: RunsTable, holdout: Holdout, law: str) 
         assert found.mean_absolute < 0.0025
 
 
+def test_rolling_fits_the_smaller_sizes_and_predicts_the_next(gemstones: RunsTable) -> None:
+    params, folds = gemstones.kept["params"].to_numpy(), Holdout("rolling").folds(gemstones)
+    sizes = np.unique(params)
+    assert len(folds) == 6
+    for fold in folds:
+        (following,) = set(params[fold.test])
+        assert set(params[fold.train]) == set(sizes[sizes < following])
+        assert len(set(params[fold.train])) >= len(sizes) // 2
+    assert params[folds[-1].test][0] == sizes[-1]
+    small = gemstones.select(f"params <= {sizes[2]}")
+    with pytest.raises(UserError, match=r"the table has 3 sizes.*use latest"):
+        Holdout("rolling").folds(small)
+
+
 def test_defaults_are_the_same_splits(gemstones: RunsTable) -> None:
     for explicit in KNOWN:
         (ours,), (theirs,) = Holdout(explicit.kind).folds(gemstones), explicit.folds(gemstones)

@@ -27,6 +27,9 @@ COLUMNS = {
     "flops": [6e16, 6e18, 6e20],
     "batch_tokens": [4096.0, 8192.0, 1e6],
     "loss": [3.0, 2.5, 2.2],
+    "unique_tokens": [2e9, 3e10, 1e9],
+    "lr_area": [0.3, 3.0, 30.0],
+    "lr_annealed": [0.0, 0.1, 0.5],
 }
 
 

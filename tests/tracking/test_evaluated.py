@@ -17,7 +17,7 @@ def test_losses_of_a_run_s_checkpoints_become_a_column_of_its_runs_table(
 ) -> None:
     store = ("tracker=mlflow", f"tracker.uri={uri}")
     folder = train(composed, *store, "tokens=1024", "validation.every_tokens=512").folder
-    asked = (f"models={outputs}/runs/tiny/*", f"data_dir={corpora}", "corpus=text-bytes", "name=again", *store)
+    asked = (f"model={outputs}/runs/tiny/*", f"data_dir={corpora}", "corpus=text-bytes", "name=again", *store)
     code, said = door("evaluate", *asked, "tokens=1024")
     assert (code, "recorded as val/again/loss; fit it by runs.loss=again\n" in said) == (0, True), said
     assert read_runs(uri, "tiny")["loss_again"].isna().tolist() == [True, False]

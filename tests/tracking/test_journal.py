@@ -141,7 +141,7 @@ def test_a_full_disk_of_the_store_costs_nothing(
     run.flush()
     run.finish("FINISHED")
     run.close()
-    run._sender.join(60)
+    run._senders[0].join(60)
     assert "database or disk is full" in caplog.text
     expected = sorted((VAL_LOSS, t, 1.0 / t) for t in range(1, 5001))
     assert journaled(tmp_path / "aaa") == expected

@@ -149,7 +149,7 @@ def test_a_server_that_hangs_delays_the_end_by_no_more_than_asked(server: Mlflow
         assert len(journaled(tmp_path / "hung")) == 1000
     finally:
         os.killpg(server._process.pid, signal.SIGCONT)
-    run._sender.join(100)
+    run._senders[0].join(100)
     assert deliver_left(tmp_path / "hung") is None
     assert len(stored(server.uri, "hung")) == 1000
 

@@ -98,7 +98,7 @@ def test_a_journal_that_is_lost_or_cut_short_misses_and_doubles_nothing(
         second = tracker(uri, tmp_path, "aaa", seconds=0)
         _log(second, range(11, 56), new=1.0)
         second.close()
-        second._sender.join(60)
+        second._senders[0].join(60)
     third = tracker(uri, tmp_path, "aaa")
     _log(third, range(11, 61), new=1.0)
     third.finish("FINISHED")

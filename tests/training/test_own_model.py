@@ -23,6 +23,7 @@ from shapelaw.planned_run import PlannedRun, checkpoint_path, plan_run
 from shapelaw.plugins import code_of
 from shapelaw.run_state import State, Status, read_state
 from shapelaw.shapes import Shape
+from shapelaw.tracking import deliver_to_wandb
 from shapelaw.training import reporting
 from shapelaw.training.checkpoint import MODEL, OPTIMIZER
 from shapelaw.training.checks import check_parts
@@ -312,15 +313,17 @@ def test_a_sweep_trains_a_model_of_several_shapes(sweep: Sweep, outputs: Path, f
     assert all(read_state(run).status is Status.finished for run in runs)
 
 
-def test_a_tracked_run_is_read_with_its_model_s_columns(door: Door, outputs: Path, corpora: Path) -> None:
+def test_a_tracked_run_is_read_with_its_model_s_columns(composed: Compose) -> None:
+    pytest.importorskip("wandb", reason="needs the extra wandb")
     model = f"{EXAMPLES}/moe.py:MoE"
-    code, said = door("train", f"model={model}", f"data_dir={corpora}", "accelerator=cpu", "progress=false")
-    assert code == 0, said
-    table = load_runs("mlflow", experiment="tiny", uri=f"sqlite:///{outputs}/mlflow.db", where="experts == 4")
+    planned = train(composed, f"model={model}")
+    assert deliver_to_wandb(planned.folder, offline=True) is None
+    table = load_runs("wandb", path=planned.folder, where="experts == 4")
     expected = own.measure(of_example("moe.py:MoE"), ModelSpec(Shape(16, 1, 8), 256, 16))
     assert set(table.rows["params_active"]) == {expected.columns["params_active"]}
     assert set(table.rows["params"]) == {expected.params}
     assert set(table.params("no_embedding_and_head")) == {expected.params - 2 * 16 * 256}
+    assert set(table.flops() / table.kept["tokens"]) == {expected.flops_per_token}
     assert set(table.rows["architecture"]) == {code_of("model", model)[:12]}
 
 

@@ -34,6 +34,8 @@ ATTACKS = {
     "a place for artifacts": "tracker:\n  artifacts: /tmp/x\n",
     "where outputs lie": "outputs_dir: /tmp/x\n",
     "where corpora lie": "data_dir: /etc\n",
+    "a program": "trainer:\n  name: command\n  command: touch /tmp/x\n",
+    "the choice of a program": "defaults:\n  - /trainer: command\n  - _self_\n",
     "an object of Python": "tokens: !!python/object/apply:os.system [true]\n",
     "brackets without end": "x: " + "[" * 500_000 + "\n",
     "an alias": "suite: &a\n  name: x\nlimits: *a\n",

@@ -24,7 +24,7 @@ def check_command(config: TrainConfig, planned: PlannedRun) -> None:
         UserError: naming the option, and what to do.
     """
     command_of(config, planned, resume=False)
-    for key, asked in _of_our_step(config).items():
+    for key, asked in _of_our_step(config, planned).items():
         if asked:
             raise UserError(f"{key}: trainer=command does not read it, as the program takes the steps; leave it out")
     if planned.parent and "parent" not in Template(config.trainer.command).names:
@@ -34,9 +34,10 @@ def check_command(config: TrainConfig, planned: PlannedRun) -> None:
         )
 
 
-def _of_our_step(config: TrainConfig) -> dict[str, bool]:
+def _of_our_step(config: TrainConfig, planned: PlannedRun) -> dict[str, bool]:
     return {
         "spikes=rollback": config.spikes.policy is SpikePolicy.rollback,
+        "model": planned.model.own,
         "noise.every_steps": bool(config.noise.every_steps),
         "validation.further": bool(config.validation.further),
     }

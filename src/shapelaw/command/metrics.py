@@ -147,6 +147,8 @@ class MetricsFile:
 
     def __init__(self, path: Path) -> None:
         self.path, self.position, self.last = path, 0, b""
+        self.renewals = 0
+        """How often it was found to be written anew."""
         if path.exists():
             with path.open("rb") as file:  # what a killed program was about to write
                 os.truncate(path, file.read().rfind(b"\n") + 1)
@@ -158,7 +160,7 @@ class MetricsFile:
         with self.path.open("rb") as file:
             file.seek(self.position - len(self.last))
             if file.read(len(self.last)) != self.last:  # it was written anew
-                self.position = 0
+                self.position, self.last, self.renewals = 0, b"", self.renewals + 1
             file.seek(self.position)
             for line in file:
                 if not line.endswith(b"\n"):

@@ -16,6 +16,7 @@ from shapelaw.command.metrics import ProgramFailed
 from shapelaw.template import KEY
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+SETTLE_SECONDS = 2.0
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)
 
@@ -69,6 +70,12 @@ class Program:
             self.asked, self.deadline = number, time.monotonic() + self.stop_seconds
         self._signal(signal.SIGTERM)
 
+    def settle(self) -> None:
+        """Wait a little for the signal to this process, where one ended the program that a cluster sends to both."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while not self.asked and -self.process.returncode in SIGNALS and time.monotonic() < deadline:
+            time.sleep(0.05)
+
     def stop(self) -> None:
         """See that none of its processes is left."""
         if self.process.poll() is None:
@@ -91,9 +98,13 @@ class Program:
 
 
 def _ends_with(parent: int) -> Callable[[], None]:
-    """What a new process does before it becomes the program: it asks the kernel to be stopped when this one dies (Linux)."""
+    """What a new process does before it becomes the program: it asks the kernel to be stopped when this one dies (Linux).
+
+    And it lets USR2 pass, which SLURM sends to every process of a job: the program is to end by the SIGTERM that follows.
+    """
 
     def ask() -> None:
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         if hasattr(LIBC, "prctl"):
             LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
             if os.getppid() != parent:

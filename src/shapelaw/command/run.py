@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import signal
 import time
@@ -29,6 +30,8 @@ FLOPS_PER_PARAMETER = 6
 """Of a token, where a program tells its parameters and not its FLOPs."""
 TAIL_BYTES = 4096
 REASON_CHARACTERS = 160
+OUR_LINE = re.compile(r"start \d+: |step \d+/\d+, ")
+"""How the lines begin that are not the program's, in the log that it shares with this process."""
 
 
 def train(config: TrainConfig, planned: PlannedRun, tags: Mapping[str, str], show: Show) -> float:
@@ -120,6 +123,7 @@ class CommandRun:
             with passed_on(program):
                 while not program.ended(POLL_SECONDS):
                     self._follow(program)
+                program.settle()
             self._read()
         finally:
             program.stop()
@@ -140,7 +144,10 @@ class CommandRun:
             ProgramFailed, Diverged: for the first line that is wrong; it and what follows are set aside.
         """
         try:
+            renewals = self.metrics.renewals
             for line in self.metrics.lines():
+                if self.metrics.renewals > renewals:
+                    self.tokens, renewals = 0, self.metrics.renewals
                 self._take(read_line(line, self.planned, self.tokens))
         except (ProgramFailed, Diverged) as error:
             aside = self.metrics.set_aside()
@@ -209,9 +216,9 @@ class CommandRun:
         """The last line of the log, which usually names the error."""
         with self.log.open("rb") as log:
             log.seek(max(self.log.stat().st_size - TAIL_BYTES, 0))
-            lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
-        said = lines[-1] if lines and not lines[-1].startswith("start ") else ""
-        return f" ({said[:REASON_CHARACTERS]})" if said else ""
+            lines = log.read().decode(errors="replace").splitlines()
+        said = [line.strip() for line in lines if line.strip() and not OUR_LINE.match(line)]
+        return f" ({said[-1][:REASON_CHARACTERS]})" if said else ""
 
 
 def _model(said: Mapping[str, float]) -> dict[str, float]:

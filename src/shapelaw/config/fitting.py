@@ -269,4 +269,9 @@ class FitConfig(PlacesConfig):
         "alike.",
         default=None,
     )
+    speedup: str | None = option(
+        "A condition that tells a set of runs from the others, such as \"recipe == 'new'\": one law is fitted to both, in "
+        "which a token of that set counts speedup times (parametric); null compares none.",
+        default=None,
+    )
     plots: bool = option("Whether the fit's figures are drawn.", default=True)

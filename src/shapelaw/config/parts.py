@@ -115,7 +115,7 @@ class CooldownConfig:
         "path/to/file.py:NAME or package.module:NAME, given as cooldown=...; NAME(done, **options) is the factor.",
         default="linear",
     )
-    final_factor: float = option("Its end, as a share of the rate at its start.", default=0.0, low=0, below=1)
+    final_factor: float = option("The rate at its end, as a share of that at its start.", default=0.0, low=0, below=1)
     options: dict[str, Any] = option("Options that a shape of your own is called with.", default_factory=dict)
 
     fraction: float = option(

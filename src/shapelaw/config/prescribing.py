@@ -116,6 +116,10 @@ class PrescribeConfig(PlacesConfig):
         above=0,
         unit="tokens",
     )
+    accuracy: str | None = option(
+        "Folder of a fit of an accuracy on the loss (law=accuracy/...): the accuracy at the predicted loss is told too.",
+        default=None,
+    )
     space: str = option(
         "feasible (every whole shape), relaxed (real width and depth) or params (no shape at all, params as the "
         "law counts them, 6N FLOPs).",

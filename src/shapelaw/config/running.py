@@ -11,6 +11,9 @@ from shapelaw.errors import UserError
 BUILTIN, COMMAND = "builtin", "command"
 """What can train a run."""
 
+IN_MLFLOW, IN_WANDB = ("mlflow", "both"), ("wandb", "both")
+"""Choices of tracker by which a store has the runs."""
+
 
 @record("resources")
 class ResourcesConfig:
@@ -119,7 +122,14 @@ class CheckpointConfig:
 class TrackerConfig:
     """Where runs are recorded."""
 
-    name: str = option("What records the runs.", choices=("mlflow", "none"))
+    name: str = option(
+        "What records the runs; fits go to MLflow, or stay in their folders.",
+        choices=("mlflow", "wandb", "both", "none"),
+    )
+    offline: bool = option(
+        "wandb, both: whether what wandb records stays in the runs' folders, for `wandb sync`; else it goes to its server.",
+        default=False,
+    )
     uri: str = option(
         "Tracking URI of a database or a server, without a password: MLFLOW_TRACKING_URI may hold the same URI "
         "with it.",
@@ -142,6 +152,16 @@ class TrackerConfig:
     parent_run_id: str | None = option(
         "Set by the launching process for its jobs: the MLflow run of the sweep.", default=None
     )
+
+    @property
+    def in_mlflow(self) -> bool:
+        """Whether MLflow records the runs."""
+        return self.name in IN_MLFLOW
+
+    @property
+    def in_wandb(self) -> bool:
+        """Whether wandb records the runs."""
+        return self.name in IN_WANDB
 
 
 @record("search")

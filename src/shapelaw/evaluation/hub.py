@@ -71,7 +71,7 @@ def find(name: str, revision: str | None, download: bool) -> HubModel:
         UserError: if there is none, or it has no causal head.
     """
     if not installed("transformers"):
-        raise UserError(f"models={name}: transformers is not installed; run: pip install 'shapelaw[hub]'")
+        raise UserError(f"model={name}: transformers is not installed; run: pip install 'shapelaw[hub]'")
     from transformers import AutoConfig
 
     where = HubModel(name, revision, download, None).where
@@ -80,7 +80,7 @@ def find(name: str, revision: str | None, download: bool) -> HubModel:
             config = AutoConfig.from_pretrained(name, **where)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
-            f"models={name}: no run, no model of transformers and none of that name in the hub's cache "
+            f"model={name}: no run, no model of transformers and none of that name in the hub's cache "
             f"({_first_line(error)}); give a folder, or a name with download=true"
         ) from error
     _check_causal(name, config)
@@ -96,7 +96,7 @@ def _check_causal(name: str, config: Any) -> None:
     if config.model_type not in CAUSAL or (said and not known & set(said)):
         what = ", ".join(said) or config.model_type
         raise UserError(
-            f"models={name}: {what} has no causal head, so it gives no probability of a next token; give a model that "
+            f"model={name}: {what} has no causal head, so it gives no probability of a next token; give a model that "
             "AutoModelForCausalLM was saved from"
         )
 
@@ -129,12 +129,12 @@ def vocabulary_of(found: HubModel) -> tuple[LibraryVocabulary, tuple[int, ...]]:
             tokenizer = AutoTokenizer.from_pretrained(found.name, **found.where)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(
-            f"models={found.name}: its tokenizer cannot be loaded ({_first_line(error)}); save it beside the model"
+            f"model={found.name}: its tokenizer cannot be loaded ({_first_line(error)}); save it beside the model"
         ) from error
     library = getattr(tokenizer, "backend_tokenizer", None)
     if library is None:
         raise UserError(
-            f"models={found.name}: its tokenizer has no tokenizer.json, which says the characters of each token; convert it "
+            f"model={found.name}: its tokenizer has no tokenizer.json, which says the characters of each token; convert it "
             "with transformers' own converters, and save it beside the model"
         )
     library.no_padding()
@@ -176,12 +176,12 @@ def load(found: HubModel, facts: Facts, opening: tuple[int, ...], place: Place) 
             )
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"models={found.name}: its weights cannot be loaded ({_first_line(error)}); give a whole copy of the model"
+            f"model={found.name}: its weights cannot be loaded ({_first_line(error)}); give a whole copy of the model"
         ) from error
     if missing := sorted(report["missing_keys"]):
         more = f" and {len(missing) - 1} more" if missing[1:] else ""
         raise UserError(
-            f"models={found.name}: its weights lack {missing[0]}{more}, which "
+            f"model={found.name}: its weights lack {missing[0]}{more}, which "
             "would be random numbers; give a model that AutoModelForCausalLM was saved from"
         )
     return TransformersModel(model.eval().to(place.device), opening, facts, place)

@@ -101,7 +101,7 @@ def record_losses(
     """
     if not (run / JOURNAL).exists():
         raise UserError(
-            f"models={run}: was trained by a version that kept no records without a tracker, so it takes no further loss; give "
+            f"model={run}: was trained by a version that kept no records without a tracker, so it takes no further loss; give "
             "record=false"
         )
     if name in trained:

@@ -15,7 +15,8 @@ from shapelaw.figures import style
 from shapelaw.figures.entry import Entry, Tables, said
 from shapelaw.figures.evidence import Evidence
 from shapelaw.figures.industry import beside
-from shapelaw.figures.prescriptions import EQ2, OURS, wide_world
+from shapelaw.figures.prescriptions import EQ2, OURS
+from shapelaw.figures.sizes import wide_world
 from shapelaw.prescribe.ask import Problem
 from shapelaw.prescribe.studies import aspect_ratio_cost, overtraining
 

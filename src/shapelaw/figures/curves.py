@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm
+from matplotlib.colors import ListedColormap, LogNorm, to_hex
 from matplotlib.figure import Figure
 
 from shapelaw.figures import style
@@ -15,9 +15,16 @@ from shapelaw.figures.entry import Entry, Tables, said
 from shapelaw.figures.evidence import CannotDraw, Evidence
 from shapelaw.wording import in_words
 
-APART = 1.5
+APART = 1.35
 """Ratio of neighbouring sizes from which models count as of another size."""
 MOST_PANELS = 6
+LATE = 0.02
+"""Share of the longest run from which curves are drawn; before, they fall steeply and lie on each other."""
+SHOWN = 0.9
+"""Share of the colours that is used: the last are too light for lines and names."""
+DASHES = ("-", "--", ":", "-.")
+NAMES_APART = 0.075
+"""Least distance of two names, as a share of a panel's height."""
 
 
 def curves_table(evidence: Evidence) -> Tables:
@@ -39,7 +46,7 @@ def curves_table(evidence: Evidence) -> Tables:
 
 
 def curves(tables: Tables) -> Figure:
-    """A panel per size of model, a line per run, coloured by aspect ratio and named in order of the final loss."""
+    """A panel per size of model, a line per run, coloured by aspect ratio and named at its end."""
     frame = tables["curves"]
     groups = sorted(frame["group"].unique())
     columns = 1 if len(groups) == 1 else 2
@@ -49,29 +56,30 @@ def curves(tables: Tables) -> Figure:
     for axes, group in zip(grid, groups, strict=False):
         _group(axes, frame[frame["group"] == group], norm)
     for axes in grid[len(groups) :]:
-        axes.set_visible(False)
-    bar = figure.colorbar(ScalarMappable(norm, style.SEQUENTIAL), ax=grid, pad=0.01, aspect=40)
+        axes.remove()
+    colours = ListedColormap(colormaps[style.SEQUENTIAL](np.linspace(0, SHOWN, 256)))
+    bar = figure.colorbar(ScalarMappable(norm, colours), ax=grid[: len(groups)], pad=0.01, aspect=40)
     bar.set_label("width / depth")
     return figure
 
 
 def _group(axes: Axes, frame: pd.DataFrame, norm: LogNorm) -> None:
     final = frame.sort_values("tokens").groupby("run").tail(1).sort_values("loss", ascending=False)
-    dashes = ("-", "--", ":", "-.")
+    ends = []
     for i, (_, last) in enumerate(final.iterrows()):
         run = frame[frame["run"] == last["run"]].sort_values("tokens")
-        colour = colormaps[style.SEQUENTIAL](norm(last["width"] / last["depth"]))
-        label = f"{last['width']:.0f}x{last['depth']:.0f}"
-        axes.plot(run["tokens"], run["loss"], dashes[i % len(dashes)], color=colour, linewidth=0.9, label=label)
+        colour = colormaps[style.SEQUENTIAL](SHOWN * norm(last["width"] / last["depth"]))
+        axes.plot(run["tokens"], run["loss"], DASHES[i % len(DASHES)], color=colour, linewidth=0.9)
+        ends.append((last["tokens"], last["loss"], f"{last['width']:.0f}x{last['depth']:.0f}", to_hex(colour)))
     sizes = dict.fromkeys(map(in_words, (frame["params"].min(), frame["params"].max())))
     axes.set_title(f"{' to '.join(sizes)} parameters")
-    late = frame[frame["tokens"] > 0.02 * frame["tokens"].max()]
-    room = 1.02 if len(final) <= 6 else 1.1  # for the names
-    axes.set_ylim(0.995 * frame["loss"].min(), room * late["loss"].max())
+    most = frame["tokens"].max()
+    late = frame[frame["tokens"] > LATE * most]
+    axes.set_ylim(0.995 * frame["loss"].min(), 1.005 * late["loss"].max())
     axes.set(xscale="log", yscale="log", xlabel="training tokens", ylabel="loss (nats per token)")
-    axes.set_xlim(left=0.01 * frame["tokens"].max())
+    axes.set_xlim(LATE * most, most)
     style.plain_losses(axes)
-    axes.legend(ncols=2 if len(final) > 6 else 1, fontsize=6, loc="upper right", handlelength=1.6)
+    style.name_ends(axes, ends, NAMES_APART)
 
 
 ENTRIES = (
@@ -82,8 +90,8 @@ ENTRIES = (
         curves_table,
         curves,
         said(
-            "Validation loss of every run, a panel per size; names in order of the final loss, the highest first. Colour: "
-            "width over depth."
+            "Validation loss of every run, a panel per size, from 2% of the longest run on. Colour: width over depth.",
+            "The paper draws all of them in one panel.",
         ),
     ),
 )

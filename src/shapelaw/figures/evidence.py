@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import pandas as pd
 
@@ -13,10 +13,12 @@ from shapelaw.config import BootstrapOptions
 from shapelaw.errors import UserError
 from shapelaw.fitting.fit import fit
 from shapelaw.fitting.result import FitResult
+from shapelaw.laws import get_law
 from shapelaw.runs import RunsTable, load_runs
 from shapelaw.runs.columns import NATS_PER_TOKEN
 from shapelaw.runs.query import matches
 
+T = TypeVar("T")
 MAIN = "hot_100b+"
 """The data set that most figures rest on: constant rate, all tokens."""
 
@@ -51,6 +53,7 @@ class Evidence:
     mixture: str = "refuse"
     models: pd.DataFrame | None = None
     fits: dict[tuple[object, ...], FitResult] = field(default_factory=dict)
+    made: dict[tuple[object, ...], Any] = field(default_factory=dict)
     tables: dict[str, RunsTable] = field(default_factory=dict)
 
     @property
@@ -99,11 +102,18 @@ class Evidence:
             UserError: if there is no such data set, or it cannot be fitted.
         """
         used = self.delta if delta is None else delta
+        counting = None if counting == get_law(law).default_counting else counting
         key = (law if method == "parametric" else method, subset, used, counting, cost)
         if key not in self.fits:
             options: dict[str, Any] = {"method": method, "cost": cost, "bootstrap": self.bootstrap, "seed": self.seed}
             self.fits[key] = fit(self.runs(subset), law, used, counting, mixture=self.mixture, **options)
         return self.fits[key]
+
+    def once(self, key: tuple[object, ...], make: Callable[[], T]) -> T:
+        """What several figures show of a fit or table: made by the first of them."""
+        if key not in self.made:
+            self.made[key] = make()
+        return cast(T, self.made[key])
 
 
 def _published(subset: str) -> RunsTable:

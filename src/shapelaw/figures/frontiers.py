@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -44,8 +45,7 @@ class Asked:
         optimal, lines = [], []
         for cost in costs:
             for method in METHODS:
-                resampling = evidence.bootstrap if method == "hull" else None
-                found = fit_lines(runs, LineOptions(method=method, cost=cost), resampling, evidence.seed)
+                found = evidence.once(("lines", self.subset, cost, method), partial(_fit, evidence, runs, cost, method))
                 optimal.append(_points(runs, costs).iloc[found.points].assign(cost=cost, method=method))
                 lines += [_line(found, target, cost, method) for target in TARGETS]
         if evidence.published:
@@ -65,6 +65,12 @@ class Asked:
                 _sizes(axes, tables, cost, target)
             column[-1].set_xlabel(COSTS[cost])
         return figure
+
+
+def _fit(evidence: Evidence, runs: RunsTable, cost: str, method: str) -> LineFit:
+    """The lines of one cost; those of the hull with intervals."""
+    resampling = evidence.bootstrap if method == "hull" else None
+    return fit_lines(runs, LineOptions(method=method, cost=cost), resampling, evidence.seed)
 
 
 def _points(runs: RunsTable, costs: Sequence[str]) -> pd.DataFrame:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -12,19 +13,16 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from shapelaw.errors import UserError
-from shapelaw.figures import style
+from shapelaw.figures import sizes, style
 from shapelaw.figures.entry import Entry, Tables
 from shapelaw.figures.evidence import MAIN, CannotDraw, Evidence
 from shapelaw.figures.industry import beside
 from shapelaw.figures.shapes import with_shapes
+from shapelaw.figures.sizes import budgets_of, curve, edges_of, exactly_counted, whole_curve, wide_world
 from shapelaw.fitting.published import published_law
 from shapelaw.fitting.result import FitResult
-from shapelaw.prescribe.ask import Problem
-from shapelaw.prescribe.brute import Triples, bin_minima, paper_edges, paper_triples
-from shapelaw.prescribe.goals import SpendBudget
-from shapelaw.prescribe.studies import prescriptions_by_budget
-from shapelaw.prescribe.surface import Surface
-from shapelaw.prescribe.world import Points, World, law_of, reads_shapes
+from shapelaw.prescribe.brute import Triples, paper_triples
+from shapelaw.prescribe.world import World
 
 Array = NDArray[np.float64]
 
@@ -41,12 +39,6 @@ LABELS = {
 PAPER_DELTA = 1e-4
 """Of the paper's fits but for Figs 17 to 19."""
 SIZE_PANELS, SHAPE_PANELS = ("params", "tokens", "tokens_per_param"), ("width", "depth", "aspect_ratio")
-BUDGETS = tuple(np.geomspace(1e18, 1e26, 17))
-WHOLE_BUDGETS = tuple(np.geomspace(1e18, 1e26, 81))
-WHOLE_HEADS, WHOLE_BLOCKS = 1024, 512
-"""Of the largest whole shape that is searched."""
-BEYOND = 1e2
-"""Of a table of one's own: how far beyond its largest budget is prescribed."""
 KAPLAN_PF_DAY, KAPLAN_COEFFICIENT, KAPLAN_EXPONENT = 8.64e19, 1.6e9, 0.88
 """Kaplan et al. 2020: N = 1.6e9 (C / PF-day)^0.88, N without embeddings."""
 CHINCHILLA = {"A": 482.006, "B": 2085.434, "alpha": 0.347813, "beta": 0.365854}
@@ -94,141 +86,48 @@ class Asked:
             raise CannotDraw(
                 "whole shapes are searched for the paper's runs alone; prescribe.py answers with those of a suite"
             )
-        delta = self.delta or (PAPER_DELTA if evidence.published else evidence.delta)
         with_shapes(evidence.runs(self.subset))
-        fits = {"ours": evidence.fit(self.law, self.subset, delta=delta)}
-        if self.beside:
-            fits["other law"] = evidence.fit(self.beside, self.subset, delta=delta)
-        world = wide_world(fits["ours"], evidence)
-        budgets = BUDGETS if evidence.published else budgets_of(evidence, self.subset)
-        curves = [curve(kind, fit, world, budgets) for kind, fit in fits.items()]
-        if self.sizes:
-            curves.append(curve("ours", evidence.fit(EQ1, self.subset, delta=delta), world, budgets))
-        tables = beside(evidence)
+        delta = self.delta or (PAPER_DELTA if evidence.published else evidence.delta)
+        fit = evidence.fit(self.law, self.subset, delta=delta)
+        world = wide_world(fit, evidence)
+        asked = [("ours", fit)]
+        asked += [("other law", evidence.fit(self.beside, self.subset, delta=delta))] if self.beside else []
+        asked += [("ours", evidence.fit(EQ1, self.subset, delta=delta))] if self.sizes else []
+        theirs = self._published(evidence, self.law)
         if evidence.published:
-            curves += self._beside(evidence, fits["ours"], world)
-            theirs = self._published()
-            if theirs is not None:
-                tables["left_edges"] = edges_of(theirs, world)
-        return {"curves": pd.concat(curves, ignore_index=True), **tables}
+            fits = [theirs, self._published(evidence, EQ1) if self.sizes else None]
+            asked += [("published", one) for one in fits if one is not None]
+        budgets = sizes.BUDGETS if evidence.published else budgets_of(evidence, self.subset)
+        curves = [evidence.once((kind, id(one)), partial(curve, kind, one, world, budgets)) for kind, one in asked]
+        if not evidence.published:
+            return {"curves": pd.concat(curves, ignore_index=True), **beside(evidence)}
+        triples = evidence.once(("triples", world.counting, world.flops), partial(paper_triples, world))
+        curves += self._searched(evidence, triples)
+        tables = {"curves": pd.concat(curves, ignore_index=True), **beside(evidence)}
+        if theirs is not None:
+            tables["left_edges"] = evidence.once(("edges", id(theirs)), partial(edges_of, theirs, triples))
+        return tables
 
-    def _beside(self, evidence: Evidence, fit: FitResult, world: World) -> list[pd.DataFrame]:
-        """Whole shapes, the published fits' own prescriptions, and eq 1 with FLOPs counted exactly."""
-        found = []
+    def _searched(self, evidence: Evidence, triples: Triples) -> Iterator[pd.DataFrame]:
+        """Whole shapes, and eq 1 with FLOPs counted exactly."""
+        delta = self.delta or PAPER_DELTA
         if self.whole:
-            found.append(whole_curve(fit, World.of(fit, evidence.runs(self.subset)), WHOLE_BUDGETS))
-        theirs = [self._published(), self._published(EQ1) if self.sizes else None]
-        found += [curve("published", one, world, BUDGETS) for one in theirs if one is not None]
+            fit = evidence.fit(self.law, self.subset, delta=delta)
+            own = World.of(fit, evidence.runs(self.subset))
+            yield evidence.once(("whole", id(fit)), partial(whole_curve, fit, own, sizes.WHOLE_BUDGETS))
         if self.sizes:
-            ours = evidence.fit(EQ1, self.subset, delta=self.delta or PAPER_DELTA)
-            found.append(exactly_counted(ours, world))
-        return found
+            fit = evidence.fit(EQ1, self.subset, delta=delta)
+            yield evidence.once(("exactly", id(fit)), partial(exactly_counted, fit, triples))
 
-    def _published(self, law: str | None = None) -> FitResult | None:
+    def _published(self, evidence: Evidence, law: str) -> FitResult | None:
         """The paper's own fit, where its file is at hand."""
+        delta = self.delta or PAPER_DELTA
         try:
-            return published_law(law or self.law, self.subset, delta=self.delta or PAPER_DELTA)
+            return evidence.once(
+                ("published", law, self.subset, delta), partial(published_law, law, self.subset, delta=delta)
+            )
         except UserError:
             return None
-
-
-def _counting(fit: FitResult) -> str:
-    return str(fit.settings.get("counting") or "total")
-
-
-def wide_world(fit: FitResult, evidence: Evidence, subset: str = MAIN) -> World:
-    """The suite of the runs, with shapes wide and deep enough that no optimum lies at an end."""
-    world = World.of(fit, with_shapes(evidence.runs(subset)))
-    head = world.rules.head_size
-    rules = dataclasses.replace(
-        world.rules, even_heads=False, width_min=head, width_max=2**13 * head, depth_min=1, depth_max=2**14
-    )
-    return dataclasses.replace(world, rules=rules)
-
-
-def budgets_of(evidence: Evidence, subset: str = MAIN) -> tuple[float, ...]:
-    """Budgets from the smallest of a table to well beyond its largest."""
-    flops = evidence.runs(subset).flops()
-    return tuple(np.geomspace(flops.min(), BEYOND * flops.max(), 17))
-
-
-def curve(kind: str, fit: FitResult, world: World, budgets: Sequence[float]) -> pd.DataFrame:
-    """Prescriptions over budgets: real-valued shapes, or params and tokens at 6N for a law without shapes.
-
-    Budgets that have no answer are left out: the best size is the smallest or the largest of all, lies too far from the runs,
-    or rests on what they do not identify.
-
-    Raises:
-        CannotDraw: if none has, with the reason of the last.
-    """
-    space = "relaxed" if reads_shapes(law_of(fit)) else "params"
-    problem = Problem(fit, dataclasses.replace(world, counting=_counting(fit)), space=space)
-    return _answered(problem, budgets).assign(kind=kind, law=str(fit.law))
-
-
-def _answered(problem: Problem, budgets: Sequence[float]) -> pd.DataFrame:
-    """Prescriptions for the budgets that have an answer."""
-    served = [budget for budget in budgets if problem.serves(budget) and problem.answers(budget)]
-    if not served:
-        raise CannotDraw(f"law={problem.fit.law} has no answer for any budget: {_refusal(problem, budgets[-1])}")
-    return prescriptions_by_budget(problem, served)
-
-
-def _refusal(problem: Problem, budget: float) -> str:
-    try:
-        problem.without_refits().best(budget)
-    except UserError as error:
-        return str(error)
-    return ""
-
-
-def whole_curve(fit: FitResult, world: World, budgets: Sequence[float]) -> pd.DataFrame:
-    """Prescriptions over whole shapes that train.py accepts, searched exactly: tokens follow from the budget.
-
-    The shapes are those that prescribe.py searches, continued to 1,024 heads and 512 blocks, so that both name the same shape
-    unless it is wider or deeper than the suite's rules allow. A budget whose best shape is the smallest or the largest of all
-    is left out.
-
-    Args:
-        world: of the runs, with the rules of their suite.
-    """
-    problem = Problem(fit, world, shapes=_continued(world), intervals=False)
-    best = {budget: problem.search(SpendBudget(budget)) for budget in budgets}
-    rows = [{"budget": budget, **one.size()} for budget, one in best.items() if not problem.end_of(one)]
-    found = pd.DataFrame(rows, columns=["budget", *SIZE_PANELS, "width", "depth"])
-    return found.assign(aspect_ratio=found["width"] / found["depth"], inside=False, kind="whole", law=str(fit.law))
-
-
-def _continued(world: World) -> Points:
-    """Whole shapes by a suite's rules, and wider and deeper ones."""
-    rules = dataclasses.replace(world.rules, width_max=WHOLE_HEADS * world.rules.head_size, depth_max=WHOLE_BLOCKS)
-    widths, depths = rules.widths(), range(rules.depth_min, rules.depth_max + 1)
-    return world.points(np.repeat(widths, len(depths)), np.tile(depths, len(widths)))
-
-
-def edges_of(fit: FitResult, world: World) -> pd.DataFrame:
-    """The paper's brute force under its own fit: each bin's best triple, at the bin's left edge as it is drawn there."""
-    return _with_ratios(bin_minima(Surface.of(fit, refits=False), paper_triples(world), paper_edges()), "left")
-
-
-def exactly_counted(fit: FitResult, world: World) -> pd.DataFrame:
-    """Eq 1 with FLOPs counted exactly: the best of the paper's triples in narrow bins, at the triple's own FLOPs.
-
-    A law without shapes prefers, of the shapes of one size, the one of fewest FLOPs per token.
-    """
-    triples = paper_triples(world)
-    some = Triples(triples.shapes, np.geomspace(triples.tokens[0], triples.tokens[-1], 2000).round())
-    found = bin_minima(Surface.of(fit, refits=False), some, np.geomspace(1e18, 1e26, 81))
-    return _with_ratios(found, "flops").assign(kind="brute", law=str(fit.law))
-
-
-def _with_ratios(minima: pd.DataFrame, budget: str) -> pd.DataFrame:
-    return minima.assign(
-        budget=minima[budget],
-        aspect_ratio=minima["width"] / minima["depth"],
-        tokens_per_param=minima["tokens"] / minima["params"],
-        inside=False,
-    )
 
 
 def short(tables: Tables) -> Figure:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from shapelaw.errors import UserError
 from shapelaw.figures import style
 from shapelaw.figures.entry import Entry, Tables
 from shapelaw.figures.evidence import CannotDraw, Evidence
+from shapelaw.figures.prescriptions import CHINCHILLA, KAPLAN_EXPONENT, others
 from shapelaw.fitting.published import published_law, published_line
-from shapelaw.fitting.rainbow import LINES, RainbowLine, row
+from shapelaw.fitting.rainbow import LINES, RainbowLine, row_of
+
+Array = NDArray[np.float64]
 
 COUNTINGS = {"total": "", "no_embedding": ", no embedding", "no_embedding_and_head": ", no embedding or head"}
+SHORT = {"total": "", "no_embedding": ", no emb.", "no_embedding_and_head": ", no emb."}
+COLOURS = [{"#000000": "#7F4F24", "#F0E442": "#8F8F1F"}.get(colour, colour) for colour in style.COLOURS]
+"""Brown for black, which is the published fits', and a yellow dark enough for names."""
 APPROACHES = {"parametric": "approach 3 (law)", "hull": "approach 1 (hull)"}
 MARKERS = {"parametric": "o", "hull": "s"}
 WORDS = {
@@ -31,8 +39,24 @@ WORDS = {
     "lr_ablation_hot_sampled_like_chinchilla": "half the rate, tokens as Chinchilla's",
 }
 """The paper's data sets."""
-FAN = (1e19, 1e23)
-"""FLOPs over which the fan of the paper's runs is drawn."""
+FEW = ("hot_100b+_512x", "slim_chinchilla", "hot_sampled_like_chinchilla", "lr_ablation_hot_sampled_like_chinchilla")
+"""Data sets of one width, or of five models."""
+GROUPS = {
+    "approach 3, all parameters counted": ("parametric", ("total",)),
+    "approach 3, no embedding": ("parametric", ("without",)),
+    "approach 3, few models": ("parametric", ("few",)),
+    "approach 1": ("hull", ("total", "without")),
+}
+"""Title of a panel -> its method and kinds of lines."""
+REFERENCES = {
+    "Kaplan et al. 2020": KAPLAN_EXPONENT,
+    "Chinchilla, refitted": CHINCHILLA["beta"] / (CHINCHILLA["alpha"] + CHINCHILLA["beta"]),
+}
+"""Exponents of others."""
+NAMES_APART = 0.09
+"""Least distance of two names, as a share of a panel's height."""
+FAN = (1e18, 1e26)
+"""FLOPs over which the lines of the paper's runs are drawn."""
 
 
 def table(evidence: Evidence) -> Tables:
@@ -45,7 +69,8 @@ def table(evidence: Evidence) -> Tables:
             runs = evidence.runs(line.subset)
             key = (id(runs), line.method, line.counting)
             if key not in found:
-                found[key] = line, row(line, runs, evidence.bootstrap, evidence.delta, evidence.seed)
+                fit = evidence.fit("params_tokens", line.subset, counting=line.counting, method=line.method)
+                found[key] = line, row_of(line, runs, fit)
     rows = [
         one | ({"published": published_exponent(line)} if evidence.published else {})
         for line, one in found.values()
@@ -66,37 +91,53 @@ def published_exponent(line: RainbowLine) -> float | None:
 
 
 def draw(tables: Tables) -> Figure:
-    """The fan of all lines with their bands, and beside it every exponent with its interval."""
+    """Best parameters over budgets, a panel for each group of lines, and beside them every exponent with its interval."""
     lines = tables["lines"]
-    figure, grid = style.panels(1, 2, 3.9)
-    _fan(grid[0], lines, *(tables["fan"]["budget"] if "fan" in tables else FAN))
-    _exponents(grid[1], lines)
+    groups = {title: lines[_in_group(lines, title)] for title in GROUPS}
+    groups = {title: some for title, some in groups.items() if len(some)}
+    rows = max(len(groups), 2)
+    figure = style.page(1.75 * rows + 0.3)
+    grid = figure.add_gridspec(rows, 2)
+    budgets = np.array(tables["fan"]["budget"] if "fan" in tables else FAN, dtype=np.float64)
+    for i, (title, some) in enumerate(groups.items()):
+        axes = style.plain(figure.add_subplot(grid[i, 0]))
+        _absolute(axes, some, lines, budgets)
+        axes.set_title(title)
+        if i == len(groups) - 1:
+            axes.set_xlabel("training FLOPs")
+    _exponents(style.plain(figure.add_subplot(grid[:, 1])), lines)
     return figure
 
 
-def _fan(axes: Axes, lines: pd.DataFrame, lowest: float, highest: float) -> None:
-    """Every line through one point, so that only the exponents differ."""
-    middle = np.sqrt(lowest * highest)
-    budgets = np.geomspace(lowest, highest, 50)
-    for (_, one), colour in zip(lines.iterrows(), _colours(lines, lines), strict=True):
-        if pd.notna(one["low"]):
-            ends = [(budgets / middle) ** one[end] for end in ("low", "high")]
-            axes.fill_between(budgets, np.minimum(*ends), np.maximum(*ends), color=colour, alpha=0.06, linewidth=0)
-        dash = "-" if one["method"] == "parametric" else "--"
-        axes.plot(budgets, (budgets / middle) ** one["exponent"], dash, color=colour, linewidth=0.9)
-    for title, dash in zip(APPROACHES.values(), ("-", "--"), strict=True):
-        axes.plot([], [], dash, color=style.NEUTRAL, label=title)
-    axes.set(
-        xscale="log",
-        yscale="log",
-        xlabel="training FLOPs",
-        ylabel=f"best parameters, relative to those at {middle:.0e} FLOPs",
-    )
-    axes.legend()
+def _in_group(lines: pd.DataFrame, title: str) -> pd.Series:
+    """Which lines a panel shows."""
+    method, kinds = GROUPS[title]
+    few = lines["subset"].isin(FEW)
+    kind = np.where(few, "few", np.where(lines["counting"] == "total", "total", "without"))
+    return (lines["method"] == method) & np.isin(kind, kinds)
+
+
+def _absolute(axes: Axes, some: pd.DataFrame, every: pd.DataFrame, budgets: Array) -> None:
+    """Lines of best parameters, named at their ends, beside those of Kaplan et al. and of Chinchilla."""
+    ends = []
+    for (_, one), colour in zip(some.iterrows(), _colours(some, every), strict=True):
+        params = one["params_at_1e21"] * (budgets / 1e21) ** one["exponent"]
+        dash = "-" if one["counting"] == "total" else "--"
+        axes.plot(budgets, params, dash, color=colour, linewidth=1.0)
+        without = SHORT[str(one["counting"])] if some["counting"].nunique() > 1 else ""
+        ends.append((budgets[-1], params[-1], _data_set(one, "published" in every) + without, colour))
+    axes.set(xscale="log", yscale="log", ylabel="best parameters", xlim=(budgets[0], budgets[-1]))
+    low, high = axes.get_ylim()
+    for label, (dash, (_, params)) in others(pd.Series(budgets), "params").items():
+        if "published" in every or low <= params[-1] <= high:
+            axes.plot(budgets, params, dash, color=style.NEUTRAL, linewidth=0.9, zorder=1)
+            ends.append((budgets[-1], params[-1], label, style.NEUTRAL))
+    axes.set_ylim(axes.get_ylim())
+    style.name_ends(axes, ends, NAMES_APART)
 
 
 def _exponents(axes: Axes, lines: pd.DataFrame) -> None:
-    """A row for every line, by exponent within its approach."""
+    """A row for every line, by exponent within its approach, and rows of others."""
     row, ticks = 0, {}
     for method, title in reversed(APPROACHES.items()):
         order = lines[lines["method"] == method].sort_values("exponent")
@@ -112,35 +153,50 @@ def _exponents(axes: Axes, lines: pd.DataFrame) -> None:
         if len(order):
             ticks[row] = title
             row += 1
+    if "published" in lines:
+        for i, (name, slope) in enumerate(REFERENCES.items()):
+            axes.plot(slope, row + i, "d", color=style.NEUTRAL)
+            ticks[row + i] = name
+        row += len(REFERENCES)
+        axes.plot([], [], "x", color="black", linestyle="none", label="published")
+        axes.legend(loc="lower right")
+    _row_names(axes, ticks)
+    axes.set(xlabel="a of N ~ C^a", ylim=(-0.7, row - 0.3))
+
+
+def _row_names(axes: Axes, ticks: Mapping[int, str]) -> None:
+    """On the right, those of the approaches in bold."""
+    axes.yaxis.tick_right()
     axes.set_yticks(list(ticks), list(ticks.values()), fontsize=6)
     for label in axes.get_yticklabels():
         label.set_fontweight("bold" if label.get_text() in APPROACHES.values() else "normal")
-    if "published" in lines:
-        axes.plot([], [], "x", color="black", linestyle="none", label="published")
-        axes.legend(loc="lower right")
-    axes.set(xlabel="a of N ~ C^a", ylim=(-0.7, row - 0.3))
     axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
 
 
 def _name(one: pd.Series, in_words: bool) -> str:
-    """A data set and the counting of its params; the paper's in words."""
+    """A data set and the counting of its params."""
+    return _data_set(one, in_words) + COUNTINGS[str(one["counting"])]
+
+
+def _data_set(one: pd.Series, in_words: bool) -> str:
+    """A data set; the paper's in words."""
     subset = str(one["subset"]).removesuffix("_477")
-    return (WORDS.get(subset, subset) if in_words else subset) + COUNTINGS[str(one["counting"])]
+    return WORDS.get(subset, subset) if in_words else subset
 
 
 def _colours(some: pd.DataFrame, every: pd.DataFrame) -> list[str]:
     """One colour for each data set, of some lines among all."""
     subsets = [str(name).removesuffix("_477") for name in some["subset"]]
     names = sorted({str(name).removesuffix("_477") for name in every["subset"]})
-    colours = [style.NEUTRAL if colour == "#000000" else colour for colour in style.COLOURS]  # black is the published's
-    return [colours[names.index(name) % len(colours)] for name in subsets]
+    return [COLOURS[names.index(name) % len(COLOURS)] for name in subsets]
 
 
 def caption(evidence: Evidence, tables: Tables) -> str:
     """What the bars are, and how far the published exponents are from ours."""
     text = (
-        "Exponent a of the compute-optimal parameters by data set, counting of parameters and approach. Bars and bands: "
-        f"{evidence.refits}."
+        "Best parameters for a budget (left; approach 3 by FLOPs of 6N) and their exponent a (right) by data set, counting of "
+        f"parameters and approach; dashed: without embeddings. Bars: {evidence.refits}."
     )
     if not evidence.published:
         return text
@@ -148,9 +204,10 @@ def caption(evidence: Evidence, tables: Tables) -> str:
     off = (lines["exponent"] - lines["published"]).abs()
     worst = lines.iloc[int(np.argmax(off))]
     return (
-        f"{text} Crosses: the published exponents. Approach 1 agrees to rounding. Of approach 3 many published fits stop short "
-        f"of the optimum, as their optimizer tests an objective that is scaled by delta: the largest difference is "
-        f"{_name(worst, True)}, {worst['exponent']:.2f} here against {worst['published']:.2f}."
+        f"{text} Grey: Kaplan et al. and the refit of Chinchilla. Crosses: the published exponents. Approach 1 agrees to "
+        "rounding. Of approach 3 many published fits stop short of the optimum, as their optimizer tests an objective that is "
+        f"scaled by delta: the largest difference is {_name(worst, True)}, {worst['exponent']:.2f} here against "
+        f"{worst['published']:.2f}."
     )
 
 

@@ -13,6 +13,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis, XAxis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.colors import LogNorm
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
@@ -26,6 +27,7 @@ from matplotlib.ticker import (
     NullLocator,
     ScalarFormatter,
 )
+from scipy.optimize import isotonic_regression
 
 from shapelaw.files import naming
 from shapelaw.laws.base import UNITS
@@ -53,6 +55,8 @@ SHORT_AXIS = 10.0
 """Range of a logarithmic axis below which its ticks are even in the value itself."""
 LEAST_TICKS, MOST_TICKS = 2, 6
 """Of a logarithmic axis."""
+DOTS_PER_INCH = 200
+"""Of PNG files, and of what is no line or text in PDF."""
 CHARACTERS = 2
 """Over the three characters that matplotlib takes a label along the axis to be wide."""
 ROUNDING = 1e-9
@@ -90,13 +94,22 @@ def panels(
     rows: int, columns: int, height_inches: float = 4.6, width_inches: float = PAGE_INCHES
 ) -> tuple[Figure, list[Axes]]:
     """A figure with several pairs of axes, row by row, a page wide."""
+    figure = page(height_inches, width_inches)
+    return figure, [plain(figure.add_subplot(rows, columns, i + 1)) for i in range(rows * columns)]
+
+
+def page(height_inches: float, width_inches: float = PAGE_INCHES) -> Figure:
+    """A figure without axes, a page wide."""
     figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = [figure.add_subplot(rows, columns, i + 1) for i in range(rows * columns)]
-    for axes in grid:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25, linewidth=0.5)
-    return figure, grid
+    return figure
+
+
+def plain(axes: Axes) -> Axes:
+    """Axes with a light grid and without a frame."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.5)
+    return axes
 
 
 def log_norm(values: Sequence[float]) -> LogNorm:
@@ -188,6 +201,41 @@ def plain_losses(axes: Axes) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
+def name_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]], apart: float) -> None:
+    """Names right of a panel at the ends of its lines, each joined to its end; limits and scales are set before.
+
+    Args:
+        ends: x, y, name and colour of each.
+        apart: least distance of two names, as a share of the panel's height.
+    """
+    shares = [float((axes.transScale + axes.transLimits).transform((x, y))[1]) for x, y, _, _ in ends]
+    order = np.argsort(shares, kind="stable")
+    for i, place in zip(order, spread_apart([shares[i] for i in order], apart), strict=True):
+        x, y, name, colour = ends[i]
+        line = {
+            "arrowstyle": "-",
+            "linewidth": 0.4,
+            "color": colour,
+            "shrinkA": 0.0,
+            "shrinkB": 0.0,
+            "relpos": (0.0, 0.5),
+        }
+        where = {"xytext": (1.05, place), "textcoords": "axes fraction", "va": "center", "annotation_clip": False}
+        axes.annotate(name, (x, y), fontsize=6, color=colour, arrowprops=line, **where)  # type: ignore[arg-type]
+
+
+def spread_apart(places: Sequence[float], apart: float) -> list[float]:
+    """Ascending places in 0 to 1, moved as little as they can be (least squares) to be so far apart, or as far as fits.
+
+    >>> [round(place, 2) for place in spread_apart([0.5, 0.52, 0.98, 0.99], 0.1)]
+    [0.46, 0.56, 0.9, 1.0]
+    """
+    apart = min(apart, 1 / max(len(places) - 1, 1))
+    steps = apart * np.arange(len(places))
+    moved = isotonic_regression(np.asarray(places) - steps).x if len(places) else steps
+    return [float(place) for place in np.clip(moved, 0.0, 1.0 - steps[-1:]) + steps]
+
+
 def near_lines(axes: Axes) -> None:
     """Let the lines of a panel decide its y-axis, not its bands: these end at most as far beyond the lines as they span."""
     drawn = [np.ravel(np.asarray(line.get_ydata(), dtype=np.float64)) for line in axes.lines]
@@ -224,9 +272,11 @@ def save(figure: Figure, folder: Path, name: str, loss_unit: str = UNITS["loss"]
         for text in figure.findobj(Text):
             text.set_text(text.get_text().replace(UNITS["loss"], loss_unit))
     read_logs(figure.axes)
-    paths = [folder / f"{name}.{kind}" for kind in ("png", "pdf")]
-    for path in paths:
-        with naming(path):
-            figure.savefig(path, dpi=200, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
-        figure.set_layout_engine("none")  # which keeps the places that were found: they are the same in the second file
-    return paths
+    figure.set_dpi(DOTS_PER_INCH)
+    png, pdf = (folder / f"{name}.{kind}" for kind in ("png", "pdf"))
+    with naming(png):
+        FigureCanvasAgg(figure).print_png(png)  # type: ignore[no-untyped-call]  # savefig would draw twice
+    figure.set_layout_engine("none")  # which keeps the places that were found: they are the same in the second file
+    with naming(pdf):
+        FigureCanvasPdf(figure).print_pdf(pdf, metadata={"CreationDate": None})  # type: ignore[no-untyped-call]
+    return [png, pdf]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -119,18 +119,31 @@ def bootstrap(data: FitData, spec: FitSpec, solution: Solution | None = None) ->
     Raises:
         UserError: on input that cannot be fitted, runs of another length than the rows, or a single run.
     """
+    wanted, solution = spec.bootstrap or BootstrapOptions(), solution or solve(data, spec)
+    thetas, objectives = resampled(data, spec, solution)
+    problem, labels = data.problem(spec), _groups(data, wanted)
+    left_out = np.array(list(_leave_out(labels, spec.seed)))
+    priors = [problem.prior] * len(left_out)
+    left_out, _ = _refit_all(problem, spec, _refit_starts(problem, solution), wanted.workers, left_out, priors)
+    return Bootstrap(data.law, np.asarray(solution.theta), thetas, objectives, left_out, wanted.by, spec.seed)
+
+
+def resampled(data: FitData, spec: FitSpec, solution: Solution | None = None) -> tuple[Array, Array]:
+    """The refits of `bootstrap` alone, without those that leave each run out: their thetas (n, p) and objectives (n,)."""
     wanted, problem = spec.bootstrap or BootstrapOptions(), data.problem(spec)
-    solution = solution or solve(data, spec)
+    solution, labels = solution or solve(data, spec), _groups(data, wanted)
+    rng = np.random.default_rng(spec.seed)
+    weights = np.array(list(_resamples(labels, wanted.n, len(data.law.parameters), rng)))
+    priors = _expectations(problem, wanted.n, spec.seed)
+    return _refit_all(problem, spec, _refit_starts(problem, solution), wanted.workers, weights, priors)
+
+
+def _groups(data: FitData, wanted: BootstrapOptions) -> NDArray[np.int64]:
+    """The group of each row, by what is resampled."""
     labels = _labels(data.runs, len(data.loss)) if wanted.by == "runs" else np.arange(len(data.loss))
     if labels.max() < 1:
         raise UserError("a single run cannot be resampled by runs; use by=rows, or give the run of each point")
-    refits = partial(_refit_all, problem, spec, _refit_starts(problem, solution), wanted.workers)
-    rng = np.random.default_rng(spec.seed)
-    resamples = np.array(list(_resamples(labels, wanted.n, len(data.law.parameters), rng)))
-    thetas, objectives = refits(resamples, _expectations(problem, wanted.n, spec.seed))
-    left_out = np.array(list(_leave_out(labels, spec.seed)))
-    left_out, _ = refits(left_out, [problem.prior] * len(left_out))
-    return Bootstrap(data.law, np.asarray(solution.theta), thetas, objectives, left_out, wanted.by, spec.seed)
+    return labels
 
 
 def _labels(runs: ArrayLike, points: int) -> NDArray[np.int64]:

@@ -16,6 +16,7 @@ from shapelaw.fitting.solver import Solver
 from shapelaw.fitting.spec import FitSpec, Method
 from shapelaw.fitting.splits import Holdout
 from shapelaw.laws import Law
+from shapelaw.runs.sets import with_sets
 from shapelaw.runs.table import RunsTable
 from shapelaw.runs.worlds import refuse_mixture
 
@@ -44,6 +45,7 @@ def fit(
     ties: str = "priors",
     fixed: Mapping[str, float] | None = None,
     weights: str | None = None,
+    speedup: str | None = None,
     staged: Any = None,
     mixture: str = "refuse",
 ) -> FitResult:
@@ -72,6 +74,8 @@ def fit(
             and `optimum` takes the lowest objective, wherever it lies (parametric).
         fixed: parameter -> value that it is given, such as {"E": 1.6}; the others are fitted (parametric).
         weights: column of the table, or of the file it was read from, whose values weigh the rows (parametric).
+        speedup: condition that some rows meet, such as `recipe == 'new'`: how many times a token of theirs counts, by one law
+            of all rows (parametric).
         staged: options of the stages, such as dict(converged="last", steps_min=50) (staged).
         mixture: `refuse` rows that differ in corpus, tokenizer, vocabulary or held-out sample, or `allow` and flag them.
 
@@ -113,11 +117,13 @@ def fit(
             ties=ties,
             fixed=fixed or {},
             weights=weights,
+            speedup=speedup,
         )
     )
     runs = RunsTable(runs) if isinstance(runs, pd.DataFrame) else runs
     if not len(runs):
         raise UserError(f"runs: the table has no kept rows; excluded are {runs.exclusions or 'none'}")
+    runs = with_sets(runs, spec.speedup) if spec.speedup else runs
     refuse_unanswerable(runs, spec)
     return spec.method.fit(runs, spec).fitted_to(runs)
 

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from shapelaw.config import BootstrapOptions
 from shapelaw.errors import UserError
-from shapelaw.fitting.bootstrap import bootstrap
+from shapelaw.fitting.bootstrap import resampled
 from shapelaw.fitting.intervals import percentile
+from shapelaw.fitting.solve import Solution, solve
 from shapelaw.fitting.spec import FitData, FitSpec
 from shapelaw.fitting.splits import Fold, Holdout
 from shapelaw.runs.table import RunsTable
@@ -93,22 +94,28 @@ def evaluate(
     spec = spec or FitSpec()
     data, frame = FitData.of(table, spec), table.kept
     folds = holdout.folds(table)
-    predicted = []
+    predicted, solutions = [], []
     for fold in folds:
         try:
-            predicted.append(_predicted(data, frame, fold, spec))
+            solution = solve(data.rows(fold.train), spec) if refits or spec.method.takes_solution else None
+            predicted.append(_predicted(data, frame, fold, spec, solution))
+            solutions.append(solution)
         except UserError as error:
             raise UserError(
                 f"holdout={holdout.label}, without {fold.name}: {error}; or give another hold-out"
             ) from None
     points = pd.concat(predicted, ignore_index=True)
-    interval = _interval(data, folds, replace(spec, bootstrap=BootstrapOptions(n=refits)), level) if refits else None
+    drawn = replace(spec, bootstrap=BootstrapOptions(n=refits)) if refits else None
+    interval = _interval(data, folds, solutions, drawn, level) if drawn else None
     return HoldoutResult(holdout.label, spec.law.name, points, _distance(frame, folds), interval)
 
 
-def _predicted(data: FitData, frame: pd.DataFrame, fold: Fold, spec: FitSpec) -> pd.DataFrame:
+def _predicted(
+    data: FitData, frame: pd.DataFrame, fold: Fold, spec: FitSpec, solution: Solution | None
+) -> pd.DataFrame:
     """Held-out rows of one fold with their predictions."""
-    theta = spec.method.theta(data.rows(fold.train), spec)
+    known = (solution,) if spec.method.takes_solution else ()
+    theta = spec.method.theta(data.rows(fold.train), spec, *known)
     test = data.rows(fold.test)
     predicted = np.exp(data.law.log_prediction(theta, test.columns))
     target = data.law.target
@@ -128,13 +135,15 @@ def _distance(frame: pd.DataFrame, folds: Sequence[Fold]) -> dict[str, float]:
     }
 
 
-def _interval(data: FitData, folds: Sequence[Fold], spec: FitSpec, level: float) -> tuple[float, float]:
+def _interval(
+    data: FitData, folds: Sequence[Fold], solutions: Sequence[Solution | None], spec: FitSpec, level: float
+) -> tuple[float, float]:
     """Interval of the mean absolute error when the fitted runs are resampled, the folds' replicates in step."""
     totals, count = [], 0
-    for fold in folds:
+    for fold, solution in zip(folds, solutions, strict=True):
         test = data.rows(fold.test)
-        drawn = bootstrap(data.rows(fold.train), spec)
-        errors = np.array([np.expm1(-test.residuals(theta)) for theta in drawn.thetas])
+        thetas, _ = resampled(data.rows(fold.train), spec, solution)
+        errors = np.array([np.expm1(-test.residuals(theta)) for theta in thetas])
         totals.append(np.abs(errors).sum(axis=1))
         count += len(test.loss)
     return percentile(np.sum(totals, axis=0) / count, level)

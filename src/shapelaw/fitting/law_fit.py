@@ -38,6 +38,7 @@ class LawFit:
         ridge: what the data leave open; None for a method that does not look.
         refits: of resampled data; None without resampling.
         settings: the method's own, beside those of every fit.
+        best_settings: laws of the best rate and batch, as plain types.
         new_run: what a new run adds to the law's interval, as plain types.
         profiles, stages, sensitivity: as `FitResult` and the checklist hold them.
     """
@@ -55,6 +56,7 @@ class LawFit:
     stages: Mapping[str, Any] = field(default_factory=dict)
     sensitivity: Sequence[Mapping[str, Any]] | None = None
     new_run: Mapping[str, Any] = field(default_factory=dict)
+    best_settings: tuple[Mapping[str, Any], ...] = ()
 
 
 def law_result(runs: RunsTable, data: FitData, spec: FitSpec, fit: LawFit) -> FitResult:
@@ -94,6 +96,7 @@ def law_result(runs: RunsTable, data: FitData, spec: FitSpec, fit: LawFit) -> Fi
         law_sha256=(files.origin(named) or ("", None))[1],
         theta=tuple(map(float, vectors(fit.theta))),
         new_run=fit.new_run,
+        best_settings=fit.best_settings,
         refits=() if fit.refits is None else tuple(tuple(map(float, row)) for row in vectors(fit.refits.thetas)),
     )
     return dataclasses.replace(result, checklist=plain(_checklist(runs, data, spec, fit, result)))

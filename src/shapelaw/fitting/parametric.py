@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from shapelaw.fitting.profile import profile
 from shapelaw.fitting.result import FitResult
 from shapelaw.fitting.ridge import Ridge, break_ties, find_ridge
 from shapelaw.fitting.rolling import rolling
+from shapelaw.fitting.settings import setting_laws, told
 from shapelaw.fitting.solve import Solution, solve
 from shapelaw.fitting.solvers import search_of
 from shapelaw.fitting.spec import FitData, FitSpec, Method
@@ -45,6 +46,7 @@ class Parametric(Method):
 
     name: str = "parametric"
     does: str = "a free fit of all its parameters at once"
+    takes_solution: ClassVar[bool] = True
 
     def fit(self, runs: RunsTable, spec: FitSpec) -> FitResult:
         """Fit the law to the kept rows (see `shapelaw.fitting.fit.fit`)."""
@@ -58,16 +60,22 @@ class Parametric(Method):
         data, solution = break_ties(rows, spec, found, ridge)
         warnings = _warnings(flags(rows, spec, solution), ridge, data.law.exponents)
         nothing = tuple(flag.parameter for flag in warnings if flag.code in DEAD and flag.parameter)
+        settings, why = setting_laws(runs, rows.counting, spec.bootstrap, spec.seed)
         fit = LawFit(
             theta=solution.theta,
             objective=solution.objective,
             kind="sum over points of Huber_delta(log measured - log predicted)",
             search=_searched(solution, spec),
-            flags=(*(f"{flag.code}: {flag.message}" for flag in warnings), *_notes(data, spec)),
+            flags=(
+                *(f"{flag.code}: {flag.message}" for flag in warnings),
+                *_notes(data, spec),
+                *told(settings, why, spec.bootstrap),
+            ),
             not_identified=nothing,
             ridge=ridge,
             refits=bootstrap(_resampled(data, ridge), spec, solution) if spec.bootstrap else None,
             new_run=_new_run(runs, rows, spec, solution, ridge) if spec.bootstrap else {},
+            best_settings=tuple(law.plain() for law in settings),
             settings={
                 "solver": spec.solver.name,
                 "starts": spec.starts,
@@ -79,9 +87,9 @@ class Parametric(Method):
         )
         return law_result(runs, data, spec, fit)
 
-    def theta(self, data: FitData, spec: FitSpec) -> Array:
-        """The optimum over some of the rows, ties broken as in a fit."""
-        found = solve(data, spec)
+    def theta(self, data: FitData, spec: FitSpec, solution: Solution | None = None) -> Array:
+        """The optimum over some of the rows, ties broken as in a fit; `solution` is what `solve` found on them."""
+        found = solution or solve(data, spec)
         return break_ties(data, spec, found, find_ridge(data, spec, found))[1].theta
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from shapelaw.config import BootstrapOptions
@@ -51,7 +52,7 @@ and minus both in its approach 1."""
 def rainbow(
     lines: Sequence[RainbowLine] = LINES, bootstrap: BootstrapOptions | None = None, delta: float = 1e-4, seed: int = 0
 ) -> pd.DataFrame:
-    """A row per line: subset, method, counting, points, runs, exponent of N ~ C^a, its interval, and flags.
+    """A row per line: subset, method, counting, points, runs, exponent of N ~ C^a, N at 1e21 FLOPs, the interval, and flags.
 
     Args:
         bootstrap: refits of each line; None takes 1,000 by runs.
@@ -66,6 +67,26 @@ def row(
 ) -> dict[str, object]:
     """A line's row from the table of its data set."""
     result = fit(table, delta=delta, counting=line.counting, method=line.method, bootstrap=bootstrap, seed=seed)
+    return row_of(line, table, result)
+
+
+def best_params(result: FitResult, flops: float) -> float:
+    """Compute-optimal parameters for a budget by eq 1 or a line of approach 1, as the paper's Fig 6 draws them.
+
+    By eq 1 N = (alpha A / (beta B))^(1 / (alpha + beta)) (C / 6)^a with a = beta / (alpha + beta), FLOPs by 6N.
+
+    Source: Hoffmann et al. 2022 (arXiv 2203.15556), eq 4.
+    """
+    p = result.parameters
+    if result.law is None:
+        return float(np.exp(p["params_log_coefficient"]) * flops ** p["params_exponent"])
+    total = p["alpha"] + p["beta"]
+    scale = (p["alpha"] * p["A"] / (p["beta"] * p["B"])) ** (1 / total)
+    return float(scale * (flops / 6) ** (p["beta"] / total))
+
+
+def row_of(line: RainbowLine, table: RunsTable, result: FitResult) -> dict[str, object]:
+    """A line's row from its fit."""
     low, high = _interval(result)
     return {
         "subset": line.subset,
@@ -74,6 +95,7 @@ def row(
         "points": len(table),
         "runs": table.kept["run"].nunique(),
         "exponent": result.compute_optimal_exponent,
+        "params_at_1e21": best_params(result, 1e21),
         "low": low,
         "high": high,
         "flags": "; ".join(result.flags),

@@ -70,6 +70,7 @@ class FitResult(Shown):
         refits: theta of each refit; empty without resampling, for lines, and in files of version 1.
         ridge: parameters, and `compute_optimal_exponent`, that the data do not identify: their values mean nothing.
         new_run: what a new run adds to the law's own interval (`fitting.new_run.NewRun`); empty without resampling.
+        best_settings: laws of the best rate and batch (`fitting.settings.SettingLaw`), of tables with several rates of a size.
         candidates: law=auto and median3: the laws that were tried, best first: law, counting, held_out, error, chosen, reason.
         ridge_vectors: theta of laws that fit as well and differ in them as far as was looked for.
     """
@@ -95,6 +96,7 @@ class FitResult(Shown):
     ridge: tuple[str, ...] = ()
     ridge_vectors: tuple[tuple[float, ...], ...] = ()
     new_run: Mapping[str, Any] = field(default_factory=dict)
+    best_settings: tuple[Mapping[str, Any], ...] = ()
     candidates: tuple[Mapping[str, Any], ...] = ()
 
     @property

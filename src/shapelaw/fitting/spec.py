@@ -22,6 +22,7 @@ from shapelaw.fitting.solvers import get_solver
 from shapelaw.fitting.splits import Holdout
 from shapelaw.laws import Law, get_law, law_names
 from shapelaw.laws.fixed import FixedLaw
+from shapelaw.laws.speedup import SpeedupLaw
 from shapelaw.plugins import installed, load
 from shapelaw.runs.table import RunsTable
 from shapelaw.runs.weights import weights_of
@@ -51,6 +52,8 @@ class Method(ABC):
     """What it does to a law, for messages."""
     fits_law: ClassVar[bool] = True
     """Whether it fits a law, rather than lines of the optimal size."""
+    takes_solution: ClassVar[bool] = False
+    """Whether `theta` takes what `solve` found on the same rows, as a third argument."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -114,6 +117,7 @@ class FitSpec:
         profile: whether profile intervals of the parameters and the exponent are computed.
         mixture: `refuse` rows whose losses do not compare (`shapelaw.runs.worlds`), or `allow` and flag them.
         weights: column whose values weigh the rows in the objective, scaled to a mean of 1; None weighs all alike.
+        speedup: condition that tells a set of runs from the others, over which its speedup is fitted (`laws.speedup`).
         fixed: parameter -> value that it is given, in natural units; the others are fitted.
         ties: `priors` breaks ties between laws that fit equally well by what the law expects (`ridge`); `optimum` takes the
             lowest objective, wherever on the ridge it lies.
@@ -139,9 +143,14 @@ class FitSpec:
     ties: str = "priors"
     fixed: Mapping[str, float] = field(default_factory=dict)
     weights: str | None = None
+    speedup: str | None = None
 
     def __post_init__(self) -> None:
         check_delta(self.delta)
+        if self.speedup and not isinstance(self.law, SpeedupLaw):
+            if self.method.name != "parametric":
+                raise UserError(f"speedup: method={self.method.name} fits no law to two sets; give method=parametric")
+            object.__setattr__(self, "law", SpeedupLaw.of(self.law))
         if self.fixed and not isinstance(self.law, FixedLaw):
             self._refuse_fixed()
             object.__setattr__(self, "law", FixedLaw(self.law, self.fixed))

@@ -20,6 +20,9 @@ PARAMS_FROM_SHARE = 0.75
 TOKENS_TO_SHARE, TOKENS_FROM_SHARE = 0.285, 0.855
 """Of the largest token count: just under 100B and 300B of the Gemstones' 350B."""
 
+FEWEST_SIZES, ROLLS = 3, 6
+"""Sizes that a fold of a rolling hold-out is fitted to at least, and the most folds."""
+
 
 @dataclass(frozen=True)
 class Fold:
@@ -35,7 +38,7 @@ class Holdout:
     """What is held out.
 
     Args:
-        kind: `largest`, `latest`, `largest_and_latest`, `leave_one_shape_out` or `where`.
+        kind: `largest`, `latest`, `largest_and_latest`, `leave_one_shape_out`, `rolling` or `where`.
         params_from: models of at least so many parameters (total) are held out; None: 0.75 of the largest.
         tokens_to: rows up to so many tokens are fitted; None: 0.285 of the largest count.
         tokens_from: rows of more tokens are held out; None: 0.855 of the largest count.
@@ -127,6 +130,20 @@ def _leave_one_shape_out(holdout: Holdout, table: RunsTable) -> list[Fold]:
     return [Fold(str(shape), labels != shape, labels == shape) for shape in np.unique(labels)]
 
 
+def _rolling(holdout: Holdout, table: RunsTable) -> list[Fold]:
+    """The next size from all smaller ones, at up to six places from the middle of the sizes on."""
+    params = table.kept["params"].to_numpy(dtype=np.float64)
+    sizes = np.unique(params)
+    first = max(FEWEST_SIZES, len(sizes) // 2)
+    if len(sizes) <= first:
+        raise UserError(
+            f"holdout={holdout.label}: the table has {len(sizes)} sizes, and each fold needs {FEWEST_SIZES} to fit and the "
+            "next to predict; use latest"
+        )
+    places = np.unique(np.linspace(first, len(sizes) - 1, ROLLS).round().astype(int))
+    return [Fold(f"params={sizes[k]:.4g}", params < sizes[k], params == sizes[k]) for k in places]
+
+
 def _where(holdout: Holdout, table: RunsTable) -> list[Fold]:
     rows = table.kept
     train, test = (matches(rows, condition).to_numpy() for condition in (holdout.train, holdout.test))
@@ -139,6 +156,7 @@ KINDS: Mapping[str, Callable[[Holdout, RunsTable], list[Fold]]] = {
     "largest": _largest,
     "latest": _latest,
     "largest_and_latest": _largest_and_latest,
+    "rolling": _rolling,
     "leave_one_shape_out": _leave_one_shape_out,
     "where": _where,
 }

@@ -12,6 +12,7 @@ from shapelaw.errors import UserError
 from shapelaw.laws import files
 from shapelaw.laws.base import EXPONENT, LOG_CEILING, Array, Law, Prior
 from shapelaw.laws.choices import CHOICES, median_of
+from shapelaw.laws.speedup import speedup_of
 from shapelaw.laws.sums import SumLaw, Term
 from shapelaw.plugins import installed, is_file, load
 
@@ -57,9 +58,9 @@ def get_law(name: str) -> Law:
         return CHOICES[name]
     if is_file(name):
         return files.load(name)
-    median = median_of(name, get_law)
-    if median is not None:
-        return median
+    composed = median_of(name, get_law) or speedup_of(name, get_law)
+    if composed is not None:
+        return composed
     if name not in installed(GROUP):
         raise UserError(
             f"law={name}: allowed are {', '.join([*CHOICES, *sorted(law_names())])}; or bring one of your own as "

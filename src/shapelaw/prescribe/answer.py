@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from shapelaw.errors import UserError
 from shapelaw.fitting.new_run import KINDS
 from shapelaw.fitting.result import plain
+from shapelaw.fitting.settings import SettingLaw
 from shapelaw.laws.base import in_loss_unit
 from shapelaw.prescribe.domain import JOINTLY_INSIDE, Domain
 from shapelaw.prescribe.limits import SAME
@@ -137,6 +138,9 @@ UNITS = {
     "tokens": "tokens",
     "tokens_per_param": "tokens/parameter",
     "lr_eff": "learning rate (peak)",
+    "accuracy": "share of right answers",
+    "best_lr": "as tuned in the runs",
+    "best_batch_tokens": "tokens",
     "loss": "nats per token",
     "flops": "FLOPs",
     "inference_flops": "FLOPs",
@@ -163,12 +167,17 @@ def collect(search: SizeSearch, optimum: Optimum, question: str) -> Prescription
         level=search.level,
         outside=domain.outside(values),
         overrides=trains,
-        notes=(*_notes(search, values, usable), *refused),
+        notes=(*_notes(search, values, usable), *refused, *_of_accuracy(search, values)),
         ranged=frozenset(domain.ranges),
         jointly=domain.jointly(values),
         flags=tuple(search.fit.flags),
         loss_of_size=_loss_of_size(search, optimum),
     )
+
+
+def _of_accuracy(search: SizeSearch, values: Mapping[str, float]) -> list[str]:
+    accuracy = search.world.accuracy
+    return [] if accuracy is None else accuracy.notes(values["loss"])
 
 
 def _loss_of_size(search: SizeSearch, optimum: Optimum) -> dict[str, tuple[float, float]]:
@@ -200,10 +209,14 @@ def quantities(search: SizeSearch, optimum: Optimum) -> dict[str, Array]:
         out |= {"width": points.width, "depth": points.depth, "aspect_ratio": points.width / points.depth}
     out |= {"params": points.params, "tokens": tokens, "tokens_per_param": tokens / points.params}
     out["loss"] = _diagonal_losses(search, points, optimum.log_tokens)
+    if search.world.accuracy is not None:
+        out["accuracy"] = search.world.accuracy.at(out["loss"])
     out["flops"] = points.train_flops * tokens
     if search.world.suite.lr_base is not None and "width" in out:
         rate = np.vectorize(search.world.rate, otypes=[np.float64])
         out["lr_eff"] = rate(out["width"], out["depth"])
+    for law in map(SettingLaw.read, search.fit.best_settings):
+        out[f"best_{law.setting}"] = law.at({"params": points.counted, "tokens": tokens})
     if search.cost.served_tokens:
         out["inference_flops"] = points.serve_flops * search.cost.served_tokens
     if search.cost.throughput is not None:

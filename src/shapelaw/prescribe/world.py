@@ -24,6 +24,7 @@ from shapelaw.errors import UserError
 from shapelaw.fitting.result import FitResult
 from shapelaw.laws import Law, get_law
 from shapelaw.lr_rules import DEFAULT_PATCH
+from shapelaw.prescribe.accuracy import AccuracyOfLoss
 from shapelaw.prescribe.domain import Domain, domain_of_shapes, domain_of_sizes
 from shapelaw.runs.table import RunsTable
 from shapelaw.shapes import HEAD_SIZE, Shape, ShapeRules, check_heads
@@ -100,6 +101,7 @@ class World:
         here: the record of the suite as train.py composes it now; None where it was not looked for or is not there.
         remarks: what a reader of its prescriptions must know, beside what `notes` adds.
         given: what else the law reads, the same of all sizes (`Points.given`).
+        accuracy: what turns its losses into accuracies; None where none is asked for.
     """
 
     suite: Suite = UNKNOWN
@@ -111,6 +113,7 @@ class World:
     here: Suite | None = None
     remarks: tuple[str, ...] = ()
     given: Mapping[str, float] = field(default_factory=dict)
+    accuracy: AccuracyOfLoss | None = None
 
     @classmethod
     def of(cls, fit: FitResult, runs: RunsTable, here: Suite | None = None) -> World:

@@ -70,6 +70,7 @@ CANONICAL: dict[str, Column] = {
         "learning rate summed over the steps up to the row, computed where a column lr varies along runs"
     ),
     "lr_annealed": Column("how far and how long ago the rate fell, summed likewise; 0 at a constant rate", zero=True),
+    "compared_set": Column("1 in the set of runs whose speedup over the others is fitted, 0 in the others", zero=True),
     "bytes_per_token": Column(
         "bytes of text that a token stands for on average, by which losses per byte become per token"
     ),

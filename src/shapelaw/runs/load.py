@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from shapelaw.config import RunsConfig
 from shapelaw.config.option import check_option
 from shapelaw.errors import UserError
@@ -20,7 +22,8 @@ from shapelaw.runs.reduce import reduced
 from shapelaw.runs.schedules import midway as rows_midway
 from shapelaw.runs.table import RunsTable
 from shapelaw.runs.tensorboard import read_tensorboard
-from shapelaw.runs.wandb_runs import read_wandb
+from shapelaw.runs.wandb_runs import OURS, OneRun, histories_of, rows_of, runs_of
+from shapelaw.suite import Suite
 
 LAWS_READ = ("batch_tokens",)
 """Settings that some law reads."""
@@ -121,7 +124,7 @@ def chosen(table: RunsTable, source: str, rule: str, by: Sequence[str], read: Se
 
 def of_your_own(source: str, table: RunsTable) -> bool:
     """Whether runs were not trained here: those of a file, and a tracker's that were read by a mapping of columns."""
-    return source == "csv" or source in TRACKED or READ_BY_MAPPING in table.about
+    return source == "csv" or READ_BY_MAPPING in table.about
 
 
 def load_whole(
@@ -205,15 +208,27 @@ def _from_histories(
         histories, said = read_tensorboard(place, given.columns), f"runs.path={path}"
     elif source == "wandb":
         project = options.get("project")
-        histories, said = (
-            read_wandb(place, project, given.columns),
-            f"runs.path={path}" if place else f"runs.project={project}",
-        )
+        said = f"runs.path={path}" if place else f"runs.project={project}"
+        runs = runs_of(place, project, given.columns)
+        if not given.columns and runs and all(OURS in run.config for run in runs):
+            return _of_our_own(runs, said, given.exclude_faults)
+        histories = histories_of(runs, given.columns)
     else:
         histories, said = _of_mlflow(given.columns, **options), f"runs.experiment={options.get('experiment')}"
     raw = histories.table(said, given.columns)
     table = from_raw(f"{source} {said.partition('=')[2]}", raw, replace(given, decimal="dot"), said)
     return table.noting(READ_BY_MAPPING, source)
+
+
+def _of_our_own(runs: Sequence[OneRun], said: str, exclude_faults: bool) -> RunsTable:
+    """Runs that shapelaw recorded in wandb, as it reads them from MLflow."""
+    from shapelaw.tracking import OneTracked, read_wandb_runs
+
+    tracked = [OneTracked(run.state, run.config, rows_of(run)) for run in runs]
+    frame, suites = read_wandb_runs([run for run in tracked if run.ours])
+    if frame.empty:
+        raise UserError(f"{said}: no run has a validation yet; train some with `shapelaw train tracker=wandb -m ...`")
+    return _tracked_table(f"wandb {said.partition('=')[2]}", frame, suites, exclude_faults)
 
 
 def _of_mlflow(columns: Mapping[str, str], **options: Any) -> Histories:
@@ -229,10 +244,12 @@ def _from_tracker(options: Mapping[str, Any], exclude_faults: bool) -> RunsTable
     from shapelaw.tracking import read_table
 
     frame, suites = read_table(**options)
-    about = {
-        "source": "mlflow " + ", ".join(f"{k}={v}" for k, v in sorted(options.items())),
-        "loss_unit": "nats per token",
-    }
+    said = "mlflow " + ", ".join(f"{k}={v}" for k, v in sorted(options.items()))
+    return _tracked_table(said, frame, suites, exclude_faults)
+
+
+def _tracked_table(said: str, frame: pd.DataFrame, suites: Mapping[str, Suite], exclude_faults: bool) -> RunsTable:
     own = [name for name in frame if not is_canonical(str(name))]  # columns of users' own models
     further = frame[own] if own else None
+    about = {"source": said, "loss_unit": "nats per token"}
     return (RunsTable.excluding_faults if exclude_faults else RunsTable)(frame, about, suites, further)

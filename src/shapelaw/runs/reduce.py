@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 RULES = ("best", "last", "mean", "none")
 SIZE = ("params", "tokens", "width", "depth")
 """What makes rows those of one size, where the table has it."""
+SET_ASIDE = "not the "
+"""How the reason begins with which a rule excludes a row."""
 WORLD = ("vocab_size", "seq_len", "head_size", "cooldown")
 """Numbers that, as every canonical text but a run's own, set rows apart that no rule compares."""
 OF_A_RUN = ("run", "mlflow_run_id", "status", "excluded")
@@ -123,6 +125,19 @@ def reduced(table: RunsTable, rule: str, by: Sequence[str] = (), apart: Sequence
     return replace(table, frame=frame).noting("reduction", said + differing) if said else table
 
 
+def every_setting(table: RunsTable, counting: str = "total") -> pd.DataFrame:
+    """The rows that count and those that a rule set aside for them, with every column; params are counted as named."""
+    reasons = table.frame["excluded"]
+    aside = reasons.str.startswith(SET_ASIDE)
+    whole = replace(table, frame=table.frame.assign(excluded=reasons.where(~aside, "")))
+    return whole.rows.assign(params=whole.params(counting))
+
+
+def size_columns(rows: pd.DataFrame) -> list[str]:
+    """What rows of one size and token count share."""
+    return _default_key(list(map(str, rows.columns)), ())
+
+
 def _default_key(known: Sequence[str], apart: Sequence[str]) -> list[str]:
     texts = [name for name, column in CANONICAL.items() if column.text and name not in OF_A_RUN]
     return [name for name in dict.fromkeys((*SIZE, *WORLD, *texts, *apart)) if name in known]
@@ -164,7 +179,7 @@ def collapse(frame: pd.DataFrame, rows: pd.DataFrame, rule: str, key: list[str])
     if rule == "mean":
         losses = [name for name in frame if name in ("loss", "accuracy", "error") or FURTHER_LOSS.fullmatch(str(name))]
         out.loc[stays, losses] = groups[losses].transform("mean").loc[stays]
-    reason = f"averaged into another row of its {by}" if rule == "mean" else f"not the {rule} row of its {by}"
+    reason = f"averaged into another row of its {by}" if rule == "mean" else f"{SET_ASIDE}{rule} row of its {by}"
     out.loc[rows.index.difference(stays), "excluded"] = reason
     many = int((size > 1).sum()), int((size.loc[stays] > 1).sum())
     return out, f"{rule} of the rows that share {by}: {many[0]} rows became {many[1]}"

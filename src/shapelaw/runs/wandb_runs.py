@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ PIECE = struct.Struct("<IHB")
 WHOLE, LAST = 1, 4
 """Kinds of pieces that end a record."""
 PAGE = 10_000
+OURS = "shapelaw"
+"""Setting of a run that shapelaw recorded."""
 
 
 @dataclass
@@ -45,7 +47,7 @@ class OneRun:
     metrics: set[str] = field(default_factory=set)
 
 
-def read_wandb(path: Path | None, project: str | None, columns: Mapping[str, str]) -> Histories:
+def runs_of(path: Path | None, project: str | None, columns: Mapping[str, str]) -> list[OneRun]:
     """The runs of a project, or those under a folder (`wandb/`, with offline and synchronised runs alike).
 
     Args:
@@ -60,7 +62,11 @@ def read_wandb(path: Path | None, project: str | None, columns: Mapping[str, str
         raise UserError("runs=wandb needs wandb, which is not installed; run: pip install 'shapelaw[wandb]'")
     if (path is None) == (project is None):
         raise UserError("runs=wandb: give runs.path=FOLDER (its folder wandb/), or runs.project=ENTITY/PROJECT")
-    runs = _of_folder(path, columns) if path is not None else _of_project(str(project), columns)
+    return _of_folder(path, columns) if path is not None else _of_project(str(project), columns)
+
+
+def histories_of(runs: Sequence[OneRun], columns: Mapping[str, str]) -> Histories:
+    """Settings and metrics of runs, as a table is made of them."""
     recorded = tuple(sorted({name for run in runs for name in run.metrics}))
     keep = set(wanted(recorded, columns))
     names = called([run.name for run in runs], [run.id for run in runs])
@@ -92,9 +98,10 @@ def _of_server(run: Any, columns: Mapping[str, str]) -> OneRun:
     """A run of the server: the whole history of each metric that is needed, one request apiece, as rows that lack one of
     several are left out by the server."""
     recorded = {name for name in run.summary.keys() if not name.startswith("_")}  # noqa: SIM118  (no mapping)
+    own = OURS in run.config  # of which every metric is read
     history = [
         (int(row[STEP]), name, float(row[name]))
-        for name in wanted(recorded, columns)
+        for name in (sorted(recorded) if own else wanted(recorded, columns))
         for row in run.scan_history(keys=[STEP, name], page_size=PAGE)
         if isinstance(row.get(name), int | float)
     ]
@@ -106,7 +113,26 @@ def _of_folder(path: Path, columns: Mapping[str, str]) -> list[OneRun]:
     files = [path] if path.is_file() else sorted({file.resolve() for file in path.rglob(FILES)})
     if not files:
         raise UserError(f"runs=wandb: no runs ({FILES}) under {path}; give the folder wandb/ of the training script")
-    return [_of_file(file) for file in files]
+    return _joined(map(_of_file, files))
+
+
+def _joined(runs: Iterable[OneRun]) -> list[OneRun]:
+    """One run of each id: a run that was continued offline has a file for each time."""
+    found: dict[str, OneRun] = {}
+    for run in runs:
+        before = found.setdefault(run.id, run)
+        if before is not run:
+            before.name, before.state, before.config = run.name, run.state, {**before.config, **run.config}
+            before.history, before.metrics = before.history + run.history, before.metrics | run.metrics
+    return list(found.values())
+
+
+def rows_of(run: OneRun) -> list[dict[str, float]]:
+    """The rows of a run in the order of their steps, metric -> value; of a row that was sent twice, the last."""
+    rows: dict[int, dict[str, float]] = {}
+    for step, name, value in run.history:
+        rows.setdefault(step, {})[name] = value
+    return [rows[step] for step in sorted(rows)]
 
 
 def _of_file(file: Path) -> OneRun:

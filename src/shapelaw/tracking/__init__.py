@@ -1,4 +1,4 @@
-"""Tracking of runs: the Tracker protocol, and MLflow behind it. Nothing else imports mlflow.
+"""Tracking of runs: the Tracker protocol, and MLflow and wandb behind it. Nothing else imports mlflow.
 
 What a run records goes into a journal in its own folder and nowhere else; a thread carries the journal to the store. So no
 step waits for the store, a store that goes away loses nothing, and a run that ended meanwhile is delivered later:
@@ -7,7 +7,7 @@ step waits for the store, a store that goes away loses nothing, and a run that e
 
 from shapelaw.tracking.delivery import deliver_left, deliver_to
 from shapelaw.tracking.foreign import read_any
-from shapelaw.tracking.mlflow_tracker import FolderTracker, MlflowTracker
+from shapelaw.tracking.mlflow_tracker import BothTracker, FolderTracker, MlflowTracker, WandbTracker
 from shapelaw.tracking.pages import publish
 from shapelaw.tracking.protocol import (
     DIVERGED_TAG,
@@ -35,6 +35,8 @@ from shapelaw.tracking.store import (
     open_search,
     open_store,
 )
+from shapelaw.tracking.wandb_delivery import check_login, deliver_to_wandb
+from shapelaw.tracking.wandb_reading import OneTracked, read_wandb_runs
 
 __all__ = [
     "DIVERGED_TAG",
@@ -46,19 +48,24 @@ __all__ = [
     "ROLLBACKS",
     "SUITE_TAG",
     "VAL_LOSS",
+    "BothTracker",
     "FolderTracker",
     "MlflowTracker",
     "NoTracker",
+    "OneTracked",
     "RunInfo",
     "Store",
     "Tracker",
+    "WandbTracker",
     "begin",
+    "check_login",
     "client",
     "close_parent",
     "close_search",
     "close_stopped",
     "deliver_left",
     "deliver_to",
+    "deliver_to_wandb",
     "further_loss",
     "open_search",
     "open_store",
@@ -68,4 +75,5 @@ __all__ = [
     "read_noise",
     "read_runs",
     "read_table",
+    "read_wandb_runs",
 ]

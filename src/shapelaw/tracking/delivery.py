@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from shapelaw.errors import UserError
 from shapelaw.files import as_record, read_sealed, write_sealed
@@ -73,6 +73,31 @@ class _Sent:
     files: list[Record] = field(default_factory=list)
 
 
+class Carries(Protocol):
+    """What carries a journal to a store, and can be asked how far it is."""
+
+    folder: Path
+    lock: str
+
+    @property
+    def left(self) -> bool:
+        """Whether the journal holds records that the store does not have."""
+        ...
+
+    @property
+    def store(self) -> str:
+        """What the store is called in messages."""
+        ...
+
+    def deliver(self) -> None:
+        """Send all that is in the journal now; raises StoreAway if the store does not answer."""
+        ...
+
+    def line(self, reason: str) -> str:
+        """What to tell the user of a journal that the store does not have in whole."""
+        ...
+
+
 class Delivery:
     """Carries one journal to the store that it names. A journal is data: it says what to record, of files inside its own
     folder; where artifacts of a new experiment lie and which store may have it is for whoever delivers it.
@@ -83,12 +108,15 @@ class Delivery:
         artifacts: root of the artifacts of an experiment that is made; the journal's by default, for a run of one's own.
     """
 
+    lock = JOURNAL
+    """File of the run's folder that whoever delivers holds."""
+
     def __init__(self, folder: Path, uri: str | None = None, artifacts: str | None = None) -> None:
         self.folder, self.path, self._uri, self._artifacts = folder, folder / JOURNAL, uri, artifacts
         self.sent = _read_sent(folder)
         if uri is not None:  # it may have lost some of what it had: it is asked
             self.sent = _Sent(uri)
-        if self.sent.bytes > _size(self.path):  # a power cut took lines that the store has: it is asked what it has
+        if self.sent.bytes > size_of(self.path):  # a power cut took lines that the store has: it is asked what it has
             self.sent = _Sent(self.sent.uri)
             with contextlib.suppress(OSError):
                 (folder / SENT).unlink()  # before the journal has grown again
@@ -101,6 +129,15 @@ class Delivery:
         """Whether the journal holds records that the store does not have, as far as we know; without a store it has none."""
         left = bool(self.sent.files) or next(records(self.path, self.sent.bytes), None) is not None
         return left and bool(self._uri or self.named)
+
+    @property
+    def store(self) -> str:
+        """What the store is called in messages."""
+        return self.sent.uri
+
+    def line(self, reason: str) -> str:
+        """As `left_line`."""
+        return left_line(self, reason)
 
     def deliver(self) -> None:
         """Send all that is in the journal now.
@@ -297,7 +334,7 @@ def _read_sent(folder: Path) -> _Sent:
     return _Sent()
 
 
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
@@ -308,7 +345,7 @@ class Sender(threading.Thread):
         delivery: of the journal.
     """
 
-    def __init__(self, delivery: Delivery) -> None:
+    def __init__(self, delivery: Carries) -> None:
         super().__init__(name="tracking", daemon=True)
         self.delivery = delivery
         self._wake, self._ending, self._over = threading.Event(), False, False
@@ -317,7 +354,7 @@ class Sender(threading.Thread):
 
     def run(self) -> None:
         """Until the run has ended and all is delivered."""
-        with delivering(self.delivery.folder, lambda: self._ending):
+        with delivering(self.delivery.folder, lambda: self._ending, self.delivery.lock):
             wait = RETRY_SECONDS[0]
             while True:
                 away = self._try()
@@ -335,7 +372,7 @@ class Sender(threading.Thread):
         self.join(seconds)
         self._over = True
         if self.is_alive():
-            log.warning("%s", left_line(self.delivery, self._reason))
+            log.warning("%s", self.delivery.line(self._reason))
 
     def _try(self) -> bool:
         """Deliver once; whether the store was away."""
@@ -345,7 +382,7 @@ class Sender(threading.Thread):
             self._say(str(error) if isinstance(error, (StoreAway, UserError)) else f"{type(error).__name__}: {error}")
             return True
         if self._reason:
-            log.warning("tracking: %s answers again, and has everything of %s", self.delivery.sent.uri, self._label)
+            log.warning("tracking: %s answers again, and has everything of %s", self.delivery.store, self._label)
         self._reason = ""
         return False
 
@@ -353,7 +390,7 @@ class Sender(threading.Thread):
         if not self._reason and not self._ending:
             log.warning(
                 "tracking: %s does not answer (%s); %s goes on, and what it records is kept in its folder until then",
-                self.delivery.sent.uri,
+                self.delivery.store,
                 reason,
                 self._label,
             )
@@ -376,9 +413,9 @@ def left_line(delivery: Delivery, reason: str) -> str:
 
 
 @contextlib.contextmanager
-def delivering(folder: Path, hurried: Callable[[], bool]) -> Iterator[bool]:
+def delivering(folder: Path, hurried: Callable[[], bool], lock: str = JOURNAL) -> Iterator[bool]:
     """Be the one who delivers a journal; wait for another until `hurried()`, and then go on beside it. Whether it is so."""
-    descriptor = os.open(folder / JOURNAL, os.O_RDONLY | os.O_CREAT, 0o644)
+    descriptor = os.open(folder / lock, os.O_RDONLY | os.O_CREAT, 0o644)
     try:
         alone = _locked(descriptor)
         while not alone and not hurried():
@@ -406,7 +443,7 @@ def deliver_to(folder: Path, store: Store, parent_run_id: str | None = None) -> 
         parent_run_id: the MLflow run of its sweep there.
     """
     sent = _read_sent(folder)
-    if sent.uri == store.uri and not sent.files and sent.bytes == _size(folder / JOURNAL):
+    if sent.uri == store.uri and not sent.files and sent.bytes == size_of(folder / JOURNAL):
         return None  # it has everything, and the journal need not be read
     start = last_of(folder / JOURNAL, "start")
     if start is None:
@@ -451,7 +488,7 @@ def deliver_left(folder: Path, uri: str | None = None, artifacts: str | None = N
     """
     delivery = Delivery(folder, uri, artifacts)
     rest = torn(delivery.path)
-    if rest and delivery.sent.bytes < _size(delivery.path):
+    if rest and delivery.sent.bytes < size_of(delivery.path):
         log.warning("%s: its last line is torn and passed over: %r", delivery.path, rest[:60])
     if not delivery.path.exists() or not delivery.left:
         return None

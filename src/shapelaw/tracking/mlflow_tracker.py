@@ -1,4 +1,4 @@
-"""A run that is recorded in a journal in its folder, and, if MLflow tracks it, the thread that carries that to the store."""
+"""A run that is recorded in a journal in its folder, and the threads that carry it to MLflow, to wandb, or to both."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from shapelaw.tracking.delivery import Delivery, Sender
+from shapelaw.tracking.delivery import Carries, Delivery, Sender
 from shapelaw.tracking.journal import Journal
 from shapelaw.tracking.protocol import RunInfo
 from shapelaw.tracking.store import Store
+from shapelaw.tracking.wandb_delivery import WandbDelivery
 
 
 class FolderTracker:
@@ -23,11 +24,13 @@ class FolderTracker:
 
     def __init__(self, store: Store, info: RunInfo, folder: Path) -> None:
         self._journal, self._folder, self._store = Journal(folder), folder, store
-        self._begin()
+        deliveries = self._deliveries()
         self._journal.append("start", info=_plain(info), **asdict(store))
+        self._senders = [Sender(one) for one in deliveries]
 
-    def _begin(self) -> None:
-        """What is to be done before the journal grows."""
+    def _deliveries(self) -> list[Carries]:
+        """What carries the journal, each made before it grows: it looks whether the journal has all that was delivered."""
+        return []
 
     @property
     def run_id(self) -> str | None:
@@ -62,37 +65,69 @@ class FolderTracker:
         self._journal.sync()
 
     def close(self) -> None:
-        """Close the journal."""
+        """Close the journal; nothing is recorded after that."""
         self._journal.close()
 
 
-class MlflowTracker(FolderTracker):
-    """One MLflow run, found by its identity or made.
+class _Tracked(FolderTracker):
+    """A run that is tracked, too.
 
     Args:
         store: where it is recorded.
         info: what it is called and described by.
         folder: of the run, where its journal lies.
-        finish_seconds: how long `close` waits for the store.
+        finish_seconds: how long `close` waits for each store.
     """
 
     def __init__(self, store: Store, info: RunInfo, folder: Path, finish_seconds: float) -> None:
         super().__init__(store, info, folder)
-        self._seconds, self._sender = finish_seconds, Sender(self._delivery)
+        self._seconds = finish_seconds
 
-    def _begin(self) -> None:
-        # which looks whether the journal has all that was delivered
+    def close(self) -> None:
+        """Give the stores a while to take what they have not yet; what is left is said, and delivered later."""
+        super().close()
+        for sender in self._senders:
+            sender.finish(self._seconds)
+
+
+class MlflowTracker(_Tracked):
+    """One MLflow run, found by its identity or made."""
+
+    def _deliveries(self) -> list[Carries]:
         self._delivery = Delivery(self._folder, artifacts=self._store.artifacts)
+        return [self._delivery]
 
     @property
     def run_id(self) -> str | None:
         """MLflow's name of the run, as soon as the store has it."""
-        return self._sender.delivery.sent.run_id
+        return self._delivery.sent.run_id
 
-    def close(self) -> None:
-        """Give the store a while to take what it has not yet; what is left is said, and delivered later."""
-        super().close()
-        self._sender.finish(self._seconds)
+
+class WandbTracker(_Tracked):
+    """One wandb run of the run's identity.
+
+    Args:
+        store, info, folder, finish_seconds: as of the others; of the store, the experiment is wandb's project.
+        offline: whether it stays on disk, for `wandb sync`.
+    """
+
+    def __init__(self, store: Store, info: RunInfo, folder: Path, finish_seconds: float, offline: bool = False) -> None:
+        self._offline = offline
+        super().__init__(store, info, folder, finish_seconds)
+
+    def _deliveries(self) -> list[Carries]:
+        return [WandbDelivery(self._folder, self._offline)]
+
+
+class BothTracker(MlflowTracker):
+    """One run of MLflow and one of wandb, from one journal; its arguments are those of WandbTracker."""
+
+    def __init__(self, store: Store, info: RunInfo, folder: Path, finish_seconds: float, offline: bool = False) -> None:
+        self._offline = offline
+        super().__init__(store, info, folder, finish_seconds)
+
+    def _deliveries(self) -> list[Carries]:
+        return [*super()._deliveries(), WandbDelivery(self._folder, self._offline)]
 
 
 def _plain(info: RunInfo) -> dict[str, object]:

@@ -100,7 +100,7 @@ def read_table(uri: str, experiment: str) -> tuple[pd.DataFrame, dict[str, Suite
         keys = (VAL_LOSS, DEVICE_HOURS, ROLLBACKS, *further)
         values = histories(uri, store, [run.info.run_id for run in runs], keys)
     _say_damaged(runs)
-    rows = [row for run in runs for row in _rows(run, values)]
+    rows = [row for run in runs for row in rows_of(run, values)]
     if not rows:
         _refuse_foreign(experiment, foreign)
         raise UserError(
@@ -296,7 +296,7 @@ def by_interface(store: MlflowClient, run_ids: Sequence[str], keys: Sequence[str
         return dict(zip(places, readers.map(ask, places), strict=True))
 
 
-def _rows(run: Run, values: Histories) -> list[dict[str, Any]]:
+def rows_of(run: Run, values: Histories) -> list[dict[str, Any]]:
     """One row per validation of a run; costs follow from the run's own counts."""
     params, run_id = run.data.params, run.info.run_id
     fixed: dict[str, Any] = {key: int(params[key]) for key in WHOLE} | {key: float(params[key]) for key in REAL}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from omegaconf import OmegaConf
 
@@ -13,14 +13,24 @@ from shapelaw.files import write_text
 from shapelaw.fingerprint import write_fingerprint
 from shapelaw.planned_run import PlannedRun
 from shapelaw.run_state import Status
-from shapelaw.tracking import DIVERGED_TAG, PRUNED_TAG, FolderTracker, MlflowTracker, RunInfo, Store, Tracker
+from shapelaw.tracking import (
+    DIVERGED_TAG,
+    PRUNED_TAG,
+    BothTracker,
+    FolderTracker,
+    MlflowTracker,
+    RunInfo,
+    Store,
+    Tracker,
+    WandbTracker,
+)
 from shapelaw.training.reporting import Report
 
 
 def describe(config: TrainConfig, planned: PlannedRun) -> None:
     """Write what a run is into its folder."""
     write_fingerprint(planned.folder, planned.fingerprint)
-    write_text(planned.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
+    write_text(planned.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
 
 
 def recorder(config: TrainConfig, planned: PlannedRun, info: RunInfo) -> Tracker:
@@ -29,7 +39,11 @@ def recorder(config: TrainConfig, planned: PlannedRun, info: RunInfo) -> Tracker
     store = Store.of(settings, config.suite.name)
     if settings.name == "none":
         return FolderTracker(replace(store, uri=""), info, planned.folder)
-    return MlflowTracker(store, info, planned.folder, settings.finish_seconds)
+    if settings.name == "mlflow":
+        return MlflowTracker(store, info, planned.folder, settings.finish_seconds)
+    if settings.name == "both":
+        return BothTracker(store, info, planned.folder, settings.finish_seconds, settings.offline)
+    return WandbTracker(replace(store, uri=""), info, planned.folder, settings.finish_seconds, settings.offline)
 
 
 def record_error(report: Report, tracker: Tracker, error: BaseException) -> None:

@@ -15,7 +15,6 @@ from shapelaw.data import Tokenizer, load_corpus
 from shapelaw.data.tokenizers import BytesTokenizer
 from shapelaw.errors import UserError
 from shapelaw.planned_run import checkpoint_path, checkpoint_steps, corpus_folder
-from shapelaw.plugins import is_reference
 from shapelaw.shapes import Shape
 
 if TYPE_CHECKING:
@@ -66,18 +65,8 @@ class StoredCheckpoint:
         return load_weights(self.path)
 
     def spec(self, vocab_size: int) -> ModelSpec:
-        """The model of these weights, by the attention that every device has.
-
-        Raises:
-            UserError: if it is no built-in model.
-        """
+        """The model of these weights, by the attention that every device has."""
         from shapelaw.model.transformer import ModelSpec
-
-        if is_reference(self.config.model.name):
-            raise UserError(
-                f"run={self.run}: was trained with model={self.config.model.name}, which this cannot load; read "
-                f"{self.path} with safetensors"
-            )
 
         return ModelSpec(self.shape, vocab_size, self.config.seq_len)
 
@@ -153,11 +142,10 @@ def is_run(folder: Path) -> bool:
 
 def _stored(run: Path, steps: list[int]) -> list[StoredCheckpoint]:
     config = _config(run)
-    if (
-        config.model.name != OURS
-    ):  # a run's folder may come from anybody, and code is taken from whoever types a command alone
+    if config.model.name != OURS:  # a run's folder may come from anybody, and only whoever types a command names code
         raise UserError(
-            f"{run.name} trained model={config.model.name}; allowed are runs of the built-in model; give another"
+            f"{run.name}: was trained with model={config.model.name}, which only train.py loads; give a run of the built-in "
+            "model, or read the checkpoint with safetensors"
         )
     return [StoredCheckpoint(run, step, config) for step in steps]
 

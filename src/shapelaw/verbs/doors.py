@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import ast
 import importlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +25,10 @@ class Door:
     Args:
         schema: dataclass of its options; conf/NAME.yaml starts from it as `NAME_schema`.
         work: called with a composed configuration; `work.single`, if there is one, when it is not a sweep.
-        meant: word for a key that this door has by another name -> that name.
     """
 
     schema: type
     work: Callable[[DictConfig], Any]
-    meant: Mapping[str, str] = field(default_factory=dict)
-
-    def words(self, given: Sequence[str]) -> list[str]:
-        """The words of a command line, by the door's own names of keys.
-
-        >>> Door(object, print, {"model": "models"}).words(["-m", "model=a,b", "corpus=model"])
-        ['-m', 'models=a,b', 'corpus=model']
-        """
-        split = [word.partition("=") for word in given]
-        return [f"{self.meant.get(key, key) if equals else key}{equals}{value}" for key, equals, value in split]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Held-out loss of models that exist, per token and per byte: shapelaw evaluate models=FOLDER corpus=NAME"""
+"""Held-out loss of models that exist, per token and per byte: shapelaw evaluate model=FOLDER corpus=NAME"""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FILES_BYTES = 1e5
 class EvaluateConfig(PlacesConfig):
     """Held-out loss of models that exist."""
 
-    models: Any = option(
+    model: Any = option(
         "What is evaluated: the folder of a run (its newest checkpoint), of a checkpoint, or of a model of transformers; a "
         "name of the Hugging Face hub that is in its cache; a pattern such as 'outputs/runs/nano/*'; or a list of these."
     )
@@ -89,9 +89,7 @@ class EvaluateConfig(PlacesConfig):
     def check(self) -> None:
         """Models are named by text; the name of a loss is a part of its metric's."""
         if not self.names or not all(isinstance(name, str) and name for name in self.names):
-            raise UserError(
-                f"models={self.models}: allowed are folders, patterns and names; give one, or a list of them"
-            )
+            raise UserError(f"model={self.model}: allowed are folders, patterns and names; give one, or a list of them")
         part_of_corpus(self.data_dir, "corpus", self.corpus)
         if not re.fullmatch(r"[A-Za-z0-9_]+", self.loss_name):
             raise UserError(f"name={self.name}: is no name of a loss; allowed are letters, digits and _; give another")
@@ -99,7 +97,7 @@ class EvaluateConfig(PlacesConfig):
     @property
     def names(self) -> list[str]:
         """What is evaluated."""
-        return list(self.models) if isinstance(self.models, list | tuple) else [self.models]
+        return list(self.model) if isinstance(self.model, list | tuple) else [self.model]
 
     @property
     def loss_name(self) -> str:
@@ -216,4 +214,4 @@ def _shown(name: str, enabled: bool) -> Iterator[Any]:
         yield show
 
 
-DOOR = Door(EvaluateConfig, evaluate_models, {"model": "models"})  # `model` alone is a group of training
+DOOR = Door(EvaluateConfig, evaluate_models)

@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from shapelaw.config import FitConfig, RunsConfig
+from shapelaw.config.running import IN_MLFLOW
 from shapelaw.config.schema import to_dataclass
 from shapelaw.devices import cores
 from shapelaw.errors import UserError
@@ -29,6 +30,7 @@ from shapelaw.runs import RunsTable
 from shapelaw.runs.columns import NATS_PER_TOKEN
 from shapelaw.runs.file_table import FileOptions
 from shapelaw.runs.load import LAWS_READ, chosen, load_whole, of_your_own
+from shapelaw.runs.sets import SET, with_sets
 from shapelaw.runs.weights import weights_of
 from shapelaw.sweep.task import Job, sweep_identity
 from shapelaw.tracking.journal import JOURNAL
@@ -85,7 +87,7 @@ class FitTask:
         todo = [job for job in jobs if not job.done]
         if todo:
             check_room(todo[0].folder, len(todo) * FILES_BYTES, counted(len(todo), self.noun))
-        if asked.tracker.name == "none" or not todo:
+        if not asked.tracker.in_mlflow or not todo:
             return {}
         require("tracker=mlflow", "mlflow", instead="give tracker=none")
         from shapelaw.tracking import begin
@@ -100,7 +102,7 @@ class FitTask:
     def end(self, configs: Sequence[DictConfig], jobs: Sequence[Job], failed: Sequence[str]) -> None:
         """Close the sweep's parent run and print the fits."""
         tracker = configs[0].tracker
-        if len(jobs) > 1 and tracker.name != "none":
+        if len(jobs) > 1 and tracker.name in IN_MLFLOW:
             from shapelaw.tracking import close_parent
 
             close_parent(tracker.uri, EXPERIMENT, sweep_identity(jobs), failed)
@@ -115,7 +117,7 @@ class FitTask:
 
     def stopped(self, config: DictConfig, identity: str) -> None:
         """Close the run of a sweep whose launcher was stopped."""
-        if config.tracker.name != "none":
+        if config.tracker.name in IN_MLFLOW:
             from shapelaw.tracking import close_stopped
 
             close_stopped(config.tracker.uri, EXPERIMENT, identity)
@@ -162,6 +164,7 @@ def spec_of(asked: FitConfig) -> FitSpec:
         ties=asked.ties,
         fixed=asked.fixed,
         weights=asked.weights,
+        speedup=asked.speedup,
     )
 
 
@@ -178,7 +181,7 @@ def science_of(asked: FitConfig, runs: RunsTable) -> dict[str, Any]:
         chosen["law"] = {"name": _law(asked).name, "sha256": file_hash(str(asked.law.name))}
     if asked.weights:  # the column may be none of the table's content
         chosen["weights"] = [asked.weights, hashlib.sha256(weights_of(runs, asked.weights).tobytes()).hexdigest()]
-    for name in ("fixed", "weights"):
+    for name in ("fixed", "weights", "speedup"):
         if not chosen[name]:
             del chosen[name]  # so that fits without it keep their folders
     unit = {} if runs.loss_unit == NATS_PER_TOKEN else {"loss_unit": runs.loss_unit}  # the same values are other losses
@@ -193,7 +196,9 @@ def folder_of(asked: FitConfig, runs: RunsTable) -> Path:
 
 def _what(asked: FitConfig) -> str:
     """What is fitted: a law, or a method's lines."""
-    return _law(asked).name if get_method(asked.method.name).fits_law else asked.method.name
+    if not get_method(asked.method.name).fits_law:
+        return asked.method.name
+    return f"{_law(asked).name}-speedup" if asked.speedup else _law(asked).name
 
 
 def _law(asked: FitConfig) -> Law:
@@ -247,7 +252,9 @@ def _subset(asked: FitConfig, table: RunsTable) -> RunsTable:
     elif asked.runs.source != "gemstones" and subset.name not in ("auto", "all"):
         raise UserError(f"subset={subset.name}: is a published data set; give runs=gemstones, or subset=all")
     table = table.select(subset.where) if subset.where else table
+    table = with_sets(table, asked.speedup) if asked.speedup else table
     read = _law(asked).predictors if get_method(asked.method.name).fits_law else ()
+    read = (*read, SET) if asked.speedup else read
     return chosen(table, asked.runs.source, asked.runs.reduce, asked.runs.reduce_by, read)
 
 
@@ -263,7 +270,7 @@ def _job(asked: FitConfig, runs: RunsTable) -> Job:
     refuse_unanswerable(runs, spec_of(asked), asked.subset.where)
     folder = folder_of(asked, runs)
     what, identity = folder.name.rsplit("-", 1)
-    tracked = asked.tracker.name == "none" or (folder / JOURNAL).exists()
+    tracked = not asked.tracker.in_mlflow or (folder / JOURNAL).exists()
     return Job(identity, what, folder, done=tracked and (folder / "fit.json").exists())
 
 
@@ -295,7 +302,7 @@ def _record(asked: FitConfig, runs: RunsTable, result: FitResult, folder: Path) 
 
         figures += draw_stages(runs, result, folder)
     result.save(folder, runs)
-    if asked.tracker.name != "none":
+    if asked.tracker.in_mlflow:
         _track(asked, runs, result, folder, figures)
     return result
 

@@ -120,7 +120,6 @@ def main(verb: str, work: Callable[[DictConfig], Any] | None = None, program: st
         door = door_of(verb)
         schema = door.schema
         store_schema(verb, schema)
-        sys.argv[1:] = door.words(sys.argv[1:])
         if HELP & set(sys.argv[1:]):
             write(_help(root / "conf", verb, program or f"python {verb}.py"))
             sys.exit(0)

@@ -64,7 +64,7 @@ def published(asked: ReportConfig, page: Path) -> str:
     """Keep the page in the store of its runs, linked from their experiment, where this store records our own work; the
     address of the page there, or nothing. What is wrong with the store is said, and costs no more than the link."""
     runs = asked.runs
-    ours = asked.tracker.name == runs.source == "mlflow" and runs.uri == asked.tracker.uri and not runs.columns
+    ours = asked.tracker.in_mlflow and runs.source == "mlflow" and runs.uri == asked.tracker.uri and not runs.columns
     if not ours or runs.uri is None or runs.experiment is None:
         return ""
     from shapelaw.tracking import Store, publish

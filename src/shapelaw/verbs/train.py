@@ -18,7 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from shapelaw import __version__
 from shapelaw.command.checks import check_command, check_found, check_parent, warn_of_same
 from shapelaw.command.fields import command_of, reads_corpus
-from shapelaw.config import COMMAND, CheckpointConfig, SearchConfig, TrainConfig
+from shapelaw.config import COMMAND, CheckpointConfig, SearchConfig, TrackerConfig, TrainConfig
+from shapelaw.config.running import IN_MLFLOW
 from shapelaw.config.schema import to_dataclass
 from shapelaw.devices import check_devices, gpu_names
 from shapelaw.extras import require
@@ -39,6 +40,8 @@ from shapelaw.verbs.migrate import take_over
 
 log = logging.getLogger(__name__)
 Show = Callable[[State], None]
+MLFLOW = ("mlflow", "mlflow.store.tracking.sqlalchemy_store")
+"""Modules of the tracker; the second, which mlflow imports at its first call, takes 0.8 s."""
 UNPREPARED = "unprepared"
 """Stands for the corpus hash while only costs are asked."""
 
@@ -98,7 +101,7 @@ class TrainTask:
 
             loss = _train(run, show)
         if run.config.progress:
-            train_summary.say(train_summary.of_run(jobs[0], time.monotonic() - begun, config.tracker.name != "none"))
+            train_summary.say(train_summary.of_run(jobs[0], time.monotonic() - begun, config.tracker.name in IN_MLFLOW))
         return loss
 
     def plan(self, configs: Sequence[DictConfig]) -> list[Job]:
@@ -149,7 +152,9 @@ class TrainTask:
         if any(config.trainer.name != COMMAND for config in configs):
             require("training", "torch", "lightning", "safetensors")
         train: TrainConfig = to_dataclass(configs[0])
-        if train.tracker.name == "none":
+        if train.tracker.in_wandb:
+            _begin_wandb(train.tracker, jobs)
+        if not train.tracker.in_mlflow:
             return {}
         require("tracker=mlflow", "mlflow", instead="give tracker=none")
         from shapelaw.tracking import begin
@@ -164,16 +169,16 @@ class TrainTask:
     def end(self, configs: Sequence[DictConfig], jobs: Sequence[Job], failed: Sequence[str]) -> None:
         """Close the sweep's parent run, and say what it trained."""
         tracker, experiment = configs[0].tracker, ""
-        if tracker.name != "none" and len(jobs) > 1:
+        if tracker.name in IN_MLFLOW and len(jobs) > 1:
             from shapelaw.tracking import close_parent
 
             experiment = close_parent(tracker.uri, configs[0].suite.name, sweep_identity(jobs), failed)
         compared = train_summary.compared(str(tracker.uri), experiment)
-        train_summary.say(train_summary.of_sweep(jobs, failed, tracker.name != "none", compared))
+        train_summary.say(train_summary.of_sweep(jobs, failed, tracker.name in IN_MLFLOW, compared))
 
     def stopped(self, config: DictConfig, identity: str) -> None:
         """Close the run of a sweep or search whose launcher was stopped."""
-        if config.tracker.name != "none":
+        if config.tracker.name in IN_MLFLOW:
             from shapelaw.tracking import close_stopped
 
             close_stopped(config.tracker.uri, config.suite.name, identity)
@@ -182,7 +187,7 @@ class TrainTask:
         """Open the tracking store and the study's own run."""
         shared = {f"search.{key}": value for key, value in asdict(trials).items()}
         tracker = config.tracker
-        if tracker.name == "none":
+        if tracker.name not in IN_MLFLOW:
             return shared
         from shapelaw.tracking import begin, open_search
 
@@ -195,10 +200,21 @@ class TrainTask:
 
     def end_search(self, config: DictConfig, study: str, record: Mapping[str, Any]) -> None:
         """Close the study's run with what it found."""
-        if config.tracker.name != "none":
+        if config.tracker.name in IN_MLFLOW:
             from shapelaw.tracking import close_search
 
             close_search(config.tracker.uri, config.suite.name, study, record)
+
+
+def _begin_wandb(tracker: TrackerConfig, jobs: Sequence[Job]) -> None:
+    """See that wandb lets this user in, and deliver what it has not of finished runs."""
+    require("tracker=wandb", "wandb", instead="run: pip install 'shapelaw[wandb]', or give tracker=mlflow or none")
+    from shapelaw.tracking import check_login, deliver_to_wandb
+
+    check_login(tracker)
+    for job in jobs:
+        if job.done and (left := deliver_to_wandb(job.folder, tracker.offline)):
+            log.warning("%s", left)
 
 
 def _deliver_left(jobs: Sequence[Job], train: TrainConfig, parent_run_id: str | None) -> None:
@@ -227,7 +243,7 @@ def _jobs(runs: Sequence[PlannedRun], trains: Sequence[TrainConfig]) -> list[Job
 def _job(planned: PlannedRun, train: TrainConfig, label: str) -> Job:
     done = read_state(planned.folder).status is Status.finished
     flops = flops_of(planned)
-    tracked = ("mlflow",) if train.tracker.name == "mlflow" else ()
+    tracked = MLFLOW if train.tracker.in_mlflow else ()
     if train.trainer.name == COMMAND:
         ready = planned.parent is None or read_state(parent_folder(planned)).status is Status.finished
         resume = read_state(planned.folder).attempts > 0

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from programs import PROGRAM, TEMPLATE, Prepare, option, run
 
-from shapelaw.command.metrics import ProgramFailed
+from shapelaw.command.metrics import MetricsFile, ProgramFailed
+from shapelaw.config import SearchConfig
 from shapelaw.errors import Diverged, Interrupted, UserError
 from shapelaw.planned_run import PlannedRun
 from shapelaw.run_state import Status, read_state
@@ -109,6 +110,33 @@ def test_a_run_that_failed_is_retried_from_what_was_good(prepared: Prepare) -> N
     assert (state.status, state.attempts, state.diverged_step) == (Status.finished, 2, None)
     assert [tokens for tokens, _ in losses(planned)][:3] == [128, 256, 384]
     assert losses(planned)[-1][0] == 2560
+
+
+def test_a_trial_that_its_search_gives_up_is_stopped_and_goes_on_when_asked_for(
+    prepared: Prepare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, float]] = []
+
+    class Hopeless:
+        def __init__(self, search: SearchConfig) -> None:
+            assert search.trial == 3
+
+        def is_hopeless(self, tokens: int, loss: float) -> bool:
+            told.append((tokens, loss))
+            return tokens >= 384
+
+    monkeypatch.setattr("shapelaw.command.run.Trial", Hopeless)
+    config, planned = prepared(template=f"{TEMPLATE} pause=0.1")
+    run(replace(config, search=replace(config.search, trial=3)), planned)
+    state = read_state(planned.folder)
+    assert state.status is Status.pruned
+    assert told == losses(planned)
+    assert told[-1][0] == state.tokens < 2560
+    run(replace(config, trainer=replace(config.trainer, command=TEMPLATE)), planned)
+    assert read_state(planned.folder).status is Status.finished
+    tags = [record["values"] for record, _ in records(planned.folder / JOURNAL) if record["kind"] == "tags"]
+    pruned = [each["shapelaw.pruned"] for each in tags if "shapelaw.pruned" in each]
+    assert pruned == [f"after {state.tokens} tokens", ""]
 
 
 def test_a_program_that_cannot_be_started_is_named(prepared: Prepare) -> None:
@@ -269,3 +297,22 @@ def test_a_file_that_the_program_writes_anew_is_read_from_its_beginning(prepared
     config, planned = prepared(template="{python} -c {suite.folder} {metrics}")
     run(replace(config, suite=replace(config.suite, folder=code)), planned)
     assert losses(planned) == [(128 * n, 3 - n / 50) for n in range(1, 21)]
+
+
+def test_lines_come_once_whole_and_from_the_beginning_of_a_new_file(tmp_path: Path) -> None:
+    """Also of a file that is looked at while it is empty."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("1\n2\nhal")
+    file = MetricsFile(path)
+    assert path.read_text() == "1\n2\n", "what a killed program was about to write is cut off"
+    assert list(file.lines()) == [b"1\n", b"2\n"]
+    for content, lines, renewals in (
+        ("1\n2\n3", [], 0),
+        ("1\n2\n3\n", [b"3\n"], 0),
+        ("", [], 1),
+        ("", [], 1),
+        ("1\n2\n", [b"1\n", b"2\n"], 1),
+        ("4\n5\n6\n", [b"4\n", b"5\n", b"6\n"], 2),
+    ):
+        path.write_text(content)
+        assert (list(file.lines()), file.renewals) == (lines, renewals)
