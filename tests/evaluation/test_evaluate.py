@@ -350,7 +350,5 @@ def test_a_run_of_somebody_s_own_model_is_refused(composed: Compose, tmp_path: P
     path = planned.folder / "config.yaml"
     assert "name: transformer" in path.read_text()
     path.write_text(path.read_text().replace("name: transformer", f"name: {tmp_path}/evil.py:Model"))
-    with pytest.raises(
-        UserError, match=r"16x1-\w+: was trained with model=.*evil.py:Model, which only train.py loads"
-    ):
+    with pytest.raises(UserError, match=r"16x1-\w+: was trained with model=.*evil.py:Model, which only train.py loads"):
         subjects_of([str(planned.folder)], Wanted())
