@@ -13,6 +13,7 @@ from shapelaw.figures import (
     catalogue,
     costs,
     curves,
+    delta_grid,
     frontiers,
     industry,
     overspend,
@@ -25,9 +26,11 @@ from shapelaw.figures import (
 from shapelaw.figures.catalogue import CATALOGUE, Drawn, NotDrawn
 from shapelaw.figures.evidence import Evidence, of_a_table, of_the_paper
 from shapelaw.figures.fit import loss_against_flops
+from shapelaw.fitting.fit import fit
 from shapelaw.fitting.published import published_law, published_line
 from shapelaw.fitting.rainbow import best_params
 from shapelaw.fitting.rates import best_rates
+from shapelaw.runs import load_runs
 from shapelaw.runs.table import RunsTable
 from worlds import fitted, table
 
@@ -140,6 +143,20 @@ def test_the_rainbow_stands_beside_the_published_exponents(published: Evidence) 
     assert lines["slim_chinchilla", "parametric", "total"] == pytest.approx(0.6315, abs=5e-5)
     assert lines["hot_477", "hull", "total"] == pytest.approx(0.499380216082636)
     assert all(value is not None for value in lines.values())
+
+
+def test_recorded_fits_are_those_of_the_reference_solver(data_dir: Path) -> None:
+    """The cheapest is made again; none is below the optimum, and at delta 1e-5 their exponents lie far apart."""
+    table = delta_grid.recorded_fits()
+    assert (len(table), set(table["solver"]), set(table["grid_size"])) == (24, {"reference"}, {32, 108, 243, 1024})
+    row = table[(table["subset"] == "hot") & (table["delta"] == 1e-4) & (table["grid_size"] == 32)].iloc[0]
+    runs = load_runs("gemstones", subset="hot")
+    again = fit(runs, delta=1e-4, solver="reference", starts="grid", grid_size=32)
+    assert again.objective == pytest.approx(row["objective"], rel=1e-2)  # where it stops depends on the processor
+    for (subset, delta), some in table[table["delta"] == 1e-4].groupby(["subset", "delta"]):
+        best = fit(load_runs("gemstones", subset=str(subset)), delta=float(delta)).objective
+        assert (some["objective"] >= best * (1 - 1e-7)).all()
+    assert np.ptp(table.loc[table["delta"] == 1e-5, "exponent"]) > 0.3
 
 
 def test_the_rainbow_names_every_line() -> None:

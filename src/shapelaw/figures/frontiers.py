@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from shapelaw.errors import UserError
 from shapelaw.figures import style
 from shapelaw.figures.entry import Entry, Tables
 from shapelaw.figures.evidence import Evidence
+from shapelaw.figures.prescriptions import others
 from shapelaw.fitting.line_fit import LineFit, LineOptions, fit_lines
 from shapelaw.fitting.lines import TARGETS
 from shapelaw.fitting.published import published_line
@@ -27,6 +29,9 @@ COSTS = {"flops": "training FLOPs", "device_hours": "device hours"}
 METHODS = {"hull": ("convex hull", style.FITTED), "binning": ("binning", style.ENVELOPE)}
 CHINCHILLA = 20.0
 """Tokens per parameter that Hoffmann et al. 2022 find best."""
+TWENTY = "20 (Hoffmann et al.)"
+SHARED = ("published", TWENTY, "Kaplan et al. 2020", "Chinchilla, refitted")
+"""Names of lines that several panels have."""
 ENOUGH = 400
 """Points of a curve that are drawn."""
 
@@ -64,6 +69,10 @@ class Asked:
             for axes, target in zip(column[1:], self.targets, strict=True):
                 _sizes(axes, tables, cost, target)
             column[-1].set_xlabel(COSTS[cost])
+            lowest, highest = zip(*(axes.get_xlim() for axes in column), strict=True)
+            for axes in column:
+                axes.set_xlim(min(lowest), max(highest))
+        _shared_legend(figure, grid)
         return figure
 
 
@@ -124,15 +133,43 @@ def _sizes(axes: Axes, tables: Tables, cost: str, target: str) -> None:
     for _, line in lines.iterrows():
         _drawn(axes, line, ends, np.log(hull[cost].to_numpy()))
     if target == "tokens_per_param":
-        axes.axhline(CHINCHILLA, color=style.NEUTRAL, linestyle="-.", linewidth=0.9, label="20 (Hoffmann et al.)")
+        axes.axhline(CHINCHILLA, color=style.NEUTRAL, linestyle="--", linewidth=0.9, label=TWENTY)
     axes.set(
         xscale="log",
         yscale="log",
         ylabel=target.replace("_per_param", " per parameter").replace("params", "parameters"),
     )
-    if target == "tokens_per_param":
-        axes.set_ylim(bottom=axes.get_ylim()[0] / 25)  # room for the legend
-    axes.legend(fontsize=6, loc="lower right" if target == "tokens_per_param" else "upper left")
+    low, high = axes.get_ylim()
+    axes.set_ylim(low / 8 if target == "tokens_per_param" else low, high if target == "tokens_per_param" else 4 * high)
+    if cost == "flops":
+        _references(axes, ends, target)
+    own = [line for line in axes.lines if _is_own(str(line.get_label()))]
+    axes.legend(handles=own, fontsize=6, loc="lower right" if target == "tokens_per_param" else "upper left")
+
+
+def _is_own(label: str) -> bool:
+    """Whether a line is named in its panel; names that begin with _ are matplotlib's own."""
+    return label not in SHARED and not label.startswith("_")
+
+
+def _references(axes: Axes, ends: Array, target: str) -> None:
+    """What Kaplan et al. and the refit of Chinchilla prescribe, where it lies within the panel."""
+    low, high = axes.get_ylim()
+    for label, (dash, (budgets, values)) in others(pd.Series(ends), target).items():
+        if (np.asarray(values) > low).any() and (np.asarray(values) < high).any():
+            axes.plot(budgets, values, dash, color=style.NEUTRAL, linewidth=0.9, label=label, zorder=1)
+    axes.set_ylim(low, high)
+
+
+def _shared_legend(figure: Figure, grid: Sequence[Axes]) -> None:
+    """What is named alike in several panels, once above them."""
+    named: dict[str, Artist] = {}
+    for axes in grid:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            if label in SHARED:
+                named.setdefault(str(label), handle)
+    if named:
+        figure.legend(handles=list(named.values()), labels=list(named), loc="outside upper center", ncols=len(named))
 
 
 def _drawn(axes: Axes, line: pd.Series, ends: Array, at: Array) -> None:
@@ -166,7 +203,7 @@ def _optimal(tables: Tables, cost: str, method: str) -> pd.DataFrame:
 
 
 def _chosen(axes: Axes, tables: Tables, cost: str, name: str, named: bool = True) -> None:
-    for method, marker, size in (("binning", ".", 2.0), ("hull", "x", 4.0)):
+    for method, marker, size in (("binning", ".", 1.6), ("hull", "x", 4.0)):
         some = _optimal(tables, cost, method)
         label, colour = METHODS[method]
         colour = "black" if method == "hull" else colour
@@ -181,7 +218,8 @@ def caption(about: str) -> Callable[[Evidence, Tables], str]:
         said = (
             f"{about} Above: every run's loss, the vertices of the lower convex hull in logarithms (crosses) and the lowest "
             "point of each of 250 bins of the cost per decade (dots). Below: their sizes and least-squares lines, named by "
-            f"slope; bands and brackets: {evidence.refits}, the band turned about the points' centre."
+            f"slope; bands and brackets: {evidence.refits}, the band turned about the points' centre. Grey, over FLOPs: Kaplan "
+            "et al. and the refit of Chinchilla, which prescribe by FLOPs alone."
         )
         if evidence.published:
             said += (

@@ -63,21 +63,10 @@ def _counting(fit: FitResult) -> str:
 
 def _answered(problem: Problem, budgets: Sequence[float]) -> pd.DataFrame:
     """Prescriptions for the budgets that have an answer."""
-    found = [_answer(problem, budget) for budget in budgets if problem.serves(budget)]
-    answers = [one for one in found if one is not None]
-    if not answers:
+    served = [budget for budget in budgets if problem.serves(budget) and problem.answers(budget)]
+    if not served:
         raise CannotDraw(f"law={problem.fit.law} has no answer for any budget: {_refusal(problem, budgets[-1])}")
-    return pd.concat(answers, ignore_index=True)
-
-
-def _answer(problem: Problem, budget: float) -> pd.DataFrame | None:
-    """The prescription for a budget; None where the fit's own parameters give none."""
-    try:
-        return prescriptions_by_budget(problem, [budget])
-    except UserError:
-        if problem.answers(budget):
-            raise
-        return None
+    return prescriptions_by_budget(problem, served)
 
 
 def _refusal(problem: Problem, budget: float) -> str:

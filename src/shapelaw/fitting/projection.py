@@ -56,7 +56,7 @@ def projected_starts(problem: Problem, count: int) -> Array:
     loss, weights = problem.loss[used], problem.weights[used]
     best: list[tuple[float, Array]] = []
     for outer in _outers(law, design, loss):
-        best += _project(law, design, outer, weights)
+        best += _project(law, design, outer, weights, count)
         best = sorted(best, key=lambda pair: pair[0])[:count]
     return np.array([theta for _, theta in best]).reshape(-1, len(law.parameters))
 
@@ -83,8 +83,8 @@ def _aspects(design: Design, points: int) -> Iterator[tuple[tuple[float, ...], A
         yield (float(np.log(kappa)), mu), 1 + (kappa * (design.log_aspect - mu)) ** 2
 
 
-def _project(law: SumLaw, design: Design, outer: _Outer, weights: Array) -> list[tuple[float, Array]]:
-    """Every grid point of the exponents under one outer choice: (squared error, theta)."""
+def _project(law: SumLaw, design: Design, outer: _Outer, weights: Array, count: int) -> list[tuple[float, Array]]:
+    """The `count` best grid points of the exponents under one outer choice: (squared error, theta)."""
     columns, choices = _term_columns(law, design)
     scale = np.sqrt(weights) / outer.target
     matrix = np.concatenate(columns, axis=1) * (outer.factor * scale)[:, None]
@@ -94,13 +94,14 @@ def _project(law: SumLaw, design: Design, outer: _Outer, weights: Array) -> list
     gram, moment = matrix.T @ matrix, matrix.T @ np.sqrt(weights)
     offsets = np.cumsum([0] + [len(options) for options in choices])
     constant = [matrix.shape[1] - 1] if with_constant else []
-    points = []
+    points: list[tuple[float, list[tuple[float, ...]], Array]] = []
     for picks in itertools.product(*(range(len(options)) for options in choices)):
         place = [int(offsets[j]) + pick for j, pick in enumerate(picks)] + constant
         error, coefficients = _nnls_gram(gram[np.ix_(place, place)], moment[place])
         exponents = [options[pick] for options, pick in zip(choices, picks, strict=True)]
-        points.append((error, _theta(law, design, outer, exponents, coefficients)))
-    return points
+        points.append((error, exponents, coefficients))
+    best = sorted(points, key=lambda point: point[0])[:count]
+    return [(error, _theta(law, design, outer, exponents, found)) for error, exponents, found in best]
 
 
 def _term_columns(law: SumLaw, design: Design) -> tuple[list[Array], list[list[tuple[float, ...]]]]:
