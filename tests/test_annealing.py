@@ -85,7 +85,9 @@ def test_a_rate_that_is_the_same_all_along_each_run_says_nothing_of_a_schedule(t
     frame = curves().assign(lr=lambda rows: rows["run"].map({"constant": 1e-3, "cosine": 2e-3, "wsd": 3e-3}))
     runs = loaded(tmp_path / "curves.csv", frame)
     assert "lr_area" not in runs
-    with pytest.raises(UserError, match="needs the column lr_area"):
+    with pytest.raises(
+        UserError, match=r"needs the column lr_area.*; give a file with one column lr that varies along runs"
+    ):
         fit(runs, law="annealing")
 
 

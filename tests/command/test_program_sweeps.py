@@ -154,6 +154,7 @@ def test_a_template_that_cannot_be_filled_is_refused(prepared: Prepare, template
         ("spikes=rollback", "spikes=rollback: trainer=command does not read it"),
         ("noise.every_steps=2", r"noise\.every_steps: trainer=command does not read it"),
         ("+validation.further.other=x", r"validation\.further: trainer=command does not read it"),
+        (f"model={ROOT}/examples/swiglu.py:SwiGLU", "model: trainer=command does not read it"),
         ("trainer=builtin", "only trainer=command reads them"),
         ("sweep.name=a/b", r"sweep\.name='a/b': allowed are names"),
     ],

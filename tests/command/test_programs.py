@@ -292,7 +292,8 @@ def test_a_file_that_the_program_writes_anew_is_read_from_its_beginning(prepared
         "import json, pathlib, sys, time; path = pathlib.Path(sys.argv[1]); lines = []\n"
         "for n in range(1, 21):\n"
         "    lines.append(json.dumps({'tokens': 128 * n, 'loss': 3 - n / 50}))\n"
-        "    path.write_text(chr(10).join(lines) + chr(10)); time.sleep(0.03)\n"
+        "    path.write_text('') if n == 10 else None; time.sleep(0.5 if n == 10 else 0.03)\n"
+        "    path.write_text(chr(10).join(lines) + chr(10))\n"
     )
     config, planned = prepared(template="{python} -c {suite.folder} {metrics}")
     run(replace(config, suite=replace(config.suite, folder=code)), planned)

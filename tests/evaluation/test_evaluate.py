@@ -321,6 +321,13 @@ def test_what_cannot_be_evaluated_is_one_line(words: Path, tmp_path: Path, door:
     assert not [*(Path(str(composed().outputs_dir)) / "evaluations").rglob("*.csv")]
 
 
+def test_a_glob_of_hydra_s_is_refused_in_place_of_doing_nothing(door: Door, outputs: Path) -> None:
+    code, said = door("evaluate", "-m", "model=glob(*)", "corpus=words-bytes")
+    assert (code, len(said.splitlines())) == (2, 1)
+    assert "model=glob(*): glob lists the choices of a group" in said
+    assert "'model=outputs/runs/nano/*'" in said
+
+
 def test_a_held_out_part_that_is_shorter_than_a_window_is_refused(words: Path) -> None:
     text = held_out(load_corpus(words / "words-bytes"), ByteVocabulary(), "model", "m")
     with pytest.raises(
@@ -350,5 +357,5 @@ def test_a_run_of_somebody_s_own_model_is_refused(composed: Compose, tmp_path: P
     path = planned.folder / "config.yaml"
     assert "name: transformer" in path.read_text()
     path.write_text(path.read_text().replace("name: transformer", f"name: {tmp_path}/evil.py:Model"))
-    with pytest.raises(UserError, match=r"16x1-\w+ was trained with model=.*evil.py:Model, which only train.py loads"):
+    with pytest.raises(UserError, match=r"16x1-\w+: was trained with model=.*evil.py:Model, which only train.py loads"):
         subjects_of([str(planned.folder)], Wanted())

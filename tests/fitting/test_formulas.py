@@ -34,6 +34,7 @@ SUMS = [name for name in law_names() if isinstance(get_law(name), SumLaw)]
 OTHERS = {
     "accuracy_exponential": {"epsilon": 0.86, "k": 2.4, "gamma": 0.71},
     "accuracy_sigmoid": {"low": 0.12, "span": 0.63, "k": 2.3, "L_0": 2.9},
+    "accuracy_direct": {"A": 30.0, "B": 300.0, "alpha": 0.25, "beta": 0.3},
     "annealing": {"A": 0.63, "C": 0.4, "alpha": 0.65, "E": 2.9},
     "data_constrained": {"A": 521.0, "B": 1488.0, "alpha": 0.353, "beta": 0.353, "r_T": 15.4, "r_N": 5.3, "E": 1.87},
     "overfitting": {

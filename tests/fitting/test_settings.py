@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from shapelaw import FitResult, RunsTable, fit, load_fit, load_runs
+from shapelaw.config import BootstrapOptions
 from shapelaw.fitting.settings import SettingLaw, setting_laws
 from shapelaw.verbs.prescribe import prescribe
 from support import asked
@@ -105,3 +106,15 @@ def test_one_size_has_no_exponent_of_params(tmp_path: Path) -> None:
     frame = grid()
     laws, _ = setting_laws(loaded(tmp_path / "runs.csv", frame[frame["params"] == frame["params"].min()]), "total")
     assert [law.setting for law in laws] == ["batch_tokens"]
+
+
+def test_token_counts_of_the_same_runs_are_drawn_together(tmp_path: Path) -> None:
+    """Ten near copies of every row say nothing new: the interval stays as wide, where runs of their own would narrow it."""
+    frame = grid(noise=3e-3)
+    copies = [frame.assign(tokens=frame["tokens"] * (1 + 1e-3 * k)) for k in range(10)]
+    options = BootstrapOptions(n=200)
+    (once, _), _ = setting_laws(loaded(tmp_path / "once.csv", frame), "total", options)
+    (lr, _), _ = setting_laws(loaded(tmp_path / "copies.csv", pd.concat(copies)), "total", options)
+    assert lr.sizes == 120
+    for place in (1, 2):
+        assert lr.refits[:, place].std() == pytest.approx(once.refits[:, place].std(), rel=0.25)

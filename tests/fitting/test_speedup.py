@@ -56,6 +56,7 @@ def test_a_saved_fit_is_read_back_and_predicts_the_same(tmp_path: Path) -> None:
     sizes = pd.DataFrame({"params": [1e8, 1e8], "tokens": [4e9, 4e9], "compared_set": [0.0, 1.0]})
     np.testing.assert_array_equal(again.predict(sizes), result.predict(sizes))
     assert again.parameters["E"] == 1.8
+    assert again.settings["speedup"] == "recipe == 'new'"
     assert result.predict(sizes)[1] < result.predict(sizes)[0]
 
 

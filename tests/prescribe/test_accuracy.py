@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def test_its_interval_holds_the_doubt_of_both_laws(ask: Any) -> None:
     low, high = np.quantile(drawn, [0.05, 0.95])
     assert width(both) > width(loss_alone)
     assert width(both) > 0.95 * (high - low)
-    assert any("interval is that of the loss alone" in note for note in loss_alone.notes)
+    assert any("interval is that of the size alone" in note for note in loss_alone.notes)
 
 
 def test_a_size_has_one_too_and_losses_beyond_those_fitted_are_said(ask: Any) -> None:
@@ -78,9 +79,7 @@ def test_a_size_has_one_too_and_losses_beyond_those_fitted_are_said(ask: Any) ->
 
 
 def test_a_fit_that_is_none_of_an_accuracy_is_refused(ask: Any) -> None:
-    with pytest.raises(
-        UserError, match=r"law=params_tokens is none of an accuracy on the loss; give a fit of law=accuracy/"
-    ):
+    with pytest.raises(UserError, match=r"law=params_tokens is none of an accuracy; give a fit of law=accuracy/"):
         ask(losses(), budget=1e20)
 
 
@@ -89,3 +88,18 @@ def test_losses_of_another_unit_are_refused(ask: Any) -> None:
     other = RunsTable(runs.frame, {"loss_unit": "bits per byte"})
     with pytest.raises(UserError, match="in bits per byte, those of the law of the loss in nats per token"):
         ask((other, result), budget=1e20)
+
+
+def test_the_direct_law_reads_the_size_itself(ask: Any) -> None:
+    n, t = (axis.ravel() for axis in np.meshgrid(np.geomspace(2e7, 2e9, 6), np.geomspace(1e9, 1e11, 5)))
+    columns = {"run": range(30), "params": n, "tokens": t, "loss": losses()[0].kept["loss"]}
+    runs = RunsTable(pd.DataFrame(columns | {"error": 1 - np.exp(-(30 / n**0.25 + 300 / t**0.3))}))
+    result = fit(runs, law="accuracy_direct", delta=1e-2, bootstrap={"n": 20})
+    assert dict(result.parameters) == pytest.approx({"A": 30, "B": 300, "alpha": 0.25, "beta": 0.3}, rel=1e-5)
+    told = ask((runs, result), budget=1e20)
+    by_hand = np.exp(-(30 / told.values["params"] ** 0.25 + 300 / told.values["tokens"] ** 0.3))
+    assert told.values["accuracy"] == pytest.approx(by_hand, rel=1e-6)
+    other = fit(runs, law="accuracy_direct", delta=1e-2)
+    changed = {**other.settings, "counting": "no_embedding"}
+    with pytest.raises(UserError, match="counted as no_embedding, those of the law of the loss as total"):
+        ask((runs, dataclasses.replace(other, settings=changed)), budget=1e20)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from slurm_bench import ON_SANDBOX, Bench, await_
+from slurm_bench import ON_SANDBOX, Bench, await_, slurm
 
 from shapelaw.run_state import Status
 
@@ -32,12 +32,17 @@ def test_programs_and_their_branches(bench: Bench) -> None:
     assert "4 finished; 0 submitted now" in again.stderr
 
 
-def test_a_time_limit_stops_the_program_and_the_job_is_requeued(bench: Bench) -> None:
-    limit = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_seconds=5")
-    started = bench.run(*of_program(5), "shape=16x1", *limit)
+def test_the_signal_of_a_time_limit_stops_the_program_and_the_job_is_requeued(bench: Bench) -> None:
+    """SLURM sends it to the program, too, which does not heed it, and ends by the SIGTERM that follows."""
+    started = bench.run(*of_program(1), "shape=16x1")
     assert started.returncode == 0, started.stderr
+    await_(bench.steps(3), what=lambda: bench.states)
+    ((name, state),) = bench.states.items()
+    slurm("scancel", "--signal=USR2", bench.job_of(name))
+    await_(lambda: bench.only.status is Status.interrupted, what=lambda: bench.states)
+    assert bench.only.reason.startswith("stopped by SIGUSR2 after ")
     await_(bench.finished(1), what=lambda: bench.states)
-    assert bench.only.attempts >= 2
+    assert bench.only.attempts == state.attempts + 1
     assert bench.table().tokens.tolist() == list(range(128, 2561, 128))
 
 

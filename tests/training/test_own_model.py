@@ -314,10 +314,11 @@ def test_a_sweep_trains_a_model_of_several_shapes(sweep: Sweep, outputs: Path, f
 
 
 def test_a_tracked_run_is_read_with_its_model_s_columns(composed: Compose) -> None:
-    pytest.importorskip("wandb", reason="needs the extra wandb")
+    wandb = pytest.importorskip("wandb", reason="needs the extra wandb")
     model = f"{EXAMPLES}/moe.py:MoE"
     planned = train(composed, f"model={model}")
     assert deliver_to_wandb(planned.folder, offline=True) is None
+    wandb.teardown()  # its own process writes a while longer
     table = load_runs("wandb", path=planned.folder, where="experts == 4")
     expected = own.measure(of_example("moe.py:MoE"), ModelSpec(Shape(16, 1, 8), 256, 16))
     assert set(table.rows["params_active"]) == {expected.columns["params_active"]}

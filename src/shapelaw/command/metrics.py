@@ -172,6 +172,7 @@ class MetricsFile:
     def set_aside(self) -> Path:
         """Keep the file as it is under another name, and take the lines that were not read out of it."""
         aside = self.path.with_suffix(".rejected.jsonl")
-        aside.write_bytes(self.path.read_bytes())
-        os.truncate(self.path, self.position)
+        content = self.path.read_bytes()
+        aside.write_bytes(content)
+        os.truncate(self.path, min(self.position, len(content)))
         return aside

@@ -80,7 +80,7 @@ class CommandRun:
         self.log = planned.folder / "log.txt"
         self.trial = Trial(config.search) if config.search.trial is not None else None
         self.pruned, self.goes_on = False, self.report.state.status is Status.pruned
-        self.tokens = self.loss_tokens = 0
+        self.tokens = self.loss_tokens = self.renewals = 0
         self.begun: tuple[float, int] | None = None
 
     @cached_property
@@ -144,10 +144,9 @@ class CommandRun:
             ProgramFailed, Diverged: for the first line that is wrong; it and what follows are set aside.
         """
         try:
-            renewals = self.metrics.renewals
             for line in self.metrics.lines():
-                if self.metrics.renewals > renewals:
-                    self.tokens, renewals = 0, self.metrics.renewals
+                if self.metrics.renewals > self.renewals:
+                    self.tokens, self.renewals = 0, self.metrics.renewals
                 self._take(read_line(line, self.planned, self.tokens))
         except (ProgramFailed, Diverged) as error:
             aside = self.metrics.set_aside()

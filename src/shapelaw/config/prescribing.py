@@ -117,7 +117,7 @@ class PrescribeConfig(PlacesConfig):
         unit="tokens",
     )
     accuracy: str | None = option(
-        "Folder of a fit of an accuracy on the loss (law=accuracy/...): the accuracy at the predicted loss is told too.",
+        "Folder of a fit of an accuracy (law=accuracy/...): the accuracy of what is prescribed is told too.",
         default=None,
     )
     space: str = option(

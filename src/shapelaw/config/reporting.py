@@ -54,6 +54,11 @@ class ReportConfig(PlacesConfig):
         default="refuse",
         choices=("refuse", "allow"),
     )
+    models: str | None = option(
+        "Table of models that belong beside the runs, as shapelaw evaluate writes it (outputs/evaluations/CORPUS/models.csv): "
+        "in the figures of shapes, of prescriptions and of overtraining.",
+        default=None,
+    )
     seed: int = option("Seed of random starts and of resampling.", low=0)
     budget: float | None = option(
         "Training FLOPs that the page opens with; null is the largest up to those of the runs whose answer lies in "

@@ -57,7 +57,9 @@ class HeldOut:
 
     def predicted_bytes(self, windows: Int64s, length: int) -> int:
         """Bytes of the text that the predicted tokens of windows stand for."""
-        return int(self.text_bytes[windows[:, None] * length + np.arange(1, length + 1)].sum(dtype=np.int64))
+        before = np.concatenate([[0], np.cumsum(self.text_bytes, dtype=np.int64)])
+        firsts = windows * length + 1
+        return int((before[firsts + length] - before[firsts]).sum())
 
 
 def held_out(corpus: Corpus, vocabulary: Vocabulary, key: str, model: str) -> HeldOut:

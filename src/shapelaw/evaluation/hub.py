@@ -152,7 +152,7 @@ def facts_of(found: HubModel, tokens: float | None) -> Facts:
     with torch.device("meta"), _quiet():
         params = _causal_class().from_config(found.config, trust_remote_code=False).num_parameters()
     return Facts(
-        name=found.name.rstrip("/").split("/")[-1],
+        name=found.name.rstrip("/").split("/")[-1] + (f"@{found.revision}" if found.revision else ""),
         source=found.name,
         identity=found.identity,
         params=params,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from shapelaw.figures import style
 from shapelaw.figures.entry import Entry, Tables, said
 from shapelaw.figures.evidence import Evidence
-from shapelaw.figures.industry import models
+from shapelaw.figures.industry import beside
 from shapelaw.figures.prescriptions import EQ2, OURS
 from shapelaw.figures.sizes import wide_world
 from shapelaw.prescribe.ask import Problem
@@ -35,7 +35,7 @@ def overtraining_tables(law: str) -> Callable[[Evidence], Tables]:
         problem = Problem(fit, wide_world(fit, evidence), space="relaxed")
         found = [overtraining(problem, budget).assign(budget=budget) for budget in _budgets(evidence)]
         losses = pd.concat(found, ignore_index=True).assign(level=evidence.level)
-        return {"losses": losses} | ({"industry": models()} if evidence.published else {})
+        return {"losses": losses} | beside(evidence)
 
     return tables
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
+import pandas as pd
+
 from shapelaw.config import BootstrapOptions
 from shapelaw.errors import UserError
 from shapelaw.fitting.fit import fit
@@ -39,6 +41,7 @@ class Evidence:
         bootstrap: refits of fits whose intervals are shown; None for no intervals.
         delta: of Huber's function, but for figures about another.
         seed: of starts and resampling.
+        models: that belong beside the runs, as `industry.read` makes them.
         mixture: `refuse` tables whose losses do not compare, or `allow` them.
     """
 
@@ -48,6 +51,7 @@ class Evidence:
     delta: float = 1e-4
     seed: int = 0
     mixture: str = "refuse"
+    models: pd.DataFrame | None = None
     fits: dict[tuple[object, ...], FitResult] = field(default_factory=dict)
     made: dict[tuple[object, ...], Any] = field(default_factory=dict)
     tables: dict[str, RunsTable] = field(default_factory=dict)

@@ -3,12 +3,19 @@ Gemstones' authors published them; tokens as their makers state."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 
+from shapelaw.errors import UserError
+from shapelaw.figures.evidence import Evidence
 from shapelaw.files import read_json
 from shapelaw.runs.fetch import fetch
 from shapelaw.runs.registry import GEMSTONES, INDUSTRY_MODELS
 
+COLUMNS = ("name", "params", "width", "depth", "tokens", "loss")
+WIDELY_USED, EVALUATED = "widely used models", "models evaluated"
+"""What groups of models are called."""
 LLAMA_2 = "Touvron et al. 2023, arXiv 2307.09288, Table 1"
 LLAMA_3 = "Llama Team 2024, arXiv 2407.21783: about 15T"
 LLAMA_3_2 = "Llama 3.2's model card: up to 9T"
@@ -93,6 +100,34 @@ def models() -> pd.DataFrame:
     frame = frame.assign(
         name=names, family=family, tokens=[count for count, _ in stated], tokens_source=[source for _, source in stated]
     )
+    return _derived(frame.assign(kind=WIDELY_USED))
+
+
+def read(path: Path) -> pd.DataFrame:
+    """Models of a table as `shapelaw evaluate` writes it, in the columns of `models`; those without tokens have no FLOPs.
+
+    Raises:
+        UserError: if it is no such table.
+    """
+    try:
+        frame = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"models={path}: cannot be read ({error}); give a table of shapelaw evaluate") from error
+    if lacking := [name for name in COLUMNS if name not in frame]:
+        raise UserError(f"models={path}: has no column {lacking[0]}; its columns are {', '.join(COLUMNS)}; add it")
+    return _derived(frame[list(COLUMNS)].assign(family=EVALUATED, kind=EVALUATED, tokens_source=str(path)))
+
+
+def beside(evidence: Evidence) -> dict[str, pd.DataFrame]:
+    """The table `industry` of the models that belong beside the runs: widely used ones beside the paper's, and those that were
+    evaluated; empty where there are neither."""
+    tables = [models()] if evidence.published else []
+    tables += [evidence.models] if evidence.models is not None else []
+    return {"industry": pd.concat(tables, ignore_index=True)} if tables else {}
+
+
+def _derived(frame: pd.DataFrame) -> pd.DataFrame:
+    """With FLOPs, aspect ratio and tokens per parameter."""
     return frame.assign(
         flops=6.0 * frame["params"] * frame["tokens"],
         aspect_ratio=frame["width"] / frame["depth"],

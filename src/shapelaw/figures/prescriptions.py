@@ -16,7 +16,7 @@ from shapelaw.errors import UserError
 from shapelaw.figures import sizes, style
 from shapelaw.figures.entry import Entry, Tables
 from shapelaw.figures.evidence import MAIN, CannotDraw, Evidence
-from shapelaw.figures.industry import models
+from shapelaw.figures.industry import beside
 from shapelaw.figures.shapes import with_shapes
 from shapelaw.figures.sizes import budgets_of, curve, edges_of, exactly_counted, whole_curve, wide_world
 from shapelaw.fitting.published import published_law
@@ -100,10 +100,10 @@ class Asked:
         budgets = sizes.BUDGETS if evidence.published else budgets_of(evidence, self.subset)
         curves = [evidence.once((kind, id(one)), partial(curve, kind, one, world, budgets)) for kind, one in asked]
         if not evidence.published:
-            return {"curves": pd.concat(curves, ignore_index=True)}
+            return {"curves": pd.concat(curves, ignore_index=True), **beside(evidence)}
         triples = evidence.once(("triples", world.counting, world.flops), partial(paper_triples, world))
         curves += self._searched(evidence, triples)
-        tables = {"curves": pd.concat(curves, ignore_index=True), "industry": models()}
+        tables = {"curves": pd.concat(curves, ignore_index=True), **beside(evidence)}
         if theirs is not None:
             tables["left_edges"] = evidence.once(("edges", id(theirs)), partial(edges_of, theirs, triples))
         return tables
@@ -179,10 +179,9 @@ def _panel(axes: Axes, tables: Tables, curves: pd.DataFrame, name: str) -> None:
         if "industry" in tables or any(limits[0] <= value <= limits[1] for value in values[1]):
             axes.plot(*values, dash, color=style.NEUTRAL, linewidth=0.9, label=label, zorder=1)
     if "industry" in tables:
-        one = tables["industry"]
-        axes.plot(
-            one["flops"], one[name], ".", color=style.COLOURS[4], markersize=3.5, label="widely used models", zorder=1
-        )
+        for number, (group, one) in enumerate(tables["industry"].groupby("kind", sort=False)):
+            colour = style.COLOURS[(4, 1)[number]]
+            axes.plot(one["flops"], one[name], ".", color=colour, markersize=3.5, label=str(group), zorder=1)
     if "industry" not in tables:
         axes.set_ylim(*limits)
 

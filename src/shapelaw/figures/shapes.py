@@ -148,7 +148,8 @@ def trained(runs: RunsTable) -> pd.DataFrame:
 def spread_table(evidence: Evidence) -> Tables:
     """Shapes of the runs, of earlier scaling studies, and of widely used models."""
     own = own_shapes(evidence.runs())
-    return {"trained": own, "studies": industry.study_shapes(), "industry": industry.shapes()}
+    tables = {"trained": own, "studies": industry.study_shapes(), "industry": industry.shapes()}
+    return tables | ({"evaluated": evidence.models} if evidence.models is not None else {})
 
 
 def spread(tables: Tables) -> Figure:
@@ -157,6 +158,8 @@ def spread(tables: Tables) -> Figure:
     groups = [*tables["studies"].groupby("study", sort=False), *tables["industry"].groupby("family")]
     for (name, some), (marker, colour) in zip(groups, OTHERS, strict=True):
         axes.plot(some["width"], some["depth"], marker, color=colour, label=name, linestyle="", markeredgewidth=0.8)
+    if (some := tables.get("evaluated")) is not None:
+        axes.plot(some["width"], some["depth"], "x", color="black", label=industry.EVALUATED, linestyle="")
     own = tables["trained"]
     axes.plot(own["width"], own["depth"], "*", color="black", markersize=6, label="these runs", linestyle="")
     axes.set(xscale="log", yscale="log", xlabel="width", ylabel="depth")

@@ -64,7 +64,7 @@ def law_result(runs: RunsTable, data: FitData, spec: FitSpec, fit: LawFit) -> Fi
     law, named = data.law, whole(data.law)
     vectors = law.expand if isinstance(law, FixedLaw) else np.asarray
     given: dict[str, Any] = {"fixed": law.fixed} if isinstance(law, FixedLaw) else {}
-    given |= {"weights": spec.weights} if spec.weights else {}
+    given |= {name: value for name in ("weights", "speedup") if (value := getattr(spec, name))}
     zeros = {name: 0.0 for name in fit.not_identified if name == law.irreducible}
     parameters = law.natural(fit.theta) | zeros
     optimum = law.compute_optimal_exponent(parameters)

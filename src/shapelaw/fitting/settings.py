@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,7 @@ class SettingLaw:
         setting: `lr` or `batch_tokens`.
         column: of the table that held it.
         vector: intercept, then an exponent of each of `AXES`, (k,).
-        refits: the same of each refit to sizes drawn anew, all runs of one with it, (n, k).
+        refits: the same of each refit to sizes drawn anew, those that share runs together, (n, k).
         sizes: sizes and token counts that it rests on.
     """
 
@@ -100,11 +100,15 @@ def setting_laws(
         bootstrap: how many refits, and their level; None makes none.
         seed: of drawing.
     """
+    names = [*runs, *([] if runs.further is None else map(str, runs.further))]
+    if "lr_base" not in names and not any(RATE.search(plain_name(name)) for name in names):
+        return (), ""
     rows = every_setting(runs, counting)
     column = _rate_column(rows)
     if column is None:
         return (), ""
     minima, several = _minima(rows, column)
+    minima = minima.assign(cluster=_clusters(list(minima["runs"])))
     if not several:
         return (), ""
     draws = bootstrap.n if bootstrap else 0
@@ -141,8 +145,18 @@ def _minima(rows: pd.DataFrame, column: str) -> tuple[pd.DataFrame, int]:
         batch = cell["batch_tokens"].to_numpy(np.float64) if "batch_tokens" in cell else np.ones(len(cell))
         best = _best(np.log(cell[column].to_numpy(np.float64)), np.log(batch), cell["loss"].to_numpy(np.float64))
         if best is not None:
-            found.append({"params": cell["params"].iloc[0], "tokens": cell["tokens"].iloc[0], **best})
-    return pd.DataFrame(found, columns=["params", "tokens", *AXES]), several
+            size = {"params": cell["params"].iloc[0], "tokens": cell["tokens"].iloc[0], "runs": frozenset(cell["run"])}
+            found.append({**size, **best})
+    return pd.DataFrame(found, columns=["params", "tokens", "runs", *AXES]), several
+
+
+def _clusters(cells: Sequence[frozenset[str]]) -> list[int]:
+    """Which sizes and token counts hang together, as they share runs: those of one cluster are drawn together."""
+    label: dict[str, int] = {}
+    for place, own in enumerate(cells):
+        joined = {label[run] for run in own if run in label}
+        label |= {run: place for run, known in label.items() if known in joined} | dict.fromkeys(own, place)
+    return [label[next(iter(own))] for own in cells]
 
 
 def _best(x: Array, y: Array, loss: Array) -> dict[str, float] | None:
@@ -188,9 +202,7 @@ def _law(setting: str, column: str, minima: pd.DataFrame, draws: int, seed: int)
     needed = design.shape[1] + 1
     if len(known) < needed or np.linalg.matrix_rank(design - np.array([0, *design[:, 1:].mean(axis=0)])) < needed - 1:
         return None
-    rng = np.random.default_rng(seed)
-    drawn = (rng.integers(0, len(known), len(known)) for _ in range(draws))
-    refits = [_line(design[rows], values[rows]) for rows in drawn]
+    refits = [_line(design[rows], values[rows]) for rows in _drawn(known["cluster"].to_numpy(), draws, seed)]
     kept = [refit for refit in refits if refit is not None]
     vector = _line(design, values)
     return (
@@ -198,6 +210,14 @@ def _law(setting: str, column: str, minima: pd.DataFrame, draws: int, seed: int)
         if vector is None
         else SettingLaw(setting, column, vector, np.array(kept).reshape(-1, len(vector)), len(known))
     )
+
+
+def _drawn(clusters: NDArray[np.int64], draws: int, seed: int) -> Iterator[NDArray[np.intp]]:
+    """Places of the sizes of clusters drawn with replacement; none of a single cluster, which says nothing of its spread."""
+    own = [np.flatnonzero(clusters == cluster) for cluster in np.unique(clusters)]
+    rng = np.random.default_rng(seed)
+    for _ in range(draws if len(own) > 1 else 0):
+        yield np.concatenate([own[k] for k in rng.integers(0, len(own), len(own))])
 
 
 def _line(design: Array, values: Array) -> Array | None:

@@ -1,25 +1,28 @@
-"""From a loss to a downstream error: the share of wrong answers as a function of the held-out loss.
+"""Laws of a downstream error, the share of wrong answers: as a function of the held-out loss, or of params N and tokens T.
 
     exponential   error = epsilon - k exp(-gamma L)
     sigmoid       error = low + span / (1 + exp(-k (L - L_0)))
+    direct        error = 1 - exp(-(A/N^alpha + B/T^beta))
 
 The tables hold accuracies; the laws are fitted to error = 1 - accuracy.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from shapelaw.laws.base import Array, Columns, Law
+from shapelaw.laws.base import Array, Columns, Law, Prior
 from shapelaw.laws.catalogue import register
+from shapelaw.laws.sums import FALLING
 
 
 class AccuracyLaw(Law):
-    """A law that reads a loss and predicts an error."""
+    """A law that predicts an error, from a loss unless it says otherwise."""
 
-    predictors = ("loss",)
+    predictors: tuple[str, ...] = ("loss",)
     target = "error"
 
     @property
@@ -97,6 +100,52 @@ class SigmoidError(AccuracyLaw):
         return low, span, np.linspace(-0.5, 2.0, spread or 4), np.linspace(1.0, 5.0, spread or 6)
 
 
+@dataclass(frozen=True)
+class DirectError(AccuracyLaw):
+    """-ln accuracy = A/N^alpha + B/T^beta, without a loss between; the objective is of the log error, as of every law here.
+
+    theta holds ln A, ln B, alpha, beta.
+    """
+
+    name: str = "accuracy_direct"
+    formula: str = "-ln(accuracy) = A/params^alpha + B/tokens^beta"
+    source: str = "Krajewski et al. 2025 (arXiv 2512.08894)"
+    predictors: tuple[str, ...] = ("params", "tokens")
+    parameters: tuple[str, ...] = ("A", "B", "alpha", "beta")
+    log_parameters: frozenset[str] = frozenset({"A", "B"})
+    exponents: tuple[str, ...] = ("alpha", "beta")
+
+    @property
+    def priors(self) -> Mapping[str, Prior]:
+        """The exponents as of any term that falls."""
+        return {"alpha": FALLING, "beta": FALLING}
+
+    def log_prediction(self, theta: Array, columns: Columns) -> Array:
+        """Log of the error."""
+        with np.errstate(over="ignore"):
+            return np.asarray(np.log(-np.expm1(-sum(_surprisals(theta, columns)))))
+
+    def jacobian(self, theta: Array, columns: Columns) -> Array:
+        """Derivative of the log error by theta, (n, 4): of -ln accuracy, over exp(-ln accuracy) - 1."""
+        by_params, by_tokens = _surprisals(theta, columns)
+        n, t = (np.log(np.asarray(columns[name], dtype=np.float64)) for name in self.predictors)
+        rows = np.stack([by_params, by_tokens, -by_params * n, -by_tokens * t], axis=1)
+        with np.errstate(over="ignore"):
+            return np.asarray(rows / np.expm1(by_params + by_tokens)[:, None])
+
+    def start_levels(self, spread: int | None = None) -> tuple[Array, ...]:
+        """Coefficients of up to e^15, exponents of up to 1."""
+        logs, exponents = np.linspace(-1.0, 15.0, spread or 6), np.linspace(0.05, 1.0, spread or 5)
+        return logs, logs, exponents, exponents
+
+
+def _surprisals(theta: Array, columns: Columns) -> tuple[Array, Array]:
+    """A/N^alpha and B/T^beta, each (n,)."""
+    n, t = (np.log(np.asarray(columns[name], dtype=np.float64)) for name in ("params", "tokens"))
+    with np.errstate(over="ignore"):
+        return np.exp(theta[0] - theta[2] * n), np.exp(theta[1] - theta[3] * t)
+
+
 def _exponential(theta: Array, columns: Columns) -> tuple[Array, Array]:
     """(k exp(-gamma L), error), each (n,)."""
     loss = np.asarray(columns["loss"], dtype=np.float64)
@@ -113,3 +162,4 @@ def _log_sigmoid(theta: Array, columns: Columns) -> Array:
 
 ACCURACY_EXPONENTIAL = register(ExponentialError())
 ACCURACY_SIGMOID = register(SigmoidError())
+ACCURACY_DIRECT = register(DirectError())

@@ -1,7 +1,8 @@
-"""From a predicted loss to an accuracy: a fit of a law of the loss, chained to a fit of an accuracy on the loss."""
+"""Accuracies at what is prescribed: from the predicted loss, by a law of an accuracy on the loss, or from the size itself."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,15 +14,17 @@ from shapelaw.laws import get_law
 from shapelaw.runs.table import RunsTable
 
 Array = NDArray[np.float64]
+READ = {"loss", "params", "tokens"}
+"""What such a law may read."""
 
 
 @dataclass(frozen=True)
-class AccuracyOfLoss:
-    """A fitted law of the accuracy on the loss.
+class FittedAccuracy:
+    """A fitted law of an accuracy.
 
     Args:
-        fit: of a law that reads the loss alone.
-        lowest, highest: of the losses that it was fitted to.
+        fit: of a law that reads the loss, or params and tokens.
+        lowest, highest: of the losses of the runs that it was fitted to.
     """
 
     fit: FitResult
@@ -29,43 +32,61 @@ class AccuracyOfLoss:
     highest: float
 
     @classmethod
-    def of(cls, fit: FitResult, runs: RunsTable, loss_unit: str) -> AccuracyOfLoss:
-        """A fit, for losses in a unit.
+    def of(cls, fit: FitResult, runs: RunsTable, loss_unit: str, counting: str) -> FittedAccuracy:
+        """A fit, for sizes and losses as another fit has them.
+
+        Args:
+            fit: of an accuracy.
+            runs: that it was made from.
+            loss_unit, counting: unit of the other fit's losses, and how its params are counted.
 
         Raises:
-            UserError: for a fit that is none of an accuracy on a loss, or whose losses have another unit.
+            UserError: for a fit that is none of an accuracy, or whose losses or params are others.
         """
         law = None if fit.law is None else get_law(fit.law)
-        if law is None or law.target != "error" or law.predictors != ("loss",):
+        if law is None or law.target != "error" or set(law.predictors) - READ:
             raise UserError(
-                f"accuracy: the fit's law={fit.law} is none of an accuracy on the loss; give a fit of "
-                "law=accuracy/exponential or law=accuracy/sigmoid"
+                f"accuracy: the fit's law={fit.law} is none of an accuracy; give a fit of law=accuracy/exponential, "
+                "accuracy/sigmoid or accuracy/direct"
             )
-        if runs.loss_unit != loss_unit:
+        if "loss" in law.predictors and runs.loss_unit != loss_unit:
             raise UserError(
                 f"accuracy: its losses are in {runs.loss_unit}, those of the law of the loss in {loss_unit}; fit both to one "
                 "unit"
             )
+        own = fit.settings.get("counting")
+        if "params" in law.predictors and own != counting:
+            raise UserError(
+                f"accuracy: its params are counted as {own}, those of the law of the loss as {counting}; fit both "
+                "with one counting"
+            )
         losses = runs.column("loss", "accuracy")
         return cls(fit, float(losses.min()), float(losses.max()))
 
-    def at(self, losses: Array) -> Array:
-        """The share of right answers, (n,): of the first loss by the fit's own law, of each other by a refit of its own.
+    def at(self, columns: Mapping[str, Array]) -> Array:
+        """The share of right answers, (n,): at the first point by the fit's own law, at each other by a refit of its own.
 
-        The losses after the first are those of refits, so that the spread of what comes out holds the doubt of both laws.
+        The points after the first are those of refits, so that the spread of what comes out holds the doubt of both laws.
+
+        Args:
+            columns: loss, params and tokens, each (n,).
         """
         law, vectors = get_law(str(self.fit.law)), [*self.fit.vectors] or [self.fit.vector]
-        chosen = [self.fit.vector, *(vectors[k % len(vectors)] for k in range(len(losses) - 1))]
-        logs = [law.log_prediction(np.asarray(theta), {"loss": losses[k : k + 1]})[0] for k, theta in enumerate(chosen)]
+        chosen = [self.fit.vector, *(vectors[k % len(vectors)] for k in range(len(columns["loss"]) - 1))]
+        points = [{name: columns[name][k : k + 1] for name in law.predictors} for k in range(len(chosen))]
+        logs = [law.log_prediction(np.asarray(theta), at)[0] for theta, at in zip(chosen, points, strict=True)]
         return np.asarray(1.0 - np.exp(logs))
 
     def notes(self, loss: float) -> list[str]:
         """What a reader of an accuracy at a loss must know."""
-        if not len(self.fit.vectors):
-            return ["accuracy: its fit holds no refits, so the interval is that of the loss alone"]
-        if self.lowest <= loss <= self.highest:
-            return []
+        notes = (
+            []
+            if len(self.fit.vectors)
+            else ["accuracy: its fit holds no refits, so the interval is that of the size alone"]
+        )
+        if "loss" not in get_law(str(self.fit.law)).predictors or self.lowest <= loss <= self.highest:
+            return notes
         side = (
             f"below the lowest ({self.lowest:.4g})" if loss < self.lowest else f"above the highest ({self.highest:.4g})"
         )
-        return [f"accuracy: a loss of {loss:.4g} lies {side} that its law was fitted to"]
+        return [*notes, f"accuracy: a loss of {loss:.4g} lies {side} that its law was fitted to"]

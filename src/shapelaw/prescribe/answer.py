@@ -210,7 +210,7 @@ def quantities(search: SizeSearch, optimum: Optimum) -> dict[str, Array]:
     out |= {"params": points.params, "tokens": tokens, "tokens_per_param": tokens / points.params}
     out["loss"] = _diagonal_losses(search, points, optimum.log_tokens)
     if search.world.accuracy is not None:
-        out["accuracy"] = search.world.accuracy.at(out["loss"])
+        out["accuracy"] = search.world.accuracy.at({"loss": out["loss"], "params": points.counted, "tokens": tokens})
     out["flops"] = points.train_flops * tokens
     if search.world.suite.lr_base is not None and "width" in out:
         rate = np.vectorize(search.world.rate, otypes=[np.float64])

@@ -24,7 +24,7 @@ from shapelaw.errors import UserError
 from shapelaw.fitting.result import FitResult
 from shapelaw.laws import Law, get_law
 from shapelaw.lr_rules import DEFAULT_PATCH
-from shapelaw.prescribe.accuracy import AccuracyOfLoss
+from shapelaw.prescribe.accuracy import FittedAccuracy
 from shapelaw.prescribe.domain import Domain, domain_of_shapes, domain_of_sizes
 from shapelaw.runs.table import RunsTable
 from shapelaw.shapes import HEAD_SIZE, Shape, ShapeRules, check_heads
@@ -113,7 +113,7 @@ class World:
     here: Suite | None = None
     remarks: tuple[str, ...] = ()
     given: Mapping[str, float] = field(default_factory=dict)
-    accuracy: AccuracyOfLoss | None = None
+    accuracy: FittedAccuracy | None = None
 
     @classmethod
     def of(cls, fit: FitResult, runs: RunsTable, here: Suite | None = None) -> World:

@@ -25,6 +25,7 @@ class Column:
         zero: whether 0 is a valid value.
         text: whether it holds text.
         units: named units that a file may hold it in -> factor to the column's own.
+        remedy: what is said to who needs it and lacks it, of a column that few files have.
     """
 
     meaning: str
@@ -33,6 +34,7 @@ class Column:
     zero: bool = False
     text: bool = False
     units: Mapping[str, float] = field(default_factory=dict)
+    remedy: str = ""
 
 
 COUNTS = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
@@ -44,6 +46,8 @@ _SHOWN = 3
 SECONDS = {"seconds": 1.0, "minutes": 60.0, "hours": 3600.0}
 HOURS = {"seconds": 1.0 / 3600.0, "minutes": 1.0 / 60.0, "hours": 1.0}
 FLOPS = {**COUNTS, "PF-days": 1e15 * 86_400.0}
+
+OF_RATES = "; give a file with one column lr that varies along runs, and step or batch_tokens"
 
 CANONICAL: dict[str, Column] = {
     "run": Column("name of the training run that the row was measured on", required=True, text=True),
@@ -64,12 +68,17 @@ CANONICAL: dict[str, Column] = {
     "num_devices": Column("devices the run was trained on", whole=True),
     "cooldown": Column("tokens of the cooldown over the tokens before it; 0 at a constant rate", zero=True),
     "unique_tokens": Column(
-        "different tokens of the corpus that the run drew from; beyond them its tokens repeat", units=COUNTS
+        "different tokens of the corpus that the run drew from; beyond them its tokens repeat",
+        units=COUNTS,
+        remedy="; name it by runs.columns, or give 'runs.constants={unique_tokens: NUMBER}'",
     ),
     "lr_area": Column(
-        "learning rate summed over the steps up to the row, computed where a column lr varies along runs"
+        "learning rate summed over the steps up to the row, computed where a column lr varies along runs",
+        remedy=OF_RATES,
     ),
-    "lr_annealed": Column("how far and how long ago the rate fell, summed likewise; 0 at a constant rate", zero=True),
+    "lr_annealed": Column(
+        "how far and how long ago the rate fell, summed likewise; 0 at a constant rate", zero=True, remedy=OF_RATES
+    ),
     "compared_set": Column("1 in the set of runs whose speedup over the others is fitted, 0 in the others", zero=True),
     "bytes_per_token": Column(
         "bytes of text that a token stands for on average, by which losses per byte become per token"

@@ -15,7 +15,8 @@ POSITION = ("total_tokens", "decay_fraction", "lr_annealed")
 ROUNDING = 1e-9
 """Relative difference of token counts that is rounding."""
 MEMORY = 0.999
-"""Share of a fall of the rate that still acts a step later (Tissue et al. 2024, arXiv 2408.11029, section 3)."""
+"""Share of a fall of the rate that still acts a step later, by the law of Tissue et al. 2024 (arXiv 2408.11029); docs/laws.md
+says how it was chosen."""
 
 
 def midway(frame: pd.DataFrame) -> dict[str, pd.Series]:

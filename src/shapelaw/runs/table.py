@@ -321,7 +321,8 @@ class RunsTable(Shown):
         kept = self.kept
         if name not in kept:
             known = ", ".join(n for n in self if n != "excluded")
-            raise UserError(f"{purpose}: needs the column {name}, which the table lacks; it has {known}")
+            remedy = getattr(CANONICAL.get(name), "remedy", "")
+            raise UserError(f"{purpose}: needs the column {name}, which the table lacks; it has {known}{remedy}")
         values = kept[name].to_numpy(dtype=np.float64)
         missing = int(np.isnan(values).sum())
         if missing:

@@ -141,8 +141,6 @@ class WandbDelivery:
             "disable_git": True,
             "disable_code": True,
         }
-        # wandb names its folders by the second: two attempts within one would share a file, and the first be lost
-        settings |= {"x_sync_dir_suffix": str(self.sent.bytes)}
         self._run = wandb.init(
             project=record["experiment"],
             id=info["identity"],
@@ -153,9 +151,7 @@ class WandbDelivery:
             mode="offline" if self.offline else "online",
             resume=None if self.offline else "allow",
             reinit="create_new",
-            settings=wandb.Settings(
-                **{key: value for key, value in settings.items() if key in wandb.Settings.model_fields}
-            ),
+            settings=wandb.Settings(**settings),
         )
         self._run.define_metric("*", step_metric="tokens")
         self.sent.uri, self.sent.run_id = f"wandb, project {record['experiment']}", info["identity"]

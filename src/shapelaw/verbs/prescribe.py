@@ -14,7 +14,7 @@ from shapelaw.errors import UserError
 from shapelaw.files import check_room
 from shapelaw.fitting.result import FitResult
 from shapelaw.fitting.spec import LINE_METHODS
-from shapelaw.prescribe.accuracy import AccuracyOfLoss
+from shapelaw.prescribe.accuracy import FittedAccuracy
 from shapelaw.prescribe.answer import Prescription, command
 from shapelaw.prescribe.ask import Problem
 from shapelaw.prescribe.domain import domain_of_shapes
@@ -99,7 +99,9 @@ def world_of(asked: PrescribeConfig, fit: FitResult, runs: RunsTable) -> World:
         flops=asked.flops.name or world.flops,
         rules=dataclasses.replace(world.rules, **rules),
         given={} if asked.unique_tokens is None else {"unique_tokens": asked.unique_tokens},
-        accuracy=AccuracyOfLoss.of(*read(Path(asked.accuracy)), fit.loss_unit) if asked.accuracy else None,
+        accuracy=FittedAccuracy.of(*read(Path(asked.accuracy)), fit.loss_unit, world.counting)
+        if asked.accuracy
+        else None,
     )
 
 

@@ -14,6 +14,7 @@ from shapelaw.errors import UserError
 from shapelaw.figures import catalogue
 from shapelaw.figures.catalogue import Drawn, NotDrawn
 from shapelaw.figures.evidence import EVERY, MAIN, Evidence, of_a_table, of_the_paper
+from shapelaw.figures.industry import read
 from shapelaw.files import check_room
 from shapelaw.prescribe.ask import Problem
 from shapelaw.prescribe.trust import Unidentified
@@ -77,7 +78,7 @@ def evidence_of(asked: ReportConfig) -> Evidence:
     """
     resampling = BootstrapOptions.of(asked.bootstrap)
     options: dict[str, Any] = {"bootstrap": resampling, "delta": asked.delta, "seed": asked.seed}
-    options["mixture"] = asked.mixture
+    options |= {"mixture": asked.mixture, "models": read(Path(asked.models)) if asked.models else None}
     kind = asked.report.name
     if (asked.runs.source == "gemstones") != (kind == "gemstones"):
         raise UserError(f"report={kind}, runs={asked.runs.source}: the published runs go with report=gemstones alone")

@@ -16,7 +16,7 @@ import yaml
 from shapelaw.config.option import keys_of
 from shapelaw.errors import UserError
 from shapelaw.terminal import write
-from shapelaw.verbs.doors import Command, door_of
+from shapelaw.verbs.doors import Command, door_of, project_root
 
 SWEEPING = ("train", "fit")
 """Verbs whose -m takes named sweeps, the usual one first."""
@@ -88,12 +88,24 @@ def check_sweep(verb: str, arguments: Sequence[str]) -> None:
     Raises:
         UserError: with the command that runs it.
     """
+    _check_globs(verb, arguments)
     name = next((word.removeprefix("sweeps=") for word in arguments if word.startswith("sweeps=")), "")
     if name not in (files := sweep_files()):
         return
     sweep = NamedSweep.read(files[name])
     if not sweep.is_of(verb) and (verbs := sweep.verbs):
         raise UserError(f"sweeps={name}: is a sweep of {verbs[0]}; run: shapelaw {verbs[0]} -m sweeps={name}")
+
+
+def _check_globs(verb: str, arguments: Sequence[str]) -> None:
+    """Refuse a glob that Hydra finds no choices for, as it would do nothing and say nothing."""
+    for word in arguments if verb not in SWEEPING else ():
+        key, _, value = word.partition("=")
+        if value.startswith("glob(") and not (project_root() / "conf" / key).is_dir():
+            raise UserError(
+                f"{word}: glob lists the choices of a group, and {key} is none; give a pattern of folders where {verb} takes "
+                f"one, such as '{key}=outputs/runs/nano/*'"
+            )
 
 
 def show(words: Sequence[str]) -> None:
