@@ -28,7 +28,7 @@ PLANTED = {
 PICKLES = {"sweep/records.py", "training/processes.py", "sweep/compose.py"}
 """Where pickles are read: what a launcher wrote for its own jobs, in a folder that is checked; a pipe to a child; and a copy
 that the process itself holds in memory."""
-CODE = {"laws/files.py"}
+CODE = {"plugins.py"}
 """Where code is run that the user names: a law of their own."""
 UNSAFE = {
     *(
