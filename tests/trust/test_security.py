@@ -29,7 +29,7 @@ PICKLES = {"sweep/records.py", "training/processes.py", "sweep/compose.py"}
 """Where pickles are read: what a launcher wrote for its own jobs, in a folder that is checked; a pipe to a child; and a copy
 that the process itself holds in memory."""
 CODE = {"plugins.py"}
-"""Where code is run that the user names: a law of their own."""
+"""Where code is run that the user names: a law, model, optimizer or schedule of their own."""
 UNSAFE = {
     *(
         "pickle.load",
