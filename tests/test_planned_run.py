@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import multiprocessing
@@ -18,6 +19,8 @@ from shapelaw.errors import UserError
 from shapelaw.fingerprint import BUILT_IN
 from shapelaw.planned_run import PlannedRun, labels_of, plan_run
 from shapelaw.run_state import State, Status, is_locked, lock, read_state, write_state
+from shapelaw.training.checks import check_budgets
+from shapelaw.training.sizes import sizes_of
 from support import ROOT, Compose
 
 
@@ -55,6 +58,8 @@ DECIDES = {
     "lr_rule.patch_shapes": "shape=16x2 lr_rule.patch_shapes=[256x2]",
     "lr_batch_scaling": "lr_batch_scaling=sqrt lr_batch_reference=256",
     "lr_batch_reference": "lr_batch_scaling=sqrt lr_batch_reference=512",
+    "flops": "flops=1e9",
+    "tokens_per_param": "tokens_per_param=1",
     "schedule.kind": "schedule=cosine",
     "schedule.warmup_tokens": "schedule.warmup_tokens=128",
     "schedule.decay_fraction": "schedule=wsd schedule.decay_fraction=0.3",
@@ -356,3 +361,59 @@ def test_the_patch_is_in_the_identity_where_it_decides(composed: Compose) -> Non
         assert planned(composed, "shape=16x2", chosen).identity == plain.identity
     strict = planned(composed, "lr_rule.patch_strict=true")
     assert (strict.lr_eff, strict.identity) != (planned(composed).lr_eff, planned(composed).identity)
+
+
+@pytest.mark.parametrize("shape", ["16x1", "16x2", "32x1"])
+def test_a_budget_gives_each_shape_its_tokens(composed: Compose, shape: str) -> None:
+    """To the nearest batch of 128 tokens, by the counts that the runs table has; the identity is that of the same tokens."""
+    by_flops = planned(composed, f"shape={shape}", "flops=3e9")
+    assert abs(by_flops.tokens * sizes_of(by_flops).flops_per_token / 3e9 - 1) <= 64 / by_flops.tokens
+    by_params = planned(composed, f"shape={shape}", "tokens_per_param=1.5")
+    assert abs(by_params.tokens - 1.5 * sizes_of(by_params).params) <= 64
+    for sized in (by_flops, by_params):
+        assert planned(composed, f"shape={shape}", f"tokens={sized.tokens}").identity == sized.identity
+
+
+def test_a_cooldown_begins_at_the_end_that_a_budget_gives(composed: Compose) -> None:
+    main, branch = (planned(composed, "flops=3e9", f"cooldown={name}") for name in ("none", "linear10"))
+    assert (branch.first_step, branch.parent) == (main.last_step, main.identity)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["flops=1e9", "tokens_per_param=20"], "each says how long a run is; give one"),
+        (["flops=1e6"], r"flops=1e\+06: gives shape=16x1 .* tokens, and a batch has 128; give at least"),
+        (["tokens_per_param=1e-4"], "tokens_per_param=0.0001: gives shape=16x1"),
+        (["flops=-1"], "flops=-1: allowed are finite numbers above 0"),
+        (
+            ["flops=1e9", f"model={ROOT}/examples/swiglu.py:SwiGLU"],
+            "count the built-in model; give tokens for each shape",
+        ),
+    ],
+)
+def test_a_budget_that_gives_no_run_is_refused(composed: Compose, overrides: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        planned(composed, *overrides)
+
+
+@pytest.mark.parametrize(
+    ("widths", "flops", "said"),
+    [
+        ([16, 32, 64], 3e9, ""),
+        ([16], 3e9, ""),
+        ([16, 32], 3e9, "2 sizes have no curve with a lowest loss inside; give 3 or more"),
+        ([16, 32, 64], 1e14, "give larger shapes too, another budget, or give force=true"),
+        ([64, 128, 256], 1e9, "give smaller shapes too, another budget, or give force=true"),
+    ],
+)
+def test_budgets_without_a_lowest_loss_inside_are_refused(
+    composed: Compose, widths: list[int], flops: float, said: str
+) -> None:
+    def runs(*more: str) -> list[tuple[PlannedRun, TrainConfig]]:
+        configs = [to_dataclass(composed(f"shape.width={width}", f"flops={flops}", *more)) for width in widths]
+        return [(plan_run(config, "c"), config) for config in configs]
+
+    check_budgets(runs("force=true"))
+    with pytest.raises(UserError, match=said) if said else contextlib.nullcontext():
+        check_budgets(runs())

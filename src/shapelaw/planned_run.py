@@ -19,6 +19,7 @@ from shapelaw.config import (
     file_name,
     part_of_corpus,
 )
+from shapelaw.counting import flops_exact, params_total
 from shapelaw.errors import UserError
 from shapelaw.fingerprint import Fingerprint, cooldown_of, fingerprint_of, identity_of
 from shapelaw.plugins import code_of
@@ -277,7 +278,8 @@ def _branch(config: TrainConfig, main: PlannedRun) -> PlannedRun:
 
 def _branch_step(config: TrainConfig, main: PlannedRun) -> int:
     """The checkpoint nearest to cooldown.from_tokens; the last step has one, whatever the cadence."""
-    wanted = config.cooldown.from_tokens / main.batch_tokens
+    at_end = config.sized and config.cooldown.from_tokens == config.tokens  # as the groups' files have it
+    wanted = main.last_step if at_end else config.cooldown.from_tokens / main.batch_tokens
     every, last = main.checkpoint_every_steps, main.last_step
     regular = min(round(wanted / every), last // every) * every
     step = min(regular, last, key=lambda step: abs(wanted - step))
@@ -291,6 +293,8 @@ def _branch_step(config: TrainConfig, main: PlannedRun) -> int:
 
 
 def _steps(config: TrainConfig, batch_tokens: int) -> int:
+    if config.sized:
+        return _sized_steps(config, batch_tokens)
     tokens = int(config.tokens)
     rounding = config.tokens_rounding
     if tokens % batch_tokens == 0:
@@ -301,6 +305,31 @@ def _steps(config: TrainConfig, batch_tokens: int) -> int:
             f"give {_multiples_around(tokens, batch_tokens)}, or tokens_rounding=up or =down to have it rounded so"
         )
     return math.ceil(tokens / batch_tokens) if rounding is Rounding.up else tokens // batch_tokens
+
+
+def _sized_steps(config: TrainConfig, batch_tokens: int) -> int:
+    """Steps that FLOPs, or tokens for each parameter, give a shape, to the nearest."""
+    if config.model.own:
+        raise UserError(
+            f"model={config.model.name}: flops and tokens_per_param count the built-in model; give tokens for each shape"
+        )
+    sizes = (config.shape.width, config.shape.depth, config.tokenizer.vocab_size)
+    if config.flops is not None:
+        asked = f"flops={config.flops:g}"
+        unit = float(flops_exact(*sizes, config.seq_len, config.suite.head_size).total)
+        tokens = config.flops / unit
+    else:
+        assert config.tokens_per_param is not None
+        asked = f"tokens_per_param={config.tokens_per_param:g}"
+        unit = 1 / float(params_total(*sizes, config.suite.head_size))
+        tokens = config.tokens_per_param / unit
+    steps = round(tokens / batch_tokens)
+    if steps < 1:
+        raise UserError(
+            f"{asked}: gives shape={config.shape.width}x{config.shape.depth} {tokens:,.0f} tokens, and a batch has "
+            f"{batch_tokens:,}; give at least {batch_tokens * unit:.3g}, a smaller shape or smaller batch_tokens"
+        )
+    return steps
 
 
 def _cadence(every_tokens: float, batch_tokens: int) -> int:

@@ -128,7 +128,7 @@ def test_a_full_disk_of_the_store_costs_nothing(
     uri: str, tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The database's disk is really full for a while: all is recorded, and comes when there is room again."""
-    monkeypatch.setattr("shapelaw.tracking.delivery.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("shapelaw.tracking.sender.POLL_SECONDS", 0.05)
     shutil.copy(uri.removeprefix("sqlite:///"), small_disk / "mlflow.db")
     full = f"sqlite:///{small_disk}/mlflow.db"
     run = tracker(full, tmp_path, "aaa", seconds=2)

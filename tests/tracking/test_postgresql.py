@@ -71,7 +71,7 @@ def test_a_server_that_goes_away_and_comes_back_misses_and_doubles_nothing(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("shapelaw.tracking.delivery.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("shapelaw.tracking.sender.POLL_SECONDS", 0.05)
     run = tracker(uri, tmp_path, "flaky", seconds=200)
     for tokens in range(1, 101):
         run.log({VAL_LOSS: 1.0 / tokens}, tokens)

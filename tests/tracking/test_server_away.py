@@ -108,7 +108,7 @@ def test_a_run_outlives_its_server_and_loses_nothing(
 def test_what_a_tracker_records_while_the_server_is_away_comes_once(
     server: MlflowServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shapelaw.tracking.delivery.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("shapelaw.tracking.sender.POLL_SECONDS", 0.05)
     server.kill()
     server.start()
     run = tracker(server.uri, tmp_path, "flaky", seconds=200)

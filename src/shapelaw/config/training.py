@@ -295,6 +295,19 @@ class TrainConfig(PlacesConfig):
     parallel: ParallelConfig
     tokens: float = option("Training tokens of the run: a whole number of batches.", low=1, whole=True, unit="tokens")
     tokens_rounding: Rounding = option("What to do with tokens that are no whole number of batches.")
+    flops: float | None = option(
+        "Training FLOPs of the run, which give its tokens by the shape's exact count, to the nearest batch; null: tokens.",
+        default=None,
+        above=0,
+        unit="FLOPs",
+    )
+    tokens_per_param: float | None = option(
+        "Tokens for each parameter, embedding and head included, which give the run's tokens to the nearest batch; null: "
+        "tokens.",
+        default=None,
+        above=0,
+        unit="tokens per parameter",
+    )
     batch_tokens: float = option(
         "Tokens of one optimizer step over all devices: a whole number of sequences.", low=1, whole=True, unit="tokens"
     )
@@ -335,6 +348,15 @@ class TrainConfig(PlacesConfig):
     progress: bool = option("Whether a single run draws a progress bar.", default=True)
 
     def check(self) -> None:
-        """A rate that follows the batch has a batch at which it holds."""
+        """A rate that follows the batch has a batch at which it holds; one option says how long a run is."""
         if self.lr_batch_scaling is not BatchScaling.none:
             positive("lr_batch_reference", self.lr_batch_reference)
+        if self.flops is not None and self.tokens_per_param is not None:
+            raise UserError(
+                f"flops={self.flops:g} tokens_per_param={self.tokens_per_param:g}: each says how long a run is; give one"
+            )
+
+    @property
+    def sized(self) -> bool:
+        """Whether the shape decides how many tokens a run has."""
+        return self.flops is not None or self.tokens_per_param is not None

@@ -1,4 +1,4 @@
-"""Delivery: carries a journal to the store, in order, by a thread beside the run or later.
+"""Delivery: carries a journal to the store, in order, by a thread beside the run (`shapelaw.tracking.sender`) or later.
 
 Every record is sent at least once and kept once: a run is found by its identity before it is made, tags and files are set
 again to the same, and a metric with its key, tokens, value and time is one row of the store however often it comes. So a
@@ -8,24 +8,20 @@ process killed between sending and noting it, or two that deliver at once, do no
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
-import os
-import random
 import shlex
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from shapelaw.errors import UserError
 from shapelaw.files import as_record, read_sealed, write_sealed
 from shapelaw.fingerprint import former_identity
 from shapelaw.tracking.journal import JOURNAL, Journal, Record, damaged_lines, last_of, records, torn
 from shapelaw.tracking.protocol import DAMAGED_TAG, RunInfo
+from shapelaw.tracking.sender import delivering
 from shapelaw.tracking.store import (
     IDENTITY_TAG,
     RunGone,
@@ -47,10 +43,6 @@ if TYPE_CHECKING:
 SENT = "tracking.sent.json"
 BATCH_METRICS = 800
 """Of one request; the store takes 1,000."""
-POLL_SECONDS = 10.0
-"""Between two looks at the journal."""
-RETRY_SECONDS = (0.5, 30.0)
-"""First and longest wait for a store that does not answer."""
 MISTAKEN = (KeyError, TypeError, ValueError, AttributeError)
 """What a record raises that has all its fields, but not with what belongs there."""
 log = logging.getLogger(__name__)
@@ -71,31 +63,6 @@ class _Sent:
     run_id: str | None = None
     bytes: int = 0
     files: list[Record] = field(default_factory=list)
-
-
-class Carries(Protocol):
-    """What carries a journal to a store, and can be asked how far it is."""
-
-    folder: Path
-    lock: str
-
-    @property
-    def left(self) -> bool:
-        """Whether the journal holds records that the store does not have."""
-        ...
-
-    @property
-    def store(self) -> str:
-        """What the store is called in messages."""
-        ...
-
-    def deliver(self) -> None:
-        """Send all that is in the journal now; raises StoreAway if the store does not answer."""
-        ...
-
-    def line(self, reason: str) -> str:
-        """What to tell the user of a journal that the store does not have in whole."""
-        ...
 
 
 class Delivery:
@@ -338,69 +305,6 @@ def size_of(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-class Sender(threading.Thread):
-    """Delivers a journal while its run goes on; it never raises, and nobody waits for it but `finish`.
-
-    Args:
-        delivery: of the journal.
-    """
-
-    def __init__(self, delivery: Carries) -> None:
-        super().__init__(name="tracking", daemon=True)
-        self.delivery = delivery
-        self._wake, self._ending, self._over = threading.Event(), False, False
-        self._reason = ""
-        self.start()
-
-    def run(self) -> None:
-        """Until the run has ended and all is delivered."""
-        with delivering(self.delivery.folder, lambda: self._ending, self.delivery.lock):
-            wait = RETRY_SECONDS[0]
-            while True:
-                away = self._try()
-                if self._over or (self._ending and not away and not self.delivery.left):
-                    return
-                pause = wait * random.uniform(0.5, 1.0) if away else POLL_SECONDS
-                wait = min(2 * wait, RETRY_SECONDS[1]) if away else RETRY_SECONDS[0]
-                self._wake.wait(RETRY_SECONDS[0] if self._ending else pause)
-                self._wake.clear()
-
-    def finish(self, seconds: float) -> None:
-        """Deliver what is left, for so long; what is left then stays in the journal, and that is said."""
-        self._ending = True
-        self._wake.set()
-        self.join(seconds)
-        self._over = True
-        if self.is_alive():
-            log.warning("%s", self.delivery.line(self._reason))
-
-    def _try(self) -> bool:
-        """Deliver once; whether the store was away."""
-        try:
-            self.delivery.deliver()
-        except Exception as error:  # whatever it is, training goes on and the journal keeps everything
-            self._say(str(error) if isinstance(error, (StoreAway, UserError)) else f"{type(error).__name__}: {error}")
-            return True
-        if self._reason:
-            log.warning("tracking: %s answers again, and has everything of %s", self.delivery.store, self._label)
-        self._reason = ""
-        return False
-
-    def _say(self, reason: str) -> None:
-        if not self._reason and not self._ending:
-            log.warning(
-                "tracking: %s does not answer (%s); %s goes on, and what it records is kept in its folder until then",
-                self.delivery.store,
-                reason,
-                self._label,
-            )
-        self._reason = reason
-
-    @property
-    def _label(self) -> str:
-        return self.delivery.folder.name
-
-
 def left_line(delivery: Delivery, reason: str) -> str:
     """What to tell the user of a journal that the store does not have in whole."""
     count = sum(len(record.get("values", ())) for record, _ in records(delivery.path, delivery.sent.bytes))
@@ -410,28 +314,6 @@ def left_line(delivery: Delivery, reason: str) -> str:
         f"({reason or 'it is slow'}); they stay there until `shapelaw replay {store}`, or the same command again, "
         "delivers them"
     )
-
-
-@contextlib.contextmanager
-def delivering(folder: Path, hurried: Callable[[], bool], lock: str = JOURNAL) -> Iterator[bool]:
-    """Be the one who delivers a journal; wait for another until `hurried()`, and then go on beside it. Whether it is so."""
-    descriptor = os.open(folder / lock, os.O_RDONLY | os.O_CREAT, 0o644)
-    try:
-        alone = _locked(descriptor)
-        while not alone and not hurried():
-            time.sleep(0.1)
-            alone = _locked(descriptor)
-        yield alone
-    finally:
-        os.close(descriptor)
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def deliver_to(folder: Path, store: Store, parent_run_id: str | None = None) -> str | None:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from shapelaw.tracking.delivery import Carries, Delivery, Sender
+from shapelaw.tracking.delivery import Delivery
 from shapelaw.tracking.journal import Journal
 from shapelaw.tracking.protocol import RunInfo
+from shapelaw.tracking.sender import Carries, Sender
 from shapelaw.tracking.store import Store
 from shapelaw.tracking.wandb_delivery import WandbDelivery
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from shapelaw.config import CheckpointConfig, Keep, ParallelKind, Precision, TrainConfig, corpus_options
 from shapelaw.data import check_repeats, validation
@@ -12,6 +12,11 @@ from shapelaw.parallel.layout import check_degrees, check_layout, check_noise, l
 from shapelaw.planned_run import PlannedRun
 from shapelaw.training.corpora import Corpora
 from shapelaw.training.sizes import sizes_of
+
+LEAST_SIZES = 3
+"""Of one budget, as a parabola has three coefficients."""
+BEST_TOKENS_PER_PARAM, BEST_WITHIN = 20.0, 16.0
+"""Of the lowest loss at one budget, and the factor by which it may lie elsewhere."""
 
 
 def check_run(config: TrainConfig, planned: PlannedRun, corpora: Corpora) -> None:
@@ -61,6 +66,42 @@ def check_parts(runs: Sequence[tuple[PlannedRun, TrainConfig]]) -> None:
         from shapelaw.training.trying import try_parts
 
         try_parts(run, train)
+
+
+def check_budgets(runs: Sequence[tuple[PlannedRun, TrainConfig]]) -> None:
+    """Refuse several shapes at one training budget (flops=...) among which no lowest loss inside can be expected.
+
+    A curve through the losses of a budget has a lowest point inside if sizes lie on both sides of the best one. For language
+    models that has about 20 tokens a parameter (Hoffmann et al. 2022); small vocabularies and corpora move it, by less than
+    `BEST_WITHIN`.
+
+    Raises:
+        UserError: naming the shapes that would make it so.
+    """
+    budgets: dict[float, dict[int, PlannedRun]] = {}
+    for planned, train in runs:
+        if train.flops is not None and planned.parent is None and not train.force:
+            budgets.setdefault(train.flops, {})[sizes_of(planned).params] = planned
+    for flops, by_params in budgets.items():
+        if len(by_params) > 1:
+            _check_budget(flops, by_params)
+
+
+def _check_budget(flops: float, by_params: Mapping[int, PlannedRun]) -> None:
+    remedy = "or give force=true to train them all the same"
+    if len(by_params) < LEAST_SIZES:
+        raise UserError(
+            f"flops={flops:g}: {len(by_params)} sizes have no curve with a lowest loss inside; give {LEAST_SIZES} or more, "
+            f"{remedy}"
+        )
+    ratios = [planned.tokens / params for params, planned in by_params.items()]
+    low, high = BEST_TOKENS_PER_PARAM / BEST_WITHIN, BEST_TOKENS_PER_PARAM * BEST_WITHIN
+    if min(ratios) > high or max(ratios) < low:
+        side = "larger" if min(ratios) > high else "smaller"
+        raise UserError(
+            f"flops={flops:g}: gives the shapes {min(ratios):.3g} to {max(ratios):.3g} tokens a parameter, and the lowest loss "
+            f"of a budget lies between {low:.3g} and {high:.3g}; give {side} shapes too, another budget, {remedy}"
+        )
 
 
 def check_tasks(planned: PlannedRun, train: TrainConfig, tasks: int) -> None:

@@ -29,7 +29,7 @@ from shapelaw.run_state import State, Status, read_state
 from shapelaw.sweep.task import Job, Trials, sweep_identity
 from shapelaw.terminal import terminal
 from shapelaw.tracking_views import training
-from shapelaw.training.checks import check_kept, check_parts, check_run, check_tasks
+from shapelaw.training.checks import check_budgets, check_kept, check_parts, check_run, check_tasks
 from shapelaw.training.corpora import Corpora, Library
 from shapelaw.training.cost import check_machine, cost_of, device_hours, flops_of
 from shapelaw.training.processes import launch, starts_processes
@@ -110,6 +110,7 @@ class TrainTask:
         runs = [_located(to_dataclass(config), self.library, check=True) for config in configs]
         for run in runs:
             _check(run)
+        check_budgets([(run.planned, run.config) for run in runs])
         check_parts([(run.planned, run.config) for run in runs if not run.is_command])
         warn_of_same([(run.config, run.planned) for run in runs if run.is_command])
         jobs = _jobs([run.planned for run in runs], [run.config for run in runs])
