@@ -601,14 +601,16 @@ def test_public_tables_are_read_by_options_alone(data_dir: Path) -> None:
 
 
 def test_the_unit_goes_into_prescriptions_refusals_and_axes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from matplotlib.figure import Figure
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     from shapelaw.figures.fit import draw
     from shapelaw.prescribe import Problem
 
     drawn: list[str] = []
     monkeypatch.setattr(
-        Figure, "savefig", lambda figure, *_, **__: drawn.extend(axes.get_ylabel() for axes in figure.axes)
+        FigureCanvasAgg,
+        "print_png",
+        lambda canvas, *_, **__: drawn.extend(axes.get_ylabel() for axes in canvas.figure.axes),
     )
     frame = table().assign(loss=table()["loss"] / 3)
     runs = loaded(tmp_path / "runs.csv", csv_of(frame), units={"loss": "bits_per_byte"})

@@ -211,6 +211,7 @@ class Hurry(threading.Thread):
         self.ended = threading.Event()
         self.since: dict[str, float] = {}
         self.commands = {name: shutil.which(name) or name for name in ("squeue", "scontrol")}  # tests change PATH
+        self.environment = dict(os.environ)  # a copy: the tests' own thread changes it, in the midst of a start too
 
     def run(self) -> None:
         """Until `ended` is set."""
@@ -220,12 +221,15 @@ class Hurry(threading.Thread):
             for job in held:
                 if time.monotonic() - self.since[job] > HOLD_SECONDS:
                     subprocess.run(
-                        [self.commands["scontrol"], "update", f"jobid={job}", "starttime=now"], check=False, timeout=60
+                        [self.commands["scontrol"], "update", f"jobid={job}", "starttime=now"],
+                        check=False,
+                        timeout=60,
+                        env=self.environment,
                     )
 
     def _pending(self) -> list[tuple[str, str]]:
         words = [self.commands["squeue"], "-h", "-r", "-t", "PENDING", "-o", "%i %r"]
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60, env=self.environment)
         return [(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in done.stdout.splitlines()]
 
 

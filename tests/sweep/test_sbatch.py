@@ -158,7 +158,8 @@ def test_a_site_with_an_unknown_key_is_refused(script: Script, tmp_path: Path) -
     folder = tmp_path / "conf" / "hydra" / "launcher"
     folder.mkdir(parents=True)
     (folder / "ours.yaml").write_text("defaults: [slurm, _self_]\npartitoin: batch\n")
-    search = f"hydra.searchpath=[file://{tmp_path / 'conf'},file://{ROOT / 'tests/suites/tiny'},file://{ROOT}]"
+    places = (tmp_path / "conf", ROOT / "tests/suites/tiny", ROOT, ROOT / "conf/training")
+    search = f"hydra.searchpath=[{','.join(f'file://{place}' for place in places)}]"
     done = script("train.py", "-m", "shape=16x1", "lr_base=5,2", "hydra/launcher=ours", search)
     assert done.returncode == 2
     assert "partitoin" in done.stderr

@@ -17,7 +17,7 @@ from shapelaw.tracking.store import root_cause
         ("ResponseError('too many 503 error responses')", "too many 503 error responses"),
         (
             "SSLError(SSLCertVerificationError(1, '[SSL] certificate verify failed: self-signed certificate (_ssl.c:1006)'))",
-            "[SSL] certificate verify failed: self-signed certificate (_ssl.c:1006)",
+            "certificate verify failed: self-signed certificate",
         ),
         (
             "NewConnectionError('<HTTPConnection object at 0x7f>: Failed to connect: [Errno 101] Network is unreachable')",

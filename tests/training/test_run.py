@@ -20,8 +20,8 @@ from shapelaw.parallel.layout import layout_of
 from shapelaw.parallel.placement import place
 from shapelaw.planned_run import checkpoint_path, checkpoint_steps
 from shapelaw.run_state import State, Status, read_state
-from shapelaw.sweep import slurm
 from shapelaw.sweep.local import on_gpus, with_values
+from shapelaw.sweep.resources import has_gpus
 from shapelaw.sweep.settings import SlurmSettings
 from shapelaw.training import checkpoint, corpora, reporting
 from shapelaw.training.starting import module_of
@@ -258,6 +258,6 @@ def test_a_plan_for_a_cluster_knows_what_its_jobs_compute_in(
     """By the GPUs that they ask for, not by those of the machine that submits them."""
     monkeypatch.setattr("shapelaw.fingerprint.gpu_names", lambda: ())
     config = composed(*options)
-    config = with_values(config, on_gpus(config, slurm._has_gpus(config, SlurmSettings(gpus_per_node=site_gpus))))
+    config = with_values(config, on_gpus(config, has_gpus(config, SlurmSettings(gpus_per_node=site_gpus))))
     assert config.accelerator == device
     assert TrainTask().plan([config])[0].settings == {"precision": precision}

@@ -244,13 +244,13 @@ def root_cause(error: BaseException) -> str:
     """The innermost reason, in a line: an MLflow error wraps several that say the same."""
     known = (
         "Connection refused|Connection reset|timed out|Name or service not known|Temporary failure in name resolution|"
-        "Network is unreachable|No route to host|unable to open database file|"
+        "Network is unreachable|No route to host|Remote end closed connection without response|"
+        r"too many \d+ error responses|certificate verify failed: [a-z-]+(?: [a-z-]+)*|unable to open database file|"
         "database or disk is full|database is locked|disk I/O error|attempt to write a readonly database|"
         "no password supplied|password authentication failed"
     )
-    said = str(error)
-    found = re.findall(f"({known})", said) or re.findall(r"['\"]([^'\"]+)['\"]\)+", said.partition("(Caused by ")[2])
-    return hidden(found[-1]) if found else hidden((said.splitlines() or [type(error).__name__])[0])[:200]
+    found = re.findall(f"({known})", str(error))
+    return found[-1] if found else hidden((str(error).splitlines() or [type(error).__name__])[0])[:200]
 
 
 def find_run(store: MlflowClient, experiment_id: str, identity: str) -> Run | None:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -70,7 +71,7 @@ def lines() -> Callable[[State], None]:
 def logged(folder: Path) -> Iterator[Callable[[State], None]]:
     """Losses, warnings, and what ends the run early, appended to its log.txt; a full disk costs the log and not the run."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOG_FILE).open("a", encoding="utf-8", buffering=1) as file:
+    with _lasting(folder / LOG_FILE) as file:
         console = Terminal(file=file)
         losses = Losses(console)
 
@@ -85,6 +86,17 @@ def logged(folder: Path) -> Iterator[Callable[[State], None]]:
                 with contextlib.suppress(OSError):
                     console.print(f"{type(error).__name__}: {error}")
                 raise
+
+
+@contextlib.contextmanager
+def _lasting(path: Path) -> Iterator[TextIO]:
+    """A log to append to, whose last words a full disk may cost."""
+    file = path.open("a", encoding="utf-8", buffering=1)
+    try:
+        yield file
+    finally:
+        with contextlib.suppress(OSError):
+            file.close()
 
 
 @contextlib.contextmanager
