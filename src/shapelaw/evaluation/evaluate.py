@@ -75,12 +75,12 @@ def subjects_of(models: Sequence[str], wanted: Wanted) -> list[Subject]:
 
 def _sources(name: str) -> list[str]:
     """A name of the hub is no path, and stays as it is written."""
-    return [str(path) for path in folders_of(name, "models")] if glob.has_magic(name) else [name]
+    return [str(path) for path in folders_of(name, "model")] if glob.has_magic(name) else [name]
 
 
 def _subjects(source: str, wanted: Wanted) -> list[Subject]:
     if is_run(Path(source)) or (Path(source) / "checkpoints").is_dir():
-        checkpoints = all_checkpoints(Path(source), "models")
+        checkpoints = all_checkpoints(Path(source), "model")
         return [_own(one, wanted) for one in checkpoints[0 if wanted.all_checkpoints else -1 :]]
     found = hub.find(source, wanted.revision, wanted.download)
     vocabulary, opening = hub.vocabulary_of(found)
@@ -145,5 +145,5 @@ class Evaluations:
         """
         identity = subject.vocabulary.identity
         if self._text is None or self._text[0] != identity:
-            self._text = (identity, held_out(self.corpus, subject.vocabulary, "models", subject.facts.source))
+            self._text = (identity, held_out(self.corpus, subject.vocabulary, "model", subject.facts.source))
         return self._text[1]
