@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from shapelaw.data import BytesChoice, TextSource, prepare
 from shapelaw.errors import UserError
 from shapelaw.runs.fetch import DATA_DIR_VARIABLE, fetch_all
+from shapelaw.tracking import open_store
 from shapelaw.verbs.doors import store_schemas
 from shapelaw.verbs.main import main, set_environment
 from support import ROOT, TINY, Compose, Door, Script, Sweep
@@ -67,6 +68,14 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
         TextSource((str(texts),)), BytesChoice(), folder / "text-bytes", val_fraction=0.2, shard_tokens=2**15, workers=1
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without an experiment: making one takes seconds."""
+    path = tmp_path_factory.mktemp("template") / "mlflow.db"
+    open_store(f"sqlite:///{path}", str(path.parent), "another")
+    return path
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def fingerprint_of(
         batch_factor: by which the batch scales the rate.
         further: name of a further held-out set -> hash of its corpus; where nothing was opened yet, its folder stands for it.
     """
-    rule, schedule, optim = config.lr_rule, config.schedule, config.optim
+    schedule = config.schedule
     return {
         "shape": {"width": config.shape.width, "depth": config.shape.depth, "head_size": config.suite.head_size},
         "vocab_size": config.tokenizer.vocab_size,
@@ -64,7 +64,7 @@ def fingerprint_of(
             "lr_base": config.lr_base,
             "batch_factor": batch_factor,
             "width_unit": config.suite.width_unit,
-            "name": rule.name.value,
+            "name": config.lr_rule.name.value,
             **_patch(config),
         },
         "schedule": {
@@ -75,15 +75,7 @@ def fingerprint_of(
             **_own("schedule", schedule.name, schedule.options),
         },
         "cooldown": None,
-        "optim": {
-            "beta1": optim.beta1,
-            "beta2": optim.beta2,
-            "eps": optim.eps,
-            "weight_decay": optim.weight_decay,
-            "clip_norm": optim.clip_norm,
-            **({} if optim.decay_embedding else {"decay_embedding": False}),  # absent as the paper has it
-            **_optimizer(optim),
-        },
+        "optim": {**_adamw(config.optim), **_optimizer(config.optim)},
         "precision": computed_precision(config).value,
         "seed": config.seed,
         "order_seed": config.order_seed,
@@ -121,6 +113,18 @@ def _patch(config: TrainConfig) -> dict[str, Any]:
 def parts() -> dict[str, int | str]:
     """What stands for the code of each part of a run: the version of the built-in one; where it was edited, its hash."""
     return {part: version_of(part, version) for part, version in BUILT_IN.items()}
+
+
+def _adamw(optim: OptimConfig) -> dict[str, Any]:
+    """What AdamW reads, which other optimizers take over."""
+    return {
+        "beta1": optim.beta1,
+        "beta2": optim.beta2,
+        "eps": optim.eps,
+        "weight_decay": optim.weight_decay,
+        "clip_norm": optim.clip_norm,
+        **({} if optim.decay_embedding else {"decay_embedding": False}),  # absent as the paper has it
+    }
 
 
 def _optimizer(optim: OptimConfig) -> dict[str, Any]:

@@ -20,23 +20,15 @@ from shapelaw.fingerprint import identity_of
 from shapelaw.planned_run import plan_run
 from shapelaw.run_state import Status, read_state
 from shapelaw.runs.worlds import flags
-from shapelaw.tracking import open_store, read_runs
+from shapelaw.tracking import read_runs
 from support import ROOT, TINY, Door, Sweep
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database that holds nothing: making one takes seconds."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    open_store(f"sqlite:///{path}", str(path.parent), "another")
-    return path
-
-
 @pytest.fixture
-def store(outputs: Path, empty_store: Path) -> str:
+def store(outputs: Path, template: Path) -> str:
     """Where this test's runs are tracked."""
     outputs.mkdir()
-    shutil.copy(empty_store, outputs / "mlflow.db")
+    shutil.copy(template, outputs / "mlflow.db")
     return f"sqlite:///{outputs}/mlflow.db"
 
 

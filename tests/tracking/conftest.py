@@ -9,15 +9,6 @@ from pathlib import Path
 import pytest
 
 from mlflow_server import MlflowServer
-from shapelaw.tracking import open_store
-
-
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database without an experiment: making one takes seconds."""
-    path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    open_store(f"sqlite:///{path}", str(path.parent), "another")
-    return path
 
 
 @pytest.fixture

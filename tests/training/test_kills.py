@@ -18,7 +18,7 @@ from shapelaw.config.schema import to_dataclass
 from shapelaw.data import BytesChoice, TextSource, load_corpus, prepare
 from shapelaw.planned_run import PlannedRun, corpus_folder, plan_run
 from shapelaw.run_state import Status, read_state
-from shapelaw.tracking import deliver_left, open_store
+from shapelaw.tracking import deliver_left
 from shapelaw.tracking.journal import JOURNAL
 from support import Compose, train_run
 from tracked import Row, journaled, stored
@@ -143,11 +143,3 @@ def test_two_processes_give_the_same_bits(composed: Compose, tmp_path: Path, tem
         rows.append((planned.identity, measured(config, planned)))
     assert rows[0] == rows[1]
     assert len(rows[0][1]) > 100
-
-
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database without an experiment."""
-    path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    open_store(f"sqlite:///{path}", str(path.parent), "another")
-    return path

@@ -8,12 +8,13 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import FrameType
 
 from shapelaw.command.metrics import ProgramFailed
 from shapelaw.template import KEY
+from shapelaw.training.processes import signals_to
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
 SETTLE_SECONDS = 2.0
@@ -113,19 +114,6 @@ def _ends_with(parent: int) -> Callable[[], None]:
     return ask
 
 
-@contextlib.contextmanager
-def passed_on(program: Program) -> Iterator[None]:
+def passed_on(program: Program) -> AbstractContextManager[None]:
     """Signals that ask this process to stop ask the program's processes to; those that are ignored stay so."""
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        program.ask(number)
-
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, pass_on)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return signals_to(program.ask, [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN])

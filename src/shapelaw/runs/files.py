@@ -210,10 +210,10 @@ def _said_units(table: FileTable) -> dict[str, pd.Series]:
     Raises:
         UserError: for a unit that is not known.
     """
-    columns = table.frame.join(table.further)
-    if "loss_unit" not in columns or "loss" not in columns:
+    column = next((part["loss_unit"] for part in (table.frame, table.further) if "loss_unit" in part), None)
+    if column is None or "loss" not in table.frame:
         return {}
-    said = pd.Series(as_texts(columns["loss_unit"], strip=True), index=columns.index)
+    said = pd.Series(as_texts(column, strip=True), index=column.index)
     if not (said != "").any():
         return {}
     known = {text: names.LOSS_UNITS.get(names.plain_name(text or "nats")) for text in said.unique()}

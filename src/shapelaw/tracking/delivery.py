@@ -103,8 +103,14 @@ class Delivery:
         return self.sent.uri
 
     def line(self, reason: str) -> str:
-        """As `left_line`."""
-        return left_line(self, reason)
+        """What to tell the user of a journal that the store does not have in whole."""
+        count = sum(len(record.get("values", ())) for record, _ in records(self.path, self.sent.bytes))
+        store = shlex.quote(f"tracker.uri={self.named}")
+        return (
+            f"tracking: {count} values of {self.folder} are not in {self.named or 'the store'} yet "
+            f"({reason or 'it is slow'}); they stay there until `shapelaw replay {store}`, or the same command again, "
+            "delivers them"
+        )
 
     def deliver(self) -> None:
         """Send all that is in the journal now.
@@ -305,17 +311,6 @@ def size_of(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def left_line(delivery: Delivery, reason: str) -> str:
-    """What to tell the user of a journal that the store does not have in whole."""
-    count = sum(len(record.get("values", ())) for record, _ in records(delivery.path, delivery.sent.bytes))
-    store = shlex.quote(f"tracker.uri={delivery.named}")
-    return (
-        f"tracking: {count} values of {delivery.folder} are not in {delivery.named or 'the store'} yet "
-        f"({reason or 'it is slow'}); they stay there until `shapelaw replay {store}`, or the same command again, "
-        "delivers them"
-    )
-
-
 def deliver_to(folder: Path, store: Store, parent_run_id: str | None = None) -> str | None:
     """Deliver an ended run to a store, also one that it was not recorded in; why it could not be done, in a line, or None.
 
@@ -339,7 +334,7 @@ def deliver_to(folder: Path, store: Store, parent_run_id: str | None = None) -> 
         try:
             find_experiment(store)  # which finds artifacts that were moved before any is sent to where they were
         except (StoreAway, UserError) as error:
-            return left_line(Delivery(folder, store.uri), str(error))
+            return Delivery(folder, store.uri).line(str(error))
         kept = f"recorded in {start['uri']}" if start["uri"] else "kept in its folder alone"
         log.warning("tracking: %s was %s; now it is delivered to %s", folder.name, kept, store.uri)
         _take_over(folder, store, {**start["info"], "parent_run_id": parent_run_id})
@@ -380,7 +375,7 @@ def deliver_left(folder: Path, uri: str | None = None, artifacts: str | None = N
         try:
             delivery.deliver()
         except (StoreAway, UserError) as error:
-            return left_line(delivery, str(error))
+            return delivery.line(str(error))
     if delivery.sent.files:
         return f"tracking: {len(delivery.sent.files)} files of {folder} could not be kept with its run"
     return None

@@ -17,7 +17,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -99,15 +100,23 @@ def _start(work: tuple[object, ...], count: int, notes: Path) -> list[subprocess
     return ranks
 
 
-@contextlib.contextmanager
-def _signals_passed_on(ranks: list[subprocess.Popen[bytes]]) -> Iterator[None]:
-    def pass_on(number: int, frame: FrameType | None) -> None:
+def _signals_passed_on(ranks: list[subprocess.Popen[bytes]]) -> AbstractContextManager[None]:
+    def pass_on(number: int) -> None:
         for process in ranks:
             process.send_signal(number)
 
-    taken = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
-    before = {number: signal.getsignal(number) for number in taken}
-    for number in taken:
+    return signals_to(pass_on, (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2))
+
+
+@contextlib.contextmanager
+def signals_to(handle: Callable[[int], None], numbers: Sequence[int]) -> Iterator[None]:
+    """Have signals of this process handled so for a while."""
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        handle(number)
+
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
         signal.signal(number, pass_on)
     try:
         yield

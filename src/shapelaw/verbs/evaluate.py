@@ -178,13 +178,13 @@ def _deliver(asked: EvaluateConfig, run: Path) -> None:
     """Bring a run's new losses to its store, if that is the one in force; else `shapelaw replay` does."""
     if asked.tracker.name == "none":
         return
-    from shapelaw.tracking.delivery import Delivery, deliver_left, left_line
+    from shapelaw.tracking.delivery import Delivery, deliver_left
 
     delivery = Delivery(run)
     if not delivery.named:
         return  # it is kept in its folder alone
     same = delivery.named == asked.tracker.uri
-    left = deliver_left(run, artifacts=asked.tracker.artifacts) if same else left_line(delivery, "it is another store")
+    left = deliver_left(run, artifacts=asked.tracker.artifacts) if same else delivery.line("it is another store")
     if left:
         write_error(f"{left}\n")
 

@@ -14,7 +14,7 @@ from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError, WorkFailed
 from shapelaw.terminal import write, write_error
 from shapelaw.tracking.addresses import check_uri
-from shapelaw.tracking.delivery import Delivery, deliver_left, left_line
+from shapelaw.tracking.delivery import Delivery, deliver_left
 from shapelaw.tracking.journal import JOURNAL
 from shapelaw.verbs.doors import Door
 
@@ -85,7 +85,7 @@ def _delivered(folder: Path, asked: ReplayConfig) -> str | None:
     if asked.deliver:
         return deliver_left(folder, asked.uri, asked.tracker.artifacts)
     delivery = Delivery(folder)
-    return left_line(delivery, "not delivered") if delivery.left else None
+    return delivery.line("not delivered") if delivery.left else None
 
 
 DOOR = Door(ReplayConfig, replay)
