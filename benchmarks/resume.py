@@ -90,7 +90,10 @@ def main() -> None:
         killed.start()
         expected = first.result()
         code = 0
-        for words, run in (("the same again", again), (f"killed after checkpoint {CHECKPOINTS // 3} and continued", killed)):
+        for words, run in (
+            ("the same again", again),
+            (f"killed after checkpoint {CHECKPOINTS // 3} and continued", killed),
+        ):
             found = run.result()
             differing = [key for key, value in expected.items() if not np.array_equal(value, found.get(key))]
             code = code or int(bool(differing))
