@@ -13,6 +13,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from prepared import Prepared
 from shapelaw.data import BytesChoice, TextSource, prepare
 from shapelaw.errors import UserError
 from shapelaw.runs.fetch import DATA_DIR_VARIABLE, fetch_all
@@ -109,15 +110,24 @@ def ctrl_c() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.fixture(scope="session")
+def prepared_processes() -> Iterator[Prepared]:
+    """What the processes of scripts are forked from."""
+    made = Prepared()
+    yield made
+    made.end()
+
+
 @pytest.fixture
-def script(outputs: Path, corpora: Path) -> Script:
+def script(outputs: Path, corpora: Path, prepared_processes: Prepared) -> Script:
     """Runs a script of the project in a process of its own on the tiny suite."""
 
     def run(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(ROOT / name), *arguments, f"data_dir={corpora}"]
-        return subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=300, env={**os.environ, **environment}
-        )
+        words, whole = [*arguments, f"data_dir={corpora}"], {**os.environ, **environment}
+        if prepared_processes.fits(whole):
+            return prepared_processes.run(ROOT / name, words, whole, timeout_s=300)
+        command = [sys.executable, str(ROOT / name), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=whole)
 
     return run
 

@@ -44,8 +44,9 @@ class MlflowServer:
             "--artifacts-destination": str(self.folder / "artifacts"),
         }
         command = [sys.executable, "-m", "mlflow", "server", *(word for pair in options.items() for word in pair)]
+        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # ten processes that nobody asks for
         with (self.folder / "server.log").open("a") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=environment)
         deadline = time.monotonic() + 200
         while time.monotonic() < deadline and self._process.poll() is None:
             with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=5):

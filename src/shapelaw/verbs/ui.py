@@ -22,6 +22,7 @@ def ui(words: Sequence[str]) -> None:
         UserError: for what is no port, without MLflow, or before anything was tracked.
     """
     require("ui", "mlflow")
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # ten processes for evaluations of chat models
     os.execv(
         sys.executable, [sys.executable, *server(words, Path(os.environ.get("SHAPELAW_OUTPUTS", "outputs")).absolute())]
     )
