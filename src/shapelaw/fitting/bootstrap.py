@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtr, stdtrit
 
 from shapelaw.config import BootstrapOptions
 from shapelaw.config.option import check_option
@@ -60,13 +60,17 @@ class Bootstrap:
     seed: int
 
     @cached_property
+    def _natural(self) -> list[dict[str, float]]:
+        return [self.law.natural(theta) for theta in self.thetas]
+
+    @cached_property
     def draws(self) -> dict[str, Array]:
         """Natural parameters of every refit, each (n,)."""
-        return _columns(self.law, self.thetas)
+        return {name: np.array([parameters[name] for parameters in self._natural]) for name in self.law.parameters}
 
     def values(self, statistic: str | Statistic) -> Array:
         """A statistic of every refit, (n,): the name of a parameter, or a function of the natural parameters."""
-        return _values(self.law, self.thetas, statistic)
+        return _values(self.law, self._natural, statistic)
 
     def interval(self, statistic: str | Statistic, level: float = 0.9, kind: str = "percentile") -> tuple[float, float]:
         """Interval of a scalar function of the parameters.
@@ -91,8 +95,9 @@ class Bootstrap:
             return intervals.percentile(values, level)
         if kind == "expanded":
             return intervals.percentile(values, expanded_level(level, len(self.jackknife)))
-        estimate = float(_values(self.law, self.estimate[None], statistic)[0])
-        return intervals.bca(values, level, estimate, _values(self.law, self.jackknife, statistic))
+        estimate = float(_values(self.law, [self.law.natural(self.estimate)], statistic)[0])
+        without = [self.law.natural(theta) for theta in self.jackknife]
+        return intervals.bca(values, level, estimate, _values(self.law, without, statistic))
 
     def covariance(self) -> Array:
         """Covariance of the natural parameters over the refits, (p, p)."""
@@ -104,8 +109,8 @@ def expanded_level(level: float, groups: int) -> float:
     """Level at which normal quantiles equal Student's for `groups` groups, times sqrt(groups / (groups - 1))."""
     if groups < 2:
         return level
-    quantile = float(stdtrit(groups - 1, (1 + level) / 2)) * np.sqrt(groups / (groups - 1))
-    return float(2 * ndtr(quantile) - 1)
+    quantile = float(scipy.special.stdtrit(groups - 1, (1 + level) / 2)) * np.sqrt(groups / (groups - 1))
+    return float(2 * scipy.special.ndtr(quantile) - 1)
 
 
 def bootstrap(data: FitData, spec: FitSpec, solution: Solution | None = None) -> Bootstrap:
@@ -221,18 +226,13 @@ def _refit_starts(problem: Problem, solution: Solution) -> Array:
     return np.array([solution.theta, *near[1:]])
 
 
-def _columns(law: Law, thetas: Array) -> dict[str, Array]:
-    natural = [law.natural(theta) for theta in thetas]
-    return {name: np.array([parameters[name] for parameters in natural]) for name in law.parameters}
-
-
-def _values(law: Law, thetas: Array, statistic: str | Statistic) -> Array:
+def _values(law: Law, natural: Sequence[Mapping[str, float]], statistic: str | Statistic) -> Array:
     if isinstance(statistic, str):
         if statistic not in law.parameters:
             raise UserError(f"statistic={statistic}: allowed are {', '.join(law.parameters)}, or a function of them")
         name = statistic
-        return np.array([law.natural(theta)[name] for theta in thetas])
-    return np.array([_number(statistic(law.natural(theta))) for theta in thetas])
+        return np.array([parameters[name] for parameters in natural])
+    return np.array([_number(statistic(parameters)) for parameters in natural])
 
 
 def _number(value: float | None) -> float:
