@@ -9,7 +9,7 @@ Source: Davison and Hinkley 1997, section 3.8 (resampling of clusters); Efron 19
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,6 +22,7 @@ from shapelaw.config.option import check_option
 from shapelaw.errors import UserError
 from shapelaw.fitting import intervals
 from shapelaw.fitting.objective import Penalty, Problem
+from shapelaw.fitting.progress import EVERY_SECONDS, Progress
 from shapelaw.fitting.solve import Solution, solve
 from shapelaw.fitting.solver import Search
 from shapelaw.fitting.solvers import search_of
@@ -200,18 +201,23 @@ def _refit_all(
 ) -> tuple[Array, Array]:
     """Best refit at each row of weights and what breaks its ties: (thetas, objectives)."""
 
-    def some(part: NDArray[np.intp]) -> tuple[Array, Array]:
-        search = search_of(spec.solver, problem)
-        refits = [_refit(search, starts, weights[i] * problem.weights, priors[i]) for i in part]
+    def some(part: NDArray[np.intp], progress: Progress) -> tuple[Array, Array]:
+        search, refits = search_of(spec.solver, problem), []
+        for i in part:
+            refits.append(_refit(search, starts, weights[i] * problem.weights, priors[i]))
+            progress.step()
         return np.array([theta for theta, _ in refits]), np.array([value for _, value in refits])
 
-    workers = min(workers, len(weights))
-    places = np.arange(len(weights))
-    if workers <= 1:
-        return some(places)
-    with ThreadPoolExecutor(workers) as pool:
-        parts = list(pool.map(some, np.array_split(places, workers)))
-    return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+    workers, places = min(workers, len(weights)), np.arange(len(weights))
+    with Progress(len(weights), "refits") as progress:
+        if workers <= 1:
+            return some(places, progress)
+        with ThreadPoolExecutor(workers) as pool:
+            parts = [pool.submit(some, part, progress) for part in np.array_split(places, workers)]
+            while wait(parts, EVERY_SECONDS).not_done:
+                progress.show()
+            found = [part.result() for part in parts]
+    return np.concatenate([p[0] for p in found]), np.concatenate([p[1] for p in found])
 
 
 def _refit(search: Search, starts: Array, weights: Array, prior: Penalty | None) -> tuple[Array, float]:
