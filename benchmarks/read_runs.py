@@ -22,6 +22,7 @@ from pathlib import Path
 
 from shapelaw.runs import load_runs
 from shapelaw.tracking import MlflowTracker, RunInfo, Store, client, open_store, read_runs, reading
+from shapelaw.tracking.histories import by_interface
 from shapelaw.tracking.journal import Journal
 
 RUNS, VALUES, STEPS = 200, 1_000, 200_000
@@ -76,7 +77,7 @@ def main() -> None:
         print(f"{RUNS} runs x {VALUES} values of {len(KEYS)} metrics, a database of {size:.0f} MB")
         timed("read_runs, directly", lambda: read_runs(uri, "bench"))
         direct = reading.histories
-        reading.histories = lambda uri, store, ids, keys: reading.by_interface(store, ids, keys)  # type: ignore[assignment]
+        reading.histories = lambda uri, store, ids, keys: by_interface(store, ids, keys)  # type: ignore[assignment]
         timed("read_runs, by MLflow's interface", lambda: read_runs(uri, "bench"))
         reading.histories = direct
         week(uri, folder)

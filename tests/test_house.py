@@ -52,6 +52,14 @@ def test_what_runs_on_a_laptop_imports_no_torch(modules: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_fit_starts_without_what_it_may_not_need() -> None:
+    """Half of the time of a small fit was imports: optimisers and distributions of scipy, figures before the answer."""
+    heavy = ("scipy.optimize", "scipy.stats", "scipy.interpolate", "matplotlib", "mlflow", "sqlalchemy", "torch")
+    code = f"import sys, shapelaw.verbs.fit; sys.exit(' '.join(set({heavy}) & set(sys.modules)) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_only_tracking_imports_mlflow() -> None:
     """At any depth of the file: nothing else may know the tracker's name."""
     files = [path for path in (ROOT / "src" / "shapelaw").rglob("*.py") if path.parent.name != "tracking"]

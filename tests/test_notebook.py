@@ -14,6 +14,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from shapelaw import FitResult, RunsTable, UserError, fit, load_fit
+from shapelaw.fitting import progress
 from shapelaw.fitting.shown import COLUMNS, LINES
 from shapelaw.prescribe import Problem
 
@@ -134,3 +135,31 @@ assert RunsTable(frame).plot().figure is plt.figure(plt.get_fignums()[0])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def test_refits_of_a_notebook_have_one_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One display, updated, and empty at the end; short work, and work elsewhere, shows none."""
+    shown: list[tuple[str, str]] = []
+
+    class Handle:
+        def update(self, content: dict[str, str], raw: bool) -> None:
+            shown.append(("updated", content["text/plain"]))
+
+    def display(content: dict[str, str], raw: bool, display_id: bool) -> Handle:
+        shown.append(("new", content["text/plain"]))
+        return Handle()
+
+    monkeypatch.setattr("IPython.display.display", display)
+    for notebook, after in ((False, 0.0), (True, 100.0), (True, 0.0)):
+        monkeypatch.setattr(progress, "_in_notebook", lambda notebook=notebook: notebook)
+        monkeypatch.setattr(progress, "AFTER_SECONDS", after)
+        assert shown == []
+        with progress.Progress(3, "refits") as counted:
+            for _ in range(3):
+                counted.step()
+    assert shown == [
+        ("new", "1 of 3 refits"),
+        ("updated", "2 of 3 refits"),
+        ("updated", "3 of 3 refits"),
+        ("updated", ""),
+    ]

@@ -6,9 +6,11 @@ import importlib.util
 import re
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from support import ROOT
 
@@ -66,3 +68,41 @@ def test_what_is_written_in_a_notebook_is_whole(name: str) -> None:
 
 def test_every_notebook_is_tried() -> None:
     assert {path.stem for path in Path(FOLDER).glob("*.ipynb")} == set(PICTURES)
+
+
+TABLE = """
+import pandas
+from shapelaw import fit
+from shapelaw.fitting import bootstrap, progress
+from shapelaw.runs import RunsTable
+progress.AFTER_SECONDS, bootstrap.EVERY_SECONDS = 0.001, 0.001
+sizes = [(n * 1e6, d * 1e8) for n in (5, 20, 80, 300) for d in (2, 9, 40)]
+rows = [(f"{n}", n, d, 1.8 + 400 / n**0.34 + 1100 / d**0.35) for n, d in sizes]
+table = RunsTable(pandas.DataFrame(rows, columns=["run", "params", "tokens", "loss"]))
+"""
+REFITS = 'result = fit(table, law="params_tokens", bootstrap={"n": 2000, "workers": WORKERS, "by": "rows"})'
+
+
+@pytest.mark.slow
+def test_refits_show_a_display_that_is_updated_and_taken_away() -> None:
+    """In one thread and in two; what the notebook keeps is nothing."""
+    cells = [TABLE, REFITS.replace("WORKERS", "1"), REFITS.replace("WORKERS", "2")]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    client, messages = NotebookClient(notebook, timeout=120, kernel_name="python3"), list[dict[str, Any]]()
+    process = client.process_message
+
+    def seen(message: dict[str, Any], cell: Any, number: int) -> Any:
+        if message["msg_type"] in ("display_data", "update_display_data"):
+            messages.append({**message["content"], "cell": number})
+        return process(message, cell, number)
+
+    client.process_message = seen  # type: ignore[method-assign]
+    client.execute()
+    for number in (1, 2):
+        shown = [one for one in messages if one["cell"] == number]
+        told = [one["data"]["text/plain"] for one in shown if "of 2000 refits" in one["data"]["text/plain"]]
+        counts = [int(text.split()[0]) for text in told]
+        assert counts
+        assert counts == sorted(counts)
+        assert len({one["transient"]["display_id"] for one in shown}) <= 2, "the refits, and those that leave a run out"
+        assert all(output["data"]["text/plain"] == "" for output in notebook.cells[number].outputs)

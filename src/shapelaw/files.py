@@ -153,6 +153,25 @@ def unsealed(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     return rest
 
 
+def write_sealed_text(path: Path, text: str) -> None:
+    """Write a text under a first line that holds its hash, as a comment of YAML."""
+    write_text(path, f"# {SEAL}: {hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+
+
+def check_sealed_text(path: Path) -> None:
+    """Refuse a text that `write_sealed_text` wrote and that is no longer the same; one without a seal is taken as it is.
+
+    Raises:
+        Damaged: if it was changed.
+    """
+    first, _, text = path.read_bytes().partition(b"\n")
+    if first.startswith(f"# {SEAL}: ".encode()) and first != f"# {SEAL}: {hashlib.sha256(text).hexdigest()}".encode():
+        raise Damaged(
+            f"{path} was changed after it was written: it does not match its {SEAL}; put back what was there, or take out its "
+            "first line if you changed it yourself"
+        )
+
+
 def as_record(kind: type[Record], content: Any, path: Path) -> Record:
     """What `read_json` found in a file as a dataclass: every field there, of its type, and no other.
 

@@ -317,3 +317,23 @@ def test_lines_come_once_whole_and_from_the_beginning_of_a_new_file(tmp_path: Pa
     ):
         path.write_text(content)
         assert (list(file.lines()), file.renewals) == (lines, renewals)
+
+
+def test_metrics_that_were_changed_after_they_were_read_are_refused(
+    prepared: Prepare, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not taken for what the program wrote; lines that are gone are said, and new ones are read."""
+    _, planned = made = prepared()
+    run(*made)
+    path = planned.folder / "metrics.jsonl"
+    whole = path.read_text()
+    first = json.loads(whole.splitlines()[0])["loss"]
+    path.write_text(whole.replace(f"{first}", f"{first + 1}"))
+    with pytest.raises(UserError, match=r"metrics.jsonl was changed after it was read: put back .* metrics.read.json"):
+        MetricsFile(path).check()
+    path.write_text(whole + whole.splitlines()[-1] + "\n")
+    MetricsFile(path).check()
+    assert not caplog.messages
+    path.write_text(whole[: whole.index("\n") + 1])
+    MetricsFile(path).check()
+    assert "lacks lines that were read" in caplog.text

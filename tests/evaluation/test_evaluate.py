@@ -359,3 +359,15 @@ def test_a_run_of_somebody_s_own_model_is_refused(composed: Compose, tmp_path: P
     path.write_text(path.read_text().replace("name: transformer", f"name: {tmp_path}/evil.py:Model"))
     with pytest.raises(UserError, match=r"16x1-\w+: was trained with model=.*evil.py:Model, which only train.py loads"):
         subjects_of([str(planned.folder)], Wanted())
+
+
+def test_a_configuration_that_was_changed_is_refused(composed: Compose) -> None:
+    """A number, which makes another model of the same tensors; and bytes that are no text."""
+    path = train(composed, "tokens=512").folder / "config.yaml"
+    whole = path.read_bytes()
+    for changed in (whole.replace(b"head_size: ", b"head_size: 1", 1), whole.replace(b"tokens", b"t\xffkens", 1)):
+        path.write_bytes(changed)
+        with pytest.raises(UserError, match=r"config.yaml was changed after it was written"):
+            subjects_of([str(path.parent)], Wanted())
+    path.write_bytes(whole)
+    assert subjects_of([str(path.parent)], Wanted())

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scipy.optimize import minimize
+from scipy.optimize import minimize, nnls
 
 from arrays import solve
 from shapelaw.errors import UserError
 from shapelaw.fitting.newton import Newton
 from shapelaw.fitting.objective import Problem, huber, objective
+from shapelaw.fitting.projection import non_negative
 from shapelaw.fitting.solve import Solution, Status
 from shapelaw.fitting.starts import grid_count, grid_levels, grid_starts, random_starts
 from shapelaw.laws import LAWS, Law, SumLaw, get_law
@@ -375,3 +376,17 @@ def test_random_tables_give_a_number_or_a_message(rows: list[tuple[float, ...]],
     assert all(np.isfinite(value) for value in parameters.values())
     assert np.isfinite(law.predict(parameters, columns)).all()
     assert objective(law, found.theta, columns, loss, delta) == pytest.approx(found.objective, rel=1e-6, abs=1e-12)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 4, 6])
+def test_many_small_non_negative_problems_are_solved_as_scipy_solves_each(columns: int) -> None:
+    random = np.random.default_rng(columns)
+    matrices = random.lognormal(size=(20, 30, columns)) * 10.0 ** random.uniform(-6, 6, size=(20, 1, columns))
+    targets = matrices[:, :, 0] / matrices[:, :1, 0] * random.normal(size=(20, 1)) + random.normal(size=(20, 30))
+    grams, moments = np.einsum("gni,gnj->gij", matrices, matrices), np.einsum("gni,gn->gi", matrices, targets)
+    values, found = non_negative(grams, moments)
+    for i in range(20):
+        expected, distance = nnls(matrices[i], targets[i])
+        np.testing.assert_array_equal(found[i] > 0, expected > 0)
+        np.testing.assert_allclose(matrices[i] @ found[i], matrices[i] @ expected, atol=1e-9)
+        assert values[i] + targets[i] @ targets[i] == pytest.approx(distance**2, rel=1e-6, abs=1e-6)

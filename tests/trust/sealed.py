@@ -7,6 +7,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,24 +16,31 @@ from hydra import compose, initialize_config_dir
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from shapelaw.command.metrics import MetricsFile
 from shapelaw.config import PrescribeConfig, TrainConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.data import BytesChoice, TextSource, prepare
 from shapelaw.errors import Damaged
-from shapelaw.files import write_sealed
+from shapelaw.evaluation import measuring
+from shapelaw.evaluation import records as evaluations
+from shapelaw.evaluation.measuring import Evaluation, Sample
+from shapelaw.evaluation.models import Facts
+from shapelaw.files import write_sealed, write_sealed_text
 from shapelaw.fitting.fit import fit
 from shapelaw.planned_run import corpus_folder
+from shapelaw.prescribe.prediction import read_prediction, sealed
 from shapelaw.run_state import State, Status, read_state, write_state
 from shapelaw.runs import RunsTable
 from shapelaw.sweep import records
 from shapelaw.sweep.task import Job
-from shapelaw.tracking import DIVERGED_TAG, VAL_LOSS, open_store
+from shapelaw.tracking import DIVERGED_TAG, VAL_LOSS, open_store, wandb_delivery
 from shapelaw.tracking import journal as journals
 from shapelaw.tracking.delivery import SENT, Delivery
 from shapelaw.tracking.journal import JOURNAL, Journal
 from shapelaw.tracking.reading import read_table
 from shapelaw.training.corpora import Library
 from shapelaw.training.rollback import ROLLBACKS, Rollback, read_rollbacks
+from shapelaw.training.stored import CONFIG_FILE, _stored
 from shapelaw.verbs.saved_fits import newest_fit, read
 from tracked import tracker
 from trust.fuzz import ROOT, Damage, Place, damaged, damages, refused, shaped_runs
@@ -52,6 +60,11 @@ def sealed_places(folder: Path) -> list[Place]:
         _submission(folder / "submission"),
         *_fits(folder / "fits"),
         _further(folder / "further"),
+        *_evaluations(folder / "evaluations"),
+        _wandb(folder / "wandb"),
+        _metrics(folder / "metrics"),
+        _configuration(folder / "configuration"),
+        _prediction(folder / "prediction"),
     ]
 
 
@@ -273,3 +286,95 @@ def _further(folder: Path) -> Place:
         return False
 
     return Place("the shards of a further held-out corpus", st.tuples(st.integers(0, 99), damages), judge)
+
+
+def _evaluations(folder: Path) -> list[Place]:
+    """An evaluation that is done, and one that goes on from where it was: a damaged note of that is begun anew."""
+    model = Facts("tiny", "outputs/runs/tiny", "a1b2c3", 16000, 16, 1, 256, 2560.0)
+    done = Evaluation(model, Sample("text", "d4e5f6", 128, None, 8, "fp32"), 12, 1536, 1536, 3210.5)
+    file = evaluations.file_of(folder, done.model, done.sample)
+    evaluations.keep(done, file)
+    note, at = evaluations.partial_of(file), measuring._Partial({"model": "a1b2c3", "windows": 12}, 5, 1234.5)
+    measuring._note(note, at)
+
+    def done_readable() -> None:
+        assert evaluations.read(file) == done
+
+    def note_readable() -> None:
+        found = measuring._partial(note, at.key)
+        if found == measuring._Partial(at.key):
+            raise Damaged("it is measured from the beginning")
+        assert found == at
+
+    return [
+        _place("the record of an evaluation", file, done_readable),
+        _place("how far an evaluation is", note, note_readable),
+    ]
+
+
+def _wandb(folder: Path) -> Place:
+    """How far wandb has a journal; a damaged note is no note: everything is sent again, to the same rows."""
+    folder.mkdir()
+    sent = wandb_delivery._Sent(700, 12, "wandb, project tiny", "a1b2c3")
+    write_sealed(folder / wandb_delivery.SENT, vars(sent))
+
+    def readable() -> None:
+        found = wandb_delivery._read_sent(folder)
+        if found == wandb_delivery._Sent():
+            raise Damaged("everything is sent again")
+        assert found == sent
+
+    return _place("how far wandb has a journal (tracking.wandb.json)", folder / wandb_delivery.SENT, readable)
+
+
+def _metrics(folder: Path) -> Place:
+    """What a program wrote, and an earlier start read; lines that are gone are said to be, and those that are new are new."""
+    folder.mkdir()
+    path = folder / "metrics.jsonl"
+    path.write_text("".join(f'{{"tokens": {128 * n}, "loss": {3 - n / 50}}}\n' for n in range(1, 13)))
+    data = path.read_bytes()
+    whole = list(MetricsFile(path).lines())
+
+    def readable() -> None:
+        with _said() as lines:
+            file = MetricsFile(path)
+            file.check()
+            found = list(file.lines()) if not lines else []
+        note.write_bytes(noted)
+        if lines:
+            raise Damaged(lines[0])
+        assert found[: len(whole)] == whole
+
+    note = MetricsFile(path).note
+    noted = note.read_bytes()
+    assert len(data) == len(b"".join(whole))
+    return _place("the metrics of a program (metrics.jsonl)", path, readable)
+
+
+def _configuration(folder: Path) -> Place:
+    """What a checkpoint is measured and exported by."""
+    folder.mkdir()
+    with initialize_config_dir(str(ROOT / "conf")):
+        config: TrainConfig = to_dataclass(compose("train", []))
+    path = folder / CONFIG_FILE
+    write_sealed_text(path, OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
+    whole = OmegaConf.to_yaml(_stored(folder, [4])[0].config)  # type: ignore[arg-type]
+
+    def readable() -> None:
+        assert OmegaConf.to_yaml(_stored(folder, [4])[0].config) == whole  # type: ignore[arg-type]
+
+    return _place("a run's config.yaml", path, readable, 0.5)
+
+
+def _prediction(folder: Path) -> Place:
+    """A predicted curve, as it is compared with the run later."""
+    folder.mkdir()
+    path = folder / "prediction.yaml"
+    content = sealed({"law": "params_tokens", "width": 64, "loss": [3.25, 2.125], "tokens": 1e9, "note": "tiny"})
+    path.write_text(OmegaConf.to_yaml(OmegaConf.create({"prediction": content})))
+    whole = read_prediction(path)
+
+    def readable() -> None:
+        assert read_prediction(path) == whole
+
+    return _place("a prediction's file", path, readable)

@@ -36,6 +36,12 @@ NAMES = [
     "the table beside a fit (runs.parquet)",
     "the newest fit's bytes, where no fit is named",
     "the shards of a further held-out corpus",
+    "the record of an evaluation",
+    "how far an evaluation is",
+    "how far wandb has a journal (tracking.wandb.json)",
+    "the metrics of a program (metrics.jsonl)",
+    "a run's config.yaml",
+    "a prediction's file",
 ]
 
 

@@ -31,6 +31,24 @@ MUTATIONS = {
         "    if False:",
         "tests/data/test_data_corpus.py::test_manifest_of_another_version_or_damaged",
     ),
+    "seal of a configuration": (
+        "training/stored.py",
+        "    check_sealed_text(path)\n    return merged",
+        "    return merged",
+        "tests/evaluation/test_evaluate.py::test_a_configuration_that_was_changed_is_refused",
+    ),
+    "metrics that were read": (
+        "command/metrics.py",
+        "        elif hashlib.sha256(content[: read.bytes]).hexdigest() != read.sha256:",
+        "        elif False:",
+        "tests/command/test_programs.py::test_metrics_that_were_changed_after_they_were_read_are_refused",
+    ),
+    "histories that an answer cut": (
+        "tracking/histories.py",
+        "for run_id, values in parts.items() if run_id != cut}",
+        "for run_id, values in parts.items()}",
+        "tests/tracking/test_reading.py::test_histories_of_many_runs_come_in_few_requests_and_whole",
+    ),
     "lock": (
         "run_state.py",
         "            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n        except",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -10,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from shapelaw.errors import Diverged, UserError
+from shapelaw.errors import Damaged, Diverged, UserError
+from shapelaw.files import as_record, read_sealed, write_sealed
 from shapelaw.planned_run import PlannedRun
 from shapelaw.tracking import VAL_LOSS
 from shapelaw.tracking.protocol import DEVICE_HOURS
@@ -30,6 +33,7 @@ MODEL = ("params", "flops_per_token")
 LOSSES = ("loss", "train_loss")
 SHOWN = 80
 """Characters of a line that a message shows."""
+log = logging.getLogger(__name__)
 
 
 class ProgramFailed(UserError):
@@ -138,15 +142,26 @@ def _refused(line: bytes, fault: str) -> ProgramFailed:
     return ProgramFailed(f"the line {shown[:SHOWN]}{'...' if len(shown) > SHOWN else ''} {fault}")
 
 
+@dataclass(frozen=True)
+class _Read:
+    """How much of a file was read: its first bytes, and their SHA-256."""
+
+    bytes: int
+    sha256: str
+
+
 class MetricsFile:
     """Reads whole lines as they come, each once. A file that the program writes anew is read from its beginning.
+
+    What was read is noted beside it (metrics.read.json), so that a later start notices when it was changed.
 
     Args:
         path: of the file.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.position, self.last = path, 0, b""
+        self.path, self.note, self.position, self.last = path, path.with_suffix(".read.json"), 0, b""
+        self.hash = hashlib.sha256()
         self.renewals = 0
         """How often it was found to be written anew."""
         if path.exists():
@@ -160,14 +175,40 @@ class MetricsFile:
         with self.path.open("rb") as file:
             file.seek(self.position - len(self.last))
             if file.read(len(self.last)) != self.last:  # it was written anew
-                self.position, self.last, self.renewals = 0, b"", self.renewals + 1
+                self.position, self.last, self.renewals, self.hash = 0, b"", self.renewals + 1, hashlib.sha256()
             file.seek(self.position)
+            begun = self.position
             for line in file:
                 if not line.endswith(b"\n"):
-                    return
+                    break
                 if line.strip():
                     yield line
                 self.position, self.last = self.position + len(line), line
+                self.hash.update(line)
+            if self.position != begun:
+                write_sealed(self.note, vars(_Read(self.position, self.hash.hexdigest())), durable=False)
+
+    def check(self) -> None:
+        """Refuse a file that was changed since an earlier start read it; say of one that was cut short that it was.
+
+        Raises:
+            Damaged: if it was changed.
+        """
+        if not (self.path.exists() and self.note.exists()):
+            return
+        try:
+            read = as_record(_Read, read_sealed(self.note), self.note)
+        except Damaged as error:
+            log.warning("note: %s is not compared with what was read of it: %s", self.path, error)
+            return
+        content = self.path.read_bytes()
+        if len(content) < read.bytes:
+            log.warning("note: %s lacks lines that were read of it; what was recorded of them stays", self.path)
+        elif hashlib.sha256(content[: read.bytes]).hexdigest() != read.sha256:
+            raise Damaged(
+                f"{self.path} was changed after it was read: put back what was there, or remove {self.note.name} if you "
+                "changed it yourself"
+            )
 
     def set_aside(self) -> Path:
         """Keep the file as it is under another name, and take the lines that were not read out of it."""

@@ -101,6 +101,7 @@ class CommandRun:
         try:
             self.report.begin(self.planned.last_step, self.report.state.mlflow_run_id)
             self.report.write()
+            self.metrics.check()
             self._read()  # what was written before
             self.tokens = 0  # a program that starts again may go back
             self._carry_out()

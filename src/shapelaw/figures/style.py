@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import scipy
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis, XAxis
@@ -27,7 +28,6 @@ from matplotlib.ticker import (
     NullLocator,
     ScalarFormatter,
 )
-from scipy.optimize import isotonic_regression
 
 from shapelaw.files import naming
 from shapelaw.laws.base import UNITS
@@ -232,7 +232,7 @@ def spread_apart(places: Sequence[float], apart: float) -> list[float]:
     """
     apart = min(apart, 1 / max(len(places) - 1, 1))
     steps = apart * np.arange(len(places))
-    moved = isotonic_regression(np.asarray(places) - steps).x if len(places) else steps
+    moved = scipy.optimize.isotonic_regression(np.asarray(places) - steps).x if len(places) else steps
     return [float(place) for place in np.clip(moved, 0.0, 1.0 - steps[-1:]) + steps]
 
 

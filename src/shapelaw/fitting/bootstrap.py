@@ -9,19 +9,20 @@ Source: Davison and Hinkley 1997, section 3.8 (resampling of clusters); Efron 19
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtr, stdtrit
 
 from shapelaw.config import BootstrapOptions
 from shapelaw.config.option import check_option
 from shapelaw.errors import UserError
 from shapelaw.fitting import intervals
 from shapelaw.fitting.objective import Penalty, Problem
+from shapelaw.fitting.progress import EVERY_SECONDS, Progress
 from shapelaw.fitting.solve import Solution, solve
 from shapelaw.fitting.solver import Search
 from shapelaw.fitting.solvers import search_of
@@ -60,13 +61,17 @@ class Bootstrap:
     seed: int
 
     @cached_property
+    def _natural(self) -> list[dict[str, float]]:
+        return [self.law.natural(theta) for theta in self.thetas]
+
+    @cached_property
     def draws(self) -> dict[str, Array]:
         """Natural parameters of every refit, each (n,)."""
-        return _columns(self.law, self.thetas)
+        return {name: np.array([parameters[name] for parameters in self._natural]) for name in self.law.parameters}
 
     def values(self, statistic: str | Statistic) -> Array:
         """A statistic of every refit, (n,): the name of a parameter, or a function of the natural parameters."""
-        return _values(self.law, self.thetas, statistic)
+        return _values(self.law, self._natural, statistic)
 
     def interval(self, statistic: str | Statistic, level: float = 0.9, kind: str = "percentile") -> tuple[float, float]:
         """Interval of a scalar function of the parameters.
@@ -91,8 +96,9 @@ class Bootstrap:
             return intervals.percentile(values, level)
         if kind == "expanded":
             return intervals.percentile(values, expanded_level(level, len(self.jackknife)))
-        estimate = float(_values(self.law, self.estimate[None], statistic)[0])
-        return intervals.bca(values, level, estimate, _values(self.law, self.jackknife, statistic))
+        estimate = float(_values(self.law, [self.law.natural(self.estimate)], statistic)[0])
+        without = [self.law.natural(theta) for theta in self.jackknife]
+        return intervals.bca(values, level, estimate, _values(self.law, without, statistic))
 
     def covariance(self) -> Array:
         """Covariance of the natural parameters over the refits, (p, p)."""
@@ -104,8 +110,8 @@ def expanded_level(level: float, groups: int) -> float:
     """Level at which normal quantiles equal Student's for `groups` groups, times sqrt(groups / (groups - 1))."""
     if groups < 2:
         return level
-    quantile = float(stdtrit(groups - 1, (1 + level) / 2)) * np.sqrt(groups / (groups - 1))
-    return float(2 * ndtr(quantile) - 1)
+    quantile = float(scipy.special.stdtrit(groups - 1, (1 + level) / 2)) * np.sqrt(groups / (groups - 1))
+    return float(2 * scipy.special.ndtr(quantile) - 1)
 
 
 def bootstrap(data: FitData, spec: FitSpec, solution: Solution | None = None) -> Bootstrap:
@@ -195,18 +201,23 @@ def _refit_all(
 ) -> tuple[Array, Array]:
     """Best refit at each row of weights and what breaks its ties: (thetas, objectives)."""
 
-    def some(part: NDArray[np.intp]) -> tuple[Array, Array]:
-        search = search_of(spec.solver, problem)
-        refits = [_refit(search, starts, weights[i] * problem.weights, priors[i]) for i in part]
+    def some(part: NDArray[np.intp], progress: Progress) -> tuple[Array, Array]:
+        search, refits = search_of(spec.solver, problem), []
+        for i in part:
+            refits.append(_refit(search, starts, weights[i] * problem.weights, priors[i]))
+            progress.step()
         return np.array([theta for theta, _ in refits]), np.array([value for _, value in refits])
 
-    workers = min(workers, len(weights))
-    places = np.arange(len(weights))
-    if workers <= 1:
-        return some(places)
-    with ThreadPoolExecutor(workers) as pool:
-        parts = list(pool.map(some, np.array_split(places, workers)))
-    return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+    workers, places = min(workers, len(weights)), np.arange(len(weights))
+    with Progress(len(weights), "refits") as progress:
+        if workers <= 1:
+            return some(places, progress)
+        with ThreadPoolExecutor(workers) as pool:
+            parts = [pool.submit(some, part, progress) for part in np.array_split(places, workers)]
+            while wait(parts, EVERY_SECONDS).not_done:
+                progress.show()
+            found = [part.result() for part in parts]
+    return np.concatenate([p[0] for p in found]), np.concatenate([p[1] for p in found])
 
 
 def _refit(search: Search, starts: Array, weights: Array, prior: Penalty | None) -> tuple[Array, float]:
@@ -221,18 +232,13 @@ def _refit_starts(problem: Problem, solution: Solution) -> Array:
     return np.array([solution.theta, *near[1:]])
 
 
-def _columns(law: Law, thetas: Array) -> dict[str, Array]:
-    natural = [law.natural(theta) for theta in thetas]
-    return {name: np.array([parameters[name] for parameters in natural]) for name in law.parameters}
-
-
-def _values(law: Law, thetas: Array, statistic: str | Statistic) -> Array:
+def _values(law: Law, natural: Sequence[Mapping[str, float]], statistic: str | Statistic) -> Array:
     if isinstance(statistic, str):
         if statistic not in law.parameters:
             raise UserError(f"statistic={statistic}: allowed are {', '.join(law.parameters)}, or a function of them")
         name = statistic
-        return np.array([law.natural(theta)[name] for theta in thetas])
-    return np.array([_number(statistic(law.natural(theta))) for theta in thetas])
+        return np.array([parameters[name] for parameters in natural])
+    return np.array([_number(statistic(parameters)) for parameters in natural])
 
 
 def _number(value: float | None) -> float:

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from shapelaw.fitting.descent import propose
 from shapelaw.fitting.multistart import CONVERGED, MAX_ITER, ROUNDING, Endpoints
@@ -147,7 +147,7 @@ class GeneralNewton(Search):
             return theta
         shares = (parts / self.problem.loss * np.sqrt(self.problem.weights)).T
         sizes = np.maximum(np.linalg.norm(shares, axis=0), 1e-300)
-        best, _ = nnls(shares / sizes, np.sqrt(self.problem.weights))
+        best, _ = scipy.optimize.nnls(shares / sizes, np.sqrt(self.problem.weights))
         alive = np.maximum(best, ALIVE * np.linalg.norm(best)) / sizes
         moved = np.array(theta)
         moved[places] = np.log(np.maximum(alive, 1e-300))

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
 
 Array = NDArray[np.float64]
 
@@ -30,10 +30,10 @@ def bca(replicates: Array, level: float, estimate: float, jackknife: Array) -> t
     """
     known = replicates[np.isfinite(replicates)]
     below = (np.sum(known < estimate) + 0.5 * np.sum(known == estimate)) / len(known)
-    bias = ndtri(np.clip(below, 0.5 / len(known), 1 - 0.5 / len(known)))
+    bias = scipy.special.ndtri(np.clip(below, 0.5 / len(known), 1 - 0.5 / len(known)))
     skew = _acceleration(jackknife[np.isfinite(jackknife)])
-    normal = bias + ndtri(np.array([(1 - level) / 2, (1 + level) / 2]))
-    shifted = ndtr(bias + normal / np.maximum(1 - skew * normal, 1e-6))
+    normal = bias + scipy.special.ndtri(np.array([(1 - level) / 2, (1 + level) / 2]))
+    shifted = scipy.special.ndtr(bias + normal / np.maximum(1 - skew * normal, 1e-6))
     low, high = np.quantile(known, shifted)
     return float(low), float(high)
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import chdtri
 
 from shapelaw.errors import UserError
 from shapelaw.fitting.objective import Problem
@@ -118,7 +118,7 @@ def likelihood_rise(problem: Problem, solution: Solution, level: float, effectiv
         return RISE
     clipped = np.clip(residual, -problem.delta, problem.delta)
     shape = float(np.sum(problem.weights * residual * clipped)) / solution.objective
-    return float(np.expm1(chdtri(1, 1 - level) * shape / (2 * points)))
+    return float(np.expm1(scipy.special.chdtri(1, 1 - level) * shape / (2 * points)))
 
 
 def _estimate(law: Law, solution: Solution, statistic: str) -> float:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from shapelaw.fitting.objective import Problem
 from shapelaw.laws import Design, SumLaw
@@ -92,16 +91,17 @@ def _project(law: SumLaw, design: Design, outer: _Outer, weights: Array, count: 
     if with_constant:
         matrix = np.concatenate([matrix, scale[:, None]], axis=1)
     gram, moment = matrix.T @ matrix, matrix.T @ np.sqrt(weights)
-    offsets = np.cumsum([0] + [len(options) for options in choices])
-    constant = [matrix.shape[1] - 1] if with_constant else []
-    points: list[tuple[float, list[tuple[float, ...]], Array]] = []
-    for picks in itertools.product(*(range(len(options)) for options in choices)):
-        place = [int(offsets[j]) + pick for j, pick in enumerate(picks)] + constant
-        error, coefficients = _nnls_gram(gram[np.ix_(place, place)], moment[place])
-        exponents = [options[pick] for options, pick in zip(choices, picks, strict=True)]
-        points.append((error, exponents, coefficients))
-    best = sorted(points, key=lambda point: point[0])[:count]
-    return [(error, _theta(law, design, outer, exponents, found)) for error, exponents, found in best]
+    offsets = np.cumsum([0] + [len(options) for options in choices])[:-1]
+    picks = np.array(list(itertools.product(*(range(len(options)) for options in choices))))
+    constant = np.full((len(picks), int(with_constant)), matrix.shape[1] - 1)
+    places = np.concatenate([picks + offsets, constant], axis=1)
+    errors, coefficients = non_negative(gram[places[:, :, None], places[:, None, :]], moment[places])
+    best = np.argsort(errors, kind="stable")[:count]
+    return [(errors[i], _theta(law, design, outer, _exponents(choices, picks[i]), coefficients[i])) for i in best]
+
+
+def _exponents(choices: list[list[tuple[float, ...]]], picks: NDArray[np.int_]) -> list[tuple[float, ...]]:
+    return [options[pick] for options, pick in zip(choices, picks, strict=True)]
 
 
 def _term_columns(law: SumLaw, design: Design) -> tuple[list[Array], list[list[tuple[float, ...]]]]:
@@ -117,12 +117,28 @@ def _term_columns(law: SumLaw, design: Design) -> tuple[list[Array], list[list[t
     return columns, choices
 
 
-def _nnls_gram(gram: Array, moment: Array) -> tuple[float, Array]:
-    """min |X c - y|^2 over c >= 0 from X'X and X'y, up to the constant |y|^2."""
-    ridge = 1e-12 * np.diag(np.diag(gram))
-    factor = np.linalg.cholesky(gram + ridge)
-    coefficients, _ = nnls(factor.T, np.linalg.solve(factor, moment))
-    return float(coefficients @ gram @ coefficients - 2 * coefficients @ moment), coefficients
+def non_negative(grams: Array, moments: Array) -> tuple[Array, Array]:
+    """min |X c - y|^2 over c >= 0 from X'X and X'y, up to the constant |y|^2, of many small problems at once.
+
+    The minimum is that of the least squares over some of the columns, so every choice of columns is tried.
+
+    Args:
+        grams: (problems, columns, columns).
+        moments: (problems, columns).
+
+    Returns:
+        Values, (problems,), and coefficients, (problems, columns).
+    """
+    ridged = grams * (1 + 1e-12 * np.eye(moments.shape[1]))
+    values, coefficients = np.zeros(len(moments)), np.zeros_like(moments)
+    for used in itertools.product([False, True], repeat=moments.shape[1]):
+        places = np.flatnonzero(used)
+        found = np.zeros_like(moments)
+        found[:, places] = np.linalg.solve(ridged[:, places[:, None], places], moments[:, places, None])[..., 0]
+        reached = np.einsum("gi,gij,gj->g", found, ridged, found) - 2 * np.sum(found * moments, axis=1)
+        better = (found >= 0).all(axis=1) & (reached < values)
+        values, coefficients = np.where(better, reached, values), np.where(better[:, None], found, coefficients)
+    return values, coefficients
 
 
 def _theta(

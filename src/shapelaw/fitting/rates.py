@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from shapelaw.errors import UserError
 
@@ -112,7 +112,7 @@ def _vertex_error(a: float, b: float, covariance: Floats, points: int, level: fl
         return math.nan
     slope = np.array([b / (2 * a * a), -1 / (2 * a)])
     deviation = math.sqrt(float(slope @ covariance @ slope))
-    return float(stats.t.ppf((1 + level) / 2, points - 3)) * deviation
+    return float(scipy.special.stdtrit(points - 3, (1 + level) / 2)) * deviation
 
 
 def best_rates(frame: pd.DataFrame, rate: str, level: float = LEVEL) -> pd.DataFrame:

@@ -11,9 +11,8 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import huber, logsumexp
 
 from shapelaw.fitting.multistart import Endpoints
 from shapelaw.fitting.objective import Problem
@@ -60,13 +59,13 @@ class Reference(Search):
         parts = theta[:k] - theta[k : 2 * k] * np.log(data)
         if law.irreducible:
             parts = np.concatenate([parts, np.full((len(parts), 1), theta[-1])], axis=1)
-        residual = problem.log_loss - logsumexp(parts, axis=-1)
-        return float(np.sum(huber(problem.delta, residual) * problem.weights))
+        residual = problem.log_loss - scipy.special.logsumexp(parts, axis=-1)
+        return float(np.sum(scipy.special.huber(problem.delta, residual) * problem.weights))
 
     def follow(self, thetas: Array) -> Endpoints:
         """One search per row; an endpoint without success gets an infinite objective, as the authors leave it out."""
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")  # overflow far from the data is part of what is shown
-            runs = [minimize(self.value, theta, method="L-BFGS-B") for theta in thetas]
+            runs = [scipy.optimize.minimize(self.value, theta, method="L-BFGS-B") for theta in thetas]
         values = [float(run.fun) if run.success else np.inf for run in runs]
         return Endpoints.of(np.array([run.x for run in runs]), values, [run.success for run in runs])

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 from shapelaw.fitting.objective import huber
 
@@ -85,7 +85,9 @@ def huber_log_likelihood(residuals: Array, delta: float) -> float:
         return total * math.exp(-log_scale) + n * _log_normaliser(log_scale, delta)
 
     guess = math.log(total / n)
-    best = minimize_scalar(negative, bounds=(guess - 8.0, guess + 8.0), method="bounded", options={"xatol": 1e-10})
+    best = scipy.optimize.minimize_scalar(
+        negative, bounds=(guess - 8.0, guess + 8.0), method="bounded", options={"xatol": 1e-10}
+    )
     return -float(best.fun)
 
 

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.special import chdtri
 
 from shapelaw.fitting.objective import Penalty, Problem
 from shapelaw.fitting.profile import likelihood_rise
@@ -120,7 +120,7 @@ def _cut(problem: Problem, solution: Solution, runs: int) -> float:
     """Objective below which a law fits as well: where the profiles' likelihood interval ends, so that nothing is called open
     whose interval is not; above rounding where the runs have no noise."""
     rise = solution.objective * likelihood_rise(problem, solution, LEVEL, runs)
-    rounding = 0.5 * float(chdtri(1, 1 - LEVEL)) * _least(problem) / max(runs - len(solution.theta), 1)
+    rounding = 0.5 * float(scipy.special.chdtri(1, 1 - LEVEL)) * _least(problem) / max(runs - len(solution.theta), 1)
     return solution.objective + max(rise, rounding)
 
 

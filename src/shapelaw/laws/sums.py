@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy.special import logsumexp
 
 from shapelaw.errors import UserError
 from shapelaw.laws.base import Array, Columns, Law, Prior, level_range
@@ -250,7 +250,7 @@ class _Parts:
         log_terms = theta[:k, None] + design.offset
         for i, (j, x) in enumerate(zip(design.owner, design.features, strict=True)):
             log_terms[j] += theta[k + i] * x
-        log_sum = logsumexp(log_terms, axis=0)
+        log_sum = scipy.special.logsumexp(log_terms, axis=0)
         rho = theta[places.power] if law.power else 1.0
         kappa, distance = 0.0, np.zeros(log_sum.shape)
         if design.log_aspect is not None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 
 from shapelaw.errors import UserError
 from shapelaw.fitting.intervals import percentile
@@ -100,7 +100,7 @@ def _reaching(fit: FitResult, vector: Array, loss: float) -> float:
     low, high = LOG_FLOPS
     if not above(low) > 0 > above(high):
         return np.nan
-    return float(np.exp(brentq(above, low, high, xtol=1e-12)))
+    return float(np.exp(scipy.optimize.brentq(above, low, high, xtol=1e-12)))
 
 
 def _level(fit: FitResult) -> float:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 
 from shapelaw.config import ShapeLimits
 from shapelaw.config.option import option, record
@@ -207,4 +207,4 @@ class Region:
             return low if above(start) <= SAME else 0.0
         if above(stop) <= 0:
             return high if above(stop) >= -SAME else math.inf
-        return math.exp(brentq(above, start, stop, xtol=1e-14))
+        return math.exp(scipy.optimize.brentq(above, start, stop, xtol=1e-14))

@@ -37,7 +37,7 @@ class Column:
     remedy: str = ""
 
 
-COUNTS = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
+COUNTS = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12, "log10": 1.0}
 LOSSES = {"nats": 1.0, "bits": math.log(2.0), "perplexity": 1.0, "bits_per_byte": 1.0, "nats_per_byte": 1.0}
 """The last three are no factors: `shapelaw.runs.units` converts them."""
 NATS_PER_TOKEN = "nats per token"

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pandas.api.types import is_numeric_dtype
 
 from shapelaw.counting import params_total
 from shapelaw.errors import UserError
@@ -20,6 +21,9 @@ from shapelaw.runs.table import WITHOUT_EMBEDDING
 from shapelaw.shapes import HEAD_SIZE
 
 _NON_EMBEDDING = re.compile(r"(non|no|without|excl\w*)_?emb")
+_TOKENS_PER_PARAM = frozenset(
+    ["tokens_per_param", "tokens_per_params", "tokens_per_parameter", "token_per_param", "tokens_params", "d_n", "tpp"]
+)
 _RATE = re.compile(r"(^|_)(lr|learning_rate)$")
 _UNFINISHED = frozenset(["crashed", "failed", "killed", "running", "preempted", "oom", "diverged", "error", "pending"])
 """What trackers call runs that have not ended as they should."""
@@ -42,17 +46,48 @@ def _with_areas(table: FileTable) -> FileTable:
 
 
 def _with_tokens(table: FileTable, given: FileOptions) -> FileTable:
-    """Tokens from steps, or from FLOPs."""
+    """Tokens from steps, from FLOPs, or from tokens per parameter."""
     frame = table.frame
+    _refuse_sequences(frame)
     if "tokens" not in frame and {"step", "batch_tokens"} <= set(frame):
         steps = as_numbers("step", frame["step"])
         frame = frame.assign(tokens=steps * as_numbers("batch_tokens", frame["batch_tokens"]))
         untrained = pd.Series(np.where(steps == 0, "before the first step", ""), index=frame.index, dtype=object)
-        return replace(table, frame=excluding(frame, untrained)).noting("tokens: step * batch_tokens")
+        source = table.sources.get("batch_tokens", "tokens")
+        doubt = "" if "tok" in source.lower() else f"; {source} is taken for tokens, not for sequences"
+        return replace(table, frame=excluding(frame, untrained)).noting(f"tokens: step * batch_tokens{doubt}")
     if "tokens" not in frame and given.tokens_from == "6n" and {"flops", "params"} <= set(frame):
         tokens = as_numbers("flops", frame["flops"]) / (6.0 * as_numbers("params", frame["params"]))
         return replace(table, frame=frame.assign(tokens=tokens)).noting("tokens: flops / (6 * params)")
+    ratios = [str(name) for name in table.further if names.plain_name(str(name)) in _TOKENS_PER_PARAM]
+    if "tokens" not in frame and "params" in frame and len(ratios) == 1 and is_numeric_dtype(table.further[ratios[0]]):
+        ratio = table.further[ratios[0]].to_numpy(dtype=np.float64)
+        frame = frame.assign(tokens=ratio * as_numbers("params", frame["params"]))
+        return replace(table, frame=frame).noting(f"tokens: {ratios[0]} * params")
     return table
+
+
+def _refuse_sequences(frame: pd.DataFrame) -> None:
+    """A batch of fewer tokens than one sequence is counted in sequences.
+
+    Raises:
+        UserError: with the factor.
+    """
+    if not {"batch_tokens", "seq_len"} <= set(frame):
+        return
+    batch, context = (as_numbers(name, frame[name]) for name in ("batch_tokens", "seq_len"))
+    if not (batch < context).any():
+        return
+    sizes = np.unique(context[np.isfinite(context)])
+    factor = (
+        f"'runs.units={{batch_tokens: {sizes[0]:g}}}'"
+        if len(sizes) == 1
+        else "a column of the tokens of a step instead"
+    )
+    raise UserError(
+        f"runs table: batch_tokens are {np.nanmin(batch):g}, fewer than the {np.nanmin(context):g} tokens of a sequence; if "
+        f"they count sequences give {factor}"
+    )
 
 
 def _with_runs(table: FileTable) -> FileTable:

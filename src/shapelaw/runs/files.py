@@ -242,12 +242,14 @@ def _hints(table: FileTable) -> dict[str, str]:
     """Units of which the names of columns speak, and in which the values make sense."""
     out = {}
     for name, source in table.sources.items():
-        unit = names.hint(name, source) if name in (*_LARGEST, "loss") or name.startswith("loss_") else None
+        unit = names.hint(name, source) if name in (*_LARGEST, "loss", "flops") or name.startswith("loss_") else None
         if unit is None:
             continue
         if name in _LARGEST:
             values = as_numbers(name, table.frame[name])
             median = float(np.nanmedian(values)) if np.isfinite(values).any() else np.inf
+            if unit == "log10" and median > units.LOG10_MOST:
+                continue
             if unit == "K" or median * rules_of(name).units[unit] > _LARGEST[name]:
                 continue
         out[name] = unit
@@ -269,4 +271,8 @@ def _refuse_unmapped(place: str, table: FileTable, raw: RawTable) -> None:
         mapped = names.mapping([*(name for name in missing if name != "tokens"), *({"step"} - set(table.frame))], own)
         mapped = f"map {mapped} and " if "{}" not in mapped else ""
         remedy = f"{mapped}give 'runs.constants={{batch_tokens: TOKENS}}', the tokens of one step (column {step})"
+    elif "tokens" in missing and names.likely("tokens", free) is None and (flops := names.likely("flops", own)):
+        wanted = [*({"flops"} - set(table.frame)), *(name for name in missing if name != "tokens")]
+        mapped = f"map {names.mapping(wanted, own)} and " if wanted else ""
+        remedy = f"{mapped}give runs.tokens_from=6n, which takes tokens = FLOPs / (6 params) (column {flops})"
     raise UserError(f"{place}: no column {', '.join(missing)}; {raw.holder} {', '.join(own) or 'none'}; {remedy}")

@@ -28,7 +28,17 @@ USUAL = {
     "vocab_size": ("vocab", "n_vocab", "vocabulary_size"),
     "step": ("global_step", "trainer_global_step", "iter", "iteration", "iterations", "steps", "training_steps"),
     "batch_tokens": ("tokens_per_step", "tokens_per_batch", "batch_size_tokens", "tokens_per_iter"),
-    "flops": ("c", "compute", "training_flops", "train_flops", "total_flops", "flop", "training_flop"),
+    "flops": (
+        "c",
+        "compute",
+        "training_flops",
+        "train_flops",
+        "total_flops",
+        "flop",
+        "training_flop",
+        "compute_flops",
+        "compute_pf_days",
+    ),
 }
 """Canonical name -> names, as `plain_name` gives them, by which files often hold it."""
 LOSS_UNITS = {
@@ -41,6 +51,8 @@ LOSS_UNITS = {
 """Name of a loss's unit in a file, as `plain_name` gives it -> in `runs.units`."""
 _COUNT_HINT = re.compile(r"(?:^|[_ (\[/])(k|m|b|t|bn|thousands?|millions?|billions?|trillions?)[)\]]?$")
 _HINTS = {"t": "T", "k": "K", "m": "M", "b": "B", "bn": "B", "th": "K", "mi": "M", "bi": "B", "tr": "T"}
+_LOGARITHM = re.compile(r"^log_?10(?![0-9a-z])")
+_PF_DAYS = re.compile(r"(^|_)pf_?days?(_|$)")
 _LOSS_HINTS = {
     "perplexity": re.compile(r"(^|_)(ppl|perplexity|perplexities)(_|$)"),
     "bits_per_byte": re.compile(r"(^|_)(bpb|bits_per_byte)(_|$)"),
@@ -97,9 +109,13 @@ def mapping(missing: Iterable[str], names: Iterable[str]) -> str:
 
 
 def hint(canonical: str, name: str) -> str | None:
-    """The unit that a column's name speaks of: `tokens (B)`, `size_M`, `val_ppl`."""
+    """The unit that a column's name speaks of: `tokens (B)`, `size_M`, `val_ppl`, `log10(N)`, `Compute (PF-days)`."""
     if canonical == "loss" or canonical.startswith("loss_"):
         return next((unit for unit, sign in _LOSS_HINTS.items() if sign.search(plain_name(name))), None)
+    if _LOGARITHM.search(name.lower()):
+        return "log10"
+    if canonical == "flops":
+        return "PF-days" if _PF_DAYS.search(plain_name(name)) else None
     match = _COUNT_HINT.search(name.lower().strip())
     return (_HINTS.get(match[1]) or _HINTS[match[1][:2]]) if match else None
 
@@ -116,4 +132,4 @@ def _last(name: str) -> str:
 
 
 def _without_unit(name: str) -> str:
-    return plain_name(_COUNT_HINT.sub("", name.lower().strip()))
+    return plain_name(_LOGARITHM.sub("", _COUNT_HINT.sub("", name.lower().strip())))

@@ -26,6 +26,9 @@ _PARTS = re.compile(
     r"([+-]?)([0-9][0-9., '_]*|[.,][0-9]+)(e[+-]?[0-9]+)? ?"
     rf"({'|'.join(sorted(SUFFIXES, key=len, reverse=True))})?(?: ?tokens?| ?param(?:eter)?s?)? ?(%?)"
 )
+_BOLD = re.compile(r"\*\*(.*)\*\*$")
+_SPREAD = re.compile(r"(?<=[0-9%]) ?(?:\u00b1|\+/-|\+-) ?[0-9.,]+(?:e[+-]?[0-9]+)?%?$")
+"""An uncertainty behind a number, which is left out."""
 _GROUPS = r"[1-9][0-9]{0,2}(?:%s[0-9]{3})+"
 _LAKHS = r"[1-9][0-9]?(?:,[0-9]{2})*,[0-9]{3}"
 """The Indian way: 1,00,00,000."""
@@ -88,7 +91,7 @@ def decimal_of(columns: Mapping[str, Iterable[object]], delimiter: str | None, g
 
 def _proven(text: str) -> str:
     """The decimal sign that a text proves, `?` where its comma may be either, nothing where it says nothing."""
-    body = text.strip().translate(_SIGNS)
+    body = _SPREAD.sub("", _BOLD.sub(r"\1", text.strip()).translate(_SIGNS))
     dots, commas = body.count("."), body.count(",")
     if not commas and dots < 2:
         return "." if dots and not re.search(r"(?<![0-9])[1-9][0-9]{0,2}\.[0-9]{3}(?![0-9])", body) else ""
@@ -154,7 +157,7 @@ def _number(value: object, decimal: str, counts: bool, shares: bool, kinds: dict
     """One value; None if it is no number. What was special about it is added to `kinds`, with the first example."""
     if not isinstance(value, str):
         return _of_object(value)
-    text = _POWER.sub("e", value.strip().translate(_SIGNS))
+    text, spreads = _SPREAD.subn("", _POWER.sub("e", _BOLD.sub(r"\1", value.strip()).translate(_SIGNS)))
     if text.lower() in MISSING_WORDS:
         return np.nan
     match = _PARTS.fullmatch(text.lower())
@@ -168,6 +171,7 @@ def _number(value: object, decimal: str, counts: bool, shares: bool, kinds: dict
         ("a decimal comma", decimal == "," and "," in match[2]),
         ("suffixes, to as many digits as the file has", bool(suffix)),
         ("percent", bool(percent)),
+        ("without its uncertainty", bool(spreads)),
     ):
         if applies:
             kinds.setdefault(kind, value)

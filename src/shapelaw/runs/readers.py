@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from shapelaw.errors import UserError
+from shapelaw.runs import log_lines, names
 from shapelaw.runs.delimited import parse
 from shapelaw.runs.sealing import read_parquet
 
@@ -48,6 +49,8 @@ def _delimited(path: Path, sheet: str | None) -> RawTable:
     text, encoding = _decoded(path)
     if text.lstrip()[:1] in ("[", "{"):
         return RawTable(_of_json(text))
+    if (rows := log_lines.rows_of(text)) is not None:
+        return RawTable(rows, " ", notes=("lines of a training program's log; loss: the held-out one",))
     frame, delimiter = parse(text)
     again = (frame == list(frame.columns)).all(axis=1)
     reasons = pd.Series(np.where(again, HEADER_AGAIN, ""), dtype=object)
@@ -99,7 +102,7 @@ def _excel(path: Path, sheet: str | None) -> RawTable:
 
 
 READERS: dict[str, Callable[[Path, str | None], RawTable]] = {
-    **dict.fromkeys((".csv", ".tsv", ".tab", ".txt", ".dat", ".md"), _delimited),
+    **dict.fromkeys((".csv", ".tsv", ".tab", ".txt", ".dat", ".md", ".log"), _delimited),
     **dict.fromkeys((".json", ".jsonl", ".ndjson"), _json),
     **dict.fromkeys((".parquet", ".pq"), _parquet),
     ".feather": _feather,
@@ -221,8 +224,8 @@ def _of_mappings(value: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """Name of a column -> row -> value, where rows are numbered; else name of a run -> column -> value."""
     if all(key.isdigit() for part in value.values() for key in part):
         return pd.DataFrame(value)
-    rows = _of_records(list(value.values()))
-    return rows if "run" in rows else rows.assign(run=list(value))
+    named = [row if "run" in row else {**row, "run": name} for name, row in value.items()]
+    return _of_records(named)
 
 
 def _of_records(rows: list[Any]) -> pd.DataFrame:
@@ -241,7 +244,27 @@ def _flat(frame: pd.DataFrame) -> pd.DataFrame:
     }
     nested = [name for name, values in out.items() if any(isinstance(value, dict) for value in values[:1])]
     table = pd.DataFrame(out).reset_index(drop=True)
-    if not nested:
+    if nested:
+        parts = [pd.json_normalize([v or {} for v in table[name]]).add_prefix(f"{name}.") for name in nested]
+        table = pd.concat([table.drop(columns=nested), *parts], axis=1)
+    return _a_row_a_value(table)
+
+
+def _a_row_a_value(table: pd.DataFrame) -> pd.DataFrame:
+    """Curves that a record holds as lists beside its settings, a row a value; other lists become their JSON."""
+    lengths = {
+        str(name): [len(value) if isinstance(value, list | np.ndarray) else -1 for value in values]
+        for name, values in table.items()
+        if values.dtype == object and any(isinstance(value, list | np.ndarray) for value in values)
+    }
+    losses = names.likely("loss", list(lengths))
+    curves = [name for name in lengths if losses and lengths[name] == lengths[losses] and min(lengths[name]) >= 0]
+    for name in set(lengths) - set(curves):
+        table[name] = [
+            json.dumps(list(v), default=str) if lengths[name][k] >= 0 else v for k, v in enumerate(table[name])
+        ]
+    if not curves:
         return table
-    parts = [pd.json_normalize([v or {} for v in table[name]]).add_prefix(f"{name}.") for name in nested]
-    return pd.concat([table.drop(columns=nested), *parts], axis=1)
+    named = names.likely("run", [str(name) for name in table.columns])
+    whole = table if named else table.assign(run=[f"row-{k:05d}" for k in range(len(table))])
+    return whole.explode(curves, ignore_index=True)

@@ -26,6 +26,8 @@ TRAINED_LOSS = 5.5
 LOW_LOSS = 1.5
 """Median loss below which nats per token of text are unusual."""
 BYTE_VOCABULARY = 512
+LOG10_MOST = 30.0
+"""Largest decimal logarithm of a count."""
 
 
 def convert(frame: pd.DataFrame, units: Mapping[str, str | float]) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -49,6 +51,9 @@ def convert(frame: pd.DataFrame, units: Mapping[str, str | float]) -> tuple[pd.D
         if unit == "perplexity":
             with np.errstate(divide="ignore", invalid="ignore"):
                 values = np.log(values)
+        elif unit == "log10":
+            with np.errstate(over="ignore"):
+                values = 10.0**values
         elif unit in PER_BYTE and "bytes_per_token" in out:
             bits = math.log(2.0) if unit == "bits_per_byte" else 1.0
             values = values * bits * as_numbers("bytes_per_token", out["bytes_per_token"])
@@ -88,8 +93,17 @@ def refuse_small_counts(frame: pd.DataFrame, named: Iterable[str]) -> None:
     counts = ", ".join(f"{name}: 1" for name in few or open_ones)
     raise UserError(
         f"runs table: {said}, {'too few to be counts' if few else f'{ratio:.3g} tokens per parameter'}; if they are in another "
-        f"unit give 'runs.units={{{meant}}}', if they are counts 'runs.units={{{counts}}}'"
+        f"unit give 'runs.units={{{meant}}}'{_logarithms(few, values)}, if they are counts 'runs.units={{{counts}}}'"
     )
+
+
+def _logarithms(few: list[str], values: Mapping[str, Floats]) -> str:
+    """What to give if counts are decimal logarithms, where they may be."""
+    may = [name for name in few if values[name].min() >= 3.0 and values[name].max() <= LOG10_MOST]
+    if not may:
+        return ""
+    meant = ", ".join(f"{name}: log10" for name in may)
+    return f", if they are decimal logarithms 'runs.units={{{meant}}}'"
 
 
 def _positive(frame: pd.DataFrame, name: str) -> Floats:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
 
 Array = NDArray[np.float64]
 
@@ -105,7 +105,7 @@ def extrapolate(tails: Tails, start: Floors | None = None) -> Floors | None:
     high = np.concatenate([[60.0, EXPONENTS[-1]], lowest])
     x0 = np.clip(np.concatenate([[first.log_s_c, first.alpha_s], first.values]), low * 1.001 * np.sign(low) ** 2, high)
     inner = np.clip(x0, low + 1e-9 * np.abs(low), high - 1e-9 * np.abs(high))
-    best = least_squares(
+    best = scipy.optimize.least_squares(
         residual, inner, jac=slope, bounds=(low, high), x_scale="jac", xtol=TIGHT, ftol=TIGHT, gtol=TIGHT
     )
     return Floors(best.x[2:], float(best.x[0]), float(best.x[1]))
@@ -178,7 +178,7 @@ def _power_and_constant(log_n: Array, log_l: Array, weights: Array, plain: Conve
     for share in (0.3, 0.6, 0.9):
         level = float(np.exp(log_l).mean()) - share * lowest
         start = np.clip([np.log(level), plain.alpha_n / (1 - share), share * lowest], low, high)
-        x = least_squares(
+        x = scipy.optimize.least_squares(
             residual, start, jac=slope, bounds=(low, high), x_scale="jac", xtol=TIGHT, ftol=TIGHT, gtol=TIGHT
         ).x
         candidate = Converged(float(middle + x[0] / x[1]), float(x[1]), float(x[2]), float(np.sum(residual(x) ** 2)))

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from shapelaw.errors import UserError
 from shapelaw.step_batch.curves import Curve
@@ -215,7 +215,7 @@ def _residuals(read: Readings, counts: Array, u: Array) -> tuple[Array, Array, A
     gap = np.nan_to_num(read.log_steps) - np.logaddexp(0.0, excess)
     total = np.maximum(counts.sum(axis=1), 1e-300)[:, None]
     mean = np.sum(counts * gap, axis=1, keepdims=True) / total
-    gate = expit(excess)
+    gate = scipy.special.expit(excess)
     return gap - mean, gate - np.sum(counts * gate, axis=1, keepdims=True) / total, mean[:, 0]
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.interpolate import BSpline, make_interp_spline, make_smoothing_spline
 
 Array = NDArray[np.float64]
 
@@ -40,11 +40,11 @@ class Curve:
     loss: Array
 
     @cached_property
-    def smooth(self) -> BSpline:
+    def smooth(self) -> scipy.interpolate.BSpline:
         """Log loss as a cubic spline of log steps; generalised cross-validation sets how smooth."""
         x, y = np.log(self.steps), np.log(self.loss)
-        found = make_smoothing_spline(x, y)
-        return make_interp_spline(x, y) if np.median(np.abs(found(x) - y)) < NOISELESS else found
+        found = scipy.interpolate.make_smoothing_spline(x, y)
+        return scipy.interpolate.make_interp_spline(x, y) if np.median(np.abs(found(x) - y)) < NOISELESS else found
 
     @property
     def readable(self) -> bool:

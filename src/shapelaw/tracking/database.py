@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlparse
@@ -28,7 +29,8 @@ HISTORY_COPY, HISTORY_INDEX = "sqlite_autoindex_metrics_1", "index_metrics_run_u
 """The primary key of `metrics`, which holds all of it, and the index that finds a run's rows of the table itself."""
 LOCK_SECONDS = 60.0
 """How long a reader waits for a database that is being written."""
-RUNS_OF_A_QUERY = 500
+RUNS_OF_A_QUERY = 4_000
+"""The copy is read whole for every query, as it begins with the metric; no query may keep writers waiting for long."""
 Row = tuple[str, str, int, int, float | None]
 """Run id, metric, tokens, time in milliseconds, value (None for NaN)."""
 
@@ -98,15 +100,18 @@ def history(path: Path, run_ids: Sequence[str], keys: Sequence[str]) -> Iterator
     with opened(path) as database:
         known = {name for _, name, *_ in database.execute("PRAGMA index_list(metrics)")}
         table = f"INDEXED BY {HISTORY_INDEX}" if HISTORY_INDEX in known else "NOT INDEXED"
-        for start in range(0, len(run_ids), RUNS_OF_A_QUERY):
-            some = run_ids[start : start + RUNS_OF_A_QUERY]
+        sources = (table, f"INDEXED BY {HISTORY_COPY}")
+        most = min(RUNS_OF_A_QUERY, database.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) - len(keys))
+        for start in range(0, len(run_ids), most):
+            some = run_ids[start : start + most]
             database.execute("BEGIN")  # so that no run writes between the two
-            rows = _rows(database, table, some, keys)
-            copy = _rows(database, f"INDEXED BY {HISTORY_COPY}", some, keys)
+            both = [_rows(database, source, some, keys) for source in sources]
+            for row, copy in zip_longest(*both):
+                if row is None or row != copy:
+                    table_rows, copied = (set(_rows(database, source, some, keys)) for source in sources)
+                    raise damaged(path, f"table metrics: {len(table_rows ^ copied)} rows differ from its index")
+                yield row
             database.rollback()
-            if rows != copy and set(rows) != set(copy):  # two at the same tokens and time come in any order
-                raise damaged(path, f"table metrics: {len(set(rows) ^ set(copy))} rows differ from its index")
-            yield from rows
 
 
 class Recorded(NamedTuple):
@@ -193,12 +198,12 @@ def _uncopied(database: sqlite3.Connection) -> list[str]:
     return [table for table in _tables(database) if f"shapelaw_{table}" not in there]
 
 
-def _rows(database: sqlite3.Connection, source: str, run_ids: Sequence[str], keys: Sequence[str]) -> list[Row]:
+def _rows(database: sqlite3.Connection, source: str, run_ids: Sequence[str], keys: Sequence[str]) -> Iterator[Row]:
     query = (
         f"SELECT run_uuid, key, step, timestamp, CASE WHEN is_nan THEN NULL ELSE value END FROM metrics {source} "
-        f"WHERE run_uuid IN ({_marks(run_ids)}) AND key IN ({_marks(keys)}) ORDER BY run_uuid, key, step, timestamp"
+        f"WHERE run_uuid IN ({_marks(run_ids)}) AND key IN ({_marks(keys)}) ORDER BY run_uuid, key, step, timestamp, value"
     )
-    return database.execute(query, [*run_ids, *keys]).fetchall()
+    return database.execute(query, [*run_ids, *keys])
 
 
 def _marks(values: Sequence[str]) -> str:

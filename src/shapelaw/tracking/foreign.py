@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from shapelaw.errors import UserError
-from shapelaw.tracking.reading import existing, experiment_of, histories, search
+from shapelaw.tracking.histories import histories
+from shapelaw.tracking.reading import existing, experiment_of, search
 from shapelaw.tracking.store import unreachable
 
 if TYPE_CHECKING:

@@ -1,22 +1,21 @@
 """The runs table of an experiment, read from the store in few queries.
 
-A database file is asked directly for the histories of all runs at once, read-only; any other store by its interface, run by
-run, several at a time. Both give the same table.
+A database file is asked directly for all runs at once, read-only; any other store by its interface, many runs a request.
+Both give the same table.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from shapelaw.errors import UserError
 from shapelaw.suite import COLUMNS, HASH_DIGITS, Suite
 from shapelaw.tracking import database
 from shapelaw.tracking.addresses import check_uri, database_file
+from shapelaw.tracking.histories import Histories, Value, histories
 from shapelaw.tracking.protocol import (
     DAMAGED_TAG,
     DEVICE_HOURS,
@@ -45,27 +44,7 @@ OPTIM = "optim."
 SHOWN_NAMES = 12
 LAST = -1
 """Stands for rollbacks, of which there are 0 or more."""
-READERS = 8
-"""Runs whose histories are asked for at once."""
 log = logging.getLogger(__name__)
-
-
-class Value(NamedTuple):
-    """One value of a metric.
-
-    Args:
-        tokens: the run had seen.
-        time: when it was recorded, in milliseconds; of two at the same tokens the later one holds.
-        value: itself.
-    """
-
-    tokens: int
-    time: int
-    value: float
-
-
-Histories = Mapping[tuple[str, str], Sequence[Value]]
-"""(run id, metric) -> its values in the order of tokens, then time."""
 
 
 def read_runs(uri: str, experiment: str) -> pd.DataFrame:
@@ -268,32 +247,6 @@ def search_by_interface(store: MlflowClient, experiment_id: str, kind: str | Non
             return runs
         if not page:
             raise ServerFault("it answers with an empty page of runs and says that more follow")
-
-
-def histories(uri: str, store: MlflowClient, run_ids: Sequence[str], keys: Sequence[str]) -> Histories:
-    """All values of some metrics of some runs."""
-    file = database_file(uri)
-    return by_sql(file, run_ids, keys) if file else by_interface(store, run_ids, keys)
-
-
-def by_sql(path: Path, run_ids: Sequence[str], keys: Sequence[str]) -> Histories:
-    """From a database file, read-only and verified; the columns of MLflow's table `metrics` have stood since its version 1."""
-    found: dict[tuple[str, str], list[Value]] = {}
-    for run_id, key, step, time, value in database.history(path, run_ids, keys):
-        number = float("nan") if value is None else value
-        found.setdefault((run_id, key), []).append(Value(step, time, number))
-    return found
-
-
-def by_interface(store: MlflowClient, run_ids: Sequence[str], keys: Sequence[str]) -> Histories:
-    """From any store, one request a run and metric."""
-
-    def ask(place: tuple[str, str]) -> list[Value]:
-        return sorted(Value(m.step, m.timestamp, m.value) for m in store.get_metric_history(*place))
-
-    places = [(run_id, key) for run_id in run_ids for key in keys]
-    with ThreadPoolExecutor(READERS) as readers:
-        return dict(zip(places, readers.map(ask, places), strict=True))
 
 
 def rows_of(run: Run, values: Histories) -> list[dict[str, Any]]:

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from shapelaw.suite import Suite
+from shapelaw.tracking.histories import Value
 from shapelaw.tracking.protocol import VAL_LOSS
-from shapelaw.tracking.reading import Value, rows_of, suite_of
+from shapelaw.tracking.reading import rows_of, suite_of
 from shapelaw.tracking.store import IDENTITY_TAG
 from shapelaw.tracking.wandb_delivery import ABOUT, TIME
 

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from shapelaw.config import TrainConfig
 from shapelaw.errors import Diverged, Interrupted, UserError
-from shapelaw.files import write_text
+from shapelaw.files import write_sealed_text
 from shapelaw.fingerprint import write_fingerprint
 from shapelaw.planned_run import PlannedRun
 from shapelaw.run_state import Status
@@ -30,7 +30,7 @@ from shapelaw.training.reporting import Report
 def describe(config: TrainConfig, planned: PlannedRun) -> None:
     """Write what a run is into its folder."""
     write_fingerprint(planned.folder, planned.fingerprint)
-    write_text(planned.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
+    write_sealed_text(planned.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
 
 
 def recorder(config: TrainConfig, planned: PlannedRun, info: RunInfo) -> Tracker:

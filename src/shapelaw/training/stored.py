@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from shapelaw.config import TokenizerKind, TrainConfig
 from shapelaw.config.parts import OURS
 from shapelaw.data import Tokenizer, load_corpus
 from shapelaw.data.tokenizers import BytesTokenizer
-from shapelaw.errors import UserError
+from shapelaw.errors import Damaged, UserError
+from shapelaw.files import check_sealed_text
 from shapelaw.planned_run import checkpoint_path, checkpoint_steps, corpus_folder
 from shapelaw.shapes import Shape
 
@@ -142,11 +145,6 @@ def is_run(folder: Path) -> bool:
 
 def _stored(run: Path, steps: list[int]) -> list[StoredCheckpoint]:
     config = _config(run)
-    if config.model.name != OURS:  # a run's folder may come from anybody, and only whoever types a command names code
-        raise UserError(
-            f"{run.name}: was trained with model={config.model.name}, which only train.py loads; give a run of the built-in "
-            "model, or read the checkpoint with safetensors"
-        )
     return [StoredCheckpoint(run, step, config) for step in steps]
 
 
@@ -154,9 +152,24 @@ def _config(run: Path) -> TrainConfig:
     path = run / CONFIG_FILE
     if not path.exists():
         raise UserError(f"{path} is missing: it says what was trained; give the folder as the run left it")
+    try:
+        merged = _merged(path)
+        model = str(merged.model.name)
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, AttributeError) as error:
+        check_sealed_text(path)
+        raise Damaged(f"{path} is damaged ({str(error).splitlines()[0]}); put back what was written there") from error
+    if model != OURS:  # a run's folder may come from anybody, and only whoever types a command names code
+        raise UserError(
+            f"{run.name}: was trained with model={model}, which only train.py loads; give a run of the built-in model, or "
+            "read the checkpoint with safetensors"
+        )
+    check_sealed_text(path)
+    return merged
+
+
+def _merged(path: Path) -> TrainConfig:
+    """No dataclass: options that are younger than the run are missing, and none of them is asked for here."""
     recorded = OmegaConf.load(path)
     # a suite's own studies are no part of a checkpoint, and older runs hold them as text
     recorded.suite = {"name": recorded.suite.name, "head_size": recorded.suite.head_size}
-    merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), recorded)
-    # no dataclass: options that are younger than the run are missing, and none of them is asked for here
-    return cast(TrainConfig, merged)
+    return cast(TrainConfig, OmegaConf.merge(OmegaConf.structured(TrainConfig), recorded))
