@@ -20,7 +20,7 @@ from shapelaw.fitting.new_run import NewRun, check_kind, law_interval
 from shapelaw.fitting.shown import Shown
 from shapelaw.laws import EXPONENT, Law, files, get_law
 from shapelaw.laws.base import UNITS
-from shapelaw.plugins import is_file
+from shapelaw.plugins import is_reference
 from shapelaw.runs.columns import guessing
 from shapelaw.runs.table import RunsTable
 
@@ -65,7 +65,7 @@ class FitResult(Shown):
         profiles: name -> profile of a parameter or the exponent (`fitting.profile.Profile`), where asked for.
         checklist: what a report of a fit must contain (see docs/fit_json.md), as far as the program can know it.
         stages: method=staged: what each stage selected, fitted and leaves uncertain (see docs/step_batch.md).
-        law_sha256: of the law's file; None for a law that has a name.
+        law_sha256: of the law's file, or sixteen digits of its package's; None for a law that has a name.
         theta: the parameters as they were fitted, the law's vector; empty for lines, and in files of version 1.
         refits: theta of each refit; empty without resampling, for lines, and in files of version 1.
         ridge: parameters, and `compute_optimal_exponent`, that the data do not identify: their values mean nothing.
@@ -319,7 +319,7 @@ def _from_plain(content: Mapping[str, Any], path: Path) -> FitResult:
         }
     result = as_record(FitResult, values, path)
     if result.law is not None:
-        if is_file(result.law):
+        if is_reference(result.law):
             files.check_unchanged(result.law, result.law_sha256, str(path))
         _check_usable(result, path)
     return result

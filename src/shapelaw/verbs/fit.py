@@ -24,8 +24,8 @@ from shapelaw.fitting.fit import fit, refuse_unanswerable
 from shapelaw.fitting.result import RUNS_FILE, SCHEMA_VERSION, FitResult, load_fit
 from shapelaw.fitting.spec import FitSpec, get_method
 from shapelaw.laws import EXPONENT, Law, get_law
-from shapelaw.laws.files import file_hash
-from shapelaw.plugins import is_file
+from shapelaw.laws.files import hash_of
+from shapelaw.plugins import is_reference
 from shapelaw.runs import RunsTable
 from shapelaw.runs.columns import NATS_PER_TOKEN
 from shapelaw.runs.file_table import FileOptions
@@ -177,8 +177,8 @@ def science_of(asked: FitConfig, runs: RunsTable) -> dict[str, Any]:
     method = spec_of(asked).method
     own = {key: value for key, value in method.options.items() if (key, value) != ("curve", "parabola")}
     chosen["method"] = {"name": method.name, **own}  # so that fits by parabolas keep their folders
-    if method.fits_law and is_file(str(asked.law.name)):
-        chosen["law"] = {"name": _law(asked).name, "sha256": file_hash(str(asked.law.name))}
+    if method.fits_law and is_reference(str(asked.law.name)):
+        chosen["law"] = {"name": _law(asked).name, "sha256": hash_of(str(asked.law.name))}
     if asked.weights:  # the column may be none of the table's content
         chosen["weights"] = [asked.weights, hashlib.sha256(weights_of(runs, asked.weights).tobytes()).hexdigest()]
     for name in ("fixed", "weights", "speedup"):

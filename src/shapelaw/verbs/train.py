@@ -110,6 +110,10 @@ class TrainTask:
         runs = [_located(to_dataclass(config), self.library, check=True) for config in configs]
         for run in runs:
             _check(run)
+        if runs[0].config.tracker.own:
+            from shapelaw.tracking import check_tracker
+
+            check_tracker(runs[0].config.tracker.name, runs[0].config.tracker.options)
         check_budgets([(run.planned, run.config) for run in runs])
         check_parts([(run.planned, run.config) for run in runs if not run.is_command])
         warn_of_same([(run.config, run.planned) for run in runs if run.is_command])
@@ -155,6 +159,8 @@ class TrainTask:
         train: TrainConfig = to_dataclass(configs[0])
         if train.tracker.in_wandb:
             _begin_wandb(train.tracker, jobs)
+        if train.tracker.own:
+            _begin_own(train.tracker, jobs)
         if not train.tracker.in_mlflow:
             return {}
         require("tracker=mlflow", "mlflow", instead="give tracker=none")
@@ -213,8 +219,20 @@ def _begin_wandb(tracker: TrackerConfig, jobs: Sequence[Job]) -> None:
     from shapelaw.tracking import check_login, deliver_to_wandb
 
     check_login(tracker)
+    _warn_left(jobs, lambda folder: deliver_to_wandb(folder, tracker.offline))
+
+
+def _begin_own(tracker: TrackerConfig, jobs: Sequence[Job]) -> None:
+    """Hand the user's tracker what it has not of finished runs."""
+    from shapelaw.tracking import deliver_to_own
+
+    _warn_left(jobs, lambda folder: deliver_to_own(folder, tracker.name, tracker.options))
+
+
+def _warn_left(jobs: Sequence[Job], deliver: Callable[[Path], str | None]) -> None:
+    """Deliver what finished runs have left, and say what remains."""
     for job in jobs:
-        if job.done and (left := deliver_to_wandb(job.folder, tracker.offline)):
+        if job.done and (left := deliver(job.folder)):
             log.warning("%s", left)
 
 
@@ -223,10 +241,7 @@ def _deliver_left(jobs: Sequence[Job], train: TrainConfig, parent_run_id: str | 
     from shapelaw.tracking import Store, deliver_to
 
     store = Store.of(train.tracker, train.suite.name)
-    for job in jobs:
-        left = deliver_to(job.folder, store, parent_run_id) if job.done else None
-        if left:
-            log.warning("%s", left)
+    _warn_left(jobs, lambda folder: deliver_to(folder, store, parent_run_id))
 
 
 def _finished(job: Job) -> float:
