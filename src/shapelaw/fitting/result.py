@@ -21,6 +21,7 @@ from shapelaw.fitting.shown import Shown
 from shapelaw.laws import EXPONENT, Law, files, get_law
 from shapelaw.laws.base import UNITS
 from shapelaw.plugins import is_reference
+from shapelaw.runs.axes import table_of, with_axes
 from shapelaw.runs.columns import guessing
 from shapelaw.runs.table import RunsTable
 
@@ -149,7 +150,7 @@ class FitResult(Shown):
                 fit without refits, or a loss above that of guessing.
         """
         law = self._form_of_law()
-        runs = table if isinstance(table, RunsTable) else _as_runs(pd.DataFrame(table))
+        runs = with_axes(table if isinstance(table, RunsTable) else _as_runs(pd.DataFrame(table)), law)
         columns = runs.columns_for(law, self.settings["counting"], self.settings["flops"])
         centre = law.log_prediction(self.vector, columns)
         if kind is None:
@@ -206,7 +207,7 @@ class FitResult(Shown):
         target = target if target.suffix == ".json" else target / "fit.json"
         target.parent.mkdir(parents=True, exist_ok=True)
         if runs is not None:
-            runs.to_parquet(target.with_name(RUNS_FILE))
+            (with_axes(runs, get_law(self.law)) if self.law else runs).to_parquet(target.with_name(RUNS_FILE))
         content = {"schema": SCHEMA, "version": SCHEMA_VERSION} | dataclasses.asdict(self)
         write_sealed(target, plain(content))
         return target
@@ -367,4 +368,4 @@ def _as_runs(frame: pd.DataFrame) -> RunsTable:
     for name in ("params", "tokens", "loss"):
         if name not in table:
             table[name] = 1.0
-    return RunsTable(table)
+    return table_of(table)

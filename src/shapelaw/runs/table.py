@@ -20,7 +20,16 @@ from numpy.typing import ArrayLike, NDArray
 from shapelaw.counting import FLOPS_CONVENTIONS, PARAMS_CONVENTIONS, SEQ_LEN_GEMSTONES, flops_per_token, recount
 from shapelaw.errors import UserError
 from shapelaw.files import naming
-from shapelaw.runs.columns import CANONICAL, FURTHER_LOSS, NATS_PER_TOKEN, duplicates, faults, refuse_faults, tidy
+from shapelaw.runs.columns import (
+    CANONICAL,
+    FURTHER_LOSS,
+    NATS_PER_TOKEN,
+    column_of,
+    duplicates,
+    faults,
+    refuse_faults,
+    tidy,
+)
 from shapelaw.runs.query import matches
 from shapelaw.runs.sealing import read_parquet, sealed_bytes
 from shapelaw.runs.shown import Shown
@@ -359,7 +368,7 @@ class RunsTable(Shown):
         convention = counting or law.default_counting
         special = {"params": lambda: self.params(convention), "flops": lambda: self.flops(flops)}
         return {
-            name: special[name]() if name in special else self.column(name, f"law={law.name}")
+            name: special[name]() if name in special else self.column(column_of(name), f"law={law.name}")
             for name in law.predictors
         }
 

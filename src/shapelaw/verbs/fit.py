@@ -27,6 +27,7 @@ from shapelaw.laws import EXPONENT, Law, get_law
 from shapelaw.laws.files import hash_of
 from shapelaw.plugins import is_reference
 from shapelaw.runs import RunsTable
+from shapelaw.runs.axes import with_axes
 from shapelaw.runs.columns import NATS_PER_TOKEN
 from shapelaw.runs.file_table import FileOptions
 from shapelaw.runs.load import LAWS_READ, chosen, load_whole, of_your_own
@@ -255,7 +256,8 @@ def _subset(asked: FitConfig, table: RunsTable) -> RunsTable:
     table = with_sets(table, asked.speedup) if asked.speedup else table
     read = _law(asked).predictors if get_method(asked.method.name).fits_law else ()
     read = (*read, SET) if asked.speedup else read
-    return chosen(table, asked.runs.source, asked.runs.reduce, asked.runs.reduce_by, read)
+    table = chosen(table, asked.runs.source, asked.runs.reduce, asked.runs.reduce_by, read)
+    return with_axes(table, _law(asked)) if read else table
 
 
 def _cached(asked: FitConfig, loaded: dict[str, RunsTable]) -> RunsTable:
