@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shlex
 import socket
 import subprocess
@@ -26,12 +27,12 @@ from shapelaw.extras import require
 from shapelaw.fingerprint import identity_of
 from shapelaw.planned_run import PlannedRun, checkpoint_path, labels_of, parent_checkpoint, parent_folder, plan_run
 from shapelaw.run_state import State, Status, read_state
-from shapelaw.sweep.task import Job, Trials, sweep_identity
+from shapelaw.sweep.task import Footprint, Job, Trials, sweep_identity
 from shapelaw.terminal import terminal
 from shapelaw.tracking_views import training
 from shapelaw.training.checks import check_budgets, check_kept, check_parts, check_run, check_tasks
 from shapelaw.training.corpora import Corpora, Library
-from shapelaw.training.cost import check_machine, cost_of, device_hours, flops_of
+from shapelaw.training.cost import check_machine, cost_of, device_hours, flops_of, machine_of, memory_limit
 from shapelaw.training.processes import launch, starts_processes
 from shapelaw.training.sizes import sizes_of
 from shapelaw.verbs import train_summary
@@ -285,9 +286,10 @@ def _job(planned: PlannedRun, train: TrainConfig, label: str) -> Job:
     )
 
 
-def _footprint(planned: PlannedRun, train: TrainConfig, device: str) -> tuple[int, float]:
-    cost = cost_of(planned, train, device)
-    return cost.micro_sequences, cost.memory_bytes
+def _footprint(planned: PlannedRun, train: TrainConfig, device: str) -> Footprint:
+    cost, machine = cost_of(planned, train, device), machine_of(device, train.accelerator)
+    limit = math.inf if train.force else memory_limit(train, machine.memory_bytes, machine.gpu)
+    return Footprint(cost.micro_sequences, cost.memory_bytes, limit)
 
 
 def _located(config: TrainConfig, library: Library, check: bool = False) -> _Located:
