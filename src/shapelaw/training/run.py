@@ -217,8 +217,8 @@ class Run:
             device=self.placement.device,
             batch_of=partial(batch_of, skipped=module.progress.skipped),
         )
-        trainer = self._trainer([*self._noise(), hooks])
         with _lightning_quiet():
+            trainer = self._trainer([*self._noise(), hooks])
             try:
                 trainer.fit(module, train_dataloaders=batches)
             except SpikeSeen as seen:
@@ -253,6 +253,8 @@ def _lightning_quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         # lightning's own use of a torch name that is on its way out
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+        # accelerator=cpu was asked for
+        warnings.filterwarnings("ignore", message="GPU available but not used.*")
         # a machine that has SLURM's tools need not use them
         warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
         yield
