@@ -1,4 +1,4 @@
-"""Examples of parts and programs of your own, copied into a folder: models, an optimizer, rates, a tracker, trainers."""
+"""Examples of models, optimizers, rates, trackers and trainers of your own, copied into a folder."""
 
 from __future__ import annotations
 
