@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 Show = Callable[[State], None]
 MLFLOW = ("mlflow", "mlflow.store.tracking.sqlalchemy_store")
 """Modules of the tracker; the second, which mlflow imports at its first call, takes 0.8 s."""
+PROGRAM = ("shapelaw.command.run", "shapelaw.training.progress")
+"""Modules of a run that a program trains."""
 UNPREPARED = "unprepared"
 """Stands for the corpus hash while only costs are asked."""
 
@@ -264,7 +266,10 @@ def _job(planned: PlannedRun, train: TrainConfig, label: str) -> Job:
     if train.trainer.name == COMMAND:
         ready = planned.parent is None or read_state(parent_folder(planned)).status is Status.finished
         resume = read_state(planned.folder).attempts > 0
-        how: dict[str, Any] = {"preload": tracked, "command": shlex.join(command_of(train, planned, resume))}
+        how: dict[str, Any] = {
+            "preload": (*PROGRAM, *tracked),
+            "command": shlex.join(command_of(train, planned, resume)),
+        }
     else:
         ready = planned.parent is None or checkpoint_path(parent_folder(planned), planned.first_step).exists()
         how = {"preload": ("shapelaw.training.run", *tracked), "footprint": partial(_footprint, planned, train)}
