@@ -28,6 +28,7 @@ from shapelaw.training.hooks import Costs, Hooks, Pruned
 from shapelaw.training.monitor import SpikeMonitor, SpikeSeen
 from shapelaw.training.noise import NoiseScale
 from shapelaw.training.recording import describe, record_end, record_error, recorder
+from shapelaw.training.repeating import ATTENTION_WARNING
 from shapelaw.training.reporting import Report, Show
 from shapelaw.training.rollback import Rollback, batch_of, read_rollbacks, roll_back
 from shapelaw.training.run_info import run_info
@@ -255,6 +256,8 @@ def _lightning_quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         # accelerator=cpu was asked for
         warnings.filterwarnings("ignore", message="GPU available but not used.*")
+        # the gradient of attention repeats when that is asked for
+        warnings.filterwarnings("ignore", message=ATTENTION_WARNING)
         # a machine that has SLURM's tools need not use them
         warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
         yield
