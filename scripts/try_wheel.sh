@@ -57,3 +57,13 @@ shapelaw prepare "${corpus[@]}" progress=false
 shapelaw train -m "${corpus[@]}" shape.width=16,32 shape.depth=1 tokens=16384 warmup_tokens=2048 validation.every_tokens=8192 \
   validation.tokens=4096
 [ "$(find outputs/runs/mine -maxdepth 2 -name state.json | wc -l)" = 2 ]
+
+shapelaw examples # a model, optimizer, rate, tracker and trainer of one's own, as docs/your_model.md and your_trainer.md have them
+own=(shape.width=16 shape.depth=1 tokens=16384 warmup_tokens=2048 validation.every_tokens=8192 validation.tokens=4096)
+shapelaw train "${corpus[@]}" "${own[@]}" model=examples/swiglu.py:SwiGLU optim=examples/lion.py:lion \
+  schedule=examples/courses.py:inverse_sqrt tracker=examples/csv_tracker.py:CsvTracker
+test -s losses/*.csv
+program="{python} examples/plain_torch.py --width {shape.width} --depth {shape.depth} --lr {lr} --steps {steps} --every 5"
+program+=" --batch {batch_sequences} --seq-len {seq_len} --seed {seed} --out {folder} --metrics {metrics}"
+shapelaw train -m "${own[@]}" trainer=command "trainer.command=\"$program\""
+[ "$(find outputs/runs/mine -maxdepth 2 -name state.json | wc -l)" = 4 ]

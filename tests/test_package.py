@@ -19,7 +19,7 @@ from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.extras import TRAIN, require
 from shapelaw.fitting import compiling
-from shapelaw.verbs import demo, doors, init, sweeps, ui
+from shapelaw.verbs import demo, doors, examples, init, sweeps, ui
 from shapelaw.verbs.doors import store_schemas
 from shapelaw.verbs.fit import load_table
 from shapelaw.verbs.main import set_environment
@@ -146,7 +146,7 @@ def test_a_wheel_holds_the_configuration(tmp_path: Path, monkeypatch: pytest.Mon
     assert (doors.is_wheel(), doors.project_root()) == (True, tmp_path)
     assert git_commit() == f"v{__version__}"
     placed = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["sources"]
-    assert placed == {"src": "", "conf": "shapelaw/conf", "sweeps": "shapelaw/sweeps"}
+    assert placed == {"src": "", "conf": "shapelaw/conf", "sweeps": "shapelaw/sweeps", "examples": "shapelaw/examples"}
 
 
 @pytest.fixture
@@ -154,6 +154,26 @@ def in_tiny(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SHAPELAW_ROOT", "SHAPELAW_SUITE_DIR"):
         monkeypatch.setenv(name, "")
     set_environment(ROOT)
+
+
+def test_the_examples_are_copied_and_never_over_anothers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    examples.examples([])
+    theirs = {path.name: path.read_bytes() for path in (ROOT / "examples").glob("*.py")}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "examples").iterdir()} == theirs
+    listed = capsys.readouterr().out.splitlines()
+    assert len(listed) == len(theirs)
+    assert "examples/plain_torch.py: A plain PyTorch script that knows nothing of shapelaw" in listed[-2]
+    examples.examples(["examples"])
+    (tmp_path / "examples/lion.py").write_text("mine")
+    with pytest.raises(UserError, match=r"examples/lion\.py: is there already, with another content"):
+        examples.examples([])
+    assert (tmp_path / "examples/lion.py").read_text() == "mine"
+    for words in (["a", "b"], ["-m"], ["folder=a"]):
+        with pytest.raises(UserError, match="takes a folder and nothing else; give examples FOLDER"):
+            examples.examples(words)
 
 
 @pytest.mark.usefixtures("in_tiny")

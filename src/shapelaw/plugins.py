@@ -19,6 +19,15 @@ from typing import Any
 
 from shapelaw.errors import UserError
 
+GROUPS = {
+    "model": "shapelaw.models",
+    "optim": "shapelaw.optimizers",
+    "schedule": "shapelaw.schedules",
+    "cooldown": "shapelaw.cooldowns",
+    "tracker": "shapelaw.trackers",
+    "law": "shapelaw.laws",
+}
+"""Group of the configuration -> entry points by which an installed package gives it choices: NAME = "package.module:PART"."""
 MARK = ".py:"
 """What tells a part of a user's file, `path/to/file.py:NAME`, from one that has a name."""
 
@@ -39,6 +48,21 @@ def installed(group: str) -> dict[str, EntryPoint]:
                 "uninstall one of them"
             )
     return named
+
+
+def reference_to(group: str, name: str) -> str | None:
+    """`package.module:PART` of the choice that an installed package gives a group of the configuration; None if none does.
+
+    Raises:
+        UserError: if its entry point names no part of a module, or two packages give it.
+    """
+    entry = installed(GROUPS[group]).get(name)
+    if entry is not None and MODULE.fullmatch(entry.value) is None:
+        raise UserError(
+            f"{group}={name}: an installed package registers {entry.value}, which is no package.module:NAME; correct its entry "
+            f"point {GROUPS[group]}, or uninstall it"
+        )
+    return entry.value if entry else None
 
 
 @cache
@@ -150,14 +174,19 @@ def part_of(group: str, reference: str) -> Any:
         UserError: if either fails, or holds no such name.
     """
     place, _, name = reference.rpartition(":")
-    module = run_file(group, reference)[1] if is_file(reference) else _import(group, reference)
+    module = run_file(group, reference)[1] if is_file(reference) else imported(group, reference)
     if not hasattr(module, name):
         names = ", ".join(known for known in vars(module) if not known.startswith("_")) or "none"
         raise UserError(f"{group}={reference}: {place} has no {name}; the names there are {names}")
     return getattr(module, name)
 
 
-def _import(group: str, reference: str) -> ModuleType:
+def imported(group: str, reference: str) -> ModuleType:
+    """The module of a reference, `package.module:NAME`.
+
+    Raises:
+        UserError: if importing it fails.
+    """
     name, _, _ = reference.rpartition(":")
     try:
         return importlib.import_module(name)

@@ -138,6 +138,23 @@ def test_size_alone_is_chinchillas_closed_form() -> None:
     assert "the best params is the largest allowed" in limited.notes
 
 
+def test_the_edge_of_the_rules_is_named_with_the_option_that_moves_it() -> None:
+    """By rules that end below the best width; beyond them there is a better shape, and no note."""
+    free = Problem.of(fitted("interaction"), table())
+    best = free.best(1e21)
+    assert not [note for note in best.notes if "allowed" in note]
+    width = int(best.values["width"]) - 2 * free.world.rules.head_size
+    rules = dataclasses.replace(free.world.rules, width_max=width)
+    edge = free.replaced(world=dataclasses.replace(free.world, rules=rules)).best(1e21)
+    assert edge.values["width"] == width
+    assert edge.values["loss"] > best.values["loss"]
+    (note,) = [note for note in edge.notes if "allowed" in note]
+    assert note == (
+        "the best width is the largest allowed by the suite's rules, and one beyond may be better: look there by "
+        "rules.width_max=NUMBER"
+    )
+
+
 def test_sizes_alone_are_counted_and_compared_as_their_law_counts() -> None:
     counting = "no_embedding_and_head"
     answer = Problem.of(fitted("params_tokens", counting=counting), table(), space="params").best(6e16)

@@ -46,6 +46,26 @@ def test_the_plan_tells_micro_batch_and_memory_of_the_device(script: Script) -> 
     assert 1 <= sequences["MI250"] < sequences["H200"]
 
 
+def test_shapes_that_a_device_cannot_hold_are_flagged_and_refused(script: Script) -> None:
+    """Weights, moments and gradients of 2048x27 in float32 alone are more than a V100 has, and 256x23 fits."""
+    named = ("sweeps=gemstones", "shape=2048x27,256x23", "hydra.launcher.device=V100")
+    done = script("train.py", *PLAN, *named, SHAPELAW_SUITE="gemstones")
+    rows = {line.split()[0]: line for line in done.stdout.splitlines() if re.match(r" *\d+x\d+ ", line)}
+    found = re.search(r" 1 +([\d.]+) > ([\d.]+) *$", rows["2048x27"])
+    assert found, rows["2048x27"]
+    assert float(found[1]) > 1_904_850_944 * 16 / 2**30
+    assert float(found[2]) == 0.8 * 16
+    assert ">" not in rows["256x23"]
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "2048x27 lr_base=5: does not fit on V100: a step takes" in done.stderr
+    assert (
+        "1 sequence at a time, and limits.memory_share allows 12.8; share the model out by parallel=fsdp" in done.stderr
+    )
+    forced = script("train.py", *PLAN, *named, "force=true", SHAPELAW_SUITE="gemstones")
+    assert (forced.returncode, forced.stderr) == (0, "")
+
+
 SITE = (*PLAN, "sweeps=gemstones", "hydra.launcher.site=frontier")
 
 

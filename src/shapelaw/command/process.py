@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import select
 import signal
 import subprocess
 import time
@@ -54,11 +55,15 @@ class Program:
                 )
         except (OSError, ValueError) as error:  # it is not there, no program, or a word holds what no word can
             raise ProgramFailed(f"{KEY}: {words[0]} cannot be started ({error}); correct the command") from error
+        self._end = _end_of(self.process.pid)
 
     def ended(self, seconds: float) -> bool:
         """Whether it has ended; waits so long for it. One that does not heed SIGTERM is killed when its time is over."""
         if time.monotonic() > self.deadline:
             self._signal(signal.SIGKILL)
+        if self._end is not None:  # which wakes at once, where `wait` looks now and then
+            select.select([self._end], [], [], seconds)
+            seconds = 0.0
         try:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -84,6 +89,9 @@ class Program:
             while not self.ended(0.1):
                 pass
         self._signal(signal.SIGKILL)
+        if self._end is not None:
+            os.close(self._end)
+            self._end = None
 
     @property
     def outcome(self) -> str:
@@ -96,6 +104,13 @@ class Program:
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS says the latter of a group that is gone
             os.killpg(self.process.pid, number)
+
+
+def _end_of(pid: int) -> int | None:
+    """A descriptor that can be read once a process has ended; None where the kernel has none (before Linux 5.3, and macOS)."""
+    with contextlib.suppress(AttributeError, OSError):
+        return os.pidfd_open(pid)
+    return None
 
 
 def _ends_with(parent: int) -> Callable[[], None]:

@@ -116,6 +116,10 @@ class PrescribeConfig(PlacesConfig):
         above=0,
         unit="tokens",
     )
+    axes: dict[str, float] = option(
+        "Values of the further columns that the law reads, at which it is asked: 'axes={experts: 8}'.",
+        default_factory=dict,
+    )
     accuracy: str | None = option(
         "Folder of a fit of an accuracy (law=accuracy/...): the accuracy of what is prescribed is told too.",
         default=None,

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from shapelaw.config.option import option, record
+from shapelaw.config.parts import refuse_options, refuse_unknown
 from shapelaw.config.values import Keep, ParallelKind, WhenUnreachable, file_name
 from shapelaw.errors import UserError
+from shapelaw.plugins import is_reference
 
 BUILTIN, COMMAND = "builtin", "command"
 """What can train a run."""
 
+TRACKERS = ("mlflow", "wandb", "both", "none")
 IN_MLFLOW, IN_WANDB = ("mlflow", "both"), ("wandb", "both")
 """Choices of tracker by which a store has the runs."""
 
@@ -123,9 +126,11 @@ class TrackerConfig:
     """Where runs are recorded."""
 
     name: str = option(
-        "What records the runs; fits go to MLflow, or stay in their folders.",
-        choices=("mlflow", "wandb", "both", "none"),
+        "What records the runs: mlflow, wandb, both, none (their folders alone), or a tracker of your own, "
+        "path/to/file.py:NAME or package.module:NAME, given as tracker=... (docs/your_model.md); fits go to MLflow, or stay in "
+        "their folders.",
     )
+    options: dict[str, Any] = option("Options that a tracker of your own is called with.", default_factory=dict)
     offline: bool = option(
         "wandb, both: whether what wandb records stays in the runs' folders, for `wandb sync`; else it goes to its server.",
         default=False,
@@ -152,6 +157,16 @@ class TrackerConfig:
     parent_run_id: str | None = option(
         "Set by the launching process for its jobs: the MLflow run of the sweep.", default=None
     )
+
+    def check(self) -> None:
+        """A tracker that is known, and options for who reads them."""
+        refuse_unknown("tracker", self.name, TRACKERS)
+        refuse_options("tracker", self.name, self.options, self.own)
+
+    @property
+    def own(self) -> bool:
+        """Whether it is a user's."""
+        return is_reference(self.name)
 
     @property
     def in_mlflow(self) -> bool:

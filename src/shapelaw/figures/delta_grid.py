@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from importlib import resources
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,7 +58,14 @@ def exponents(axes: Axes, frame: pd.DataFrame) -> None:
             line = own[own["delta"] == delta].sort_values("grid_size")
             look = style.MARKERS[i] + DASHES.get(str(solver), "--")
             label = f"{solver}, delta {np.format_float_scientific(delta, trim='-', exp_digits=1)}"
-            axes.plot(line["grid_size"], line["exponent"], look, color=style.COLOURS[i], label=label)
+            size = 1 + 0.6 * (len(deltas) - 1 - i)  # those below stay visible where lines lie on each other
+            marks: dict[str, Any] = {
+                "linewidth": size,
+                "markersize": 2 + 2 * size,
+                "color": style.COLOURS[i],
+                "label": label,
+            }
+            axes.plot(line["grid_size"], line["exponent"], look, **marks)
     axes.set(xscale="log", xlabel="starts", ylabel="a of the best N ~ C^a")
 
 
@@ -98,6 +106,9 @@ def sweep(tables: Tables) -> Figure:
     for axes, subset in zip(grid, subsets, strict=True):
         exponents(axes, frame[frame["subset"] == subset])
         axes.set_title(SUBSETS[subset] if len(subsets) > 1 else "")
+    low, high = zip(*(axes.get_ylim() for axes in grid), strict=True)
+    for axes in grid:
+        axes.set_ylim(min(low), max(high))
     style.legend_above(figure, grid, 2)
     return figure
 

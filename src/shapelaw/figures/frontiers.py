@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -144,7 +145,8 @@ def _sizes(axes: Axes, tables: Tables, cost: str, target: str) -> None:
     if cost == "flops":
         _references(axes, ends, target)
     own = [line for line in axes.lines if _is_own(str(line.get_label()))]
-    axes.legend(handles=own, fontsize=6, loc="lower right" if target == "tokens_per_param" else "upper left")
+    place: Literal["lower right", "upper left"] = "lower right" if target == "tokens_per_param" else "upper left"
+    axes.legend(handles=own, fontsize=6, loc=place, frameon=True, edgecolor="none", framealpha=0.8)
 
 
 def _is_own(label: str) -> bool:

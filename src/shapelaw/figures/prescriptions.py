@@ -175,7 +175,8 @@ def _panel(axes: Axes, tables: Tables, curves: pd.DataFrame, name: str) -> None:
     if "industry" not in tables:
         style.near_lines(axes)  # the small runs of a laptop lie decades off what others state of large ones
     limits = axes.get_ylim()
-    for label, (dash, values) in others(curves["budget"], name).items() if name in SIZE_PANELS else ():
+    every = tables["curves"]["budget"]  # of all panels, however far this one's own curves reach
+    for label, (dash, values) in others(every, name).items() if name in SIZE_PANELS else ():
         if "industry" in tables or any(limits[0] <= value <= limits[1] for value in values[1]):
             axes.plot(*values, dash, color=style.NEUTRAL, linewidth=0.9, label=label, zorder=1)
     if "industry" in tables:
@@ -238,6 +239,7 @@ def caption(about: str, asked: Asked) -> Callable[[Evidence, Tables], str]:
     def text(evidence: Evidence, tables: Tables) -> str:
         said = (
             f"{about} Wide lines lie inside the fitted domain, thin ones beyond; bands: {evidence.refits}. "
+            "A curve leaves out budgets at which laws that fit the runs as well differ in a size by more than a factor of two. "
             "Kaplan et al. and the refit of Chinchilla, where they lie within a panel, split a budget by 6N."
         )
         if not evidence.published:

@@ -63,10 +63,12 @@ def _counting(fit: FitResult) -> str:
 
 def _answered(problem: Problem, budgets: Sequence[float]) -> pd.DataFrame:
     """Prescriptions for the budgets that have an answer."""
-    served = [budget for budget in budgets if problem.serves(budget) and problem.answers(budget)]
-    if not served:
+    found = prescriptions_by_budget(
+        problem, [budget for budget in budgets if problem.serves(budget)], refused="left out"
+    )
+    if found.empty:
         raise CannotDraw(f"law={problem.fit.law} has no answer for any budget: {_refusal(problem, budgets[-1])}")
-    return prescriptions_by_budget(problem, served)
+    return found
 
 
 def _refusal(problem: Problem, budget: float) -> str:

@@ -16,6 +16,7 @@ from shapelaw.fitting.solver import Solver
 from shapelaw.fitting.spec import FitSpec, Method
 from shapelaw.fitting.splits import Holdout
 from shapelaw.laws import Law
+from shapelaw.runs.axes import table_of, with_axes
 from shapelaw.runs.sets import with_sets
 from shapelaw.runs.table import RunsTable
 from shapelaw.runs.worlds import refuse_mixture
@@ -120,10 +121,11 @@ def fit(
             speedup=speedup,
         )
     )
-    runs = RunsTable(runs) if isinstance(runs, pd.DataFrame) else runs
+    runs = table_of(runs) if isinstance(runs, pd.DataFrame) else runs
     if not len(runs):
         raise UserError(f"runs: the table has no kept rows; excluded are {runs.exclusions or 'none'}")
     runs = with_sets(runs, spec.speedup) if spec.speedup else runs
+    runs = with_axes(runs, spec.law) if spec.method.fits_law else runs
     refuse_unanswerable(runs, spec)
     return spec.method.fit(runs, spec).fitted_to(runs)
 

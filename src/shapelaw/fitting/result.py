@@ -20,7 +20,8 @@ from shapelaw.fitting.new_run import NewRun, check_kind, law_interval
 from shapelaw.fitting.shown import Shown
 from shapelaw.laws import EXPONENT, Law, files, get_law
 from shapelaw.laws.base import UNITS
-from shapelaw.plugins import is_file
+from shapelaw.plugins import is_reference
+from shapelaw.runs.axes import table_of, with_axes
 from shapelaw.runs.columns import guessing
 from shapelaw.runs.table import RunsTable
 
@@ -65,7 +66,7 @@ class FitResult(Shown):
         profiles: name -> profile of a parameter or the exponent (`fitting.profile.Profile`), where asked for.
         checklist: what a report of a fit must contain (see docs/fit_json.md), as far as the program can know it.
         stages: method=staged: what each stage selected, fitted and leaves uncertain (see docs/step_batch.md).
-        law_sha256: of the law's file; None for a law that has a name.
+        law_sha256: of the law's file, or sixteen digits of its package's; None for a law that has a name.
         theta: the parameters as they were fitted, the law's vector; empty for lines, and in files of version 1.
         refits: theta of each refit; empty without resampling, for lines, and in files of version 1.
         ridge: parameters, and `compute_optimal_exponent`, that the data do not identify: their values mean nothing.
@@ -149,7 +150,7 @@ class FitResult(Shown):
                 fit without refits, or a loss above that of guessing.
         """
         law = self._form_of_law()
-        runs = table if isinstance(table, RunsTable) else _as_runs(pd.DataFrame(table))
+        runs = with_axes(table if isinstance(table, RunsTable) else _as_runs(pd.DataFrame(table)), law)
         columns = runs.columns_for(law, self.settings["counting"], self.settings["flops"])
         centre = law.log_prediction(self.vector, columns)
         if kind is None:
@@ -206,7 +207,7 @@ class FitResult(Shown):
         target = target if target.suffix == ".json" else target / "fit.json"
         target.parent.mkdir(parents=True, exist_ok=True)
         if runs is not None:
-            runs.to_parquet(target.with_name(RUNS_FILE))
+            (with_axes(runs, get_law(self.law)) if self.law else runs).to_parquet(target.with_name(RUNS_FILE))
         content = {"schema": SCHEMA, "version": SCHEMA_VERSION} | dataclasses.asdict(self)
         write_sealed(target, plain(content))
         return target
@@ -319,7 +320,7 @@ def _from_plain(content: Mapping[str, Any], path: Path) -> FitResult:
         }
     result = as_record(FitResult, values, path)
     if result.law is not None:
-        if is_file(result.law):
+        if is_reference(result.law):
             files.check_unchanged(result.law, result.law_sha256, str(path))
         _check_usable(result, path)
     return result
@@ -367,4 +368,4 @@ def _as_runs(frame: pd.DataFrame) -> RunsTable:
     for name in ("params", "tokens", "loss"):
         if name not in table:
             table[name] = 1.0
-    return RunsTable(table)
+    return table_of(table)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from shapelaw.errors import UserError
+from shapelaw.runs.columns import is_canonical
 
 Array = NDArray[np.float64]
 Columns = Mapping[str, ArrayLike]
@@ -72,7 +73,8 @@ class Law(ABC):
     source: str
     """Paper and section."""
     predictors: tuple[str, ...]
-    """Canonical columns that the law reads, among width, depth, params, tokens and flops."""
+    """Canonical columns that the law reads, among width, depth, params, tokens and flops, and further axes: other columns
+    of the runs, such as heads or experts."""
     parameters: tuple[str, ...]
     """Names in natural units: coefficients are no logarithms, E is in units of the loss."""
     free_predictors: frozenset[str] = frozenset()
@@ -91,6 +93,11 @@ class Law(ABC):
     """Names of the methods that can fit it; a free fit of all parameters at once unless the law says otherwise."""
 
     @property
+    def axes(self) -> tuple[str, ...]:
+        """Predictors that are no canonical columns: whoever asks the law says where it is asked."""
+        return tuple(name for name in self.predictors if not is_canonical(name))
+
+    @property
     def priors(self) -> Mapping[str, Prior]:
         """Entry of theta -> what is expected of it where data cannot tell, weakly; none for a law that expects nothing."""
         return {}
@@ -100,10 +107,11 @@ class Law(ABC):
         """Names of the questions that it answers; a law may name fewer, or questions of its own."""
         if self.target != "loss" or not self.predictors:
             return ()
-        if set(self.predictors) == {"flops"}:
+        sizes = {*self.predictors} - {*self.axes}
+        if sizes == {"flops"}:
             return ("flops",)
         usual = USUAL_QUESTIONS if "tokens" in self.predictors else ()
-        return (*usual, "size") if set(self.predictors) == {"params", "tokens"} else usual
+        return (*usual, "size") if sizes == {"params", "tokens"} else usual
 
     @property
     def units(self) -> dict[str, str]:

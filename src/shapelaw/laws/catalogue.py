@@ -14,13 +14,13 @@ from shapelaw.laws.base import EXPONENT, LOG_CEILING, Array, Law, Prior
 from shapelaw.laws.choices import CHOICES, median_of
 from shapelaw.laws.speedup import speedup_of
 from shapelaw.laws.sums import SumLaw, Term
-from shapelaw.plugins import installed, is_file, load
+from shapelaw.plugins import GROUPS, installed, is_reference, load
 
 LAWS: dict[str, Law] = {}
 """Registered laws of the loss by name."""
 ACCURACY_LAWS: dict[str, Law] = {}
 """Registered laws of a downstream error by name; they read the loss."""
-GROUP = "shapelaw.laws"
+GROUP = GROUPS["law"]
 """Entry points by which an installed package brings a law: in its pyproject.toml, NAME = "module:LAW"."""
 
 
@@ -43,7 +43,7 @@ def law_names() -> tuple[str, ...]:
 
 
 def get_law(name: str) -> Law:
-    """A law by its name, or by its file as `path/to/file.py:NAME`.
+    """A law by its name, by its file as `path/to/file.py:NAME`, or by its module as `package.module:NAME`.
 
     Raises:
         UserError: if there is none.
@@ -56,7 +56,7 @@ def get_law(name: str) -> Law:
         return registered
     if name in CHOICES:
         return CHOICES[name]
-    if is_file(name):
+    if is_reference(name):
         return files.load(name)
     composed = median_of(name, get_law) or speedup_of(name, get_law)
     if composed is not None:
@@ -64,7 +64,7 @@ def get_law(name: str) -> Law:
     if name not in installed(GROUP):
         raise UserError(
             f"law={name}: allowed are {', '.join([*CHOICES, *sorted(law_names())])}; or bring one of your own as "
-            "path/to/file.py:NAME"
+            "path/to/file.py:NAME or package.module:NAME"
         )
     law = load(GROUP, name)
     if not isinstance(law, Law) or law.name != name:
@@ -73,7 +73,7 @@ def get_law(name: str) -> Law:
 
 
 def reference_of(law: Law) -> str:
-    """How `get_law` finds a law: its name, or its file with its name there."""
+    """How `get_law` finds a law: its name, or its file or module with its name there."""
     origin = files.origin(law)
     return origin[0] if origin else law.name
 

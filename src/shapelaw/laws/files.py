@@ -1,46 +1,59 @@
-"""A law that a user brings in a file of their own, `path/to/file.py:NAME`: the file is run, and NAME in it is the law."""
+"""A law that a user brings: `path/to/file.py:NAME` in a file, which is run, or `package.module:NAME` in a module of a package,
+which is imported."""
 
 from __future__ import annotations
 
 import hashlib
+from types import ModuleType
 
 from shapelaw.errors import UserError
 from shapelaw.laws.base import Law
-from shapelaw.plugins import content_of, run_file, split
+from shapelaw.plugins import code_of, content_of, imported, is_file, run_file, split
 
 _LOADED: dict[tuple[str, str], dict[str, Law]] = {}
-"""(absolute path, sha256 of the file) -> name -> law."""
+"""(absolute path or module, hash of its code) -> name -> law."""
 
 
-def file_hash(reference: str) -> str:
-    """SHA-256 of the file of a reference.
+def hash_of(reference: str) -> str:
+    """What stands for the code of a law: SHA-256 of its file, or sixteen digits of that of its package's files.
 
     Raises:
-        UserError: if there is no such file.
+        UserError: if there is no such file or package.
     """
+    if not is_file(reference):
+        return code_of("law", reference)
     return hashlib.sha256(content_of("law", reference)).hexdigest()
 
 
 def load(reference: str) -> Law:
-    """The law NAME of the file.
+    """The law NAME of the file or module.
 
     Raises:
-        UserError: if there is no such file, it cannot be run, or NAME in it is no law.
+        UserError: if there is none, it cannot be run or imported, or NAME in it is no law.
     """
-    path, name = split(reference)
-    sha256, module = run_file("law", reference)
+    place, name, sha256, module = _module_of(reference)
     found = {known: value for known, value in vars(module).items() if isinstance(value, Law)}
-    laws = _LOADED.setdefault((str(path), sha256), found)
+    laws = _LOADED.setdefault((place, sha256), found)
     if name not in laws:
+        what = "file" if is_file(reference) else "module"
         raise UserError(
-            f"law={reference}: {path} has no law {name}; allowed are {', '.join(laws) or 'none: the file has no law'}; "
+            f"law={reference}: {place} has no law {name}; allowed are {', '.join(laws) or f'none: the {what} has no law'}; "
             "a law is an instance of a subclass of shapelaw.laws.Law, or a SumLaw"
         )
     return laws[name]
 
 
+def _module_of(reference: str) -> tuple[str, str, str, ModuleType]:
+    """Path or module, the name in it, the hash of its code, and what running or importing it gives."""
+    if is_file(reference):
+        path, name = split(reference)
+        return str(path), name, *run_file("law", reference)
+    module, _, name = reference.rpartition(":")
+    return module, name, hash_of(reference), imported("law", reference)
+
+
 def origin(law: Law) -> tuple[str, str] | None:
-    """(reference, sha256 of its file) of a law that `load` has loaded; None for every other."""
+    """(reference, hash of its code) of a law that `load` has loaded; None for every other."""
     for (path, sha256), laws in _LOADED.items():
         for name, loaded in laws.items():
             if loaded is law:
@@ -49,20 +62,21 @@ def origin(law: Law) -> tuple[str, str] | None:
 
 
 def check_unchanged(reference: str, sha256: str | None, user: str) -> None:
-    """Refuse a law whose file is not the one that was fitted.
+    """Refuse a law whose code is not what was fitted.
 
     Args:
         user: what needs the law, for the message.
 
     Raises:
-        UserError: if the file is missing, or another.
+        UserError: if it is missing, or another.
     """
+    what = "file" if is_file(reference) else "package"
     try:
-        there = file_hash(reference)
+        there = hash_of(reference)
     except UserError as error:
-        raise UserError(f"{user}: {error}; it was fitted from that file: put it back, or fit again") from None
+        raise UserError(f"{user}: {error}; it was fitted from that {what}: put it back, or fit again") from None
     if there != sha256:
         raise UserError(
-            f"{user}: law={reference}: the file was changed after the fit (sha256 {there[:12]}, fitted from "
+            f"{user}: law={reference}: the {what} was changed after the fit (sha256 {there[:12]}, fitted from "
             f"{str(sha256)[:12]}); put the fitted one back, or fit again"
         )

@@ -325,8 +325,18 @@ def _edges(search: SizeSearch, values: Mapping[str, float]) -> list[str]:
     for name, (low, high) in search.allowed().items():
         for end, which in ((low, "smallest"), (high, "largest")):
             if math.isclose(values[name], end, rel_tol=SAME):
-                out.append(f"the best {name.replace('_', ' ')} is the {which} allowed")
+                out.append(
+                    f"the best {name.replace('_', ' ')} is the {which} allowed{_wider(search, name, end, which)}"
+                )
     return out
+
+
+def _wider(search: SizeSearch, name: str, end: float, which: str) -> str:
+    """What to do where a size lies at an end that the suite's rules alone set."""
+    rule = f"{name}_{'min' if which == 'smallest' else 'max'}"
+    if search.limits.given or getattr(search.world.rules, rule, None) != end:
+        return ""
+    return f" by the suite's rules, and one beyond may be better: look there by rules.{rule}=NUMBER"
 
 
 def _number(value: float) -> float | int | None:

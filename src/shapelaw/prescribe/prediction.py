@@ -131,7 +131,8 @@ def _beside(prediction: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
     """The run's validations, and what was predicted for each."""
     law, tokens = get_law(str(prediction["law"])), rows["tokens"].to_numpy(dtype=float)
     sizes = {name: np.full(len(rows), float(prediction[name])) for name in ("params", "width", "depth")}
-    columns = {**sizes, "tokens": tokens}
+    given = {name: np.full(len(rows), float(value)) for name, value in (prediction.get("given") or {}).items()}
+    columns = {**sizes, **given, "tokens": tokens}
     if "batch_tokens" in law.predictors:
         columns["batch_tokens"] = rows["batch_tokens"].to_numpy(dtype=float)
     theta = prediction.get("theta")
@@ -193,6 +194,7 @@ def prediction_at(search: SizeSearch, runs: RunsTable, folder: Path, points: Poi
         "depth": float(points.depth[0]),
         "params": float(points.counted[0]),
         "batch_tokens": search.world.suite.batch_tokens,
+        **({"given": dict(points.given)} if points.given else {}),
         "tokens": tokens,
         "parameters": dict(fit.parameters),
         "theta": list(map(float, fit.vector)),

@@ -21,7 +21,7 @@ from shapelaw.prescribe.studies import other_choices
 if TYPE_CHECKING:
     from shapelaw.config import PrescribeConfig
 
-SIZES = ("objective", "space", "aspect_ratio", "vocab_size", "seq_len", "flops", "unique_tokens", "accuracy")
+SIZES = ("objective", "space", "aspect_ratio", "vocab_size", "seq_len", "flops", "unique_tokens", "axes", "accuracy")
 """Options that say what sizes are and what they cost."""
 SEARCHED = (*SIZES, "rules", "limits")
 """The same where sizes are searched."""
@@ -118,7 +118,7 @@ SIZE = register(
         name="size",
         asks="params and tokens: their loss, or params and loss: the tokens",
         needs=(("params", "tokens"), ("params", "loss")),
-        takes=("unique_tokens", "accuracy"),
+        takes=("unique_tokens", "axes", "accuracy"),
         answer=ask_size,
     )
 )

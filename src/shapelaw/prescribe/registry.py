@@ -174,7 +174,7 @@ def given_options(options: PrescribeConfig) -> dict[str, str]:
     texts: dict[str, str] = {}
     for key, value in values.items():
         name = key.split(".")[0]
-        if name not in FREE and value != usual[key]:
+        if name not in FREE and value != usual.get(key, {}):
             texts[name] = ", ".join(filter(None, (texts.get(name), f"{key}={value}")))
     return texts
 

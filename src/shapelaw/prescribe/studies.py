@@ -230,8 +230,11 @@ def _on_hull(log_cost: Array, log_loss: Array, at: Array) -> Array:
     return np.interp(at, log_loss[vertices][::-1], log_cost[vertices][::-1])
 
 
-def prescriptions_by_budget(problem: Problem, budgets: Sequence[float]) -> pd.DataFrame:
+def prescriptions_by_budget(problem: Problem, budgets: Sequence[float], refused: str = "raise") -> pd.DataFrame:
     """The best size at each of several budgets, with its interval.
+
+    Args:
+        refused: `raise` for a budget that the law does not answer, or it is `left out`.
 
     Returns:
         a row per budget: budget, every value of its prescription, and NAME_low and NAME_high where there are intervals.
@@ -243,7 +246,12 @@ def prescriptions_by_budget(problem: Problem, budgets: Sequence[float]) -> pd.Da
     """
     rows = []
     for budget in budgets:
-        answer = problem.best(budget)
+        try:
+            answer = problem.best(budget)
+        except UserError:
+            if refused == "raise":
+                raise
+            continue
         ends = {
             f"{name}_{end}": value
             for name, pair in answer.intervals.items()

@@ -109,10 +109,12 @@ CANONICAL: dict[str, Column] = {
     "mlflow_run_id": Column("the run in its tracker", text=True),
     "excluded": Column("reason why the row is left out; empty where it is kept", text=True),
 }
-"""Canonical name -> meaning; beside these, `loss_NAME` holds further losses in nats per token."""
+"""Canonical name -> meaning; beside these, `loss_NAME` holds further losses in nats per token, `axis_NAME` what a law reads."""
 
 REQUIRED = tuple(name for name, column in CANONICAL.items() if column.required)
 FURTHER_LOSS = re.compile(r"loss_(?!unit$)[A-Za-z0-9_]+")
+AXIS = "axis_"
+"""How a column begins that a law reads beside the canonical ones (`shapelaw.runs.axes`)."""
 LOSS_OVER_UNIFORM = 1.5
 """A loss above this multiple of log(vocabulary), the loss of a uniform guess, is taken for another unit."""
 NOT_NATS = "loss far above log(vocab_size), the loss of a uniform guess: not in nats per token, or diverged"
@@ -123,11 +125,22 @@ VOCAB_SIZE_LARGEST = 1_000_000
 
 def is_canonical(name: str) -> bool:
     """Whether a table may hold a column of this name."""
-    return name in CANONICAL or FURTHER_LOSS.fullmatch(name) is not None
+    return name in CANONICAL or name.startswith(AXIS) or FURTHER_LOSS.fullmatch(name) is not None
+
+
+def column_of(predictor: str) -> str:
+    """The column in which a table keeps what a law reads.
+
+    >>> column_of("width"), column_of("experts")
+    ('width', 'axis_experts')
+    """
+    return predictor if is_canonical(predictor) else f"{AXIS}{predictor}"
 
 
 def rules_of(name: str) -> Column:
-    """Rules of a canonical column or a further loss."""
+    """Rules of a canonical column, a further loss or a further axis."""
+    if name.startswith(AXIS):
+        return Column("further axis of the shapes, which a law reads")
     return CANONICAL.get(name) or Column("further loss, nats per token", units=LOSSES)
 
 
@@ -145,7 +158,7 @@ def tidy(frame: pd.DataFrame) -> pd.DataFrame:
             f"runs table: no column {', '.join(missing)}; it has {', '.join(map(str, frame.columns)) or 'none'}; "
             "name them by columns={canonical: source}, " + "; ".join(f"{m} = {CANONICAL[m].meaning}" for m in missing)
         )
-    further = sorted(name for name in map(str, frame.columns) if FURTHER_LOSS.fullmatch(name))
+    further = sorted(name for name in map(str, frame.columns) if name not in CANONICAL and is_canonical(name))
     out = {name: _typed(name, frame[name]) for name in [*CANONICAL, *further] if name in frame.columns}
     out.setdefault("excluded", pd.Series([""] * len(frame), dtype=object))
     empty = [name for name, values in out.items() if not rules_of(name).required and values.isna().all()]

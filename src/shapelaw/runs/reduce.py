@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from shapelaw.errors import UserError
-from shapelaw.runs.columns import CANONICAL, FURTHER_LOSS
+from shapelaw.runs.columns import CANONICAL, FURTHER_LOSS, is_canonical
 from shapelaw.runs.names import plain_name
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def reduced(table: RunsTable, rule: str, by: Sequence[str] = (), apart: Sequence
     several = settings_of(table, key)
     taken = _chosen(table, several) if rule == "auto" else rule
     if taken == "none":
-        left = settings_of(table, _default_key(known, ()))
+        left = settings_of(table, _default_key(known, [name for name in apart if not is_canonical(name)]))
         said = f"none: {left.words}; runs.reduce=best, last or mean takes one" if left.cells else ""
         return table.noting("reduction", said) if said else table
     frame, said = collapse(table.frame, table.rows, taken, key)

@@ -17,15 +17,24 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from shapelaw.counting import FLOPS_CONVENTIONS, PARAMS_CONVENTIONS, SEQ_LEN_GEMSTONES, flops_per_token, recount
+from shapelaw.counting import PARAMS_CONVENTIONS, recount
 from shapelaw.errors import UserError
 from shapelaw.files import naming
-from shapelaw.runs.columns import CANONICAL, FURTHER_LOSS, NATS_PER_TOKEN, duplicates, faults, refuse_faults, tidy
+from shapelaw.runs.columns import (
+    CANONICAL,
+    FURTHER_LOSS,
+    NATS_PER_TOKEN,
+    column_of,
+    duplicates,
+    faults,
+    refuse_faults,
+    tidy,
+)
+from shapelaw.runs.flops import flops_of
 from shapelaw.runs.query import matches
 from shapelaw.runs.sealing import read_parquet, sealed_bytes
 from shapelaw.runs.shown import Shown
 from shapelaw.runs.worlds import facts
-from shapelaw.shapes import HEAD_SIZE
 from shapelaw.suite import COLUMNS, Suite, agreed, pack, unpack, usual
 
 if TYPE_CHECKING:
@@ -34,7 +43,6 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 log = logging.getLogger(__name__)
 
-FLOPS_SOURCES = ("recorded", *FLOPS_CONVENTIONS)
 _METADATA = "shapelaw"
 _SUITES = "shapelaw.suites"
 WITHOUT_EMBEDDING = "without the embedding"
@@ -88,6 +96,10 @@ class RunsTable(Shown):
     @property
     def kept(self) -> pd.DataFrame:
         """Rows that count, in the table's order, without the `excluded` column."""
+        return self._kept.copy()  # the caller's own
+
+    @cached_property
+    def _kept(self) -> pd.DataFrame:
         return self.frame[self.frame["excluded"] == ""].drop(columns="excluded").reset_index(drop=True)
 
     @property
@@ -143,7 +155,7 @@ class RunsTable(Shown):
     @property
     def has_shapes(self) -> bool:
         """Whether every kept row names its width and depth."""
-        kept = self.kept
+        kept = self._kept
         return {"width", "depth"} <= set(kept) and not kept[["width", "depth"]].isna().to_numpy().any()
 
     def has(self, name: str) -> bool:
@@ -279,38 +291,7 @@ class RunsTable(Shown):
         Raises:
             UserError: if the convention is unknown or needs columns that the table lacks.
         """
-        convention = convention or self._flops_convention()
-        purpose = f"flops={convention}"
-        if convention == "recorded":
-            return self.column("flops", purpose)
-        tokens = self.column("tokens", purpose)
-        if convention == "6n":
-            return 6.0 * self.column("params", purpose) * tokens
-        if convention not in FLOPS_CONVENTIONS:
-            raise UserError(f"{purpose}: allowed are {', '.join(FLOPS_SOURCES)}")
-        width, depth, vocab = (self.column(name, purpose) for name in ("width", "depth", "vocab_size"))
-        out = np.empty_like(tokens)
-        for seq_len, head_size in (sizes := self._attention_sizes()).drop_duplicates().itertuples(index=False):
-            rows = ((sizes["seq_len"] == seq_len) & (sizes["head_size"] == head_size)).to_numpy()
-            each = flops_per_token(width[rows], depth[rows], vocab[rows], int(seq_len), int(head_size), convention)
-            out[rows] = each * tokens[rows]
-        return out
-
-    def _attention_sizes(self) -> pd.DataFrame:
-        """Sequence length and head size of the kept rows, as their suites have them; the paper's where none is recorded."""
-        defaults = {"seq_len": SEQ_LEN_GEMSTONES, "head_size": HEAD_SIZE}
-        kept, suites = self.kept, self.suites
-        known = {name: kept["run"].map(lambda run, name=name: getattr(suites[run], name)) for name in defaults}
-        own = {name: kept[name].fillna(known[name]) if name in kept else known[name] for name in defaults}
-        return pd.DataFrame({name: own[name].astype(float).fillna(value) for name, value in defaults.items()})
-
-    def _flops_convention(self) -> str:
-        """The convention that the table serves best."""
-        kept = self.kept
-        if "flops" in kept and bool(kept["flops"].notna().all()):
-            return "recorded"
-        known = self.has_shapes and "vocab_size" in kept and bool(kept["vocab_size"].notna().all())
-        return "exact" if known else "6n"
+        return flops_of(self, convention)
 
     def column(self, name: str, purpose: str) -> Floats:
         """Kept values of one column as floats.
@@ -318,7 +299,7 @@ class RunsTable(Shown):
         Raises:
             UserError: if the table lacks the column or some of its values.
         """
-        kept = self.kept
+        kept = self._kept
         if name not in kept:
             known = ", ".join(n for n in self if n != "excluded")
             remedy = getattr(CANONICAL.get(name), "remedy", "")
@@ -335,7 +316,7 @@ class RunsTable(Shown):
         Raises:
             UserError: if the table has no accuracies and the law is of them.
         """
-        if law.target not in self.kept:
+        if law.target not in self._kept:
             raise UserError(
                 f"law={law.name}: is fitted to accuracies, and the table has none; give runs=csv runs.path=FILE with a "
                 "column accuracy, or name it by runs.columns={accuracy: NAME}"
@@ -359,7 +340,7 @@ class RunsTable(Shown):
         convention = counting or law.default_counting
         special = {"params": lambda: self.params(convention), "flops": lambda: self.flops(flops)}
         return {
-            name: special[name]() if name in special else self.column(name, f"law={law.name}")
+            name: special[name]() if name in special else self.column(column_of(name), f"law={law.name}")
             for name in law.predictors
         }
 

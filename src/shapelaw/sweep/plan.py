@@ -20,12 +20,13 @@ from shapelaw.sweep.accounting import Report, Standing, judge, survey
 from shapelaw.sweep.local import Adjusted, on_gpus
 from shapelaw.sweep.resources import Resources, has_gpus, resources_of
 from shapelaw.sweep.settings import SlurmSettings
-from shapelaw.sweep.task import Job, Prices, Task
+from shapelaw.sweep.task import Footprint, Job, Prices, Task
 from shapelaw.terminal import Terminal, terminal
 from shapelaw.wording import amount, counted
 
 WIDE = 180
 """Columns of the table where the output is no terminal."""
+UNKNOWN = Footprint()
 TIME_LIMIT = "limit, min"
 """Column of resources.timeout_min, where runs have their own."""
 
@@ -48,12 +49,15 @@ def show(task: Task, configs: Sequence[DictConfig], device: str, site: SlurmSett
     console = terminal()
     if not console.is_terminal:
         console = Terminal(width=WIDE, soft_wrap=False)
-    for each in tables(task, jobs, device, site):
+    rows = rows_of(task, jobs, device, site)
+    for each in tables(task, rows, device, site):
         console.print(each)
     for job in {job.identity: job for job in jobs if job.command and not job.done}.values():
         console.print(f"{job.label}: {job.command}", soft_wrap=True)
     if missing:
         console.print(f"note: {missing} before the sweep", soft_wrap=True)
+    if device != "this":
+        refuse_too_large(rows, device)
     return [_planned() for _ in jobs]
 
 
@@ -82,7 +86,7 @@ class Row:
         report: how it stands.
         after: label of the run that it continues, if any.
         device_hours: of one device.
-        sequences, memory_bytes: of a forward pass, and of a device at a step's peak; 0 where they are unknown.
+        footprint: of a step on the device.
         resources: of one job of the cluster, if it is planned for one.
         signal_seconds: before its time limit, when such a job is told to checkpoint.
     """
@@ -91,8 +95,7 @@ class Row:
     report: Report
     after: str
     device_hours: float
-    sequences: int = 0
-    memory_bytes: float = 0.0
+    footprint: Footprint = UNKNOWN
     resources: Resources | None = None
     signal_seconds: int = 0
 
@@ -128,9 +131,8 @@ class Row:
         return max(math.ceil(3600 * self.wall_hours / seconds), 1)
 
 
-def tables(task: Task, jobs: Sequence[Job], device: str, site: SlurmSettings | None) -> Iterator[Table]:
+def tables(task: Task, rows: Sequence[Row], device: str, site: SlurmSettings | None) -> Iterator[Table]:
     """The runs, and on a cluster what they take together, by nodes."""
-    rows = rows_of(task, jobs, device, site)
     yield table(task, rows, device)
     if site and rows:
         yield by_nodes(task, [row for row in rows if row.report.standing is not Standing.finished])
@@ -146,7 +148,7 @@ def rows_of(task: Task, jobs: Sequence[Job], device: str, site: SlurmSettings | 
             reports[job.identity],
             labels.get(job.after or "", job.after or ""),
             task.device_hours(job, device) if isinstance(task, Prices) else 0.0,
-            *(job.footprint(device) if job.footprint else (0, 0.0)),
+            job.footprint(device) if job.footprint else UNKNOWN,
             resources_of(job, site) if site else None,
             site.signal_seconds if site else 0,
         )
@@ -191,9 +193,35 @@ def _columns(rows: Sequence[Row]) -> list[Column]:
         *(limit if cluster or any(row.job.request.timeout_min for row in rows) else []),
         ("device hours", lambda row: amount(row.device_hours), _device_hours),
         *(chain if cluster else []),
-        ("micro-batch", lambda row: str(row.sequences) if row.sequences else "", _nothing),
-        ("GiB", lambda row: amount(row.memory_bytes / 2**30) if row.sequences else "", _nothing),
+        ("micro-batch", lambda row: str(row.footprint.sequences) if row.footprint.sequences else "", _nothing),
+        ("GiB", _memory, _nothing),
     ]
+
+
+def _memory(row: Row) -> str:
+    """A step's peak, and beside it what is allowed where that is less."""
+    one = row.footprint
+    taken, allowed = amount(one.peak_bytes / 2**30), f"{one.limit_bytes / 2**30:.3g}"
+    return f"{taken} > {allowed}" if one.exceeds else taken if one.sequences else ""
+
+
+def refuse_too_large(rows: Sequence[Row], device: str) -> None:
+    """Refuse a plan for a device on which some runs do not fit, however few sequences it takes at a time.
+
+    Raises:
+        UserError: naming the largest, and what to do.
+    """
+    left = [row for row in rows if row.footprint.exceeds and row.report.standing is not Standing.finished]
+    if not left:
+        return
+    worst = max(left, key=lambda row: row.footprint.peak_bytes)
+    step, more = worst.footprint, f" (and {len(left) - 1} more)" if len(left) > 1 else ""
+    raise UserError(
+        f"{worst.job.label}{more}: does not fit on {device}: a step takes {step.peak_bytes / 2**30:.1f} GiB of each device, "
+        f"{counted(step.sequences, 'sequence')} at a time, and limits.memory_share allows {step.limit_bytes / 2**30:.1f}; "
+        "share the model out by parallel=fsdp over several devices, plan for a larger device, leave such runs out, or give "
+        "force=true to plan them all the same"
+    )
 
 
 def by_nodes(task: Task, rows: Sequence[Row]) -> Table:

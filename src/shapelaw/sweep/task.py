@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,26 @@ from typing import Any, Protocol, runtime_checkable
 from omegaconf import DictConfig
 
 from shapelaw.config import ResourcesConfig
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a step takes of a device.
+
+    Args:
+        sequences: of a forward pass; 0 where they are unknown.
+        peak_bytes: of memory.
+        limit_bytes: that it may take.
+    """
+
+    sequences: int = 0
+    peak_bytes: float = 0.0
+    limit_bytes: float = math.inf
+
+    @property
+    def exceeds(self) -> bool:
+        """Whether it takes more than it may."""
+        return self.peak_bytes > self.limit_bytes
 
 
 @dataclass(frozen=True)
@@ -26,7 +47,7 @@ class Job:
         after: identity of the job whose result it continues, if any.
         after_ready: whether what it continues is there already.
         params, tokens, flops: of a training run, for the plan; flops of the tokens that it trains itself.
-        footprint: given a device (`this`, or a rated one's name), sequences of a forward pass and bytes at a step's peak.
+        footprint: given a device (`this`, or a rated one's name), what a step takes of it.
         splits: sequences of its batch, which its tasks share out; 0 if it cannot be split at all.
         check_tasks: raises a UserError if it cannot be shared out over so many tasks.
         request: what it asks of a cluster.
@@ -45,7 +66,7 @@ class Job:
     params: int = 0
     tokens: int = 0
     flops: float = 0.0
-    footprint: Callable[[str], tuple[int, float]] | None = None
+    footprint: Callable[[str], Footprint] | None = None
     splits: int = 0
     check_tasks: Callable[[int], None] | None = None
     request: ResourcesConfig = field(default_factory=ResourcesConfig)

@@ -7,7 +7,8 @@ step waits for the store, a store that goes away loses nothing, and a run that e
 
 from shapelaw.tracking.delivery import deliver_left, deliver_to
 from shapelaw.tracking.foreign import read_any
-from shapelaw.tracking.mlflow_tracker import BothTracker, FolderTracker, MlflowTracker, WandbTracker
+from shapelaw.tracking.mlflow_tracker import BothTracker, FolderTracker, MlflowTracker, OwnedTracker, WandbTracker
+from shapelaw.tracking.own_delivery import OwnTracker, check_tracker, deliver_to_own
 from shapelaw.tracking.pages import publish
 from shapelaw.tracking.protocol import (
     DIVERGED_TAG,
@@ -53,18 +54,22 @@ __all__ = [
     "MlflowTracker",
     "NoTracker",
     "OneTracked",
+    "OwnTracker",
+    "OwnedTracker",
     "RunInfo",
     "Store",
     "Tracker",
     "WandbTracker",
     "begin",
     "check_login",
+    "check_tracker",
     "client",
     "close_parent",
     "close_search",
     "close_stopped",
     "deliver_left",
     "deliver_to",
+    "deliver_to_own",
     "deliver_to_wandb",
     "further_loss",
     "open_search",

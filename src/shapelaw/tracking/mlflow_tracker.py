@@ -1,13 +1,15 @@
-"""A run that is recorded in a journal in its folder, and the threads that carry it to MLflow, to wandb, or to both."""
+"""A run that is recorded in a journal in its folder, and the threads that carry it to MLflow, to wandb, or to a tracker of
+the user's own."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from shapelaw.tracking.delivery import Delivery
 from shapelaw.tracking.journal import Journal
+from shapelaw.tracking.own_delivery import OwnDelivery
 from shapelaw.tracking.protocol import RunInfo
 from shapelaw.tracking.sender import Carries, Sender
 from shapelaw.tracking.store import Store
@@ -118,6 +120,31 @@ class WandbTracker(_Tracked):
 
     def _deliveries(self) -> list[Carries]:
         return [WandbDelivery(self._folder, self._offline)]
+
+
+class OwnedTracker(_Tracked):
+    """A run that a tracker of the user's own records.
+
+    Args:
+        store, info, folder, finish_seconds: as of the others.
+        reference: of the tracker.
+        options: that it is called with.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        info: RunInfo,
+        folder: Path,
+        finish_seconds: float,
+        reference: str,
+        options: Mapping[str, object],
+    ) -> None:
+        self._reference, self._options = reference, options
+        super().__init__(replace(store, uri=""), info, folder, finish_seconds)
+
+    def _deliveries(self) -> list[Carries]:
+        return [OwnDelivery(self._folder, self._reference, self._options)]
 
 
 class BothTracker(MlflowTracker):

@@ -19,6 +19,7 @@ from shapelaw.tracking import (
     BothTracker,
     FolderTracker,
     MlflowTracker,
+    OwnedTracker,
     RunInfo,
     Store,
     Tracker,
@@ -43,6 +44,8 @@ def recorder(config: TrainConfig, planned: PlannedRun, info: RunInfo) -> Tracker
         return MlflowTracker(store, info, planned.folder, settings.finish_seconds)
     if settings.name == "both":
         return BothTracker(store, info, planned.folder, settings.finish_seconds, settings.offline)
+    if settings.own:
+        return OwnedTracker(store, info, planned.folder, settings.finish_seconds, settings.name, settings.options)
     return WandbTracker(replace(store, uri=""), info, planned.folder, settings.finish_seconds, settings.offline)
 
 

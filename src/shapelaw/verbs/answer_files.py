@@ -22,13 +22,13 @@ def write_answer(options: PlacesConfig, kind: str, law: str, fit: Path, content:
     Args:
         options: what was asked.
         kind: name of that folder.
-        law: of the fit, with which the file's name begins.
+        law: of the fit; the file's name begins with its name, without the file or module that it is of.
         fit: its folder; the same question about another fit is another file.
         content: the answer.
     """
     question = {**dataclasses.asdict(options), "fit": str(fit.absolute())}
     digest = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:12]
-    path = Path(options.outputs_dir) / kind / f"{law}-{digest}.yaml"
+    path = Path(options.outputs_dir) / kind / f"{law.rpartition(':')[2]}-{digest}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, OmegaConf.to_yaml(OmegaConf.create(plain(content))))
     return path

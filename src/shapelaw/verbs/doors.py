@@ -45,7 +45,7 @@ class Command:
 
 
 PACKAGE = Path(__file__).resolve().parents[1]
-COMMANDS = ("demo", "init", "sweeps", "ui")
+COMMANDS = ("demo", "examples", "init", "sweeps", "ui")
 
 
 def project_root() -> Path:

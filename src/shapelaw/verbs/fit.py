@@ -24,9 +24,10 @@ from shapelaw.fitting.fit import fit, refuse_unanswerable
 from shapelaw.fitting.result import RUNS_FILE, SCHEMA_VERSION, FitResult, load_fit
 from shapelaw.fitting.spec import FitSpec, get_method
 from shapelaw.laws import EXPONENT, Law, get_law
-from shapelaw.laws.files import file_hash
-from shapelaw.plugins import is_file
+from shapelaw.laws.files import hash_of
+from shapelaw.plugins import is_reference
 from shapelaw.runs import RunsTable
+from shapelaw.runs.axes import with_axes
 from shapelaw.runs.columns import NATS_PER_TOKEN
 from shapelaw.runs.file_table import FileOptions
 from shapelaw.runs.load import LAWS_READ, chosen, load_whole, of_your_own
@@ -177,8 +178,8 @@ def science_of(asked: FitConfig, runs: RunsTable) -> dict[str, Any]:
     method = spec_of(asked).method
     own = {key: value for key, value in method.options.items() if (key, value) != ("curve", "parabola")}
     chosen["method"] = {"name": method.name, **own}  # so that fits by parabolas keep their folders
-    if method.fits_law and is_file(str(asked.law.name)):
-        chosen["law"] = {"name": _law(asked).name, "sha256": file_hash(str(asked.law.name))}
+    if method.fits_law and is_reference(str(asked.law.name)):
+        chosen["law"] = {"name": _law(asked).name, "sha256": hash_of(str(asked.law.name))}
     if asked.weights:  # the column may be none of the table's content
         chosen["weights"] = [asked.weights, hashlib.sha256(weights_of(runs, asked.weights).tobytes()).hexdigest()]
     for name in ("fixed", "weights", "speedup"):
@@ -255,7 +256,8 @@ def _subset(asked: FitConfig, table: RunsTable) -> RunsTable:
     table = with_sets(table, asked.speedup) if asked.speedup else table
     read = _law(asked).predictors if get_method(asked.method.name).fits_law else ()
     read = (*read, SET) if asked.speedup else read
-    return chosen(table, asked.runs.source, asked.runs.reduce, asked.runs.reduce_by, read)
+    table = chosen(table, asked.runs.source, asked.runs.reduce, asked.runs.reduce_by, read)
+    return with_axes(table, _law(asked)) if read else table
 
 
 def _cached(asked: FitConfig, loaded: dict[str, RunsTable]) -> RunsTable:

@@ -93,7 +93,9 @@ def _next(result: FitResult, folder: Path) -> str:
     refused = refusal(result, RunsTable.read(folder / RUNS_FILE), space)
     if refused:
         return f"; no size can be prescribed from it: {refused}"
-    return f"; next: shapelaw prescribe {spelt('fit', folder)} budget=FLOPs{'' if space == 'feasible' else f' space={space}'}"
+    axes = ", ".join(f"{name}: NUMBER" for name in get_law(result.law).axes)
+    further = ("" if space == "feasible" else f" space={space}") + (f" 'axes={{{axes}}}'" if axes else "")
+    return f"; next: shapelaw prescribe {spelt('fit', folder)} budget=FLOPs{further}"
 
 
 def _table(rows: Sequence[Mapping[str, str]], shared: str) -> Table:

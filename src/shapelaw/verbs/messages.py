@@ -107,8 +107,9 @@ def _yaml(error: yaml.YAMLError) -> str:
 
 def _missing(error: MissingConfigException) -> str:
     name = error.missing_cfg_file or ""
-    options = ", ".join(error.options or [])
     group, _, choice = name.rpartition("/")
+    brought = ["path/to/file.py:NAME", "package.module:NAME"] if f"choices://{group}" in str(error) else []
+    options = ", ".join([*(error.options or []), *brought])
     if group:
         return f"{group}={choice}: there is no such choice; allowed are {options}"
     return f"{_line(error).rstrip('.')}; {_remedy(_line(error))}"

@@ -17,6 +17,7 @@ from shapelaw.fitting.spec import LINE_METHODS
 from shapelaw.prescribe.accuracy import FittedAccuracy
 from shapelaw.prescribe.answer import Prescription, command
 from shapelaw.prescribe.ask import Problem
+from shapelaw.prescribe.axes import remarks_of_axes, usual_axes
 from shapelaw.prescribe.domain import domain_of_shapes
 from shapelaw.prescribe.lines import best_by_lines
 from shapelaw.prescribe.registry import Basis, question_of
@@ -61,13 +62,14 @@ def prescribe(options: PrescribeConfig) -> Prescription:
     if fit.law is None and fit.method in LINE_METHODS:
         return dataclasses.replace(best_by_lines(options, fit, runs), fit=str(path))
     question = question_of(options, asked_law(fit))
+    remarks = remarks_of_axes(options.axes, asked_law(fit), runs)
     basis = Basis(fit, runs, world_of(options, fit, runs), path)
     answer = question.answer(options, basis)
     return dataclasses.replace(
         answer,
         fit=str(path),
         command=command(basis.world, answer.overrides),
-        notes=(*answer.notes, *_passed_over(newer)),
+        notes=(*answer.notes, *remarks, *_passed_over(newer)),
     )
 
 
@@ -98,7 +100,7 @@ def world_of(asked: PrescribeConfig, fit: FitResult, runs: RunsTable) -> World:
         suite=given.completed(world.suite),
         flops=asked.flops.name or world.flops,
         rules=dataclasses.replace(world.rules, **rules),
-        given={} if asked.unique_tokens is None else {"unique_tokens": asked.unique_tokens},
+        given=dict(asked.axes) if asked.unique_tokens is None else {**asked.axes, "unique_tokens": asked.unique_tokens},
         accuracy=FittedAccuracy.of(*read(Path(asked.accuracy)), fit.loss_unit, world.counting)
         if asked.accuracy
         else None,
@@ -133,7 +135,8 @@ def refusal(fit: FitResult, runs: RunsTable, space: str) -> str:
     """
     budget = float(runs.flops().max())
     try:
-        problem = Problem(fit, suite_world(fit, runs), space=space, intervals=False)
+        world = dataclasses.replace(suite_world(fit, runs), given=usual_axes(asked_law(fit), runs))
+        problem = Problem(fit, world, space=space, intervals=False)
         served = problem.nearest_served(budget)
         if served is not None and budget / NEAR <= served <= budget * NEAR:
             problem.best(served)

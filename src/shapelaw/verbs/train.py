@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shlex
 import socket
 import subprocess
@@ -26,12 +27,12 @@ from shapelaw.extras import require
 from shapelaw.fingerprint import identity_of
 from shapelaw.planned_run import PlannedRun, checkpoint_path, labels_of, parent_checkpoint, parent_folder, plan_run
 from shapelaw.run_state import State, Status, read_state
-from shapelaw.sweep.task import Job, Trials, sweep_identity
+from shapelaw.sweep.task import Footprint, Job, Trials, sweep_identity
 from shapelaw.terminal import terminal
 from shapelaw.tracking_views import training
 from shapelaw.training.checks import check_budgets, check_kept, check_parts, check_run, check_tasks
 from shapelaw.training.corpora import Corpora, Library
-from shapelaw.training.cost import check_machine, cost_of, device_hours, flops_of
+from shapelaw.training.cost import check_machine, cost_of, device_hours, flops_of, machine_of, memory_limit
 from shapelaw.training.processes import launch, starts_processes
 from shapelaw.training.sizes import sizes_of
 from shapelaw.verbs import train_summary
@@ -42,6 +43,8 @@ log = logging.getLogger(__name__)
 Show = Callable[[State], None]
 MLFLOW = ("mlflow", "mlflow.store.tracking.sqlalchemy_store")
 """Modules of the tracker; the second, which mlflow imports at its first call, takes 0.8 s."""
+PROGRAM = ("shapelaw.command.run", "shapelaw.training.progress")
+"""Modules of a run that a program trains."""
 UNPREPARED = "unprepared"
 """Stands for the corpus hash while only costs are asked."""
 
@@ -110,6 +113,10 @@ class TrainTask:
         runs = [_located(to_dataclass(config), self.library, check=True) for config in configs]
         for run in runs:
             _check(run)
+        if runs[0].config.tracker.own:
+            from shapelaw.tracking import check_tracker
+
+            check_tracker(runs[0].config.tracker.name, runs[0].config.tracker.options)
         check_budgets([(run.planned, run.config) for run in runs])
         check_parts([(run.planned, run.config) for run in runs if not run.is_command])
         warn_of_same([(run.config, run.planned) for run in runs if run.is_command])
@@ -155,6 +162,8 @@ class TrainTask:
         train: TrainConfig = to_dataclass(configs[0])
         if train.tracker.in_wandb:
             _begin_wandb(train.tracker, jobs)
+        if train.tracker.own:
+            _begin_own(train.tracker, jobs)
         if not train.tracker.in_mlflow:
             return {}
         require("tracker=mlflow", "mlflow", instead="give tracker=none")
@@ -213,8 +222,20 @@ def _begin_wandb(tracker: TrackerConfig, jobs: Sequence[Job]) -> None:
     from shapelaw.tracking import check_login, deliver_to_wandb
 
     check_login(tracker)
+    _warn_left(jobs, lambda folder: deliver_to_wandb(folder, tracker.offline))
+
+
+def _begin_own(tracker: TrackerConfig, jobs: Sequence[Job]) -> None:
+    """Hand the user's tracker what it has not of finished runs."""
+    from shapelaw.tracking import deliver_to_own
+
+    _warn_left(jobs, lambda folder: deliver_to_own(folder, tracker.name, tracker.options))
+
+
+def _warn_left(jobs: Sequence[Job], deliver: Callable[[Path], str | None]) -> None:
+    """Deliver what finished runs have left, and say what remains."""
     for job in jobs:
-        if job.done and (left := deliver_to_wandb(job.folder, tracker.offline)):
+        if job.done and (left := deliver(job.folder)):
             log.warning("%s", left)
 
 
@@ -223,10 +244,7 @@ def _deliver_left(jobs: Sequence[Job], train: TrainConfig, parent_run_id: str | 
     from shapelaw.tracking import Store, deliver_to
 
     store = Store.of(train.tracker, train.suite.name)
-    for job in jobs:
-        left = deliver_to(job.folder, store, parent_run_id) if job.done else None
-        if left:
-            log.warning("%s", left)
+    _warn_left(jobs, lambda folder: deliver_to(folder, store, parent_run_id))
 
 
 def _finished(job: Job) -> float:
@@ -248,7 +266,10 @@ def _job(planned: PlannedRun, train: TrainConfig, label: str) -> Job:
     if train.trainer.name == COMMAND:
         ready = planned.parent is None or read_state(parent_folder(planned)).status is Status.finished
         resume = read_state(planned.folder).attempts > 0
-        how: dict[str, Any] = {"preload": tracked, "command": shlex.join(command_of(train, planned, resume))}
+        how: dict[str, Any] = {
+            "preload": (*PROGRAM, *tracked),
+            "command": shlex.join(command_of(train, planned, resume)),
+        }
     else:
         ready = planned.parent is None or checkpoint_path(parent_folder(planned), planned.first_step).exists()
         how = {"preload": ("shapelaw.training.run", *tracked), "footprint": partial(_footprint, planned, train)}
@@ -270,9 +291,10 @@ def _job(planned: PlannedRun, train: TrainConfig, label: str) -> Job:
     )
 
 
-def _footprint(planned: PlannedRun, train: TrainConfig, device: str) -> tuple[int, float]:
-    cost = cost_of(planned, train, device)
-    return cost.micro_sequences, cost.memory_bytes
+def _footprint(planned: PlannedRun, train: TrainConfig, device: str) -> Footprint:
+    cost, machine = cost_of(planned, train, device), machine_of(device, train.accelerator)
+    limit = math.inf if train.force else memory_limit(train, machine.memory_bytes, machine.gpu)
+    return Footprint(cost.micro_sequences, cost.memory_bytes, limit)
 
 
 def _located(config: TrainConfig, library: Library, check: bool = False) -> _Located:

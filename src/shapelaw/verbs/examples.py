@@ -1,0 +1,37 @@
+"""Examples of models, optimizers, rates, trackers and trainers of your own, copied into a folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from shapelaw.errors import UserError
+from shapelaw.terminal import write
+from shapelaw.verbs.doors import Command, project_root
+
+FOLDER = "examples"
+
+
+def examples(words: Sequence[str]) -> None:
+    """Copy them into the folder that the only word names, `examples` without one, and list them.
+
+    Raises:
+        UserError: for other words, or if the folder holds one of them already, and another content.
+    """
+    if len(words) > 1 or any(word.startswith("-") or "=" in word for word in words):
+        raise UserError(f"{' '.join(['examples', *words])}: takes a folder and nothing else; give examples FOLDER")
+    folder, files = Path(*words or [FOLDER]).expanduser(), sorted((project_root() / FOLDER).glob("*.py"))
+    for file in files:
+        there = folder / file.name
+        if there.exists() and there.read_bytes() != file.read_bytes():
+            raise UserError(f"{there}: is there already, with another content; give a folder that does not hold it")
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        if not (folder / file.name).exists():
+            shutil.copy(file, folder)
+        about = file.read_text(encoding="utf-8").lstrip('"').partition("\n")[0].removesuffix('"""')
+        write(f"{folder / file.name}: {about}\n")
+
+
+COMMAND = Command("[FOLDER]", examples)
