@@ -58,7 +58,7 @@ class Annealing(Law):
 def _summands(theta: Array, columns: Columns) -> tuple[Array, Array, Array]:
     """A/S1^alpha, -C S2 and E, each (n,)."""
     area, annealed = (np.asarray(columns[name], dtype=np.float64) for name in ("lr_area", "lr_annealed"))
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         falling = np.exp(theta[0] - theta[2] * np.log(area))
         return falling, -np.exp(theta[1]) * annealed, np.full_like(area, np.exp(theta[3]))
 
