@@ -27,10 +27,10 @@ def coefficients(name: str) -> st.SearchStrategy[float]:
 POSITIVE = {
     "steps_batch": (0.3, 1.5),
     "kaplan": (0.3, 1.5),
-    "data_constrained": (0.05, 5.0),
+    "data_constrained": (0.3, 5.0),
     "overfitting": (0.05, 5.0),
 }
-"""Exponents of laws whose formulas mean nothing at or below 0."""
+"""Exponents of laws whose formulas mean nothing at or below 0; for data_constrained as far as the reference's numbers reach."""
 
 
 @st.composite
@@ -43,6 +43,9 @@ def cases(draw: st.DrawFn, name: str) -> tuple[dict[str, float], dict[str, np.nd
     parameters = {key: draw(coefficients(key) if key in logarithmic else other) for key in law.parameters}
     sizes = st.lists(st.floats(0.0, 30.0).map(lambda power: 10.0**power), min_size=ROWS, max_size=ROWS)
     columns = {key: np.array(draw(sizes)) for key in law.predictors}
+    if "lr_falls" in columns:  # of rates from 1e-9 to 1, with areas since as any size
+        small = np.array(draw(st.lists(st.floats(-9.0, 0.0), min_size=2 * ROWS, max_size=2 * ROWS)))
+        columns["lr_falls"] = np.stack([*10 ** small.reshape(2, ROWS), columns["lr_falls"]], axis=1)[:, None]
     return parameters, columns | ({"compared_set": np.array([0.0, 1.0, 1.0])} if "compared_set" in columns else {})
 
 
@@ -80,7 +83,11 @@ def test_a_law_gives_numbers_or_one_line_and_no_warning(name: str, data: st.Data
         assert (value >= 0).all()
 
 
-@pytest.mark.parametrize("name", [name for name in LAWS if not name.startswith("steps_batch")])
+REFERRED = [name for name in LAWS if not name.startswith("steps_batch") and name != "multi_power"]
+"""Laws whose formula is exact enough in longer numbers: not one that is implicit, nor one of differences from 1."""
+
+
+@pytest.mark.parametrize("name", REFERRED)
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_the_numbers_are_the_formula_s(name: str, data: st.DataObject) -> None:

@@ -77,6 +77,8 @@ class Law(ABC):
     """Names in natural units: coefficients are no logarithms, E is in units of the loss."""
     free_predictors: frozenset[str] = frozenset()
     """Predictors that may be 0 or the same in all rows, as no exponent rests on them alone."""
+    histories: frozenset[str] = frozenset()
+    """Predictors that hold what came before each row, (n, ...), in place of one value."""
     log_parameters: frozenset[str] = frozenset()
     """Parameters whose entry of theta is a logarithm."""
     exponents: tuple[str, ...] = ()
@@ -191,7 +193,8 @@ class Law(ABC):
 
     def _no_number(self, row: int, value: float, columns: Mapping[str, Any]) -> str:
         reason = f"no positive {self.target}" if np.isnan(value) else f"a {self.target} above 1e308"
-        read = ((name, np.atleast_1d(np.asarray(columns[name], dtype=np.float64))) for name in self.predictors)
+        single = [name for name in self.predictors if name not in self.histories]
+        read = ((name, np.atleast_1d(np.asarray(columns[name], dtype=np.float64))) for name in single)
         given = ", ".join(f"{name}={values[row if len(values) > 1 else 0]:g}" for name, values in read)
         return (
             f"law={self.name}: its parameters give {reason} at row {row} ({given}); predict nearer to the fitted runs, or "

@@ -166,7 +166,7 @@ def flags(table: RunsTable, read: Collection[str] = ()) -> tuple[str, ...]:
     """
     apart = incomparable(table.facts)
     found = differences(table).items()
-    answered = {*read, *(SCHEDULED if "lr_annealed" in read else ())}
+    answered = {*read, *(SCHEDULED if {"lr_annealed", "lr_falls"} & {*read} else ())}
     return (
         *(_flag(name, values, name in apart) for name, values in found if name not in answered or name in apart),
         *_midway_flags(table, read),
