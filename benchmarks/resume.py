@@ -1,9 +1,11 @@
 """The same run three times beside each other: twice to its end, once killed half-way and started again, compared bit for bit.
 
     python benchmarks/resume.py [OVERRIDE ...]
+    python benchmarks/resume.py shape=64x2 seq_len=2048 batch_tokens=16384 tokens=4915200 checkpoint.every_tokens=819200
 
-Needs `SHAPELAW_SUITE=nano python prepare.py`. On the device that train.py chooses: a GPU where there is one. Exit code 1 if a
-loss or a weight of the second or the third run differs from the first's.
+Each process compiles for itself, as on a node of its own: what torch compiled for the others is hidden from it. Needs
+`SHAPELAW_SUITE=nano python prepare.py`. On the device that train.py chooses: a GPU where there is one. Exit code 1 if a loss or
+a weight of the second or the third run differs from the first's.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ GIVEN = (
     *("shape=48x2", f"tokens={STEPS * BATCH_TOKENS}", f"checkpoint.every_tokens={STEPS // CHECKPOINTS * BATCH_TOKENS}"),
     *("tracker=none", "progress=false"),
 )
+CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 
 
 class Run:
@@ -40,16 +43,18 @@ class Run:
     def __init__(self, folder: Path, overrides: list[str]) -> None:
         corpora = Path(os.environ.get("SHAPELAW_OUTPUTS", ROOT / "outputs")).resolve() / "corpora"
         self._command = [sys.executable, "train.py", *GIVEN, f"data_dir={corpora}", f"outputs_dir={folder}", *overrides]
-        self._runs = folder / "runs" / "nano"
+        self._folder, self._runs, self._starts = folder, folder / "runs" / "nano", 0
         self.start()
 
     def start(self) -> None:
         """Begin it, or go on."""
-        self._process = subprocess.Popen(self._command, cwd=ROOT, env=os.environ | {"SHAPELAW_SUITE": "nano"})
+        self._starts += 1
+        caches = {name: str(self._folder / f"{name}{self._starts}") for name in CACHES}
+        self._process = subprocess.Popen(self._command, cwd=ROOT, env=os.environ | caches | {"SHAPELAW_SUITE": "nano"})
 
-    def kill(self, step: int) -> None:
-        """SIGKILL once the checkpoint of that step is there."""
-        while step not in [kept for run in self._runs.glob("*") for kept in checkpoint_steps(run)]:
+    def kill(self, checkpoints: int) -> None:
+        """SIGKILL once that many checkpoints are there."""
+        while sum(len(checkpoint_steps(run)) for run in self._runs.glob("*")) < checkpoints:
             if self._process.poll() is not None:
                 raise SystemExit("a run ended before it could be killed")
             time.sleep(0.02)
@@ -77,14 +82,18 @@ class Run:
 def main() -> None:
     """Prints a line for each of the two runs that are compared."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
-    print(f"{device}; torch {torch.__version__}, Python {platform.python_version()}; {STEPS} steps of 48x2 of nano")
+    given = " ".join([*GIVEN, *sys.argv[1:]])
+    print(f"{device}; torch {torch.__version__}, Python {platform.python_version()}; nano with {given}")
     with tempfile.TemporaryDirectory() as name:
         first, again, killed = (Run(Path(name) / part, sys.argv[1:]) for part in ("first", "again", "killed"))
-        killed.kill(STEPS // 3)
+        killed.kill(CHECKPOINTS // 3)
         killed.start()
         expected = first.result()
         code = 0
-        for words, run in (("the same again", again), (f"killed after step {STEPS // 3} and continued", killed)):
+        for words, run in (
+            ("the same again", again),
+            (f"killed after checkpoint {CHECKPOINTS // 3} and continued", killed),
+        ):
             found = run.result()
             differing = [key for key, value in expected.items() if not np.array_equal(value, found.get(key))]
             code = code or int(bool(differing))

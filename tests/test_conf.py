@@ -84,7 +84,7 @@ def shapes(name: str) -> dict[str, tuple[int, int]]:
     return {stem: (shape["width"], shape["depth"]) for stem, shape in found.items()}
 
 
-@pytest.mark.parametrize("suite", ["nano", "nano_wide", "micro", "gemstones"])
+@pytest.mark.parametrize("suite", ["nano", "nano_wide", "micro", "micro_steps", "gemstones"])
 def test_every_shape_of_a_suite_is_a_run(outputs: Path, monkeypatch: pytest.MonkeyPatch, suite: str) -> None:
     for stem, (width, depth) in shapes(suite).items():
         assert stem == f"{width}x{depth}"

@@ -7,6 +7,7 @@ import pytest
 from scipy.optimize import brentq
 
 from shapelaw.errors import UserError
+from shapelaw.step_batch.converged import regress
 from shapelaw.step_batch.law import STEPS_BATCH, STEPS_BATCH_E, StepsBatchLaw
 
 KNOWN = {"N_c": 8.8e13, "alpha_N": 0.076, "S_c": 2.1e3, "alpha_S": 0.76, "B_star": 2.1e8, "alpha_B": 0.21, "E": 0.4}
@@ -71,3 +72,14 @@ def test_target_below_the_converged_loss_is_refused_with_the_range() -> None:
     floor = float(law.converged_loss(KNOWN, 1e8))
     with pytest.raises(UserError, match=f"between {floor:.4f}"):
         law.steps_min_to(KNOWN, 1e8, 0.9 * floor)
+
+
+@pytest.mark.parametrize("alpha", [1e-5, 0.3, 1.5, 9.0])
+@pytest.mark.parametrize("irreducible", [0.0, 1.4])
+def test_a_size_law_is_found_however_steep_or_flat_it_is(alpha: float, irreducible: float) -> None:
+    """Floors that are extrapolated far below the losses fall as steeply as N^-1.5; the search starts within its bounds."""
+    params = np.array([1.2e6, 2.5e6, 4.9e6, 9.8e6, 1.8e7, 3.1e7])
+    floors = (1.0e6 / params) ** alpha + irreducible
+    found = regress(params, floors, np.ones(6), irreducible=True)
+    assert found is not None
+    np.testing.assert_allclose(np.exp(found.log_floor_at(np.log(params))), floors, rtol=1e-3)

@@ -84,7 +84,7 @@ def test_flash_is_called_with_its_own_layout(monkeypatch: pytest.MonkeyPatch) ->
     def flash_attn_func(*arguments: Any, **named: Any) -> Any:
         bound = _documented().bind(*arguments, **named).arguments
         q, k, v = (bound.pop(name) for name in "qkv")
-        assert bound == {"causal": True}  # no dropout, the usual scale, no window
+        assert bound == {"causal": True, "deterministic": False}  # no dropout, the usual scale, no window
         assert q.dtype == k.dtype == v.dtype == torch.bfloat16
         return _by_definition(q.float(), k.float(), v.float()).bfloat16()
 
@@ -99,7 +99,9 @@ def test_flash_is_called_with_its_own_layout(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_block_compiles_in_one_piece(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in for the package is traced as its kernel is: without a look at what is imported."""
 
-    def flash_attn_func(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool) -> torch.Tensor:
+    def flash_attn_func(
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool, deterministic: bool
+    ) -> torch.Tensor:
         heads_first = (x.transpose(1, 2) for x in (q, k, v))
         return F.scaled_dot_product_attention(*heads_first, is_causal=causal, enable_gqa=True).transpose(1, 2)
 

@@ -14,6 +14,8 @@ from omegaconf import OmegaConf
 from shapelaw.config import ObjectiveConfig, PrescribeConfig, RulesConfig, ShapeLimits
 from shapelaw.counting import params
 from shapelaw.errors import UserError
+from shapelaw.figures.answers import draw
+from shapelaw.fitting.fit import fit
 from shapelaw.fitting.result import FitResult
 from shapelaw.laws import get_law
 from shapelaw.prescribe import Basis, Prescription, World
@@ -23,7 +25,7 @@ from shapelaw.runs.table import RunsTable
 from shapelaw.step_batch.ask import Size, StepBatchProblem
 from shapelaw.step_batch.law import StepsBatchLaw
 from shapelaw.step_batch.noise_scale import LEVELS, compared, summary
-from support import Script, asked
+from support import ROOT, Script, asked
 from worlds import NATURAL as LAWS
 
 NATURAL = LAWS["steps_batch"]
@@ -220,3 +222,18 @@ def test_the_noise_scale_stands_beside_the_critical_batch() -> None:
     assert found["runs"].tolist() == [2] * LEVELS
     with pytest.raises(UserError, match="interaction: has no critical batch"):
         compared(replace(fit, law="interaction"), pd.concat(frames))
+
+
+def test_losses_to_which_no_run_came_near_are_no_answer(tmp_path: Path) -> None:
+    """The runs of micro_steps end at 2.1 nats and are extrapolated to 0.00 to 0.4: no number of that is given."""
+    runs = RunsTable.read(ROOT / "docs" / "data" / "micro_steps_runs.parquet")
+    result = fit(runs, law="steps_batch_e", method="staged", staged={"steps_min": 20}, delta=1e-3, bootstrap=None)
+    assert result.ridge == ("N_c", "alpha_N")
+    assert [flag for flag in result.flags if flag.startswith("unknown_floors: ")]
+    problem = StepBatchProblem(result, runs)
+    with pytest.raises(UserError, match="smallest loss of 125,800,000 parameters: most sizes end at more than twice"):
+        problem.lowest(Size(1.258e8))
+    curve = problem.trajectory(Size(1.258e8), 131072, 98304000)
+    assert "lowest_loss" not in curve.values
+    assert curve.values["loss"] == pytest.approx(1.9684, abs=1e-3)
+    assert draw(curve, tmp_path, "curve")  # without the line of the lowest loss

@@ -324,6 +324,11 @@ class TrainConfig(PlacesConfig):
     compile: bool | str = option(
         "Whether blocks and loss are compiled (torch.compile); auto: on a GPU.", choices=(AUTO, True, False)
     )
+    deterministic: bool = option(
+        "Whether a GPU adds up attention's gradients in one order too, so that a run repeats to the last bit at every "
+        "context; its steps take longer. On a CPU runs repeat in any case.",
+        default=False,
+    )
     seed: int = option("Seed of the initial weights.", low=0)
     order_seed: int = option("Seed of the order of sequences.", low=0)
     precision: Precision = option(

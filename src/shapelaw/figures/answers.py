@@ -47,7 +47,8 @@ def trade_off(axes: Axes, answer: Prescription) -> None:
 def curve(axes: Axes, answer: Prescription) -> None:
     """A predicted loss curve with its interval, above the size's lowest loss."""
     _predicted(axes, answer.tables["curve"], answer.level)
-    axes.axhline(answer.values["lowest_loss"], color=style.NEUTRAL, linestyle=":", linewidth=1, label="L(N)")
+    if "lowest_loss" in answer.values:
+        axes.axhline(answer.values["lowest_loss"], color=style.NEUTRAL, linestyle=":", linewidth=1, label="L(N)")
     axes.set_title(answer.question, fontsize=8)
     _finish(axes)
 

@@ -31,16 +31,17 @@ def attend_sdpa(q_BTHD: torch.Tensor, k_BTKD: torch.Tensor, v_BTKD: torch.Tensor
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped).transpose(1, 2)
 
 
-def flash(kernel: Callable[..., Any]) -> Attend:
+def flash(kernel: Callable[..., Any], deterministic: bool = False) -> Attend:
     """The flash-attn package's kernel; float32 inputs outside autocast go through it as bfloat16.
 
     Args:
         kernel: the package's flash_attn_func, given here: a compiled block that imported it would fall apart.
+        deterministic: whether gradients are added up in one order.
     """
 
     def attend_flash(q_BTHD: torch.Tensor, k_BTKD: torch.Tensor, v_BTKD: torch.Tensor) -> torch.Tensor:
         half = q_BTHD.dtype if q_BTHD.dtype in (torch.float16, torch.bfloat16) else torch.bfloat16
-        attended = kernel(q_BTHD.to(half), k_BTKD.to(half), v_BTKD.to(half), causal=True)
+        attended = kernel(q_BTHD.to(half), k_BTKD.to(half), v_BTKD.to(half), causal=True, deterministic=deterministic)
         return torch.as_tensor(attended).to(q_BTHD.dtype)
 
     return attend_flash
@@ -56,7 +57,10 @@ def attention_backend(name: str) -> Attend:
         UserError: for an unknown name, and for flash without its package.
     """
     check_name(name)
-    return flash(_flash_attn_func()) if name == "flash" else attend_sdpa
+    if name == "sdpa":
+        return attend_sdpa  # torch's own kernels know what was asked of torch
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    return flash(_flash_attn_func(), torch.are_deterministic_algorithms_enabled() and not warns)
 
 
 def check_name(name: str) -> None:

@@ -29,6 +29,7 @@ from shapelaw.prescribe.answer import Prescription
 from shapelaw.prescribe.domain import Ranges, outside_of
 from shapelaw.prescribe.surface import level_of
 from shapelaw.runs.table import RunsTable
+from shapelaw.step_batch.flags import UNKNOWN_FLOORS
 from shapelaw.step_batch.law import StepsBatchLaw
 
 Array = NDArray[np.float64]
@@ -130,7 +131,15 @@ class StepBatchProblem:
         return min(fitted), max(fitted)
 
     def lowest(self, size: Size) -> Prescription:
-        """The smallest loss of a size: L(N), which no number of steps goes below."""
+        """The smallest loss of a size: L(N), which no number of steps goes below.
+
+        Raises:
+            UserError: where the runs end so far above it that it is unknown.
+        """
+        if unknown := self._floors_unknown:
+            raise UserError(
+                f"the smallest loss of {size.label}: {unknown}; train the sizes for longer and fit them again"
+            )
 
         def values(p: Parameters) -> dict[str, float]:
             return {"loss": float(self.law.converged_loss(p, size.params))}
@@ -189,17 +198,25 @@ class StepBatchProblem:
             drawn = np.array([self.law.predict(p, columns) for p in self.refits])
             frame["loss_low"], frame["loss_high"] = np.nanquantile(drawn, self._tails, axis=0)
 
+        unknown = self._floors_unknown
+
         def values(p: Parameters) -> dict[str, float]:
             end = float(self.law.predict(p, {**columns, "tokens": np.array([tokens])})[0])
             critical = float(self.law.critical_batch(p, end))
             flops = FLOPS_PER_PARAMETER * size.params * tokens
             costs = {"steps": tokens / batch, "tokens": tokens, "flops": flops, "critical_batch": critical}
-            lowest = float(self.law.converged_loss(p, size.params))
-            return {"loss": end, "lowest_loss": lowest, **costs, "steps_min": tokens / batch / (1 + critical / batch)}
+            lowest = {} if unknown else {"lowest_loss": float(self.law.converged_loss(p, size.params))}
+            return {"loss": end, **lowest, **costs, "steps_min": tokens / batch / (1 + critical / batch)}
 
         question = f"the loss curve of {size.label} at batches of {batch:,.0f} tokens, up to {tokens:,.0f} tokens"
         answer = self._answer(question, size.values | _batch(batch), values)
         return dataclasses.replace(answer, tables={"curve": frame}, drawn="curve")
+
+    @property
+    def _floors_unknown(self) -> str | None:
+        """The fit's word that the losses to which its runs converge are unknown."""
+        code = f"{UNKNOWN_FLOORS}: "
+        return next((flag.removeprefix(code) for flag in self.fit.flags if flag.startswith(code)), None)
 
     @property
     def _tails(self) -> list[float]:
@@ -277,7 +294,7 @@ class StepBatchProblem:
         failed = int(drawn["steps_min"].isna().sum()) if "steps_min" in drawn else 0
         if failed:
             notes.append(f"{failed} of {len(drawn)} refits never reach this loss and are left out of the intervals")
-        codes = ("not_straddled", "not_converged", "flat_critical_batch")
+        codes = ("not_straddled", "not_converged", UNKNOWN_FLOORS, "flat_critical_batch")
         notes += [flag for flag in self.fit.flags if flag.startswith(codes)]
         return tuple(notes)
 

@@ -173,13 +173,13 @@ def _power_and_constant(log_n: Array, log_l: Array, weights: Array, plain: Conve
         columns = np.stack([power, -power * (log_n - middle), np.ones_like(power)], axis=1)
         return np.asarray(columns * (root / (power + theta[2]))[:, None])
 
+    low, high = np.array([-60.0, 1e-4, 0.0]), np.array([60.0, 10.0, lowest])
     best = plain
     for share in (0.3, 0.6, 0.9):
         level = float(np.exp(log_l).mean()) - share * lowest
-        start = [np.log(level), plain.alpha_n / (1 - share), share * lowest]
-        bounds = ([-60.0, 1e-4, 0.0], [60.0, 10.0, lowest])
+        start = np.clip([np.log(level), plain.alpha_n / (1 - share), share * lowest], low, high)
         x = least_squares(
-            residual, start, jac=slope, bounds=bounds, x_scale="jac", xtol=TIGHT, ftol=TIGHT, gtol=TIGHT
+            residual, start, jac=slope, bounds=(low, high), x_scale="jac", xtol=TIGHT, ftol=TIGHT, gtol=TIGHT
         ).x
         candidate = Converged(float(middle + x[0] / x[1]), float(x[1]), float(x[2]), float(np.sum(residual(x) ** 2)))
         best = candidate if candidate.squares < best.squares else best

@@ -15,6 +15,10 @@ STRADDLE = 2.0
 """B_crit counts as straddled by batches of at most half and at least twice as much."""
 FAR = 0.05
 """Predicted remaining drop, as a share of the loss, from which a run counts as far from convergence."""
+UNKNOWN = 0.5
+"""The same, of most sizes, from which extrapolated floors are unknown: no run came within a factor of two of its own."""
+UNKNOWN_FLOORS = "unknown_floors"
+"""Code of the flag that says so."""
 SIZES, RUNS, CONTOURS = 5, 10, 4
 """Below so many sizes, runs or contours a stage rests on too few."""
 
@@ -24,6 +28,7 @@ def warnings(data: StagedData, estimated: Estimate) -> tuple[str, ...]:
     return (
         *_straddling(data, estimated),
         *_convergence(data, estimated),
+        *_unknown(data, estimated),
         *_few(data, estimated),
         *_parameters(data, estimated),
     )
@@ -35,6 +40,11 @@ def remaining_drops(data: StagedData, estimated: Estimate) -> Array:
     floors = np.exp(estimated.converged.log_floor_at(np.log(data.sizes)))
     floors = estimated.floors.values if np.isfinite(estimated.floors.log_s_c) else floors
     return np.asarray(1 - floors / last)
+
+
+def floors_unknown(data: StagedData, estimated: Estimate) -> bool:
+    """Whether the floors were extrapolated so far that they, and the size law through them, mean nothing."""
+    return bool(np.isfinite(estimated.floors.log_s_c) and np.median(remaining_drops(data, estimated)) > UNKNOWN)
 
 
 def _straddling(data: StagedData, estimated: Estimate) -> Iterator[str]:
@@ -67,6 +77,14 @@ def _convergence(data: StagedData, estimated: Estimate) -> Iterator[str]:
         yield (
             f"not_converged: {len(far)} of {len(drops)} sizes end above what they converge to, by a predicted "
             f"{'; '.join(far)}; their floors {how}; train them for longer"
+        )
+
+
+def _unknown(data: StagedData, estimated: Estimate) -> Iterator[str]:
+    if floors_unknown(data, estimated):
+        yield (
+            f"{UNKNOWN_FLOORS}: most sizes end at more than twice what they are extrapolated to: their lowest losses, N_c and "
+            "alpha_N are not identified; what is predicted within the trained steps rests on the learning curve"
         )
 
 

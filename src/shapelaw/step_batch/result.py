@@ -15,10 +15,11 @@ from shapelaw.errors import UserError
 from shapelaw.fitting.general import GeneralNewton
 from shapelaw.fitting.law_fit import LawFit, intervals_of, law_result
 from shapelaw.fitting.result import FitResult
+from shapelaw.fitting.ridge import Ridge
 from shapelaw.fitting.spec import FitData, FitSpec, Method
 from shapelaw.runs.table import RunsTable
 from shapelaw.step_batch import report
-from shapelaw.step_batch.flags import warnings
+from shapelaw.step_batch.flags import floors_unknown, warnings
 from shapelaw.step_batch.pipeline import Estimate, StagedData, estimate
 from shapelaw.step_batch.spread import resample
 
@@ -73,6 +74,7 @@ class Staged(Method):
             kind=KIND,
             search={"solver": "stage by stage", "status": "converged", "n_starts": 1},
             flags=warnings(data, result),
+            ridge=_ridge(data, result),
             not_identified=tuple(name for name in ("E",) if rows.law.natural(result.theta).get(name) == 0.0),
             refits=resample(data, result, spec.bootstrap, spec.seed) if spec.bootstrap else None,
             settings={"staged": self.options},
@@ -88,6 +90,12 @@ class Staged(Method):
 
 
 STAGED = Staged()
+
+
+def _ridge(data: StagedData, result: Estimate) -> Ridge | None:
+    """The size law, where the floors that it goes through are unknown."""
+    nothing = np.empty((0, len(result.theta)))
+    return Ridge(("N_c", "alpha_N"), nothing, 0.0, nothing) if floors_unknown(data, result) else None
 
 
 def estimated(data: StagedData) -> Estimate:

@@ -14,6 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from shapelaw.config import TrainConfig
 from shapelaw.parallel.layout import Layout, layout_of
 from shapelaw.parallel.placement import Placement, place
+from shapelaw.training.repeating import choose_kernels
 
 
 def rank() -> int:
@@ -40,6 +41,8 @@ def join(config: TrainConfig) -> Placement:
     """The run's layout in this process, its process group joined."""
     layout, environment = layout_of(config.parallel, world_of(config)), environment_of(config)
     device = _device(config, environment.local_rank())
+    if device.type == "cuda":
+        choose_kernels(config.deterministic)
     if layout.world > 1:
         _join_group(layout, environment, device)
     return place(layout, environment.global_rank() if layout.world > 1 else 0, device)

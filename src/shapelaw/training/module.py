@@ -15,6 +15,7 @@ from shapelaw.optim import set_lr
 from shapelaw.parallel.placement import Placement
 from shapelaw.planned_run import PlannedRun
 from shapelaw.training.checkpoint import Progress
+from shapelaw.training.repeating import refuse_unrepeatable
 from shapelaw.wording import counted
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ class RunModule(pl.LightningModule):
             try:
                 return self._accumulate(batch)
             except RuntimeError as error:
+                refuse_unrepeatable(error)
                 if not out_of_memory(error):
                     raise
             self._halve(batch.device)  # only here, where the error holds no tensors any more

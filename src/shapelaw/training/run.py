@@ -28,6 +28,7 @@ from shapelaw.training.hooks import Costs, Hooks, Pruned
 from shapelaw.training.monitor import SpikeMonitor, SpikeSeen
 from shapelaw.training.noise import NoiseScale
 from shapelaw.training.recording import describe, record_end, record_error, recorder
+from shapelaw.training.repeating import ATTENTION_WARNING
 from shapelaw.training.reporting import Report, Show
 from shapelaw.training.rollback import Rollback, batch_of, read_rollbacks, roll_back
 from shapelaw.training.run_info import run_info
@@ -217,8 +218,8 @@ class Run:
             device=self.placement.device,
             batch_of=partial(batch_of, skipped=module.progress.skipped),
         )
-        trainer = self._trainer([*self._noise(), hooks])
         with _lightning_quiet():
+            trainer = self._trainer([*self._noise(), hooks])
             try:
                 trainer.fit(module, train_dataloaders=batches)
             except SpikeSeen as seen:
@@ -253,6 +254,10 @@ def _lightning_quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         # lightning's own use of a torch name that is on its way out
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+        # accelerator=cpu was asked for
+        warnings.filterwarnings("ignore", message="GPU available but not used.*")
+        # the gradient of attention repeats when that is asked for
+        warnings.filterwarnings("ignore", message=ATTENTION_WARNING)
         # a machine that has SLURM's tools need not use them
         warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
         yield
