@@ -57,6 +57,54 @@ def loaded(path: Path, frame: pd.DataFrame) -> RunsTable:
     return load_runs("csv", path=path, constants=constants, midway="keep", reduce="none")
 
 
+MULTI_POWER = {"A": 0.63, "B": 40.0, "C": 0.5, "alpha": 0.65, "beta": 0.6, "gamma": 0.5, "E": 2.86}
+
+
+def multi_power_by_steps(rates: np.ndarray, p: dict[str, float]) -> np.ndarray:
+    """The multi-power law as the paper writes it, from the rate of every step, at every 50th."""
+    area, fall = np.cumsum(rates), -np.diff(rates, prepend=rates[0])
+    losses = []
+    for step in STEPS - 1:
+        since = area[step] - area[: step + 1] + rates[: step + 1]
+        drop = fall[: step + 1] * (1 - (1 + p["C"] * since / rates[: step + 1] ** p["gamma"]) ** -p["beta"])
+        losses.append(p["E"] + p["A"] / area[step] ** p["alpha"] - p["B"] * drop.sum())
+    return np.array(losses)
+
+
+def with_multi_power(noise: float = 0.0) -> pd.DataFrame:
+    """Runs of every schedule whose losses are of the multi-power law."""
+    frame, rng = curves(), np.random.default_rng(1)
+    losses = [multi_power_by_steps(every_step(rate), MULTI_POWER) for rate in SCHEDULES.values()]
+    return frame.assign(loss=np.concatenate(losses) * np.exp(noise * rng.standard_normal(len(frame))))
+
+
+def test_groups_of_falls_say_what_all_steps_do(tmp_path: Path) -> None:
+    """To 3e-4 of the loss, of which the falls are up to a twentieth; and selected rows keep the falls of those left out."""
+    runs = loaded(tmp_path / "curves.csv", with_multi_power())
+    law = get_law("multi_power")
+    np.testing.assert_allclose(law.predict(MULTI_POWER, runs.columns_for(law)), runs.kept["loss"], rtol=3e-4)
+    late = runs.select("run == 'wsd' and step > 3500")
+    np.testing.assert_allclose(law.predict(MULTI_POWER, late.columns_for(law)), late.kept["loss"], rtol=3e-4)
+    fallen = 1 - runs.kept["loss"].to_numpy() / law.predict(MULTI_POWER | {"B": 0.0}, runs.columns_for(law))
+    assert 0.02 < fallen.max() < 0.05
+
+
+def test_the_multi_power_law_is_found_and_predicts_another_schedule(tmp_path: Path) -> None:
+    runs = loaded(tmp_path / "curves.csv", with_multi_power(noise=1e-4))
+    fixed = {name: MULTI_POWER[name] for name in ("C", "alpha", "beta", "gamma")}
+    result = fit(runs.select("run != 'wsd'"), law="multi_power", delta=1e-3, fixed=fixed)
+    other = runs.select("run == 'wsd'")
+    np.testing.assert_allclose(result.predict(other), other.kept["loss"], rtol=2e-3)
+    result.save(tmp_path / "fit", runs)
+    np.testing.assert_array_equal(load_fit(tmp_path / "fit").predict(runs), result.predict(runs))
+
+
+def test_the_multi_power_law_needs_rates_along_runs(tmp_path: Path) -> None:
+    runs = loaded(tmp_path / "curves.csv", curves().assign(lr=1e-3))
+    with pytest.raises(UserError, match=r"needs the column lr_area.*; give a file with one column lr that varies"):
+        fit(runs, law="multi_power")
+
+
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_sums_over_rows_are_the_sums_over_steps(name: str) -> None:
     """Rows every 50 steps say as much as every step does, where the rate runs along lines between them."""

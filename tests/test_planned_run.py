@@ -94,6 +94,7 @@ DECIDES = {
     "trainer.name": "trainer=command trainer.command=true",
     "trainer.command": "trainer=command trainer.command=false",
     "trainer.files": f"trainer=command trainer.command=true trainer.files=[{__file__}]",
+    "data.unique_tokens": "data.unique_tokens=1280",
     "sweep.name": "sweep.name=other",
 }
 """Options that decide the result of any run -> a choice that changes it."""

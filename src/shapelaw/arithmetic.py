@@ -24,6 +24,7 @@ FILES = {
     "optimizer": ("optim.py",),
     "schedule": ("schedule.py", "lr_rules.py"),
     "step": ("training/module.py", "data/order.py", "data/loader.py", "data/torch_batches.py"),
+    "part of a corpus": ("data/part.py",),
     "spike monitor": ("training/spikes.py", "training/monitor.py", "training/rollback.py"),
 }
 """Part -> the files whose code is its arithmetic."""

@@ -29,6 +29,8 @@ for runs of the new one; tests/model/test_arithmetic.py fails until that is deci
 it."""
 SPIKE_MONITOR = 1
 """Version of the spike monitor. It decides the result of runs that roll back, and of no other."""
+CORPUS_PART = 1
+"""Version of how a part of a corpus is drawn. It decides the result of runs with data.unique_tokens, and of no other."""
 
 FILE = "fingerprint.yaml"
 Fingerprint = dict[str, Any]
@@ -92,7 +94,16 @@ def _trainer(config: TrainConfig) -> dict[str, Any]:
     if config.trainer.name == COMMAND:
         return {"trainer": trainer_record(config)}
     options = {"model_options": dict(config.model.options)} if config.model.options else {}
-    return {"parts": {**parts(), **_own_parts(config)}, **options}
+    return {"parts": {**parts(), **_own_parts(config)}, **options, **_part_of_corpus(config)}
+
+
+def _part_of_corpus(config: TrainConfig) -> dict[str, Any]:
+    """The part of its corpus that a run draws from; nothing where it is all of it."""
+    if config.data.unique_tokens is None:
+        return {}
+    windows = int(config.data.unique_tokens) // config.seq_len
+    version = version_of("part of a corpus", CORPUS_PART)
+    return {"data": {"unique_tokens": windows * config.seq_len, "part": version}}
 
 
 def _patch(config: TrainConfig) -> dict[str, Any]:

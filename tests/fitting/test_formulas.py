@@ -27,6 +27,7 @@ from shapelaw.laws import Law, SumLaw, Term, get_law, law_names
 from shapelaw.prescribe.surface import Surface
 from shapelaw.prescribe.world import Points
 from shapelaw.report.calculator import form_of, packed
+from test_laws import falls_before
 
 POINTS = 40
 PREDICTORS = ("width", "depth", "params", "tokens")
@@ -36,6 +37,7 @@ OTHERS = {
     "accuracy_sigmoid": {"low": 0.12, "span": 0.63, "k": 2.3, "L_0": 2.9},
     "accuracy_direct": {"A": 30.0, "B": 300.0, "alpha": 0.25, "beta": 0.3},
     "annealing": {"A": 0.63, "C": 0.4, "alpha": 0.65, "E": 2.9},
+    "multi_power": {"A": 0.63, "B": 400.0, "C": 0.3, "alpha": 0.5, "beta": 0.6, "gamma": 0.5, "E": 2.9},
     "data_constrained": {"A": 521.0, "B": 1488.0, "alpha": 0.353, "beta": 0.353, "r_T": 15.4, "r_N": 5.3, "E": 1.87},
     "overfitting": {
         "A": 480.0,
@@ -73,6 +75,7 @@ def columns_of(seed: int) -> dict[str, np.ndarray]:
     sizes = {"width": width, "depth": depth, "params": params, "tokens": tokens, "flops": 6 * params * tokens}
     sizes |= {"unique_tokens": tokens / rng.choice([0.5, 1.0, 4.0, 20.0], POINTS)}
     sizes |= {"lr_area": tokens / 1e11, "lr_annealed": rng.choice([0.0, 0.2, 0.6], POINTS)}
+    sizes |= {"lr_falls": falls_before(POINTS)}
     return sizes | {"loss": rng.uniform(2.0, 4.0, POINTS), "batch_tokens": 2.0 ** rng.integers(9, 20, POINTS)}
 
 

@@ -20,7 +20,7 @@ from shapelaw import arithmetic
 from shapelaw.arithmetic import FILES, PINNED, code, hash_of, pinned, version_of
 from shapelaw.config import OptimConfig
 from shapelaw.data import SequenceOrder
-from shapelaw.fingerprint import BUILT_IN, SPIKE_MONITOR, parts
+from shapelaw.fingerprint import BUILT_IN, CORPUS_PART, SPIKE_MONITOR, parts
 from shapelaw.lr_rules import DepthPatch, lr_eff
 from shapelaw.model import InitSpec, ModelSpec, Transformer, kernels
 from shapelaw.model.initialisation import initial_weight
@@ -29,7 +29,7 @@ from shapelaw.schedule import Constant, Cooldown, Cosine, Linear, WarmupStableDe
 from shapelaw.shapes import Shape
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "arithmetic.json"
-VERSIONS = {**BUILT_IN, "spike monitor": SPIKE_MONITOR}
+VERSIONS = {**BUILT_IN, "part of a corpus": CORPUS_PART, "spike monitor": SPIKE_MONITOR}
 SPEC = ModelSpec(Shape(16, 2, 8), vocab_size=24, seq_len=12)
 
 

@@ -32,7 +32,7 @@ from shapelaw.prescribe import Cost, Limits, Problem
 from shapelaw.prescribe.answer import command, overrides
 from shapelaw.prescribe.price import Throughput
 from shapelaw.prescribe.trust import Unidentified
-from shapelaw.report import Figure, FitRow, LeftOut, Report, write
+from shapelaw.report import Figure, FitRow, LeftOut, NextRun, Report, write
 from shapelaw.report.picture import Scale
 from shapelaw.report.picture import picture as picture_of
 from shapelaw.report.price import asking_price
@@ -671,3 +671,19 @@ def test_the_page_refuses_what_rests_on_a_ridge(chromium: Chrome, tmp_path: Path
         else:
             problem.best(float(budget))
     assert refused == {"1e21": False, "1e24": True}
+
+
+def test_the_run_to_train_next_has_a_section_and_its_command(tmp_path: Path) -> None:
+    """And one that is not named its reason; names are escaped; a page without one has no such section."""
+    plain = report(tmp_path, refits=0)
+    assert "next-title" not in write(plain).read_text()
+    told, run = "To know <b> better, train 64x2.", "SHAPELAW_SUITE=x shapelaw train shape.width=64 && 'y'"
+    named = dataclasses.replace(plain, next_run=NextRun(told, run, "shapelaw next budget=1e19 next=5"))
+    text = write(named).read_text()
+    assert '<a href="#next-title">Next run</a>' in text
+    assert '<p id="next">To know &lt;b&gt; better, train 64x2.</p>' in text
+    assert "shapelaw train shape.width=64 &amp;&amp; &#39;y&#39;</pre>" in text
+    assert "<code>shapelaw next budget=1e19 next=5</code>" in text
+    silent = write(dataclasses.replace(plain, next_run=NextRun("None is named: too few"))).read_text()
+    assert "None is named: too few" in silent
+    assert "next-command" not in silent

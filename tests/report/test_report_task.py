@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from shapelaw import fit
 from shapelaw.config import BootstrapOptions, ReportConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
@@ -17,9 +18,14 @@ from shapelaw.figures import catalogue
 from shapelaw.figures.catalogue import NotDrawn
 from shapelaw.figures.evidence import EVERY, CannotDraw, Evidence, of_a_table
 from shapelaw.prescribe.ask import Problem
+from shapelaw.prescribe.candidates import feasible
+from shapelaw.prescribe.limits import UNLIMITED, Limits
+from shapelaw.prescribe.registry import Basis
+from shapelaw.prescribe.world import World
 from shapelaw.runs.table import RunsTable
 from shapelaw.tracking import client
-from shapelaw.verbs.report import answer_of, evidence_of, unanswerable
+from shapelaw.verbs.next import best_size, planned
+from shapelaw.verbs.report import answer_of, evidence_of, next_of, unanswerable
 from shapelaw.verbs.report_links import Links, published
 from support import Compose
 from tracked import tracker
@@ -222,3 +228,36 @@ def test_the_page_is_kept_in_mlflow_and_linked_from_its_experiment(composed: Com
     foreign = to_dataclass(composed(*given, f"tracker.uri={uri}", "runs.columns={loss: eval}", name="report"))
     assert [published(other, page) for other in (elsewhere, foreign)] == ["", ""]
     assert not (tmp_path / "other.db").exists()
+
+
+def basis() -> Basis:
+    runs = table()
+    made = fit(runs, law="interaction", delta=1e-3)
+    return Basis(made, runs, World.of(made, runs), Path())
+
+
+def test_the_page_names_the_run_that_next_would_plan() -> None:
+    """The same target, candidates and run as `shapelaw next` has at the budget of the largest run, with its command."""
+    asked = basis()
+    budget = float(asked.runs.flops().max())
+    limits = Limits(params_min=1e8, params_max=4e8)
+    candidates = feasible(asked.world, asked.runs, budget, limits)
+    (expected,) = planned(asked, best_size(asked, 10 * budget), candidates)["runs"]
+    named = next_of(asked, limits, 60.0)
+    assert named is not None
+    assert f"train {expected['width']:.0f}x{expected['depth']:.0f} for " in named.told
+    assert f"({expected['flops']:.3g} FLOPs)" in named.told
+    assert f"from {expected['deviation_before']:.3g} to {expected['deviation_after']:.3g}" in named.told
+    assert named.command == expected["command"] != ""
+    assert named.more == f"shapelaw next budget={budget:.3g} next=5"
+
+
+def test_the_search_for_the_next_run_ends_in_its_time_and_says_why_none_is_named() -> None:
+    assert next_of(basis(), UNLIMITED, 0.0) is None
+    named = next_of(basis(), UNLIMITED, 1e-6)
+    assert named is not None
+    assert re.fullmatch(r"None is named: the time was over after 0 of \d+ candidates; `shapelaw next` .*", named.told)
+    assert (named.command, named.more) == ("", "")
+    narrow = next_of(basis(), Limits(params_min=1e15), 60.0)
+    assert narrow is not None
+    assert narrow.told.startswith("None is named: ")

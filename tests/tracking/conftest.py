@@ -11,15 +11,6 @@ import pytest
 from mlflow_server import MlflowServer
 
 
-@pytest.fixture
-def uri(tmp_path: Path, template: Path) -> str:
-    """A database that holds nothing."""
-    path = tmp_path / "store" / "mlflow.db"
-    path.parent.mkdir()
-    shutil.copy(template, path)
-    return f"sqlite:///{path}"
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Iterator[MlflowServer]:
     """A real MLflow server on the loopback address, not started yet; killed at the end."""

@@ -52,6 +52,14 @@ class DataConfig:
     )
     shard_tokens: float = option("Tokens of one shard file.", low=1, whole=True, unit="tokens")
     max_epochs: float = option("How often a run may repeat the corpus before it is refused.", above=0)
+    unique_tokens: float | None = option(
+        "train.py: different training tokens that a run draws from, a random part of the corpus that is the same for all runs; "
+        "more tokens repeat them. null is the whole corpus.",
+        default=None,
+        low=1,
+        whole=True,
+        unit="tokens",
+    )
     verify: Verify = option(
         "train.py: whether every shard is read and its hash compared before a sweep and before each run; auto "
         "does so for corpora of up to 2 GB. File sizes are compared always.",

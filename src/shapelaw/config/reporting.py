@@ -67,6 +67,9 @@ class ReportConfig(PlacesConfig):
         above=0,
         unit="FLOPs",
     )
+    next_seconds: float = option(
+        "Most seconds to look for the run to train next, for the page; 0 leaves it out.", low=0, unit="seconds"
+    )
     figures: list[str] = option("Names of figures, or parts of them; none is all.", default_factory=list)
     page: bool = option("Whether the page is written too.")
     mlflow_ui: str = option(

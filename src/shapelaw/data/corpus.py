@@ -148,6 +148,10 @@ class Corpus:
         """Tokens to train on."""
         return self.streams[TRAIN]
 
+    def unique_tokens(self, seq_len: int) -> int:
+        """Different tokens that runs of sequences of seq_len are trained on: more than these repeat."""
+        return self.train.windows(seq_len) * seq_len
+
     @property
     def val(self) -> TokenStream:
         """Held-out tokens."""
@@ -250,7 +254,7 @@ def epochs_needed(corpus: Corpus, seq_len: int, tokens: int) -> float:
             f"seq_len={seq_len}: the training split of {corpus.folder} has only {corpus.train.tokens} tokens, one "
             "sequence needs seq_len + 1; prepare a larger corpus or shorten seq_len"
         )
-    return tokens / (windows * seq_len)
+    return tokens / corpus.unique_tokens(seq_len)
 
 
 def check_repeats(corpus: Corpus, seq_len: int, tokens: int, max_epochs: float) -> float:
@@ -264,11 +268,11 @@ def check_repeats(corpus: Corpus, seq_len: int, tokens: int, max_epochs: float) 
     """
     epochs = epochs_needed(corpus, seq_len, tokens)
     if epochs > max_epochs:
-        has = corpus.train.windows(seq_len) * seq_len
+        has = corpus.unique_tokens(seq_len)
         raise UserError(
             f"tokens={tokens:,}: the corpus in {corpus.folder} has {has:,} training tokens, so every one would be seen "
-            f"{epochs:.2f} times; allowed is data.max_epochs={max_epochs:g}: "
-            f"prepare a larger corpus, lower tokens to {math.floor(has * max_epochs):,}, or raise data.max_epochs"
+            f"{epochs:.2f} times; allowed is data.max_epochs={max_epochs:g}: prepare a larger corpus (or raise "
+            f"data.unique_tokens), lower tokens to {math.floor(has * max_epochs):,}, or raise data.max_epochs"
         )
     return epochs
 

@@ -117,7 +117,7 @@ def _predicted(
     known = (solution,) if spec.method.takes_solution else ()
     theta = spec.method.theta(data.rows(fold.train), spec, *known)
     test = data.rows(fold.test)
-    predicted = np.exp(data.law.log_prediction(theta, test.columns))
+    predicted = data.law.predict_at(theta, test.columns)
     target = data.law.target
     names = [
         name for name in dict.fromkeys(("run", "width", "depth", "params", "tokens", "loss", target)) if name in frame

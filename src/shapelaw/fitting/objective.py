@@ -94,7 +94,12 @@ class Problem:
         if missing:
             raise UserError(f"law {law.name} reads the columns {', '.join(law.predictors)}; missing: {missing}")
         losses = _positive(law.target, loss)
-        predictors = {name: _positive(name, columns[name], name in law.free_predictors) for name in law.predictors}
+        predictors = {
+            name: np.asarray(columns[name], dtype=np.float64)
+            if name in law.histories
+            else _positive(name, columns[name], name in law.free_predictors)
+            for name in law.predictors
+        }
         lengths = {name: len(values) for name, values in predictors.items()} | {"measured": len(losses)}
         if len(set(lengths.values())) > 1:
             raise UserError(f"columns of different lengths: {lengths}; give one value per point in each")
@@ -111,7 +116,7 @@ class Problem:
                 "or choose a law with fewer parameters"
             )
         for name, values in self.columns.items():
-            if name not in self.law.free_predictors and len(np.unique(values[used])) < 2:
+            if name not in self.law.free_predictors | self.law.histories and len(np.unique(values[used])) < 2:
                 raise UserError(
                     f"column {name} has the single value {values[0]:g}, so law {self.law.name} cannot be told from its "
                     f"constant; add points of another {name} or choose a law without it"

@@ -23,6 +23,7 @@ class RestrictedLaw(Law):
         self.origin[pivot] = target / row[pivot]
         self.name, self.formula, self.source = f"{law.name} restricted", law.formula, law.source
         self.predictors = law.predictors
+        self.histories = law.histories
         self.parameters = tuple(law.parameters[k] for k in self.free)
         self.log_parameters = law.log_parameters & set(self.parameters)
 

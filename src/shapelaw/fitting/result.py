@@ -146,20 +146,22 @@ class FitResult(Shown):
             the predictions, shape (n,); with a kind, a frame of the columns predicted, low and high.
 
         Raises:
-            UserError: if the fit is no law of the loss, or a predictor is missing or invalid; with a kind, for another one, a
-                fit without refits, or a loss above that of guessing.
+            UserError: if the fit is no law of the loss, a predictor is missing or invalid, or the law gives no number at a row;
+                with a kind, for another one, a fit without refits, or a loss above that of guessing.
         """
         law = self._form_of_law()
         runs = with_axes(table if isinstance(table, RunsTable) else _as_runs(pd.DataFrame(table)), law)
         columns = runs.columns_for(law, self.settings["counting"], self.settings["flops"])
-        centre = law.log_prediction(self.vector, columns)
+        predicted = law.predict_at(self.vector, columns)
         if kind is None:
-            return np.asarray(np.exp(centre))
+            return predicted
         check_kind(kind)
-        _check_chance(np.exp(centre), runs, law, self.loss_unit)
+        _check_chance(predicted, runs, law, self.loss_unit)
         sizes = {"params": columns.get("params", runs.params()), "tokens": runs.column("tokens", "predict")}
+        centre = law.log_prediction(self.vector, columns)
         low, high = self.interval_of(kind, centre, self.log_predictions(columns), sizes)
-        return pd.DataFrame({"predicted": np.exp(centre), "low": np.exp(low), "high": np.exp(high)})
+        with np.errstate(over="ignore"):  # an end above every number is infinite
+            return pd.DataFrame({"predicted": predicted, "low": np.exp(low), "high": np.exp(high)})
 
     def log_predictions(self, columns: Mapping[str, Array]) -> Array:
         """Log prediction of each refit, (k, n); of laws along a ridge too, which fit as well.

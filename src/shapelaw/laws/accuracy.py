@@ -157,7 +157,8 @@ def _exponential(theta: Array, columns: Columns) -> tuple[Array, Array]:
 def _log_sigmoid(theta: Array, columns: Columns) -> Array:
     """ln of 1 / (1 + exp(-k (L - L_0)))."""
     away = np.asarray(columns["loss"], dtype=np.float64) - theta[3]
-    return np.asarray(-np.logaddexp(0.0, -np.exp(theta[2]) * away))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(-np.logaddexp(0.0, -np.exp(theta[2]) * away))
 
 
 ACCURACY_EXPONENTIAL = register(ExponentialError())

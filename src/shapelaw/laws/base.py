@@ -79,6 +79,8 @@ class Law(ABC):
     """Names in natural units: coefficients are no logarithms, E is in units of the loss."""
     free_predictors: frozenset[str] = frozenset()
     """Predictors that may be 0 or the same in all rows, as no exponent rests on them alone."""
+    histories: frozenset[str] = frozenset()
+    """Predictors that hold what came before each row, (n, ...), in place of one value."""
     log_parameters: frozenset[str] = frozenset()
     """Parameters whose entry of theta is a logarithm."""
     exponents: tuple[str, ...] = ()
@@ -177,8 +179,35 @@ class Law(ABC):
         return np.stack(slopes, axis=1)
 
     def predict(self, parameters: Mapping[str, float], columns: Mapping[str, Any]) -> Array:
-        """Predicted loss in nats per token, from parameters in natural units, shape (n,)."""
-        return np.asarray(np.exp(self.log_prediction(self.theta(parameters), columns)))
+        """Predicted loss in nats per token, from parameters in natural units, shape (n,).
+
+        Raises:
+            UserError: as `theta`, and as `predict_at`.
+        """
+        return self.predict_at(self.theta(parameters), columns)
+
+    def predict_at(self, theta: Array, columns: Mapping[str, Any]) -> Array:
+        """Predicted loss in nats per token, from the solver's vector, shape (n,).
+
+        Raises:
+            UserError: at a row where the law has no value, or one too large for a number.
+        """
+        with np.errstate(all="ignore"):
+            predicted = np.asarray(np.exp(self.log_prediction(theta, columns)))
+        wrong = np.flatnonzero(~np.isfinite(predicted))
+        if len(wrong):
+            raise UserError(self._no_number(int(wrong[0]), float(predicted[wrong[0]]), columns))
+        return predicted
+
+    def _no_number(self, row: int, value: float, columns: Mapping[str, Any]) -> str:
+        reason = f"no positive {self.target}" if np.isnan(value) else f"a {self.target} above 1e308"
+        single = [name for name in self.predictors if name not in self.histories]
+        read = ((name, np.atleast_1d(np.asarray(columns[name], dtype=np.float64))) for name in single)
+        given = ", ".join(f"{name}={values[row if len(values) > 1 else 0]:g}" for name, values in read)
+        return (
+            f"law={self.name}: its parameters give {reason} at row {row} ({given}); predict nearer to the fitted runs, or "
+            "choose another law"
+        )
 
     def compute_optimal_exponent(self, parameters: Mapping[str, float]) -> float | None:
         """Exponent a of the compute-optimal parameters N ~ C^a when FLOPs are proportional to params x tokens.

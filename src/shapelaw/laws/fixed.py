@@ -44,7 +44,7 @@ class FixedLaw(Law):
         self.origin[held] = np.linalg.solve(self.rows[:, held], self.targets)
         self.name, self.formula, self.source = law.name, law.formula, law.source
         self.predictors, self.target, self.methods = law.predictors, law.target, law.methods
-        self.free_predictors = law.free_predictors
+        self.free_predictors, self.histories = law.free_predictors, law.histories
         self.default_counting = law.default_counting
         self.parameters = tuple(law.parameters[k] for k in self.free)
         self.log_parameters = law.log_parameters & set(self.parameters)

@@ -59,7 +59,7 @@ class DataConstrained(Law):
 
     def log_prediction(self, theta: Array, columns: Columns) -> Array:
         """Log of the loss; not a number where an exponent is not positive."""
-        return _Decayed(theta, columns).log_loss
+        return np.asarray(_Decayed(theta, columns).log_loss)
 
     def jacobian(self, theta: Array, columns: Columns) -> Array:
         """Derivative of the log loss by theta, (n, 7)."""
@@ -76,7 +76,9 @@ class _Decayed:
     """Muennighoff's law at one theta."""
 
     def __init__(self, theta: Array, columns: Columns) -> None:
-        self.log_a, self.log_b, self.alpha, self.beta, log_r_t, log_r_n, self.log_e = map(float, theta)
+        self.log_a, self.log_b, self.alpha, self.beta, log_r_t, log_r_n, self.log_e = np.asarray(
+            theta, dtype=np.float64
+        )
         n, t, unique = (np.asarray(columns[name], dtype=np.float64) for name in PREDICTORS)
         with np.errstate(all="ignore"):
             self.log_g = np.log(self.alpha / self.beta) + self.log_a - self.log_b
@@ -91,6 +93,7 @@ class _Decayed:
             self.by_params, self.by_tokens = (np.exp(part - self.log_loss) for part in parts)
 
     @property
+    @np.errstate(divide="ignore", invalid="ignore")
     def slopes(self) -> Array:
         """Derivative of the log loss by theta."""
         excess = np.where(self.filled >= self.log_best, self.params.by_base, 0.0)  # none where all params are filled
@@ -187,7 +190,7 @@ class Overfitting(Law):
 def _logs(columns: Columns) -> tuple[Array, Array, Array, Array]:
     """ln N, ln T, ln R (minus infinity without repetition) and ln(N/U)."""
     n, t, unique = (np.log(np.asarray(columns[name], dtype=np.float64)) for name in PREDICTORS)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):
         return n, t, np.log(np.maximum(np.expm1(t - unique), 0.0)), n - unique
 
 

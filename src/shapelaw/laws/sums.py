@@ -21,6 +21,8 @@ from numpy.typing import ArrayLike
 from shapelaw.errors import UserError
 from shapelaw.laws.base import Array, Columns, Law, Prior, level_range
 
+FAR = 40.0
+"""ln(kappa distance) above which 1 is nothing beside the square."""
 ABSENT = -1
 """Place of a parameter that a law does not have."""
 
@@ -193,7 +195,7 @@ class SumLaw(Law):
             rows.append(parts.log_sum)
         if self.aspect:
             bend = 2 * (1 - np.exp(-parts.log_factor))  # 2 kappa^2 h^2 / (1 + kappa^2 h^2)
-            slope = -2 * parts.kappa**2 * parts.distance * np.exp(-parts.log_factor)
+            slope = -2 * np.exp(2 * parts.log_kappa - parts.log_factor) * parts.distance
             rows += [bend, slope]
         reducible = [parts.reducible * row for row in rows]
         return np.stack(reducible + ([1 - parts.reducible] if self.irreducible else []), axis=1)
@@ -236,7 +238,7 @@ class _Parts:
     """A sum law's intermediate values at one theta."""
 
     rho: float
-    kappa: float
+    log_kappa: float
     log_sum: Array
     shares: Array
     distance: Array
@@ -245,6 +247,7 @@ class _Parts:
     reducible: Array
 
     @classmethod
+    @np.errstate(over="ignore", invalid="ignore")  # what no number holds is told of by who asked
     def of(cls, law: SumLaw, theta: Array, design: Design) -> _Parts:
         k, places = len(law.terms), law.places
         log_terms = theta[:k, None] + design.offset
@@ -252,11 +255,17 @@ class _Parts:
             log_terms[j] += theta[k + i] * x
         log_sum = scipy.special.logsumexp(log_terms, axis=0)
         rho = theta[places.power] if law.power else 1.0
-        kappa, distance = 0.0, np.zeros(log_sum.shape)
+        log_kappa, distance = -np.inf, np.zeros(log_sum.shape)
         if design.log_aspect is not None:
-            kappa, distance = float(np.exp(theta[places.aspect])), design.log_aspect - theta[places.aspect + 1]
-        log_factor = np.log1p((kappa * distance) ** 2)
+            log_kappa, distance = float(theta[places.aspect]), design.log_aspect - theta[places.aspect + 1]
+        log_factor = _log_price(log_kappa, distance)
         log_reducible = rho * log_sum + log_factor
         log_loss = np.logaddexp(log_reducible, theta[places.irreducible]) if law.irreducible else log_reducible
         shares, reducible = np.exp(log_terms - log_sum), np.exp(log_reducible - log_loss)
-        return cls(float(rho), kappa, log_sum, shares, distance, log_factor, log_loss, reducible)
+        return cls(float(rho), log_kappa, log_sum, shares, distance, log_factor, log_loss, reducible)
+
+
+def _log_price(log_kappa: float, distance: Array) -> Array:
+    """ln(1 + kappa^2 distance^2); far from the best aspect ratio, where the square exceeds every number, by logarithms."""
+    far = log_kappa + np.log(np.maximum(np.abs(distance), 1e-300))
+    return np.where(far > FAR, 2 * far, np.log1p((np.exp(log_kappa) * distance) ** 2))

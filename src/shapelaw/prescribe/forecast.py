@@ -52,7 +52,7 @@ def loss_of_flops(basis: Basis, flops: float) -> Prescription:
     low_high = _losses(basis, flops)
     fit = basis.fit
     at = {"flops": np.array([flops])}
-    values = {"flops": flops, "loss": float(np.exp(get_law(str(fit.law)).log_prediction(fit.vector, at)[0]))}
+    values = {"flops": flops, "loss": float(get_law(str(fit.law)).predict_at(fit.vector, at)[0])}
     intervals = {"loss": low_high["mean"]} if low_high else {}
     return _told(basis, f"loss of {flops:.6g} FLOPs", values, intervals, low_high)
 

@@ -17,6 +17,8 @@ Source: Rubin 1981 (weights of the runs); Lindley 1956 (the information provided
 from __future__ import annotations
 
 import dataclasses
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -159,7 +161,14 @@ class Draws:
     starts: Array
 
 
-def plan(fit: FitResult, runs: RunsTable, candidates: Candidates, target: Target, count: int = 1) -> list[NextRun]:
+def plan(
+    fit: FitResult,
+    runs: RunsTable,
+    candidates: Candidates,
+    target: Target,
+    count: int = 1,
+    seconds: float = math.inf,
+) -> list[NextRun]:
     """The runs to train next, each chosen with those before it counted as trained.
 
     They are fewer than were asked for where no further candidate informs the target.
@@ -170,9 +179,10 @@ def plan(fit: FitResult, runs: RunsTable, candidates: Candidates, target: Target
         candidates: runs that could be trained.
         target: what is to be known.
         count: how many are chosen.
+        seconds: most that the comparison of all candidates may take.
 
     Raises:
-        UserError: if no candidate informs the target.
+        UserError: if no candidate informs the target, or the seconds are not enough.
 
     >>> import pandas as pd
     >>> from shapelaw import RunsTable, fit
@@ -188,12 +198,14 @@ def plan(fit: FitResult, runs: RunsTable, candidates: Candidates, target: Target
     >>> bool(chosen.after[chosen.place] < chosen.before)
     True
     """
+    until = time.monotonic() + seconds
     spec = _spec(fit)
     cadence, data = Cadence.of(runs), FitData.of(runs, spec)
     draws, theta, data = _draws(data, spec)
     chosen: list[NextRun] = []
     for _ in range(min(count, len(candidates))):
-        found, refits = _compare(data, spec, draws, theta, candidates, cadence, target)
+        refits = _refits(data, spec, draws, theta, candidates, cadence, until)
+        found = _compared(refits, candidates, target)
         share = 1.0 - float(np.min(found.after) / found.before) ** 2 if found.before > 0 else 0.0
         if not share >= INFORMS:
             if chosen:
@@ -204,7 +216,7 @@ def plan(fit: FitResult, runs: RunsTable, candidates: Candidates, target: Target
             )
         chosen.append(found)
         rows = rows_of(candidates, found.place, cadence)
-        data, draws = _including(data, draws, theta, rows, cadence.weight, refits[found.place])
+        data, draws = _including(data, draws, theta, rows, cadence.weight, refits[1 + found.place])
         candidates = candidates.take(np.delete(np.arange(len(candidates)), found.place))
     return chosen
 
@@ -255,20 +267,33 @@ def _refit(data: FitData, spec: FitSpec, draws: Draws, further: Array, weight: f
     )
 
 
-def _compare(
-    data: FitData, spec: FitSpec, draws: Draws, theta: Array, candidates: Candidates, cadence: Cadence, target: Target
-) -> tuple[NextRun, list[Array]]:
-    """Every candidate's score, and the refits that include it."""
+def _refits(
+    data: FitData, spec: FitSpec, draws: Draws, theta: Array, candidates: Candidates, cadence: Cadence, until: float
+) -> list[Array]:
+    """The refits without a candidate, and those that include each.
+
+    Raises:
+        UserError: if they are not done by then, a reading of the monotonic clock.
+    """
     refits = [draws.starts[:, 0]]
     for i in range(len(candidates)):
+        if time.monotonic() > until:
+            raise UserError(
+                f"the time was over after {i} of {len(candidates)} candidates; `shapelaw next` takes as long as it needs"
+            )
         rows = rows_of(candidates, i, cadence)
         predicted = data.law.log_prediction(theta, rows)
         extended = _extended(data, rows, predicted)
         refits.append(_refit(extended, spec, draws, predicted + draws.noise[:, None], cadence.weight))
+    return refits
+
+
+def _compared(refits: Sequence[Array], candidates: Candidates, target: Target) -> NextRun:
+    """Every candidate's score, from the refits without one and those that include it."""
     values = target.values(np.concatenate(refits)).reshape(len(refits), -1)
     spread = np.array([_deviation(row) for row in values])
     scores = 2.0 * np.log(spread[0] / np.maximum(spread[1:], SMALLEST)) / np.sqrt(candidates.flops)
-    return NextRun(candidates, int(np.argmax(scores)), float(spread[0]), spread[1:], scores), refits[1:]
+    return NextRun(candidates, int(np.argmax(scores)), float(spread[0]), spread[1:], scores)
 
 
 def _deviation(values: Array) -> float:

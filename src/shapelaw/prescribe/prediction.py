@@ -137,7 +137,7 @@ def _beside(prediction: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
         columns["batch_tokens"] = rows["batch_tokens"].to_numpy(dtype=float)
     theta = prediction.get("theta")
     vector = law.theta(prediction["parameters"]) if theta is None else np.array(theta)
-    exactly = np.exp(law.log_prediction(vector, columns))
+    exactly = law.predict_at(vector, columns)
     loss = rows["loss"].to_numpy(dtype=float)
     steps = tokens / rows["batch_tokens"].to_numpy(dtype=float) if "batch_tokens" in rows else tokens
     points = pd.DataFrame(

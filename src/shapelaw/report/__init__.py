@@ -1,6 +1,6 @@
 """What a report holds, and the page that shows it."""
 
-from shapelaw.report.content import Figure, FitRow, LeftOut, Report
+from shapelaw.report.content import Figure, FitRow, LeftOut, NextRun, Report
 from shapelaw.report.page import write
 
-__all__ = ["Figure", "FitRow", "LeftOut", "Report", "write"]
+__all__ = ["Figure", "FitRow", "LeftOut", "NextRun", "Report", "write"]

@@ -48,6 +48,21 @@ class FitRow:
 
 
 @dataclass(frozen=True)
+class NextRun:
+    """The run to train next, in words, or why none is named.
+
+    Args:
+        told: which one, towards what, and how much it tells.
+        command: that trains it; empty where nothing does.
+        more: the command that plans more of them.
+    """
+
+    told: str
+    command: str = ""
+    more: str = ""
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that the page shows.
 
@@ -62,6 +77,7 @@ class Report:
         listed: the rows that the page lists, where they are more than those of the fit.
         run_link: address of an MLflow run with `{run}` for its id, such as
             `http://127.0.0.1:5000/#/experiments/1/runs/{run}`; empty for none.
+        next_run: the run to train next; None for a page without one.
         without_shapes: why sizes without a shape are answered; empty where shapes are.
     """
 
@@ -75,4 +91,5 @@ class Report:
     left_out: Sequence[LeftOut] = ()
     listed: RunsTable | None = None
     run_link: str = ""
+    next_run: NextRun | None = None
     without_shapes: str = ""

@@ -76,6 +76,7 @@ CANONICAL: dict[str, Column] = {
         "learning rate summed over the steps up to the row, computed where a column lr varies along runs",
         remedy=OF_RATES,
     ),
+    "lr_step": Column("learning rate of the row's step, where it varies along runs", zero=True, remedy=OF_RATES),
     "lr_annealed": Column(
         "how far and how long ago the rate fell, summed likewise; 0 at a constant rate", zero=True, remedy=OF_RATES
     ),

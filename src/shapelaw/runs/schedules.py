@@ -10,7 +10,7 @@ Floats = NDArray[np.float64]
 
 CONSTANT = ("constant", "none")
 """Schedules whose rate never falls."""
-POSITION = ("total_tokens", "decay_fraction", "lr_annealed")
+POSITION = ("total_tokens", "decay_fraction", "lr_annealed", "lr_falls")
 """Columns that say where in its schedule a row lies; a law with a term for that reads one of them."""
 ROUNDING = 1e-9
 """Relative difference of token counts that is rounding."""
@@ -91,8 +91,49 @@ def areas(steps: Floats, lr: Floats) -> tuple[Floats, Floats]:
     return area, np.cumsum(annealed)
 
 
+GROUPS = np.concatenate([np.arange(2), *(2 ** (k + 1) + 2**k * np.arange(2) for k in range(20))])
+"""Where the groups of falls begin, counted back from a row: four of one fall each, then two of 2, 4, 8, ... falls."""
+
+
+def falls(area: Floats, lr: Floats) -> Floats:
+    """What the rate of one run has fallen by up to each of its rows, in groups that are coarser the longer ago: (n, groups, 3).
+
+    A group holds the sum of its falls (a rise counts as a negative one), the rate that they led to, and the rate summed since;
+    the latter two as means weighted by the falls. A fall counts at half the way between its rows. Groups without a fall are 0.
+
+    Args:
+        area: of `areas`, at rows in the order of steps, (n,).
+        lr: rate there, (n,).
+    """
+    fall, middle = lr[:-1] - lr[1:], (area[:-1] + area[1:]) / 2
+    moved = np.flatnonzero(fall)
+    out = np.zeros((len(lr), len(GROUPS), 3))
+    for row in range(1, len(lr)):
+        past = moved[: np.searchsorted(moved, row)][::-1]
+        begins = GROUPS[len(past) > GROUPS]
+        if len(past):
+            weight = np.abs(fall[past])
+            parts = fall[past], weight * lr[past + 1], weight * (area[row] - middle[past])
+            sums, rates, since = (np.add.reduceat(part, begins) for part in parts)
+            share = np.add.reduceat(weight, begins)
+            out[row, : len(begins)] = np.stack([sums, rates / share, since / share], axis=1)
+    return out
+
+
+def falls_of(frame: pd.DataFrame) -> Floats:
+    """`falls` of every row of a runs table's frame, whose columns lr_step and lr_area say the rate and its sum."""
+    out = np.zeros((len(frame), len(GROUPS), 3))
+    area, rate = (frame[name].to_numpy(dtype=np.float64) for name in ("lr_area", "lr_step"))
+    for own in frame.groupby("run", sort=False).indices.values():
+        known = own[np.isfinite(area[own]) & np.isfinite(rate[own])]
+        ordered = known[np.argsort(area[known], kind="stable")]
+        out[ordered] = falls(area[ordered], rate[ordered])
+    used = np.flatnonzero(out.any(axis=(0, 2)))
+    return out[:, : used[-1] + 1 if len(used) else 1]
+
+
 def with_areas(frame: pd.DataFrame, lr: pd.Series) -> pd.DataFrame:
-    """A frame with the columns lr_area and lr_annealed; as it is where the rate varies along no run, or steps are unknown.
+    """A frame with lr_area, lr_annealed and lr_step; as it is where the rate varies along no run, or steps are unknown.
 
     Args:
         frame: canonical columns, among them run, and step, or tokens and batch_tokens.
@@ -113,4 +154,4 @@ def with_areas(frame: pd.DataFrame, lr: pd.Series) -> pd.DataFrame:
     for _, own in steps.groupby(frame["run"], sort=False):
         ordered = own.sort_values(kind="stable").index
         out.loc[ordered] = np.stack(areas(np.asarray(steps[ordered]), np.asarray(rates[ordered])), axis=1)
-    return frame.assign(**out)
+    return frame.assign(**out, lr_step=rates)

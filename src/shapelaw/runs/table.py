@@ -32,6 +32,7 @@ from shapelaw.runs.columns import (
 )
 from shapelaw.runs.flops import flops_of
 from shapelaw.runs.query import matches
+from shapelaw.runs.schedules import falls_of
 from shapelaw.runs.sealing import read_parquet, sealed_bytes
 from shapelaw.runs.shown import Shown
 from shapelaw.runs.worlds import facts
@@ -332,17 +333,27 @@ class RunsTable(Shown):
             flops: how `flops` are counted (see `flops`).
 
         Returns:
-            predictor -> values, each of shape (kept rows,).
+            predictor -> values, each of shape (kept rows,); lr_falls as `shapelaw.runs.schedules.falls` has them.
 
         Raises:
             UserError: if the table lacks a predictor.
         """
         convention = counting or law.default_counting
-        special = {"params": lambda: self.params(convention), "flops": lambda: self.flops(flops)}
+        special = {
+            "params": lambda: self.params(convention),
+            "flops": lambda: self.flops(flops),
+            "lr_falls": lambda: self._falls(f"law={law.name}"),
+        }
         return {
             name: special[name]() if name in special else self.column(column_of(name), f"law={law.name}")
             for name in law.predictors
         }
+
+    def _falls(self, purpose: str) -> Floats:
+        """What the rate fell by up to each kept row, along all rows of its run."""
+        for name in ("lr_area", "lr_step"):
+            self.column(name, purpose)
+        return falls_of(self.frame)[(self.frame["excluded"] == "").to_numpy()]
 
     def to_parquet(self, path: str | os.PathLike[str]) -> Path:
         """Write the whole table with its exclusions, `about` and records of suites, sealed; written aside, then renamed."""

@@ -20,7 +20,7 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from shapelaw.errors import UserError
-from shapelaw.runs.schedules import POSITION, annealed, midway
+from shapelaw.runs.schedules import POSITION, ROUNDING, annealed, midway
 from shapelaw.suite import FIELDS, Suite, exactly
 from shapelaw.wording import counted
 
@@ -166,11 +166,24 @@ def flags(table: RunsTable, read: Collection[str] = ()) -> tuple[str, ...]:
     """
     apart = incomparable(table.facts)
     found = differences(table).items()
-    answered = {*read, *(SCHEDULED if "lr_annealed" in read else ())}
+    answered = {*read, *(SCHEDULED if {"lr_annealed", "lr_falls"} & {*read} else ())}
     return (
         *(_flag(name, values, name in apart) for name, values in found if name not in answered or name in apart),
         *_midway_flags(table, read),
+        *_repeat_flags(table, read),
     )
+
+
+def _repeat_flags(table: RunsTable, read: Collection[str]) -> Iterator[str]:
+    """Kept rows of runs that had seen all their text before, unless the law has a term for that."""
+    if "unique_tokens" in read or "unique_tokens" not in table.kept:
+        return
+    repeated = table.kept["tokens"] > table.kept["unique_tokens"] * (1 + ROUNDING)
+    if repeated.any():
+        yield (
+            f"repeated_rows: {counted(int(repeated.sum()), 'kept row')} beyond its run's unique_tokens, where text repeats; "
+            "law=data_constrained has a term for that, subset.where='tokens <= unique_tokens' leaves them out"
+        )
 
 
 def _midway_flags(table: RunsTable, read: Collection[str]) -> Iterator[str]:

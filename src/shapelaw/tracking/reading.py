@@ -53,8 +53,9 @@ def read_runs(uri: str, experiment: str) -> pd.DataFrame:
     Columns: run, width, depth, params, tokens, loss, vocab_size, flops, device_hours, step, lr_base, batch_tokens,
     seconds_per_step, num_devices, cooldown (its tokens over those before; 0 at a constant rate), seq_len, head_size,
     suite, status, mlflow_run_id, rollbacks (before the row), diverged_step, schedule, total_tokens, decay_fraction,
-    optimizer, precision, architecture, trainer (if programs trained some), sweep (if some have a name), excluded (a reason, or
-    nothing), loss_NAME of every further held-out set, and what users' own models have as columns and options.
+    unique_tokens, optimizer, precision, architecture, trainer (if programs trained some), sweep (if some have a name),
+    excluded (a reason, or nothing), loss_NAME of every further held-out set, and what users' own models have as columns and
+    options.
 
     Raises:
         UserError: if there is no such store or experiment, or it holds no validations.
@@ -260,6 +261,7 @@ def rows_of(run: Run, values: Histories) -> list[dict[str, Any]]:
         "seconds_per_step": run.data.metrics.get("speed/seconds_per_step"),
         **_schedule(params),
         **_trained(params),
+        **_unique(params),
     }
     rollbacks = values.get((run_id, ROLLBACKS), ())
 
@@ -309,6 +311,11 @@ def _schedule(params: Mapping[str, str]) -> dict[str, Any]:
     falls = {"constant": 0.0, "wsd": float(params.get("schedule.decay_fraction", 1.0))}.get(kind, 1.0)
     name = f"{kind} to {final:g}" if final else kind
     return {"schedule": name, "total_tokens": float(params["tokens"]), "decay_fraction": falls}
+
+
+def _unique(params: Mapping[str, str]) -> dict[str, float]:
+    """Different tokens that the run draws from; nothing where that was not recorded."""
+    return {"unique_tokens": float(params["unique_tokens"])} if "unique_tokens" in params else {}
 
 
 def _trained(params: Mapping[str, str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from shapelaw.config import TrainConfig
 from shapelaw.data import Corpus, ValidationSample, load_corpus, validation
 from shapelaw.data.manifest import MANIFEST_FILE
+from shapelaw.data.part import part_of
 from shapelaw.planned_run import corpus_folder, further_folders
 from shapelaw.tracking.protocol import VAL_LOSS, further_loss
 
@@ -60,12 +61,13 @@ class Library:
 
         Raises:
             NotPrepared: if there is no whole corpus.
-            UserError: if a shard is missing, cut short or changed.
+            UserError: if a shard is missing, cut short or changed, or there are fewer tokens than data.unique_tokens.
         """
         hashes = config.data.verify.hashes if check else False
         parts = further_folders(config)
         further = {name: self.open(folder, hashes).of_source(source) for name, (folder, source) in parts.items()}
-        return Corpora(self.open(corpus_folder(config), hashes), further)
+        own = part_of(self.open(corpus_folder(config), hashes), config.data.unique_tokens, config.seq_len)
+        return Corpora(own, further)
 
     def open(self, folder: Path, hashes: bool | None = False) -> Corpus:
         """A corpus; its shards are read through once if `hashes` says so (None: where that takes seconds)."""

@@ -75,7 +75,7 @@ def train(config: TrainConfig, planned: PlannedRun, corpora: Corpora, tags: Mapp
         if placement.rank == 0:
             check_room(planned.folder, disk_bytes(config, planned), f"a run of {planned.shape.name}")
             describe(config, planned)  # before the journal, which would hold on where the disk is full
-        run = Run(config, planned, corpora, placement, tracker_of(config, planned, tags), show)
+        run = Run(config, planned, corpora, placement, tracker_of(config, planned, tags, corpora), show)
         try:
             loss = run.fit()
         finally:
@@ -94,11 +94,11 @@ def disk_bytes(config: TrainConfig, planned: PlannedRun) -> float:
     return 12 * float(sizes_of(planned).params) * count
 
 
-def tracker_of(config: TrainConfig, planned: PlannedRun, tags: Mapping[str, str]) -> Tracker:
+def tracker_of(config: TrainConfig, planned: PlannedRun, tags: Mapping[str, str], corpora: Corpora) -> Tracker:
     """Where a run is recorded: without a tracker in its folder alone. Of several processes the first one records."""
     if rank():
         return NoTracker()
-    return recorder(config, planned, run_info(config, planned, dict(tags)))
+    return recorder(config, planned, run_info(config, planned, dict(tags), corpora.own.unique_tokens(planned.seq_len)))
 
 
 class Run:

@@ -15,8 +15,16 @@ from shapelaw.tracking import OWN, SUITE_TAG, RunInfo
 from shapelaw.training.sizes import Sizes, sizes_of
 
 
-def run_info(config: TrainConfig, planned: PlannedRun, tags: dict[str, str]) -> RunInfo:
-    """Name, parameters and tags of a tracked run."""
+def run_info(
+    config: TrainConfig, planned: PlannedRun, tags: dict[str, str], unique_tokens: int | None = None
+) -> RunInfo:
+    """Name, parameters and tags of a tracked run.
+
+    Args:
+        config, planned: the run.
+        tags: further ones.
+        unique_tokens: different training tokens that it draws from; None where that is not known.
+    """
     shape, sizes = planned.shape, sizes_of(planned)
     params: dict[str, Any] = {
         "suite": planned.suite.name,
@@ -39,6 +47,7 @@ def run_info(config: TrainConfig, planned: PlannedRun, tags: dict[str, str]) -> 
         "flops_per_token": sizes.flops_per_token,
         "num_devices": config.devices * config.num_nodes,
     }
+    params |= {} if unique_tokens is None else {"unique_tokens": unique_tokens}
     params = _chosen(planned.fingerprint) | params | (_of_own_model(planned, sizes) if planned.model.own else {})
     branch = (
         {"shapelaw.continues": planned.parent, "shapelaw.from_step": str(planned.first_step)} if planned.parent else {}

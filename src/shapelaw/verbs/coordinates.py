@@ -23,6 +23,7 @@ from shapelaw.config import CooldownConfig, CoordinatesConfig, LrRule, ScheduleC
 from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import params_total
 from shapelaw.data import Loader, check_repeats, load_corpus, validation
+from shapelaw.data.part import part_of
 from shapelaw.devices import check_devices, gpu_names
 from shapelaw.errors import UserError
 from shapelaw.figures import coordinates as figure
@@ -229,7 +230,8 @@ def _tokens(asked: CoordinatesConfig, planned: PlannedRun) -> Tokens:
         size = (asked.steps, count, seq_len + 1)
         batches = draw(planned.vocab_size, size=size)
         return Tokens(tuple(batches), draw(planned.vocab_size, size=(asked.probe_sequences, seq_len + 1)))
-    corpus = load_corpus(corpus_folder(asked), verify_hashes=asked.data.verify.hashes)
+    whole = load_corpus(corpus_folder(asked), verify_hashes=asked.data.verify.hashes)
+    corpus = part_of(whole, asked.data.unique_tokens, seq_len)
     corpus.check_vocab(planned.vocab_size)
     check_repeats(corpus, seq_len, planned.tokens, asked.data.max_epochs)
     loader = Loader.of(corpus, seq_len, asked.order_seed)

@@ -7,6 +7,7 @@ shapelaw next budget=1e19 target.width=2048 target.depth=27 target.tokens=3.5e11
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -105,8 +106,7 @@ def next_runs(config: DictConfig) -> None:
     basis = _basis(options)
     target = _target(options, basis)
     candidates = feasible(basis.world, basis.runs, options.budget, Limits(**vars(options.limits)))
-    chosen = plan(basis.fit, basis.runs, candidates, target, options.next)
-    content = _content(basis, target, chosen, options.next)
+    content = planned(basis, target, candidates, options.next)
     path = write_answer(options, "next", str(basis.fit.law), basis.folder, content)
     _show(content, path)
 
@@ -133,19 +133,37 @@ def _basis(options: NextConfig) -> Basis:
 
 def _target(options: NextConfig, basis: Basis) -> Target:
     asked, fit, world = options.target, basis.fit, basis.world
-    shapes = reads_shapes(law_of(fit))
-    if asked.params is not None and shapes:
+    if asked.params is not None and reads_shapes(law_of(fit)):
         raise UserError(f"target.params: law={fit.law} reads width and depth; give target.width and target.depth")
     if asked.tokens is not None:
         size = [asked.width], [asked.depth]
         point = world.sizes([asked.params]) if asked.params is not None else world.points(*size)  # type: ignore[arg-type]
         return LossOf(fit, point, asked.tokens)
-    search = SizeSearch(fit, world, space="relaxed" if shapes else "params", intervals=False)
-    return BestSize(search, asked.budget or FARTHER * options.budget)
+    return best_size(basis, asked.budget or FARTHER * options.budget)
 
 
-def _content(basis: Basis, target: Target, chosen: Sequence[NextRun], wanted: int) -> dict[str, Any]:
-    """What is printed and written."""
+def best_size(basis: Basis, budget: float) -> BestSize:
+    """The best size for a budget as a target."""
+    space = "relaxed" if reads_shapes(law_of(basis.fit)) else "params"
+    return BestSize(SizeSearch(basis.fit, basis.world, space=space, intervals=False), budget)
+
+
+def planned(
+    basis: Basis, target: Target, candidates: Candidates, wanted: int = 1, seconds: float = math.inf
+) -> dict[str, Any]:
+    """The runs to train next, as they are printed and written.
+
+    Args:
+        basis: fit, runs and their suite.
+        target: what is to be known.
+        candidates: runs that could be trained.
+        wanted: how many are planned.
+        seconds: most that it may take.
+
+    Raises:
+        UserError: if no candidate informs the target, or the seconds are not enough.
+    """
+    chosen = plan(basis.fit, basis.runs, candidates, target, wanted, seconds)
     missing = unnamed(basis.world)
     notes = [f"no command trains them: the runs do not name their {' and '.join(missing)}"] if missing else []
     if len(chosen) < wanted:

@@ -17,15 +17,20 @@ from shapelaw.figures.evidence import EVERY, MAIN, Evidence, of_a_table, of_the_
 from shapelaw.figures.industry import read
 from shapelaw.files import check_room
 from shapelaw.prescribe.ask import Problem
+from shapelaw.prescribe.candidates import feasible
+from shapelaw.prescribe.limits import Limits
+from shapelaw.prescribe.registry import Basis
 from shapelaw.prescribe.trust import Unidentified
-from shapelaw.report.content import Figure, FitRow, LeftOut, Report
+from shapelaw.report.content import Figure, FitRow, LeftOut, NextRun, Report
 from shapelaw.report.page import write
 from shapelaw.runs import RunsTable
 from shapelaw.terminal import terminal
 from shapelaw.verbs.doors import Door
 from shapelaw.verbs.fit import load_table
+from shapelaw.verbs.next import FARTHER, best_size, planned
 from shapelaw.verbs.prescribe import suite_world
 from shapelaw.verbs.report_links import Links, check_fits, published
+from shapelaw.wording import in_words
 
 SIZES = "params_tokens"
 """The law that answers runs without shapes."""
@@ -114,6 +119,7 @@ def page_of(asked: ReportConfig, evidence: Evidence, made: list[Drawn | NotDrawn
         left_out=[LeftOut(one.entry.heading, one.reason) for one in made if isinstance(one, NotDrawn)],
         listed=listed,
         run_link=links.run,
+        next_run=next_of(Basis(problem.fit, runs, problem.world, folder), problem.limits, asked.next_seconds),
         without_shapes=unanswerable(runs),
     )
 
@@ -139,6 +145,32 @@ def answer_of(asked: ReportConfig, evidence: Evidence) -> tuple[Problem, float]:
             f"{largest:.3g} FLOPs, the largest among the runs; give another law or more shapes, or page=false"
         )
     return problem, budget
+
+
+def next_of(basis: Basis, limits: Limits, seconds: float) -> NextRun | None:
+    """The run to train next towards the best size for ten times the largest run's FLOPs, at no more FLOPs than that run had.
+
+    Args:
+        basis: fit, runs and their suite.
+        limits: of the shapes.
+        seconds: most that it may take; 0 for none.
+    """
+    if not seconds:
+        return None
+    budget = float(basis.runs.flops().max())
+    target = best_size(basis, FARTHER * budget)
+    try:
+        candidates = feasible(basis.world, basis.runs, budget, limits)
+        (run,) = planned(basis, target, candidates, seconds=seconds)["runs"]
+    except UserError as error:
+        return NextRun(f"None is named: {error}")
+    size = f"{run['width']:.0f}x{run['depth']:.0f}" if "width" in run else f"{in_words(run['params'])} parameters"
+    told = (
+        f"To know {target.told} better, train {size} for {in_words(run['tokens'])} tokens ({run['flops']:.3g} FLOPs). Of "
+        f"{run['compared']} runs of up to {budget:.3g} FLOPs it tells most for its cost: the standard deviation of the size's "
+        f"logarithm falls from {run['deviation_before']:.3g} to {run['deviation_after']:.3g}."
+    )
+    return NextRun(told, run["command"], f"shapelaw next budget={budget:.3g} next=5" if run["command"] else "")
 
 
 def unanswerable(runs: RunsTable) -> str:
