@@ -120,6 +120,7 @@ DECIDE_NOTHING = (
         "progress",
         "micro_batch_sequences",
         "compile",
+        "deterministic",
         "parallel",
         "attention",
         "checkpoint",
