@@ -163,7 +163,7 @@ def test_an_unknown_suite_is_named(script: Script) -> None:
     done = script("train.py", SHAPELAW_SUITE="micro-nano")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "SHAPELAW_SUITE=micro-nano" in done.stderr
-    assert "gemstones, micro, nano" in done.stderr
+    assert "gemstones, micro, micro_steps, nano" in done.stderr
 
 
 def test_the_paper_s_sweep_is_refused_here_with_its_cost(script: Script, outputs: Path) -> None:

@@ -49,12 +49,12 @@ def test_two_sizes_do_not_identify_how_the_loss_falls_with_size(noise: float, tm
     assert told(result, tmp_path) == f"exponent not identified, E not identified, in {tmp_path}"
     assert load_fit(result.save(tmp_path, runs)) == result
     law = FitSpec.of("params_tokens").law
-    for vector in result.ridge_vectors:  # laws that fit as well, far apart
+    for vector in result.ridge_vectors:  # laws that fit as well
         assert (
             FitData.of(runs, FitSpec()).problem(FitSpec(delta=1e-3)).value(np.array(vector))
             <= 1.3 * result.objective + 1e-8
         )
-        assert abs(law.natural(vector)["alpha"] - 0.4) > 0.5
+    assert max(abs(law.natural(vector)["alpha"] - 0.4) for vector in result.ridge_vectors) > 0.5  # and one that is far
 
 
 def test_prescriptions_that_rest_on_a_ridge_are_refused() -> None:

@@ -97,7 +97,7 @@ class Law(ABC):
     @property
     def axes(self) -> tuple[str, ...]:
         """Predictors that are no canonical columns: whoever asks the law says where it is asked."""
-        return tuple(name for name in self.predictors if not is_canonical(name))
+        return tuple(name for name in self.predictors if not is_canonical(name) and name not in self.histories)
 
     @property
     def priors(self) -> Mapping[str, Prior]:

@@ -325,10 +325,13 @@ def _edges(search: SizeSearch, values: Mapping[str, float]) -> list[str]:
     for name, (low, high) in search.allowed().items():
         for end, which in ((low, "smallest"), (high, "largest")):
             if math.isclose(values[name], end, rel_tol=SAME):
-                out.append(
-                    f"the best {name.replace('_', ' ')} is the {which} allowed{_wider(search, name, end, which)}"
-                )
+                out.append(edge_note(search, name, end, which))
     return out
+
+
+def edge_note(search: SizeSearch, name: str, end: float, which: str) -> str:
+    """What is said of a best size at the smallest or largest end of an allowed range."""
+    return f"the best {name.replace('_', ' ')} is the {which} allowed{_wider(search, name, end, which)}"
 
 
 def _wider(search: SizeSearch, name: str, end: float, which: str) -> str:

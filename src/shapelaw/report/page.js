@@ -199,7 +199,7 @@
     if (count === 1) return out;
     for (const name of ["width", "depth"]) {
       const ends = [shapes[name].reduce((a, b) => Math.min(a, b)), shapes[name].reduce((a, b) => Math.max(a, b))];
-      if (ends.includes(own[name])) out.push(`the best ${name} is the ${own[name] === ends[0] ? "smallest" : "largest"} allowed`);
+      if (ends.includes(own[name])) out.push(data.edges[name][own[name] === ends[0] ? 0 : 1]);
     }
     return out;
   }
