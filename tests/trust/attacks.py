@@ -1,7 +1,7 @@
 """Files of strangers that attack: suites, journals, records of submissions, tables. Nothing of them runs or connects.
 
-`python tests/trust/attacks.py 500` prints the table of docs/guarantees.md. Each case is put to the program while a guard of the
-interpreter (an audit hook) watches for programs that are started and addresses that are connected to.
+`PYTHONPATH=tests python -m trust.attacks 500` prints the table of docs/guarantees.md. Each case is put to the program while a
+guard of the interpreter (an audit hook) watches for programs that are started and addresses that are connected to.
 """
 
 from __future__ import annotations
