@@ -321,17 +321,19 @@ def _notes(search: SizeSearch, values: Mapping[str, float], usable: NDArray[np.b
 
 def _edges(search: SizeSearch, values: Mapping[str, float]) -> list[str]:
     """Which ends of the allowed ranges the best size lies at."""
-    out = []
-    for name, (low, high) in search.allowed().items():
-        for end, which in ((low, "smallest"), (high, "largest")):
-            if math.isclose(values[name], end, rel_tol=SAME):
-                out.append(edge_note(search, name, end, which))
-    return out
+    every = ((name, end, note) for name, ends in edge_notes(search).items() for end, note in ends)
+    return [note for name, end, note in every if math.isclose(values[name], end, rel_tol=SAME)]
 
 
-def edge_note(search: SizeSearch, name: str, end: float, which: str) -> str:
-    """What is said of a best size at the smallest or largest end of an allowed range."""
-    return f"the best {name.replace('_', ' ')} is the {which} allowed{_wider(search, name, end, which)}"
+def edge_notes(search: SizeSearch) -> dict[str, list[tuple[float, str]]]:
+    """The smallest and the largest of each allowed range, and what is said of a best size there."""
+    return {
+        name: [
+            (end, f"the best {name.replace('_', ' ')} is the {which} allowed{_wider(search, name, end, which)}")
+            for end, which in zip(ends, ("smallest", "largest"), strict=True)
+        ]
+        for name, ends in search.allowed().items()
+    }
 
 
 def _wider(search: SizeSearch, name: str, end: float, which: str) -> str:

@@ -14,7 +14,7 @@ from shapelaw.fitting.new_run import SAME, NewRun
 from shapelaw.laws import SumLaw
 from shapelaw.laws.base import in_loss_unit
 from shapelaw.laws.sums import ABSENT
-from shapelaw.prescribe.answer import UNITS, edge_note, standing, train_command
+from shapelaw.prescribe.answer import UNITS, edge_notes, standing, train_command
 from shapelaw.prescribe.ask import Problem
 from shapelaw.prescribe.domain import JOINTLY_INSIDE
 from shapelaw.prescribe.trust import APART, FAR
@@ -66,10 +66,7 @@ def calculator(problem: Problem) -> dict[str, Any]:
         "notes": standing(problem),
         "lr": None if world.suite.lr_base is None else _rate(world.rated),
         "limited": problem.limits.given,
-        "edges": {
-            name: [edge_note(problem, name, low, "smallest"), edge_note(problem, name, high, "largest")]
-            for name, (low, high) in problem.allowed().items()
-        },
+        "edges": {name: [note for _, note in ends] for name, ends in edge_notes(problem).items()},
     }
 
 

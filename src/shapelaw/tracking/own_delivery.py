@@ -18,6 +18,7 @@ from shapelaw.plugins import part_of
 from shapelaw.tracking.delivery import MISTAKEN, size_of
 from shapelaw.tracking.journal import JOURNAL, Record, last_of, records
 from shapelaw.tracking.protocol import RunInfo
+from shapelaw.tracking.sender import deliver_rest
 from shapelaw.tracking.store import StoreAway
 
 SENT = "tracking.own.json"
@@ -170,13 +171,7 @@ class OwnDelivery:
 
 def deliver_to_own(folder: Path, reference: str, options: Mapping[str, Any]) -> str | None:
     """Hand over what an ended run left in its journal; why it could not be done, in a line, or None."""
-    delivery = OwnDelivery(folder, reference, options)
-    try:
-        if delivery.left:
-            delivery.deliver()
-    except StoreAway as error:
-        return delivery.line(str(error))
-    return None
+    return deliver_rest(OwnDelivery(folder, reference, options))
 
 
 def _nothing(*arguments: Any) -> None:

@@ -49,6 +49,16 @@ class Carries(Protocol):
         ...
 
 
+def deliver_rest(delivery: Carries) -> str | None:
+    """Deliver what an ended run left in its journal; why it could not be done, in a line, or None."""
+    try:
+        if delivery.left:
+            delivery.deliver()
+    except StoreAway as error:
+        return delivery.line(str(error))
+    return None
+
+
 class Sender(threading.Thread):
     """Delivers a journal while its run goes on; it never raises, and nobody waits for it but `finish`.
 

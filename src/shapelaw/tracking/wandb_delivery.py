@@ -19,6 +19,7 @@ from shapelaw.errors import UserError
 from shapelaw.files import as_record, read_sealed, write_sealed
 from shapelaw.tracking.delivery import MISTAKEN, size_of
 from shapelaw.tracking.journal import JOURNAL, Record, last_of, records
+from shapelaw.tracking.sender import deliver_rest
 from shapelaw.tracking.store import StoreAway
 
 SENT = "tracking.wandb.json"
@@ -188,13 +189,7 @@ def check_login(settings: TrackerConfig) -> None:
 
 def deliver_to_wandb(folder: Path, offline: bool) -> str | None:
     """Deliver what an ended run left in its journal; why it could not be done, in a line, or None."""
-    delivery = WandbDelivery(folder, offline)
-    try:
-        if delivery.left:
-            delivery.deliver()
-    except StoreAway as error:
-        return delivery.line(str(error))
-    return None
+    return deliver_rest(WandbDelivery(folder, offline))
 
 
 @contextlib.contextmanager
