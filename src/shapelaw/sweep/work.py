@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from shapelaw.collector import collect_seldom
 from shapelaw.errors import Interrupted, UserError
 from shapelaw.files import read_json, write_json
 from shapelaw.run_state import is_locked, read_state
@@ -37,6 +38,7 @@ class Stopped(KeyboardInterrupt):
 
 def main(arguments: list[str]) -> int:
     """Carry out the runs of this job; the exit code."""
+    collect_seldom()
     prepare_streams()
     batch = Path(arguments[0])
     task = int(os.environ["SLURM_ARRAY_TASK_ID"])
