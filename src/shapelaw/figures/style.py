@@ -10,7 +10,6 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import scipy
-from fontTools import subset
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis, XAxis
@@ -287,6 +286,8 @@ def save(figure: Figure, folder: Path, name: str, loss_unit: str = UNITS["loss"]
 def _plain_fonts() -> Iterator[None]:
     """Fonts go into PDF without their tables of ligatures and kerning, which no reader uses and which take longer to cut down
     than a page takes to draw: matplotlib has placed every glyph."""
+    from fontTools import subset  # which PDF alone needs
+
     usual = subset.Options._drop_tables_default
     subset.Options._drop_tables_default = [*usual, "GDEF", "GPOS", "GSUB"]
     try:
