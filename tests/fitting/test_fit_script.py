@@ -12,7 +12,6 @@ from shapelaw.runs import RunsTable
 from shapelaw.tracking import client
 from support import Script, Sweep
 
-
 DELTAS = ("-m", "runs=gemstones", "subset=hot", "law=params_tokens", "delta=1e-3,1e-4", "bootstrap.n=50")
 
 
