@@ -192,7 +192,7 @@ def test_rows_of_no_weight_have_no_say_in_the_choice() -> None:
     found, clean = fit(spoilt.reset_index(drop=True), delta=1e-3, weights="weight"), fit(RunsTable(frame), delta=1e-3)
     assert (found.law, found.flags[0]) == (clean.law, clean.flags[0])
     for one, other in zip(found.candidates, clean.candidates, strict=True):
-        assert one["error"] == (None if other["error"] is None else pytest.approx(other["error"], rel=0.05)  # the spoilt rows alone err by 100%)
+        assert one["error"] == (None if other["error"] is None else pytest.approx(other["error"], rel=0.05))
 
 
 def test_a_hold_out_chooses_anew_from_the_rows_that_it_fits() -> None:
