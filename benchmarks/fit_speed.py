@@ -92,7 +92,7 @@ def published_fits() -> None:
 
 def chinchilla_bootstraps() -> None:
     """4,000 refits of the Chinchilla data by rows."""
-    spec = FitSpec(delta=1e-3, bootstrap=BootstrapOptions(n=4000, by="rows"))
+    spec = FitSpec.of("params_tokens", delta=1e-3, bootstrap=BootstrapOptions(n=4000, by="rows"))
     data = FitData.of(load_runs("chinchilla"), spec)
     solution = solve(data, spec)
     spent = cpu(lambda: bootstrap(data, spec, solution))

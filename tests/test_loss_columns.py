@@ -16,7 +16,8 @@ from worlds import fitted, table
 
 def fit_of(script: Script, path: Path, *arguments: str) -> str:
     done = script(
-        "fit.py", "runs=csv", f"runs.path={path}", *arguments, "bootstrap=none", "tracker=none", "plots=false",
+        "fit.py", "runs=csv", f"runs.path={path}", "law=params_tokens", *arguments, "bootstrap=none", "tracker=none",
+        "plots=false",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -84,8 +84,8 @@ def three_fits(script: Script, folder: Path) -> None:
     runs = table()
     path = folder / "runs.csv"
     runs.frame.drop(columns="excluded").assign(loss=fitted("params_tokens").predict(runs)).to_csv(path, index=False)
-    fits = ("fit.py", "-m", "runs=csv", f"runs.path={path}", "delta=1e-2,1e-3,1e-4", "bootstrap=none", "plots=false")
-    done = script(*fits)
+    options = ("law=params_tokens", "delta=1e-2,1e-3,1e-4", "bootstrap=none", "plots=false")
+    done = script("fit.py", "-m", "runs=csv", f"runs.path={path}", *options)
     assert done.returncode == 0, done.stderr
 
 

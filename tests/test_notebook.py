@@ -32,7 +32,7 @@ def runs() -> RunsTable:
 
 @pytest.fixture(scope="module")
 def result(runs: RunsTable) -> FitResult:
-    return fit(runs, bootstrap={"n": 50}, profile=True)
+    return fit(runs, "params_tokens", bootstrap={"n": 50}, profile=True)
 
 
 def test_a_fit_is_a_screen_of_text(result: FitResult) -> None:

@@ -151,10 +151,10 @@ def test_recorded_fits_are_those_of_the_reference_solver(data_dir: Path) -> None
     assert (len(table), set(table["solver"]), set(table["grid_size"])) == (24, {"reference"}, {32, 108, 243, 1024})
     row = table[(table["subset"] == "hot") & (table["delta"] == 1e-4) & (table["grid_size"] == 32)].iloc[0]
     runs = load_runs("gemstones", subset="hot")
-    again = fit(runs, delta=1e-4, solver="reference", starts="grid", grid_size=32)
+    again = fit(runs, "params_tokens", delta=1e-4, solver="reference", starts="grid", grid_size=32)
     assert again.objective == pytest.approx(row["objective"], rel=1e-2)  # where it stops depends on the processor
     for (subset, delta), some in table[table["delta"] == 1e-4].groupby(["subset", "delta"]):
-        best = fit(load_runs("gemstones", subset=str(subset)), delta=float(delta)).objective
+        best = fit(load_runs("gemstones", subset=str(subset)), "params_tokens", delta=float(delta)).objective
         assert (some["objective"] >= best * (1 - 1e-7)).all()
     assert np.ptp(table.loc[table["delta"] == 1e-5, "exponent"]) > 0.3
 

@@ -8,12 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shapelaw import RunsTable, UserError, fit, load_fit
+from shapelaw import Holdout, RunsTable, UserError, compare, fit, load_fit
+from shapelaw.config import FitConfig
+from shapelaw.config.schema import to_dataclass
 from shapelaw.fitting.choose import hold_out
-from shapelaw.fitting.spec import FitSpec
+from shapelaw.fitting.holdout import evaluate
+from shapelaw.fitting.result import FitResult
+from shapelaw.fitting.spec import FitSpec, Method
 from shapelaw.laws import get_law
 from shapelaw.laws.choices import CANDIDATES, CHOICES, MedianLaw
 from shapelaw.prescribe.ask import Problem
+from shapelaw.verbs.fit import folder_of, spec_of
+from support import Compose
 from test_laws import NATURAL
 
 
@@ -101,3 +107,112 @@ def test_prescriptions_are_asked_of_the_law_that_was_taken() -> None:
     answer = Problem.of(result, runs, space="params").best(3e19)
     assert answer.law == result.law
     assert any("was taken" in flag for flag in answer.flags)
+
+
+def test_it_is_the_default_where_a_method_can_choose(composed: Compose) -> None:
+    """On the command line and in Python; other methods fit eq 1, and lines keep their folders whatever the default is."""
+    runs = planted("params_tokens")
+    asked: FitConfig = to_dataclass(composed("bootstrap=none", name="fit"))
+    assert spec_of(asked) == FitSpec.of("auto", starts="varpro") == FitSpec()
+    assert fit(runs, delta=1e-3).candidates == fit(runs, "auto", delta=1e-3).candidates
+    assert FitSpec.of(method=Own()).law is get_law("params_tokens")
+    lines: list[FitConfig] = [
+        to_dataclass(composed("method=hull", *given, "bootstrap=none", name="fit"))
+        for given in ([], ["law=params_tokens"])
+    ]
+    assert folder_of(lines[0], runs) == folder_of(lines[1], runs)
+
+
+class Own(Method):
+    """A method of a user's own."""
+
+    name = "own"
+
+    def fit(self, runs: RunsTable, spec: FitSpec) -> FitResult:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("rows", [4, 5, 6, 7, 9, 12])
+@pytest.mark.parametrize("noise", [0.0, 1e-2])
+def test_small_tables_are_answered_as_by_eq_1(rows: int, noise: float) -> None:
+    """A fit where eq 1 can be fitted, and else a refusal of one line."""
+    rng = np.random.default_rng(rows)
+    params, tokens = rng.choice([1e7, 3e7, 1e8, 4e8], rows), rng.choice([1e9, 4e9, 2e10], rows)
+    loss = (1.7 + 400 / params**0.34 + 400 / tokens**0.28) * np.exp(noise * rng.standard_normal(rows))
+    runs = RunsTable(
+        pd.DataFrame({"run": np.arange(rows).astype(str), "params": params, "tokens": tokens, "loss": loss})
+    )
+    try:
+        fit(runs, "params_tokens")
+    except UserError:
+        with pytest.raises(UserError) as refused:
+            fit(runs)
+        assert "\n" not in str(refused.value)
+        assert "points" in str(refused.value)
+    else:
+        result = fit(runs, bootstrap={"n": 3})
+        assert result.flags[0].startswith(f"auto: {result.law} was taken of 5 candidates ")
+        assert np.isfinite(result.predict(runs, kind="new_run").to_numpy()).all()
+
+
+def test_of_errors_that_are_those_of_rounding_the_law_with_fewest_parameters_is_taken() -> None:
+    result = fit(planted("params_tokens", noise=0.0))
+    assert result.law == "params_tokens"
+    assert all(row["error"] < 1e-5 for row in result.candidates if row["error"] is not None)
+
+
+def test_the_irreducible_loss_is_given_to_every_candidate_and_other_parameters_to_eq_1() -> None:
+    runs = planted("params_tokens_interaction")
+    given = fit(runs, delta=1e-3, fixed={"E": 1.7})
+    assert given.law != "params_tokens"
+    assert given.parameters["E"] == 1.7
+    assert given.theta == fit(runs, given.law, delta=1e-3, counting="total", fixed={"E": 1.7}).theta
+    exponent = fit(runs, delta=1e-3, fixed={"alpha": 0.34})
+    assert (exponent.law, exponent.parameters["alpha"]) == ("params_tokens", 0.34)
+    assert exponent.flags[0].startswith("auto: params_tokens was taken of 5 candidates as the only one")
+    assert {row["reason"] for row in exponent.candidates if row["law"] == "skaling"} == {
+        "fixed.alpha is taken as that of params_tokens; name law=skaling to give its own"
+    }
+
+
+def test_two_sets_choose_a_law_that_they_share() -> None:
+    frame = planted("params_tokens", noise=0.0).frame.drop(columns="excluded")
+    half = np.arange(len(frame)) % 2 == 1
+    faster = frame.assign(tokens=np.where(half, frame.tokens / 3, frame.tokens))
+    result = fit(faster.assign(recipe=1.0 + half), speedup="recipe == 2", fixed={"E": NATURAL["params_tokens"]["E"]})
+    assert result.law == "speedup(params_tokens)"
+    assert result.parameters["speedup"] == pytest.approx(3, rel=1e-4)
+
+
+def test_rows_of_no_weight_have_no_say_in_the_choice() -> None:
+    frame = planted("params_tokens_interaction").frame.drop(columns="excluded")
+    spoilt = pd.concat(
+        [frame.assign(weight=1.0), frame.assign(run="spoilt" + frame.run, loss=9.0, params=9e12, weight=0.0)]
+    )
+    found, clean = fit(spoilt.reset_index(drop=True), delta=1e-3, weights="weight"), fit(RunsTable(frame), delta=1e-3)
+    assert (found.law, found.flags[0]) == (clean.law, clean.flags[0])
+    for one, other in zip(found.candidates, clean.candidates, strict=True):
+        assert one["error"] == (None if other["error"] is None else pytest.approx(other["error"], rel=0.05))
+
+
+def test_a_hold_out_chooses_anew_from_the_rows_that_it_fits() -> None:
+    runs = planted("params_tokens_interaction")
+    large = Holdout("where", train="params < 1e8", test="params >= 1e8")
+    found = evaluate(runs, large, FitSpec(delta=1e-3))
+    chosen = fit(runs.select("params < 1e8"), delta=1e-3)
+    told = chosen.predict(runs.select("params >= 1e8"))
+    np.testing.assert_allclose(found.points["predicted"], told, rtol=1e-12)
+    compared = compare(runs, holdouts=[large], spec=FitSpec(delta=1e-3)).table
+    assert list(compared["law"]) == [f"{row['law']}:total" for row in fit(runs, delta=1e-3).candidates if row["error"]]
+    named = compare(runs, ["auto"], [large], spec=FitSpec(delta=1e-3))
+    assert named.table["where"].item() == found.mean_absolute
+    assert named.fits["auto"].candidates
+
+
+def test_a_fit_says_in_one_line_which_law_was_taken_and_why() -> None:
+    result = fit(planted("params_tokens_interaction"), delta=1e-3)
+    lines = result.summary().splitlines()
+    said = f"auto: {result.law} was taken of 5 candidates by the smallest error on its own hold-out of the largest models: "
+    assert lines[0].startswith(f"{result.law}, fitted to 48 rows")
+    assert lines[1].strip().startswith(f"{said}{result.law} {result.candidates[0]['error']:.2%}, ")
+    assert sum("was taken" in line for line in lines) == 1

@@ -169,16 +169,20 @@ def test_an_irreducible_loss_at_zero_is_said_to_be_so(data_dir: Path) -> None:
 
 
 def test_a_summary_says_what_was_fitted_how_and_to_what(small: RunsTable) -> None:
-    head, formula, held, *rows = fit(small, bootstrap={"n": 20, "level": 0.8}).summary().splitlines()
+    head, formula, held, *rows = fit(small, "params_tokens", bootstrap={"n": 20, "level": 0.8}).summary().splitlines()
     source = small.about["source"]
     assert head == f"params_tokens, fitted to 220 rows of 22 runs ({source}; 0 excluded), Huber delta 0.0001"
     assert formula == f"  {get_law('params_tokens').formula}"
     assert held == "  parentheses: 80% intervals over 20 refits of resampled runs"
     assert any(row.startswith("  compute-optimal N ~ C^0.") for row in rows)
     assert any(row.endswith("(sum over rows; comparable only at equal rows and delta)") for row in rows)
-    assert "\n  no intervals: bootstrap=none\n" in fit(small).summary()
+    assert "\n  no intervals: bootstrap=none\n" in fit(small, "params_tokens").summary()
     for edited in ({"data": {"rows": None}}, {"form": "x"}):
-        assert dataclasses.replace(fit(small), checklist=edited).summary().startswith("params_tokens\n  A = ")
+        assert (
+            dataclasses.replace(fit(small, "params_tokens"), checklist=edited)
+            .summary()
+            .startswith("params_tokens\n  A = ")
+        )
     lines = fit(small, method="hull", bootstrap={"n": 20}).summary()
     assert re.search(r"params_log_coefficient = \S+ \(\S+ to \S+\) natural log of params\n", lines)
     assert "sum of squared residuals of log params; comparable only at equal rows)" in lines
@@ -189,13 +193,13 @@ def test_counting_falls_back_where_the_table_has_no_shapes(data_dir: Path) -> No
     assert result.settings["counting"] == "total"
     assert any("counted as total" in flag for flag in result.flags)
     with pytest.raises(UserError, match="counting=no_embedding"):
-        fit(load_runs("chinchilla"), counting="no_embedding")
+        fit(load_runs("chinchilla"), "params_tokens", counting="no_embedding")
 
 
 def test_chinchilla_replication(data_dir: Path) -> None:
     """The published Huber fit of the 240 points (Epoch AI, arXiv 2404.10102)."""
     table = load_runs("chinchilla")
-    result = fit(table, delta=1e-3)
+    result = fit(table, "params_tokens", delta=1e-3)
     assert result.objective == pytest.approx(1.0182740e-3, rel=1e-6)
     expected = {"A": 477.842, "B": 2143.86, "E": 1.817235, "alpha": 0.347313, "beta": 0.367183}
     for name, value in expected.items():  # they stopped a little short of the optimum: B moves most
@@ -204,7 +208,7 @@ def test_chinchilla_replication(data_dir: Path) -> None:
 
 def test_small_deltas_reach_least_absolute_deviations(data_dir: Path) -> None:
     """The same authors' likelihood fit is the limit of small delta."""
-    result = fit(load_runs("chinchilla"), delta=1e-7)
+    result = fit(load_runs("chinchilla"), "params_tokens", delta=1e-7)
     expected = {"A": 482.006, "B": 2085.434, "E": 1.816864, "alpha": 0.347813, "beta": 0.365854}
     for name, value in expected.items():
         assert result.parameters[name] == pytest.approx(value, rel=5e-5)
@@ -299,22 +303,24 @@ def test_too_few_points_and_none_at_all() -> None:
 
 
 def test_a_synthetic_law_is_recovered() -> None:
-    result = fit(RunsTable(frame(36)))
+    result = fit(RunsTable(frame(36)), "params_tokens")
     expected = {"A": 400.0, "B": 400.0, "alpha": 0.34, "beta": 0.28, "E": 1.7}
     for name, value in expected.items():
         assert result.parameters[name] == pytest.approx(value, rel=1e-6)
 
 
 def test_a_frame_is_made_a_table() -> None:
-    assert fit(frame(36)).objective == fit(RunsTable(frame(36))).objective
+    assert fit(frame(36), "params_tokens").objective == fit(RunsTable(frame(36)), "params_tokens").objective
     with pytest.raises(UserError, match="loss is zero or negative"):
         fit(frame(loss=[-1.0] * 12))
 
 
 def test_sizes_that_are_hardly_counted_one_by_one_are_flagged() -> None:
     whole = frame(36)
-    flags = fit(whole.assign(params=whole["params"] / 1e6, tokens=whole["tokens"] / 1e9)).flags
-    assert {flag.split(": ")[0] for flag in flags} - {flag.split(": ")[0] for flag in fit(whole).flags} == {
+    flags = fit(whole.assign(params=whole["params"] / 1e6, tokens=whole["tokens"] / 1e9), "params_tokens").flags
+    assert {flag.split(": ")[0] for flag in flags} - {
+        flag.split(": ")[0] for flag in fit(whole, "params_tokens").flags
+    } == {
         "small_params",
         "small_tokens",
     }
@@ -324,7 +330,9 @@ def test_sizes_that_are_hardly_counted_one_by_one_are_flagged() -> None:
 def test_row_order_changes_nothing() -> None:
     table = frame(36).assign(loss=frame(36)["loss"] * np.exp(0.01 * np.random.default_rng(1).normal(size=36)))
     shuffled = table.sample(frac=1.0, random_state=2)
-    assert fit(RunsTable(table)).objective == pytest.approx(fit(RunsTable(shuffled)).objective, rel=1e-8)
+    assert fit(RunsTable(table), "params_tokens").objective == pytest.approx(
+        fit(RunsTable(shuffled), "params_tokens").objective, rel=1e-8
+    )
 
 
 def test_saved_fits_load_back(small: RunsTable, tmp_path: Path) -> None:
@@ -342,7 +350,7 @@ def test_saved_fits_load_back(small: RunsTable, tmp_path: Path) -> None:
 
 def test_checklist_is_filled(small: RunsTable) -> None:
     excluded = small.exclude((small.frame["width"] == 384).to_numpy(), "odd heads")
-    result = fit(excluded, holdouts=["largest", "latest"], sensitivity=True)
+    result = fit(excluded, "params_tokens", holdouts=["largest", "latest"], sensitivity=True)
     points = result.checklist
     assert tuple(points) == POINTS
     assert points["data"]["hash"] == excluded.hash
@@ -432,7 +440,7 @@ def test_names_of_the_package() -> None:
 @pytest.mark.parametrize("kind", ["percentile", "expanded", "bca"])
 def test_run_level_intervals(small: RunsTable, tmp_path: Path, kind: str) -> None:
     options = {"n": 60, "kind": kind, "level": 0.8}
-    result = fit(small, bootstrap=options)
+    result = fit(small, "params_tokens", bootstrap=options)
     assert set(result.intervals) == {*result.parameters, "compute_optimal_exponent"}
     for name, values in result.replicates.items():
         assert len(values) == 60
@@ -443,14 +451,14 @@ def test_run_level_intervals(small: RunsTable, tmp_path: Path, kind: str) -> Non
         assert np.allclose(result.intervals["alpha"], expected)
     assert result.settings["bootstrap"]["kind"] == kind
     assert load_fit(result.save(tmp_path)) == result
-    assert fit(small, bootstrap=options).intervals == result.intervals
+    assert fit(small, "params_tokens", bootstrap=options).intervals == result.intervals
 
 
 def test_an_estimate_outside_its_interval_is_flagged(small: RunsTable) -> None:
     """solver=reference stops early; its refits, which are Newton's, do not."""
     codes = {}
     for solver in ("reference", "newton"):
-        result = fit(small, solver=solver, starts="grid", grid_size=8, bootstrap={"n": 20})
+        result = fit(small, "params_tokens", solver=solver, starts="grid", grid_size=8, bootstrap={"n": 20})
         estimates = {**result.parameters, "compute_optimal_exponent": result.compute_optimal_exponent}
         outside = [name for name, (low, high) in result.intervals.items() if not low <= estimates[name] <= high]
         said = [flag for flag in result.checklist["parameters"]["flags"] if flag.startswith("outside_interval")]
@@ -467,7 +475,7 @@ def test_rounding_is_not_outside() -> None:
 
 
 def test_rows_make_intervals_too_narrow_and_say_so(small: RunsTable) -> None:
-    runs, rows = (fit(small, bootstrap={"n": 60, "by": by}) for by in ("runs", "rows"))
+    runs, rows = (fit(small, "params_tokens", bootstrap={"n": 60, "by": by}) for by in ("runs", "rows"))
     widths = [result.intervals["alpha"][1] - result.intervals["alpha"][0] for result in (runs, rows)]
     assert widths[0] > 1.5 * widths[1]
     assert any("by rows" in flag for flag in rows.flags)
@@ -481,7 +489,7 @@ def test_no_interval_is_given_for_what_is_not_identified(data_dir: Path) -> None
 
 
 def test_profiles_bracket_the_estimate(small: RunsTable, tmp_path: Path) -> None:
-    result = fit(small, profile=True)
+    result = fit(small, "params_tokens", profile=True)
     assert set(result.profiles) == {*result.parameters, "compute_optimal_exponent"}
     for name, one in result.profiles.items():
         low, high = one["interval"]

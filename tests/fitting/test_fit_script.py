@@ -12,6 +12,8 @@ from shapelaw.runs import RunsTable
 from shapelaw.tracking import client
 from support import Script, Sweep
 
+DELTAS = ("-m", "runs=gemstones", "subset=hot", "law=params_tokens", "delta=1e-3,1e-4", "bootstrap.n=50")
+
 
 @pytest.fixture
 def published(data_dir: Path, script: Script) -> Script:
@@ -24,7 +26,7 @@ def published(data_dir: Path, script: Script) -> Script:
 
 
 def test_a_sweep_of_deltas_leaves_fits_figures_and_runs(published: Script, outputs: Path, data_dir: Path) -> None:
-    done = published("fit.py", "-m", "runs=gemstones", "subset=hot", "delta=1e-3,1e-4", "bootstrap.n=50")
+    done = published("fit.py", *DELTAS)
     assert done.returncode == 0, done.stderr
     folders = sorted((outputs / "fits").iterdir())
     assert [{file.name for file in folder.iterdir()} for folder in folders] == [
@@ -53,13 +55,13 @@ def test_a_sweep_of_deltas_leaves_fits_figures_and_runs(published: Script, outpu
     names = {file.path for file in store.list_artifacts(fits[0].info.run_id)}
     assert {"fit.json", "loss_flops.png", "residuals.png", "runs.parquet"} <= names
 
-    again = published("fit.py", "-m", "runs=gemstones", "subset=hot", "delta=1e-3,1e-4", "bootstrap.n=50")
+    again = published("fit.py", *DELTAS)
     assert "0 fits to do; 2 already finished, skipped" in again.stderr
     assert f"{objectives[0]:.6g}" in again.stdout
 
 
 def test_fits_that_only_their_options_tell_apart_have_names_of_their_own(published: Script, outputs: Path) -> None:
-    options = ("runs=gemstones", "subset=hot", "bootstrap=none", "tracker=none", "plots=false")
+    options = ("runs=gemstones", "subset=hot", "law=params_tokens", "bootstrap=none", "tracker=none", "plots=false")
     done = published("fit.py", "-m", *options, "holdout=largest", "seed=0,1")
     assert done.returncode == 0, done.stderr
     assert "shared: params_tokens delta=0.0001 hot\n" in done.stdout

@@ -63,21 +63,21 @@ CASES = [
 
 @pytest.mark.parametrize("fixed", CASES)
 def test_the_others_are_at_their_optimum_given_what_is_fixed(fixed: dict[str, float]) -> None:
-    result = fit(frame(), delta=1e-3, fixed=fixed)
+    result = fit(frame(), "params_tokens", delta=1e-3, fixed=fixed)
     assert {name: result.parameters[name] for name in fixed} == fixed
     assert set(result.parameters) == set(NAMES)
     reached = scipys(fixed, {**result.parameters, "E": max(result.parameters["E"], 1e-6)}, 1e-3)
     assert result.objective <= reached * (1 + 1e-6)
     assert result.objective == pytest.approx(reached, rel=0.02)
-    assert result.objective > fit(frame(), delta=1e-3).objective
+    assert result.objective > fit(frame(), "params_tokens", delta=1e-3).objective
 
 
 @pytest.mark.parametrize("solver", ["newton_torch", "reference"])
 def test_every_solver_holds_them(solver: str) -> None:
     options = {"starts": "grid", "grid_size": 3} if solver == "reference" else {}
-    result = fit(frame(), delta=1e-1, solver=solver, fixed={"E": 1.6, "beta": 0.3}, **options)  # type: ignore[arg-type]
+    result = fit(frame(), "params_tokens", delta=1e-1, solver=solver, fixed={"E": 1.6, "beta": 0.3}, **options)  # type: ignore[arg-type]
     assert (result.parameters["E"], result.parameters["beta"]) == (1.6, 0.3)
-    best = fit(frame(), delta=1e-1, fixed={"E": 1.6, "beta": 0.3})
+    best = fit(frame(), "params_tokens", delta=1e-1, fixed={"E": 1.6, "beta": 0.3})
     assert result.objective == pytest.approx(best.objective, rel=1e-3 if solver == "reference" else 1e-9)
 
 
@@ -151,7 +151,7 @@ def test_the_flag_names_the_option() -> None:
         ({"fixed": {"E": "low"}}, "fixed.E=low: allowed are finite numbers"),
         ({"fixed": {"beta": float("nan")}}, "fixed.beta=nan: allowed are finite numbers"),
         ({"fixed": dict.fromkeys(NAMES, 1.0)}, "nothing is left to be fitted"),
-        ({"fixed": {"E": 1.0}, "law": "auto"}, "law=auto is chosen by the fit"),
+        ({"fixed": {"E": 1.0}, "law": "median3"}, "law=median3 is chosen by the fit"),
         ({"fixed": {"E": 1.0}, "method": "hull"}, "method=hull does not fit all parameters of a law at once"),
     ],
 )

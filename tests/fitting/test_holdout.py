@@ -17,7 +17,7 @@ from shapelaw.laws import get_law
 from shapelaw.runs import RunsTable, load_runs
 
 LAWS = ("params_tokens", "width_depth_params_tokens", "interaction")
-OPTIONS = FitSpec(delta=1e-3)
+OPTIONS = FitSpec.of("params_tokens", delta=1e-3)
 KNOWN = {
     Holdout("largest", params_from=1.5e9): (1.09, 0.91, 0.19),
     Holdout("latest", tokens_to=1e11, tokens_from=3e11): (1.39, 1.01, 0.23),
@@ -115,7 +115,7 @@ def test_chinchilla_by_flops(data_dir: Path) -> None:
 )
 def test_bad_splits_are_named(gemstones: RunsTable, holdout: Holdout, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        evaluate(gemstones, holdout)
+        evaluate(gemstones, holdout, OPTIONS)
 
 
 def test_a_table_without_shapes_has_no_shape_to_leave_out(data_dir: Path) -> None:

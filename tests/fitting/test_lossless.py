@@ -114,7 +114,7 @@ def as_version_1(result: FitResult, path: Path) -> Path:
 
 def test_version_1_is_read_and_predicts_from_natural_units(tmp_path: Path) -> None:
     table = RunsTable(frame())
-    result = fit(table, delta=1e-2, bootstrap={"n": 4})
+    result = fit(table, "params_tokens", delta=1e-2, bootstrap={"n": 4})
     old = load_fit(as_version_1(result, tmp_path / "old"))
     np.testing.assert_allclose(old.predict(table), result.predict(table), rtol=1e-12)
     np.testing.assert_allclose(old.vectors, result.vectors, rtol=1e-9)
@@ -133,7 +133,7 @@ def test_version_1_is_read_and_predicts_from_natural_units(tmp_path: Path) -> No
     ],
 )
 def test_files_that_contradict_themselves_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    path = fit(RunsTable(frame()), delta=1e-2).save(tmp_path)
+    path = fit(RunsTable(frame()), "params_tokens", delta=1e-2).save(tmp_path)
     content = json.loads(path.read_text())
     del content["seal"]
     if "parameters" in change:

@@ -23,7 +23,7 @@ def losses() -> tuple[RunsTable, FitResult]:
     noise = np.exp(3e-3 * np.random.default_rng(0).standard_normal(30))
     loss = (1.8 + 410 / n**0.34 + 1200 / t**0.35) * noise
     runs = RunsTable(pd.DataFrame({"run": range(30), "params": n, "tokens": t, "loss": loss}))
-    return runs, fit(runs, bootstrap={"n": 80}, delta=1e-2)
+    return runs, fit(runs, "params_tokens", bootstrap={"n": 80}, delta=1e-2)
 
 
 @cache

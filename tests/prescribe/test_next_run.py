@@ -41,7 +41,7 @@ def line(sizes: list[float], tokens: list[float]) -> tuple[RunsTable, World]:
     """Every size at every token count, with what a fit of them lives in."""
     params, counts = (values.ravel() for values in np.meshgrid(sizes, tokens))
     runs = runs_of(params, counts)
-    return runs, World.of(fit(runs, delta=1e-2), runs)
+    return runs, World.of(fit(runs, "params_tokens", delta=1e-2), runs)
 
 
 def test_what_is_not_known_is_what_is_trained() -> None:
@@ -52,7 +52,7 @@ def test_what_is_not_known_is_what_is_trained() -> None:
         ([1e7, 1e8, 1e9], [3e9, 6e9], "tokens"),
     ):
         runs, world = line(sizes, tokens)
-        law = fit(runs, delta=1e-2)
+        law = fit(runs, "params_tokens", delta=1e-2)
         size = world.sizes([1e8, 4e8, 1e8] if axis == "params" else [1e8, 1e8, 1e7])
         candidates = Candidates(size, np.array([9e9, 9e9, 27e9] if axis == "params" else [6e9, 48e9, 3e9]))
         target = LossOf(law, world.sizes([4e9]), 4e11)
@@ -65,7 +65,7 @@ def test_what_is_not_known_is_what_is_trained() -> None:
 def test_a_run_that_costs_more_must_tell_more() -> None:
     """The same run twice, at four times the price: it tells as much, its score is half."""
     runs, world = line([1e8, 2e8], [1e9, 3e9, 9e9])
-    law = fit(runs, delta=1e-2)
+    law = fit(runs, "params_tokens", delta=1e-2)
     size = world.sizes([8e8, 8e8])
     dear = dataclasses.replace(size, train_flops=size.train_flops * np.array([4.0, 1.0]))
     found = plan(law, runs, Candidates(dear, np.array([9e9, 9e9])), LossOf(law, world.sizes([4e9]), 1e11))[0]
@@ -79,7 +79,7 @@ def test_a_run_that_costs_more_must_tell_more() -> None:
 def test_a_batch_does_not_ask_twice_for_the_same() -> None:
     """Each run is chosen with those before it counted as trained: the target is known better from one to the next."""
     runs, world = line([1e8, 2e8], [1e9, 3e9, 9e9])
-    law = fit(runs, delta=1e-2)
+    law = fit(runs, "params_tokens", delta=1e-2)
     target = BestSize(SizeSearch(law, world, space="params", intervals=False), 1e21)
     planned = plan(law, runs, feasible(world, runs, 1e20, UNLIMITED), target, 3)
     sizes = {(found.best.points.params[0], found.best.tokens[0]) for found in planned}
@@ -91,7 +91,7 @@ def test_a_batch_does_not_ask_twice_for_the_same() -> None:
 
 def test_the_same_question_has_the_same_answer() -> None:
     runs, world = line([1e8, 2e8, 4e8], [1e9, 3e9])
-    law, candidates = fit(runs, delta=1e-2), feasible(world, runs, 1e19, UNLIMITED)
+    law, candidates = fit(runs, "params_tokens", delta=1e-2), feasible(world, runs, 1e19, UNLIMITED)
     first, second = (plan(law, runs, candidates, LossOf(law, world.sizes([4e9]), 4e10))[0] for _ in range(2))
     assert first.place == second.place
     np.testing.assert_array_equal(first.scores, second.scores)
@@ -100,7 +100,7 @@ def test_the_same_question_has_the_same_answer() -> None:
 def test_a_target_that_no_candidate_informs_is_said_to_be() -> None:
     """The loss of the smallest run is known as well as it can be; a run of one of the largest tells nothing of it."""
     runs, world = line([1e7, 1e8, 1e9, 1e10], [1e9, 1e10, 1e11, 1e12])
-    law = fit(runs, delta=1e-2)
+    law = fit(runs, "params_tokens", delta=1e-2)
     candidates = Candidates(world.sizes([1e10]), np.array([1e12]))
     with pytest.raises(
         UserError, match=r"target: none of 1 candidates informs the loss of 1e\+07 parameters at 1e\+09 tokens"
@@ -143,7 +143,7 @@ def test_a_candidate_has_the_rows_of_a_run() -> None:
 def test_other_losses_of_the_same_rows_give_the_fit_of_a_table_of_them() -> None:
     """What refits rest on: a search where other losses are measured ends where one of that table does."""
     runs, _ = line([1e8, 2e8, 4e8], [1e9, 3e9, 9e9])
-    spec = FitSpec(delta=1e-2)
+    spec = FitSpec.of("params_tokens", delta=1e-2)
     data = FitData.of(runs, spec)
     other = runs_of(*(data.columns[name] for name in ("params", "tokens")), noise=1e-2)
     prior = Penalty(np.array([0.0, 0.0, 0.3, 0.3, 0.0]), np.array([0.0, 0.0, 1e-3, 1e-3, 0.0]))

@@ -16,6 +16,7 @@ from shapelaw.fitting.result import FitResult
 from shapelaw.fitting.spec import FitData, FitSpec
 from shapelaw.fitting.splits import Holdout
 from shapelaw.laws import get_law
+from shapelaw.laws.choices import AUTO, LawChoice
 from shapelaw.runs.table import RunsTable
 
 
@@ -36,7 +37,7 @@ class Comparison:
 
 def compare(
     runs: RunsTable,
-    laws: Sequence[str],
+    laws: Sequence[str] | None = None,
     holdouts: Sequence[Holdout | str] = (),
     *,
     spec: FitSpec | None = None,
@@ -45,7 +46,8 @@ def compare(
     """Fit laws to the same rows and put what speaks for and against them in one table.
 
     Args:
-        laws: names, or `NAME:COUNTING` for another counting of params than the law's own.
+        laws: names, or `NAME:COUNTING` for another counting of params than the law's own; None takes the candidates of
+            law=auto that can be fitted to the table, best first.
         holdouts: hold-outs or their kinds.
         spec: how every law is fitted; its law is left aside, its counting holds for every law without one of its own.
         refits: of resampled runs, for 90% intervals of the exponents and held-out errors; 0 gives none.
@@ -64,19 +66,33 @@ def compare(
     >>> compare(RunsTable(rows), ["params_tokens", "params_tokens_interaction"]).table["n_parameters"].tolist()
     [5, 6]
     """
-    if not laws:
+    if laws is not None and not laws:
         raise UserError("laws: none given; name at least one, such as params_tokens")
-    wanted = [Holdout.of(holdout) for holdout in holdouts]
+    wanted, laws = [Holdout.of(holdout) for holdout in holdouts], laws or _candidates(runs, spec or FitSpec())
     fits: dict[str, FitResult] = {}
     errors: dict[tuple[str, str], HoldoutResult] = {}
     rows = []
     for label in laws:
-        law_spec = _spec_of(label, spec or FitSpec(), refits)
-        fits[label] = fit(runs, law_spec)
-        held_out = [evaluate(runs, holdout, law_spec, refits) for holdout in wanted]
+        asked = _spec_of(label, spec or FitSpec(), refits)
+        fits[label] = fit(runs, asked)
+        law_spec = _taken(asked, fits[label])
+        held_out = [evaluate(runs, holdout, asked, refits) for holdout in wanted]
         errors |= {(label, result.holdout): result for result in held_out}
         rows.append(_row(runs, label, law_spec, fits[label], held_out))
     return Comparison(pd.DataFrame(rows), fits, errors)
+
+
+def _candidates(runs: RunsTable, spec: FitSpec) -> list[str]:
+    """Candidates of law=auto that the table serves, as LAW:COUNTING, best first."""
+    chosen = fit(runs, replace(spec, law=AUTO, bootstrap=None))
+    return [f"{one['law']}:{one['counting']}" for one in chosen.candidates if one["error"] is not None]
+
+
+def _taken(spec: FitSpec, result: FitResult) -> FitSpec:
+    """The spec of the law that a fit took, where the data chose it."""
+    if not isinstance(spec.law, LawChoice):
+        return spec
+    return replace(spec, law=get_law(str(result.law)), counting=result.settings["counting"])
 
 
 def _spec_of(label: str, spec: FitSpec, refits: int) -> FitSpec:

@@ -58,12 +58,12 @@ class Design:
     @classmethod
     def of(cls, table: RunsTable, spec: FitSpec) -> Design:
         """The design of a fit: of what a law reads, where params stands back behind width and depth; or of params and tokens,
-        for lines and for laws that the data choose.
+        for lines.
 
         Raises:
             UserError: if the table lacks a column.
         """
-        if spec.method.fits_law and spec.law.predictors:
+        if spec.method.fits_law:
             columns = dict(FitData.of(table, spec).columns)
             if {"width", "depth"} <= set(columns):
                 columns.pop("params", None)

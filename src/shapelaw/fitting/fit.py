@@ -16,6 +16,7 @@ from shapelaw.fitting.solver import Solver
 from shapelaw.fitting.spec import FitSpec, Method
 from shapelaw.fitting.splits import Holdout
 from shapelaw.laws import Law
+from shapelaw.laws.choices import AUTO
 from shapelaw.runs.axes import table_of, with_axes
 from shapelaw.runs.sets import with_sets
 from shapelaw.runs.table import RunsTable
@@ -24,7 +25,7 @@ from shapelaw.runs.worlds import refuse_mixture
 
 def fit(
     runs: RunsTable | pd.DataFrame,
-    law: str | Law | FitSpec = "params_tokens",
+    law: str | Law | FitSpec = AUTO,
     delta: float = 1e-4,
     counting: str | None = None,
     method: str | Method = "parametric",
@@ -55,7 +56,8 @@ def fit(
     Args:
         runs: the table, whose kept rows are fitted; a frame of canonical columns is made one.
         law: name of a law, `path/to/file.py:NAME`, or the law itself (parametric and staged only); or a `FitSpec`, which
-            holds every choice, and beside which no other is given.
+            holds every choice, and beside which no other is given. Where none is named, `auto` takes the candidate that
+            predicts its own held-out largest models best (docs/laws.md), and a method that cannot choose params_tokens.
         delta: where Huber's function of the log residual turns linear.
         counting: how params are counted: `total`, `no_embedding` or `no_embedding_and_head`; None takes the law's own
             (`total` for params_tokens, for lines, and for tables that cannot count the law's own).
@@ -143,4 +145,4 @@ def refuse_unanswerable(runs: RunsTable, spec: FitSpec, where: str | None = None
     """
     if spec.mixture == "refuse":
         refuse_mixture(runs, where)
-    design.refuse(design.Design.of(runs, spec), spec)
+    design.refuse(design.Design.of(runs, spec.simplest), spec.simplest)

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from shapelaw.config import BootstrapOptions
 from shapelaw.errors import UserError
 from shapelaw.fitting.bootstrap import resampled
+from shapelaw.fitting.choose import choose
 from shapelaw.fitting.intervals import percentile
 from shapelaw.fitting.solve import Solution, solve
 from shapelaw.fitting.spec import FitData, FitSpec
 from shapelaw.fitting.splits import Fold, Holdout
+from shapelaw.laws.choices import LawChoice
 from shapelaw.runs.table import RunsTable
 
 Floats = NDArray[np.float64]
@@ -84,6 +86,8 @@ def evaluate(
 ) -> HoldoutResult:
     """Fit the spec's law by its method on the rows that are not held out, and predict those that are.
 
+    A law that the data choose is chosen anew in every fold, from the rows that it fits.
+
     Args:
         refits: of resampled runs, for the interval of the mean absolute error; 0 gives none.
         level: share of the refits inside that interval.
@@ -92,21 +96,23 @@ def evaluate(
         UserError: if a fold cannot be made or fitted.
     """
     spec = spec or FitSpec()
-    data, frame = FitData.of(table, spec), table.kept
-    folds = holdout.folds(table)
-    predicted, solutions = [], []
+    frame, folds = table.kept, holdout.folds(table)
+    data = None if isinstance(spec.law, LawChoice) else FitData.of(table, spec)
+    predicted, totals = [], []
+    drawn = BootstrapOptions(n=refits) if refits else None
     for fold in folds:
         try:
-            solution = solve(data.rows(fold.train), spec) if refits or spec.method.takes_solution else None
-            predicted.append(_predicted(data, frame, fold, spec, solution))
-            solutions.append(solution)
+            own = spec if data else _chosen(table, fold, spec)
+            seen = data or FitData.of(table, own)
+            solution = solve(seen.rows(fold.train), own) if refits or own.method.takes_solution else None
+            predicted.append(_predicted(seen, frame, fold, own, solution))
+            totals += [_totals(seen, fold, replace(own, bootstrap=drawn), solution)] if drawn else []
         except UserError as error:
             raise UserError(
                 f"holdout={holdout.label}, without {fold.name}: {error}; or give another hold-out"
             ) from None
     points = pd.concat(predicted, ignore_index=True)
-    drawn = replace(spec, bootstrap=BootstrapOptions(n=refits)) if refits else None
-    interval = _interval(data, folds, solutions, drawn, level) if drawn else None
+    interval = percentile(np.sum(totals, axis=0) / len(points), level) if drawn else None
     return HoldoutResult(holdout.label, spec.law.name, points, _distance(frame, folds), interval)
 
 
@@ -135,15 +141,15 @@ def _distance(frame: pd.DataFrame, folds: Sequence[Fold]) -> dict[str, float]:
     }
 
 
-def _interval(
-    data: FitData, folds: Sequence[Fold], solutions: Sequence[Solution | None], spec: FitSpec, level: float
-) -> tuple[float, float]:
-    """Interval of the mean absolute error when the fitted runs are resampled, the folds' replicates in step."""
-    totals, count = [], 0
-    for fold, solution in zip(folds, solutions, strict=True):
-        test = data.rows(fold.test)
-        thetas, _ = resampled(data.rows(fold.train), spec, solution)
-        errors = np.array([np.expm1(-test.residuals(theta)) for theta in thetas])
-        totals.append(np.abs(errors).sum(axis=1))
-        count += len(test.loss)
-    return percentile(np.sum(totals, axis=0) / count, level)
+def _chosen(table: RunsTable, fold: Fold, spec: FitSpec) -> FitSpec:
+    """The spec of the law that the fitted rows of a fold choose."""
+    held_out = np.zeros(len(table.frame), dtype=bool)
+    held_out[(table.frame["excluded"] == "").to_numpy()] = ~fold.train
+    return choose(table.exclude(held_out, "held out"), spec).spec
+
+
+def _totals(data: FitData, fold: Fold, spec: FitSpec, solution: Solution | None) -> Floats:
+    """Sum of the absolute errors of a fold in each refit of its resampled runs, the folds' refits in step."""
+    test = data.rows(fold.test)
+    thetas, _ = resampled(data.rows(fold.train), spec, solution)
+    return np.array([np.abs(np.expm1(-test.residuals(theta))).sum() for theta in thetas])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from shapelaw.errors import UserError
 from shapelaw.fitting.bootstrap import bootstrap
 from shapelaw.fitting.checklist import FEW_RUNS
-from shapelaw.fitting.choose import chosen_spec
+from shapelaw.fitting.choose import choose
 from shapelaw.fitting.flags import Flag, flags
 from shapelaw.fitting.law_fit import LawFit, law_result
 from shapelaw.fitting.new_run import NewRun
@@ -51,11 +51,15 @@ class Parametric(Method):
     def fit(self, runs: RunsTable, spec: FitSpec) -> FitResult:
         """Fit the law to the kept rows (see `shapelaw.fitting.fit.fit`)."""
         if isinstance(spec.law, LawChoice):
-            chosen, table, flag = chosen_spec(runs, spec)
-            result = self.fit(runs, chosen)
-            return dataclasses.replace(result, candidates=tuple(table), flags=(*result.flags, flag))
+            choice = choose(runs, spec)
+            result = self._fit(runs, choice.spec, choice.solution)
+            return dataclasses.replace(result, candidates=choice.candidates, flags=(choice.flag, *result.flags))
+        return self._fit(runs, spec)
+
+    def _fit(self, runs: RunsTable, spec: FitSpec, solved: Solution | None = None) -> FitResult:
+        """The fit of one law, from the solution where it is known."""
         rows = FitData.of(runs, spec)
-        found = solve(rows, spec)
+        found = solved or solve(rows, spec)
         ridge = find_ridge(rows, spec, found)
         data, solution = break_ties(rows, spec, found, ridge)
         warnings = _warnings(flags(rows, spec, solution), ridge, data.law.exponents)

@@ -66,7 +66,9 @@ def row(
     line: RainbowLine, table: RunsTable, bootstrap: BootstrapOptions | None, delta: float, seed: int
 ) -> dict[str, object]:
     """A line's row from the table of its data set."""
-    result = fit(table, delta=delta, counting=line.counting, method=line.method, bootstrap=bootstrap, seed=seed)
+    result = fit(
+        table, "params_tokens", delta=delta, counting=line.counting, method=line.method, bootstrap=bootstrap, seed=seed
+    )
     return row_of(line, table, result)
 
 

@@ -37,6 +37,9 @@ READABLE = (1, 2)
 RUNS_FILE = "runs.parquet"
 """Beside a fit.json: the table that was fitted."""
 
+SEE_CANDIDATES = " (see candidates)"
+"""End of the flag that says which law was taken by law=auto or median3."""
+
 OBJECTIVES = {
     "parametric": ("sum over rows", "rows and delta"),
     "staged": ("sum over the rows of stage S", "rows and delta"),
@@ -221,9 +224,9 @@ class FitResult(Shown):
             lines.append(self._optimum(self.compute_optimal_exponent))
         kind, equal = OBJECTIVES.get(self.method, OBJECTIVE_OF_LINES)
         lines.append(f"objective {self.objective:.8g} ({kind}; comparable only at equal {equal})")
-        lines += [f"note: {flag}" for flag in self.flags]
+        lines += [f"note: {flag}" for flag in self.flags if not (self.candidates and flag.endswith(SEE_CANDIDATES))]
         try:
-            head, form = self._head(), self._form()
+            head, form = self._head(), [*self._choice(), *self._form()]
         except (KeyError, TypeError, ValueError):  # of a fit.json whose checklist or settings were edited
             head, form = str(self.law or self.method), []
         return "\n".join([head, *(f"  {line}" for line in (*form, *lines))])
@@ -237,6 +240,21 @@ class FitResult(Shown):
                 f", fitted to {data['rows_kept']} rows of {data['runs']} runs ({data['source']}; {excluded} excluded)"
             )
         return head + (f", Huber delta {self.settings['delta']:g}" if self.settings.get("delta") else "")
+
+    def _choice(self) -> list[str]:
+        """Why the data chose this law, with the errors of the others; nothing for a law that was named."""
+        if not self.candidates:
+            return []
+        first = self.candidates[0]
+        errors = "smallest error" in first["held_out"]
+        compared = [
+            f"{one['law']} {one['error']:.2%}" if errors else f"{one['law']} {one['error']:.4g}"
+            for one in self.candidates
+            if one["error"] is not None
+        ]
+        flag = next((flag for flag in self.flags if flag.endswith(SEE_CANDIDATES)), "")
+        said = flag.removesuffix(SEE_CANDIDATES)
+        return [f"{said}: {', '.join(compared)}" if len(compared) > 1 else said]
 
     def _form(self) -> list[str]:
         """The formula, and what parentheses hold."""

@@ -21,7 +21,8 @@ from shapelaw.fitting.solver import Solver
 from shapelaw.fitting.solvers import get_solver
 from shapelaw.fitting.splits import Holdout
 from shapelaw.laws import Law, get_law, law_names
-from shapelaw.laws.fixed import FixedLaw
+from shapelaw.laws.choices import AUTO, CANDIDATES, LawChoice
+from shapelaw.laws.fixed import FixedLaw, whole
 from shapelaw.laws.speedup import SpeedupLaw
 from shapelaw.plugins import installed, load
 from shapelaw.runs.table import RunsTable
@@ -77,6 +78,11 @@ class Method(ABC):
         raise UserError(f"holdout: method={self.name} predicts nothing that could be held out; give method=parametric")
 
 
+def law_for(law: Law, method: Method) -> Law:
+    """The law that a method fits; in place of auto, which parametric fits choose, eq 1 for any other."""
+    return get_law(CANDIDATES[0]) if law is AUTO and method.name != "parametric" else law
+
+
 def method_names() -> tuple[str, ...]:
     """Names of all methods, those that fit laws first; nothing is imported for it."""
     return tuple(dict.fromkeys([*LAW_METHODS, *installed(GROUP), *LINE_METHODS]))
@@ -102,7 +108,7 @@ class FitSpec:
     """Every choice of a fit.
 
     Args:
-        law: the law (methods that fit lines do without).
+        law: the law (methods that fit lines do without). None is named: auto for method=parametric, params_tokens for others.
         delta: where Huber's function of the log residual turns linear, in units of log loss.
         counting: how params are counted; None takes the law's own, or `total` where the table cannot count that.
         flops: convention of FLOPs; None takes the recorded column, else exact, else 6n.
@@ -126,7 +132,7 @@ class FitSpec:
         UserError: for values outside these, and a law that the method cannot fit.
     """
 
-    law: Law = field(default_factory=partial(get_law, "params_tokens"))
+    law: Law = AUTO
     delta: float = 1e-4
     counting: str | None = None
     flops: str | None = None
@@ -147,13 +153,17 @@ class FitSpec:
 
     def __post_init__(self) -> None:
         check_delta(self.delta)
-        if self.speedup and not isinstance(self.law, SpeedupLaw):
+        object.__setattr__(self, "law", law_for(self.law, self.method))
+        if self.speedup and not isinstance(whole(self.law), SpeedupLaw):
             if self.method.name != "parametric":
                 raise UserError(f"speedup: method={self.method.name} fits no law to two sets; give method=parametric")
-            object.__setattr__(self, "law", SpeedupLaw.of(self.law))
+            if self.law is not AUTO:  # its candidates are told apart each by itself
+                object.__setattr__(self, "law", SpeedupLaw.of(self.law))
         if self.fixed and not isinstance(self.law, FixedLaw):
             self._refuse_fixed()
-            object.__setattr__(self, "law", FixedLaw(self.law, self.fixed))
+            held = FixedLaw(get_law(CANDIDATES[0]) if self.law is AUTO else self.law, self.fixed)
+            if self.law is not AUTO:
+                object.__setattr__(self, "law", held)
         if self.starts not in STARTS:
             raise UserError(f"starts={self.starts}: allowed are {', '.join(STARTS)}")
         if self.grid_size is not None and self.grid_size < 1:
@@ -189,7 +199,7 @@ class FitSpec:
     @classmethod
     def of(
         cls,
-        law: str | Law = "params_tokens",
+        law: str | Law = AUTO,
         *,
         method: str | Method = "parametric",
         options: Mapping[str, Any] | None = None,
@@ -221,6 +231,11 @@ class FitSpec:
             holdouts=tuple(Holdout.of(holdout) for holdout in holdouts),
             **values,
         )
+
+    @property
+    def simplest(self) -> FitSpec:
+        """The spec itself; of a law that the data choose, that of its first candidate."""
+        return replace(self, law=get_law(self.law.candidates[0])) if isinstance(self.law, LawChoice) else self
 
     @property
     def resampling(self) -> dict[str, Any] | None:
@@ -255,8 +270,10 @@ class FitData:
         """The kept rows of a table.
 
         Raises:
-            UserError: if the table lacks a predictor.
+            UserError: if the table lacks a predictor, or the law is not chosen yet.
         """
+        if isinstance(spec.law, LawChoice):
+            raise UserError(f"law={spec.law.name}: is chosen by a fit; name a law, or take that of a result")
         counting = resolve_counting(table, spec)
         columns = table.columns_for(spec.law, counting, spec.flops)
         weights = weights_of(table, spec.weights) if spec.weights else None

@@ -22,8 +22,9 @@ from shapelaw.extras import require
 from shapelaw.files import check_room, check_writable
 from shapelaw.fitting.fit import fit, refuse_unanswerable
 from shapelaw.fitting.result import RUNS_FILE, SCHEMA_VERSION, FitResult, load_fit
-from shapelaw.fitting.spec import FitSpec, get_method
+from shapelaw.fitting.spec import FitSpec, get_method, law_for
 from shapelaw.laws import EXPONENT, Law, get_law
+from shapelaw.laws.choices import AUTO
 from shapelaw.laws.files import hash_of
 from shapelaw.plugins import is_reference
 from shapelaw.runs import RunsTable
@@ -147,7 +148,7 @@ def spec_of(asked: FitConfig) -> FitSpec:
     options = dataclasses.asdict(asked.method)
     get_method("staged", options)  # whatever the method is, wrong options of the stages are refused
     return FitSpec.of(
-        asked.law.name or "params_tokens",
+        asked.law.name or AUTO,
         method=asked.method.name,
         options=options,
         solver=asked.solver.name or "newton",
@@ -178,8 +179,9 @@ def science_of(asked: FitConfig, runs: RunsTable) -> dict[str, Any]:
     method = spec_of(asked).method
     own = {key: value for key, value in method.options.items() if (key, value) != ("curve", "parabola")}
     chosen["method"] = {"name": method.name, **own}  # so that fits by parabolas keep their folders
+    chosen["law"] = {"name": _law(asked).name}
     if method.fits_law and is_reference(str(asked.law.name)):
-        chosen["law"] = {"name": _law(asked).name, "sha256": hash_of(str(asked.law.name))}
+        chosen["law"]["sha256"] = hash_of(str(asked.law.name))
     if asked.weights:  # the column may be none of the table's content
         chosen["weights"] = [asked.weights, hashlib.sha256(weights_of(runs, asked.weights).tobytes()).hexdigest()]
     for name in ("fixed", "weights", "speedup"):
@@ -203,7 +205,7 @@ def _what(asked: FitConfig) -> str:
 
 
 def _law(asked: FitConfig) -> Law:
-    return get_law(asked.law.name or "params_tokens")
+    return law_for(get_law(asked.law.name or AUTO.name), get_method(asked.method.name))
 
 
 def _published(asked: FitConfig) -> str | None:

@@ -49,7 +49,8 @@ def told(result: FitResult, folder: Path) -> str:
         for name, text in found.items()
         if text
     ]
-    return ", ".join([*parts, f"in {folder}"])
+    taken = [str(result.law)] if result.candidates else []
+    return ", ".join([*taken, *parts, f"in {folder}"])
 
 
 def _console() -> Terminal:
@@ -123,7 +124,8 @@ def _row(label: str, result: FitResult, folder: Path) -> dict[str, str]:
 
     AIC and BIC compare laws on the same rows and delta only.
     """
-    row = {"fit": label, "objective": f"{result.objective:.6g}"}
+    row = {"fit": label, **({"law": str(result.law)} if result.candidates else {})}
+    row["objective"] = f"{result.objective:.6g}"
     if result.compute_optimal_exponent is not None:
         shown = f"{result.compute_optimal_exponent:.4f}"
         row["N ~ C^a"] = "not identified" if EXPONENT in result.ridge else shown
