@@ -25,6 +25,7 @@ from support import ROOT, TINY, Compose, Door, Script, Sweep
 
 ONE_WORKER = (
     "tests/slurm/",
+    "tests/sweep/test_ray.py",
     "tests/test_processors.py",
     "tests/parallel/test_parallel.py",
     "tests/parallel/test_axonn_faults.py",

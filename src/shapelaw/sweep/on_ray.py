@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
 import tempfile
 import time
@@ -40,6 +41,7 @@ from shapelaw.sweep.view import View
 HERE = "local"
 """Address of a Ray that is started on this machine for one sweep."""
 CONNECT_SECONDS = 10.0
+ADVICE = "; a cluster that asks for a token takes RAY_AUTH_MODE=token in the environment"
 STORE_BYTES = 80 * 2**20
 """Of Ray's object store, where configurations and results pass through; about the least that it takes."""
 OF_THE_WORKER = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "OMP_NUM_THREADS")
@@ -122,7 +124,7 @@ def _initialised(address: str, **options: Any) -> Iterator[None]:
         ray.init(address=address, log_to_driver=False, configure_logging=False, **options)
     except (RayError, ConnectionError, RuntimeError, ValueError) as error:
         said = " ".join(str(error).split())
-        raise UserError(f"hydra.launcher.address={address}: Ray does not start there: {said}") from error
+        raise UserError(f"hydra.launcher.address={address}: Ray does not start there: {said}{ADVICE}") from error
     try:
         yield
     finally:
@@ -237,6 +239,9 @@ class RayPool(Pool[Any]):
 
 def _carry_out(order: Order, again: bool) -> Iterator[str | JobReturn]:
     """A task of Ray: the node's name once it runs, then the job's result. Cancelled, it lets its job checkpoint and stop."""
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # by which Ray cancels; ignored where Ray was started with `&`
     yield socket.gethostname()
     if again:
         await_lock(order.folder)

@@ -63,14 +63,14 @@ def resources_of(job: Job, site: SiteSettings) -> Resources:
         mem_gb=site.mem_gb if request.mem_gb is None else request.mem_gb,
         timeout_min=request.timeout_min or site.time_limit(request.nodes),
     )
-    _check_tasks(job, resources)
-    if isinstance(site, SlurmSettings):
-        _check_pack(job, resources, site.pack)
     if isinstance(site, RaySettings) and resources.nodes > 1:
         raise UserError(
             f"resources.nodes={resources.nodes} ({job.label}): hydra/launcher=ray trains each run on one node; give "
             "resources.nodes=1"
         )
+    _check_tasks(job, resources)
+    if isinstance(site, SlurmSettings):
+        _check_pack(job, resources, site.pack)
     return resources
 
 
