@@ -29,6 +29,7 @@ collect_seldom()
 ONE_WORKER = (
     "tests/slurm/",
     "tests/test_conf.py",
+    "tests/sweep/test_ray.py",
     "tests/test_processors.py",
     "tests/parallel/test_parallel.py",
     "tests/parallel/test_axonn_faults.py",
