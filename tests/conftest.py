@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from prepared import Prepared
+from shapelaw.collector import collect_seldom
 from shapelaw.data import BytesChoice, TextSource, prepare
 from shapelaw.errors import UserError
 from shapelaw.runs.fetch import DATA_DIR_VARIABLE, fetch_all
@@ -23,8 +24,12 @@ from shapelaw.verbs.doors import store_schemas
 from shapelaw.verbs.main import main, set_environment
 from support import ROOT, TINY, Compose, Door, Script, Sweep
 
+collect_seldom()
+
 ONE_WORKER = (
     "tests/slurm/",
+    "tests/test_conf.py",
+    "tests/sweep/test_ray.py",
     "tests/test_processors.py",
     "tests/parallel/test_parallel.py",
     "tests/parallel/test_axonn_faults.py",

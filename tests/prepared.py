@@ -6,6 +6,7 @@ has them is as real: its own memory, signals, files, arguments and exit code. No
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import runpy
@@ -92,6 +93,7 @@ def read_at_import(environment: Mapping[str, str]) -> dict[str, str]:
 
 def serve(connection: socket.socket) -> None:
     """Fork a process for each that is asked for; returns in those, ready to run."""
+    gc.set_threshold(20_000)  # as shapelaw.collector, which is not imported here
     for name in LIBRARIES:
         __import__(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that report on the scripts are reaped by the kernel

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from shapelaw.config.schema import to_dataclass
 from shapelaw.counting import params_total
 from shapelaw.laws import ACCURACY_LAWS, law_names
 from shapelaw.laws.choices import CHOICES
-from shapelaw.planned_run import plan_run
+from shapelaw.planned_run import PlannedRun, plan_run
 from shapelaw.training.cost import flops_of
 from shapelaw.verbs.doors import store_schemas
 from shapelaw.verbs.main import set_environment
@@ -22,6 +24,7 @@ from support import PUBLISHED, ROOT, Compose, Script
 
 CONF = ROOT / "conf"
 TRAIN_GROUPS = ("lr_rule", "schedule", "cooldown", "optim", "data", "tokenizer", "attention", "spikes", "tracker")
+RunsOf = Callable[[str], list[tuple[TrainConfig, PlannedRun]]]
 FIT_GROUPS = ("runs", "subset", "law", "method", "solver", "counting", "flops", "bootstrap", "holdout", "tracker")
 
 
@@ -84,20 +87,33 @@ def shapes(name: str) -> dict[str, tuple[int, int]]:
     return {stem: (shape["width"], shape["depth"]) for stem, shape in found.items()}
 
 
+@pytest.fixture(scope="module")
+def runs_of(tmp_path_factory: pytest.TempPathFactory) -> RunsOf:
+    """The runs of a suite, a shape each, composed once."""
+
+    @functools.cache
+    def composed(suite: str) -> list[tuple[TrainConfig, PlannedRun]]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SHAPELAW_OUTPUTS", str(tmp_path_factory.mktemp(suite)))
+            configs = [to_dataclass(in_suite(suite, patch, f"shape={stem}")) for stem in shapes(suite)]
+        return [(config, plan_run(config, "corpus")) for config in configs]
+
+    return composed
+
+
 @pytest.mark.parametrize("suite", ["nano", "nano_wide", "micro", "micro_steps", "gemstones"])
-def test_every_shape_of_a_suite_is_a_run(outputs: Path, monkeypatch: pytest.MonkeyPatch, suite: str) -> None:
-    for stem, (width, depth) in shapes(suite).items():
-        assert stem == f"{width}x{depth}"
-        config: TrainConfig = to_dataclass(in_suite(suite, monkeypatch, f"shape={stem}"))
-        assert plan_run(config, "corpus").shape.name == stem
+def test_every_shape_of_a_suite_is_a_run(runs_of: RunsOf, suite: str) -> None:
+    files = shapes(suite)
+    assert list(files) == [f"{width}x{depth}" for width, depth in files.values()]
+    assert [planned.shape.name for _, planned in runs_of(suite)] == list(files)
 
 
-def test_gemstones_are_the_papers(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gemstones_are_the_papers(runs_of: RunsOf) -> None:
     assert set(shapes("gemstones").values()) == set(PUBLISHED)
-    for (width, depth), count in PUBLISHED.items():
-        config: TrainConfig = to_dataclass(in_suite("gemstones", monkeypatch, f"shape={width}x{depth}"))
-        planned = plan_run(config, "corpus")
-        assert params_total(width, depth, planned.vocab_size, planned.shape.head_size) == count
+    for config, planned in runs_of("gemstones"):
+        width, depth = planned.shape.width, planned.shape.depth
+        assert params_total(width, depth, planned.vocab_size, planned.shape.head_size) == PUBLISHED[width, depth]
+        assert config.schedule.warmup_tokens == 80e6
         assert (planned.vocab_size, planned.seq_len, planned.batch_sequences, planned.last_step) == (
             50_304,
             2048,
@@ -105,15 +121,12 @@ def test_gemstones_are_the_papers(outputs: Path, monkeypatch: pytest.MonkeyPatch
             83_475,
         )
         assert (planned.validate_every_steps, planned.checkpoint_every_steps) == (477, 477)
-    assert config.schedule.warmup_tokens == 80e6
 
 
-def test_nano_has_sizes_that_are_best_for_some_budget_and_shapes_that_are_not(
-    outputs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nano_has_sizes_that_are_best_for_some_budget_and_shapes_that_are_not(runs_of: RunsOf) -> None:
     """12 to 16 shapes; six sizes or more, a quarter apart at least, over a decade; two aspect ratios at three of them. Every
     validation comes after 200 steps, and a sweep of both rates takes at most 1.4e13 FLOPs: minutes of two cores."""
-    runs = [plan_run(to_dataclass(in_suite("nano", monkeypatch, f"shape={stem}")), "corpus") for stem in shapes("nano")]
+    runs = [planned for _, planned in runs_of("nano")]
     assert 12 <= len(runs) <= 16
     sizes = [params_total(one.shape.width, one.shape.depth, one.vocab_size, one.shape.head_size) for one in runs]
     alike: list[list[tuple[float, float]]] = []
@@ -129,7 +142,7 @@ def test_nano_has_sizes_that_are_best_for_some_budget_and_shapes_that_are_not(
     assert 2 * sum(map(flops_of, runs)) < 1.4e13
 
 
-def test_nano_wide_spreads_shapes(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nano_wide_spreads_shapes() -> None:
     """At least 12 shapes, width and depth over a factor of 8 or more, several aspect ratios at equal parameter counts."""
     found = shapes("nano_wide").values()
     widths, depths = {width for width, _ in found}, {depth for _, depth in found}
@@ -140,11 +153,9 @@ def test_nano_wide_spreads_shapes(outputs: Path, monkeypatch: pytest.MonkeyPatch
     assert sum(body.count(size) >= 2 for size in set(body)) >= 4
 
 
-def test_micro_is_for_one_gpu(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_micro_is_for_one_gpu(runs_of: RunsOf) -> None:
     """8 to 12 shapes of 5M to 60M parameters, about 1.5e17 FLOPs in all, several aspect ratios at equal parameter counts."""
-    runs = [
-        plan_run(to_dataclass(in_suite("micro", monkeypatch, f"shape={stem}")), "corpus") for stem in shapes("micro")
-    ]
+    runs = [planned for _, planned in runs_of("micro")]
     assert 8 <= len(runs) <= 12
     for planned in runs:
         assert planned.vocab_size == 8192

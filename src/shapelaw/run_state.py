@@ -16,6 +16,8 @@ from shapelaw.files import as_record, read_sealed, write_sealed
 
 LOG_FILE = "log.txt"
 """What a run says while it trains, in its folder."""
+LOCK_SECONDS = 900.0
+"""How long a run's former process, on a node that was lost, may keep the run's lock."""
 
 
 class Status(Enum):
@@ -100,3 +102,10 @@ def is_locked(folder: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def await_lock(folder: Path) -> None:
+    """Wait until a run's former process is gone: where its node was lost, the file system may notice late."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while is_locked(folder) and time.monotonic() < deadline:
+        time.sleep(1.0)

@@ -2,7 +2,7 @@
 
     RANK=r python ranks.py FOLDER quick|all
 
-All layouts write a checkpoint first; then every layout loads every one of them.
+All layouts write a checkpoint first; then every layout loads every one of them or, of the quick ones, three.
 """
 
 from __future__ import annotations
@@ -56,6 +56,16 @@ def layouts(world: int) -> list[Layout]:
 
 def name_of(layout: Layout) -> str:
     return f"{layout.kind.value}-{layout.row}{layout.column}{layout.depth}{layout.data}"
+
+
+def sources(name: str, which: str) -> list[str]:
+    """Layouts whose checkpoints a layout loads. A checkpoint is whole, all shards joined, and loaded and saved again it is the
+    same: that every layout loads its own, one process's and the next one's, and each is loaded, leaves little to the others."""
+    everyone = [name_of(layout) for world in WORLDS for layout in chosen(world, which)]
+    if which == "all":
+        return everyone
+    following = everyone[(everyone.index(name) + 1) % len(everyone)]
+    return sorted({name, following, "single-1111"})
 
 
 @contextlib.contextmanager
@@ -172,7 +182,7 @@ def resume_all(world: int, rank: int, folder: Path, which: str) -> dict[str, Any
     results = {}
     for layout in chosen(world, which):
         with placed(layout, rank, folder / f"resume-{name_of(layout)}.store") as placement:
-            for source in sorted(path.name for path in (folder / "saved").iterdir()):  # whole: all joined
+            for source in sources(name_of(layout), which):
                 results[f"{source} in {name_of(layout)}"] = resume(placement, rank, folder, source)
     return results
 

@@ -138,6 +138,14 @@ def test_size_alone_is_chinchillas_closed_form() -> None:
     assert "the best params is the largest allowed" in limited.notes
 
 
+@pytest.mark.parametrize("budget", [5.76e20, 1e22, 3e25])
+def test_a_smooth_best_is_found_closer_than_values_can_be_told_apart(budget: float) -> None:
+    p = NATURAL["params_tokens"]
+    found = Problem.of(fitted("params_tokens"), table(), space="params").search(SpendBudget(budget)).points.params[0]
+    g = (p["alpha"] * p["A"] / (p["beta"] * p["B"])) ** (1 / (p["alpha"] + p["beta"]))
+    assert found == pytest.approx(g * (budget / 6) ** (p["beta"] / (p["alpha"] + p["beta"])), rel=5e-9)
+
+
 def test_the_edge_of_the_rules_is_named_with_the_option_that_moves_it() -> None:
     """By rules that end below the best width; beyond them there is a better shape, and no note."""
     free = Problem.of(fitted("interaction"), table())
@@ -454,7 +462,7 @@ def test_a_limit_moves_the_answer_instead_of_refusing_it() -> None:
 def test_memory_is_bounded_by_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = Problem.of(fitted("interaction", refits=20), table())
     whole = problem.search(SpendBudget(1e21))
-    monkeypatch.setattr("shapelaw.prescribe.search.CHUNK", 20_000)
+    monkeypatch.setattr("shapelaw.prescribe.optimum.CHUNK", 20_000)
     pieces = problem.search(SpendBudget(1e21))
     assert np.array_equal(whole.value, pieces.value)
     assert np.array_equal(whole.points.params, pieces.points.params)

@@ -16,7 +16,15 @@ from shapelaw import load_runs
 from shapelaw.counting import flops_exact, params_total
 from shapelaw.errors import UserError
 from shapelaw.prescribe.ask import Problem
-from shapelaw.prescribe.brute import Triples, bin_minima, paper_edges, paper_shapes, paper_triples
+from shapelaw.prescribe.brute import (
+    Triples,
+    bin_minima,
+    contenders,
+    minima_of,
+    paper_edges,
+    paper_shapes,
+    paper_triples,
+)
 from shapelaw.prescribe.comparison import compare_laws
 from shapelaw.prescribe.limits import Limits
 from shapelaw.prescribe.price import Cost
@@ -242,6 +250,17 @@ def test_bins_have_the_minimisers_of_brute_force(law: str) -> None:
         assert (row["width"], row["depth"]) == (w.ravel()[s], d.ravel()[s])
         assert row["tokens"] == triples.tokens[t]
         assert row["loss"] == pytest.approx(every[t, s], rel=1e-12)
+
+
+@pytest.mark.parametrize("alpha", [0.34, -0.1])
+def test_a_law_without_shapes_has_the_same_minimisers_among_the_contenders(alpha: float) -> None:
+    world = World(Suite(vocab_size=VOCAB))
+    w, d = np.meshgrid(np.unique(np.geomspace(256, 9000, 40).astype(int)), np.arange(2, 60, 3), indexing="ij")
+    triples = Triples(world.points(w.ravel(), d.ravel()), np.geomspace(1e9, 1e13, 90).astype(int).astype(float))
+    edges, surface = np.logspace(18, 24, 31), Surface.of(fitted("params_tokens", alpha=alpha))
+    bins = contenders(triples, edges)
+    pd.testing.assert_frame_equal(minima_of(surface, bins), bin_minima(surface, triples, edges), check_exact=True)
+    assert sum(len(one.log_tokens) for one in bins) < 30 * len(triples.shapes.params) / 2
 
 
 def test_the_papers_search() -> None:

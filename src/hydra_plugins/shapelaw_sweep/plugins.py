@@ -1,4 +1,4 @@
-"""Hydra plugins of shapelaw: `grid` and `optuna` sweep, `local`, `slurm` and `plan` launch. They only adapt shapelaw.sweep."""
+"""Hydra plugins of shapelaw, which only adapt shapelaw.sweep: `grid` and `optuna` sweep; the launchers start or queue jobs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from shapelaw.config.option import option, record
 from shapelaw.config.schema import schema_of
 from shapelaw.errors import UserError
 from shapelaw.files import say_if_open_to_all
-from shapelaw.sweep.settings import PlanSettings, SearchSettings, SlurmSettings
+from shapelaw.sweep.settings import PlanSettings, RaySettings, SearchSettings, SiteSettings, SlurmSettings
 
 if TYPE_CHECKING:
     from shapelaw.sweep.compose import Composer, SweepConfigs
@@ -82,13 +82,20 @@ class SlurmConfig(SlurmSettings):
 
 
 @record("hydra.launcher")
+class RayConfig(RaySettings):
+    """Jobs on a Ray cluster, or by Ray on this machine."""
+
+    _target_: str = "hydra_plugins.shapelaw_sweep.plugins.RayLauncher"
+
+
+@record("hydra.launcher")
 class PlanConfig(PlanSettings):
     """A dry run: every run checked, and a table of what it would take."""
 
     _target_: str = "hydra_plugins.shapelaw_sweep.plugins.PlanLauncher"
 
 
-for _name, _node in (("local", LocalConfig), ("slurm", SlurmConfig), ("plan", PlanConfig)):
+for _name, _node in (("local", LocalConfig), ("slurm", SlurmConfig), ("ray", RayConfig), ("plan", PlanConfig)):
     ConfigStore.instance().store(group="hydra/launcher", name=_name, node=schema_of(_node), provider="shapelaw")
 
 
@@ -108,7 +115,8 @@ class GridSweeper(Sweeper):
         if not isinstance(self.launcher, _TaskLauncher):
             raise UserError(
                 f"hydra/launcher={config.hydra.runtime.choices['hydra/launcher']}: it checks no run before the first and says "
-                "nothing of those that fail; allowed are local, slurm, plan and site files that start from slurm (frontier)"
+                "nothing of those that fail; allowed are local, slurm, ray, plan and site files that start from slurm "
+                "(frontier) or ray"
             )
 
     def sweep(self, arguments: list[str]) -> Any:
@@ -249,6 +257,22 @@ class SlurmLauncher(_TaskLauncher):
         return launch(self.task, runs, self.settings)
 
 
+class RayLauncher(_TaskLauncher):
+    """Hands the jobs of a sweep to Ray (shapelaw.sweep.on_ray)."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = RaySettings(**{key: _plain(value) for key, value in settings.items()})
+
+    def start(self, runs: "SweepConfigs") -> list[JobReturn]:
+        try:
+            from shapelaw.sweep.on_ray import launch
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"hydra/launcher=ray: {error.name} is not installed; pip install 'shapelaw[ray]'"
+            ) from error
+        return launch(self.hydra_context, self.task, runs, self.settings)
+
+
 class PlanLauncher(_TaskLauncher):
     """Prints what a sweep would take (shapelaw.sweep.plan)."""
 
@@ -261,11 +285,11 @@ class PlanLauncher(_TaskLauncher):
         site = self.site_settings(self.site) if self.site else None
         return show(self.task, runs, self.device or (site and site.device) or "this", site)
 
-    def site_settings(self, name: str) -> SlurmSettings:
+    def site_settings(self, name: str) -> SiteSettings:
         """The settings of a site, as the launcher of that name has them.
 
         Raises:
-            UserError: if no launcher of that name submits to a cluster.
+            UserError: if no launcher of that name hands jobs to a cluster.
         """
         loader = self.hydra_context.config_loader
         names = loader.get_group_options("hydra/launcher", ObjectType.CONFIG)
@@ -273,11 +297,15 @@ class PlanLauncher(_TaskLauncher):
             config = loader.load_configuration(
                 self.config.hydra.job.config_name, [f"hydra/launcher={name}"], RunMode.MULTIRUN, from_shell=False
             ).hydra.launcher
-            if config._target_ == SlurmConfig._target_:
-                return SlurmSettings(**{key: _plain(value) for key, value in config.items() if key != "_target_"})
+            if settings := _CLUSTERS.get(config._target_):
+                return settings(**{key: _plain(value) for key, value in config.items() if key != "_target_"})
         raise UserError(
-            f"hydra.launcher.site={name}: no such cluster; allowed are slurm and launchers that start from it, such as frontier"
+            f"hydra.launcher.site={name}: no such cluster; allowed are slurm and launchers that start from it, such as "
+            "frontier, and likewise ray"
         )
+
+
+_CLUSTERS: dict[str, type[SiteSettings]] = {SlurmConfig._target_: SlurmSettings, RayConfig._target_: RaySettings}
 
 
 def _plain(value: Any) -> Any:

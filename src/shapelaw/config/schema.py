@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import fields
+from functools import cache
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -28,9 +29,10 @@ def store_schema(name: str, kind: type) -> None:
     ConfigStore.instance().store(name=f"{name}_schema", node=schema_of(kind), replace=True)
 
 
+@cache
 def schema_of(kind: type) -> DictConfig:
-    """The schema of a record. What OmegaConf makes of it is read-only as the record is frozen, has no groups that must be
-    given, and takes no names in mappings without a +; each is undone here."""
+    """The schema of a record, made once. What OmegaConf makes of it is read-only as the record is frozen, has no groups that
+    must be given, and takes no names in mappings without a +; each is undone here."""
     schema: DictConfig = OmegaConf.structured(kind)
     OmegaConf.set_readonly(schema, None)
     groups = groups_of(kind)

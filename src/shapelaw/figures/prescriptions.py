@@ -18,7 +18,7 @@ from shapelaw.figures.entry import Entry, Tables
 from shapelaw.figures.evidence import MAIN, CannotDraw, Evidence
 from shapelaw.figures.industry import beside
 from shapelaw.figures.shapes import with_shapes
-from shapelaw.figures.sizes import budgets_of, curve, edges_of, exactly_counted, whole_curve, wide_world
+from shapelaw.figures.sizes import budgets_of, curve, edges_of, exactly_counted, narrow_bins, whole_curve, wide_world
 from shapelaw.fitting.published import published_law
 from shapelaw.fitting.result import FitResult
 from shapelaw.prescribe.brute import Triples, paper_triples
@@ -117,7 +117,8 @@ class Asked:
             yield evidence.once(("whole", id(fit)), partial(whole_curve, fit, own, sizes.WHOLE_BUDGETS))
         if self.sizes:
             fit = evidence.fit(EQ1, self.subset, delta=delta)
-            yield evidence.once(("exactly", id(fit)), partial(exactly_counted, fit, triples))
+            bins = evidence.once(("narrow bins", id(triples)), partial(narrow_bins, triples))
+            yield evidence.once(("exactly", id(fit)), partial(exactly_counted, fit, bins))
 
     def _published(self, evidence: Evidence, law: str) -> FitResult | None:
         """The paper's own fit, where its file is at hand."""

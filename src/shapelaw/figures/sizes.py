@@ -13,7 +13,7 @@ from shapelaw.figures.evidence import MAIN, CannotDraw, Evidence
 from shapelaw.figures.shapes import with_shapes
 from shapelaw.fitting.result import FitResult
 from shapelaw.prescribe.ask import Problem
-from shapelaw.prescribe.brute import Triples, bin_minima, paper_edges
+from shapelaw.prescribe.brute import Contenders, Triples, bin_minima, contenders, minima_of, paper_edges
 from shapelaw.prescribe.goals import SpendBudget
 from shapelaw.prescribe.studies import prescriptions_by_budget
 from shapelaw.prescribe.surface import Surface
@@ -108,13 +108,18 @@ def edges_of(fit: FitResult, triples: Triples) -> pd.DataFrame:
     return _with_ratios(bin_minima(Surface.of(fit, refits=False), triples, paper_edges()), "left")
 
 
-def exactly_counted(fit: FitResult, triples: Triples) -> pd.DataFrame:
+def narrow_bins(triples: Triples) -> list[Contenders]:
+    """What can win each of 80 narrow bins of FLOPs under a law without shapes, the same for all of them."""
+    some = Triples(triples.shapes, np.geomspace(triples.tokens[0], triples.tokens[-1], 2000).round())
+    return contenders(some, np.geomspace(1e18, 1e26, 81))
+
+
+def exactly_counted(fit: FitResult, bins: Sequence[Contenders]) -> pd.DataFrame:
     """Eq 1 with FLOPs counted exactly: the best of the paper's triples in narrow bins, at the triple's own FLOPs.
 
     A law without shapes prefers, of the shapes of one size, the one of fewest FLOPs per token.
     """
-    some = Triples(triples.shapes, np.geomspace(triples.tokens[0], triples.tokens[-1], 2000).round())
-    found = bin_minima(Surface.of(fit, refits=False), some, np.geomspace(1e18, 1e26, 81))
+    found = minima_of(Surface.of(fit, refits=False), bins)
     return _with_ratios(found, "flops").assign(kind="brute", law=str(fit.law))
 
 

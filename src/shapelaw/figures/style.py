@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +277,20 @@ def save(figure: Figure, folder: Path, name: str, loss_unit: str = UNITS["loss"]
     with naming(png):
         FigureCanvasAgg(figure).print_png(png)  # type: ignore[no-untyped-call]  # savefig would draw twice
     figure.set_layout_engine("none")  # which keeps the places that were found: they are the same in the second file
-    with naming(pdf):
+    with naming(pdf), _plain_fonts():
         FigureCanvasPdf(figure).print_pdf(pdf, metadata={"CreationDate": None})  # type: ignore[no-untyped-call]
     return [png, pdf]
+
+
+@contextmanager
+def _plain_fonts() -> Iterator[None]:
+    """Fonts go into PDF without their tables of ligatures and kerning, which no reader uses and which take longer to cut down
+    than a page takes to draw: matplotlib has placed every glyph."""
+    from fontTools import subset  # which PDF alone needs
+
+    usual = subset.Options._drop_tables_default
+    subset.Options._drop_tables_default = [*usual, "GDEF", "GPOS", "GSUB"]
+    try:
+        yield
+    finally:
+        subset.Options._drop_tables_default = usual

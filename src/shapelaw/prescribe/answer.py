@@ -19,7 +19,8 @@ from shapelaw.fitting.settings import SettingLaw
 from shapelaw.laws.base import in_loss_unit
 from shapelaw.prescribe.domain import JOINTLY_INSIDE, Domain
 from shapelaw.prescribe.limits import SAME
-from shapelaw.prescribe.search import Optimum, SizeSearch
+from shapelaw.prescribe.optimum import Optimum
+from shapelaw.prescribe.search import SizeSearch
 from shapelaw.prescribe.surface import LOG_TOKENS_MAX, Surface
 from shapelaw.prescribe.world import Points, World
 from shapelaw.suite import Suite, exactly

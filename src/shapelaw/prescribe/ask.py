@@ -10,7 +10,8 @@ import numpy as np
 from shapelaw.errors import UserError
 from shapelaw.prescribe.answer import Prescription, collect
 from shapelaw.prescribe.goals import LEASTS, AtTokens, ReachLoss, SpendBudget
-from shapelaw.prescribe.search import Optimum, SizeSearch, exact
+from shapelaw.prescribe.optimum import Optimum, exact
+from shapelaw.prescribe.search import SizeSearch
 from shapelaw.prescribe.surface import LOG_TOKENS_MAX
 from shapelaw.prescribe.trust import refuse_nonsense, refuse_ridge
 

@@ -9,6 +9,7 @@ Source: Gemstones (arXiv 2502.06857), section 4.2 (10^8 triples).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from itertools import pairwise
@@ -121,6 +122,61 @@ def bin_minima(surface: Surface, triples: Triples, edges: Array) -> pd.DataFrame
         rows.append(
             _row(shapes, int(best), float(np.exp(log_tokens[best])), left, right) | {"loss": float(losses[best])}
         )
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class Contenders:
+    """The triples that can win a bin of FLOPs under a law that reads no shape: the largest and the smallest of a token count.
+
+    Args:
+        left, right: edges of the bin.
+        shapes: ascending in FLOPs per token, (n,).
+        log_tokens: natural log of their tokens, (n,).
+    """
+
+    left: float
+    right: float
+    shapes: Points
+    log_tokens: Array
+
+
+def contenders(triples: Triples, edges: Array) -> list[Contenders]:
+    """What can win each bin of `bin_minima` under a law whose loss is monotone in the params and reads no width or depth.
+
+    Such a law sees shapes of one token count by their params alone, so that one of most or of fewest wins. They are the same
+    for all such laws, a few thousand of each bin instead of all shapes.
+    """
+    shapes = triples.shapes.take(np.argsort(triples.shapes.train_flops, kind="stable"))
+    bins = []
+    for i, (left, right) in enumerate(pairwise(edges.tolist())):
+        log_tokens = _most_tokens(shapes.train_flops, triples.tokens, left, right, inclusive=i == 0)
+        served = np.flatnonzero(np.isfinite(log_tokens))
+        if len(served):
+            some = served[_ends_of_groups(log_tokens[served], shapes.counted[served])]
+            bins.append(Contenders(left, right, shapes.take(some), log_tokens[some]))
+    return bins
+
+
+def _ends_of_groups(groups: Array, values: Array) -> NDArray[np.intp]:
+    """Ascending places of the first largest and the first smallest value of every run of equal entries of `groups`."""
+    starts = np.flatnonzero(np.diff(groups, prepend=np.nan) != 0)
+    run = np.cumsum(np.bincount(starts, minlength=len(groups))) - 1
+    places = []
+    for end in (np.maximum, np.minimum):
+        hits = np.flatnonzero(values == end.reduceat(values, starts)[run])
+        places.append(hits[np.unique(run[hits], return_index=True)[1]])
+    return np.unique(np.concatenate(places))
+
+
+def minima_of(surface: Surface, bins: Sequence[Contenders]) -> pd.DataFrame:
+    """The triple of lowest predicted loss of every bin, as `bin_minima` gives it."""
+    rows = []
+    for one in bins:
+        losses = surface.rows(0, 1).at(one.shapes).loss(one.log_tokens)[0]
+        best = int(np.argmin(losses))
+        row = _row(one.shapes, best, float(np.exp(one.log_tokens[best])), one.left, one.right)
+        rows.append(row | {"loss": float(losses[best])})
     return pd.DataFrame(rows)
 
 

@@ -16,8 +16,8 @@ from shapelaw.prescribe.answer import Prescription
 from shapelaw.prescribe.ask import Problem
 from shapelaw.prescribe.goals import ReachLoss, SpendBudget
 from shapelaw.prescribe.limits import UNLIMITED, Limits
+from shapelaw.prescribe.optimum import Optimum
 from shapelaw.prescribe.price import FLOPS, Cost
-from shapelaw.prescribe.search import Optimum
 from shapelaw.prescribe.world import World, law_of, reads_shapes
 from shapelaw.runs.table import RunsTable
 

@@ -13,6 +13,8 @@ from shapelaw.prescribe.surface import LOG_TOKENS_MAX, Bound
 from shapelaw.prescribe.world import Points
 
 Array = NDArray[np.float64]
+Rows = slice | NDArray[np.intp]
+"""Which parameter vectors."""
 LEASTS = ("cost", "tokens")
 
 
@@ -22,7 +24,7 @@ class Goal(Protocol):
     def __call__(self, bound: Bound, points: Points, cost: Cost, coefficients: Array | None) -> tuple[Array, Array]:
         """(value, log tokens), each (vectors, points); infinite where the point cannot serve."""
 
-    def rows(self, rows: slice) -> Goal:
+    def rows(self, rows: Rows) -> Goal:
         """The goal of some of the parameter vectors."""
 
 
@@ -40,7 +42,7 @@ class SpendBudget:
         loss = bound.loss(log_tokens)
         return np.where(affordable, loss, np.inf), np.broadcast_to(log_tokens, loss.shape)
 
-    def rows(self, rows: slice) -> SpendBudget:
+    def rows(self, rows: Rows) -> SpendBudget:
         """The same for all."""
         return self
 
@@ -64,7 +66,7 @@ class ReachLoss:
         value = tokens if self.least == "tokens" else cost.total(points, tokens, coefficients)
         return np.where(np.isfinite(log_tokens), value, np.inf), log_tokens
 
-    def rows(self, rows: slice) -> ReachLoss:
+    def rows(self, rows: Rows) -> ReachLoss:
         """The losses of some of the vectors."""
         return self if np.ndim(self.loss) == 0 else ReachLoss(np.asarray(self.loss)[rows], self.least)
 
@@ -80,6 +82,6 @@ class AtTokens:
         loss = bound.loss(np.array(np.log(self.tokens)))
         return np.where(np.isnan(loss), np.inf, loss), np.full_like(loss, np.log(self.tokens))
 
-    def rows(self, rows: slice) -> AtTokens:
+    def rows(self, rows: Rows) -> AtTokens:
         """The same for all."""
         return self

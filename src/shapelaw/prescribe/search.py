@@ -1,10 +1,9 @@
-"""Searching sizes: exactly over whole shapes, or relaxed by zooming in; for every parameter vector at once."""
+"""Searching sizes in the world of a fit: which are searched, what they cost, and how refits spread their best."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -16,6 +15,7 @@ from shapelaw.fitting.result import FitResult
 from shapelaw.laws import Law
 from shapelaw.prescribe.goals import AtTokens, Goal
 from shapelaw.prescribe.limits import SAME, UNLIMITED, Limits, Region, feasible_points
+from shapelaw.prescribe.optimum import Objective, Optimum, exact, zoom
 from shapelaw.prescribe.price import FLOPS, Cost
 from shapelaw.prescribe.surface import Surface, level_of
 from shapelaw.prescribe.world import Points, World, law_of, reads_shapes
@@ -27,127 +27,8 @@ PARAMS = (1e3, 1e16)
 """Sizes without a shape that are searched."""
 LOG_TOKENS_WITHOUT_END = 100.0
 """Where more tokens change no digit of a loss."""
-CHUNK = 2_000_000
-"""Values of one piece of work: a few arrays of 16 MB."""
 SCANNED = 20_001
 """Widths among which those are looked for that can have a given cost per token."""
-ZOOM_CELLS = {1: 64, 2: 16}
-ZOOM_LEVELS = {1: 12, 2: 24}
-ZOOM_SHRINK = {1: 0.125, 2: 0.375}
-"""Box of the next level over this one's: a few cells about the best."""
-
-
-@dataclass(frozen=True)
-class Optimum:
-    """The best point of every parameter vector, each array (vectors,).
-
-    Args:
-        points: where.
-        log_tokens: natural log of its training tokens.
-        value: of the goal; infinite where no point serves.
-    """
-
-    points: Points
-    log_tokens: Array
-    value: Array
-
-    def size(self) -> dict[str, float]:
-        """The size under the fit's own parameters: tokens, params, width and depth if it has them, tokens_per_param."""
-        points, tokens = self.points, math.exp(self.log_tokens[0])
-        sizes = {"tokens": tokens, "params": points.params[0]}
-        if points.width is not None and points.depth is not None:
-            sizes |= {"width": points.width[0], "depth": points.depth[0]}
-        return {name: float(value) for name, value in sizes.items()} | {
-            "tokens_per_param": tokens / float(points.params[0])
-        }
-
-
-@dataclass(frozen=True)
-class Objective:
-    """A law under parameter vectors, a price and a goal.
-
-    Args:
-        coefficients: of the throughput, a row per parameter vector; None for one rate.
-    """
-
-    surface: Surface
-    cost: Cost
-    goal: Goal
-    coefficients: Array | None = None
-
-    def values(self, points: Points, rows: slice = slice(None)) -> tuple[Array, Array]:
-        """(value, log tokens) of some parameter vectors at points, each (vectors, points)."""
-        surface = Surface(self.surface.law, self.surface.thetas[rows])
-        chosen = None if self.coefficients is None else self.coefficients[rows]
-        return self.goal.rows(rows)(surface.at(points), points, self.cost, chosen)
-
-
-def exact(objective: Objective, shapes: Points) -> Optimum:
-    """The best of whole shapes for every parameter vector."""
-    n, size = len(objective.surface), len(shapes.params)
-    step = max(1, CHUNK // size)
-    place = np.empty(n, dtype=np.intp)
-    value, log_tokens = np.empty(n), np.empty(n)
-    for start in range(0, n, step):
-        rows = slice(start, min(start + step, n))
-        values, logs = objective.values(shapes, rows)
-        best = np.argmin(values, axis=1)
-        each = np.arange(len(best))
-        place[rows], value[rows], log_tokens[rows] = best, values[each, best], logs[each, best]
-    return Optimum(shapes.take(place), log_tokens, value)
-
-
-def zoom(
-    objective: Objective,
-    build: Callable[[Array], Points],
-    low: Array,
-    high: Array,
-    clip: Callable[[Array], Array] | None = None,
-    build_grid: Callable[[Array], Points] | None = None,
-) -> Optimum:
-    """The best real-valued size in a box, for every parameter vector, by grids that shrink about their best point.
-
-    Args:
-        build: coordinates (vectors, points, dimensions) -> points.
-        low, high: the box, each (dimensions,); one dimension or two.
-        clip: coordinates in the box -> the nearest allowed ones, so that a grid has points on every limit; None where all are.
-        build_grid: the coordinates of a grid's axes, (vectors, cells, dimensions) -> all its points, where none is clipped: the
-            same points, many times faster.
-
-    A grid whose best point lies at its edge moves without shrinking, unless what is allowed ends there. The last grid is finer
-    than rounding errors of the values can tell apart (1e-8 in the logarithm of a size).
-    """
-    dims, n = len(low), len(objective.surface)
-    unit = np.linspace(-0.5, 0.5, ZOOM_CELLS[dims] + 1)
-    each, every = np.arange(n)[:, None], np.arange(dims)
-    centre, span = np.tile((low + high) / 2, (n, 1)), np.tile(high - low, (n, 1))
-    for level in range(ZOOM_LEVELS[dims]):
-        free = centre[:, None] + span[:, None] * unit[:, None]
-        axes = np.clip(free, low, high)
-        grid = axes if build_grid else _product(axes)
-        grid = clip(grid) if clip else grid
-        best = np.argmin(_in_pieces(objective, build_grid or build, grid), axis=1)
-        places = np.stack(np.unravel_index(best, (len(unit),) * dims), axis=-1)
-        centre = axes[each, places, every] if build_grid else grid[each[:, 0], best]
-        beyond = (np.abs(unit[places]) == 0.5) & (centre == free[each, places, every]) & (level > 0)
-        span = np.where(beyond.any(axis=1)[:, None], span, span * ZOOM_SHRINK[dims])
-    points = build(centre[:, None])
-    values, log_tokens = objective.values(points)
-    return Optimum(points.map(lambda column: column[:, 0]), log_tokens[:, 0], values[:, 0])
-
-
-def _product(axes: Array) -> Array:
-    """All points of the grids of some axes, (vectors, cells, dimensions) -> (vectors, cells^dimensions, dimensions)."""
-    if axes.shape[-1] == 1:
-        return axes
-    x, y = np.broadcast_arrays(axes[:, :, None, 0], axes[:, None, :, 1])
-    return np.stack([x, y], axis=-1).reshape(len(axes), -1, 2)
-
-
-def _in_pieces(objective: Objective, build: Callable[[Array], Points], grid: Array) -> Array:
-    step = max(1, CHUNK // grid.shape[1])
-    pieces = [slice(start, start + step) for start in range(0, len(grid), step)]
-    return np.concatenate([objective.values(build(grid[rows]), rows)[0] for rows in pieces])
 
 
 @dataclass(frozen=True)

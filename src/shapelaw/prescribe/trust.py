@@ -10,7 +10,8 @@ import numpy as np
 
 from shapelaw.errors import UserError
 from shapelaw.prescribe.answer import quantities
-from shapelaw.prescribe.search import Optimum, SizeSearch
+from shapelaw.prescribe.optimum import Optimum
+from shapelaw.prescribe.search import SizeSearch
 from shapelaw.runs.columns import guessing
 
 APART = {"params": 2.0, "tokens": 2.0, "aspect_ratio": 2.0, "flops": 2.0, "loss": 1.02}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +19,8 @@ from shapelaw.run_state import read_state
 from shapelaw.sweep import records
 from shapelaw.sweep.accounting import Report, Standing, judge, survey
 from shapelaw.sweep.local import Adjusted, on_gpus
-from shapelaw.sweep.resources import Resources, has_gpus, resources_of
-from shapelaw.sweep.settings import SlurmSettings
+from shapelaw.sweep.resources import Resources, asked_of_ray, has_gpus, resources_of, said_of_ray
+from shapelaw.sweep.settings import RaySettings, SiteSettings, SlurmSettings
 from shapelaw.sweep.task import Footprint, Job, Prices, Task
 from shapelaw.terminal import Terminal, terminal
 from shapelaw.wording import amount, counted
@@ -31,7 +32,7 @@ TIME_LIMIT = "limit, min"
 """Column of resources.timeout_min, where runs have their own."""
 
 
-def show(task: Task, configs: Sequence[DictConfig], device: str, site: SlurmSettings | None = None) -> list[JobReturn]:
+def show(task: Task, configs: Sequence[DictConfig], device: str, site: SiteSettings | None = None) -> list[JobReturn]:
     """Print the table of all runs, and on a cluster their totals by nodes; one empty result per configuration.
 
     Raises:
@@ -52,6 +53,9 @@ def show(task: Task, configs: Sequence[DictConfig], device: str, site: SlurmSett
     rows = rows_of(task, jobs, device, site)
     for each in tables(task, rows, device, site):
         console.print(each)
+    if isinstance(site, RaySettings):
+        for line in asked_lines(rows, site, task.noun):
+            console.print(line, soft_wrap=True)
     for job in {job.identity: job for job in jobs if job.command and not job.done}.values():
         console.print(f"{job.label}: {job.command}", soft_wrap=True)
     if missing:
@@ -61,7 +65,7 @@ def show(task: Task, configs: Sequence[DictConfig], device: str, site: SlurmSett
     return [_planned() for _ in jobs]
 
 
-def _there(config: DictConfig, device: str, site: SlurmSettings | None) -> dict[str, Any]:
+def _there(config: DictConfig, device: str, site: SiteSettings | None) -> dict[str, Any]:
     """What a run's configuration has on the machine that it is planned for; all rated devices are GPUs."""
     if site is None or "resources" not in config:
         return on_gpus(config, device != "this")
@@ -122,6 +126,8 @@ class Row:
             UserError: if a job is told so when it starts.
         """
         limit = self.resources.timeout_min if self.resources else 0
+        if not limit:
+            return 1
         seconds = 60 * limit - self.signal_seconds
         if seconds <= 0:
             raise UserError(
@@ -131,14 +137,14 @@ class Row:
         return max(math.ceil(3600 * self.wall_hours / seconds), 1)
 
 
-def tables(task: Task, rows: Sequence[Row], device: str, site: SlurmSettings | None) -> Iterator[Table]:
+def tables(task: Task, rows: Sequence[Row], device: str, site: SiteSettings | None) -> Iterator[Table]:
     """The runs, and on a cluster what they take together, by nodes."""
     yield table(task, rows, device)
     if site and rows:
         yield by_nodes(task, [row for row in rows if row.report.standing is not Standing.finished])
 
 
-def rows_of(task: Task, jobs: Sequence[Job], device: str, site: SlurmSettings | None = None) -> list[Row]:
+def rows_of(task: Task, jobs: Sequence[Job], device: str, site: SiteSettings | None = None) -> list[Row]:
     """One row a run; equal runs are one."""
     unique = list({job.identity: job for job in jobs}.values())
     labels, reports = {job.identity: job.label for job in unique}, _reports(unique)
@@ -150,10 +156,18 @@ def rows_of(task: Task, jobs: Sequence[Job], device: str, site: SlurmSettings | 
             task.device_hours(job, device) if isinstance(task, Prices) else 0.0,
             job.footprint(device) if job.footprint else UNKNOWN,
             resources_of(job, site) if site else None,
-            site.signal_seconds if site else 0,
+            site.signal_seconds if isinstance(site, SlurmSettings) else 0,
         )
         for job in unique
     ]
+
+
+def asked_lines(rows: Sequence[Row], site: RaySettings, noun: str) -> Iterator[str]:
+    """What Ray is asked for each of the runs that are still to run; a line for all that ask for the same."""
+    left = [row for row in rows if row.resources and row.report.standing is not Standing.finished]
+    counts = Counter(said_of_ray(asked_of_ray(row.resources, site)) for row in left if row.resources)
+    for asked, count in counts.items():
+        yield f"{counted(count, noun)}, each of which asks Ray for {asked}"
 
 
 Column = tuple[str, Callable[[Row], str], Callable[[Sequence[Row]], str]]

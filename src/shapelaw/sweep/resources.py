@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
 from shapelaw.errors import UserError
-from shapelaw.sweep.settings import SlurmSettings
+from shapelaw.sweep.settings import RaySettings, SiteSettings, SlurmSettings
 from shapelaw.sweep.task import Job
+
+ANY_OF_A_TYPE = 0.001
+"""So much Ray takes of a node's accelerators of a type, so that a job comes to such a node and takes none away."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,7 @@ class Resources:
         nodes: how many.
         gpus_per_node, tasks_per_node, cpus_per_task: on each node.
         mem_gb: memory of each node; 0 is all of it, None the site's default.
-        timeout_min: time limit.
+        timeout_min: time limit; 0 is none.
     """
 
     nodes: int
@@ -43,11 +47,11 @@ class Resources:
         return Resources(self.nodes, self.gpus_per_node, self.tasks_per_node, cpus, memory, self.timeout_min)
 
 
-def resources_of(job: Job, site: SlurmSettings) -> Resources:
+def resources_of(job: Job, site: SiteSettings) -> Resources:
     """A job's resources on a site.
 
     Raises:
-        UserError: if its batch cannot be split over its processes, or it cannot be packed.
+        UserError: if its batch cannot be split over its processes, or the site cannot run it so.
     """
     request = job.request
     gpus = site.gpus_per_node if request.gpus_per_node is None else request.gpus_per_node
@@ -57,15 +61,26 @@ def resources_of(job: Job, site: SlurmSettings) -> Resources:
         tasks_per_node=request.tasks_per_node or site.tasks_per_node or max(gpus, 1),
         cpus_per_task=request.cpus_per_task or site.cpus_per_task,
         mem_gb=site.mem_gb if request.mem_gb is None else request.mem_gb,
-        timeout_min=request.timeout_min or _time_limit(request.nodes, site),
+        timeout_min=request.timeout_min or site.time_limit(request.nodes),
     )
-    _check_tasks(job, resources)
-    if site.pack > 1 and resources.tasks > 1:
+    if isinstance(site, RaySettings) and resources.nodes > 1:
         raise UserError(
-            f"hydra.launcher.pack={site.pack}: only runs of one node and one task can be packed; {job.label} takes "
+            f"resources.nodes={resources.nodes} ({job.label}): hydra/launcher=ray trains each run on one node; give "
+            "resources.nodes=1"
+        )
+    _check_tasks(job, resources)
+    if isinstance(site, SlurmSettings):
+        _check_pack(job, resources, site.pack)
+    return resources
+
+
+def _check_pack(job: Job, resources: Resources, pack: int) -> None:
+    """Refuse runs of several processes in one job."""
+    if pack > 1 and resources.tasks > 1:
+        raise UserError(
+            f"hydra.launcher.pack={pack}: only runs of one node and one task can be packed; {job.label} takes "
             f"{resources.tasks} processes; give pack=1, or resources.tasks_per_node=1"
         )
-    return resources
 
 
 def _check_tasks(job: Job, resources: Resources) -> None:
@@ -86,12 +101,41 @@ def _check_tasks(job: Job, resources: Resources) -> None:
         )
 
 
-def has_gpus(config: DictConfig, site: SlurmSettings) -> bool:
+def has_gpus(config: DictConfig, site: SiteSettings) -> bool:
     """Whether a run is given GPUs, by its own resources or the site's."""
     gpus = config.resources.gpus_per_node if "resources" in config else 0
     return bool(site.gpus_per_node if gpus is None else gpus)
 
 
-def _time_limit(nodes: int, site: SlurmSettings) -> int:
-    steps = [minutes for minimum, minutes in sorted(site.timeout_by_nodes.items()) if nodes >= minimum]
-    return steps[-1] if steps else site.timeout_min
+def spread_over(config: DictConfig, resources: Resources) -> dict[str, int]:
+    """What makes a run use all of its processes."""
+    values = {"num_nodes": resources.nodes, "devices": resources.tasks_per_node}
+    return {key: value for key, value in values.items() if key in config}
+
+
+def asked_of_ray(resources: Resources, site: RaySettings) -> dict[str, float]:
+    """What a run takes of the node that Ray chooses for it, by Ray's names; memory in bytes.
+
+    >>> asked_of_ray(Resources(1, 2, 2, 4, 16, 0), RaySettings(gpu_type="A100", resources={"scratch": 1}))
+    {'CPU': 8, 'GPU': 2, 'memory': 17179869184, 'accelerator_type:A100': 0.001, 'scratch': 1}
+    """
+    asked: dict[str, float] = {"CPU": resources.cpus_per_task * resources.tasks_per_node}
+    if resources.gpus_per_node:
+        asked["GPU"] = resources.gpus_per_node
+    if resources.mem_gb:
+        asked["memory"] = round(resources.mem_gb * 2**30)
+    if site.gpu_type and resources.gpus_per_node:
+        asked[f"accelerator_type:{site.gpu_type}"] = ANY_OF_A_TYPE
+    return asked | site.resources
+
+
+def said_of_ray(asked: Mapping[str, float]) -> str:
+    """The same in words.
+
+    >>> said_of_ray({"CPU": 8, "GPU": 2, "memory": 2**34, "accelerator_type:A100": 0.001, "scratch": 0.5})
+    'CPU 8, GPU 2, memory 16 GiB, accelerator_type:A100 0.001, scratch 0.5'
+    """
+    return ", ".join(
+        f"{name} {amount / 2**30:.4g} GiB" if name == "memory" else f"{name} {amount:g}"
+        for name, amount in asked.items()
+    )

@@ -21,7 +21,7 @@ from shapelaw.files import write_json
 from shapelaw.run_state import Status, lock, read_state
 from shapelaw.sweep.compose import Composer
 from shapelaw.sweep.holding import stopped_by_sigterm
-from shapelaw.sweep.local import Pool, SweepFailed, with_values
+from shapelaw.sweep.local import LocalPool, SweepFailed, with_values
 from shapelaw.sweep.settings import SearchSettings
 from shapelaw.sweep.slots import Slots, slots_of
 from shapelaw.sweep.spaces import Space, lines
@@ -133,7 +133,7 @@ def _line(asked: _Question, shared: Mapping[str, Any], space: Space, settings: S
     return _Line(asked, study, shared, study.started(), to_ask, counts.get("fail", 0))
 
 
-class _Trials(Pool):
+class _Trials(LocalPool):
     """A pool whose jobs are not known beforehand."""
 
     def __init__(self, machine: Machine, slots: Slots) -> None:
@@ -176,7 +176,7 @@ class _Search:
     def _fill(self, view: View) -> bool:
         """Start trials while there are workers; whether any was begun."""
         begun = False
-        while len(self.pool.running) < self.pool.slots.workers and (line := self._next()):
+        while len(self.pool.running) < self.pool.room and (line := self._next()):
             self._begin(view, line)
             begun = True
         return begun

@@ -29,18 +29,15 @@ def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 @record("hydra.launcher")
-class SlurmSettings:
-    """A SLURM site and how a sweep is run on it. A site file starts `defaults: [slurm, _self_]` and sets what differs."""
+class SiteSettings:
+    """What the jobs of a sweep take of a cluster, where they do not say it themselves."""
 
-    partition: str | None = option("Partition that sbatch is given.", default=None)
-    account: str | None = option("Project that pays.", default=None)
-    qos: str | None = option("Quality of service.", default=None)
-    constraint: str | None = option("Features that nodes must have.", default=None)
-    gpu_type: str | None = option(
-        "Type in the request for GPUs (--gres=gpu:TYPE:COUNT); null asks for any.", default=None
-    )
     device: str | None = option(
         "Rated device that each GPU of a node is (MI250X, A100, ...), by which the plan estimates hours and memory here.",
+        default=None,
+    )
+    gpu_type: str | None = option(
+        "Type in the request for GPUs (SLURM: --gres=gpu:TYPE:COUNT, Ray: accelerator_type); null asks for any.",
         default=None,
     )
     gpus_per_node: int = option(
@@ -53,11 +50,29 @@ class SlurmSettings:
     )
     cpus_per_task: int = option("Processor cores of each process, for runs that leave theirs open.", default=1, low=1)
     mem_gb: float | None = option(
-        "Memory of each node, for runs that leave theirs open; 0 is all of it, null the site's own default.",
+        "Memory of each node, for runs that leave theirs open; null is the site's own default, 0 all of it (on Ray both "
+        "reserve none).",
         default=None,
         low=0,
         unit="GB",
     )
+    environment: dict[str, str] = option(
+        "Environment variables of the job; never interpreted by the shell.", default_factory=dict
+    )
+
+    def time_limit(self, nodes: int) -> int:
+        """Minutes that a job on so many nodes may take; 0 is no limit."""
+        return 0
+
+
+@record("hydra.launcher")
+class SlurmSettings(SiteSettings):
+    """A SLURM site and how a sweep is run on it. A site file starts `defaults: [slurm, _self_]` and sets what differs."""
+
+    partition: str | None = option("Partition that sbatch is given.", default=None)
+    account: str | None = option("Project that pays.", default=None)
+    qos: str | None = option("Quality of service.", default=None)
+    constraint: str | None = option("Features that nodes must have.", default=None)
     timeout_min: int = option(
         "Time limit of one job, for runs that leave theirs open.", default=120, low=1, unit="minutes"
     )
@@ -86,9 +101,6 @@ class SlurmSettings:
         "Runs in one job, side by side on its node and GPUs; for runs of one node and one task.", default=1, low=1
     )
     setup: list[str] = option("Shell lines before the job: modules, virtual environment.", default_factory=list)
-    environment: dict[str, str] = option(
-        "Environment variables of the job; never interpreted by the shell.", default_factory=dict
-    )
     srun: list[str] = option("Further arguments of srun.", default_factory=list)
     sbatch: dict[str, Any] = option(
         "Further options of sbatch, without the dashes: {reservation: NAME}.", default_factory=dict
@@ -102,6 +114,10 @@ class SlurmSettings:
     poll_seconds: float = option(
         "With wait: seconds between two questions to the accounting; at least 10.", default=10.0, low=0, unit="seconds"
     )
+
+    def time_limit(self, nodes: int) -> int:
+        steps = [minutes for minimum, minutes in sorted(self.timeout_by_nodes.items()) if nodes >= minimum]
+        return steps[-1] if steps else self.timeout_min
 
     def check(self) -> None:
         """All of it becomes lines of a script: a line break would end one, and a name is not quoted."""
@@ -121,6 +137,29 @@ class SlurmSettings:
 
 
 @record("hydra.launcher")
+class RaySettings(SiteSettings):
+    """A Ray cluster and how a sweep is run on it. A site file starts `defaults: [ray, _self_]` and sets what differs."""
+
+    address: str | None = option(
+        "HOST:PORT of a running cluster, of which this machine is a node; auto finds the one that runs on this machine; local "
+        "starts Ray here, for this sweep alone. null is RAY_ADDRESS, and local without it.",
+        default=None,
+    )
+    resources: dict[str, float] = option(
+        "Further resources of Ray that each run takes: {NAME: AMOUNT}, as nodes were started with.",
+        default_factory=dict,
+    )
+    wait_for_nodes: bool = option(
+        "Whether runs for which no node is large enough wait for one, as where the cluster grows by itself; else refused.",
+        default=False,
+    )
+    max_attempts: int = option(
+        "How often one start of the sweep starts a run whose worker or node is lost.", default=3, low=1
+    )
+    stop_on_failure: bool = option("Whether the first failed run stops the sweep.", default=False)
+
+
+@record("hydra.launcher")
 class PlanSettings:
     """How a dry run estimates."""
 
@@ -130,7 +169,7 @@ class PlanSettings:
         default=None,
     )
     site: str | None = option(
-        "Launcher of the cluster that the sweep is planned for (slurm, frontier, ...): its nodes share out every run, and "
+        "Launcher of the cluster that the sweep is planned for (slurm, frontier, ray, ...): its nodes share out every run, and "
         "its time limits cut a run into jobs. null leaves both out.",
         default=None,
     )

@@ -14,7 +14,7 @@ from shapelaw.sweep import records
 from shapelaw.sweep.accounting import UNDER_WAY, Report, Standing, call, max_array_size
 from shapelaw.sweep.local import SweepFailed, with_values
 from shapelaw.sweep.records import Work
-from shapelaw.sweep.resources import Resources, resources_of
+from shapelaw.sweep.resources import Resources, resources_of, spread_over
 from shapelaw.sweep.sbatch import Array, arrays_of, branches_of, script_of, submit
 from shapelaw.sweep.settings import SlurmSettings
 from shapelaw.sweep.task import Job, Task, sweep_identity
@@ -47,8 +47,7 @@ class Sweep:
         """What a job runs: its resolved configuration, in which what all jobs share and its nodes and devices are set."""
         config, resources = self.configs[self.places[job.identity]], self.resources[job.identity]
         OmegaConf.resolve(config)
-        devices = {"num_nodes": resources.nodes, "devices": resources.tasks_per_node}
-        values = {**shared, **job.settings, **{key: value for key, value in devices.items() if key in config}}
+        values = {**shared, **job.settings, **spread_over(config, resources)}
         return Work(self.task, with_values(config, values), job.folder.absolute())
 
 

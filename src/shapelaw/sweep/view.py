@@ -65,6 +65,13 @@ class View:
         row = self.progress.add_task(printable(job.label), total=None, note="", count="", left="")
         self.rows[job.identity] = row, time.monotonic()
 
+    def lost(self, job: Job, what: str) -> None:
+        """A job's process is gone, and the job is started again."""
+        row, _ = self.rows.pop(job.identity, (None, None))
+        if row is not None:
+            self.progress.remove_task(row)
+        self._say(f"{job.label}: {what}")
+
     def ended(self, job: Job, reason: str, log: Path | None = None) -> None:
         """A job ended, with the reason if it failed; `log` is where it wrote, if not its folder's log.txt."""
         row, begun = self.rows.pop(job.identity, (None, None))

@@ -10,23 +10,21 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import traceback
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from shapelaw.collector import collect_seldom
 from shapelaw.errors import Interrupted, UserError
 from shapelaw.files import read_json, write_json
-from shapelaw.run_state import is_locked, read_state
-from shapelaw.sweep.local import log_to
-from shapelaw.sweep.records import Work, identities_of, read_work
+from shapelaw.run_state import await_lock, read_state
+from shapelaw.sweep.job_process import log_to
+from shapelaw.sweep.records import identities_of, read_work
 from shapelaw.terminal import prepare_streams, write_error
 
 DONE, FAILED, INTERRUPTED = 0, 1, 75
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
-LOCK_SECONDS = 900.0
-"""How long a run's former process, on a node that was lost, may keep the run's lock."""
 STALLS = 4
 """Interruptions in a row without a step between them, after which a run counts as failed."""
 
@@ -37,6 +35,7 @@ class Stopped(KeyboardInterrupt):
 
 def main(arguments: list[str]) -> int:
     """Carry out the runs of this job; the exit code."""
+    collect_seldom()
     prepare_streams()
     batch = Path(arguments[0])
     task = int(os.environ["SLURM_ARRAY_TASK_ID"])
@@ -59,7 +58,7 @@ def run_one(batch: Path, identity: str) -> int:
         for number in SIGNALS:
             signal.signal(number, _stop)
         if first:
-            _await_lock(work)
+            await_lock(work.folder)
         work.task(work.config)
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -77,13 +76,6 @@ def run_one(batch: Path, identity: str) -> int:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     raise Stopped(signal.Signals(number).name)
-
-
-def _await_lock(work: Work) -> None:
-    """A job that was requeued because its node was lost waits until the file system has noticed, too."""
-    deadline = time.monotonic() + LOCK_SECONDS
-    while is_locked(work.folder) and time.monotonic() < deadline:
-        time.sleep(1.0)
 
 
 def _side_by_side(batch: Path, identities: list[str]) -> int:

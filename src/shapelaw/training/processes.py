@@ -24,6 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from shapelaw.collector import collect_seldom
 from shapelaw.config import TrainConfig
 from shapelaw.errors import Interrupted, UserError, WorkFailed
 from shapelaw.files import read_json, write_json
@@ -179,6 +180,7 @@ def _failed(state: State, reason: str) -> State:
 
 def main(note: Path) -> NoReturn:
     """Body of one process."""
+    collect_seldom()
     config, planned, corpora, tags = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_stop_with_launcher, daemon=True).start()
     from shapelaw.training.run import train

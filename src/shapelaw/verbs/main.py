@@ -19,6 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from shapelaw import __version__
+from shapelaw.collector import collect_seldom
 from shapelaw.config.schema import store_schema
 from shapelaw.errors import UserError
 from shapelaw.files import say_if_open_to_all
@@ -112,6 +113,7 @@ def main(verb: str, work: Callable[[DictConfig], Any] | None = None, program: st
     Exit codes: 0; 130 when interrupted; 141 when whoever reads its output (`--help | head`) has read enough; else the
     error's own: 2 for bad input, 1 if some of the work failed. Both are said in one line.
     """
+    collect_seldom()
     prepare_streams()
     schema = None
     try:

@@ -1,0 +1,261 @@
+"""Sweeps by the real Ray on this machine: workers really killed, a launcher really stopped, a plan beside its golden file."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from shapelaw.run_state import State, Status, read_state
+from shapelaw.sweep.job_process import Order
+from support import ROOT, Sweep
+
+REQUIRED = "SHAPELAW_REQUIRE_RAY"
+if os.environ.get(REQUIRED) != "1":
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'shapelaw[ray]'")
+GOLDEN = ROOT / "tests" / "golden" / "ray_plan.txt"
+PROGRAM = ROOT / "tests" / "command" / "program.py"
+FIELDS = "width={shape.width} tokens={tokens} batch={batch_tokens} lr={lr} seed={seed} out={folder} metrics={metrics}"
+BRANCH = "parent={parent} first={first_tokens}"
+TRAIN = ("-m", "trainer=command", "tracker=none", "hydra/launcher=ray")
+CLUSTER = """
+import sys, ray
+ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)
+print(ray.get_runtime_context().gcs_address, flush=True)
+sys.stdin.read()
+"""
+
+
+def command(pause: float = 0.0, more: str = "") -> str:
+    return f'trainer.command="{{python}} {PROGRAM} {FIELDS} {BRANCH} pause={pause} {more}"'
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of a cluster of one node with two cores, which outlives the sweeps."""
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    words = [sys.executable, "-c", CLUSTER]
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
+    ):
+        assert process.stdout is not None
+        patch.setenv("RAY_AUTH_MODE", "token")  # as newer versions of Ray start a cluster; older ones do not read it
+        yield f"hydra.launcher.address={process.stdout.readline().strip()}"
+        process.communicate()
+
+
+Launch = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def launch(outputs: Path, corpora: Path) -> Launch:
+    """Runs train.py in a process of its own: Ray does not like to be started anew in one."""
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(ROOT / "train.py"), *words, f"data_dir={corpora}"]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+
+    return run
+
+
+def states(outputs: Path, shape: str = "") -> dict[Path, State]:
+    return {folder: read_state(folder) for folder in sorted((outputs / "runs" / "tiny").glob(f"{shape}*"))}
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def kill_worker(outputs: Path, shape: str) -> None:
+    """Kill Ray's worker of a run that has seen some tokens: its process was forked from a server that the worker started."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        running = [s for s in states(outputs, shape).values() if s.status is Status.running and s.tokens > 256]
+        if running:
+            os.kill(parent_of(parent_of(running[0].pid)), signal.SIGKILL)
+            return
+        time.sleep(0.1)
+
+
+def test_a_lost_worker_loses_no_run(launch: Launch, outputs: Path, cluster: str) -> None:
+    """SIGKILL to a worker: its run checkpoints, is started again and goes on; its cooldown waits for it. Nothing runs twice."""
+    given = (*TRAIN, command(0.1), "shape=16x1,32x1", "cooldown=none,linear10", "cooldown.from_tokens=2560", cluster)
+    killer = threading.Thread(target=kill_worker, args=(outputs, "16x1"))
+    killer.start()
+    done = launch(*given)
+    killer.join()
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"16x1 lr_base=5: Ray lost it \(.*\); started again, 2 of 3", done.stderr)
+    ended = states(outputs)
+    assert [state.status for state in ended.values()] == [Status.finished] * 4
+    (killed,) = [folder for folder, state in ended.items() if state.attempts == 2]
+    assert (killed.name[:4], ended[killed].tokens) == ("16x1", 2560)
+    seen = [json.loads(line)["tokens"] for line in (killed / "metrics.jsonl").read_text().splitlines()]
+    assert seen == sorted(seen), "it went on from its checkpoint"
+    starts = {path: json.loads(path.read_text()) for folder in ended for path in folder.glob("started-*")}
+    assert len(starts) == 5
+    for path, start in starts.items():
+        given_parent = start["argv"][7].removeprefix("parent=")
+        if given_parent:
+            assert int(path.stem.split("-")[1]) / 1e9 > ended[Path(given_parent)].updated
+    again = launch(*given)
+    assert again.returncode == 0, again.stderr
+    assert "0 runs to do; 4 already finished, skipped" in again.stderr
+
+
+def test_a_run_that_is_lost_too_often_fails_and_goes_on_at_the_next_start(
+    launch: Launch, outputs: Path, cluster: str
+) -> None:
+    given = (*TRAIN, command(0.2), "shape=16x1", cluster)
+    killer = threading.Thread(target=kill_worker, args=(outputs, "16x1"))
+    killer.start()
+    done = launch(*given, "hydra.launcher.max_attempts=1")
+    killer.join()
+    assert done.returncode == 1
+    assert "failed 16x1 lr_base=5: Ray lost it: The worker died" in done.stderr
+    (folder,) = states(outputs)
+    deadline = time.monotonic() + 20
+    while read_state(folder).status is Status.running and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert read_state(folder).status is Status.interrupted
+    assert launch(*given).returncode == 0
+    assert json.loads(max(folder.glob("started-*")).read_text())["resume"] == "1"
+
+
+def test_a_run_that_fails_is_told_and_the_others_go_on(launch: Launch, outputs: Path) -> None:
+    """By a Ray that is started for the sweep, whose files are gone afterwards; a word with spaces arrives as it was given."""
+    before = set(Path("/tmp").glob("shapelaw-ray-*"))
+    note = "note=$HOME;  * #"
+    done = launch(*TRAIN, command(more=f"'{note}' fault={{data.name}}"), "shape=16x1", "data.name=none,exit")
+    assert done.returncode == 1, done.stderr
+    assert re.search(r"failed .*: the program ended with code 1 \(no such dataset: c4\)", done.stderr)
+    assert re.search(r"its log: .*log\.txt", done.stderr)
+    assert sorted(state.status.value for state in states(outputs).values()) == ["failed", "finished"]
+    argv = [json.loads(path.read_text())["argv"][-2:] for path in outputs.glob("runs/tiny/*/started-*")]
+    assert sorted(argv) == [[note, "fault=exit"], [note, "fault=none"]]
+    assert set(Path("/tmp").glob("shapelaw-ray-*")) == before
+
+
+def test_a_launcher_that_is_stopped_lets_its_runs_checkpoint(
+    launch: Launch, outputs: Path, corpora: Path, cluster: str
+) -> None:
+    """Started as with nohup and &, where SIGINT is ignored; meanwhile a second launcher says that it runs elsewhere."""
+    given = (*TRAIN, command(0.5), "shape=16x1,32x1", cluster)
+    launcher = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *given, f"data_dir={corpora}"],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    deadline = time.monotonic() + 60
+    while not all(s.tokens for s in states(outputs).values()) or len(states(outputs)) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    second = launch(*given)
+    assert second.returncode == 2
+    assert "is running elsewhere: another launcher holds its part" in second.stderr
+    launcher.send_signal(signal.SIGTERM)
+    _, said = launcher.communicate(timeout=30)
+    assert launcher.returncode == 130, said
+    for state in states(outputs).values():
+        assert (state.status, state.reason[:18]) == (Status.interrupted, "stopped by SIGTERM")
+        assert 0 < state.tokens < 2560
+
+
+@pytest.mark.slow
+def test_the_built_in_model_trains_as_on_this_machine(launch: Launch, outputs: Path, cluster: str) -> None:
+    losses = []
+    for launcher in (("hydra/launcher=ray", cluster), ("hydra/launcher=local",)):
+        place = outputs / launcher[0].rpartition("=")[2]
+        done = launch(
+            "-m", "tracker=none", "shape=16x1", f"outputs_dir={place}", "resources.cpus_per_task=2", *launcher
+        )
+        assert done.returncode == 0, done.stderr
+        (state,) = states(place).values()
+        losses.append(state.val_loss)
+    assert losses[0] == losses[1]
+
+
+REFUSED = {
+    "resources.cpus_per_task=64": r"16x1 lr_base=5: asks Ray for CPU 64, and no node has that \(the most: CPU 2\)",
+    "hydra.launcher.resources={attic: 1}": r"asks Ray for CPU 1, attic 1, and no node has that \(the most: CPU 2, attic 0\)",
+}
+
+
+@pytest.mark.parametrize("override", REFUSED)
+def test_what_ray_has_no_room_for_is_refused(launch: Launch, outputs: Path, cluster: str, override: str) -> None:
+    done = launch(*TRAIN, command(), "shape=16x1,32x1", override, cluster)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert re.search(REFUSED[override], done.stderr)
+    assert not states(outputs)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense", "ray://127.0.0.1:1", "127.0.0.1:99999"])
+def test_an_address_where_nothing_answers_is_refused_at_once(sweep: Sweep, outputs: Path, address: str) -> None:
+    done = sweep(*TRAIN, command(), "shape=16x1", f"hydra.launcher.address='{address}'")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert f"hydra.launcher.address={address}: nothing answers there" in done.stderr
+    assert not states(outputs)
+
+
+def test_a_task_has_the_launchers_environment_and_its_own_devices(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from shapelaw.sweep.on_ray import _here
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    sent = {"CUDA_VISIBLE_DEVICES": "0,1", "OMP_NUM_THREADS": "64", "HF_HOME": "/lab"}
+    order = Order("run", ("torch",), sent, tmp_path, None, None, None)  # type: ignore[arg-type]
+    assert _here(order) == replace(
+        order, environment={"CUDA_VISIBLE_DEVICES": "3", "HF_HOME": "/lab"}, preload=("ray", "torch")
+    )
+
+
+def test_the_plan_says_what_ray_is_asked_for(sweep: Sweep, outputs: Path, tmp_path: Path) -> None:
+    """Of a site file, beside the golden file, in which this machine's paths are left out; nothing is made."""
+    site = tmp_path / "conf" / "hydra" / "launcher" / "lab.yaml"
+    site.parent.mkdir(parents=True)
+    site.write_text(
+        "defaults: [ray, _self_]\ndevice: A100\ngpu_type: A100\ngpus_per_node: 1\ncpus_per_task: 8\nmem_gb: 32\n"
+        "resources: {scratch: 1}\n"
+    )
+    given = (
+        "-m",
+        "trainer=command",
+        command(),
+        "shape=16x1,32x1",
+        "cooldown=none,linear10",
+        "cooldown.from_tokens=2560",
+    )
+    words = ("--config-dir", str(site.parents[2]), "hydra/launcher=plan", "hydra.launcher.site=lab")
+    memory = ("resources.mem_gb=16,64", "hydra.sweeper.pair=[[shape,resources.mem_gb]]")
+    done = sweep(*given, *memory, *words)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout
+    for path, name in ((str(outputs), "OUTPUTS"), (sys.executable, "PYTHON"), (str(ROOT), "ROOT")):
+        said = said.replace(path, name)
+    lines = [re.sub(r"-[0-9a-f]{12}\b", "-IDENTITY", line).rstrip() for line in said.splitlines()]
+    if os.environ.get("WRITE_GOLDEN") == "1":
+        GOLDEN.write_text("\n".join(lines) + "\n")
+    assert lines == GOLDEN.read_text().splitlines()
+    assert not outputs.exists()
+
+
+def test_without_ray_it_is_said_how_to_install_it(sweep: Sweep, outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "shapelaw.sweep.on_ray", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    done = sweep(*TRAIN, command(), "shape=16x1")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert "hydra/launcher=ray: ray is not installed; pip install 'shapelaw[ray]'" in done.stderr
