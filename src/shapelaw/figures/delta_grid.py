@@ -94,7 +94,7 @@ def _fitted(evidence: Evidence, subset: str, solver: str) -> Iterator[dict[str, 
 def recorded_fits() -> pd.DataFrame:
     """Eq 1 on the published runs by the reference solver: subset, solver, delta, grid_size, exponent, objective.
 
-    Each is what `fit(load_runs("gemstones", subset=...), "params_tokens", delta=..., solver="reference", starts="grid", ...)` gave.
+    Each is what `fit(load_runs("gemstones", subset=...), "params_tokens", solver="reference", ...)` gave.
     """
     with resources.files(__package__).joinpath(RECORDED).open() as file:
         return pd.read_csv(file)
