@@ -81,7 +81,9 @@ def table(evidence: Evidence) -> Tables:
 def _fitted(evidence: Evidence, subset: str, solver: str) -> Iterator[dict[str, object]]:
     for delta, size in product(DELTAS, SIZES[solver]):
         try:
-            found = fit(evidence.runs(subset), delta=delta, solver=solver, starts="grid", grid_size=size)
+            found = fit(
+                evidence.runs(subset), "params_tokens", delta=delta, solver=solver, starts="grid", grid_size=size
+            )
         except UserError:
             if solver == "newton":
                 raise
@@ -92,7 +94,7 @@ def _fitted(evidence: Evidence, subset: str, solver: str) -> Iterator[dict[str, 
 def recorded_fits() -> pd.DataFrame:
     """Eq 1 on the published runs by the reference solver: subset, solver, delta, grid_size, exponent, objective.
 
-    Each is what `fit(load_runs("gemstones", subset=...), delta=..., solver="reference", starts="grid", grid_size=...)` gave.
+    Each is what `fit(load_runs("gemstones", subset=...), "params_tokens", solver="reference", ...)` gave.
     """
     with resources.files(__package__).joinpath(RECORDED).open() as file:
         return pd.read_csv(file)
