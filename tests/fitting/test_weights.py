@@ -12,6 +12,9 @@ from test_fixed import frame
 from shapelaw import RunsTable, UserError, fit, load_runs
 from shapelaw.config import FitConfig
 from shapelaw.config.schema import to_dataclass
+from shapelaw.fitting.result import load_fit
+from shapelaw.fitting.spec import spec_of
+from shapelaw.runs.weights import weights_of
 from shapelaw.verbs.fit import folder_of, table_of
 from support import Compose
 
@@ -54,6 +57,17 @@ def test_the_command_line_reads_the_column_of_a_file(composed: Compose, tmp_path
         folders.append(folder_of(asked, table_of(asked)))
     assert folders[0] != folders[1]
     assert fit(load_runs("csv", path=path), weights="evaluations").settings["weights"] == "evaluations"
+
+
+def test_the_column_is_saved_with_the_fit(tmp_path: Path) -> None:
+    table = weighed(np.arange(30.0))
+    result = fit(table, "params_tokens", delta=1e-3, weights="weight", fixed={"E": 1.0})
+    again, runs = load_fit(result.save(tmp_path, table)), RunsTable.read(tmp_path / "runs.parquet")
+    assert weights_of(runs, "weight").tolist() == weights_of(table, "weight").tolist()
+    refitted = fit(runs, again.law, delta=1e-3, weights="weight", fixed=again.settings["fixed"])
+    assert (refitted.theta, refitted.objective) == (result.theta, result.objective)
+    spec = spec_of(again)
+    assert (spec.weights, spec.law.parameters) == ("weight", ("A", "B", "alpha", "beta"))
 
 
 @pytest.mark.parametrize(

@@ -229,3 +229,33 @@ def test_what_cannot_be_planned_is_one_line(saved: Path, opened: Opened, words: 
     code, _, error = opened(f"fit={saved}", *([] if "budget=1e9" in words else ["budget=1e20"]), *words)
     assert (code, len(error.splitlines())) == (2, 1)
     assert said in error
+
+
+def test_refits_hold_what_the_fit_held() -> None:
+    """Parameters that were given stay given: a run that would tell about them alone tells nothing."""
+    runs, world = line([1e8, 2e8], [1e9, 3e9, 9e9, 27e9])
+    given = {"E": 1.7, "A": 400.0, "alpha": 0.34}
+    held = fit(runs, "params_tokens", delta=1e-2, fixed=given)
+    free = fit(runs, "params_tokens", delta=1e-2)
+    candidates = Candidates(world.sizes([8e8]), np.array([9e9]))
+    known, unknown = (plan(law, runs, candidates, LossOf(law, world.sizes([4e9]), 27e9))[0] for law in (held, free))
+    assert known.before < 0.2 * unknown.before
+    assert 0.5 * known.before < known.after[0] < known.before
+    assert held.parameters["E"] == 1.7
+
+
+def test_refits_weigh_rows_as_the_fit_did() -> None:
+    """Spoilt rows of weight 0 have no say, in the refits as in the fit."""
+    runs, world = line([1e8, 2e8], [1e9, 3e9, 9e9, 27e9])
+    spoilt = runs.rows.assign(run="spoilt " + runs.rows["run"], loss=9.0)
+    frame = pd.concat([runs.rows, spoilt], ignore_index=True)
+    both = RunsTable(frame, further=pd.DataFrame({"weight": np.repeat([1.0, 0.0], len(runs))}))
+    law, clean = fit(both, "params_tokens", delta=1e-2, weights="weight"), fit(runs, "params_tokens", delta=1e-2)
+    candidates = Candidates(world.sizes([1e8, 4e8]), np.array([9e9, 9e9]))
+    found, expected = (
+        plan(one, table, candidates, LossOf(one, world.sizes([4e9]), 4e11))[0]
+        for one, table in ((law, both), (clean, runs))
+    )
+    assert found.place == expected.place == 1
+    assert found.before == pytest.approx(expected.before, rel=0.5)
+    assert found.after == pytest.approx(expected.after, rel=0.5)

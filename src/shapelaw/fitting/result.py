@@ -24,6 +24,7 @@ from shapelaw.plugins import is_reference
 from shapelaw.runs.axes import table_of, with_axes
 from shapelaw.runs.columns import guessing
 from shapelaw.runs.table import RunsTable
+from shapelaw.runs.weights import with_weights
 
 Array = NDArray[np.float64]
 Table = RunsTable | pd.DataFrame | Mapping[str, Any]
@@ -212,10 +213,16 @@ class FitResult(Shown):
         target = target if target.suffix == ".json" else target / "fit.json"
         target.parent.mkdir(parents=True, exist_ok=True)
         if runs is not None:
-            (with_axes(runs, get_law(self.law)) if self.law else runs).to_parquet(target.with_name(RUNS_FILE))
+            self._read(runs).to_parquet(target.with_name(RUNS_FILE))
         content = {"schema": SCHEMA, "version": SCHEMA_VERSION} | dataclasses.asdict(self)
         write_sealed(target, plain(content))
         return target
+
+    def _read(self, runs: RunsTable) -> RunsTable:
+        """The table with all columns that the fit read."""
+        axes = with_axes(runs, get_law(self.law)) if self.law else runs
+        weights = self.settings.get("weights")
+        return with_weights(axes, weights) if weights else axes
 
     def summary(self) -> str:
         """A few lines for people; a parameter at nothing is said to be so and not printed as a number."""

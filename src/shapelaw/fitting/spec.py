@@ -312,6 +312,13 @@ def resolve_counting(table: RunsTable, spec: FitSpec) -> str:
 
 
 def spec_of(result: FitResult) -> FitSpec:
-    """Law, method and counting of a fit, by which its rows are read again."""
+    """Law, method, counting, fixed parameters and weights of a fit, by which its rows are read again."""
     law, settings = result.law or "params_tokens", result.settings
-    return FitSpec.of(law, method=result.method, counting=settings.get("counting"), flops=settings.get("flops"))
+    return FitSpec.of(
+        law,
+        method=result.method,
+        counting=settings.get("counting"),
+        flops=settings.get("flops"),
+        fixed=settings.get("fixed") or {},
+        weights=settings.get("weights"),
+    )

@@ -123,6 +123,11 @@ def whole(law: Law) -> Law:
     return law.law if isinstance(law, FixedLaw) else law
 
 
+def expanded(law: Law, theta: ArrayLike) -> Array:
+    """Vectors of `whole(law)`, (..., p), from those of the law, (..., q)."""
+    return law.expand(theta) if isinstance(law, FixedLaw) else np.asarray(theta, dtype=np.float64)
+
+
 def sum_of(law: Law) -> SumLaw | None:
     """The sum of powers that a law is, with or without fixed parameters; None for any other."""
     inner = whole(law)

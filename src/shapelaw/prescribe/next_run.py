@@ -35,6 +35,7 @@ from shapelaw.fitting.solve import solve
 from shapelaw.fitting.solvers import search_of
 from shapelaw.fitting.spec import FitData, FitSpec, spec_of
 from shapelaw.laws import SumLaw
+from shapelaw.laws.fixed import expanded
 from shapelaw.prescribe.candidates import Cadence, Candidates, rows_of
 from shapelaw.prescribe.goals import SpendBudget
 from shapelaw.prescribe.search import SizeSearch
@@ -205,7 +206,7 @@ def plan(
     chosen: list[NextRun] = []
     for _ in range(min(count, len(candidates))):
         refits = _refits(data, spec, draws, theta, candidates, cadence, until)
-        found = _compared(refits, candidates, target)
+        found = _compared([expanded(data.law, thetas) for thetas in refits], candidates, target)
         share = 1.0 - float(np.min(found.after) / found.before) ** 2 if found.before > 0 else 0.0
         if not share >= INFORMS:
             if chosen:
@@ -235,7 +236,9 @@ def _draws(data: FitData, spec: FitSpec) -> tuple[Draws, Array, FitData]:
     rng = np.random.default_rng(spec.seed)
     labels = np.unique(data.runs, return_inverse=True)[1]
     weights = rng.exponential(size=(DRAWS, labels.max() + 1))[:, labels]
-    residuals = data.residuals(solution.theta)
+    if data.weights is not None:
+        weights = weights * data.weights
+    residuals = data.residuals(solution.theta)[slice(None) if data.weights is None else data.weights > 0]
     runs = int(labels.max()) + 1
     widened = np.sqrt(runs / max(runs - len(solution.theta), 1))
     levels = np.quantile(residuals, NOISES) * widened
@@ -306,7 +309,9 @@ def _extended(data: FitData, rows: dict[str, Array], log_loss: Array) -> FitData
     """The rows and those of one more run."""
     columns = {name: np.concatenate([values, rows[name]]) for name, values in data.columns.items()}
     runs = np.concatenate([data.runs, np.full(len(log_loss), f"candidate {len(data.runs)}")])
-    return dataclasses.replace(data, columns=columns, loss=np.concatenate([data.loss, np.exp(log_loss)]), runs=runs)
+    loss = np.concatenate([data.loss, np.exp(log_loss)])
+    weights = None if data.weights is None else np.concatenate([data.weights, np.ones(len(log_loss))])
+    return dataclasses.replace(data, columns=columns, loss=loss, runs=runs, weights=weights)
 
 
 def _including(

@@ -116,6 +116,8 @@ REQUIRED = tuple(name for name, column in CANONICAL.items() if column.required)
 FURTHER_LOSS = re.compile(r"loss_(?!unit$)[A-Za-z0-9_]+")
 AXIS = "axis_"
 """How a column begins that a law reads beside the canonical ones (`shapelaw.runs.axes`)."""
+ROW_WEIGHT = "row_weight_"
+"""How a column begins by which a fit weighed the rows (`shapelaw.runs.weights`)."""
 LOSS_OVER_UNIFORM = 1.5
 """A loss above this multiple of log(vocabulary), the loss of a uniform guess, is taken for another unit."""
 NOT_NATS = "loss far above log(vocab_size), the loss of a uniform guess: not in nats per token, or diverged"
@@ -126,7 +128,7 @@ VOCAB_SIZE_LARGEST = 1_000_000
 
 def is_canonical(name: str) -> bool:
     """Whether a table may hold a column of this name."""
-    return name in CANONICAL or name.startswith(AXIS) or FURTHER_LOSS.fullmatch(name) is not None
+    return name in CANONICAL or name.startswith((AXIS, ROW_WEIGHT)) or FURTHER_LOSS.fullmatch(name) is not None
 
 
 def column_of(predictor: str) -> str:
@@ -139,7 +141,9 @@ def column_of(predictor: str) -> str:
 
 
 def rules_of(name: str) -> Column:
-    """Rules of a canonical column, a further loss or a further axis."""
+    """Rules of a canonical column, a further loss, a further axis or a weight."""
+    if name.startswith(ROW_WEIGHT):
+        return Column("weight of the row in a fit", zero=True)
     if name.startswith(AXIS):
         return Column("further axis of the shapes, which a law reads")
     return CANONICAL.get(name) or Column("further loss, nats per token", units=LOSSES)
