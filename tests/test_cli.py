@@ -41,7 +41,7 @@ SCHEMAS = tuple(door_of(verb).schema for verb in verbs())
             ["pair=[[shape,lr_base],[shape,seed]]", "shape is named twice", "one group"],
         ),
         (["-m", "shape=16x1,16x2", "hydra.sweeper.pair=[[]]"], ["hydra.sweeper.pair=[[]]", "empty"]),
-        (["-m", "hydra/launcher=basic", "lr_base=5,2.5"], ["hydra/launcher=basic", "local, slurm, plan"]),
+        (["-m", "hydra/launcher=basic", "lr_base=5,2.5"], ["hydra/launcher=basic", "local, slurm, ray, plan"]),
         (["-m", "hydra/sweeper=basic", "hydra/launcher=basic", "lr_base=-1"], ["lr_base=-1", "positive"]),
         (["-m", "hydra/sweeper=basic", "shape=glob(z*)"], ["no run", "hydra/sweeper=grid"]),
         (["sweeps=gemstones"], ["sweeps=gemstones", "sweeps shape, lr_base", "give -m"]),
