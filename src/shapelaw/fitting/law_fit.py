@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from shapelaw.fitting.ridge import Ridge
 from shapelaw.fitting.spec import FitData, FitSpec
 from shapelaw.laws import EXPONENT, files, reference_of
 from shapelaw.laws.base import in_loss_unit
-from shapelaw.laws.fixed import FixedLaw, whole
+from shapelaw.laws.fixed import FixedLaw, expanded, whole
 from shapelaw.runs.table import RunsTable
 
 Array = NDArray[np.float64]
@@ -62,7 +63,7 @@ class LawFit:
 def law_result(runs: RunsTable, data: FitData, spec: FitSpec, fit: LawFit) -> FitResult:
     """The result of a method's fit of the spec's law."""
     law, named = data.law, whole(data.law)
-    vectors = law.expand if isinstance(law, FixedLaw) else np.asarray
+    vectors = partial(expanded, law)
     given: dict[str, Any] = {"fixed": law.fixed} if isinstance(law, FixedLaw) else {}
     given |= {name: value for name in ("weights", "speedup") if (value := getattr(spec, name))}
     zeros = {name: 0.0 for name in fit.not_identified if name == law.irreducible}
