@@ -41,7 +41,7 @@ test-processors: $(READY) ## the tests that floating point could decide, as proc
 	$(BIN)/python tests/processors.py $(if $(filter yes,$(QUICK)),quick)
 
 test-slurm: $(READY) ## sweeps on a real scheduler: the sandbox of four virtual nodes (root, Debian's slurm and mariadb packages)
-	trap 'scripts/slurm_sandbox.sh down' EXIT; MAX_ARRAY_SIZE=5 scripts/slurm_sandbox.sh up && \
+	trap 'scripts/slurm_sandbox.sh down' EXIT; MAX_ARRAY_SIZE=4 scripts/slurm_sandbox.sh up && \
 	SHAPELAW_REQUIRE_SLURM=1 timeout 2400 $(BIN)/python -m pytest -n 0 tests/slurm
 
 check: $(READY) ## style, types, and which room imports which

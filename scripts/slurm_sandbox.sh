@@ -2,7 +2,7 @@
 # A SLURM cluster of four virtual nodes on this machine, for trying sweeps and for the tests. Needs root and Debian's packages:
 #   apt-get install --no-install-recommends slurm-wlm munge slurmdbd mariadb-server
 #   scripts/slurm_sandbox.sh up|down|status
-# `down` succeeds, too, where there is nothing or only half of it. MAX_ARRAY_SIZE=5 makes a site of short arrays.
+# `down` succeeds, too, where there is nothing or only half of it. MAX_ARRAY_SIZE=4 makes a site of short arrays.
 # Each node claims 4 CPUs, 16 GB and 8 GPUs (of any device files); nothing is enforced. Partitions: batch, and urgent, which
 # preempts it. Accounting by slurmdbd and MariaDB. Everything waits with a limit; `up` on a running cluster mends and keeps it.
 # It owns /etc/slurm on the machine: where there is a slurm.conf that is not its own, it refuses.

@@ -40,10 +40,13 @@ def test_a_preempted_run_continues(disturbed: Disturbed, undisturbed: pd.Series[
 
 
 def test_time_limits_chain_until_the_tokens_are_done(disturbed: Disturbed, undisturbed: pd.Series[float]) -> None:
-    """At least three requeues by a real limit of one minute."""
+    """At least three requeues by a real limit of one minute; on a busy machine a job may end before its run has begun, and
+    is no attempt then."""
     bench = disturbed.limited
     await_(bench.finished(1), 2 * LONG, what=lambda: bench.states)
-    assert bench.only.attempts >= 4
+    starts = len(bench.accounted(bench.arrays()[0], "JobID"))
+    assert starts >= 4
+    assert 2 <= bench.only.attempts <= starts
     assert log_of(bench).count("stopped by SIGUSR2 after step") == bench.only.attempts - 1
     assert bench.statuses() == [Status.finished]
     pd.testing.assert_series_equal(bench.table().set_index("tokens").loss, undisturbed, check_exact=True)
