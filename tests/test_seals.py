@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +14,15 @@ from omegaconf import OmegaConf
 
 from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import Damaged, UserError
-from shapelaw.files import read_json
+from shapelaw.files import (
+    check_sealed_table,
+    check_sealed_text,
+    read_json,
+    read_sealed,
+    write_sealed,
+    write_sealed_table,
+    write_sealed_text,
+)
 from shapelaw.fitting.fit import fit
 from shapelaw.run_state import State, Status, read_state, write_state
 from shapelaw.runs import RunsTable, load_runs
@@ -126,3 +135,43 @@ def test_frames_keep_what_is_said_of_them(tmp_path: Path) -> None:
     flipped(path, b'here"')
     with pytest.raises(Damaged):
         RunsTable.read(path)
+
+
+SEALED = {
+    "json": (lambda path: write_sealed(path, {"run": "a", "loss": 2.5}), read_sealed),
+    "text": (lambda path: write_sealed_text(path, "run: a\nloss: 2.5\n"), check_sealed_text),
+    "table": (
+        lambda path: write_sealed_table(path, [{"run": "a", "loss": 2.5}]),
+        lambda path: check_sealed_table(path, "make it anew"),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SEALED)
+def test_no_changed_byte_of_a_seal_makes_a_file_one_without_a_seal(kind: str, tmp_path: Path) -> None:
+    """Every bit of the mark and of the hash, one at a time."""
+    write, check = SEALED[kind]
+    path = tmp_path / "file"
+    write(path)
+    whole = path.read_bytes()
+    check(path)
+    mark, digest = whole.index(b"seal"), re.search(rb"[0-9a-f]{64}", whole)
+    assert digest
+    for at in [*range(mark, mark + 4), *range(*digest.span())]:
+        for bit in range(8):
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
+            with pytest.raises(Damaged):
+                check(path)
+
+
+def test_a_table_without_its_column_of_seals_is_its_user_s(tmp_path: Path) -> None:
+    path = tmp_path / "models.csv"
+    write_sealed_table(path, [{"name": 'a "b", c\nd', "loss": 2.5}, {"name": "b", "loss": 2.25}])
+    check_sealed_table(path, "make it anew")
+    frame = pd.read_csv(path)
+    assert frame["name"].tolist() == ['a "b", c\nd', "b"]
+    frame.assign(loss=2.0).to_csv(path, index=False)
+    with pytest.raises(Damaged, match=r"models\.csv was changed after .*; make it anew, or take out its column 'seal'"):
+        check_sealed_table(path, "make it anew")
+    frame.drop(columns="seal").assign(loss=2.0).to_csv(path, index=False)
+    check_sealed_table(path, "make it anew")

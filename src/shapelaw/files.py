@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import hashlib
+import io
 import json
 import logging
 import math
 import os
+import re
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -28,6 +31,12 @@ Record = TypeVar("Record", bound="DataclassInstance")
 log = logging.getLogger(__name__)
 SEAL = "seal"
 """Key under which a sealed file holds the hash of everything else in it."""
+_MARK = f"# {SEAL}: "
+_HALF = re.compile(rb"[0-9a-f]{32}")
+"""Of a hash: what is left of it where one byte was changed."""
+_CELLS = re.compile(rb"(?<=,)[0-9a-f]{64}(?=\n)")
+"""The seals of a table, at the ends of its rows."""
+_OPEN = b"0" * 64
 
 
 def check_writable(folder: Path) -> None:
@@ -145,7 +154,7 @@ def unsealed(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
         Damaged: if it is not what was written.
     """
     rest = {key: value for key, value in content.items() if key != SEAL}
-    if SEAL in content and content[SEAL] != _seal(rest):
+    if content[SEAL] != _seal(rest) if SEAL in content else _sealed_by_another_name(rest):
         raise Damaged(
             f"{path} was changed after it was written: it does not match its {SEAL}; make it anew, or take out its "
             f"line {SEAL!r} if you changed it yourself"
@@ -153,9 +162,15 @@ def unsealed(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     return rest
 
 
+def _sealed_by_another_name(content: Mapping[str, Any]) -> bool:
+    """Whether a value is the hash of everything else: then its key is what was changed."""
+    hashes = [key for key, value in content.items() if isinstance(value, str) and len(value) == len(_OPEN)]
+    return any(content[key] == _seal({name: content[name] for name in content if name != key}) for key in hashes)
+
+
 def write_sealed_text(path: Path, text: str) -> None:
     """Write a text under a first line that holds its hash, as a comment of YAML."""
-    write_text(path, f"# {SEAL}: {hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+    write_text(path, f"{_MARK}{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
 
 
 def check_sealed_text(path: Path) -> None:
@@ -165,10 +180,53 @@ def check_sealed_text(path: Path) -> None:
         Damaged: if it was changed.
     """
     first, _, text = path.read_bytes().partition(b"\n")
-    if first.startswith(f"# {SEAL}: ".encode()) and first != f"# {SEAL}: {hashlib.sha256(text).hexdigest()}".encode():
+    marked = first.startswith(_MARK.encode()) or _HALF.search(first)  # either may be what was changed
+    if marked and first != f"{_MARK}{hashlib.sha256(text).hexdigest()}".encode():
         raise Damaged(
             f"{path} was changed after it was written: it does not match its {SEAL}; put back what was there, or take out its "
             "first line if you changed it yourself"
+        )
+
+
+def read_sealed_text(path: Path) -> str:
+    """Read what `write_sealed_text` wrote, without its seal.
+
+    Raises:
+        Damaged: if it was changed.
+    """
+    check_sealed_text(path)
+    text = path.read_text(encoding="utf-8")
+    return text.partition("\n")[2] if text.startswith(_MARK) else text
+
+
+def write_sealed_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as CSV whose last column, `seal`, repeats the hash of the file with zeros in its place: so any program reads
+    the table, and its seal goes where it goes."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*rows[0], SEAL], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**row, SEAL: _OPEN.decode()} for row in rows)
+    digest = hashlib.sha256(text.getvalue().encode()).hexdigest()
+    write_text(path, _CELLS.sub(digest.encode(), text.getvalue().encode()).decode())
+
+
+def check_sealed_table(path: Path, remedy: str) -> None:
+    """Refuse a table that `write_sealed_table` wrote and that is no longer the same; one without a seal is taken as it is.
+
+    Args:
+        path: of the table.
+        remedy: what makes it anew.
+
+    Raises:
+        Damaged: if it was changed.
+    """
+    content = path.read_bytes()
+    found, header = set(_CELLS.findall(content)), content.partition(b"\n")[0].rstrip()
+    named = header.endswith(f",{SEAL}".encode())
+    if (found or named) and found != {hashlib.sha256(_CELLS.sub(_OPEN, content)).hexdigest().encode()}:
+        raise Damaged(
+            f"{path} was changed after it was written: it does not match its {SEAL}; {remedy}, or take out its column {SEAL!r} "
+            "if you changed it yourself"
         )
 
 

@@ -17,7 +17,8 @@ import yaml
 from shapelaw.arithmetic import version_of
 from shapelaw.config import COMMAND, CooldownConfig, OptimConfig, Precision, SpikePolicy, TrainConfig
 from shapelaw.devices import gpu_names
-from shapelaw.files import write_text
+from shapelaw.errors import Damaged
+from shapelaw.files import read_sealed_text, write_sealed_text
 from shapelaw.plugins import code_of, is_reference
 from shapelaw.template import trainer_record
 
@@ -171,11 +172,18 @@ def identity_of(fingerprint: Mapping[str, Any], version: int = IDENTITY_VERSION)
 
 
 def former_identity(folder: Path) -> str | None:
-    """What the run of a folder was called before it was migrated, if it was."""
+    """What the run of a folder was called before it was migrated, if it was.
+
+    Raises:
+        Damaged: if its fingerprint is not what was written.
+    """
     path = folder / FILE
     if not path.exists():
         return None
-    former = yaml.safe_load(path.read_text(encoding="utf-8")).get("former")
+    content = yaml.safe_load(read_sealed_text(path))
+    if not isinstance(content, dict):
+        raise Damaged(f"{path} is damaged: it holds no fingerprint; put back what was written there")
+    former = content.get("former")
     return None if former is None else str(former)
 
 
@@ -188,7 +196,7 @@ def write_fingerprint(folder: Path, fingerprint: Mapping[str, Any], former: str 
         former: the identity that an earlier version of shapelaw gave it.
     """
     content = {"version": IDENTITY_VERSION, **({"former": former} if former else {}), **fingerprint}
-    write_text(folder / FILE, yaml.safe_dump(content, sort_keys=False))
+    write_sealed_text(folder / FILE, yaml.safe_dump(content, sort_keys=False))
 
 
 def computed_precision(config: TrainConfig) -> Precision:

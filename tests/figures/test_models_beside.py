@@ -59,6 +59,24 @@ def test_another_table_is_refused_in_one_line(tmp_path: Path) -> None:
         industry.read(tmp_path / "other.csv")
 
 
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("", "holds no models; add a row for each"),
+        ("a,1e9,wide,16,2e12,2.25\n", "width of a is wide; allowed is a number above 0, or nothing"),
+        ("a,1e9,2048,16,,-2.25\n", "loss of a is -2.25"),
+        ("a,1e9,2048,16,1e12,2.25,b,0\n", "cannot be read"),
+    ],
+)
+def test_what_is_no_model_is_refused_in_one_line(tmp_path: Path, rows: str, said: str) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text(
+        ",".join(industry.COLUMNS) + f"\nb,1e9,2048,16,1e12,2.25\n{rows}" if rows else ",".join(industry.COLUMNS)
+    )
+    with pytest.raises(UserError, match=f"^models={path}: {said}"):
+        industry.read(path)
+
+
 def test_they_stand_beside_the_prescriptions_of_one_s_own_runs(models: Path) -> None:
     """At their FLOPs and sizes, under their own name; one whose tokens nobody states has no place."""
     frame = industry.read(models)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, redirect_stderr, suppress
 from dataclasses import asdict
+from io import StringIO
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -19,19 +22,23 @@ from omegaconf import OmegaConf
 from shapelaw.command.metrics import MetricsFile
 from shapelaw.config import PrescribeConfig, TrainConfig
 from shapelaw.config.schema import to_dataclass
-from shapelaw.data import BytesChoice, TextSource, prepare
+from shapelaw.data import BpeChoice, BytesChoice, Manifest, PrepareStatus, TextSource, load_corpus, prepare
 from shapelaw.errors import Damaged
 from shapelaw.evaluation import measuring
 from shapelaw.evaluation import records as evaluations
 from shapelaw.evaluation.measuring import Evaluation, Sample
 from shapelaw.evaluation.models import Facts
+from shapelaw.export.card import _configuration as card_configuration
+from shapelaw.figures import industry
 from shapelaw.files import write_sealed, write_sealed_text
+from shapelaw.fingerprint import FILE as FINGERPRINT
+from shapelaw.fingerprint import former_identity, write_fingerprint
 from shapelaw.fitting.fit import fit
 from shapelaw.planned_run import corpus_folder
 from shapelaw.prescribe.prediction import read_prediction, sealed
 from shapelaw.run_state import State, Status, read_state, write_state
 from shapelaw.runs import RunsTable
-from shapelaw.sweep import records
+from shapelaw.sweep import records, work
 from shapelaw.sweep.task import Job
 from shapelaw.tracking import DIVERGED_TAG, VAL_LOSS, open_store, wandb_delivery
 from shapelaw.tracking import journal as journals
@@ -65,6 +72,10 @@ def sealed_places(folder: Path) -> list[Place]:
         _metrics(folder / "metrics"),
         _configuration(folder / "configuration"),
         _prediction(folder / "prediction"),
+        _models(folder / "models"),
+        _fingerprint(folder / "fingerprint"),
+        _interruptions(folder / "interruptions"),
+        _preparation(folder / "preparation"),
     ]
 
 
@@ -378,3 +389,89 @@ def _prediction(folder: Path) -> Place:
         assert read_prediction(path) == whole
 
     return _place("a prediction's file", path, readable)
+
+
+def _models(folder: Path) -> Place:
+    """The table that evaluations leave, as figures read it."""
+    sample = Sample("text", "d4e5f6", 128, None, 8, "fp32")
+    for number in (1, 2):
+        model = Facts(f"tiny{number}", f"outputs/runs/tiny{number}", f"a1b2c{number}", 16000, 16, number, 256, 2560.0)
+        done = Evaluation(model, sample, 12, 1536, 1536, 3210.5 * number)
+        path = evaluations.keep(done, evaluations.file_of(folder, model, sample))
+    whole = industry.read(path)
+    assert whole["loss"].tolist() == [3210.5 / 1536, 3210.5 * 2 / 1536]
+
+    def readable() -> None:
+        pd.testing.assert_frame_equal(industry.read(path), whole, check_exact=True)
+
+    return _place("the table of evaluations (models.csv)", path, readable)
+
+
+def _fingerprint(folder: Path) -> Place:
+    """What a run was called before it was migrated, and what its card shows."""
+    folder.mkdir()
+    write_fingerprint(folder, {"shape": "16x1", "seed": 1}, "a1b2c3d4e5f6")
+    shown = card_configuration(folder)
+
+    def readable() -> None:
+        assert former_identity(folder) == "a1b2c3d4e5f6"
+        assert card_configuration(folder) == shown
+
+    return _place("a run's fingerprint.yaml", folder / FINGERPRINT, readable)
+
+
+def _interruptions(folder: Path) -> Place:
+    """How often a job was interrupted without a step; a damaged note is said, and is none."""
+    folder.mkdir()
+    write_state(folder, State(Status.interrupted, 4, 40, 512))
+    assert [work._stalls(folder) for _ in range(3)] == [0, 1, 2]
+    path = folder / "interruptions.json"
+
+    def readable() -> None:
+        with redirect_stderr(StringIO()) as said:
+            stalls = work._stalls(folder)
+        if said.getvalue():
+            raise Damaged(said.getvalue())
+        assert stalls == 3
+
+    return _place("how often a job was interrupted (interruptions.json)", path, readable)
+
+
+def _preparation(folder: Path) -> Place:
+    """All that an interrupted preparation goes on from."""
+    source = TextSource((str(folder / "texts"),))
+    (folder / "texts").mkdir(parents=True)
+    for number in range(12):
+        (folder / "texts" / f"{number}.txt").write_text(f"{number} and {number**3}, then {number**5}.\n" * 9)
+
+    def go_on(place: Path, stop_at: float = inf) -> Manifest:
+        def show(status: PrepareStatus) -> None:
+            if status.documents >= stop_at:
+                raise KeyboardInterrupt
+
+        return prepare(
+            source, BpeChoice(280), place, val_fraction=0.3, shard_tokens=150, workers=1, batch_bytes=10,
+            checkpoint_seconds=0.0, progress=show,
+        )  # fmt: skip
+
+    whole = go_on(folder / "whole")
+    with suppress(KeyboardInterrupt):
+        go_on(folder / "half", 6)
+    files = sorted(path for path in (folder / "half").iterdir() if path.stat().st_size)
+    assert {path.suffix for path in files} == {".bin", ".json", ".part"}
+
+    def judge(case: tuple[int, Damage]) -> bool:
+        copy = Path(shutil.copytree(folder / "half", folder / "copy"))
+        path = copy / files[case[0] % len(files)].name
+        path.write_bytes(damaged(path.read_bytes(), case[1]))
+
+        def gone_on() -> None:
+            assert go_on(copy) == whole
+            load_corpus(copy, verify_hashes=True)
+
+        try:
+            return refused(gone_on) is None
+        finally:
+            shutil.rmtree(copy)
+
+    return Place("an interrupted preparation, any of its files", st.tuples(st.integers(0, 99), damages), judge, 0.5)

@@ -42,6 +42,10 @@ NAMES = [
     "the metrics of a program (metrics.jsonl)",
     "a run's config.yaml",
     "a prediction's file",
+    "the table of evaluations (models.csv)",
+    "a run's fingerprint.yaml",
+    "how often a job was interrupted (interruptions.json)",
+    "an interrupted preparation, any of its files",
 ]
 
 

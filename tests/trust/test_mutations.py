@@ -27,7 +27,7 @@ MUTATIONS = {
     ),
     "seal": (
         "files.py",
-        "    if SEAL in content and content[SEAL] != _seal(rest):",
+        "    if content[SEAL] != _seal(rest) if SEAL in content else _sealed_by_another_name(rest):",
         "    if False:",
         "tests/data/test_data_corpus.py::test_manifest_of_another_version_or_damaged",
     ),

@@ -106,6 +106,8 @@ class Progress:
         content: content hash of these documents (hexadecimal).
         splits: what lies in the shards; the tokens beyond the full shards are in the open one.
         sources: of a mixture, what each source gave.
+        tokenizer: identity of the tokenizer of these documents; empty where none was noted yet.
+        open: SHA-256 of the open shard of each split.
     """
 
     request: Request
@@ -114,6 +116,8 @@ class Progress:
     content: str
     splits: dict[str, Split]
     sources: dict[str, SourceCount] = field(default_factory=dict)
+    tokenizer: str = ""
+    open: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

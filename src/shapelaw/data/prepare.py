@@ -37,7 +37,7 @@ from shapelaw.data.shards import ShardWriter, full_disk_as_user_error
 from shapelaw.data.sources import Counted, HubSource, Source
 from shapelaw.data.tokenizers import TOKENIZER_FILE, Tokenizer, TokenizerChoice, load_tokenizer, token_dtype
 from shapelaw.devices import cores
-from shapelaw.errors import UserError
+from shapelaw.errors import Damaged, UserError
 from shapelaw.files import write_sealed
 from shapelaw.wording import storage
 
@@ -145,6 +145,13 @@ class _Job:
             self._show("training the tokenizer")
             built = choice.build(self._training_texts())
             built.save(self._folder)
+        elif self._at.tokenizer not in ("", built.identity):
+            raise Damaged(
+                f"corpus folder {self._folder}: its tokenizer.json is not that of the interrupted call any more; remove the "
+                "folder to start anew"
+            )
+        self._at = replace(self._at, tokenizer=built.identity)
+        write_sealed(self._folder / PROGRESS_FILE, asdict(self._at))
         return built
 
     def _training_texts(self) -> Iterator[str]:
@@ -155,7 +162,14 @@ class _Job:
     def _writers(self, tokenizer: Tokenizer) -> dict[str, ShardWriter]:
         dtype, size = token_dtype(tokenizer.vocab_size), self._request.shard_tokens
         at = self._at.splits
-        return {split: ShardWriter(self._folder, split, dtype, size, at[split]) for split in self._shares.splits}
+        writers = {split: ShardWriter(self._folder, split, dtype, size, at[split]) for split in self._shares.splits}
+        for split, digest in self._at.open.items():
+            if writers[split].open_sha256 != digest:
+                raise Damaged(
+                    f"corpus folder {self._folder}: tokens of {split} were changed since the interrupted call; remove the "
+                    "folder to start anew"
+                )
+        return writers
 
     def _remaining(self) -> Iterator[Document]:
         """Documents not yet done, once those that are done have been found unchanged."""
@@ -200,7 +214,8 @@ class _Job:
         content = docs.chain(bytes.fromhex(was.content), batch.digests).hex()
         documents, text_bytes = was.documents + len(batch.digests), was.text_bytes + batch.text_bytes
         splits = self._splits(writers, batch)
-        return Progress(self._request, documents, text_bytes, content, splits, counted(was.sources, batch, sources))
+        given = counted(was.sources, batch, sources)
+        return Progress(self._request, documents, text_bytes, content, splits, given, was.tokenizer)
 
     def _splits(self, writers: dict[str, ShardWriter], batch: EncodedBatch | None = None) -> dict[str, Split]:
         more = batch.documents if batch else dict.fromkeys(self._shares.splits, 0)
@@ -214,6 +229,7 @@ class _Job:
         """Write down where to continue: first the ids onto the disk, then the note, then the shards' final names."""
         for writer in writers.values():
             writer.sync()
+        self._at = replace(self._at, open={split: writer.open_sha256 for split, writer in writers.items()})
         write_sealed(self._folder / PROGRESS_FILE, asdict(self._at))
         for writer in writers.values():
             writer.publish()

@@ -92,6 +92,11 @@ class ShardWriter:
         self.close()
         self._open_path().unlink()
 
+    @property
+    def open_sha256(self) -> str:
+        """Hash of what lies in the open shard."""
+        return self._hash.hexdigest()
+
     def close(self) -> None:
         """Close the open file; on a full disk what was not yet written is dropped."""
         with contextlib.suppress(OSError):

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from shapelaw.data.documents import utf8
-from shapelaw.errors import UserError
+from shapelaw.errors import Damaged, UserError
 from shapelaw.files import write_text
 
 Tokens = NDArray[np.uint16] | NDArray[np.uint32]
@@ -278,13 +278,21 @@ def load_tokenizer(folder: Path, spec: dict[str, Any]) -> Tokenizer | None:
     Args:
         folder: prepared folder.
         spec: spec of the choice it was built from.
+
+    Raises:
+        Damaged: if what is there is no tokenizer.
     """
     if spec["kind"] == "bytes":
         return BytesTokenizer()
     path = folder / TOKENIZER_FILE
     if not path.exists():
         return None
-    return JsonTokenizer(path.read_text(encoding="utf-8"), spec.get("separator", SEPARATOR), spec["vocab_size"])
+    try:
+        return JsonTokenizer(path.read_text(encoding="utf-8"), spec.get("separator", SEPARATOR), spec["vocab_size"])
+    except (UnicodeDecodeError, UserError) as error:
+        raise Damaged(
+            f"{path} was changed after it was written ({error}); remove the folder and prepare again"
+        ) from error
 
 
 def _load_definition(definition: str) -> Any:

@@ -6,9 +6,7 @@ outputs/evaluations/CORPUS/MODEL-IDENTITY.json    one evaluation; identity is th
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import re
 from collections.abc import Iterable
@@ -19,7 +17,7 @@ from typing import Any
 from shapelaw.errors import UserError
 from shapelaw.evaluation.measuring import Evaluation, Sample
 from shapelaw.evaluation.models import Facts
-from shapelaw.files import as_record, read_sealed, write_sealed, write_text
+from shapelaw.files import as_record, read_sealed, write_sealed, write_sealed_table
 from shapelaw.run_state import lock
 from shapelaw.tracking.journal import JOURNAL, Journal, records
 from shapelaw.tracking.protocol import further_loss
@@ -65,12 +63,7 @@ def keep(evaluation: Evaluation, file: Path) -> Path:
 def write_table(folder: Path) -> Path:
     """Write the table of a corpus's evaluations: a row a model and sample, in the order of names."""
     files = sorted(path for path in folder.glob("*.json") if not path.name.startswith("."))
-    rows = [row_of(one) for one in map(read, files) if one is not None]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(folder / TABLE, text.getvalue())
+    write_sealed_table(folder / TABLE, [row_of(one) for one in map(read, files) if one is not None])
     return folder / TABLE
 
 

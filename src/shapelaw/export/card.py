@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+from shapelaw.files import read_sealed_text
 from shapelaw.fingerprint import FILE as FINGERPRINT_FILE
 from shapelaw.tracking.journal import JOURNAL, records
 from shapelaw.tracking.protocol import FURTHER_LOSS, VAL_LOSS
@@ -88,7 +89,7 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 def _configuration(run: Path) -> str:
     """The run's fingerprint as it lies in its folder."""
     file = run / FINGERPRINT_FILE
-    return file.read_text(encoding="utf-8").rstrip() + "\n" if file.exists() else "not recorded\n"
+    return read_sealed_text(file).rstrip() + "\n" if file.exists() else "not recorded\n"
 
 
 def _yaml(content: dict[str, Any]) -> str:

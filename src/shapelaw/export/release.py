@@ -52,7 +52,7 @@ class Repository:
     def snapshot(self, revision: str) -> Path | None:
         """Folder of a revision's files; None if there is no such revision."""
         ref = self.ref(revision)
-        folder = self.folder / "snapshots" / ref.read_text() if ref.exists() else None
+        folder = self.folder / "snapshots" / ref.read_text(errors="replace") if ref.exists() else None
         return folder if folder and folder.is_dir() else None
 
     def add(self, revision: str, write: Callable[[Path], None]) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from shapelaw.errors import UserError
 from shapelaw.figures.evidence import Evidence
-from shapelaw.files import read_json
+from shapelaw.files import check_sealed_table, read_json
 from shapelaw.runs.fetch import fetch
 from shapelaw.runs.registry import GEMSTONES, INDUSTRY_MODELS
 
@@ -104,18 +104,43 @@ def models() -> pd.DataFrame:
 
 
 def read(path: Path) -> pd.DataFrame:
-    """Models of a table as `shapelaw evaluate` writes it, in the columns of `models`; those without tokens have no FLOPs.
+    """Models of a table as `shapelaw evaluate` writes it, in the columns of `models`; those without tokens have no FLOPs. One
+    that was made by hand has no seal, and is taken as it is.
 
     Raises:
         UserError: if it is no such table.
+        Damaged: if it is sealed and not what was written.
     """
-    try:
-        frame = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"models={path}: cannot be read ({error}); give a table of shapelaw evaluate") from error
+    frame = _frame(path)
     if lacking := [name for name in COLUMNS if name not in frame]:
         raise UserError(f"models={path}: has no column {lacking[0]}; its columns are {', '.join(COLUMNS)}; add it")
+    if frame.empty:
+        raise UserError(f"models={path}: holds no models; add a row for each")
+    for name in COLUMNS[1:]:
+        frame[name] = _numbers(frame, name, path)
     return _derived(frame[list(COLUMNS)].assign(family=EVALUATED, kind=EVALUATED, tokens_source=str(path)))
+
+
+def _frame(path: Path) -> pd.DataFrame:
+    try:
+        check_sealed_table(path, "run shapelaw evaluate again")
+        return pd.read_csv(path)
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
+        raise UserError(f"models={path}: cannot be read ({error}); give a table of shapelaw evaluate") from error
+
+
+def _numbers(frame: pd.DataFrame, name: str, path: Path) -> pd.Series:
+    """A column of numbers, with empty cells where nothing is known."""
+    numbers = pd.to_numeric(frame[name], errors="coerce")
+    wrong = frame.loc[(numbers.isna() & frame[name].notna()) | (numbers <= 0), ["name", name]]
+    if len(wrong):
+        model, given = wrong.iloc[0]
+        raise UserError(
+            f"models={path}: {name} of {model} is {given}; allowed is a number above 0, or nothing; mend it"
+        )
+    return numbers
 
 
 def beside(evidence: Evidence) -> dict[str, pd.DataFrame]:

@@ -11,13 +11,13 @@ import signal
 import subprocess
 import sys
 import traceback
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from shapelaw.collector import collect_seldom
-from shapelaw.errors import Interrupted, UserError
-from shapelaw.files import read_json, write_json
+from shapelaw.errors import Damaged, Interrupted, UserError
+from shapelaw.files import as_record, read_sealed, write_sealed
 from shapelaw.run_state import await_lock, read_state
 from shapelaw.sweep.job_process import log_to
 from shapelaw.sweep.records import identities_of, read_work
@@ -27,6 +27,14 @@ DONE, FAILED, INTERRUPTED = 0, 1, 75
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
 STALLS = 4
 """Interruptions in a row without a step between them, after which a run counts as failed."""
+
+
+@dataclass(frozen=True)
+class _Interruptions:
+    """Where a run was last interrupted, and how often in a row it was there."""
+
+    step: int = -1
+    stalls: int = 0
 
 
 class Stopped(KeyboardInterrupt):
@@ -111,10 +119,19 @@ def requeue(batch: Path, identities: list[str]) -> int:
 def _stalls(folder: Path) -> int:
     """Interruptions in a row of a run without a step between them, this one counted."""
     path, step = folder / "interruptions.json", read_state(folder).step
-    before: dict[str, Any] = read_json(path) if path.exists() else {"step": -1, "stalls": 0}
-    stalls = before["stalls"] + 1 if before["step"] == step else 0
-    write_json(path, {"step": step, "stalls": stalls})
-    return int(stalls)
+    before = _interrupted_before(path)
+    now = _Interruptions(step, before.stalls + 1 if before.step == step else 0)
+    write_sealed(path, asdict(now))
+    return now.stalls
+
+
+def _interrupted_before(path: Path) -> _Interruptions:
+    """What was noted at the last interruption; a damaged note is said, and counts as none: the run goes on."""
+    try:
+        return as_record(_Interruptions, read_sealed(path), path) if path.exists() else _Interruptions()
+    except Damaged as error:
+        _say(str(error))
+        return _Interruptions()
 
 
 def _scontrol(*words: str) -> str:

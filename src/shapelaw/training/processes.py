@@ -27,7 +27,7 @@ from typing import NoReturn
 from shapelaw.collector import collect_seldom
 from shapelaw.config import TrainConfig
 from shapelaw.errors import Interrupted, UserError, WorkFailed
-from shapelaw.files import read_json, write_json
+from shapelaw.files import as_record, read_sealed, write_sealed
 from shapelaw.planned_run import PlannedRun
 from shapelaw.run_state import State, Status, read_state, write_state
 from shapelaw.training.corpora import Corpora
@@ -144,7 +144,7 @@ def _watch(
 def _failure(rank: int, process: subprocess.Popen[bytes], notes: Path) -> _Failure:
     path = notes / f"{rank}.json"
     if path.exists():
-        return _Failure(rank, **read_json(path))
+        return as_record(_Failure, {"rank": rank, **read_sealed(path)}, path)
     how = f"killed by {signal.Signals(-process.returncode).name}" if process.returncode < 0 else "ended without a word"
     return _Failure(rank, 0.0, how, "killed")
 
@@ -192,7 +192,7 @@ def main(note: Path) -> NoReturn:
         kind = "interrupted" if stopped else "user" if isinstance(error, UserError) else "crash"
         said = str(error) if kind != "crash" else f"{type(error).__name__}: {error}"
         # before the connections close, so that whoever fails of that fails later
-        write_json(note, {"time": time.time(), "message": said, "kind": kind})
+        write_sealed(note, {"time": time.time(), "message": said, "kind": kind})
         if kind == "crash":
             import traceback
 
