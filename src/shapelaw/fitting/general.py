@@ -26,7 +26,7 @@ from shapelaw.fitting.newton import (
     UP_COEFFICIENT,
     schedule,
 )
-from shapelaw.fitting.objective import Problem, huber
+from shapelaw.fitting.objective import Problem
 from shapelaw.fitting.solver import Search
 from shapelaw.laws import LOG_FLOOR, Law
 
@@ -172,7 +172,7 @@ class GeneralNewton(Search):
         return GeneralNewton(problem)
 
     def _value(self, theta: Array, delta: float) -> float:
-        value = float(np.sum(huber(self.problem.residuals(theta), delta) * self.problem.weights))
+        value = self.problem.at(delta).value(theta)
         return value if np.isfinite(value) else np.inf
 
     def _slopes(self, theta: Array, residual: Array) -> Array:
@@ -189,16 +189,15 @@ class GeneralNewton(Search):
     def _derivatives(self, theta: Array, delta: float, gauss_newton: bool = False) -> tuple[Array, Array, Array]:
         """Gradient, Hessian (linear coordinates without their gradient) and the damping matrix, which is the Hessian of Gauss
         and Newton."""
-        law, columns, weights = self.problem.law, self.problem.columns, self.problem.weights
-        residual = self.problem.residuals(theta)
+        law, columns, problem = self.problem.law, self.problem.columns, self.problem.at(delta)
+        residual = problem.residuals(theta)
         jacobian = self._slopes(theta, residual) if gauss_newton else law.jacobian(theta, columns)
-        psi = np.clip(residual, -delta, delta) * weights
-        size = np.maximum(np.abs(residual), 1e-300)
+        psi = problem.slopes(residual)
         g = -jacobian.T @ psi
-        gauss = (jacobian * (weights * np.minimum(1.0, delta / size))[:, None]).T @ jacobian
+        gauss = (jacobian * problem.damping(residual)[:, None]).T @ jacobian
         if gauss_newton:
             return g, gauss, gauss
-        hessian = (jacobian * (weights * (size <= delta))[:, None]).T @ jacobian
+        hessian = (jacobian * (problem.weights_at(residual) * (np.abs(residual) <= delta))[:, None]).T @ jacobian
         for k in range(len(theta)):
             step = np.zeros_like(theta)
             step[k] = DIFFERENCE

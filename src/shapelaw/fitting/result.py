@@ -246,7 +246,9 @@ class FitResult(Shown):
             head += (
                 f", fitted to {data['rows_kept']} rows of {data['runs']} runs ({data['source']}; {excluded} excluded)"
             )
-        return head + (f", Huber delta {self.settings['delta']:g}" if self.settings.get("delta") else "")
+        cost = self.settings.get("over_cost", 1.0)
+        costly = f", overestimates at {cost:g} times the cost" if cost != 1.0 else ""
+        return head + (f", Huber delta {self.settings['delta']:g}" if self.settings.get("delta") else "") + costly
 
     def _choice(self) -> list[str]:
         """Why the data chose this law, with the errors of the others; nothing for a law that was named."""
