@@ -90,7 +90,7 @@ class GeneralNewton(Search):
     def polish(self, thetas: Array) -> Endpoints:
         """To the target delta, and in the best few basins Newton to rounding."""
         delta = float(self.problem.delta)
-        ends = self._descended(thetas, delta, ITERATIONS_STAGE)
+        ends = self._descended(thetas, delta, ITERATIONS)
         for basin in self._basins(ends)[:MOST]:
             with np.errstate(all="ignore"):
                 end = self._descend(ends.thetas[basin[0]], delta, POLISHED, ITERATIONS)

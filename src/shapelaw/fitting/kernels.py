@@ -95,9 +95,7 @@ def fill_tables(phi: Array, data: Data, table: Array) -> None:
 
 
 @reordered
-def huber_block(
-    r: Array, w: Array, delta: float, over_cost: float, psi: Array, curve: Array, damp: Array
-) -> float:
+def huber_block(r: Array, w: Array, delta: float, over_cost: float, psi: Array, curve: Array, damp: Array) -> float:
     """Objective of one block; fills psi, 1[|r| <= delta] + psi and min(1, delta/|r|), all times w and the cost."""
     total = 0.0
     for i in range(len(r)):

@@ -119,8 +119,8 @@ class Problem:
         """Check everything that would otherwise fail, or mislead, during the fit.
 
         Raises:
-            UserError: on a delta or over_cost out of range, missing columns, values that are not positive and finite, fewer points than
-                parameters, or a predictor with a single distinct value.
+            UserError: on a delta or over_cost out of range, missing columns, values that are not positive and finite, fewer
+                points than parameters, or a predictor with a single distinct value.
         """
         check_delta(delta)
         check_over_cost(over_cost)

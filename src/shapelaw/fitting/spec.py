@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from shapelaw.config import BootstrapOptions
+from shapelaw.config.option import said
 from shapelaw.errors import UserError
 from shapelaw.fitting.objective import Penalty, Problem, check_delta, check_over_cost
 from shapelaw.fitting.result import FitResult
@@ -179,7 +180,7 @@ class FitSpec:
             raise UserError(f"seed={self.seed}: allowed are whole numbers from 0; give one")
         for key, given in (("weights", self.weights), ("over_cost", self.over_cost if self.over_cost != 1.0 else None)):
             if given and self.method.name in (*LINE_METHODS, "staged"):
-                raise UserError(f"{key}={given}: method={self.method.name} takes none; give method=parametric")
+                raise UserError(f"{key}={said(given)}: method={self.method.name} takes none; give method=parametric")
         if self.method.fits_law:
             self._check_method()
 
