@@ -181,7 +181,7 @@ class Problem:
 
     def weights_at(self, residual: Array) -> Array:
         """What each row counts with such residuals, (n,): its weight times its cost."""
-        return self.weights * costs(residual, self.over_cost)
+        return self.weights if self.over_cost == 1.0 else self.weights * costs(residual, self.over_cost)
 
     def slopes(self, residual: Array) -> Array:
         """Derivative of each row's part of the objective by its residual, (n,)."""
