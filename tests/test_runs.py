@@ -270,7 +270,7 @@ def test_a_named_unit_is_the_column_s_own(tmp_path: Path, column: str, factors: 
         (
             ("Total_parameters", "D (seen)", "smooth loss"),
             "Total_parameters, D (seen), smooth loss; map them: "
-            "'runs.columns={params: Total_parameters, tokens: \"D (seen)\", loss: \"smooth loss\"}'",
+            '\'runs.columns={params: Total_parameters, tokens: "D (seen)", loss: "smooth loss"}\'',
         ),
         (
             ("Params [M]", "tokens per param", "train/loss"),
