@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -166,9 +165,8 @@ Opened = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def opened(outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Opened]:
+def opened(outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Opened:
     """Runs `shapelaw next` in this process: exit code, what it printed, what it said of errors."""
-    kept = dict(os.environ)
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["shapelaw next", *arguments])
@@ -178,9 +176,7 @@ def opened(outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         said = capsys.readouterr()
         return int(ended.value.code or 0), said.out, said.err
 
-    yield run
-    os.environ.clear()
-    os.environ.update(kept)
+    return run
 
 
 @pytest.fixture
