@@ -9,10 +9,9 @@ beginning.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -217,51 +216,6 @@ def lr_factor(tokens_seen: float, schedule: Schedule, cooldown: Cooldown | None 
     """Factor on the peak rate for the step before which `tokens_seen` tokens were seen, between 0 and 1."""
     factor = schedule.factor(tokens_seen)
     return factor if cooldown is None else factor * cooldown.factor(tokens_seen)
-
-
-KINDS: Mapping[str, type[Constant | Cosine | Linear | WarmupStableDecay]] = {
-    "constant": Constant,
-    "cosine": Cosine,
-    "linear": Linear,
-    "wsd": WarmupStableDecay,
-}
-"""The schedules whose course follows from their numbers alone."""
-
-
-@dataclass(frozen=True)
-class Course:
-    """The rate of every step of a run, from numbers that its record holds.
-
-    Args:
-        peak: rate at factor 1.
-        batch_tokens: of one step.
-        schedule, cooldown: as `lr_factor` takes them.
-
-    >>> Course.of(Course(0.5, 100, Linear(400.0)).plain()).rates(3)
-    [0.5, 0.375, 0.25]
-    """
-
-    peak: float
-    batch_tokens: int
-    schedule: Constant | Cosine | Linear | WarmupStableDecay
-    cooldown: Cooldown | None = None
-
-    @classmethod
-    def of(cls, plain: str) -> Course:
-        """From what `plain` gives."""
-        read = json.loads(plain)
-        kind, cooldown = KINDS[read["schedule"].pop("kind")], read["cooldown"]
-        return cls(read["peak"], read["batch_tokens"], kind(**read["schedule"]), cooldown and Cooldown(**cooldown))
-
-    def plain(self) -> str:
-        """As JSON, the same for the same course."""
-        kind = next(name for name, known in KINDS.items() if isinstance(self.schedule, known))
-        return json.dumps({**asdict(self), "schedule": {"kind": kind, **asdict(self.schedule)}}, sort_keys=True)
-
-    def rates(self, steps: int) -> list[float]:
-        """Rate of each of the first `steps` steps."""
-        seen = range(0, steps * self.batch_tokens, self.batch_tokens)
-        return [self.peak * lr_factor(tokens, self.schedule, self.cooldown) for tokens in seen]
 
 
 def cooldown_end_step(start_step: int, fraction: float = COOLDOWN_FRACTION) -> int:

@@ -2,12 +2,59 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 
-from shapelaw.schedule import KINDS, SHAPES, Cooldown, Course
+from shapelaw.schedule import SHAPES, Constant, Cooldown, Cosine, Linear, WarmupStableDecay, lr_factor
 
 FACTOR, SHARE = "schedule.final_factor", "schedule.decay_fraction"
 FROM, SHAPE, FINAL = "cooldown_from_tokens", "cooldown.name", "cooldown.final_factor"
+
+
+KINDS: Mapping[str, type[Constant | Cosine | Linear | WarmupStableDecay]] = {
+    "constant": Constant,
+    "cosine": Cosine,
+    "linear": Linear,
+    "wsd": WarmupStableDecay,
+}
+"""The schedules whose course follows from their numbers alone."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """The rate of every step of a run, from numbers that its record holds.
+
+    Args:
+        peak: rate at factor 1.
+        batch_tokens: of one step.
+        schedule, cooldown: as `lr_factor` takes them.
+
+    >>> Course.of(Course(0.5, 100, Linear(400.0)).plain()).rates(3)
+    [0.5, 0.375, 0.25]
+    """
+
+    peak: float
+    batch_tokens: int
+    schedule: Constant | Cosine | Linear | WarmupStableDecay
+    cooldown: Cooldown | None = None
+
+    @classmethod
+    def of(cls, plain: str) -> Course:
+        """From what `plain` gives."""
+        read = json.loads(plain)
+        kind, cooldown = KINDS[read["schedule"].pop("kind")], read["cooldown"]
+        return cls(read["peak"], read["batch_tokens"], kind(**read["schedule"]), cooldown and Cooldown(**cooldown))
+
+    def plain(self) -> str:
+        """As JSON, the same for the same course."""
+        kind = next(name for name, known in KINDS.items() if isinstance(self.schedule, known))
+        return json.dumps({**asdict(self), "schedule": {"kind": kind, **asdict(self.schedule)}}, sort_keys=True)
+
+    def rates(self, steps: int) -> list[float]:
+        """Rate of each of the first `steps` steps."""
+        seen = range(0, steps * self.batch_tokens, self.batch_tokens)
+        return [self.peak * lr_factor(tokens, self.schedule, self.cooldown) for tokens in seen]
 
 
 def course_of(params: Mapping[str, str]) -> str:

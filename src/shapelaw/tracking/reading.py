@@ -58,8 +58,8 @@ def read_runs(uri: str, experiment: str) -> pd.DataFrame:
     seconds_per_step, num_devices, cooldown (its tokens over those before; 0 at a constant rate), seq_len, head_size,
     suite, status, mlflow_run_id, rollbacks (before the row), diverged_step, schedule, total_tokens, decay_fraction,
     unique_tokens, optimizer, precision, architecture, trainer (if programs trained some), sweep (if some have a name),
-    rate_course (as `shapelaw.schedule.Course` has it, where the record says the rate of every step), excluded (a reason, or
-    nothing), loss_NAME of every further held-out set, and what users' own models have as columns and
+    rate_course (as `shapelaw.tracking.courses.Course` has it, where the record says the rate of every step), excluded (a
+    reason, or nothing), loss_NAME of every further held-out set, and what users' own models have as columns and
     options.
 
     Raises:
