@@ -43,7 +43,8 @@ class Own(Law):
     log_parameters = frozenset({"A", "B", "E"})
 
     def log_prediction(self, theta: np.ndarray, columns: Columns) -> np.ndarray:
-        return EQ1.log_prediction(theta, columns)
+        sizes = np.asarray(columns["params"]) ** -theta[2], np.asarray(columns["tokens"]) ** -theta[3]
+        return np.log(np.exp(theta[0]) * sizes[0] + np.exp(theta[1]) * sizes[1] + np.exp(theta[4]))
 
 
 def written_out(theta: np.ndarray, delta: float, over_cost: float) -> float:
