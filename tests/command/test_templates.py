@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
-from programs import TEMPLATE, Prepare
+from programs import TEMPLATE, Prepare, option
 
 from shapelaw.errors import UserError
 from shapelaw.template import Template
+from support import Door
 
 VALUES = {"lr": 0.01, "folder": "/runs/a b"}
 PASTED = [
@@ -82,3 +84,14 @@ def test_a_command_of_several_lines_is_the_run_of_the_same_on_one_line(prepared:
     one, several = (prepared(template=f"{program}{gap}width={fields[0]}")[1] for gap in (" ", " \\\n    "))
     assert one.identity == several.identity
     assert several.fingerprint["trainer"]["command"] == TEMPLATE
+
+
+@pytest.mark.parametrize("words", [(), ("-m", "hydra/launcher=plan")])
+def test_a_variable_that_hydra_reads_is_no_option(door: Door, outputs: Path, words: tuple[str, ...]) -> None:
+    """`${NAME}` never comes to the template."""
+    code, said = door("train", *words, "trainer=command", option("train.py --out ${HOME}/x"), "shape=16x1")
+    assert (code, said.count("\n")) == (2, 1)
+    assert (
+        "'HOME' not found; name a key that there is, or write ${oc.env:NAME} for a variable of the environment" in said
+    )
+    assert not outputs.exists()

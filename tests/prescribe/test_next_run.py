@@ -198,7 +198,7 @@ def test_a_plan_is_printed_with_the_commands_of_its_runs(saved: Path, opened: Op
     assert (code, said) == (0, "")
     (file,) = (outputs / "next").glob("params_tokens-*.yaml")
     plan = yaml.safe_load(file.read_text())
-    assert plan["target"] == "the best size for 1e+21 flops"
+    assert plan["target"] == "the best size for 1e+21 training FLOPs"
     assert f"written to {file}" in printed
     assert 1 <= len(plan["runs"]) < 9
     assert "note: next=9: no further candidate informs the target once these are trained\n" in printed

@@ -51,10 +51,12 @@ def head() -> Iterator[Path]:
             pytest.MonkeyPatch.context() as patch,
             subprocess.Popen([*words, "--include-dashboard=false"], env=environment, **quiet) as process,
         ):
-            await_(lambda: (Path(folder) / CURRENT).is_file())
-            patch.setenv("RAY_AUTH_MODE", "token")  # as newer versions start a cluster; older ones do not read it
-            yield Path(folder)
-            process.terminate()
+            try:
+                await_(lambda: (Path(folder) / CURRENT).is_file())
+                patch.setenv("RAY_AUTH_MODE", "token")  # as newer versions start a cluster; older ones do not read it
+                yield Path(folder)
+            finally:
+                process.terminate()
 
 
 @pytest.fixture(scope="module")

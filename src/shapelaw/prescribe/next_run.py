@@ -111,7 +111,7 @@ class BestSize:
     @property
     def told(self) -> str:
         """In words."""
-        return f"the best size for {self.budget:.4g} {self.search.cost.unit}"
+        return f"the best size for {self.budget:.4g} {self.search.cost.words}"
 
     def values(self, thetas: Array) -> Array:
         """Log params."""
