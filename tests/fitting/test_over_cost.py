@@ -164,6 +164,7 @@ def test_the_cost_is_saved_and_refitted_by(tmp_path: Path) -> None:
     assert again.settings["over_cost"] == again.checklist["objective"]["over_cost"] == 20.0
     assert "times 20 where predicted > measured" in again.checklist["objective"]["kind"]
     assert "overestimates at 20 times the cost" in again.summary()
+    assert "comparable only at equal rows and delta, and over_cost" in again.summary()
     assert spec_of(again).over_cost == 20.0
     refitted = fit(RunsTable.read(tmp_path / "runs.parquet"), _spec(again))
     assert (refitted.theta, refitted.objective) == (result.theta, result.objective)
