@@ -1,12 +1,10 @@
 """Compiled evaluation of the Huber objective of sum laws: value, gradient, Hessian and the damping matrix.
 
-With s = L_hat, r = log y - log s, psi = clip(r, -delta, delta) and J = d log s / d phi (one row per point):
+With s = L_hat, r = log y - log s, psi = clip(r, -delta, delta), J = d log s / d phi, v = over_cost w if r < 0 else w:
 
     g = -sum v psi J
     H =  sum v (1[|r| <= delta] + psi) J J' - sum v psi s''/s
     M =  sum v min(1, delta/|r|) J J'
-
-where v = w over_cost for r < 0 and w elsewhere.
 
 phi = (centred log coefficients c', exponents a, power, (log kappa, mu), log E). Points are handled in blocks so that
 every loop runs over contiguous memory that fits the first-level cache; exponentials are taken once per distinct value.
@@ -34,7 +32,7 @@ LOG_CLIP = 300.0
 
 
 class Data(NamedTuple):
-    """A sum law's data as the kernels read it (K terms, M exponents, n points, P entries of phi)."""
+    """A sum law's data as the kernels read it (K terms, M exponents, n points, P entries of phi), and over_cost."""
 
     power: int
     """Place of the exponent of the whole sum in phi; below 0 for a law without one."""
@@ -63,7 +61,6 @@ class Data(NamedTuple):
     precision: Array
     """(P,): 0 where nothing does."""
     over_cost: float
-    """Cost of an overestimate."""
 
 
 def additive(data: Data) -> bool:
