@@ -11,12 +11,12 @@ import pytest
 from shapelaw import UserError, fit, load_fit, load_runs
 from shapelaw.config import TrainConfig
 from shapelaw.config.schema import to_dataclass
+from shapelaw.courses import Course, course_of
 from shapelaw.laws import get_law
 from shapelaw.planned_run import PlannedRun, plan_run
 from shapelaw.runs.axes import with_axes
 from shapelaw.runs.schedules import MEMORY
 from shapelaw.tracking import LR_SCALE, ROLLBACKS, VAL_LOSS, MlflowTracker, RunInfo
-from shapelaw.tracking.courses import Course, course_of
 from shapelaw.training.run_info import run_info
 from support import Compose
 from tracked import store_of

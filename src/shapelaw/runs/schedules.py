@@ -7,6 +7,8 @@ import pandas as pd
 import scipy
 from numpy.typing import NDArray
 
+from shapelaw.courses import Course
+
 Floats = NDArray[np.float64]
 
 CONSTANT = ("constant", "none")
@@ -16,7 +18,7 @@ POSITION = ("total_tokens", "decay_fraction", "lr_annealed", "lr_falls")
 RATES = ("lr_area", "lr_annealed", "lr_falls")
 """Columns that laws of whole curves read."""
 COURSE = "rate_course"
-"""Further column of tracked runs: the rate of every step, as `shapelaw.tracking.courses.Course` has it; missing where it is
+"""Further column of tracked runs: the rate of every step, as `shapelaw.courses.Course` has it; missing where it is
 unknown."""
 ROUNDING = 1e-9
 """Relative difference of token counts that is rounding."""
@@ -170,8 +172,6 @@ def with_course_areas(frame: pd.DataFrame, courses: pd.Series) -> pd.DataFrame:
         frame: canonical columns, among them step.
         courses: of each row, or missing: then the row has none of the three.
     """
-    from shapelaw.tracking.courses import Course
-
     out = pd.DataFrame(np.nan, frame.index, ["lr_area", "lr_annealed", "lr_step"])
     steps = _column(frame, "step")
     for course, own in steps[courses.notna() & (steps > 0)].groupby(courses, sort=False):

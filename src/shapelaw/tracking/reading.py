@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from shapelaw.courses import course_of
 from shapelaw.errors import UserError
 from shapelaw.suite import COLUMNS, HASH_DIGITS, Suite
 from shapelaw.tracking import database
 from shapelaw.tracking.addresses import check_uri, database_file
-from shapelaw.tracking.courses import course_of
 from shapelaw.tracking.histories import Histories, Value, histories
 from shapelaw.tracking.protocol import (
     DAMAGED_TAG,
@@ -58,7 +58,7 @@ def read_runs(uri: str, experiment: str) -> pd.DataFrame:
     seconds_per_step, num_devices, cooldown (its tokens over those before; 0 at a constant rate), seq_len, head_size,
     suite, status, mlflow_run_id, rollbacks (before the row), diverged_step, schedule, total_tokens, decay_fraction,
     unique_tokens, optimizer, precision, architecture, trainer (if programs trained some), sweep (if some have a name),
-    rate_course (as `shapelaw.tracking.courses.Course` has it, where the record says the rate of every step), excluded (a
+    rate_course (as `shapelaw.courses.Course` has it, where the record says the rate of every step), excluded (a
     reason, or nothing), loss_NAME of every further held-out set, and what users' own models have as columns and
     options.
 
