@@ -196,7 +196,7 @@ def first_fit() -> None:
         "import numpy as np\n"
         "from shapelaw.fitting.solve import solve\n"
         "from shapelaw.fitting.spec import FitData, FitSpec\n"
-        "spec = FitSpec(); x = np.geomspace(1e8, 1e10, 40); c = {'params': x, 'tokens': np.roll(x, 7)}\n"
+        "spec = FitSpec.of('params_tokens'); x = np.geomspace(1e8, 1e10, 40); c = {'params': x, 'tokens': np.roll(x, 7)}\n"
         "loss = spec.law.predict(dict(A=400, B=400, alpha=.3, beta=.3, E=2), c)\n"
         "solve(FitData(spec.law, 'total', c, loss, np.arange(40)), spec); print(time.perf_counter() - t)"
     )

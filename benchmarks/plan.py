@@ -28,6 +28,7 @@ from shapelaw.verbs.main import set_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 SHAPES = ("32x2", "32x4", "32x8", "32x16", "64x1", "64x2", "64x4", "64x8", "128x1", "128x2")
+SUITE = "nano_wide"
 RATES, FEW_RATES = 200, 4
 
 
@@ -68,7 +69,7 @@ def planned(count: int, environment: dict[str, str]) -> Used:
 def plan() -> None:
     """The whole command."""
     with tempfile.TemporaryDirectory() as outputs:
-        environment = os.environ | {"SHAPELAW_OUTPUTS": outputs, "SHAPELAW_SUITE": "nano_wide"}
+        environment = os.environ | {"SHAPELAW_OUTPUTS": outputs, "SHAPELAW_SUITE": SUITE}
         subprocess.run([sys.executable, ROOT / "prepare.py"], env=environment, check=True, capture_output=True)
         few, many = planned(1, environment), planned(RATES, environment)
     for count, used in ((len(SHAPES), few), (RATES * len(SHAPES), many)):
@@ -81,6 +82,7 @@ def plan() -> None:
 
 def compositions() -> None:
     """A run's configuration, composed in both ways."""
+    os.environ["SHAPELAW_SUITE"] = SUITE
     set_environment(ROOT)
     store_schemas()
     with initialize_config_dir(str(ROOT / "conf")):

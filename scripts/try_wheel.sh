@@ -66,4 +66,29 @@ test -s losses/*.csv
 program="{python} examples/plain_torch.py --width {shape.width} --depth {shape.depth} --lr {lr} --steps {steps} --every 5"
 program+=" --batch {batch_sequences} --seq-len {seq_len} --seed {seed} --out {folder} --metrics {metrics}"
 shapelaw train -m "${own[@]}" trainer=command "trainer.command=\"$program\""
-[ "$(find outputs/runs/mine -maxdepth 2 -name state.json | wc -l)" = 4 ]
+program="{python} examples/nanogpt_style.py --n_embd={shape.width} --n_layer={shape.depth} --learning_rate={lr} --seed={seed}"
+program+=" --max_iters={steps} --eval_interval=5 --batch_size={batch_sequences} --block_size={seq_len} --out_dir={folder}"
+program+=" --metrics_file={metrics} --resume={resume}"
+shapelaw train "${own[@]}" trainer=command "trainer.command=\"$program\""
+[ "$(find outputs/runs/mine -maxdepth 2 -name state.json | wc -l)" = 5 ]
+
+# two sweeps beside each other, by a program that learns nothing and a command of several lines, and a fit of both
+cat >lab.py <<'PYTHON'
+import json
+import sys
+
+given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+with open(given["--metrics"], "a") as file:
+    for tokens in range(4096, int(given["--tokens"]) + 1, 2048):
+        loss = 2 + (9 if given["--arch"] == "swiglu" else 10) / (int(given["--width"]) * tokens) ** 0.1
+        file.write(json.dumps({"tokens": tokens, "loss": loss}) + "\n")
+PYTHON
+lab="{python} lab.py \\
+  --arch {sweep.name} --width {shape.width} \\
+  --tokens {tokens} --metrics {metrics}"
+sweeps=(trainer=command "trainer.command=\"$lab\"" shape.width=16,32 sweep.name=swiglu,geglu)
+shapelaw train -m "${own[@]}" "${sweeps[@]}" hydra/launcher=plan >plan.txt
+grep -q "lab.py --arch geglu --width 32 --tokens 16384 --metrics $PWD/outputs/runs/mine" plan.txt
+shapelaw train -m "${own[@]}" "${sweeps[@]}"
+both='subset.where="sweep == \"swiglu\" or sweep == \"geglu\""'
+shapelaw fit law=power_flops "$both" "speedup='sweep == \"geglu\"'" bootstrap.n=20 plots=false

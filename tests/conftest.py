@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,8 @@ from support import ROOT, TINY, Compose, Door, Script, Sweep
 
 collect_seldom()
 
+STARTED_WITH = dict(os.environ)
+"""The environment before the first test."""
 ONE_WORKER = (
     "tests/slurm/",
     "tests/test_conf.py",
@@ -50,6 +53,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
             return next((path for path in ONE_WORKER if nodeid.startswith(path)), nodeid)
 
     return Together(config, log)
+
+
+@pytest.fixture(autouse=True)
+def same_environment() -> Iterator[None]:
+    """What a test, or a library that it is the first to import, leaves in the environment ends with the test."""
+    kept = dict(os.environ)
+    yield
+    for name in set(os.environ) - set(kept):
+        del os.environ[name]
+    os.environ.update(kept)
 
 
 @pytest.fixture(scope="session")
@@ -128,7 +141,7 @@ def ctrl_c() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def prepared_processes() -> Iterator[Prepared]:
     """What the processes of scripts are forked from."""
-    made = Prepared()
+    made = Prepared(STARTED_WITH)
     yield made
     made.end()
 
@@ -148,29 +161,32 @@ def script(outputs: Path, corpora: Path, prepared_processes: Prepared) -> Script
 
 
 @pytest.fixture
-def sweep(
-    outputs: Path, corpora: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Sweep]:
-    """Runs train.py in this process, so that all sweeps of a test session share one server of prepared processes."""
-    kept = dict(os.environ)
+def here(outputs: Path, corpora: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Script:
+    """As `script`, but in this process: for what a script says and writes, where nothing depends on how it was started."""
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        monkeypatch.setattr(sys, "argv", ["train.py", *arguments, f"data_dir={corpora}"])
+    def run(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main("train")
+        with monkeypatch.context() as changed:
+            changed.setattr(sys, "argv", [name, *arguments, f"data_dir={corpora}"])
+            for variable, value in environment.items():
+                changed.setenv(variable, value)
+            with pytest.raises(SystemExit) as ended:
+                main(name.removesuffix(".py"))
         said = capsys.readouterr()
-        return subprocess.CompletedProcess(sys.argv, int(ended.value.code or 0), said.out, said.err)
+        return subprocess.CompletedProcess([name, *arguments], int(ended.value.code or 0), said.out, said.err)
 
-    yield run
-    os.environ.clear()
-    os.environ.update(kept)
+    return run
 
 
 @pytest.fixture
-def door(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Door]:
+def sweep(here: Script) -> Sweep:
+    """train.py in this process, so that all sweeps of a test session share one server of prepared processes."""
+    return partial(here, "train.py")
+
+
+@pytest.fixture
+def door(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Door:
     """Runs a verb in this process; its exit code, and all that it says."""
-    kept = dict(os.environ)
 
     def run(verb: str, *words: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", [verb, *words])
@@ -180,6 +196,4 @@ def door(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         said = capsys.readouterr()
         return int(ended.value.code or 0), said.out + said.err
 
-    yield run
-    os.environ.clear()
-    os.environ.update(kept)
+    return run

@@ -34,12 +34,17 @@ READ_AT_IMPORT = ("ATEN_", "KMP_", "MKL_", "MLFLOW_", "MPL", "NUMBA_", "OMP_", "
 
 
 class Prepared:
-    """The process that others are forked from; it ends with this one."""
+    """The process that others are forked from; it ends with this one.
 
-    def __init__(self) -> None:
+    Args:
+        environment: in which it imports the libraries.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
         self._here, there = socket.socketpair()
-        self._environment = read_at_import(os.environ)
-        self._process = subprocess.Popen([sys.executable, __file__, str(there.fileno())], pass_fds=[there.fileno()])
+        self._environment = read_at_import(environment)
+        command = [sys.executable, __file__, str(there.fileno())]
+        self._process = subprocess.Popen(command, pass_fds=[there.fileno()], env=dict(environment))
         there.close()
 
     def fits(self, environment: Mapping[str, str]) -> bool:

@@ -69,13 +69,20 @@ SCHEMAS = tuple(door_of(verb).schema for verb in verbs())
         (["tokens=1e15", "tokens_rounding=up"], ["hours on this machine", "force=true"]),
     ],
 )
-def test_bad_input(script: Script, outputs: Path, arguments: list[str], words: list[str]) -> None:
-    done = script("train.py", *arguments)
+def test_bad_input(here: Script, outputs: Path, arguments: list[str], words: list[str]) -> None:
+    done = here("train.py", *arguments)
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert done.stderr.startswith("shapelaw: ")
     assert all(word in done.stderr for word in words), done.stderr
     assert not outputs.exists()
+
+
+def test_a_process_of_its_own_says_it_as_well(script: Script) -> None:
+    done = script("train.py", "lr_bas=3")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("shapelaw: ")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -138,12 +145,12 @@ def test_a_sweep_s_file_has_its_values_as_lists(
     assert all(run in done.stdout for run in runs), done.stdout
 
 
-def test_comma_strings_in_a_suite_are_lists_now(script: Script, tmp_path: Path) -> None:
+def test_comma_strings_in_a_suite_are_lists_now(here: Script, tmp_path: Path) -> None:
     suite = shutil.copytree(TINY, tmp_path / "tiny")
     text = (suite / "suite.yaml").read_text()
     (suite / "suite.yaml").write_text(text.replace("[2048, 2560]", "2048,2560"))
     for name, arguments in (("train.py", ()), ("fit.py", ())):
-        done = script(name, *arguments, SHAPELAW_SUITE=str(suite))
+        done = here(name, *arguments, SHAPELAW_SUITE=str(suite))
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
         assert "suite.yaml: suite.branches" in done.stderr
         assert "written as a list, [A, B]" in done.stderr
@@ -159,15 +166,15 @@ def test_output_that_nobody_reads_any_more_is_no_error(outputs: Path) -> None:
         assert (shown.stderr.read(), shown.wait(100)) == ("", 141)
 
 
-def test_an_unknown_suite_is_named(script: Script) -> None:
-    done = script("train.py", SHAPELAW_SUITE="micro-nano")
+def test_an_unknown_suite_is_named(here: Script) -> None:
+    done = here("train.py", SHAPELAW_SUITE="micro-nano")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "SHAPELAW_SUITE=micro-nano" in done.stderr
     assert "gemstones, micro, micro_steps, nano" in done.stderr
 
 
-def test_the_paper_s_sweep_is_refused_here_with_its_cost(script: Script, outputs: Path) -> None:
-    done = script("train.py", "-m", "shape=glob(*)", "lr_base=5,2.5", SHAPELAW_SUITE="gemstones")
+def test_the_paper_s_sweep_is_refused_here_with_its_cost(here: Script, outputs: Path) -> None:
+    done = here("train.py", "-m", "shape=glob(*)", "lr_base=5,2.5", SHAPELAW_SUITE="gemstones")
     assert done.returncode == 2
     assert all(
         word in done.stderr for word in ("44 runs", "FLOPs", "hours", "GiB", "SHAPELAW_SUITE=nano", "force=true")
@@ -186,8 +193,8 @@ def test_the_paper_s_sweep_is_refused_here_with_its_cost(script: Script, outputs
         ("train", "shape"),
     ],
 )
-def test_help_says_what_there_is(name: str, key: str, script: Script) -> None:
-    done = script(f"{name}.py", "--help", COLUMNS="80")
+def test_help_says_what_there_is(name: str, key: str, here: Script) -> None:
+    done = here(f"{name}.py", "--help", COLUMNS="80")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"python {name}.py ")
     assert max(map(len, done.stdout.splitlines())) <= 128
@@ -196,13 +203,13 @@ def test_help_says_what_there_is(name: str, key: str, script: Script) -> None:
     assert keys["outputs_dir"].endswith("outputs")
 
 
-def test_help_has_the_values_of_the_command_line(script: Script) -> None:
-    shown = script("train.py", "shape=32x1", "lr_base=2.5", "hydra/launcher=slurm", "-h").stdout
+def test_help_has_the_values_of_the_command_line(here: Script) -> None:
+    shown = here("train.py", "shape=32x1", "lr_base=2.5", "hydra/launcher=slurm", "-h").stdout
     assert all(line in shown for line in ("  shape.width=32 ", "  lr_base=2.5 ", "  hydra.launcher.partition=null "))
     assert re.search(r"  shape=32x1 +16x1, 16x2, 32x1\n", shown)
-    swept = script("train.py", "-m", "lr_base=5,2.5", "--help")
+    swept = here("train.py", "-m", "lr_base=5,2.5", "--help")
     assert (swept.returncode, "  lr_base=5 " in swept.stdout) == (0, True)
-    refused = script("train.py", "--help", "lr_bas=3")
+    refused = here("train.py", "--help", "lr_bas=3")
     assert (refused.returncode, "did you mean lr_base" in refused.stderr) == (2, True)
 
 

@@ -241,8 +241,8 @@ def test_bad_input(
     assert not outputs.exists()
 
 
-def test_bad_input_is_one_line(script: Script) -> None:
-    done = script("coordinates.py", "step=3")
+def test_bad_input_is_one_line(here: Script) -> None:
+    done = here("coordinates.py", "step=3")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "did you mean steps" in done.stderr
 

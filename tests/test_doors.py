@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
@@ -44,9 +43,8 @@ Opened = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def opened(outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Opened]:
+def opened(outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Opened:
     """Runs `shapelaw ARGUMENTS` in this process."""
-    kept = dict(os.environ)
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         monkeypatch.setattr(sys, "argv", ["shapelaw", *arguments])
@@ -56,9 +54,7 @@ def opened(outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         said = capsys.readouterr()
         return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), said.out, said.err)
 
-    yield run
-    os.environ.clear()
-    os.environ.update(kept)
+    return run
 
 
 def module(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

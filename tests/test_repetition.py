@@ -13,7 +13,7 @@ import pytest
 from shapelaw import FitResult, RunsTable, UserError, fit, load_runs
 from shapelaw.laws import get_law
 from shapelaw.verbs.prescribe import prescribe
-from support import asked
+from support import Door, asked
 from test_laws import NATURAL
 from test_laws import table as sizes
 
@@ -159,3 +159,17 @@ def test_a_size_and_its_tokens_there_and_back(ask: Any) -> None:
 def test_what_cannot_be_asked_says_why(ask: Any, name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         ask(name, **options)
+
+
+def test_the_next_run_is_planned_for_the_different_tokens_that_there_are(
+    tmp_path: Path, outputs: Path, door: Door
+) -> None:
+    runs = table("data_constrained", noise=2e-3)
+    fitted("data_constrained").save(tmp_path / "fit", runs)
+    words = (f"fit={tmp_path}/fit", "budget=3e18", "target.params=2e9", "target.tokens=1e11", "limits.params_min=4e9")
+    code, said = door("next", *words)
+    assert (code, said.count("\n")) == (2, 1)
+    assert "give unique_tokens=NUMBER, the different tokens that there are" in said
+    code, said = door("next", *words, "unique_tokens=1e9")
+    assert code == 0, said
+    assert "To know the loss of 2e+09 parameters at 1e+11 tokens" in said

@@ -267,6 +267,16 @@ def test_a_named_unit_is_the_column_s_own(tmp_path: Path, column: str, factors: 
             "N, D, final_loss; map them: 'runs.columns={params: N, tokens: D, loss: final_loss}'",
         ),
         (("size", "D", "d"), "size, D, d; map them: 'runs.columns={params: COLUMN, tokens: COLUMN, loss: COLUMN}'"),
+        (
+            ("Total_parameters", "D (seen)", "smooth loss"),
+            "Total_parameters, D (seen), smooth loss; map them: "
+            '\'runs.columns={params: Total_parameters, tokens: "D (seen)", loss: "smooth loss"}\'',
+        ),
+        (
+            ("Params [M]", "tokens per param", "train/loss"),
+            "Params [M], tokens per param, train/loss; map them: "
+            "'runs.columns={params: \"Params [M]\", tokens: COLUMN, loss: train/loss}' 'runs.units={params: M}'",
+        ),
     ],
 )
 def test_a_file_s_own_columns_are_said(tmp_path: Path, names: tuple[str, ...], message: str) -> None:

@@ -1,13 +1,14 @@
 """Command templates: the command line of a program, with the values of a run in braces.
 
 A template is split into words as a shell splits it; then each word is filled by itself. So a value stays within its word,
-whatever it holds, and no shell reads it.
+whatever it holds, and no shell reads it. What only a shell does something with, such as `&&` or `$HOME`, is refused.
 """
 
 from __future__ import annotations
 
 import glob
 import hashlib
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -31,6 +32,26 @@ ELSEWHERE = frozenset(
 """Options that say where and on what a run is trained: they decide no result."""
 ELSEWHERE_GROUPS = frozenset(("tracker", "trainer", "search", "limits", "resources", "cooldown", "sweep"))
 """Groups of such options, and those that a fingerprint holds by itself."""
+LINE_END = re.compile(r"(?:[ \t]*\\\r?\n)+[ \t]*")
+PIECE = re.compile(rf"""{LINE_END.pattern}|\\.|'[^']*'|"(?:\\.|[^"\\])*"|\{{[^{{}}]*\}}|.""", re.DOTALL)
+"""A piece of a command line as a shell reads it: a line's end behind a backslash, something quoted, a field, a character."""
+OF_A_SHELL = {
+    r"[\r\n]": (
+        "a line that does not end with a backslash is a command of its own",
+        "end every line but the last with a backslash, with nothing behind it",
+    ),
+    r"&&|\|\||[;&|<>]|\$\(|`": (
+        "{} joins or redirects programs",
+        "put the line into a script that takes the values (bash run.sh {{lr}} {{folder}}), or quote what is only text",
+    ),
+    r"\$[\w{(]+|(?<![^\s=])~(?=/|\s|$)": (
+        "{} stands for something else",
+        "write what it stands for, or quote what is only text by '...'",
+    ),
+    r"(?<!\S)#\S*": ("{} begins a comment", "leave it out, or quote what is only text"),
+    r"\A[A-Za-z_]\w*=\S*": ("{} sets a variable", "write env before it: env {} ..."),
+}
+"""What only a shell does something with, where it is not quoted -> what that is, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -47,18 +68,30 @@ class Template:
     text: str
 
     @property
+    def line(self) -> str:
+        """Its text, with lines that end with a backslash joined.
+
+        >>> Template("train.py \\\\\\n  --lr {lr}").line
+        'train.py --lr {lr}'
+        """
+        joined = PIECE.sub(lambda piece: _joined(piece[0]), self.text)
+        return joined.strip() if joined != self.text else self.text
+
+    @property
     def words(self) -> list[str]:
         """Its words, not filled yet.
 
         Raises:
-            UserError: if a quote is left open, or there is none.
+            UserError: if a quote is left open, there is none, or only a shell could read it.
         """
+        line = self.line
         try:
-            words = shlex.split(self.text)
+            words = shlex.split(line)
         except ValueError as error:
             raise UserError(f"{KEY}={self.text}: {error}; close the quote, or write \\' for an apostrophe") from error
         if not words:
             raise UserError(f"{KEY}={self.text!r}: is empty; give the program's command line")
+        _refuse_shell(line.strip())
         return words
 
     @property
@@ -117,6 +150,38 @@ class Template:
             ) from error
 
 
+def _joined(piece: str) -> str:
+    """A piece of a command line without the ends of lines that a backslash hides."""
+    if piece[0] == '"':
+        return re.sub(r"\\(\r?\n|.)", lambda found: "" if found[1].endswith("\n") else found[0], piece, flags=re.DOTALL)
+    if LINE_END.fullmatch(piece):
+        return " " if re.search(r"[ \t]", piece) else ""
+    return piece
+
+
+def _refuse_shell(line: str) -> None:
+    """Refuse what the program would be given as it is, where a shell would do something else.
+
+    Raises:
+        UserError: naming it, and what to do.
+    """
+    bare = PIECE.sub(lambda piece: piece[0] if len(piece[0]) == 1 else "_" * len(piece[0]), line)
+    for pattern, (what, advice) in OF_A_SHELL.items():
+        if found := re.search(pattern, bare):
+            name = line[slice(*found.span())]
+            raise UserError(f"{KEY}: {what.format(name)} in a shell, and no shell reads this; {advice.format(name)}")
+    if found := re.search(r"\$[\w{(]+|`", PIECE.sub(_filled_in, line)):
+        raise UserError(
+            f"{KEY}: {found[0]} stands for something else in a shell, also between double quotes, and no shell reads this; "
+            "write what it stands for, or quote what is only text by '...'"
+        )
+
+
+def _filled_in(piece: re.Match[str]) -> str:
+    """What a shell fills variables into: what stands in double quotes."""
+    return re.sub(r"\\.", " ", piece[0]) if piece[0].startswith('"') else " "
+
+
 def plain(value: Any) -> Any:
     """A value as a program is told it: whole numbers without a point, others to the last digit; nothing for null.
 
@@ -153,7 +218,7 @@ def trainer_record(config: TrainConfig) -> dict[str, Any]:
     template, options = Template(config.trainer.command), options_in(config)
     told = [name for name in template.names if name in options and _decides(name)]
     return {
-        "command": template.text,
+        "command": template.line,
         "values": {name: plain(options[name]) for name in sorted(told)},
         "files": {path: _hash(Path(path)) for path in [*_scripts(template), *_further(config.trainer.files)]},
     }

@@ -111,10 +111,9 @@ def test_tracked_runs_are_fitted_without_their_cooldowns(sweep: Sweep, script: S
         ([], ["no such database", "shapelaw train -m"]),
     ],
 )
-def test_bad_input(published: Script, arguments: list[str], words: list[str]) -> None:
-    done = published(
-        "fit.py", "tracker=none", *arguments, "runs.uri=sqlite:////nowhere/mlflow.db" if not arguments else "seed=0"
-    )
+def test_bad_input(here: Script, data_dir: Path, arguments: list[str], words: list[str]) -> None:
+    last = "seed=0" if arguments else "runs.uri=sqlite:////nowhere/mlflow.db"
+    done = here("fit.py", "tracker=none", *arguments, last, SHAPELAW_DATA_DIR=str(data_dir))
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert all(word in done.stderr for word in words), done.stderr

@@ -249,10 +249,10 @@ def test_the_general_solver_sees_the_law_s_own_derivatives(name: str, seed: int)
         theta = theta * (1 + 0.05 * rng.uniform(-1, 1, len(theta)))
     solver, columns = GeneralNewton(problem), problem.columns
     assert close(law.jacobian(theta, columns), derivative(lambda at: law.log_prediction(at, columns), theta).T, 1e-7)
-    g, hessian, _ = solver._derivatives(theta, problem.delta)
+    g, hessian, _ = solver._derivatives(theta, problem)
     linear = np.diag(np.where(solver.linear, g, 0.0))
     assert close(derivative(lambda at: np.array(problem.value(at)), theta), g, 1e-7)
-    curvature = derivative(lambda at: solver._derivatives(at, problem.delta)[0], theta)
+    curvature = derivative(lambda at: solver._derivatives(at, problem)[0], theta)
     assert close(curvature, hessian + linear, 1e-3)  # it takes forward differences of 1e-5
 
 

@@ -223,3 +223,15 @@ def test_a_process_that_raises_is_heard(composed: Compose, script: Script, tmp_p
     assert time.monotonic() - began < 60
     assert "process 1 of the run: RuntimeError: the cooling of this node has failed" in done.stderr
     assert "cooling" in read_state(planned(composed).folder).reason
+
+
+@pytest.mark.slow
+def test_a_model_of_ones_own_trains_by_ddp_as_in_one_process(composed: Compose, script: Script, tmp_path: Path) -> None:
+    own = f"model={ROOT}/examples/swiglu.py:SwiGLU"
+    losses = []
+    for number, layout in enumerate(((), ("parallel=ddp", "devices=2"))):
+        place = f"outputs_dir={tmp_path}/{number}"
+        done = script("train.py", "tracker=none", *COMMON, own, *layout, place)
+        assert done.returncode == 0, done.stderr
+        losses.append(read_state(planned(composed, own, place).folder).val_loss)
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,15 +77,6 @@ def runs_of(suite: Suite) -> RunsTable:
         rows += [{"run": f"{width}x{depth}", "tokens": tokens, "loss": 3.0, **size} for tokens in (1e4, 3e4, 1e5)]
     frame = pd.DataFrame(rows)
     return RunsTable(frame, {}, dict.fromkeys(frame["run"], suite))
-
-
-@pytest.fixture(autouse=True)
-def environment(outputs: Path) -> Iterator[None]:
-    """The environment is as it was after a test that put suites in force."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.fixture

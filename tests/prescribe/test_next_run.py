@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +17,17 @@ import yaml
 from shapelaw import RunsTable, UserError, fit
 from shapelaw.fitting.newton import Newton
 from shapelaw.fitting.objective import Penalty
+from shapelaw.fitting.result import FitResult
 from shapelaw.fitting.spec import FitData, FitSpec
+from shapelaw.laws import get_law
+from shapelaw.prescribe.axes import axes_of_sizes
 from shapelaw.prescribe.candidates import ROWS, Cadence, Candidates, feasible, rows_of
 from shapelaw.prescribe.limits import UNLIMITED, Limits
 from shapelaw.prescribe.next_run import BestSize, LossOf, plan
 from shapelaw.prescribe.search import SizeSearch
 from shapelaw.prescribe.world import World
+from shapelaw.runs.axes import table_of, with_axes
+from shapelaw.suite import Suite
 from shapelaw.verbs.main import main
 from worlds import table
 
@@ -161,9 +165,8 @@ Opened = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def opened(outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Opened]:
+def opened(outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Opened:
     """Runs `shapelaw next` in this process: exit code, what it printed, what it said of errors."""
-    kept = dict(os.environ)
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["shapelaw next", *arguments])
@@ -173,9 +176,7 @@ def opened(outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         said = capsys.readouterr()
         return int(ended.value.code or 0), said.out, said.err
 
-    yield run
-    os.environ.clear()
-    os.environ.update(kept)
+    return run
 
 
 @pytest.fixture
@@ -197,7 +198,7 @@ def test_a_plan_is_printed_with_the_commands_of_its_runs(saved: Path, opened: Op
     assert (code, said) == (0, "")
     (file,) = (outputs / "next").glob("params_tokens-*.yaml")
     plan = yaml.safe_load(file.read_text())
-    assert plan["target"] == "the best size for 1e+21 flops"
+    assert plan["target"] == "the best size for 1e+21 training FLOPs"
     assert f"written to {file}" in printed
     assert 1 <= len(plan["runs"]) < 9
     assert "note: next=9: no further candidate informs the target once these are trained\n" in printed
@@ -259,3 +260,75 @@ def test_refits_weigh_rows_as_the_fit_did() -> None:
     assert found.place == expected.place == 1
     assert found.before == pytest.approx(expected.before, rel=0.5)
     assert found.after == pytest.approx(expected.after, rel=0.5)
+
+
+LAW = """
+from shapelaw.laws import SumLaw, Term
+
+EXPERTS = SumLaw(
+    "experts", "L = A/(params^alpha experts^gamma) + B/tokens^beta + E", "this test",
+    (Term("A", falls={"params": "alpha", "experts": "gamma"}), Term("B", falls={"tokens": "beta"})),
+)
+"""
+
+
+def experts_of(name: str, rows: list[tuple[float, float, float]]) -> tuple[RunsTable, FitResult, World]:
+    """Runs of (params, tokens, experts) with noise, a fit of a law that reads experts, and where its target is at 8 of them."""
+    params, tokens, experts = np.array(rows).T
+    noise = np.exp(2e-3 * np.random.default_rng(0).standard_normal(len(params)))
+    loss = (1.7 + 400 / (params**0.34 * experts**0.2) + 400 / tokens**0.28) * noise
+    frame = pd.DataFrame({"params": params, "tokens": tokens, "experts": experts, "loss": loss})
+    runs = table_of(frame.assign(run=[f"run {i}" for i in range(len(frame))]))
+    law = fit(runs, name, delta=1e-2)
+    runs = with_axes(runs, get_law(name))
+    return runs, law, dataclasses.replace(World.of(law, runs), given={"experts": 8.0})
+
+
+def test_a_run_with_other_experts_is_chosen_where_they_are_what_is_not_known(tmp_path: Path) -> None:
+    """All runs but a cheap one have one expert: of two runs that differ in experts alone, the one with four is trained. Neither
+    is taken for a run that the table holds with other experts."""
+    (tmp_path / "law.py").write_text(LAW)
+    rows = [(n, t, 1.0) for n in (1e7, 1e8, 1e9) for t in (1e9, 1e10, 1e11)] + [(1e7, 1e9, 4.0), (1e7, 1e10, 4.0)]
+    runs, law, world = experts_of(f"{tmp_path}/law.py:EXPERTS", rows)
+    candidates = Candidates(world.sizes([3e8, 3e8]), np.array([3e10, 3e10]), {"experts": np.array([1.0, 4.0])})
+    found = plan(law, runs, candidates, LossOf(law, world.sizes([1e9]), 1e11))[0]
+    assert (found.place, found.best.axes["experts"].tolist()) == (1, [4.0])
+    assert found.after[1] < 0.9 * found.after[0]
+    tried = feasible(world, runs, 6 * 1e8 * 1e10, UNLIMITED)
+    assert set(tried.axes["experts"]) == {1.0, 4.0}
+
+
+def test_axes_follow_from_the_size_where_they_do_in_the_runs() -> None:
+    """Heads are a sixteenth of the width, and so are those of new shapes; of experts, the runs' values are tried. A few sizes
+    lie on any line, and tell nothing of that."""
+    shapes = [(32, 2), (64, 2), (64, 4), (128, 2), (128, 8), (256, 4)]
+    rows = [(w, d, w / 16, e, 3.0 / w) for w, d in shapes for e in (1.0, 4.0, 16.0, 64.0)]
+    frame = pd.DataFrame(rows, columns=["width", "depth", "axis_heads", "axis_experts", "axis_ratio"])
+    frame = frame.assign(run=np.arange(len(rows)).astype(str), loss=2.0, tokens=1e9, params=1e6, vocab_size=256)
+    points = World(suite=Suite(vocab_size=256, head_size=16)).points([512, 48], [4, 3])
+    names = ["heads", "experts", "ratio"]
+    place, axes = axes_of_sizes(names, RunsTable(frame), points)
+    assert place.tolist() == [0, 0, 0, 1, 1, 1]
+    assert axes["experts"].tolist() == [1.0, 16.0, 64.0] * 2
+    assert axes["heads"].tolist() == [32.0] * 3 + [3.0] * 3
+    np.testing.assert_allclose(axes["ratio"], [3 / 512] * 3 + [3 / 48] * 3)
+    few = RunsTable(frame[frame["width"] <= 64])
+    assert axes_of_sizes(["heads"], few, points)[1]["heads"].tolist() == [2.0, 4.0] * 2
+    assert axes_of_sizes([], few, points)[0].tolist() == [0, 1]
+
+
+def test_next_names_the_experts_of_its_runs(tmp_path: Path, opened: Opened, outputs: Path) -> None:
+    (tmp_path / "law.py").write_text(LAW)
+    rows = [(n, t, e) for n in (1e8, 2e8, 4e8) for t in (1e9, 4e9, 16e9) for e in (1.0, 4.0)]
+    runs, law, _ = experts_of(f"{tmp_path}/law.py:EXPERTS", rows)
+    law.save(tmp_path / "fit", runs)
+    code, printed, said = opened(f"fit={tmp_path}/fit", "budget=1e19", "limits.params_max=4e8", "axes={experts: 8}")
+    assert (code, said) == (0, "")
+    assert "the target holds at experts=8, 2 times outside the fitted 1 to 4: extrapolated" in " ".join(printed.split())
+    (file,) = (outputs / "next").glob("*.yaml")
+    (run,) = yaml.safe_load(file.read_text())["runs"]
+    assert run["experts"] in (1.0, 4.0)
+    assert run["experts"] == run["candidates"][0]["experts"]
+    code, _, said = opened(f"fit={tmp_path}/fit", "budget=1e19", "axes={heads: 8}")
+    assert (code, said.count("\n")) == (2, 1)
+    assert "axes.heads=8: law=experts does not read it; allowed are experts" in said

@@ -24,7 +24,7 @@ from shapelaw.prescribe.goals import SpendBudget
 from shapelaw.prescribe.limits import Limits
 from shapelaw.prescribe.price import Cost, Throughput, measured_cost
 from shapelaw.prescribe.surface import Surface, _AnyBound
-from shapelaw.prescribe.world import World
+from shapelaw.prescribe.world import World, rules_of
 from shapelaw.runs import RunsTable
 from shapelaw.suite import Suite
 from worlds import NATURAL, fitted, table
@@ -59,6 +59,23 @@ def test_the_best_of_all_whole_shapes(law: str, budget: float) -> None:
     assert answer.values["loss"] == pytest.approx(losses[best], rel=1e-13)
     assert answer.values["tokens"] == pytest.approx(tokens[best], rel=1e-13)
     assert answer.values["flops"] == pytest.approx(budget, rel=1e-12)  # it spends its budget
+
+
+@pytest.mark.parametrize(
+    ("shapes", "widths"),
+    [
+        ([(32, 2), (64, 4)], [32, 64, 96, 128]),
+        ([(16, 1), (32, 2)], [16, 32, 48, 64, 96, 128]),
+        ([(48, 4), (32, 2)], [32, 48, 64, 96, 128]),
+    ],
+)
+def test_the_shapes_of_the_runs_are_among_those_allowed(shapes: list[tuple[int, int]], widths: list[int]) -> None:
+    """Heads of 16: one and three train as well as an even number, where a run has them."""
+    frame = pd.DataFrame({"run": [f"{w}x{d}" for w, d in shapes], "width": 0, "depth": 0, "params": 1e5, "tokens": 1e6})
+    frame[["width", "depth"]] = shapes
+    rules = rules_of(RunsTable(frame.assign(loss=3.0)), 16)
+    assert rules.widths()[: len(widths)] == widths
+    assert set(shapes) <= {(shape.width, shape.depth) for shape in rules.shapes()}
 
 
 @pytest.mark.parametrize("law", SHAPED)

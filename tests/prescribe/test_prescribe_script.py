@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,11 +35,8 @@ def fits(outputs: Path) -> Path:
 
 
 @pytest.fixture
-def prescribe(
-    outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Prescribe]:
+def prescribe(outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Prescribe:
     """Runs prescribe.py in this process: exit code, what it printed, what it said of errors."""
-    kept = dict(os.environ)
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["prescribe.py", *arguments])
@@ -49,9 +46,7 @@ def prescribe(
         said = capsys.readouterr()
         return int(ended.value.code or 0), said.out, said.err
 
-    yield run
-    os.environ.clear()
-    os.environ.update(kept)
+    return run
 
 
 def test_a_budget_has_its_table_yaml_and_command(fits: Path, script: Script, outputs: Path) -> None:

@@ -6,7 +6,6 @@ import dataclasses
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +42,9 @@ def points(monkeypatch: pytest.MonkeyPatch) -> PointLaw:
 
 
 @pytest.fixture(autouse=True)
-def environment(outputs: Path) -> Iterator[None]:
+def environment(outputs: Path) -> None:
     """The suite of the tests is in force, as a script puts it."""
-    before = dict(os.environ)
     set_environment(ROOT)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.mark.parametrize(

@@ -158,8 +158,8 @@ def test_a_prediction_is_written_with_its_hash_and_compared(saved: Path, outputs
         (["width=64", "params=1e5"], "give either params, or width and depth"),
     ],
 )
-def test_bad_questions_are_one_line(saved: Path, outputs: Path, script: Script, given: list[str], said: str) -> None:
-    done = script("prescribe.py", f"outputs_dir={outputs}", *given)
+def test_bad_questions_are_one_line(saved: Path, outputs: Path, here: Script, given: list[str], said: str) -> None:
+    done = here("prescribe.py", f"outputs_dir={outputs}", *given)
     assert done.returncode == 2
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -41,9 +41,10 @@ def bench(tmp_path: Path, corpora: Path) -> Iterator[Bench]:
     bench.cancel()
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def disturbed(tmp_path_factory: pytest.TempPathFactory, corpora: Path) -> Iterator[Disturbed]:
-    """Start the three runs, wait for their steps, and disturb two; the clock does it to the third."""
+    """Start the three runs, wait for their steps, and disturb two; the clock does it to the third. It ends with the last test
+    here: others look for programs that nobody should have started."""
     scheduler_is_needed()
     hurry = Hurry()
     hurry.start()
@@ -80,7 +81,7 @@ def kill_node(bench: Bench) -> int:
     return bench.only.step - checkpoint_steps(folder)[-1]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, corpora: Path) -> pd.Series[float]:
     """Held-out losses by tokens of the same run on this machine, never stopped."""
     bench = bench_in(tmp_path_factory.mktemp("undisturbed"), corpora)

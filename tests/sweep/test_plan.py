@@ -24,8 +24,8 @@ def totals(said: str) -> int:
     return int(found.group(1))
 
 
-def test_the_plan_lists_every_run_and_creates_nothing(script: Script, outputs: Path) -> None:
-    done = script("train.py", *PLAN, "shape=glob(*)", "lr_base=5,2.5", "cooldown=none,linear10")
+def test_the_plan_lists_every_run_and_creates_nothing(here: Script, outputs: Path) -> None:
+    done = here("train.py", *PLAN, "shape=glob(*)", "lr_base=5,2.5", "cooldown=none,linear10")
     assert done.returncode == 0, done.stderr
     assert totals(done.stdout) == 12
     rows = [line for line in done.stdout.splitlines() if "cooldown@" in line]
@@ -34,22 +34,22 @@ def test_the_plan_lists_every_run_and_creates_nothing(script: Script, outputs: P
     assert not outputs.exists()
 
 
-def test_the_plan_tells_micro_batch_and_memory_of_the_device(script: Script) -> None:
+def test_the_plan_tells_micro_batch_and_memory_of_the_device(here: Script) -> None:
     """2048x27 on a GCD of 64 GiB and on an H200: never more than the allowed share, and more sequences on the larger."""
     sequences = {}
     for device, memory_gib in (("MI250", 64), ("H200", 141)):
         named = ("sweeps=gemstones", "shape=2048x27,256x23", f"hydra.launcher.device={device}")
-        done = script("train.py", *PLAN, *named, SHAPELAW_SUITE="gemstones")
+        done = here("train.py", *PLAN, *named, SHAPELAW_SUITE="gemstones")
         row = next(line.split() for line in done.stdout.splitlines() if line.strip().startswith("2048x27"))
         assert 0.4 * memory_gib < float(row[-1]) <= 0.8 * memory_gib
         sequences[device] = int(row[-2])
     assert 1 <= sequences["MI250"] < sequences["H200"]
 
 
-def test_shapes_that_a_device_cannot_hold_are_flagged_and_refused(script: Script) -> None:
+def test_shapes_that_a_device_cannot_hold_are_flagged_and_refused(here: Script) -> None:
     """Weights, moments and gradients of 2048x27 in float32 alone are more than a V100 has, and 256x23 fits."""
     named = ("sweeps=gemstones", "shape=2048x27,256x23", "hydra.launcher.device=V100")
-    done = script("train.py", *PLAN, *named, SHAPELAW_SUITE="gemstones")
+    done = here("train.py", *PLAN, *named, SHAPELAW_SUITE="gemstones")
     rows = {line.split()[0]: line for line in done.stdout.splitlines() if re.match(r" *\d+x\d+ ", line)}
     found = re.search(r" 1 +([\d.]+) > ([\d.]+) *$", rows["2048x27"])
     assert found, rows["2048x27"]
@@ -62,17 +62,17 @@ def test_shapes_that_a_device_cannot_hold_are_flagged_and_refused(script: Script
     assert (
         "1 sequence at a time, and limits.memory_share allows 12.8; share the model out by parallel=fsdp" in done.stderr
     )
-    forced = script("train.py", *PLAN, *named, "force=true", SHAPELAW_SUITE="gemstones")
+    forced = here("train.py", *PLAN, *named, "force=true", SHAPELAW_SUITE="gemstones")
     assert (forced.returncode, forced.stderr) == (0, "")
 
 
 SITE = (*PLAN, "sweeps=gemstones", "hydra.launcher.site=frontier")
 
 
-def test_the_plan_of_a_cluster(script: Script, data_dir: Path) -> None:
+def test_the_plan_of_a_cluster(here: Script, data_dir: Path) -> None:
     """2048x27 on 64 nodes of eight dies, by hand from FLOPs, rate and the site's limits. Totals of all 22 by nodes: as many
     runs on as many nodes as were published, in node hours within a factor of two of theirs, and fewer."""
-    done = script("train.py", *SITE, SHAPELAW_SUITE="gemstones")
+    done = here("train.py", *SITE, SHAPELAW_SUITE="gemstones")
     assert (done.returncode, done.stderr) == (0, "")
     assert "estimated for MI250X" in done.stdout
     row = next(line.split() for line in done.stdout.splitlines() if line.strip().startswith("2048x27"))
@@ -97,8 +97,8 @@ def test_the_plan_of_a_cluster(script: Script, data_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("site", ["frontiers", "local"])
-def test_a_site_that_is_no_cluster_is_refused(script: Script, site: str) -> None:
-    done = script("train.py", *PLAN, "lr_base=5,2", f"hydra.launcher.site={site}")
+def test_a_site_that_is_no_cluster_is_refused(here: Script, site: str) -> None:
+    done = here("train.py", *PLAN, "lr_base=5,2", f"hydra.launcher.site={site}")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
     assert (
         f"hydra.launcher.site={site}: no such cluster; allowed are slurm and launchers that start from it"
@@ -106,44 +106,44 @@ def test_a_site_that_is_no_cluster_is_refused(script: Script, site: str) -> None
     )
 
 
-def test_a_limit_that_leaves_no_time_to_train_is_refused(script: Script) -> None:
-    done = script("train.py", *SITE, "resources.timeout_min=5", SHAPELAW_SUITE="gemstones")
+def test_a_limit_that_leaves_no_time_to_train_is_refused(here: Script) -> None:
+    done = here("train.py", *SITE, "resources.timeout_min=5", SHAPELAW_SUITE="gemstones")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
     assert "may take 5 minutes and is told to checkpoint 300 seconds before" in done.stderr
 
 
-def test_the_plan_knows_what_there_is(script: Script, outputs: Path) -> None:
-    first = script("train.py", *PLAN, "shape=16x1", "lr_base=5,2.5,1,7")
+def test_the_plan_knows_what_there_is(here: Script, script: Script, outputs: Path) -> None:
+    first = here("train.py", *PLAN, "shape=16x1", "lr_base=5,2.5,1,7")
     assert first.stdout.count(" new ") == 4
     trained = script("train.py", "shape=16x1", "lr_base=5", "tracker=none")
     assert trained.returncode == 0, trained.stderr
     failed = script("train.py", "shape=16x1", "lr_base=1e30", "optim.clip_norm=0", "tracker=none")
     assert failed.returncode != 0
-    done = script("train.py", *PLAN, "shape=16x1", "lr_base=5,2.5")
+    done = here("train.py", *PLAN, "shape=16x1", "lr_base=5,2.5")
     assert re.search(r"lr_base=5 +finished", done.stdout)
     assert re.search(r"lr_base=2.5 +new", done.stdout)
     assert re.search(r"to run: 1\b", done.stdout)
     assert "limit, min" not in done.stdout
-    one = script("train.py", *PLAN, "lr_base=5", "shape=16x1,16x1", "resources.timeout_min=1234").stdout
+    one = here("train.py", *PLAN, "lr_base=5", "shape=16x1,16x1", "resources.timeout_min=1234").stdout
     assert one.startswith("1 run; device hours: estimated for this device at the throughput such runs usually reach")
     assert re.search(r" nodes +limit, min .*\n.*\n.* 1,234 ", one)
-    again = script("train.py", *PLAN, "shape=16x1", "lr_base=1e30", "optim.clip_norm=0")
+    again = here("train.py", *PLAN, "shape=16x1", "lr_base=1e30", "optim.clip_norm=0")
     assert re.search(r"failed: the run diverged at step", " ".join(again.stdout.split()))
     folders = (outputs / "runs" / "tiny").iterdir()
     write_state(
         next(each for each in folders if read_state(each).status is Status.finished), State(Status.interrupted, step=7)
     )
-    assert "continues after step 7" in script("train.py", *PLAN, "shape=16x1", "lr_base=5,1e30").stdout
+    assert "continues after step 7" in here("train.py", *PLAN, "shape=16x1", "lr_base=5,1e30").stdout
 
 
 @pytest.mark.parametrize(
     ("sweep", "nano", "micro", "gemstones"),
     [("gemstones", 12, 12, 22), ("lr_prestudy", 24, 24, 24), ("step_batch", 30, 12, 28)],
 )
-def test_named_sweeps_on_every_suite(script: Script, sweep: str, nano: int, micro: int, gemstones: int) -> None:
+def test_named_sweeps_on_every_suite(here: Script, sweep: str, nano: int, micro: int, gemstones: int) -> None:
     """Without a corpus the table is shown all the same, and a note says what is missing."""
     for suite, runs in (("nano", nano), ("micro", micro), ("gemstones", gemstones)):
-        done = script("train.py", *PLAN, f"sweeps={sweep}", SHAPELAW_SUITE=suite)
+        done = here("train.py", *PLAN, f"sweeps={sweep}", SHAPELAW_SUITE=suite)
         assert (done.returncode, done.stderr) == (0, "")
         assert re.search(
             r"\nnote: corpus folder .* no prepared corpus; run: shapelaw prepare .* before the sweep\n$", done.stdout
@@ -151,10 +151,10 @@ def test_named_sweeps_on_every_suite(script: Script, sweep: str, nano: int, micr
         assert totals(done.stdout) == runs
 
 
-def test_the_published_cooldowns(script: Script, data_dir: Path) -> None:
+def test_the_published_cooldowns(here: Script, data_dir: Path) -> None:
     """Every run and its ten branches; they end at the published steps, but for the last: the paper's started 10 steps before
     the checkpoint that its own cadence of 477 steps gives."""
-    done = script("train.py", *PLAN, "sweeps=cooldown", "shape=1024x28", SHAPELAW_SUITE="gemstones")
+    done = here("train.py", *PLAN, "sweeps=cooldown", "shape=1024x28", SHAPELAW_SUITE="gemstones")
     assert totals(done.stdout) == 11
     rows = [line.split() for line in done.stdout.splitlines() if "cooldown@" in line]
     ends = sorted(int(row[5].replace(",", "")) for row in rows)
@@ -178,23 +178,23 @@ def test_the_papers_node_counts_and_hours(data_dir: Path) -> None:
         assert 1 / 3 < device_hours(step_flops, "MI250") / theirs < 3
 
 
-def test_values_are_checked_before_the_first_job(script: Script, outputs: Path) -> None:
-    done = script("train.py", *PLAN, "shape=16x1", "lr_base=5", "tokens=2560,2561")
+def test_values_are_checked_before_the_first_job(here: Script, outputs: Path) -> None:
+    done = here("train.py", *PLAN, "shape=16x1", "lr_base=5", "tokens=2560,2561")
     assert done.returncode == 2
     assert "tokens=2561" in done.stderr
-    done = script("train.py", *PLAN, "shape=16x1", "lr_base=5,2", "hydra.launcher.device=abacus")
+    done = here("train.py", *PLAN, "shape=16x1", "lr_base=5,2", "hydra.launcher.device=abacus")
     assert done.returncode == 2
     assert "allowed are this, H200" in done.stderr
 
 
-def test_a_context_that_the_held_out_part_cannot_fill_is_refused(script: Script) -> None:
-    done = script("train.py", *PLAN, "lr_base=5,2", *(f"{key}=20000" for key in ("seq_len", "batch_tokens", "tokens")))
+def test_a_context_that_the_held_out_part_cannot_fill_is_refused(here: Script) -> None:
+    done = here("train.py", *PLAN, "lr_base=5,2", *(f"{key}=20000" for key in ("seq_len", "batch_tokens", "tokens")))
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
     assert "seq_len=20000: the validation split of" in done.stderr
 
 
-def test_a_branch_without_its_checkpoint_is_refused(script: Script, outputs: Path) -> None:
-    done = script("train.py", "-m", "hydra/launcher=local", "shape=16x1", "cooldown=linear10", "lr_base=5,2.5")
+def test_a_branch_without_its_checkpoint_is_refused(here: Script, script: Script, outputs: Path) -> None:
+    done = here("train.py", "-m", "hydra/launcher=local", "shape=16x1", "cooldown=linear10", "lr_base=5,2.5")
     assert done.returncode == 2
     assert "it has: none" in done.stderr
     assert not outputs.exists()
@@ -202,7 +202,7 @@ def test_a_branch_without_its_checkpoint_is_refused(script: Script, outputs: Pat
     assert trained.returncode == 0, trained.stderr
     removed = next((outputs / "runs" / "tiny").glob("*/checkpoints/step-00000016"))
     removed.rename(removed.with_name("elsewhere"))
-    done = script("train.py", *PLAN, "shape=16x1", "cooldown=linear10", "cooldown.from_tokens=2048,2560")
+    done = here("train.py", *PLAN, "shape=16x1", "cooldown=linear10", "cooldown.from_tokens=2048,2560")
     assert done.returncode == 2
     assert "cooldown.from_tokens=2,048" in done.stderr
     assert "it has: 512, 1,024, 1,536, 2,560. It is finished: branch at one of these" in done.stderr

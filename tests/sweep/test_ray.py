@@ -8,11 +8,13 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -27,13 +29,10 @@ GOLDEN = ROOT / "tests" / "golden" / "ray_plan.txt"
 PROGRAM = ROOT / "tests" / "command" / "program.py"
 FIELDS = "width={shape.width} tokens={tokens} batch={batch_tokens} lr={lr} seed={seed} out={folder} metrics={metrics}"
 BRANCH = "parent={parent} first={first_tokens}"
+Found = TypeVar("Found")
+CURRENT = "ray/ray_current_cluster"
+"""File of Ray's folder that holds the address which `auto` takes."""
 TRAIN = ("-m", "trainer=command", "tracker=none", "hydra/launcher=ray")
-CLUSTER = """
-import sys, ray
-ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)
-print(ray.get_runtime_context().gcs_address, flush=True)
-sys.stdin.read()
-"""
 
 
 def command(pause: float = 0.0, more: str = "") -> str:
@@ -41,18 +40,38 @@ def command(pause: float = 0.0, more: str = "") -> str:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    """The address of a cluster of one node with two cores, which outlives the sweeps."""
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
-    words = [sys.executable, "-c", CLUSTER]
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
-    ):
-        assert process.stdout is not None
-        patch.setenv("RAY_AUTH_MODE", "token")  # as newer versions of Ray start a cluster; older ones do not read it
-        yield f"hydra.launcher.address={process.stdout.readline().strip()}"
-        process.communicate()
+def head() -> Iterator[Path]:
+    """The folder of a cluster that outlives the sweeps: `ray start --head` on this machine, with two cores and a bench."""
+    sizes = ["--num-cpus=2", '--resources={"bench": 1}', f"--object-store-memory={80 * 2**20}"]
+    words = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--port=0", *sizes]
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": folder}
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            subprocess.Popen([*words, "--include-dashboard=false"], env=environment, **quiet) as process,
+        ):
+            try:
+                await_(lambda: (Path(folder) / CURRENT).is_file())
+                patch.setenv("RAY_AUTH_MODE", "token")  # as newer versions start a cluster; older ones do not read it
+                yield Path(folder)
+            finally:
+                process.terminate()
+
+
+@pytest.fixture(scope="module")
+def cluster(head: Path) -> str:
+    """Its address, as an option."""
+    return f"hydra.launcher.address={(head / CURRENT).read_text().strip()}"
+
+
+def await_(find: Callable[[], Found], seconds: float = 60.0) -> Found:
+    """Wait until there is something."""
+    deadline = time.monotonic() + seconds
+    while not (found := find()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return found
 
 
 Launch = Callable[..., subprocess.CompletedProcess[str]]
@@ -79,13 +98,13 @@ def parent_of(pid: int) -> int:
 
 def kill_worker(outputs: Path, shape: str) -> None:
     """Kill Ray's worker of a run that has seen some tokens: its process was forked from a server that the worker started."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        running = [s for s in states(outputs, shape).values() if s.status is Status.running and s.tokens > 256]
-        if running:
-            os.kill(parent_of(parent_of(running[0].pid)), signal.SIGKILL)
-            return
-        time.sleep(0.1)
+    first, *_ = await_(lambda: running(outputs, shape))
+    os.kill(parent_of(parent_of(first.pid)), signal.SIGKILL)
+
+
+def running(outputs: Path, shape: str = "") -> list[State]:
+    """The runs that have seen some tokens."""
+    return [s for s in states(outputs, shape).values() if s.status is Status.running and s.tokens > 256]
 
 
 def test_a_lost_worker_loses_no_run(launch: Launch, outputs: Path, cluster: str) -> None:
@@ -115,21 +134,22 @@ def test_a_lost_worker_loses_no_run(launch: Launch, outputs: Path, cluster: str)
 
 
 def test_a_run_that_is_lost_too_often_fails_and_goes_on_at_the_next_start(
-    launch: Launch, outputs: Path, cluster: str
+    launch: Launch, outputs: Path, head: Path, cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = (*TRAIN, command(0.2), "shape=16x1", cluster)
+    """At the next start, the cluster is found by itself."""
+    given = (*TRAIN, command(0.2), "shape=16x1", "hydra.launcher.resources={bench: 1}")
     killer = threading.Thread(target=kill_worker, args=(outputs, "16x1"))
     killer.start()
-    done = launch(*given, "hydra.launcher.max_attempts=1")
+    done = launch(*given, cluster, "hydra.launcher.max_attempts=1")
     killer.join()
     assert done.returncode == 1
     assert "failed 16x1 lr_base=5: Ray lost it: The worker died" in done.stderr
     (folder,) = states(outputs)
-    deadline = time.monotonic() + 20
-    while read_state(folder).status is Status.running and time.monotonic() < deadline:
-        time.sleep(0.1)
+    await_(lambda: read_state(folder).status is not Status.running, 20)
     assert read_state(folder).status is Status.interrupted
-    assert launch(*given).returncode == 0
+    monkeypatch.setenv("RAY_TMPDIR", str(head))
+    found = launch(*given, "hydra.launcher.address=auto")
+    assert found.returncode == 0, found.stderr
     assert json.loads(max(folder.glob("started-*")).read_text())["resume"] == "1"
 
 
@@ -147,21 +167,23 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(launch: Launch, outputs: 
     assert set(Path("/tmp").glob("shapelaw-ray-*")) == before
 
 
-def test_a_launcher_that_is_stopped_lets_its_runs_checkpoint(
-    launch: Launch, outputs: Path, corpora: Path, cluster: str
-) -> None:
-    """Started as with nohup and &, where SIGINT is ignored; meanwhile a second launcher says that it runs elsewhere."""
-    given = (*TRAIN, command(0.5), "shape=16x1,32x1", cluster)
-    launcher = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *given, f"data_dir={corpora}"],
+def launched(*words: str) -> subprocess.Popen[str]:
+    """A launcher that is started as with nohup and &, where SIGINT is ignored."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *words],
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )
-    deadline = time.monotonic() + 60
-    while not all(s.tokens for s in states(outputs).values()) or len(states(outputs)) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+
+
+def test_a_launcher_that_is_stopped_lets_its_runs_checkpoint(
+    launch: Launch, outputs: Path, corpora: Path, cluster: str
+) -> None:
+    """Meanwhile, a second launcher says that it runs elsewhere."""
+    given = (*TRAIN, command(0.5), "shape=16x1,32x1", cluster)
+    launcher = launched(*given, f"data_dir={corpora}")
+    await_(lambda: len(running(outputs)) == 2)
     second = launch(*given)
     assert second.returncode == 2
     assert "is running elsewhere: another launcher holds its part" in second.stderr
@@ -171,6 +193,18 @@ def test_a_launcher_that_is_stopped_lets_its_runs_checkpoint(
     for state in states(outputs).values():
         assert (state.status, state.reason[:18]) == (Status.interrupted, "stopped by SIGTERM")
         assert 0 < state.tokens < 2560
+
+
+def test_a_launcher_that_is_killed_lets_its_runs_checkpoint(outputs: Path, corpora: Path, cluster: str) -> None:
+    """SIGKILL: it can tell nobody, and so its runs find out by themselves."""
+    launcher = launched(*TRAIN, command(0.5), "shape=16x1", cluster, f"data_dir={corpora}")
+    (before,) = await_(lambda: running(outputs))
+    launcher.kill()
+    launcher.communicate()
+    await_(lambda: not running(outputs), 20)
+    (state,) = states(outputs).values()
+    assert (state.status, state.reason[:18]) == (Status.interrupted, "stopped by SIGTERM")
+    assert before.tokens <= state.tokens < 2560
 
 
 @pytest.mark.slow
@@ -206,6 +240,36 @@ def test_an_address_where_nothing_answers_is_refused_at_once(sweep: Sweep, outpu
     done = sweep(*TRAIN, command(), "shape=16x1", f"hydra.launcher.address='{address}'")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
     assert f"hydra.launcher.address={address}: nothing answers there" in done.stderr
+    assert not states(outputs)
+
+
+def test_a_run_on_several_nodes_is_refused_before_a_cluster_is_sought(sweep: Sweep, outputs: Path) -> None:
+    done = sweep(*TRAIN, command(), "shape=16x1,32x1", "resources.nodes=1,2", "hydra.launcher.address=127.0.0.1:1")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    told = r"resources.nodes=2 \(16x1 .*\): hydra/launcher=ray trains each run on one node; give resources.nodes=1"
+    assert re.search(told, done.stderr)
+    assert not states(outputs)
+
+
+def test_where_no_cluster_runs_on_this_machine_any_more_it_is_said(
+    sweep: Sweep, outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray keeps the address of one that has ended, and would try for minutes."""
+    from ray._private import services
+
+    monkeypatch.setattr(services, "find_gcs_addresses", set)  # of whoever else uses this machine
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    none = sweep(*TRAIN, command(), "shape=16x1", "hydra.launcher.address=auto")
+    (tmp_path / CURRENT).parent.mkdir()
+    (tmp_path / CURRENT).write_text("127.0.0.1:1")
+    ended = sweep(*TRAIN, command(), "shape=16x1", "hydra.launcher.address=auto")
+    for done, told in (
+        (none, "no Ray runs on this machine; start one by `ray start --head`, or give HOST:PORT"),
+        (ended, r"nothing answers at [\d.]+:1, where this machine's last cluster was"),
+    ):
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+        assert re.search(rf"hydra\.launcher\.address=auto: {told}", done.stderr)
     assert not states(outputs)
 
 

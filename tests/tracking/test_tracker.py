@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine
 
 from shapelaw.errors import UserError
 from shapelaw.tracking import VAL_LOSS, MlflowTracker, client, deliver_left, open_store, read_runs
@@ -201,6 +202,21 @@ def test_many_processes_share_a_database(uri: str, tmp_path: Path, writers: int,
     expected = [(VAL_LOSS, t, 1.0 + 1 / t) for t in range(1, 301)]
     assert all(stored(uri, name) == expected for name in names)
     assert read_runs(uri, "tiny").groupby("run").size().to_dict() == dict.fromkeys(names, 300)
+
+
+def test_mlflow_looks_its_newest_schema_up_once_a_process(uri: str) -> None:
+    """By the private function that its check of a database calls."""
+    from mlflow.store.db import utils
+
+    from shapelaw.tracking import mlflow_internals
+
+    assert mlflow_internals.utils is utils
+    before = utils._get_latest_schema_revision.cache_info()
+    engine = create_engine(uri)
+    utils._verify_schema(engine)
+    engine.dispose()
+    after = utils._get_latest_schema_revision.cache_info()
+    assert (after.hits, after.misses) == (before.hits + 1, 1)
 
 
 def test_what_is_not_there_is_said(uri: str, tmp_path: Path) -> None:

@@ -95,8 +95,10 @@ def measured(config: TrainConfig, planned: PlannedRun) -> list[Row]:
     return [row for row in rows if row[0] not in WALL_CLOCK]
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(50, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("spike", [False, True])
+@pytest.mark.parametrize(
+    ("kills", "spike"),
+    [(4, True), pytest.param(50, True, marks=pytest.mark.slow), pytest.param(50, False, marks=pytest.mark.slow)],
+)
 def test_a_run_that_is_killed_ends_with_the_metrics_of_one_that_is_not(
     composed: Compose, tmp_path: Path, template: Path, kills: int, spike: bool
 ) -> None:

@@ -69,7 +69,7 @@ MUTATIONS = {
     ),
     "spool": (
         "tracking/journal.py",
-        '        self._held += json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\\n"',
+        "        self._held += line_of(record)",
         "        pass",
         "tests/tracking/test_server_away.py::test_what_a_tracker_records_while_the_server_is_away_comes_once",
     ),
@@ -280,6 +280,15 @@ MUTATIONS = {
 }
 
 
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_a_guard_and_its_test_are_where_they_are_looked_for(name: str) -> None:
+    """So that the long form below does not go stale unseen."""
+    file, whole, _, test = MUTATIONS[name]
+    path, function = test.split("::")
+    assert (ROOT / "src" / "shapelaw" / file).read_text().count(whole) == 1
+    assert f"def {function.split('[')[0]}(" in (ROOT / path).read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_a_broken_guard_is_noticed(tmp_path: Path, name: str) -> None:
@@ -290,7 +299,6 @@ def test_a_broken_guard_is_noticed(tmp_path: Path, name: str) -> None:
         (tmp_path / name_of_folder).symlink_to(ROOT / name_of_folder)
     path = source / "shapelaw" / file
     text = path.read_text()
-    assert text.count(whole) == 1, f"{file} reads otherwise now: bring this test up to date"
     path.write_text(text.replace(whole, broken))
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-n", "0", str(ROOT / test)]
     environment = {**os.environ, "PYTHONPATH": str(source), "PYTEST_ADDOPTS": ""}  # the caller's would come on top

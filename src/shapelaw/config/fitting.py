@@ -11,6 +11,8 @@ from shapelaw.config.running import TrackerConfig
 
 DELTA_LEAST = 1e-15
 """A few rounding errors of a log loss: below it nothing changes but the objective's scale, until its digits are lost."""
+OVER_COST_LEAST = 1e-3
+"""Beyond 1,000 to 1, the law is that through the outermost rows, and the other side says nothing."""
 BINS_PER_DECADE = 250
 """Of the paper's text; its code has 750 bins over the whole range."""
 TOLERANCE = 0.15
@@ -268,6 +270,14 @@ class FitConfig(PlacesConfig):
         "A column of the table, or of your file, whose values weigh the rows in the objective (parametric); null weighs all "
         "alike.",
         default=None,
+    )
+    over_cost: float = option(
+        "How many times as much an overestimate of the loss costs in the objective as an underestimate: above 1 draws the law "
+        "below the rows, below 1 above them (parametric).",
+        default=1.0,
+        low=OVER_COST_LEAST,
+        high=1 / OVER_COST_LEAST,
+        advice="1 weighs both alike",
     )
     speedup: str | None = option(
         "A condition that tells a set of runs from the others, such as \"recipe == 'new'\": one law is fitted to both, in "

@@ -10,7 +10,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf, StringNode
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from shapelaw.config.option import MISSING, groups_of, record_of
 from shapelaw.errors import UserError
@@ -44,6 +44,10 @@ def schema_of(kind: type) -> DictConfig:
     return schema
 
 
+INTERPOLATED = "name a key that there is, or write ${oc.env:NAME} for a variable of the environment"
+"""What to do about a `${NAME}` that is no option's."""
+
+
 def to_dataclass(config: DictConfig) -> Any:
     """The record of a composed configuration.
 
@@ -59,8 +63,10 @@ def to_dataclass(config: DictConfig) -> Any:
         if said := _said_by_a_resolver(error):
             raise said from error
         key = getattr(error, "full_key", "") or ""
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{key}: {reason}; give it on the command line as {key}=VALUE") from error
+        reason, advice = str(error).splitlines()[0], f"give it on the command line as {key}=VALUE"
+        if isinstance(error, InterpolationKeyError):
+            advice = INTERPOLATED
+        raise UserError(f"{key}: {reason}; {advice}") from error
     options = record_of(kind, values)
     refuse_passwords(options)
     refuse_bytes(options)

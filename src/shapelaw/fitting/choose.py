@@ -194,7 +194,7 @@ def _judged(one: Candidate, spec: FitSpec, held_out: HoldOut) -> Candidate:
 def _criterion(data: FitData, spec: FitSpec, solution: Solution) -> float:
     """AICc = AIC + 2 k (k + 1)/(n - k - 1) of n rows and k parameters, the scale of the errors among them."""
     problem, k = data.problem(spec), len(solution.theta) + 1
-    aic, _ = information_criteria(problem.residuals(solution.theta), spec.delta, k - 1)
+    aic, _ = information_criteria(problem.residuals(solution.theta), spec.delta, k - 1, spec.over_cost)
     spare = int((problem.weights > 0).sum()) - k - 1
     return aic + 2 * k * (k + 1) / spare if spare > 0 else UNKNOWN
 

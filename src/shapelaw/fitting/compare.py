@@ -108,7 +108,7 @@ def _row(
     """One law's row of the table."""
     law, data = spec.law, FitData.of(runs, spec)
     residuals = data.residuals(result.vector)
-    aic, bic = information_criteria(residuals, spec.delta, len(law.parameters))
+    aic, bic = information_criteria(residuals, spec.delta, len(law.parameters), spec.over_cost)
     row: dict[str, object] = {
         "law": label,
         "counting": data.counting,

@@ -48,6 +48,7 @@ def fit(
     fixed: Mapping[str, float] | None = None,
     weights: str | None = None,
     speedup: str | None = None,
+    over_cost: float = 1.0,
     staged: Any = None,
     mixture: str = "refuse",
 ) -> FitResult:
@@ -79,6 +80,7 @@ def fit(
         weights: column of the table, or of the file it was read from, whose values weigh the rows (parametric).
         speedup: condition that some rows meet, such as `recipe == 'new'`: how many times a token of theirs counts, by one law
             of all rows (parametric).
+        over_cost: how many times as much an overestimate of the loss costs as an underestimate (parametric).
         staged: options of the stages, such as dict(converged="last", steps_min=50) (staged).
         mixture: `refuse` rows that differ in corpus, tokenizer, vocabulary or held-out sample, or `allow` and flag them.
 
@@ -121,6 +123,7 @@ def fit(
             fixed=fixed or {},
             weights=weights,
             speedup=speedup,
+            over_cost=over_cost,
         )
     )
     runs = table_of(runs) if isinstance(runs, pd.DataFrame) else runs

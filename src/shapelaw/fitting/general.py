@@ -26,7 +26,7 @@ from shapelaw.fitting.newton import (
     UP_COEFFICIENT,
     schedule,
 )
-from shapelaw.fitting.objective import Problem, huber
+from shapelaw.fitting.objective import Problem
 from shapelaw.fitting.solver import Search
 from shapelaw.laws import LOG_FLOOR, Law
 
@@ -75,36 +75,37 @@ class GeneralNewton(Search):
         stages = schedule(self.problem.delta)
         sampled = self._sampled()
         found = sampled._descended(sampled._projected(thetas), float(stages[0, 0]), ITERATIONS_STAGE)
-        basins = sampled._basins(found)
-        order = [basin for basin in basins if np.isfinite(found.objectives[basin[0]])]
+        basins = [basin for basin in sampled._basins(found) if np.isfinite(found.objectives[basin[0]])]
         ends = Endpoints(found.thetas, np.full(len(thetas), np.inf), np.full(len(thetas), MAX_ITER))
-        for place, basin in enumerate(order):
+        best = np.array([basin[0] for basin in basins[:MOST]], dtype=np.int64)
+        after = stages[1:] if len(stages) > 1 else stages
+        reached = self._ended(self._continued(found.thetas[best], after), float(stages[-1, 1]))
+        for place, basin in enumerate(basins[:MOST]):
+            ends.thetas[basin], ends.objectives[basin] = reached.thetas[place], reached.objectives[place]
+            ends.statuses[basin] = reached.statuses[place]
+        for basin in basins[MOST:]:
             theta = found.thetas[basin[0]]
-            if place < MOST:
-                end = self._continued(theta, stages[1:] if len(stages) > 1 else stages)
-            else:
-                end = theta, self._value(theta, self.problem.delta), MAX_ITER
-            ends.thetas[basin], ends.objectives[basin], ends.statuses[basin] = end
+            ends.thetas[basin], ends.objectives[basin] = theta, self._value(theta, self.problem)
         return ends
 
     def polish(self, thetas: Array) -> Endpoints:
         """To the target delta, and in the best few basins Newton to rounding."""
-        delta = float(self.problem.delta)
-        ends = self._descended(thetas, delta, ITERATIONS_STAGE)
+        return self._ended(self._descended(thetas, self.problem.delta, ITERATIONS), POLISHED)
+
+    def _continued(self, thetas: Array, stages: Array) -> Endpoints:
+        """Down the schedule, whose last row is at the target delta."""
+        for delta, _, most in stages:
+            ends = self._descended(thetas, float(delta), int(most))
+            thetas = ends.thetas
+        return ends
+
+    def _ended(self, ends: Endpoints, tol: float) -> Endpoints:
+        """Newton at the target delta in the best few basins."""
         for basin in self._basins(ends)[:MOST]:
             with np.errstate(all="ignore"):
-                end = self._descend(ends.thetas[basin[0]], delta, POLISHED, ITERATIONS)
+                end = self._descend(ends.thetas[basin[0]], self.problem.delta, tol, ITERATIONS)
             ends.thetas[basin], ends.objectives[basin], ends.statuses[basin] = end
         return Endpoints(ends.thetas, np.where(np.isfinite(ends.objectives), ends.objectives, np.inf), ends.statuses)
-
-    def _continued(self, theta: Array, stages: Array) -> tuple[Array, float, int]:
-        """Down the schedule, Newton at its end."""
-        with np.errstate(all="ignore"):
-            for delta, _, most in stages:
-                theta, _, _ = self._descend(theta, delta, ON_THE_WAY, int(most), gauss_newton=True)
-            delta, tol, most = stages[-1]
-            theta, value, status = self._descend(theta, delta, tol, int(most))
-        return theta, value if np.isfinite(value) else np.inf, status
 
     def _descended(self, thetas: Array, delta: float, most: int) -> Endpoints:
         """Where Gauss and Newton lead to from every row."""
@@ -171,8 +172,9 @@ class GeneralNewton(Search):
         )
         return GeneralNewton(problem)
 
-    def _value(self, theta: Array, delta: float) -> float:
-        value = float(np.sum(huber(self.problem.residuals(theta), delta) * self.problem.weights))
+    @staticmethod
+    def _value(theta: Array, problem: Problem) -> float:
+        value = problem.value(theta)
         return value if np.isfinite(value) else np.inf
 
     def _slopes(self, theta: Array, residual: Array) -> Array:
@@ -186,19 +188,20 @@ class GeneralNewton(Search):
             [(residual - self.problem.residuals(row)) / step for row, step in zip(moved, steps, strict=True)], axis=1
         )
 
-    def _derivatives(self, theta: Array, delta: float, gauss_newton: bool = False) -> tuple[Array, Array, Array]:
+    def _derivatives(self, theta: Array, problem: Problem, gauss_newton: bool = False) -> tuple[Array, Array, Array]:
         """Gradient, Hessian (linear coordinates without their gradient) and the damping matrix, which is the Hessian of Gauss
         and Newton."""
-        law, columns, weights = self.problem.law, self.problem.columns, self.problem.weights
-        residual = self.problem.residuals(theta)
+        law, columns = problem.law, problem.columns
+        residual = problem.residuals(theta)
         jacobian = self._slopes(theta, residual) if gauss_newton else law.jacobian(theta, columns)
-        psi = np.clip(residual, -delta, delta) * weights
-        size = np.maximum(np.abs(residual), 1e-300)
+        psi = problem.slopes(residual)
         g = -jacobian.T @ psi
-        gauss = (jacobian * (weights * np.minimum(1.0, delta / size))[:, None]).T @ jacobian
+        gauss = (jacobian * problem.damping(residual)[:, None]).T @ jacobian
         if gauss_newton:
             return g, gauss, gauss
-        hessian = (jacobian * (weights * (size <= delta))[:, None]).T @ jacobian
+        hessian = (
+            jacobian * (problem.weights_at(residual) * (np.abs(residual) <= problem.delta))[:, None]
+        ).T @ jacobian
         for k in range(len(theta)):
             step = np.zeros_like(theta)
             step[k] = DIFFERENCE
@@ -210,13 +213,14 @@ class GeneralNewton(Search):
         self, theta: Array, delta: float, tol: float, most: int, gauss_newton: bool = False
     ) -> tuple[Array, float, int]:
         """The rules of `descent.descend`; a step to where the law is not finite counts as no progress."""
-        value = self._value(theta, delta)
+        problem = self.problem.at(delta)
+        value = self._value(theta, problem)
         if not np.isfinite(value):
             return theta, np.inf, MAX_ITER
-        floor = ROUNDING * self.problem.weights.sum()
+        floor = ROUNDING * problem.weights.sum()
         lam, grow, small = 1e-2, 2.0, 0
         size = len(theta)
-        g, hessian, gauss = self._derivatives(theta, delta, gauss_newton)
+        g, hessian, gauss = self._derivatives(theta, problem, gauss_newton)
         step, scratch = np.empty(size), np.empty((2 * size + 3, size))
         for _ in range(most):
             if value <= floor:
@@ -229,7 +233,7 @@ class GeneralNewton(Search):
             linear = self.linear & (not gauss_newton)
             change = np.where(linear, np.log1p(np.maximum(step, -0.999)), step)
             moved = np.clip(theta + change, self.low, self.high)
-            trial = self._value(moved, delta)
+            trial = self._value(moved, problem)
             if trial < value:
                 promised = -(g @ step + 0.5 * step @ hessian @ step)
                 gain = (value - trial) / promised if promised > 0 else 0.0
@@ -239,7 +243,7 @@ class GeneralNewton(Search):
                 theta, value = moved, trial
                 if (small and sure) or small >= 3:
                     return theta, value, CONVERGED
-                g, hessian, gauss = self._derivatives(theta, delta, gauss_newton)
+                g, hessian, gauss = self._derivatives(theta, problem, gauss_newton)
             elif abs(g @ step) <= 1e-15 * value or lam > 1e15:
                 return theta, value, CONVERGED
             else:

@@ -1,10 +1,10 @@
 """Compiled evaluation of the Huber objective of sum laws: value, gradient, Hessian and the damping matrix.
 
-With s = L_hat, r = log y - log s, psi = clip(r, -delta, delta) and J = d log s / d phi (one row per point):
+With s = L_hat, r = log y - log s, psi = clip(r, -delta, delta), J = d log s / d phi, v = over_cost w if r < 0 else w:
 
-    g = -sum w psi J
-    H =  sum w (1[|r| <= delta] + psi) J J' - sum w psi s''/s
-    M =  sum w min(1, delta/|r|) J J'
+    g = -sum v psi J
+    H =  sum v (1[|r| <= delta] + psi) J J' - sum v psi s''/s
+    M =  sum v min(1, delta/|r|) J J'
 
 phi = (centred log coefficients c', exponents a, power, (log kappa, mu), log E). Points are handled in blocks so that
 every loop runs over contiguous memory that fits the first-level cache; exponentials are taken once per distinct value.
@@ -32,7 +32,7 @@ LOG_CLIP = 300.0
 
 
 class Data(NamedTuple):
-    """A sum law's data as the kernels read it (K terms, M exponents, n points, P entries of phi)."""
+    """A sum law's data as the kernels read it (K terms, M exponents, n points, P entries of phi), and over_cost."""
 
     power: int
     """Place of the exponent of the whole sum in phi; below 0 for a law without one."""
@@ -60,6 +60,7 @@ class Data(NamedTuple):
     """(P,): what breaks ties, see `objective.Penalty`."""
     precision: Array
     """(P,): 0 where nothing does."""
+    over_cost: float
 
 
 def additive(data: Data) -> bool:
@@ -91,18 +92,19 @@ def fill_tables(phi: Array, data: Data, table: Array) -> None:
 
 
 @reordered
-def huber_block(r: Array, w: Array, delta: float, psi: Array, curve: Array, damp: Array) -> float:
-    """Objective of one block; fills psi, 1[|r| <= delta] + psi and min(1, delta/|r|), all times w."""
+def huber_block(r: Array, w: Array, delta: float, over_cost: float, psi: Array, curve: Array, damp: Array) -> float:
+    """Objective of one block; fills psi, 1[|r| <= delta] + psi and min(1, delta/|r|), all times w and the cost."""
     total = 0.0
     for i in range(len(r)):
         size = abs(r[i])
         inside = size <= delta
         clipped = min(max(r[i], -delta), delta)
         part = min(size, delta)
-        total += w[i] * part * (size - 0.5 * part)
-        psi[i] = w[i] * clipped
-        curve[i] = w[i] * ((1.0 if inside else 0.0) + clipped)
-        damp[i] = w[i] * (1.0 if inside else delta / size)
+        weight = w[i] * (over_cost if r[i] < 0.0 else 1.0)
+        total += weight * part * (size - 0.5 * part)
+        psi[i] = weight * clipped
+        curve[i] = weight * ((1.0 if inside else 0.0) + clipped)
+        damp[i] = weight * (1.0 if inside else delta / size)
     return total
 
 
@@ -237,7 +239,7 @@ def evaluate_additive(
         y = data.log_loss[low : low + count]
         for i in range(count):
             r[i] = y[i] - r[i]
-        value += huber_block(r[:count], data.weights[low : low + count], delta, psi, curve, damp)
+        value += huber_block(r[:count], data.weights[low : low + count], delta, data.over_cost, psi, curve, damp)
         spread_shares(data, low, rows, total, count)
         for i in range(count):
             rows[size - 1, i] = irreducible * total[i]
@@ -312,7 +314,7 @@ def evaluate_whole(
             r[i] = data.log_loss[low + i] - r[i]
             share[i] = share[i] / second[i]
             second[i] = irreducible / second[i]
-        value += huber_block(r[:count], data.weights[low : low + count], delta, psi, curve, damp)
+        value += huber_block(r[:count], data.weights[low : low + count], delta, data.over_cost, psi, curve, damp)
         spread_shares(data, low, rows, total, count)
         for i in range(count):
             pull[i] = psi[i] * share[i]

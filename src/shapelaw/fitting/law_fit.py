@@ -66,6 +66,7 @@ def law_result(runs: RunsTable, data: FitData, spec: FitSpec, fit: LawFit) -> Fi
     vectors = partial(expanded, law)
     given: dict[str, Any] = {"fixed": law.fixed} if isinstance(law, FixedLaw) else {}
     given |= {name: value for name in ("weights", "speedup") if (value := getattr(spec, name))}
+    given |= {"over_cost": spec.over_cost} if spec.over_cost != 1.0 else {}
     zeros = {name: 0.0 for name in fit.not_identified if name == law.irreducible}
     parameters = law.natural(fit.theta) | zeros
     optimum = law.compute_optimal_exponent(parameters)
@@ -135,6 +136,7 @@ def _checklist(runs: RunsTable, data: FitData, spec: FitSpec, fit: LawFit, resul
             "value": result.objective,
             "delta": spec.delta,
             "delta_unit": "log loss",
+            "over_cost": spec.over_cost,
             "weights": f"column {spec.weights}, scaled to a mean of 1" if spec.weights else "one per point",
         },
         search=result.search,

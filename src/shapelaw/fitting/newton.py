@@ -71,7 +71,7 @@ class Compiled:
         log_aspect = np.zeros(1) if design.log_aspect is None else np.array(design.log_aspect)
         data = Data(
             law.places.power, law.places.aspect, owner, features, tables, offsets, sizes, places, log_aspect,
-            problem.log_loss[used], problem.weights[used], *_penalty(law, problem.prior),
+            problem.log_loss[used], problem.weights[used], *_penalty(law, problem.prior), problem.over_cost,
         )  # fmt: skip
         k, p = len(law.terms), len(law.parameters)
         to_phi = np.eye(p + (law.irreducible is None), p)

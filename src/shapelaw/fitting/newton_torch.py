@@ -100,7 +100,7 @@ class _Batch:
         self.linear = tensor(geometry.linear)[self.free]
         self.low, self.high = tensor(geometry.low)[self.free], tensor(geometry.high)[self.free]
         self.up, self.down = tensor(geometry.limit_up)[self.free], tensor(geometry.limit_down)[self.free]
-        self.terms = len(data.sizes)
+        self.terms, self.over_cost = len(data.sizes), data.over_cost
         self.floor = ROUNDING * float(data.weights.sum())
 
     def evaluate(self, phi: Tensor, delta: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -113,11 +113,12 @@ class _Batch:
         log_loss = torch.logaddexp(log_reducible, phi[:, -1:])
         reducible = torch.exp(log_reducible - log_loss)
         r = self.log_loss - log_loss
-        size, psi = r.abs(), r.clamp(-delta, delta) * self.weights
+        weights = torch.where(r < 0, self.over_cost * self.weights, self.weights)
+        size, psi = r.abs(), r.clamp(-delta, delta) * weights
         part = size.clamp(max=delta)
-        value = (self.weights * part * (size - 0.5 * part)).sum(dim=1)
-        curve = self.weights * (size <= delta) + psi
-        damp = self.weights * delta / size.clamp(min=delta)
+        value = (weights * part * (size - 0.5 * part)).sum(dim=1)
+        curve = weights * (size <= delta) + psi
+        damp = weights * delta / size.clamp(min=delta)
         d_log = torch.cat([rho[:, :, None] * inner, *extras], dim=1)
         rows = torch.cat([reducible[:, None] * d_log, (1 - reducible)[:, None]], dim=1)
         g = -(rows @ psi[:, :, None])[:, :, 0]

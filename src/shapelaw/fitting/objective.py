@@ -1,7 +1,11 @@
 """The objective of every parametric fit and the checks of its input.
 
-    f(theta) = sum_i w_i * Huber_delta(log L_i - log L_hat(x_i; theta)),   Huber_delta(r) = r^2/2 for |r| <= delta,
-                                                                           delta * (|r| - delta/2) beyond
+    f(theta) = sum_i w_i c(r_i) Huber_delta(r_i),   r_i = log L_i - log L_hat(x_i; theta)
+
+    Huber_delta(r) = r^2/2 for |r| <= delta, delta * (|r| - delta/2) beyond
+    c(r) = over_cost for r < 0, where the law predicts too high a loss; 1 elsewhere
+
+The two sides meet at r = 0 in value and slope, so that f is smooth to the first derivative whatever over_cost is.
 
 Source: Hoffmann et al. 2022 (arXiv 2203.15556), section 3.3; Gemstones (arXiv 2502.06857), section 4. It is a sum, not
 a mean, so objectives of data sets of different sizes do not compare.
@@ -33,16 +37,36 @@ def check_delta(delta: float) -> float:
     return check_option(FitConfig, "delta", delta)
 
 
+def check_over_cost(over_cost: float) -> float:
+    """`over_cost` if it can be the cost of an overestimate.
+
+    Raises:
+        UserError: for one out of range.
+    """
+    return check_option(FitConfig, "over_cost", over_cost)
+
+
 def huber(residual: ArrayLike, delta: float) -> Array:
     """Huber's function of a residual in units of log loss: quadratic up to delta, linear beyond."""
     size = np.abs(np.asarray(residual, dtype=np.float64))
     return np.asarray(np.where(size <= delta, 0.5 * size**2, delta * (size - 0.5 * delta)))
 
 
+def costs(residual: Array, over_cost: float) -> Array:
+    """c(r): over_cost where the law predicts too high a loss, 1 elsewhere."""
+    return np.where(residual < 0, over_cost, 1.0)
+
+
 def objective(
-    law: Law, theta: ArrayLike, columns: Columns, loss: ArrayLike, delta: float = 1e-4, weights: ArrayLike | None = None
+    law: Law,
+    theta: ArrayLike,
+    columns: Columns,
+    loss: ArrayLike,
+    delta: float = 1e-4,
+    weights: ArrayLike | None = None,
+    over_cost: float = 1.0,
 ) -> float:
-    """Sum of Huber_delta(log L - log L_hat) over the points, optionally weighted.
+    """Sum of c Huber_delta(log L - log L_hat) over the points, optionally weighted.
 
     Args:
         theta: the law's vector (`law.theta(parameters)`).
@@ -50,9 +74,10 @@ def objective(
         loss: measured loss in nats per token, shape (n,).
         delta: where Huber's function turns linear, in units of log loss.
         weights: multiplicity of each point, shape (n,).
+        over_cost: cost of an overestimate, that of an underestimate being 1.
     """
     residual = np.log(np.asarray(loss, dtype=np.float64)) - law.log_prediction(np.asarray(theta, np.float64), columns)
-    each = huber(residual, delta)
+    each = huber(residual, delta) * costs(residual, over_cost)
     return float(np.sum(each if weights is None else each * np.asarray(weights, dtype=np.float64)))
 
 
@@ -78,18 +103,27 @@ class Problem:
     """Multiplicity of each point, (n,)."""
     prior: Penalty | None = None
     """What breaks ties between parameters that fit equally well; None where none is needed."""
+    over_cost: float = 1.0
+    """Cost of an overestimate, that of an underestimate being 1."""
 
     @classmethod
     def of(
-        cls, law: Law, columns: Columns, loss: ArrayLike, delta: float = 1e-4, weights: ArrayLike | None = None
+        cls,
+        law: Law,
+        columns: Columns,
+        loss: ArrayLike,
+        delta: float = 1e-4,
+        weights: ArrayLike | None = None,
+        over_cost: float = 1.0,
     ) -> Problem:
         """Check everything that would otherwise fail, or mislead, during the fit.
 
         Raises:
-            UserError: on a delta out of range, missing columns, values that are not positive and finite, fewer points than
-                parameters, or a predictor with a single distinct value.
+            UserError: on a delta or over_cost out of range, missing columns, values that are not positive and finite, fewer
+                points than parameters, or a predictor with a single distinct value.
         """
         check_delta(delta)
+        check_over_cost(over_cost)
         missing = [name for name in law.predictors if name not in columns]
         if missing:
             raise UserError(f"law {law.name} reads the columns {', '.join(law.predictors)}; missing: {missing}")
@@ -103,7 +137,8 @@ class Problem:
         lengths = {name: len(values) for name, values in predictors.items()} | {"measured": len(losses)}
         if len(set(lengths.values())) > 1:
             raise UserError(f"columns of different lengths: {lengths}; give one value per point in each")
-        problem = cls(law, predictors, np.log(losses), float(delta), _weights(weights, len(losses)))
+        weighed = _weights(weights, len(losses))
+        problem = cls(law, predictors, np.log(losses), float(delta), weighed, over_cost=float(over_cost))
         problem._check_size()
         return problem
 
@@ -141,7 +176,24 @@ class Problem:
 
     def value(self, theta: ArrayLike) -> float:
         """The objective at theta."""
-        return float(np.sum(huber(self.residuals(theta), self.delta) * self.weights))
+        residual = self.residuals(theta)
+        return float(np.sum(huber(residual, self.delta) * self.weights_at(residual)))
+
+    def weights_at(self, residual: Array) -> Array:
+        """What each row counts with such residuals, (n,): its weight times its cost."""
+        return self.weights if self.over_cost == 1.0 else self.weights * costs(residual, self.over_cost)
+
+    def slopes(self, residual: Array) -> Array:
+        """Derivative of each row's part of the objective by its residual, (n,)."""
+        return self.weights_at(residual) * np.clip(residual, -self.delta, self.delta)
+
+    def damping(self, residual: Array) -> Array:
+        """What each row counts in the curvature of Gauss and Newton, (n,): less where Huber's function is linear."""
+        return self.weights_at(residual) * np.minimum(1.0, self.delta / np.maximum(np.abs(residual), 1e-300))
+
+    def at(self, delta: float) -> Problem:
+        """The same problem where Huber's function turns linear elsewhere."""
+        return replace(self, delta=delta)
 
 
 def _positive(name: str, values: ArrayLike, zero: bool = False) -> Array:

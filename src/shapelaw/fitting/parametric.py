@@ -68,7 +68,7 @@ class Parametric(Method):
         fit = LawFit(
             theta=solution.theta,
             objective=solution.objective,
-            kind="sum over points of Huber_delta(log measured - log predicted)",
+            kind=_kind(spec),
             search=_searched(solution, spec),
             flags=(
                 *(f"{flag.code}: {flag.message}" for flag in warnings),
@@ -98,6 +98,12 @@ class Parametric(Method):
 
 
 PARAMETRIC = Parametric()
+
+
+def _kind(spec: FitSpec) -> str:
+    """The objective in words."""
+    cost = f", times {spec.over_cost:g} where predicted > measured" if spec.over_cost != 1.0 else ""
+    return f"sum over points of Huber_delta(log measured - log predicted){cost}"
 
 
 def _resampled(data: FitData, ridge: Ridge) -> FitData:

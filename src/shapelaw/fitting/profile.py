@@ -116,8 +116,7 @@ def likelihood_rise(problem: Problem, solution: Solution, level: float, effectiv
     points = float(problem.weights.sum()) if effective is None else float(effective)
     if solution.objective <= 0:
         return RISE
-    clipped = np.clip(residual, -problem.delta, problem.delta)
-    shape = float(np.sum(problem.weights * residual * clipped)) / solution.objective
+    shape = float(np.sum(residual * problem.slopes(residual))) / solution.objective
     return float(np.expm1(scipy.special.chdtri(1, 1 - level) * shape / (2 * points)))
 
 

@@ -60,7 +60,7 @@ class Reference(Search):
         if law.irreducible:
             parts = np.concatenate([parts, np.full((len(parts), 1), theta[-1])], axis=1)
         residual = problem.log_loss - scipy.special.logsumexp(parts, axis=-1)
-        return float(np.sum(scipy.special.huber(problem.delta, residual) * problem.weights))
+        return float(np.sum(scipy.special.huber(problem.delta, residual) * problem.weights_at(residual)))
 
     def follow(self, thetas: Array) -> Endpoints:
         """One search per row; an endpoint without success gets an infinite objective, as the authors leave it out."""

@@ -13,7 +13,7 @@ import pandas as pd
 import scipy
 from numpy.typing import NDArray
 
-from shapelaw.fitting.objective import huber
+from shapelaw.fitting.objective import costs, huber
 
 Array = NDArray[np.float64]
 
@@ -68,21 +68,22 @@ def _summary(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     return out.assign(sd=sd)[[*keys, "mean", "sd", "points"]]
 
 
-def huber_log_likelihood(residuals: Array, delta: float) -> float:
-    """Largest log likelihood of independent errors whose density falls as Huber's function, over their scale s.
+def huber_log_likelihood(residuals: Array, delta: float, over_cost: float = 1.0) -> float:
+    """Largest log likelihood of independent errors whose density falls as the objective's function, over their scale s.
 
-    f(r) = exp(-Huber_delta(r) / s) / Z,  Z = sqrt(2 pi s) erf(delta / sqrt(2 s)) + (2 s / delta) exp(-delta^2 / (2 s))
+    f(r) = exp(-c(r) Huber_delta(r) / s) / Z,  Z = (z(s) + z(s / over_cost)) / 2
+    z(s) = sqrt(2 pi s) erf(delta / sqrt(2 s)) + (2 s / delta) exp(-delta^2 / (2 s))
 
     The fit that minimises the summed Huber function maximises this likelihood whatever s is; it lies between Gaussian
     (delta large) and Laplace errors (delta small). Errors are in log loss. Points of one run are in truth dependent, so
     differences between laws are overstated where runs have many points.
     """
-    total, n = float(np.sum(huber(residuals, delta))), len(residuals)
+    total, n = float(np.sum(huber(residuals, delta) * costs(residuals, over_cost))), len(residuals)
     if total <= 0:
         return math.inf
 
     def negative(log_scale: float) -> float:
-        return total * math.exp(-log_scale) + n * _log_normaliser(log_scale, delta)
+        return total * math.exp(-log_scale) + n * _log_normaliser(log_scale, delta, over_cost)
 
     guess = math.log(total / n)
     best = scipy.optimize.minimize_scalar(
@@ -91,18 +92,28 @@ def huber_log_likelihood(residuals: Array, delta: float) -> float:
     return -float(best.fun)
 
 
-def _log_normaliser(log_scale: float, delta: float) -> float:
-    """Log of Z, its two parts added as logs so that neither underflows."""
+def _log_normaliser(log_scale: float, delta: float, over_cost: float = 1.0) -> float:
+    """Log of Z: half of each side's, which differ in their scale alone."""
+    under = _log_sides(log_scale, delta)
+    if over_cost == 1.0:
+        return under
+    return float(np.logaddexp(under, _log_sides(log_scale - math.log(over_cost), delta))) - math.log(2.0)
+
+
+def _log_sides(log_scale: float, delta: float) -> float:
+    """Log of z, its two parts added as logs so that neither underflows."""
     scale = math.exp(log_scale)
     tail = math.log(2.0 * scale / delta) - 0.5 * delta**2 / scale
     inside = 0.5 * math.log(2.0 * math.pi * scale) + math.log(math.erf(delta / math.sqrt(2.0 * scale)))
     return float(np.logaddexp(tail, inside))
 
 
-def information_criteria(residuals: Array, delta: float, n_parameters: int) -> tuple[float, float]:
+def information_criteria(
+    residuals: Array, delta: float, n_parameters: int, over_cost: float = 1.0
+) -> tuple[float, float]:
     """(AIC, BIC) by `huber_log_likelihood`, its scale counted as one more parameter.
 
     AIC = 2 k - 2 log likelihood, BIC = k log n - 2 log likelihood.
     """
-    likelihood, k = huber_log_likelihood(residuals, delta), n_parameters + 1
+    likelihood, k = huber_log_likelihood(residuals, delta, over_cost), n_parameters + 1
     return 2 * k - 2 * likelihood, k * math.log(len(residuals)) - 2 * likelihood

@@ -230,6 +230,7 @@ class FitResult(Shown):
         if self.compute_optimal_exponent is not None:
             lines.append(self._optimum(self.compute_optimal_exponent))
         kind, equal = OBJECTIVES.get(self.method, OBJECTIVE_OF_LINES)
+        equal += ", and over_cost" if "over_cost" in self.settings else ""
         lines.append(f"objective {self.objective:.8g} ({kind}; comparable only at equal {equal})")
         lines += [f"note: {flag}" for flag in self.flags if not (self.candidates and flag.endswith(SEE_CANDIDATES))]
         try:
@@ -246,7 +247,8 @@ class FitResult(Shown):
             head += (
                 f", fitted to {data['rows_kept']} rows of {data['runs']} runs ({data['source']}; {excluded} excluded)"
             )
-        return head + (f", Huber delta {self.settings['delta']:g}" if self.settings.get("delta") else "")
+        costly = f", overestimates at {cost:g} times the cost" if (cost := self.settings.get("over_cost")) else ""
+        return head + (f", Huber delta {self.settings['delta']:g}" if self.settings.get("delta") else "") + costly
 
     def _choice(self) -> list[str]:
         """Why the data chose this law, with the errors of the others; nothing for a law that was named."""

@@ -81,8 +81,7 @@ def noise_scale(problem: Problem, theta: Array, runs: int) -> float:
     The objective per run times k = sum r psi(r) / objective, which is 2 for residuals below delta and 1 far above.
     """
     residual, independent = problem.residuals(theta), max(runs - len(theta), 1)
-    clipped = np.clip(residual, -problem.delta, problem.delta)
-    return max(float(np.sum(problem.weights * residual * clipped)), _least(problem)) / independent
+    return max(float(np.sum(residual * problem.slopes(residual))), _least(problem)) / independent
 
 
 def _least(problem: Problem) -> float:
@@ -150,7 +149,7 @@ def _suspects(problem: Problem, theta: Array, scale: float) -> tuple[list[str], 
     law, theta = problem.law, _revived(problem, theta)
     jacobian = np.asarray(law.jacobian(theta, problem.columns))
     live = _alive(law, jacobian)
-    weighted = jacobian[:, live] * np.sqrt(_weights(problem, theta))[:, None]
+    weighted = jacobian[:, live] * np.sqrt(problem.damping(problem.residuals(theta)))[:, None]
     names, norms = [law.parameters[k] for k in live], np.linalg.norm(weighted, axis=0)
     if not len(names) or not np.isfinite(norms).all() or not (norms > 0).all():
         return [], [name for name, norm in zip(names, norms, strict=True) if not norm > 0]
@@ -185,12 +184,6 @@ def _alive(law: Law, jacobian: Array) -> list[int]:
         gone = {name for term in known.terms if term.coefficient in dead for name, _, _ in term.exponents}
         dead |= gone | (set(known.aspect) if known.aspect and known.aspect[0] in dead else set())
     return [k for k, name in enumerate(law.parameters) if name not in dead]
-
-
-def _weights(problem: Problem, theta: Array) -> Array:
-    """Weight of each row in the curvature: its multiplicity, less where Huber's function is linear."""
-    size = np.maximum(np.abs(problem.residuals(theta)), 1e-300)
-    return np.asarray(problem.weights * np.minimum(1.0, problem.delta / size))
 
 
 def _errors(values: Array, directions: Array, norms: Array, priors: list[Prior | None], scale: float) -> Array:

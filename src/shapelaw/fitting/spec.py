@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from shapelaw.config import BootstrapOptions
+from shapelaw.config.option import said
 from shapelaw.errors import UserError
-from shapelaw.fitting.objective import Penalty, Problem, check_delta
+from shapelaw.fitting.objective import Penalty, Problem, check_delta, check_over_cost
 from shapelaw.fitting.result import FitResult
 from shapelaw.fitting.solver import Solver
 from shapelaw.fitting.solvers import get_solver
@@ -123,6 +124,7 @@ class FitSpec:
         profile: whether profile intervals of the parameters and the exponent are computed.
         mixture: `refuse` rows whose losses do not compare (`shapelaw.runs.worlds`), or `allow` and flag them.
         weights: column whose values weigh the rows in the objective, scaled to a mean of 1; None weighs all alike.
+        over_cost: how many times as much an overestimate of the loss costs as an underestimate (`objective`).
         speedup: condition that tells a set of runs from the others, over which its speedup is fitted (`laws.speedup`).
         fixed: parameter -> value that it is given, in natural units; the others are fitted.
         ties: `priors` breaks ties between laws that fit equally well by what the law expects (`ridge`); `optimum` takes the
@@ -150,9 +152,11 @@ class FitSpec:
     fixed: Mapping[str, float] = field(default_factory=dict)
     weights: str | None = None
     speedup: str | None = None
+    over_cost: float = 1.0
 
     def __post_init__(self) -> None:
         check_delta(self.delta)
+        check_over_cost(self.over_cost)
         object.__setattr__(self, "law", law_for(self.law, self.method))
         if self.speedup and not isinstance(whole(self.law), SpeedupLaw):
             if self.method.name != "parametric":
@@ -174,8 +178,9 @@ class FitSpec:
             raise UserError(f"ties={self.ties}: allowed are {', '.join(TIES)}")
         if self.seed < 0:
             raise UserError(f"seed={self.seed}: allowed are whole numbers from 0; give one")
-        if self.weights and self.method.name in (*LINE_METHODS, "staged"):
-            raise UserError(f"weights={self.weights}: method={self.method.name} takes none; give method=parametric")
+        for key, given in (("weights", self.weights), ("over_cost", self.over_cost if self.over_cost != 1.0 else None)):
+            if given and self.method.name in (*LINE_METHODS, "staged"):
+                raise UserError(f"{key}={said(given)}: method={self.method.name} takes none; give method=parametric")
         if self.method.fits_law:
             self._check_method()
 
@@ -295,7 +300,8 @@ class FitData:
         both = (
             self.weights if weights is None else np.asarray(weights) * (1.0 if self.weights is None else self.weights)
         )
-        return Problem.of(self.law, self.columns, self.loss, spec.delta, both).with_prior(self.prior)
+        problem = Problem.of(self.law, self.columns, self.loss, spec.delta, both, spec.over_cost)
+        return problem.with_prior(self.prior)
 
     def residuals(self, theta: ArrayLike) -> Array:
         """Log measured less log predicted, (n,)."""
@@ -312,7 +318,7 @@ def resolve_counting(table: RunsTable, spec: FitSpec) -> str:
 
 
 def spec_of(result: FitResult) -> FitSpec:
-    """Law, method, counting, fixed parameters and weights of a fit, by which its rows are read again."""
+    """Law, method, counting, fixed parameters, weights and cost of overestimates of a fit, by which its rows are read again."""
     law, settings = result.law or "params_tokens", result.settings
     return FitSpec.of(
         law,
@@ -321,4 +327,5 @@ def spec_of(result: FitResult) -> FitSpec:
         flops=settings.get("flops"),
         fixed=settings.get("fixed") or {},
         weights=settings.get("weights"),
+        over_cost=settings.get("over_cost", 1.0),
     )

@@ -338,9 +338,10 @@ def edge_notes(search: SizeSearch) -> dict[str, list[tuple[float, str]]]:
 
 
 def _wider(search: SizeSearch, name: str, end: float, which: str) -> str:
-    """What to do where a size lies at an end that the suite's rules alone set."""
-    rule = f"{name}_{'min' if which == 'smallest' else 'max'}"
-    if search.limits.given or getattr(search.world.rules, rule, None) != end:
+    """What to do where a size lies at an end that the suite's rules alone set: no rule sets one block, or one head."""
+    rules, rule = search.world.rules, f"{name}_{'min' if which == 'smallest' else 'max'}"
+    least = {"depth_min": 1, "width_min": rules.head_size}
+    if search.limits.given or getattr(rules, rule, None) != end or least.get(rule) == end:
         return ""
     return f" by the suite's rules, and one beyond may be better: look there by rules.{rule}=NUMBER"
 

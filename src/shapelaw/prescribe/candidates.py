@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shapelaw.errors import UserError
+from shapelaw.prescribe.axes import axes_of_sizes
 from shapelaw.prescribe.limits import Limits, feasible_points
 from shapelaw.prescribe.world import Points, World
+from shapelaw.runs.columns import column_of, is_canonical
 from shapelaw.runs.table import RunsTable
 
 Array = NDArray[np.float64]
@@ -31,10 +34,12 @@ class Candidates:
     Args:
         points: their sizes.
         tokens: at their end, (n,).
+        axes: further axis that the law reads, such as experts -> its value, (n,).
     """
 
     points: Points
     tokens: Array
+    axes: Mapping[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """How many there are."""
@@ -47,7 +52,8 @@ class Candidates:
 
     def take(self, index: NDArray[np.intp]) -> Candidates:
         """Some of them."""
-        return Candidates(self.points.take(index), self.tokens[index])
+        axes = {name: values[index] for name, values in self.axes.items()}
+        return Candidates(self.points.take(index), self.tokens[index], axes)
 
 
 @dataclass(frozen=True)
@@ -76,15 +82,20 @@ def feasible(world: World, runs: RunsTable, budget: float, limits: Limits) -> Ca
     """Runs of at most a budget of FLOPs that the table does not hold yet: sizes even in the logarithm, several aspect ratios of
     each where the runs have shapes, and tokens for the budget and for a fourth of it, again and again.
 
+    Further axes that the law reads (`World.given`) have the values that follow from the size, or those of the runs.
+
     Raises:
         UserError: if the budget buys none.
     """
     shapes = runs.has_shapes and bool(world.suite.vocab_size)
     points = _shapes(world, runs, limits) if shapes else _sizes(world, runs, limits)
+    size, axes = axes_of_sizes([name for name in world.given if not is_canonical(name)], runs, points)
     flops = budget / WIDER ** np.arange(LEVELS)
-    place = np.repeat(np.arange(len(points.params)), LEVELS)
-    tokens = np.tile(flops, len(points.params)) / points.train_flops[place]
-    every = Candidates(points.take(place), _whole_batches(tokens, world.suite.batch_tokens))
+    at = np.repeat(np.arange(len(size)), LEVELS)
+    place = size[at]
+    tokens = np.tile(flops, len(size)) / points.train_flops[place]
+    given = {name: values[at] for name, values in axes.items()}
+    every = Candidates(points.take(place), _whole_batches(tokens, world.suite.batch_tokens), given)
     found = every.take(np.flatnonzero(_near(every, world, runs) & ~_trained(every, runs)))
     if not len(found):
         raise UserError(
@@ -145,17 +156,16 @@ def _near(candidates: Candidates, world: World, runs: RunsTable) -> NDArray[np.b
 
 
 def _trained(candidates: Candidates, runs: RunsTable) -> NDArray[np.bool_]:
-    """Which of them the table holds: a run of the same size with as many tokens."""
+    """Which of them the table holds: a run of the same size and axes with as many tokens."""
     kept, points = runs.kept, candidates.points
-    shapes = points.width is not None and points.depth is not None
-    names = ["width", "depth"] if shapes else ["params"]
-    own = np.stack([points.width, points.depth] if shapes else [points.params], axis=1)  # type: ignore[list-item]
-    longest = kept.groupby(names)["tokens"].max().reset_index().to_numpy(dtype=np.float64)
-    same = (np.abs(own[:, None] / longest[:, :-1] - 1) < SAME).all(axis=2)
+    shapes = {} if points.width is None or points.depth is None else {"width": points.width, "depth": points.depth}
+    own = (shapes or {"params": points.params}) | {column_of(name): axis for name, axis in candidates.axes.items()}
+    longest = kept.groupby(list(own))["tokens"].max().reset_index().to_numpy(dtype=np.float64)
+    same = (np.abs(np.stack(list(own.values()), axis=1)[:, None] / longest[:, :-1] - 1) < SAME).all(axis=2)
     return np.asarray((same & (candidates.tokens[:, None] <= longest[:, -1] * (1 + SAME))).any(axis=1))
 
 
 def rows_of(candidates: Candidates, i: int, cadence: Cadence) -> dict[str, Array]:
     """What a law reads of one candidate's rows, each (rows,)."""
-    columns = candidates.points.take(np.full(len(cadence.shares), i)).columns
-    return {**columns, "tokens": cadence.shares * candidates.tokens[i]}
+    one = candidates.take(np.full(len(cadence.shares), i))
+    return {**one.points.columns, **one.axes, "tokens": cadence.shares * candidates.tokens[i]}

@@ -91,7 +91,7 @@ class LossOf:
 
     def values(self, thetas: Array) -> Array:
         """Log loss."""
-        law = Surface.of(self.fit, refits=False).law
+        law = Surface.of(self.fit, refits=False, given=self.point.given).law
         loss = Surface(law, thetas).at(self.point).loss(np.array([[np.log(self.tokens)]]))
         return np.asarray(np.log(loss[:, 0]))
 
@@ -111,7 +111,7 @@ class BestSize:
     @property
     def told(self) -> str:
         """In words."""
-        return f"the best size for {self.budget:.4g} {self.search.cost.unit}"
+        return f"the best size for {self.budget:.4g} {self.search.cost.words}"
 
     def values(self, thetas: Array) -> Array:
         """Log params."""
@@ -295,7 +295,8 @@ def _compared(refits: Sequence[Array], candidates: Candidates, target: Target) -
     """Every candidate's score, from the refits without one and those that include it."""
     values = target.values(np.concatenate(refits)).reshape(len(refits), -1)
     spread = np.array([_deviation(row) for row in values])
-    scores = 2.0 * np.log(spread[0] / np.maximum(spread[1:], SMALLEST)) / np.sqrt(candidates.flops)
+    known = np.maximum(spread, SMALLEST)
+    scores = 2.0 * np.log(known[0] / known[1:]) / np.sqrt(candidates.flops)
     return NextRun(candidates, int(np.argmax(scores)), float(spread[0]), spread[1:], scores)
 
 

@@ -339,7 +339,8 @@ def reads_shapes(law: Law) -> bool:
 def rules_of(runs: RunsTable, head_size: int) -> ShapeRules:
     """The paper's rules in units of the runs' heads, widened to hold the runs' own shapes.
 
-    Widths of 2 to 64 heads, an even number of them, 2 to 255 blocks (Gemstones, Fig 22).
+    Widths of 2 to 64 heads, an even number of them, 2 to 255 blocks (Gemstones, Fig 22). Where a run has one head or three,
+    which train as well, so may a shape.
     """
     rules = ShapeRules(head_size, width_min=2 * head_size, width_max=64 * head_size)
     if not runs.has_shapes:
@@ -347,6 +348,7 @@ def rules_of(runs: RunsTable, head_size: int) -> ShapeRules:
     kept = runs.kept
     return dataclasses.replace(
         rules,
+        even_heads=bool((kept["width"] // head_size % 2 == 0).all()),
         width_min=min(rules.width_min, int(kept["width"].min())),
         width_max=max(rules.width_max, int(kept["width"].max())),
         depth_min=min(rules.depth_min, int(kept["depth"].min())),

@@ -12,6 +12,7 @@ import pandas as pd
 
 from shapelaw.errors import UserError
 from shapelaw.runs.columns import AXIS, is_canonical
+from shapelaw.runs.schedules import COURSE, RATES, with_course_areas
 from shapelaw.runs.table import RunsTable
 
 if TYPE_CHECKING:
@@ -24,12 +25,21 @@ def with_axes(table: RunsTable, law: Law) -> RunsTable:
     Raises:
         UserError: if it lacks one, or one holds no numbers.
     """
+    table = _with_recorded_rates(table, law)
     new = [name for name in law.axes if not table.has(f"{AXIS}{name}")]
     if not new:
         return table
     return dataclasses.replace(
         table, frame=table.frame.assign(**{f"{AXIS}{name}": _axis(table, law, name) for name in new})
     )
+
+
+def _with_recorded_rates(table: RunsTable, law: Law) -> RunsTable:
+    """The table with the sums of the rate that a law of whole curves reads, exact, where its runs recorded their schedules."""
+    further = table.further
+    if further is None or COURSE not in further or table.has("lr_area") or not {*RATES} & {*law.predictors}:
+        return table
+    return dataclasses.replace(table, frame=with_course_areas(table.frame, further[COURSE]))
 
 
 def table_of(frame: pd.DataFrame) -> RunsTable:

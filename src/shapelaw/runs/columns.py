@@ -47,7 +47,10 @@ SECONDS = {"seconds": 1.0, "minutes": 60.0, "hours": 3600.0}
 HOURS = {"seconds": 1.0 / 3600.0, "minutes": 1.0 / 60.0, "hours": 1.0}
 FLOPS = {**COUNTS, "PF-days": 1e15 * 86_400.0}
 
-OF_RATES = "; give a file with one column lr that varies along runs, and step or batch_tokens"
+OF_RATES = (
+    "; give a file with one column lr that varies along runs, and step or batch_tokens, or runs that shapelaw tracked with "
+    "their schedule"
+)
 
 CANONICAL: dict[str, Column] = {
     "run": Column("name of the training run that the row was measured on", required=True, text=True),

@@ -267,11 +267,11 @@ def _refuse_unmapped(place: str, table: FileTable, raw: RawTable) -> None:
     remedy = f"map them: {names.mapping(missing, free)}"
     if "loss" in missing and (wide := suggestion(free)):
         remedy = f"a wide table is made long by {wide}"
-    elif "tokens" in missing and names.likely("tokens", free) is None and (step := names.likely("step", own)):
+    elif "tokens" in missing and names.suggested("tokens", free) is None and (step := names.likely("step", own)):
         mapped = names.mapping([*(name for name in missing if name != "tokens"), *({"step"} - set(table.frame))], own)
         mapped = f"map {mapped} and " if "{}" not in mapped else ""
         remedy = f"{mapped}give 'runs.constants={{batch_tokens: TOKENS}}', the tokens of one step (column {step})"
-    elif "tokens" in missing and names.likely("tokens", free) is None and (flops := names.likely("flops", own)):
+    elif "tokens" in missing and names.suggested("tokens", free) is None and (flops := names.suggested("flops", own)):
         wanted = [*({"flops"} - set(table.frame)), *(name for name in missing if name != "tokens")]
         mapped = f"map {names.mapping(wanted, own)} and " if wanted else ""
         remedy = f"{mapped}give runs.tokens_from=6n, which takes tokens = FLOPs / (6 params) (column {flops})"

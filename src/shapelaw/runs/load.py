@@ -162,9 +162,10 @@ def load_whole(
     elif source == "csv":
         table = from_file(path, replace(file_options, exclude_faults=bad_rows == "exclude"))
     elif source in TRACKED or file_options.columns:
-        table = _from_histories(source, path, options, replace(file_options, exclude_faults=bad_rows == "exclude"))
+        files = replace(file_options, exclude_faults=bad_rows == "exclude")
+        table = _from_histories(source, path, options, files, midway)
     else:
-        table = _from_tracker(options, bad_rows == "exclude")
+        table = _from_tracker(options, bad_rows == "exclude", midway)
     if diverged == "exclude" and table.has("diverged_step"):
         table = table.exclude(table.frame["diverged_step"].notna(), "of a run that diverged")
     if rolled_back == "exclude" and table.has("rollbacks"):
@@ -196,7 +197,7 @@ def _refuse_foreign(source: str, given: Mapping[str, Any]) -> None:
 
 
 def _from_histories(
-    source: str, path: str | os.PathLike[str] | None, options: Mapping[str, Any], given: FileOptions
+    source: str, path: str | os.PathLike[str] | None, options: Mapping[str, Any], given: FileOptions, midway: str
 ) -> RunsTable:
     """Other people's runs in a tracker; its libraries are imported only now."""
     place = Path(path) if path is not None else None
@@ -211,7 +212,7 @@ def _from_histories(
         said = f"runs.path={path}" if place else f"runs.project={project}"
         runs = runs_of(place, project, given.columns)
         if not given.columns and runs and all(OURS in run.config for run in runs):
-            return _of_our_own(runs, said, given.exclude_faults)
+            return _of_our_own(runs, said, given.exclude_faults, midway)
         histories = histories_of(runs, given.columns)
     else:
         histories, said = _of_mlflow(given.columns, **options), f"runs.experiment={options.get('experiment')}"
@@ -220,7 +221,7 @@ def _from_histories(
     return table.noting(READ_BY_MAPPING, source)
 
 
-def _of_our_own(runs: Sequence[OneRun], said: str, exclude_faults: bool) -> RunsTable:
+def _of_our_own(runs: Sequence[OneRun], said: str, exclude_faults: bool, midway: str) -> RunsTable:
     """Runs that shapelaw recorded in wandb, as it reads them from MLflow."""
     from shapelaw.tracking import OneTracked, read_wandb_runs
 
@@ -228,7 +229,7 @@ def _of_our_own(runs: Sequence[OneRun], said: str, exclude_faults: bool) -> Runs
     frame, suites = read_wandb_runs([run for run in tracked if run.ours])
     if frame.empty:
         raise UserError(f"{said}: no run has a validation yet; train some with `shapelaw train tracker=wandb -m ...`")
-    return _tracked_table(f"wandb {said.partition('=')[2]}", frame, suites, exclude_faults)
+    return _tracked_table(f"wandb {said.partition('=')[2]}", frame, suites, exclude_faults, midway)
 
 
 def _of_mlflow(columns: Mapping[str, str], **options: Any) -> Histories:
@@ -239,16 +240,22 @@ def _of_mlflow(columns: Mapping[str, str], **options: Any) -> Histories:
     return Histories(settings, metrics, recorded)
 
 
-def _from_tracker(options: Mapping[str, Any], exclude_faults: bool) -> RunsTable:
+def _from_tracker(options: Mapping[str, Any], exclude_faults: bool, midway: str) -> RunsTable:
     """Validations of tracked runs; the tracker's libraries are imported only now."""
     from shapelaw.tracking import read_table
 
     frame, suites = read_table(**options)
     said = "mlflow " + ", ".join(f"{k}={v}" for k, v in sorted(options.items()))
-    return _tracked_table(said, frame, suites, exclude_faults)
+    return _tracked_table(said, frame, suites, exclude_faults, midway)
 
 
-def _tracked_table(said: str, frame: pd.DataFrame, suites: Mapping[str, Suite], exclude_faults: bool) -> RunsTable:
+def _tracked_table(
+    said: str, frame: pd.DataFrame, suites: Mapping[str, Suite], exclude_faults: bool, midway: str
+) -> RunsTable:
+    from shapelaw.tracking import ON_THE_WAY
+
+    if midway == "keep":
+        frame = frame.assign(excluded=frame["excluded"].where(~frame["excluded"].isin(ON_THE_WAY), ""))
     own = [name for name in frame if not is_canonical(str(name))]  # columns of users' own models
     further = frame[own] if own else None
     about = {"source": said, "loss_unit": "nats per token"}

@@ -49,8 +49,17 @@ LOSS_UNITS = {
     "nats_per_byte": "nats_per_byte",
 }
 """Name of a loss's unit in a file, as `plain_name` gives it -> in `runs.units`."""
+_TELLING = {
+    "params": re.compile("param"),
+    "tokens": re.compile("token"),
+    "loss": re.compile("loss|cross_?entropy|perplexity"),
+    "flops": re.compile("flop"),
+}
+"""Canonical name -> what a column's name holds that may mean it, where no usual name is there."""
+_RATIO = re.compile(r"(^|_)(per|ratio)(_|$)")
 _COUNT_HINT = re.compile(r"(?:^|[_ (\[/])(k|m|b|t|bn|thousands?|millions?|billions?|trillions?)[)\]]?$")
 _HINTS = {"t": "T", "k": "K", "m": "M", "b": "B", "bn": "B", "th": "K", "mi": "M", "bi": "B", "tr": "T"}
+_BRACKETS = re.compile(r"(?<=\w)\s*[(\[][^()\[\]]*[)\]]$")
 _LOGARITHM = re.compile(r"^log_?10(?![0-9a-z])")
 _PF_DAYS = re.compile(r"(^|_)pf_?days?(_|$)")
 _LOSS_HINTS = {
@@ -95,6 +104,24 @@ def likely(canonical: str, names: Iterable[str]) -> str | None:
     return own[0] if len(own) == 1 else None
 
 
+def suggested(canonical: str, names: Iterable[str]) -> str | None:
+    """The one column to name in a refusal: that of a usual name, or the one whose name tells of it; never taken by itself.
+
+    >>> suggested("loss", ["N", "smooth loss"]), suggested("params", ["Total_parameters", "tokens_per_param"])
+    ('smooth loss', 'Total_parameters')
+    """
+    listed = list(names)
+    if (usual := likely(canonical, listed)) or canonical not in _TELLING:
+        return usual
+    own = [name for name in listed if _TELLING[canonical].search(plain := plain_name(name)) and not _is_ratio(plain)]
+    return own[0] if len(own) == 1 else None
+
+
+def _is_ratio(plain: str) -> bool:
+    """Whether a name is that of tokens per parameter, or of another ratio."""
+    return bool(_RATIO.search(plain) or (_TELLING["params"].search(plain) and _TELLING["tokens"].search(plain)))
+
+
 def mapping(missing: Iterable[str], names: Iterable[str]) -> str:
     """The options that name what is missing, as far as the file's own names tell.
 
@@ -102,7 +129,7 @@ def mapping(missing: Iterable[str], names: Iterable[str]) -> str:
     "'runs.columns={params: size_M, tokens: D, loss: eval/ppl}' 'runs.units={params: M, loss: perplexity}'"
     """
     listed = list(names)
-    found = {name: likely(name, listed) for name in missing}
+    found = {name: suggested(name, listed) for name in missing}
     units = {name: hint(name, own) for name, own in found.items() if own and hint(name, own)}
     columns = f"'runs.columns={_braces({name: own or 'COLUMN' for name, own in found.items()})}'"
     return columns + (f" 'runs.units={_braces(units)}'" if units else "")
@@ -132,4 +159,5 @@ def _last(name: str) -> str:
 
 
 def _without_unit(name: str) -> str:
-    return plain_name(_LOGARITHM.sub("", _COUNT_HINT.sub("", name.lower().strip())))
+    """Without a hint at the end, and without the last brackets: `C (PF-days)` is `c`."""
+    return plain_name(_BRACKETS.sub("", _LOGARITHM.sub("", _COUNT_HINT.sub("", name.lower().strip()))))

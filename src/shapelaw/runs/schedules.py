@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import NDArray
+
+from shapelaw.courses import Course
 
 Floats = NDArray[np.float64]
 
@@ -12,6 +15,11 @@ CONSTANT = ("constant", "none")
 """Schedules whose rate never falls."""
 POSITION = ("total_tokens", "decay_fraction", "lr_annealed", "lr_falls")
 """Columns that say where in its schedule a row lies; a law with a term for that reads one of them."""
+RATES = ("lr_area", "lr_annealed", "lr_falls")
+"""Columns that laws of whole curves read."""
+COURSE = "rate_course"
+"""Further column of tracked runs: the rate of every step, as `shapelaw.courses.Course` has it; missing where it is
+unknown."""
 ROUNDING = 1e-9
 """Relative difference of token counts that is rounding."""
 MEMORY = 0.999
@@ -155,3 +163,29 @@ def with_areas(frame: pd.DataFrame, lr: pd.Series) -> pd.DataFrame:
         ordered = own.sort_values(kind="stable").index
         out.loc[ordered] = np.stack(areas(np.asarray(steps[ordered]), np.asarray(rates[ordered])), axis=1)
     return frame.assign(**out, lr_step=rates)
+
+
+def with_course_areas(frame: pd.DataFrame, courses: pd.Series) -> pd.DataFrame:
+    """A frame with lr_area, lr_annealed and lr_step, summed over every step of the recorded courses of the rate.
+
+    Args:
+        frame: canonical columns, among them step.
+        courses: of each row, or missing: then the row has none of the three.
+    """
+    out = pd.DataFrame(np.nan, frame.index, ["lr_area", "lr_annealed", "lr_step"])
+    steps = _column(frame, "step")
+    for course, own in steps[courses.notna() & (steps > 0)].groupby(courses, sort=False):
+        done = own.to_numpy(dtype=np.int64)
+        rates = np.array(Course.of(str(course)).rates(int(done.max())))
+        out.loc[own.index] = np.stack([*sums(rates), rates], axis=1)[done - 1]
+    return frame.join(out)
+
+
+def sums(rates: Floats) -> tuple[Floats, Floats]:
+    """S1 and S2 of `areas` after each step, from the rate of every step, each (steps,).
+
+    >>> [values.round(6).tolist() for values in sums(np.array([1.0, 1.0, 0.8]))]
+    [[1.0, 2.0, 2.8], [0.0, 0.0, 0.2]]
+    """
+    fallen = np.maximum(-np.diff(rates, prepend=rates[:1]), 0.0)
+    return np.cumsum(rates), np.cumsum(scipy.signal.lfilter([1.0], [1.0, -MEMORY], fallen))

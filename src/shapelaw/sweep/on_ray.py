@@ -40,6 +40,8 @@ from shapelaw.sweep.view import View
 
 HERE = "local"
 """Address of a Ray that is started on this machine for one sweep."""
+AUTO = "auto"
+"""Address of the one that runs on this machine."""
 CONNECT_SECONDS = 10.0
 ADVICE = "; a cluster that asks for a token takes RAY_AUTH_MODE=token in the environment"
 STORE_BYTES = 80 * 2**20
@@ -106,16 +108,34 @@ def _connected(address: str) -> AbstractContextManager[None]:
     Raises:
         UserError: if nothing answers at its address; Ray itself would try for minutes.
     """
-    host, _, port = address.rpartition(":")
-    if address != "auto":
-        try:
-            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-        except (OSError, ValueError, OverflowError) as error:
-            raise UserError(
-                f"hydra.launcher.address={address}: nothing answers there ({error}); give HOST:PORT of the cluster's head, "
-                f"on a machine that is one of its nodes, or auto, or {HERE}"
-            ) from None
-    return _initialised(address)
+    there = _found_here() if address == AUTO else address
+    host, _, port = there.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+    except (OSError, ValueError, OverflowError) as error:
+        place = f"at {there}, where this machine's last cluster was" if address == AUTO else "there"
+        raise UserError(
+            f"hydra.launcher.address={address}: nothing answers {place} ({error}); give HOST:PORT of the cluster's head, "
+            f"on a machine that is one of its nodes, or {AUTO}, or {HERE}"
+        ) from None
+    return _initialised(there)
+
+
+def _found_here() -> str:
+    """The address of the cluster that runs on this machine, as Ray finds it.
+
+    Raises:
+        UserError: if there is none.
+    """
+    from ray._private.services import canonicalize_bootstrap_address  # Ray tells it nowhere else without connecting
+
+    try:
+        return str(canonicalize_bootstrap_address(AUTO))
+    except ConnectionError:
+        raise UserError(
+            f"hydra.launcher.address={AUTO}: no Ray runs on this machine; start one by `ray start --head`, or give HOST:PORT "
+            f"of a cluster's head, or {HERE}"
+        ) from None
 
 
 @contextlib.contextmanager

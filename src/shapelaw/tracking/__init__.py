@@ -12,6 +12,7 @@ from shapelaw.tracking.own_delivery import OwnTracker, check_tracker, deliver_to
 from shapelaw.tracking.pages import publish
 from shapelaw.tracking.protocol import (
     DIVERGED_TAG,
+    LR_SCALE,
     NOISE_GRAD_SQ,
     NOISE_SCALE,
     NOISE_TRACE,
@@ -25,7 +26,7 @@ from shapelaw.tracking.protocol import (
     Tracker,
     further_loss,
 )
-from shapelaw.tracking.reading import places, read_noise, read_runs, read_table
+from shapelaw.tracking.reading import ON_THE_WAY, places, read_noise, read_runs, read_table
 from shapelaw.tracking.store import (
     Store,
     begin,
@@ -41,9 +42,11 @@ from shapelaw.tracking.wandb_reading import OneTracked, read_wandb_runs
 
 __all__ = [
     "DIVERGED_TAG",
+    "LR_SCALE",
     "NOISE_GRAD_SQ",
     "NOISE_SCALE",
     "NOISE_TRACE",
+    "ON_THE_WAY",
     "OWN",
     "PRUNED_TAG",
     "ROLLBACKS",

@@ -208,11 +208,13 @@ class Delivery:
                 raise RunGone(self.sent.run_id)
             run = found or make_run(store, experiment_id, info)
             complete_params(store, run, info)
-            store.update_run(run.info.run_id, status="RUNNING")
+            if found:  # a new one is running, and has its tags
+                store.update_run(run.info.run_id, status="RUNNING")
         if self.sent.run_id is None:
             self._stored = _latest(run)
         self.sent.run_id = run.info.run_id
-        self._set_tags(dict(info.tags))
+        if found:
+            self._set_tags(dict(info.tags))
 
     def _store(self, uri: str) -> Store:
         """Another store than the record's, with the artifacts where the run was started last: it may have been moved."""

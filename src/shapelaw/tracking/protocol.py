@@ -14,6 +14,7 @@ FURTHER_LOSS = re.compile(r"val/(\w+)/loss")
 """Losses on further held-out sets."""
 DEVICE_HOURS = "cost/device_hours"
 ROLLBACKS = "spike/rollbacks"
+LR_SCALE = "spike/lr_scale"
 """Number of a rollback, recorded at the tokens that the run went back to: what was measured before it at more tokens is
 undone."""
 DIVERGED_TAG = "shapelaw.diverged_step"

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from shapelaw.courses import course_of
 from shapelaw.errors import UserError
 from shapelaw.suite import COLUMNS, HASH_DIGITS, Suite
 from shapelaw.tracking import database
@@ -21,6 +22,7 @@ from shapelaw.tracking.protocol import (
     DEVICE_HOURS,
     DIVERGED_TAG,
     FURTHER_LOSS,
+    LR_SCALE,
     NOISE_GRAD_SQ,
     NOISE_TRACE,
     OWN,
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 
 WHOLE = ("width", "depth", "params", "vocab_size", "batch_tokens", "num_devices", "seq_len", "head_size")
 REAL = ("lr_base", "cooldown")
+ON_THE_WAY = COOLING, WARMING = "midway through a cooldown", "during the warm-up"
+"""Why a validation is on the way up or down a schedule."""
 OPTIM = "optim."
 """How the parameters of a run begin that are its optimizer's settings."""
 SHOWN_NAMES = 12
@@ -54,7 +58,8 @@ def read_runs(uri: str, experiment: str) -> pd.DataFrame:
     seconds_per_step, num_devices, cooldown (its tokens over those before; 0 at a constant rate), seq_len, head_size,
     suite, status, mlflow_run_id, rollbacks (before the row), diverged_step, schedule, total_tokens, decay_fraction,
     unique_tokens, optimizer, precision, architecture, trainer (if programs trained some), sweep (if some have a name),
-    excluded (a reason, or nothing), loss_NAME of every further held-out set, and what users' own models have as columns and
+    rate_course (as `shapelaw.courses.Course` has it, where the record says the rate of every step), excluded (a
+    reason, or nothing), loss_NAME of every further held-out set, and what users' own models have as columns and
     options.
 
     Raises:
@@ -264,6 +269,7 @@ def rows_of(run: Run, values: Histories) -> list[dict[str, Any]]:
         **_unique(params),
     }
     rollbacks = values.get((run_id, ROLLBACKS), ())
+    course = course_of(params)
 
     def at(metric: str) -> dict[tuple[int, int], float]:
         """Tokens and rollbacks before -> value; and tokens and LAST -> the last one there."""
@@ -279,6 +285,7 @@ def rows_of(run: Run, values: Histories) -> list[dict[str, Any]]:
         | {"tokens": v.tokens, "loss": v.value, "step": v.tokens // fixed["batch_tokens"]}
         | {"flops": v.tokens * float(params["flops_per_token"]), "rollbacks": _before(v, rollbacks)}
         | {column: _beside(v, found, rollbacks) for column, found in others.items()}
+        | ({"rate_course": course} if course and _as_planned(v, run, rollbacks) else {})
         | {"excluded": _undone(v, rollbacks) or _excluded(v, params) or _pruned(run)}
         for v in values[run_id, VAL_LOSS]
     ]
@@ -311,6 +318,11 @@ def _schedule(params: Mapping[str, str]) -> dict[str, Any]:
     falls = {"constant": 0.0, "wsd": float(params.get("schedule.decay_fraction", 1.0))}.get(kind, 1.0)
     name = f"{kind} to {final:g}" if final else kind
     return {"schedule": name, "total_tokens": float(params["tokens"]), "decay_fraction": falls}
+
+
+def _as_planned(value: Value, run: Run, rollbacks: Sequence[Value]) -> bool:
+    """Whether the rates up to a validation are those of the plan: no rollback before it has lowered them."""
+    return run.data.metrics.get(LR_SCALE, 1.0) == 1.0 or not _before(value, rollbacks)
 
 
 def _unique(params: Mapping[str, str]) -> dict[str, float]:
@@ -354,7 +366,7 @@ def _undone(value: Value, rollbacks: Iterable[Value]) -> str:
 def _excluded(value: Value, params: Mapping[str, str]) -> str:
     """Why a validation is no point for a fit: a rate that is neither the run's own nor annealed to the end."""
     if float(params["cooldown"]) and value.tokens < int(params["tokens"]):
-        return "midway through a cooldown"
+        return COOLING
     if value.tokens <= float(params.get("warmup_tokens", 0)):
-        return "during the warm-up"
+        return WARMING
     return ""

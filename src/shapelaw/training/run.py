@@ -20,7 +20,7 @@ from shapelaw.model.cpu_memory import keep_freed_memory
 from shapelaw.parallel.placement import Placement
 from shapelaw.planned_run import PlannedRun, checkpoint_steps
 from shapelaw.run_state import Status, lock, read_state
-from shapelaw.tracking import PRUNED_TAG, ROLLBACKS, NoTracker, Tracker
+from shapelaw.tracking import LR_SCALE, PRUNED_TAG, ROLLBACKS, NoTracker, Tracker
 from shapelaw.training.corpora import Corpora
 from shapelaw.training.cost import flops_per_token
 from shapelaw.training.group import Placed, environment_of, join, leave, rank, wait_for_all, world_of
@@ -186,7 +186,7 @@ class Run:
     def _tell_rollbacks(self) -> None:
         """Record the rollbacks that are not recorded yet: the run may have been killed in the middle of one."""
         for event in read_rollbacks(self.planned.folder):
-            metrics = {ROLLBACKS: event.number, "spike/first_step": event.first_step, "spike/lr_scale": event.lr_scale}
+            metrics = {ROLLBACKS: event.number, "spike/first_step": event.first_step, LR_SCALE: event.lr_scale}
             tokens = event.to_step * self.planned.batch_tokens
             self.tracker.rewind(event.number, tokens, {**metrics, "spike/step": event.step})
 

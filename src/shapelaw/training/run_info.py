@@ -47,6 +47,8 @@ def run_info(
         "flops_per_token": sizes.flops_per_token,
         "num_devices": config.devices * config.num_nodes,
     }
+    how = planned.annealing
+    params |= {"cooldown.name": how.name, "cooldown.final_factor": how.final_factor} if planned.parent else {}
     params |= {} if unique_tokens is None else {"unique_tokens": unique_tokens}
     params = _chosen(planned.fingerprint) | params | (_of_own_model(planned, sizes) if planned.model.own else {})
     branch = (

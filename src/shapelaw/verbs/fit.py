@@ -167,6 +167,7 @@ def spec_of(asked: FitConfig) -> FitSpec:
         fixed=asked.fixed,
         weights=asked.weights,
         speedup=asked.speedup,
+        over_cost=asked.over_cost,
     )
 
 
@@ -184,7 +185,8 @@ def science_of(asked: FitConfig, runs: RunsTable) -> dict[str, Any]:
         chosen["law"]["sha256"] = hash_of(str(asked.law.name))
     if asked.weights:  # the column may be none of the table's content
         chosen["weights"] = [asked.weights, hashlib.sha256(weights_of(runs, asked.weights).tobytes()).hexdigest()]
-    for name in ("fixed", "weights", "speedup"):
+    chosen["over_cost"] = None if asked.over_cost == 1.0 else asked.over_cost
+    for name in ("fixed", "weights", "speedup", "over_cost"):
         if not chosen[name]:
             del chosen[name]  # so that fits without it keep their folders
     unit = {} if runs.loss_unit == NATS_PER_TOKEN else {"loss_unit": runs.loss_unit}  # the same values are other losses

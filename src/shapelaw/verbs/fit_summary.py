@@ -136,7 +136,8 @@ def _row(label: str, result: FitResult, folder: Path) -> dict[str, str]:
         return row
     runs = RunsTable.read(folder / RUNS_FILE)
     residuals = np.log(runs.target(get_law(result.law))) - np.log(result.predict(runs))
-    aic, bic = information_criteria(residuals, result.settings["delta"], len(result.parameters))
+    settings, size = result.settings, len(result.parameters)
+    aic, bic = information_criteria(residuals, settings["delta"], size, settings.get("over_cost", 1.0))
     row |= {"AIC": f"{aic:.0f}", "BIC": f"{bic:.0f}"}
     share = result.checklist["residuals"]["between_run_share"]
     row["between runs"] = f"{share:.0%}" if share is not None and math.isfinite(share) else ""

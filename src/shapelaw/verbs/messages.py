@@ -11,6 +11,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf.errors import OmegaConfBaseException
 
 from shapelaw.config.option import keys_of
+from shapelaw.config.schema import INTERPOLATED
 from shapelaw.errors import UserError, WorkFailed
 from shapelaw.extras import explained
 
@@ -81,7 +82,7 @@ def _in_file(file: str, what: str, key: re.Match[str] | None) -> str:
 REMEDIES = {
     "Could not delete": "see what there is to delete with --help",
     "Could not append": "leave the + out",
-    "Interpolation key": "name a key that there is",
+    "Interpolation key": INTERPOLATED,
     "Unsupported interpolation": "refer to other options as ${KEY}, or to the environment as ${oc.env:NAME}",
     "Environment variable": "set it, or write the value itself",
     "looks like a config group": "see the groups and their choices with --help",

@@ -7,6 +7,7 @@ shapelaw next budget=1e19 target.width=2048 target.depth=27 target.tokens=3.5e11
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,11 +24,13 @@ from shapelaw.config.places import PlacesConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.prescribe.answer import command, overrides, unnamed
+from shapelaw.prescribe.axes import remarks_of_axes, usual_axes
 from shapelaw.prescribe.candidates import Candidates, feasible
 from shapelaw.prescribe.limits import Limits
 from shapelaw.prescribe.next_run import BestSize, LossOf, NextRun, Target, plan
 from shapelaw.prescribe.registry import Basis
 from shapelaw.prescribe.search import SizeSearch
+from shapelaw.prescribe.surface import Surface
 from shapelaw.prescribe.world import World, law_of, reads_shapes
 from shapelaw.terminal import terminal
 from shapelaw.verbs.answer_files import write_answer
@@ -87,6 +90,17 @@ class NextConfig(PlacesConfig):
         advice="5 is usual",
     )
     target: TargetConfig
+    axes: dict[str, float] = option(
+        "Values of the further columns that the law reads, at which the target is to be known: 'axes={experts: 8}'; of one "
+        "that is left out, the median of the runs.",
+        default_factory=dict,
+    )
+    unique_tokens: float | None = option(
+        "Different tokens that there are to train on, for a fit of a law of data that repeats.",
+        default=None,
+        above=0,
+        unit="tokens",
+    )
     rules: RulesConfig
     limits: ShapeLimits
     vocab_size: int | None = option("Vocabulary size, if the runs do not name it.", default=None, low=1)
@@ -122,13 +136,25 @@ def _basis(options: NextConfig) -> Basis:
         studies=False,
         **{
             name: getattr(options, name)
-            for name in ("rules", "limits", "vocab_size", "seq_len", "flops", "outputs_dir", "data_dir")
+            for name in (
+                "rules",
+                "limits",
+                "vocab_size",
+                "seq_len",
+                "flops",
+                "unique_tokens",
+                "outputs_dir",
+                "data_dir",
+            )
         },
     )
     path = Path(options.fit) if options.fit else newest_fit(Path(options.outputs_dir) / "fits", asked)[0]
     fit, runs = read(path)
-    law_of(fit)
-    return Basis(fit, runs, world_of(asked, fit, runs), path)
+    axes = usual_axes(law_of(fit), runs) | options.axes
+    remarks = tuple(f"the target {remark}" for remark in remarks_of_axes(axes, law_of(fit), runs))
+    world = world_of(dataclasses.replace(asked, axes=axes), fit, runs)
+    Surface.of(fit, refits=False, given=world.given)  # refuses a law that reads more
+    return Basis(fit, runs, dataclasses.replace(world, remarks=(*world.remarks, *remarks)), path)
 
 
 def _target(options: NextConfig, basis: Basis) -> Target:
@@ -166,6 +192,8 @@ def planned(
     chosen = plan(basis.fit, basis.runs, candidates, target, wanted, seconds)
     missing = unnamed(basis.world)
     notes = [f"no command trains them: the runs do not name their {' and '.join(missing)}"] if missing else []
+    if candidates.axes and not missing:
+        notes.append(f"the commands do not say {' and '.join(candidates.axes)}: add your model and its options")
     if len(chosen) < wanted:
         notes.append(f"next={wanted}: no further candidate informs the target once these are trained")
     return {
@@ -188,10 +216,12 @@ def planned(
 
 
 def _size(candidates: Candidates, i: int) -> dict[str, float]:
-    """Width and depth where there are any, params, tokens and FLOPs."""
+    """Width and depth where there are any, params, further axes, tokens and FLOPs."""
     points = candidates.points
     shape = {} if points.width is None or points.depth is None else {"width": points.width[i], "depth": points.depth[i]}
-    values = {**shape, "params": points.params[i], "tokens": candidates.tokens[i], "flops": candidates.flops[i]}
+    axes = {name: values[i] for name, values in candidates.axes.items()}
+    cost = {"tokens": candidates.tokens[i], "flops": candidates.flops[i]}
+    values = {**shape, "params": points.params[i], **axes, **cost}
     return {name: float(value) for name, value in values.items()}
 
 

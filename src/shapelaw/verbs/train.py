@@ -41,7 +41,7 @@ from shapelaw.verbs.migrate import take_over
 
 log = logging.getLogger(__name__)
 Show = Callable[[State], None]
-MLFLOW = ("mlflow", "mlflow.store.tracking.sqlalchemy_store")
+MLFLOW = ("mlflow", "mlflow.store.tracking.sqlalchemy_store", "shapelaw.tracking.mlflow_internals")
 """Modules of the tracker; the second, which mlflow imports at its first call, takes 0.8 s."""
 PROGRAM = ("shapelaw.command.run", "shapelaw.training.progress")
 """Modules of a run that a program trains."""
