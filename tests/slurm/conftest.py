@@ -41,10 +41,9 @@ def bench(tmp_path: Path, corpora: Path) -> Iterator[Bench]:
     bench.cancel()
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def disturbed(tmp_path_factory: pytest.TempPathFactory, corpora: Path) -> Iterator[Disturbed]:
-    """Start the three runs, wait for their steps, and disturb two; the clock does it to the third. It ends with the last test
-    here: others look for programs that nobody should have started."""
+    """Start the three runs, wait for their steps, and disturb two; the clock does it to the third."""
     scheduler_is_needed()
     hurry = Hurry()
     hurry.start()
@@ -81,7 +80,7 @@ def kill_node(bench: Bench) -> int:
     return bench.only.step - checkpoint_steps(folder)[-1]
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, corpora: Path) -> pd.Series[float]:
     """Held-out losses by tokens of the same run on this machine, never stopped."""
     bench = bench_in(tmp_path_factory.mktemp("undisturbed"), corpora)

@@ -14,6 +14,13 @@ from shapelaw.tracking.store import root_cause
             "ProtocolError('Connection aborted.', RemoteDisconnected('Remote end closed connection without response'))",
             "Remote end closed connection without response",
         ),
+        (
+            "ProtocolError('Connection broken: IncompleteRead(0 bytes read, 2 more expected)', IncompleteRead(0 bytes read, 2 m",
+            "Connection broken",
+        ),
+        ("ProtocolError('Connection aborted.', BrokenPipeError(32, 'Broken pipe'))", "Broken pipe"),
+        ("ProtocolError('Connection aborted.', BadStatusLine('x'))", "Connection aborted"),
+        ("ChunkedEncodingError: Response ended prematurely", "Response ended prematurely"),
         ("ResponseError('too many 503 error responses')", "too many 503 error responses"),
         (
             "SSLError(SSLCertVerificationError(1, '[SSL] certificate verify failed: self-signed certificate (_ssl.c:1006)'))",

@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,3 +92,31 @@ def test_the_guard_sees_what_it_is_for(tmp_path: Path, attack: Callable[[], obje
         attacked(attack)
     with pytest.raises(AssertionError, match="left a trace"):
         attacked((tmp_path / "trace").touch)
+
+
+def test_the_guard_hears_a_thread_of_the_attack_and_no_other(tmp_path: Path) -> None:
+    """A program that a thread of before starts is not the attack's; one that a thread of the attack starts is."""
+    go, done = threading.Event(), threading.Event()
+
+    def of_before() -> None:
+        go.wait(60)
+        subprocess.run(["true"], check=True)
+        done.set()
+
+    threading.Thread(target=of_before, daemon=True).start()
+    with GUARD.watching(tmp_path / "trace"):
+        go.set()
+        assert done.wait(60), "the guard refused it"
+
+    def attacked() -> None:
+        with contextlib.suppress(PermissionError):
+            subprocess.run(["true"], check=True)
+
+    def watched() -> None:
+        with GUARD.watching(tmp_path / "trace"):
+            thread = threading.Thread(target=attacked)
+            thread.start()
+            thread.join(60)
+
+    with pytest.raises(AssertionError, match="it ran"):
+        watched()

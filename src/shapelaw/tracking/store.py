@@ -243,7 +243,8 @@ def unreachable(uri: str) -> Iterator[None]:
 def root_cause(error: BaseException) -> str:
     """The innermost reason, in a line: an MLflow error wraps several that say the same."""
     known = (
-        "Connection refused|Connection reset|timed out|Name or service not known|Temporary failure in name resolution|"
+        "Connection refused|Connection reset|Connection aborted|Connection broken|Broken pipe|Response ended prematurely|"
+        "timed out|Name or service not known|Temporary failure in name resolution|"
         "Network is unreachable|No route to host|Remote end closed connection without response|"
         r"too many \d+ error responses|certificate verify failed: [a-z-]+(?: [a-z-]+)*|unable to open database file|"
         "database or disk is full|database is locked|disk I/O error|attempt to write a readonly database|"
