@@ -15,7 +15,7 @@ from shapelaw.tracking.store import root_cause
             "Remote end closed connection without response",
         ),
         (
-            "ProtocolError('Connection broken: IncompleteRead(0 bytes read, 2 more expected)', IncompleteRead(0 bytes read, 2 m",
+            "ProtocolError('Connection broken: IncompleteRead(0 bytes read, 2 more expected)', IncompleteRead(0 bytes re",
             "Connection broken",
         ),
         ("ProtocolError('Connection aborted.', BrokenPipeError(32, 'Broken pipe'))", "Broken pipe"),
