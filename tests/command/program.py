@@ -35,7 +35,10 @@ if fault == "exit":
 at = int(checkpoint.read_text()) if checkpoint.exists() else 0
 if parent and not at:
     at = int((Path(parent) / f"at-{given['first']}.txt").read_text())
+held_at = 4 * batch if str(width) in given.get("hold", "").split("+") and os.environ["SHAPELAW_RESUME"] != "1" else None
 while at < tokens and fault != "silent":
+    if at == held_at and not parent:
+        time.sleep(90)  # until a test stops it
     at += batch
     time.sleep(pause)
     line: dict[str, object] = {"tokens": at}

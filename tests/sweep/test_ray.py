@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -45,7 +46,9 @@ def head() -> Iterator[Path]:
     sizes = ["--num-cpus=2", '--resources={"bench": 1}', f"--object-store-memory={80 * 2**20}"]
     words = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--port=0", *sizes]
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": folder}
+        # a token of its own, as newer versions ask for one and would keep it in the home folder; older ones read neither
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        environment = {**os.environ, **token, "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": folder}
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         with (
             pytest.MonkeyPatch.context() as patch,
@@ -53,7 +56,8 @@ def head() -> Iterator[Path]:
         ):
             try:
                 await_(lambda: (Path(folder) / CURRENT).is_file())
-                patch.setenv("RAY_AUTH_MODE", "token")  # as newer versions start a cluster; older ones do not read it
+                for name, value in token.items():
+                    patch.setenv(name, value)
                 yield Path(folder)
             finally:
                 process.terminate()
@@ -65,7 +69,7 @@ def cluster(head: Path) -> str:
     return f"hydra.launcher.address={(head / CURRENT).read_text().strip()}"
 
 
-def await_(find: Callable[[], Found], seconds: float = 60.0) -> Found:
+def await_(find: Callable[[], Found], seconds: float = 90.0) -> Found:
     """Wait until there is something."""
     deadline = time.monotonic() + seconds
     while not (found := find()):
@@ -83,7 +87,7 @@ def launch(outputs: Path, corpora: Path) -> Launch:
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(ROOT / "train.py"), *words, f"data_dir={corpora}"]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
 
     return run
 
@@ -109,7 +113,14 @@ def running(outputs: Path, shape: str = "") -> list[State]:
 
 def test_a_lost_worker_loses_no_run(launch: Launch, outputs: Path, cluster: str) -> None:
     """SIGKILL to a worker: its run checkpoints, is started again and goes on; its cooldown waits for it. Nothing runs twice."""
-    given = (*TRAIN, command(0.1), "shape=16x1,32x1", "cooldown=none,linear10", "cooldown.from_tokens=2560", cluster)
+    given = (
+        *TRAIN,
+        command(more="hold=16"),
+        "shape=16x1,32x1",
+        "cooldown=none,linear10",
+        "cooldown.from_tokens=2560",
+        cluster,
+    )
     killer = threading.Thread(target=kill_worker, args=(outputs, "16x1"))
     killer.start()
     done = launch(*given)
@@ -137,7 +148,7 @@ def test_a_run_that_is_lost_too_often_fails_and_goes_on_at_the_next_start(
     launch: Launch, outputs: Path, head: Path, cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the next start, the cluster is found by itself."""
-    given = (*TRAIN, command(0.2), "shape=16x1", "hydra.launcher.resources={bench: 1}")
+    given = (*TRAIN, command(more="hold=16"), "shape=16x1", "hydra.launcher.resources={bench: 1}")
     killer = threading.Thread(target=kill_worker, args=(outputs, "16x1"))
     killer.start()
     done = launch(*given, cluster, "hydra.launcher.max_attempts=1")
@@ -181,7 +192,7 @@ def test_a_launcher_that_is_stopped_lets_its_runs_checkpoint(
     launch: Launch, outputs: Path, corpora: Path, cluster: str
 ) -> None:
     """Meanwhile, a second launcher says that it runs elsewhere."""
-    given = (*TRAIN, command(0.5), "shape=16x1,32x1", cluster)
+    given = (*TRAIN, command(more="hold=16+32"), "shape=16x1,32x1", cluster)
     launcher = launched(*given, f"data_dir={corpora}")
     await_(lambda: len(running(outputs)) == 2)
     second = launch(*given)
@@ -197,7 +208,7 @@ def test_a_launcher_that_is_stopped_lets_its_runs_checkpoint(
 
 def test_a_launcher_that_is_killed_lets_its_runs_checkpoint(outputs: Path, corpora: Path, cluster: str) -> None:
     """SIGKILL: it can tell nobody, and so its runs find out by themselves."""
-    launcher = launched(*TRAIN, command(0.5), "shape=16x1", cluster, f"data_dir={corpora}")
+    launcher = launched(*TRAIN, command(more="hold=16"), "shape=16x1", cluster, f"data_dir={corpora}")
     (before,) = await_(lambda: running(outputs))
     launcher.kill()
     launcher.communicate()

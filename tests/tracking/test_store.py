@@ -19,7 +19,8 @@ from shapelaw.tracking.store import root_cause
             "Connection broken",
         ),
         ("ProtocolError('Connection aborted.', BrokenPipeError(32, 'Broken pipe'))", "Broken pipe"),
-        ("ProtocolError('Connection aborted.', BadStatusLine('x'))", "Connection aborted"),
+        ("ProtocolError('Connection aborted.', BadStatusLine('x'))", "what answers there does not speak HTTP"),
+        ("ProtocolError('Connection aborted.', OSError(5, 'Input/output error'))", "Connection aborted"),
         ("ChunkedEncodingError: Response ended prematurely", "Response ended prematurely"),
         ("ResponseError('too many 503 error responses')", "too many 503 error responses"),
         (
@@ -36,3 +37,4 @@ def test_a_reason_is_the_innermost_and_short(caused_by: str, reason: str) -> Non
     said = f"API request to http://host/api failed with exception Max retries exceeded with url: /api (Caused by {caused_by})"
     assert root_cause(Exception(said)) == reason
     assert root_cause(Exception("plain\nwith more")) == "plain"
+    assert root_cause(Exception("no way to http://me:s3cret@host/api")) == "no way to http://me:***@host/api"

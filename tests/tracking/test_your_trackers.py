@@ -174,7 +174,8 @@ def test_a_run_of_wandbs_that_was_killed_is_read_as_far_as_it_went(offline: Path
     runs = load_runs("wandb", path=torn, columns=COLUMNS)
     assert 1 <= len(runs) < len(STEPS)
     assert "status is crashed" in runs.about["reading"]
-    np.testing.assert_allclose(runs.kept["loss"], [law(SIZES[0], t) for t in runs.kept["tokens"]], rtol=1e-12)
+    expected = [law(params, tokens) for params, tokens in zip(runs.kept["params"], runs.kept["tokens"], strict=True)]
+    np.testing.assert_allclose(runs.kept["loss"], expected, rtol=1e-12)
     torn.write_bytes(b"PK" + whole)
     with pytest.raises(UserError, match="does not begin as wandb's files do"):
         load_runs("wandb", path=torn, columns=COLUMNS)

@@ -248,9 +248,11 @@ def root_cause(error: BaseException) -> str:
         "Network is unreachable|No route to host|Remote end closed connection without response|"
         r"too many \d+ error responses|certificate verify failed: [a-z-]+(?: [a-z-]+)*|unable to open database file|"
         "database or disk is full|database is locked|disk I/O error|attempt to write a readonly database|"
-        "no password supplied|password authentication failed"
+        "no password supplied|password authentication failed|BadStatusLine"
     )
     found = re.findall(f"({known})", str(error))
+    if found and found[-1] == "BadStatusLine":
+        return "what answers there does not speak HTTP"
     return found[-1] if found else hidden((str(error).splitlines() or [type(error).__name__])[0])[:200]
 
 
