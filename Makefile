@@ -9,6 +9,8 @@ TORCH ?= auto
 LOCKED ?= no
 HOST ?= 127.0.0.1
 BIN := $(VENV)/bin
+# The environment keeps its compiled modules, whatever the shell asks for: without them, each process compiles some 1,500 anew
+unexport PYTHONDONTWRITEBYTECODE
 READY := $(VENV)/.ready
 
 .PHONY: help setup demo report test test-all test-wheel test-processors test-slurm check check-lock structure format site sbom ui bench clean
