@@ -310,6 +310,50 @@ def test_low_perplexities_of_trained_models_are_refused_too(tmp_path: Path) -> N
     assert len(loaded(tmp_path / "runs.csv", csv_of(frame), units={"loss": "nats"})) == len(frame)
 
 
+@pytest.mark.parametrize("of_loss", [lambda loss: 1 / loss, lambda loss: 5 - loss, lambda loss: 100 * np.exp(-loss)])
+def test_what_rises_with_model_and_data_is_no_loss(tmp_path: Path, of_loss: Callable[[Any], Any]) -> None:
+    """An accuracy that is taken for a loss would be fitted well, by exponents below 0."""
+    rising = csv_of(table().assign(loss=of_loss(table()["loss"])))
+    said = refusal(tmp_path / "runs.csv", rising)
+    assert "the column loss rises with params and tokens" in said
+    assert "'runs.columns={accuracy: COLUMN}'" in said
+    named = loaded(tmp_path / "runs.csv", rising, units={"loss": "nats"})
+    np.testing.assert_allclose(named.kept["loss"].max(), of_loss(table()["loss"]).max(), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["val_bpc", "bits/char", "nats per word", "word_perplexity", "byte_ppl", "loss (log2)", "log10 loss", "ppl/word"],
+)
+def test_a_loss_in_a_unit_that_is_not_converted_is_refused(tmp_path: Path, name: str) -> None:
+    """Never taken for the unit of which its name holds a word."""
+    said = refusal(tmp_path / "runs.csv", csv_of(table().rename(columns={"loss": name})), columns={"loss": name})
+    assert f"the column {name} speaks of " in said
+    assert "make them nats per token" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "factor"),
+    [
+        ("bits/token", np.log(2)),
+        ("loss (bits)", np.log(2)),
+        ("log_ppl", 1),
+        ("8_bits_loss", 1),
+        ("loss (nats/token)", 1),
+    ],
+)
+def test_a_loss_is_in_the_unit_of_which_its_name_speaks(tmp_path: Path, name: str, factor: float) -> None:
+    runs = loaded(tmp_path / "runs.csv", csv_of(table().rename(columns={"loss": name})), columns={"loss": name})
+    np.testing.assert_allclose(runs.kept["loss"], factor * table()["loss"], rtol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "unit"), [("bits/byte", "bits per byte"), ("loss (nats per byte)", "nats per byte")])
+def test_a_loss_for_each_byte_is_known_by_its_name(tmp_path: Path, name: str, unit: str) -> None:
+    per_byte = table().assign(loss=table()["loss"] / 4).rename(columns={"loss": name})
+    runs = loaded(tmp_path / "runs.csv", csv_of(per_byte), columns={"loss": name})
+    assert runs.loss_unit == unit
+
+
 def test_a_column_s_name_says_its_unit(tmp_path: Path) -> None:
     named = PERPLEXITIES.assign(params=PERPLEXITIES["params"] / 1e6, tokens=PERPLEXITIES["tokens"] / 1e9)
     named = named.rename(columns={"params": "Size (M)", "tokens": "train_tokens_B", "loss": "val/ppl"})

@@ -185,6 +185,7 @@ def checked(table: FileTable) -> FileTable:
     if "loss" in table.named_units:
         return table
     units.refuse_no_losses(rows)
+    units.refuse_rising(rows)
     return table.noting(units.odd_losses(rows))
 
 

@@ -17,6 +17,7 @@ from shapelaw.runs import names, units
 from shapelaw.runs.columns import (
     CANONICAL,
     FURTHER_LOSS,
+    LOSSES,
     NATS_PER_TOKEN,
     REQUIRED,
     as_numbers,
@@ -239,12 +240,21 @@ def _each_in_its_unit(frame: pd.DataFrame, rows_of: Mapping[str, pd.Series]) -> 
 
 
 def _hints(table: FileTable) -> dict[str, str]:
-    """Units of which the names of columns speak, and in which the values make sense."""
+    """Units of which the names of columns speak, and in which the values make sense.
+
+    Raises:
+        UserError: for a loss in a unit that is not converted.
+    """
     out = {}
     for name, source in table.sources.items():
         unit = names.hint(name, source) if name in (*_LARGEST, "loss", "flops") or name.startswith("loss_") else None
         if unit is None:
             continue
+        if unit not in rules_of(name).units:
+            raise UserError(
+                f"runs table: the column {source} speaks of {unit}, which are not converted; make them nats per token, map "
+                f"another column, or give 'runs.units={{{name}: UNIT}}' if they are {', '.join(LOSSES)} or a multiple of one"
+            )
         if name in _LARGEST:
             values = as_numbers(name, table.frame[name])
             median = float(np.nanmedian(values)) if np.isfinite(values).any() else np.inf

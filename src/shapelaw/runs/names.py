@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from shapelaw.runs.columns import CANONICAL, FURTHER_LOSS, is_canonical
+from shapelaw.runs.columns import CANONICAL, FURTHER_LOSS, is_canonical, rules_of
 
 USUAL = {
     "run": ("run_name", "run_id", "name", "experiment", "experiment_name", "model", "model_name"),
@@ -63,11 +63,23 @@ _BRACKETS = re.compile(r"(?<=\w)\s*[(\[][^()\[\]]*[)\]]$")
 _LOGARITHM = re.compile(r"^log_?10(?![0-9a-z])")
 _PF_DAYS = re.compile(r"(^|_)pf_?days?(_|$)")
 _LOSS_HINTS = {
-    "perplexity": re.compile(r"(^|_)(ppl|perplexity|perplexities)(_|$)"),
-    "bits_per_byte": re.compile(r"(^|_)(bpb|bits_per_byte)(_|$)"),
-    "nats": re.compile(r"(^|_)nats(_per_token)?(_|$)"),
-    "bits": re.compile(r"(^|_)bits(_per_token)?(_|$)"),
+    "perplexity": r"(?:token_)?(?:ppl|perplexity|perplexities)(?:_per_token)?",
+    "nats": r"nats(?:(?:_per)?_token)?|log_(?:ppl|perplexity)",
+    "bits": r"(?<!\d_)bits(?:(?:_per)?_token)?|log_?2_(?:ppl|perplexity)",
+    "bits_per_byte": r"bpb|bits(?:_per)?_byte",
+    "nats_per_byte": r"nats(?:_per)?_byte",
+    "bits per character": r"bpc|bits(?:_per)?_char(?:acter)?",
+    "nats per character": r"nats(?:_per)?_char(?:acter)?",
+    "bits per word": r"bpw|bits(?:_per)?_word",
+    "nats per word": r"nats(?:_per)?_word",
+    "perplexity per byte": r"byte_(?:ppl|perplexity)|(?:ppl|perplexity)_(?:per_byte|byte$)",
+    "perplexity per character": r"char(?:acter)?_(?:ppl|perplexity)|(?:ppl|perplexity)_(?:per_char(?:acter)?|char(?:acter)?$)",
+    "perplexity per word": r"word_(?:ppl|perplexity)|(?:ppl|perplexity)_(?:per_word|word$)",
+    "decimal logarithms": r"log_?10_(?:ppl|perplexity|loss)|loss_log_?10",
+    "binary logarithms": r"log_?2_loss|loss_log_?2",
 }
+"""Unit of a loss -> how a column's name speaks of it, in the words of `plain_name`; the longest that is found is meant."""
+_LOSS_SIGNS = {unit: re.compile(rf"(?:^|_)({sign})(?=_|$)") for unit, sign in _LOSS_HINTS.items()}
 
 
 def plain_name(name: str) -> str:
@@ -130,15 +142,23 @@ def mapping(missing: Iterable[str], names: Iterable[str]) -> str:
     """
     listed = list(names)
     found = {name: suggested(name, listed) for name in missing}
-    units = {name: hint(name, own) for name, own in found.items() if own and hint(name, own)}
+    hints = {name: hint(name, own) for name, own in found.items() if own}
+    units = {name: unit for name, unit in hints.items() if unit in rules_of(name).units}
     columns = f"'runs.columns={_braces({name: own or 'COLUMN' for name, own in found.items()})}'"
     return columns + (f" 'runs.units={_braces(units)}'" if units else "")
 
 
 def hint(canonical: str, name: str) -> str | None:
-    """The unit that a column's name speaks of: `tokens (B)`, `size_M`, `val_ppl`, `log10(N)`, `Compute (PF-days)`."""
+    """The unit that a column's name speaks of: `tokens (B)`, `size_M`, `val_ppl`, `log10(N)`, `Compute (PF-days)`.
+
+    Of a loss it may be one that `runs.units` does not know.
+
+    >>> hint("loss", "Val loss (bits/byte)"), hint("loss", "log_ppl"), hint("loss", "word_perplexity")
+    ('bits_per_byte', 'nats', 'perplexity per word')
+    """
     if canonical == "loss" or canonical.startswith("loss_"):
-        return next((unit for unit, sign in _LOSS_HINTS.items() if sign.search(plain_name(name))), None)
+        found = {unit: match[1] for unit, sign in _LOSS_SIGNS.items() if (match := sign.search(plain_name(name)))}
+        return max(found, key=lambda unit: len(found[unit]), default=None)
     if _LOGARITHM.search(name.lower()):
         return "log10"
     if canonical == "flops":

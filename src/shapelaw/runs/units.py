@@ -25,6 +25,9 @@ TRAINED_LOSS = 5.5
 """Nats per token that a language model of so many parameters has fallen below after so many tokens, whatever the vocabulary."""
 LOW_LOSS = 1.5
 """Median loss below which nats per token of text are unusual."""
+RISING = 0.9
+"""Share of pairs of rows, one with more params and tokens, in which the loss rises, from which a column holds no losses."""
+FEWEST_PAIRS, PAIRED_ROWS = 6, 1000
 BYTE_VOCABULARY = 512
 LOG10_MOST = 30.0
 """Largest decimal logarithm of a count."""
@@ -150,6 +153,28 @@ def refuse_no_losses(frame: pd.DataFrame) -> None:
         f"runs table: the column loss holds {loss.min():.4g} to {loss.max():.4g} (median {loss.median():.4g}), which cannot be "
         "nats per token; if they are perplexities give 'runs.units={loss: perplexity}', if another unit its name (bits, "
         "bits_per_byte, nats_per_byte) or factor, and 'runs.units={loss: nats}' if they are nats"
+    )
+
+
+def refuse_rising(frame: pd.DataFrame) -> None:
+    """Refuse losses, whose unit was not named, that rise with model and data: accuracies do, or losses with their sign turned.
+
+    Raises:
+        UserError: if larger models that saw more tokens nearly always have the higher value; not where data repeat.
+    """
+    if "unique_tokens" in frame:
+        return
+    table = pd.DataFrame({name: as_numbers(name, frame[name]) for name in ("params", "tokens", "loss")})
+    rows = table.to_numpy()[np.isfinite(table.to_numpy()).all(axis=1)]
+    params, tokens, loss = rows[:: max(1, len(rows) // PAIRED_ROWS)].T
+    pairs = (params[:, None] > params) & (tokens[:, None] > tokens)
+    rises = int((pairs & (loss[:, None] > loss)).sum())
+    if (count := int(pairs.sum())) < FEWEST_PAIRS or rises < RISING * count:
+        return
+    raise UserError(
+        f"runs table: the column loss rises with params and tokens, in {rises} of {count} pairs of rows, which losses do not; "
+        "give the column of losses in 'runs.columns={loss: COLUMN}' and that of accuracies in "
+        "'runs.columns={accuracy: COLUMN}', or 'runs.units={loss: nats}' if they are losses"
     )
 
 
