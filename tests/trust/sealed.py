@@ -39,6 +39,8 @@ from shapelaw.prescribe.prediction import read_prediction, sealed
 from shapelaw.run_state import State, Status, read_state, write_state
 from shapelaw.runs import RunsTable
 from shapelaw.sweep import records, work
+from shapelaw.sweep.spaces import Choices, Interval, Space
+from shapelaw.sweep.studies import Study
 from shapelaw.sweep.task import Job
 from shapelaw.tracking import DIVERGED_TAG, VAL_LOSS, open_store, wandb_delivery
 from shapelaw.tracking import journal as journals
@@ -76,6 +78,7 @@ def sealed_places(folder: Path) -> list[Place]:
         _fingerprint(folder / "fingerprint"),
         _interruptions(folder / "interruptions"),
         _preparation(folder / "preparation"),
+        _search(folder / "search"),
     ]
 
 
@@ -212,6 +215,41 @@ def _database(path: Path) -> Place:
             path.write_bytes(data)
 
     return Place("a tracking database's pages (mlflow.db)", damages, judge, 0.5)
+
+
+def _search(folder: Path) -> Place:
+    """The trials of a search, in Optuna's database: what was tried, what was found, and so what is tried next."""
+    folder.mkdir()
+    path = folder / "optuna.db"
+    space = Space({"lr_base": Interval(1.0, 10.0, True), "optim": Choices(("adamw", "muon"))})
+    sampler = {"_target_": "optuna.samplers.TPESampler", "seed": 1, "n_startup_trials": 2}
+
+    def study() -> Study:
+        return Study("rate", "asks", space, f"sqlite:///{path}", sampler)
+
+    begun = study()
+    tickets = [begun.ask() for _ in range(6)]
+    for ticket in tickets[:4]:
+        begun.finished(ticket, 3.0 + float(ticket.values["lr_base"]) / 7)
+    begun.failed(tickets[4], "its disk was full")
+    data = path.read_bytes()
+    found = (begun.summary(), begun.started(), begun.ask())
+    pages = [at for at in range(0, len(data), PAGE) if any(data[at : at + PAGE])]
+
+    def readable() -> None:
+        empty = not path.stat().st_size  # as SQLite leaves it where a process ends before it wrote
+        again = study()
+        assert empty or (again.summary(), again.started(), again.ask()) == found
+
+    def judge(damage: Damage) -> bool:
+        at = pages[damage.at // PAGE % len(pages)] + damage.at % PAGE
+        path.write_bytes(damaged(data, Damage(at, damage.kind, damage.bits)))
+        try:
+            return refused(readable) is None
+        finally:
+            path.write_bytes(data)
+
+    return Place("the trials of a search (optuna.db)", damages, judge, 0.5)
 
 
 def _submission(folder: Path) -> Place:

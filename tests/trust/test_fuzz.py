@@ -47,6 +47,7 @@ NAMES = [
     "a run's fingerprint.yaml",
     "how often a job was interrupted (interruptions.json)",
     "an interrupted preparation, any of its files",
+    "the trials of a search (optuna.db)",
 ]
 
 

@@ -1,13 +1,15 @@
 """Studies of Optuna that outlast the process: what to try next, and what was found.
 
 A trial's draw depends on the sampler's seed, its number and the trials before it alone, so that a study that was interrupted
-goes on as if it had not been.
+goes on as if it had not been. Each trial carries the hash of what was asked and of how it ended: a database that says something
+else is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,7 +22,7 @@ from hydra.utils import instantiate
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from shapelaw.errors import UserError
+from shapelaw.errors import Damaged, UserError
 from shapelaw.secrets import STORAGE_VARIABLE, connectable, hidden
 from shapelaw.sweep.spaces import Interval, Space
 
@@ -31,6 +33,10 @@ QUESTION = "question"
 """Attribute of a study: hash of what it asks."""
 REASON = "reason"
 """Attribute of a failed trial."""
+NAME = "name"
+"""Attribute of a study: its name once more."""
+ASKED, ENDED = "asked", "ended"
+"""Attributes of a trial: hashes of what it tries, and of how it ended."""
 SEQUENCES = "optuna.samplers.QMCSampler"
 """The sampler whose trials are places in one sequence, which has one seed."""
 
@@ -78,10 +84,11 @@ class Study:
 
     Raises:
         UserError: if the storage cannot be opened, the study there asks something else, or the sampler is refused.
+        Damaged: if a trial there is not what was written.
     """
 
     def __init__(self, name: str, asks: str, space: Space, storage: str, sampler: Mapping[str, Any]) -> None:
-        self.name, self.sampler = name, dict(sampler)
+        self.name, self.storage, self.sampler = name, storage, dict(sampler)
         self.distributions = {key: _distribution(axis) for key, axis in space.axes.items()}
         made = make("sampler", self.sampler)
         self.study = _open(name, storage, made)
@@ -91,44 +98,76 @@ class Study:
                 "interval, shape or value of the configuration); give another name"
             )
         self.study.set_user_attr(QUESTION, asks)
+        self.study.set_user_attr(NAME, name)
+        self._trials()
 
     def started(self) -> list[Ticket]:
         """Trials that were begun and not ended: of a search that was interrupted."""
-        return [_ticket(trial) for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
+        return [_ticket(trial) for trial in self._trials() if trial.state is TrialState.RUNNING]
 
     def ask(self) -> Ticket:
         """The next trial."""
-        number = len(self.study.get_trials(deepcopy=False))
+        number = len(self._trials())
         seed = self.sampler.get("seed")
         if seed is not None and self.sampler["_target_"] != SEQUENCES:
             self.study.sampler = make("sampler", {**self.sampler, "seed": seed + number})
         trial = self.study.ask(self.distributions)
-        return Ticket(trial.number, trial.params)
+        ticket = Ticket(trial.number, trial.params)
+        trial.set_user_attr(ASKED, _asked(ticket))
+        return ticket
 
     def finished(self, ticket: Ticket, loss: float) -> None:
         """A trial ran to its end with this loss."""
-        self.study.tell(ticket.number, loss)
+        self._tell(ticket, TrialState.COMPLETE, loss)
 
     def pruned(self, ticket: Ticket) -> None:
         """A trial was stopped early; its last reported loss counts."""
-        self.study.tell(ticket.number, state=TrialState.PRUNED)
+        self._tell(ticket, TrialState.PRUNED)
 
     def failed(self, ticket: Ticket, reason: str) -> None:
         """A trial failed."""
-        storage = self.study._storage  # a trial that is told by its number has no public way to an attribute
-        trial = storage.get_trial_id_from_study_id_trial_number(self.study._study_id, ticket.number)
-        storage.set_trial_user_attr(trial, REASON, reason)
-        self.study.tell(ticket.number, state=TrialState.FAIL)
+        self._note(ticket, REASON, reason)
+        self._tell(ticket, TrialState.FAIL)
 
     def summary(self) -> Summary:
         """Its trials, counted, and the best."""
-        trials = self.study.get_trials(deepcopy=False)
+        trials = self._trials()
         counts = Counter(trial.state.name.lower() for trial in trials)
         whole = [trial for trial in trials if trial.state is TrialState.COMPLETE]
         if not whole:
             return Summary(counts)
         best = min(whole, key=lambda trial: (trial.value, trial.number))
         return Summary(counts, best.params, best.value, best.number)
+
+    def _tell(self, ticket: Ticket, state: TrialState, loss: float | None = None) -> None:
+        """Seal how a trial ended, and then end it: one that is killed in between is begun again."""
+        reports = self.study.get_trials(deepcopy=False)[ticket.number].intermediate_values
+        if state is TrialState.PRUNED and reports and not math.isnan(last := reports[max(reports)]):
+            loss = last  # as Optuna takes it
+        self._note(ticket, ENDED, _ended(ticket, state, loss, reports))
+        self.study.tell(ticket.number, loss if state is TrialState.COMPLETE else None, state)
+
+    def _note(self, ticket: Ticket, name: str, value: str) -> None:
+        storage = self.study._storage  # a trial that is told by its number has no public way to an attribute
+        trial = storage.get_trial_id_from_study_id_trial_number(self.study._study_id, ticket.number)
+        storage.set_trial_user_attr(trial, name, value)
+
+    def _trials(self) -> list[FrozenTrial]:
+        """All trials, in order.
+
+        Raises:
+            Damaged: if one is not what was written, or one is missing.
+        """
+        what = "its trials cannot be read"
+        try:
+            trials = self.study.get_trials(deepcopy=False)
+            odd = next((number for number, trial in enumerate(trials) if not _is_whole(number, trial)), None)
+            if odd is None:
+                return trials
+            what = f"trial {odd} is not what was written"
+        except Exception as error:  # whatever Optuna and the database make of it
+            what = f"{what}: {' '.join(str(error).split())[:120]}"
+        raise _damaged(self.storage, self.name, what)
 
 
 def make(kind: str, configuration: Mapping[str, Any]) -> Any:
@@ -161,13 +200,52 @@ def _open(name: str, storage: str, sampler: optuna.samplers.BaseSampler) -> optu
         if storage.startswith("sqlite:///"):
             Path(storage.removeprefix("sqlite:///")).absolute().parent.mkdir(parents=True, exist_ok=True)
         whole = connectable(storage, STORAGE_VARIABLE)
-        return optuna.create_study(study_name=name, storage=whole, sampler=sampler, load_if_exists=True)
+        known = optuna.get_all_study_summaries(whole, include_best_trial=False)
+        study = optuna.create_study(study_name=name, storage=whole, sampler=sampler, load_if_exists=True)
     except Exception as error:
         reason = hidden((str(error).splitlines() or [type(error).__name__])[0])
         raise UserError(
             f"hydra.sweeper.storage={storage}: cannot be opened ({reason}); give sqlite:///FILE or another database's URL"
         ) from error
+    for one in known:  # whose name was changed, in its table or in the index of that, would be begun anew
+        if one.user_attrs.get(NAME, one.study_name) != one.study_name or (
+            one.study_name == name and one._study_id != study._study_id
+        ):
+            raise _damaged(storage, one.study_name, "its name is not what was written")
+    return study
+
+
+def _damaged(storage: str, name: str, what: str) -> Damaged:
+    return Damaged(
+        f"hydra.sweeper.storage={hidden(storage)}: the study {name} is damaged ({what}); put back a copy, or give another "
+        "database or hydra.sweeper.study_name: runs that have finished are not trained again"
+    )
 
 
 def _ticket(trial: FrozenTrial) -> Ticket:
     return Ticket(trial.number, trial.params)
+
+
+def _is_whole(number: int, trial: FrozenTrial) -> bool:
+    """Whether a trial is what its hashes say; one without any is of a version that had none."""
+    ticket, attributes = _ticket(trial), trial.user_attrs
+    sealed = bool({ASKED, ENDED} & attributes.keys())
+    asked = not sealed or attributes.get(ASKED) == _asked(ticket)
+    ended = (
+        not sealed
+        or not trial.state.is_finished()
+        or attributes.get(ENDED) == _ended(ticket, trial.state, trial.value, trial.intermediate_values)
+    )
+    return trial.number == number and asked and ended
+
+
+def _asked(ticket: Ticket) -> str:
+    return _hash(ticket.number, dict(ticket.values))
+
+
+def _ended(ticket: Ticket, state: TrialState, value: float | None, reports: Mapping[int, float]) -> str:
+    return _hash(ticket.number, dict(ticket.values), state.name, value, sorted(reports.items()))
+
+
+def _hash(*content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
