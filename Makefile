@@ -9,6 +9,8 @@ TORCH ?= auto
 LOCKED ?= no
 HOST ?= 127.0.0.1
 BIN := $(VENV)/bin
+# where this is set every process compiles all that it imports: uv installs sources only, and training takes 15 s to start
+unexport PYTHONDONTWRITEBYTECODE
 READY := $(VENV)/.ready
 
 .PHONY: help setup demo report test test-all test-wheel test-processors test-slurm check check-lock structure format site sbom ui bench clean

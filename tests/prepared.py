@@ -31,6 +31,8 @@ LIBRARIES = (
 )
 READ_AT_IMPORT = ("ATEN_", "KMP_", "MKL_", "MLFLOW_", "MPL", "NUMBA_", "OMP_", "OPENBLAS_", "PYTHON", "TORCH")
 """Variables that libraries read when they are imported: a process that is given others starts from nothing."""
+READ_LATER = "MLFLOW_TRACKING_"
+"""Addresses and passwords among them, which are read with each request."""
 
 
 class Prepared:
@@ -93,7 +95,8 @@ class Prepared:
 
 def read_at_import(environment: Mapping[str, str]) -> dict[str, str]:
     """What libraries read when they are imported."""
-    return {name: value for name, value in environment.items() if name.startswith(READ_AT_IMPORT)}
+    names = {name for name in environment if name.startswith(READ_AT_IMPORT) and not name.startswith(READ_LATER)}
+    return {name: environment[name] for name in names}
 
 
 def serve(connection: socket.socket) -> None:
