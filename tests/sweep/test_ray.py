@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +22,7 @@ import pytest
 
 from shapelaw.run_state import State, Status, read_state
 from shapelaw.sweep.job_process import Order
-from support import ROOT, Sweep
+from support import ROOT, Script, Sweep
 
 REQUIRED = "SHAPELAW_REQUIRE_RAY"
 if os.environ.get(REQUIRED) != "1":
@@ -78,18 +79,10 @@ def await_(find: Callable[[], Found], seconds: float = 90.0) -> Found:
     return found
 
 
-Launch = Callable[..., subprocess.CompletedProcess[str]]
-
-
 @pytest.fixture
-def launch(outputs: Path, corpora: Path) -> Launch:
+def launch(script: Script) -> Sweep:
     """Runs train.py in a process of its own: Ray does not like to be started anew in one."""
-
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(ROOT / "train.py"), *words, f"data_dir={corpora}"]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
-
-    return run
+    return partial(script, "train.py")
 
 
 def states(outputs: Path, shape: str = "") -> dict[Path, State]:
@@ -111,7 +104,7 @@ def running(outputs: Path, shape: str = "") -> list[State]:
     return [s for s in states(outputs, shape).values() if s.status is Status.running and s.tokens > 256]
 
 
-def test_a_lost_worker_loses_no_run(launch: Launch, outputs: Path, cluster: str) -> None:
+def test_a_lost_worker_loses_no_run(launch: Sweep, outputs: Path, cluster: str) -> None:
     """SIGKILL to a worker: its run checkpoints, is started again and goes on; its cooldown waits for it. Nothing runs twice."""
     given = (
         *TRAIN,
@@ -145,7 +138,7 @@ def test_a_lost_worker_loses_no_run(launch: Launch, outputs: Path, cluster: str)
 
 
 def test_a_run_that_is_lost_too_often_fails_and_goes_on_at_the_next_start(
-    launch: Launch, outputs: Path, head: Path, cluster: str, monkeypatch: pytest.MonkeyPatch
+    launch: Sweep, outputs: Path, head: Path, cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the next start, the cluster is found by itself."""
     given = (*TRAIN, command(more="hold=16"), "shape=16x1", "hydra.launcher.resources={bench: 1}")
@@ -164,7 +157,7 @@ def test_a_run_that_is_lost_too_often_fails_and_goes_on_at_the_next_start(
     assert json.loads(max(folder.glob("started-*")).read_text())["resume"] == "1"
 
 
-def test_a_run_that_fails_is_told_and_the_others_go_on(launch: Launch, outputs: Path) -> None:
+def test_a_run_that_fails_is_told_and_the_others_go_on(launch: Sweep, outputs: Path) -> None:
     """By a Ray that is started for the sweep, whose files are gone afterwards; a word with spaces arrives as it was given."""
     before = set(Path("/tmp").glob("shapelaw-ray-*"))
     note = "note=$HOME;  * #"
@@ -189,7 +182,7 @@ def launched(*words: str) -> subprocess.Popen[str]:
 
 
 def test_a_launcher_that_is_stopped_lets_its_runs_checkpoint(
-    launch: Launch, outputs: Path, corpora: Path, cluster: str
+    launch: Sweep, outputs: Path, corpora: Path, cluster: str
 ) -> None:
     """Meanwhile, a second launcher says that it runs elsewhere."""
     given = (*TRAIN, command(more="hold=16+32"), "shape=16x1,32x1", cluster)
@@ -219,7 +212,7 @@ def test_a_launcher_that_is_killed_lets_its_runs_checkpoint(outputs: Path, corpo
 
 
 @pytest.mark.slow
-def test_the_built_in_model_trains_as_on_this_machine(launch: Launch, outputs: Path, cluster: str) -> None:
+def test_the_built_in_model_trains_as_on_this_machine(launch: Sweep, outputs: Path, cluster: str) -> None:
     losses = []
     for launcher in (("hydra/launcher=ray", cluster), ("hydra/launcher=local",)):
         place = outputs / launcher[0].rpartition("=")[2]
@@ -239,7 +232,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("override", REFUSED)
-def test_what_ray_has_no_room_for_is_refused(launch: Launch, outputs: Path, cluster: str, override: str) -> None:
+def test_what_ray_has_no_room_for_is_refused(launch: Sweep, outputs: Path, cluster: str, override: str) -> None:
     done = launch(*TRAIN, command(), "shape=16x1,32x1", override, cluster)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
     assert re.search(REFUSED[override], done.stderr)
