@@ -84,6 +84,7 @@ class Prepared:
             "environment": dict(environment),
             "folder": os.getcwd(),
             "umask": mask,
+            "ignores_ctrl_c": signal.getsignal(signal.SIGINT) is signal.SIG_IGN,
         }
         out, err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")  # noqa: SIM115 (Started has them)
         ours, theirs = socket.socketpair()
@@ -197,6 +198,7 @@ def report(connection: int, letter: int, out: int, err: int) -> None:
     os.close(err)
     os.chdir(asked["folder"])
     os.umask(asked["umask"])
+    signal.signal(signal.SIGINT, signal.SIG_IGN if asked["ignores_ctrl_c"] else signal.default_int_handler)
     os.environ.clear()
     os.environ.update(asked["environment"])
     sys.argv = asked["argv"]

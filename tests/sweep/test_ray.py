@@ -22,7 +22,7 @@ import pytest
 
 from shapelaw.run_state import State, Status, read_state
 from shapelaw.sweep.job_process import Order
-from support import ROOT, Script, Sweep
+from support import ROOT, Script, Start, Sweep
 
 REQUIRED = "SHAPELAW_REQUIRE_RAY"
 if os.environ.get(REQUIRED) != "1":
@@ -171,22 +171,20 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(launch: Sweep, outputs: P
     assert set(Path("/tmp").glob("shapelaw-ray-*")) == before
 
 
-def launched(*words: str) -> subprocess.Popen[str]:
-    """A launcher that is started as with nohup and &, where SIGINT is ignored."""
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *words],
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
-    )
+@pytest.fixture
+def background(start: Start) -> Iterator[Start]:
+    """Starts a launcher as with nohup and &, where SIGINT is ignored."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield partial(start, "train.py")
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_launcher_that_is_stopped_lets_its_runs_checkpoint(
-    launch: Sweep, outputs: Path, corpora: Path, cluster: str
+    launch: Sweep, background: Start, outputs: Path, cluster: str
 ) -> None:
     """Meanwhile, a second launcher says that it runs elsewhere."""
     given = (*TRAIN, command(more="hold=16+32"), "shape=16x1,32x1", cluster)
-    launcher = launched(*given, f"data_dir={corpora}")
+    launcher = background(*given)
     await_(lambda: len(running(outputs)) == 2)
     second = launch(*given)
     assert second.returncode == 2
@@ -199,9 +197,9 @@ def test_a_launcher_that_is_stopped_lets_its_runs_checkpoint(
         assert 0 < state.tokens < 2560
 
 
-def test_a_launcher_that_is_killed_lets_its_runs_checkpoint(outputs: Path, corpora: Path, cluster: str) -> None:
+def test_a_launcher_that_is_killed_lets_its_runs_checkpoint(background: Start, outputs: Path, cluster: str) -> None:
     """SIGKILL: it can tell nobody, and so its runs find out by themselves."""
-    launcher = launched(*TRAIN, command(more="hold=16"), "shape=16x1", cluster, f"data_dir={corpora}")
+    launcher = background(*TRAIN, command(more="hold=16"), "shape=16x1", cluster)
     (before,) = await_(lambda: running(outputs))
     launcher.kill()
     launcher.communicate()
