@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -15,15 +15,16 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from prepared import Prepared
+from mlflow_database import copy_from_now_on
+from prepared import Prepared, Started, is_read_at_import, read_at_import
 from shapelaw.collector import collect_seldom
 from shapelaw.data import BytesChoice, TextSource, prepare
 from shapelaw.errors import UserError
 from shapelaw.runs.fetch import DATA_DIR_VARIABLE, fetch_all
 from shapelaw.tracking import open_store
 from shapelaw.verbs.doors import store_schemas
-from shapelaw.verbs.main import main, set_environment
-from support import ROOT, TINY, Compose, Door, Script, Sweep
+from shapelaw.verbs.main import main, run_verb, set_environment
+from support import ROOT, TINY, Compose, Door, InProcess, Program, Script, Start, Sweep
 
 collect_seldom()
 
@@ -63,6 +64,13 @@ def same_environment() -> Iterator[None]:
     for name in set(os.environ) - set(kept):
         del os.environ[name]
     os.environ.update(kept)
+
+
+@pytest.fixture(autouse=True)
+def copied_databases() -> None:
+    """Where MLflow is imported already."""
+    if utils := sys.modules.get("mlflow.store.db.utils"):
+        copy_from_now_on(utils)
 
 
 @pytest.fixture(scope="session")
@@ -146,12 +154,18 @@ def prepared_processes() -> Iterator[Prepared]:
     made.end()
 
 
+def environment_of_scripts() -> dict[str, str]:
+    """This one, but for what a library that was imported here has set for itself: as if the script were called from a shell."""
+    set_here = {name: value for name, value in os.environ.items() if not is_read_at_import(name)}
+    return {**set_here, **read_at_import(STARTED_WITH)}
+
+
 @pytest.fixture
 def script(outputs: Path, corpora: Path, prepared_processes: Prepared) -> Script:
     """Runs a script of the project in a process of its own on the tiny suite."""
 
     def run(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        words, whole = [*arguments, f"data_dir={corpora}"], {**os.environ, **environment}
+        words, whole = [*arguments, f"data_dir={corpora}"], {**environment_of_scripts(), **environment}
         if prepared_processes.fits(whole):
             return prepared_processes.run(ROOT / name, words, whole, timeout_s=300)
         command = [sys.executable, str(ROOT / name), *words]
@@ -161,21 +175,60 @@ def script(outputs: Path, corpora: Path, prepared_processes: Prepared) -> Script
 
 
 @pytest.fixture
-def here(outputs: Path, corpora: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Script:
-    """As `script`, but in this process: for what a script says and writes, where nothing depends on how it was started."""
+def start(outputs: Path, corpora: Path, prepared_processes: Prepared) -> Iterator[Start]:
+    """As `script`, but it is left under way; what the test does not end is killed."""
+    under_way: list[Started] = []
 
-    def run(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(name: str, *arguments: str) -> Started:
+        words = [*arguments, f"data_dir={corpora}"]
+        under_way.append(prepared_processes.start(ROOT / name, words, environment_of_scripts()))
+        return under_way[-1]
+
+    yield run
+    for started in under_way:
+        started.end()
+
+
+@pytest.fixture
+def program(prepared_processes: Prepared) -> Program:
+    """Runs `shapelaw ARGUMENTS` in a process of its own."""
+    installed = Path(sys.executable).with_name("shapelaw")
+    return lambda *words: prepared_processes.run(installed, words, environment_of_scripts(), timeout_s=300)
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> InProcess:
+    """Calls in this process what ends as a program does, for a command line: its exit code and what it says."""
+
+    def run(call: Callable[[], object], *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         capsys.readouterr()
         with monkeypatch.context() as changed:
-            changed.setattr(sys, "argv", [name, *arguments, f"data_dir={corpora}"])
+            changed.setattr(sys, "argv", list(words))
             for variable, value in environment.items():
                 changed.setenv(variable, value)
             with pytest.raises(SystemExit) as ended:
-                main(name.removesuffix(".py"))
+                call()
         said = capsys.readouterr()
-        return subprocess.CompletedProcess([name, *arguments], int(ended.value.code or 0), said.out, said.err)
+        return subprocess.CompletedProcess(words, int(ended.value.code or 0), said.out, said.err)
 
     return run
+
+
+@pytest.fixture
+def here(in_process: InProcess, outputs: Path, corpora: Path) -> Script:
+    """As `script`, but in this process: for what a script says and writes, where nothing depends on how it was started."""
+
+    def run(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        verb = name.removesuffix(".py")
+        return in_process(partial(main, verb), name, *arguments, f"data_dir={corpora}", **environment)
+
+    return run
+
+
+@pytest.fixture
+def opened(in_process: InProcess, outputs: Path) -> Program:
+    """Runs `shapelaw ARGUMENTS` in this process."""
+    return partial(in_process, run_verb, "shapelaw")
 
 
 @pytest.fixture
@@ -185,15 +238,11 @@ def sweep(here: Script) -> Sweep:
 
 
 @pytest.fixture
-def door(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Door:
+def door(in_process: InProcess) -> Door:
     """Runs a verb in this process; its exit code, and all that it says."""
 
     def run(verb: str, *words: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", [verb, *words])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(verb)
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out + said.err
+        done = in_process(partial(main, verb), verb, *words)
+        return done.returncode, done.stdout + done.stderr
 
     return run

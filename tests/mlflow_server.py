@@ -34,8 +34,9 @@ class MlflowServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, anew if it runs, and wait until it answers."""
-        self.kill()
+        """Start it, unless it runs, and wait until it answers."""
+        if self._process is not None and self._process.poll() is None:
+            return
         options = {
             "--host": "127.0.0.1",
             "--port": str(self.port),

@@ -6,10 +6,13 @@ has them is as real: its own memory, signals, files, arguments and exit code. No
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
+import logging
 import os
 import runpy
+import select
 import signal
 import socket
 import subprocess
@@ -17,12 +20,16 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
+
+from mlflow_database import make_one
 
 LIBRARIES = (
     "hydra",
     "lightning.pytorch",
     "matplotlib.figure",
     "mlflow",
+    "mlflow.store.tracking.sqlalchemy_store",
     "numba",
     "pandas",
     "pyarrow",
@@ -31,6 +38,8 @@ LIBRARIES = (
 )
 READ_AT_IMPORT = ("ATEN_", "KMP_", "MKL_", "MLFLOW_", "MPL", "NUMBA_", "OMP_", "OPENBLAS_", "PYTHON", "TORCH")
 """Variables that libraries read when they are imported: a process that is given others starts from nothing."""
+READ_LATER = "MLFLOW_TRACKING_"
+"""Addresses and passwords among them, which are read with each request."""
 
 
 class Prepared:
@@ -59,6 +68,15 @@ class Prepared:
         Raises:
             subprocess.TimeoutExpired: if it has not ended by then; it is killed.
         """
+        started = self.start(script, arguments, environment)
+        try:
+            out, err = started.communicate(timeout_s)
+            return subprocess.CompletedProcess(started.args, started.wait(), out, err)
+        finally:
+            started.end()
+
+    def start(self, script: Path, arguments: Sequence[str], environment: Mapping[str, str]) -> Started:
+        """Start a script, as `python SCRIPT ARGUMENTS &` here would."""
         mask = os.umask(0)
         os.umask(mask)
         asked = {
@@ -66,24 +84,15 @@ class Prepared:
             "environment": dict(environment),
             "folder": os.getcwd(),
             "umask": mask,
+            "ignores_ctrl_c": signal.getsignal(signal.SIGINT) is signal.SIG_IGN,
         }
-        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-            ours, theirs = socket.socketpair()
-            with ours:
-                with theirs, tempfile.TemporaryFile() as letter:
-                    letter.write(json.dumps(asked).encode())
-                    letter.flush()
-                    socket.send_fds(self._here, [b"1"], [file.fileno() for file in (theirs, letter, out, err)])
-                pid = int(ours.recv(32))
-                ours.settimeout(timeout_s)
-                try:
-                    code = int(ours.recv(32))
-                except TimeoutError:
-                    os.kill(pid, signal.SIGKILL)
-                    raise subprocess.TimeoutExpired([str(script), *arguments], timeout_s) from None
-            out.seek(0)
-            err.seek(0)
-            return subprocess.CompletedProcess(asked["argv"], code, out.read(), err.read())
+        out, err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")  # noqa: SIM115 (Started has them)
+        ours, theirs = socket.socketpair()
+        with theirs, tempfile.TemporaryFile() as letter:
+            letter.write(json.dumps(asked).encode())
+            letter.flush()
+            socket.send_fds(self._here, [b"1"], [file.fileno() for file in (theirs, letter, out, err)])
+        return Started(asked["argv"], ours, out, err)
 
     def end(self) -> None:
         """No more are asked for."""
@@ -91,9 +100,62 @@ class Prepared:
         self._process.wait(60)
 
 
+class Started:
+    """A script under way, with what subprocess.Popen has of one."""
+
+    def __init__(self, args: Sequence[str], report: socket.socket, out: IO[str], err: IO[str]) -> None:
+        self.args, self._report, self._out, self._err = args, report, out, err
+        self.pid = int(report.recv(32))
+        self.returncode: int | None = None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code, or minus the signal that ended it."""
+        if self.returncode is None:
+            if not select.select([self._report], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+            self.returncode = int(self._report.recv(32))
+        return self.returncode
+
+    def poll(self) -> int | None:
+        """Its exit code, or None while it runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0.0)
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """What it said, once it has ended."""
+        self.wait(timeout)
+        said = []
+        for file in (self._out, self._err):
+            file.seek(0)
+            said.append(file.read())
+        return said[0], said[1]
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, if it still runs."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it without a word."""
+        self.send_signal(signal.SIGKILL)
+
+    def end(self) -> None:
+        """See that it is gone."""
+        self.kill()
+        self.wait(60)
+        for each in (self._report, self._out, self._err):
+            each.close()
+
+
 def read_at_import(environment: Mapping[str, str]) -> dict[str, str]:
     """What libraries read when they are imported."""
-    return {name: value for name, value in environment.items() if name.startswith(READ_AT_IMPORT)}
+    return {name: value for name, value in environment.items() if is_read_at_import(name)}
+
+
+def is_read_at_import(name: str) -> bool:
+    """Whether a variable is one of those."""
+    return name.startswith(READ_AT_IMPORT) and not name.startswith(READ_LATER)
 
 
 def serve(connection: socket.socket) -> None:
@@ -101,6 +163,10 @@ def serve(connection: socket.socket) -> None:
     gc.set_threshold(20_000)  # as shapelaw.collector, which is not imported here
     for name in LIBRARIES:
         __import__(name)
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    make_one(sys.modules["mlflow.store.db.utils"])
+    sys.modules["numba"].njit(lambda: None)()  # which sets its compiler up
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that report on the scripts are reaped by the kernel
     while True:
         _, files, _, _ = socket.recv_fds(connection, 1, 4)
@@ -132,6 +198,7 @@ def report(connection: int, letter: int, out: int, err: int) -> None:
     os.close(err)
     os.chdir(asked["folder"])
     os.umask(asked["umask"])
+    signal.signal(signal.SIGINT, signal.SIG_IGN if asked["ignores_ctrl_c"] else signal.default_int_handler)
     os.environ.clear()
     os.environ.update(asked["environment"])
     sys.argv = asked["argv"]

@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from prepared import Started
 from shapelaw.config import NamedConfig, ObjectiveConfig, PrescribeConfig, RulesConfig, ShapeLimits, TrainConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.data import load_corpus
@@ -21,6 +22,9 @@ ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "tests" / "suites" / "tiny"
 Script = Callable[..., subprocess.CompletedProcess[str]]
 Sweep = Callable[..., subprocess.CompletedProcess[str]]
+Program = Callable[..., subprocess.CompletedProcess[str]]
+InProcess = Callable[..., subprocess.CompletedProcess[str]]
+Start = Callable[..., Started]
 Compose = Callable[..., DictConfig]
 Door = Callable[..., tuple[int, str]]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import yaml
@@ -20,7 +19,7 @@ from shapelaw.planned_run import PlannedRun, plan_run
 from shapelaw.training.cost import flops_of
 from shapelaw.verbs.doors import store_schemas
 from shapelaw.verbs.main import set_environment
-from support import PUBLISHED, ROOT, Compose, Script
+from support import PUBLISHED, ROOT, Compose, Sweep
 
 CONF = ROOT / "conf"
 TRAIN_GROUPS = ("lr_rule", "schedule", "cooldown", "optim", "data", "tokenizer", "attention", "spikes", "tracker")
@@ -177,9 +176,9 @@ def test_every_named_sweep_opens_with_its_question(name: str) -> None:
     assert lines[1].startswith("# Question: ")
 
 
-def test_a_named_sweep_is_run_and_the_command_line_wins(script: Script, tmp_path: Path) -> None:
+def test_a_named_sweep_is_run_and_the_command_line_wins(sweep: Sweep) -> None:
     """The suite of the tests has none of nano's shapes; its own are given after the sweep's name."""
     short = ("tokens=2560", "warmup_tokens=256", "validation.every_tokens=512", "checkpoint.every_tokens=512")
-    done = script("train.py", "-m", "sweeps=lr_nano", "shape=glob(16*)", "lr_base=5", "tracker=none", *short)
+    done = sweep("-m", "sweeps=lr_nano", "shape=glob(16*)", "lr_base=5", "tracker=none", *short)
     assert done.returncode == 0, done.stderr
     assert "2 runs to do" in done.stderr

@@ -6,7 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,8 +29,8 @@ from shapelaw.sweep.local import SweepFailed
 from shapelaw.tracking import VAL_LOSS
 from shapelaw.training.processes import RankFailed
 from shapelaw.verbs.doors import COMMANDS, Door, door_of, project_root, store_schemas, summary_of, verbs
-from shapelaw.verbs.main import main, run_verb, set_environment
-from support import ROOT, TINY, Script
+from shapelaw.verbs.main import main, set_environment
+from support import ROOT, TINY, Program, Script
 from tracked import PROCESSES, journaled, stored, write_undelivered
 from worlds import NATURAL, fitted, table
 
@@ -39,22 +39,6 @@ VERBS = verbs()
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 INTERNAL = {"shapelaw.sweep.work", "shapelaw.training.processes"}
 """Modules that the program starts itself."""
-Opened = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def opened(outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Opened:
-    """Runs `shapelaw ARGUMENTS` in this process."""
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        monkeypatch.setattr(sys, "argv", ["shapelaw", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            run_verb()
-        said = capsys.readouterr()
-        return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), said.out, said.err)
-
-    return run
 
 
 def module(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -79,7 +63,7 @@ def test_the_scripts_only_open_their_doors() -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]], ids=str)
-def test_without_a_verb_the_doors_are_listed(opened: Opened, arguments: list[str]) -> None:
+def test_without_a_verb_the_doors_are_listed(opened: Program, arguments: list[str]) -> None:
     done = opened(*arguments)
     assert (done.returncode, done.stderr) == (0, "")
     listed = dict(re.findall(r"^  (\w+) +(\S.*)$", done.stdout, re.M))
@@ -99,14 +83,14 @@ def test_from_anywhere_without_what_is_heavy(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "meant"), [("tain", "train"), ("prescibe", "prescribe"), ("noise-scale", "noise_scale")]
 )
-def test_of_an_unknown_verb_the_nearest_is_named(opened: Opened, given: str, meant: str) -> None:
+def test_of_an_unknown_verb_the_nearest_is_named(opened: Program, given: str, meant: str) -> None:
     done = opened(given, "budget=1e21")
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
     assert done.stderr.startswith(f"shapelaw: {given}: there is no such verb; did you mean {meant}?")
     assert ", ".join(sorted([*VERBS, *COMMANDS])) in done.stderr
 
 
-def test_the_program_says_its_version(opened: Opened) -> None:
+def test_the_program_says_its_version(opened: Program) -> None:
     done = opened("--version")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"shapelaw {__version__}\n", "")
 
@@ -121,19 +105,19 @@ def test_the_program_says_its_version(opened: Opened) -> None:
         ("shapelaw migrate prec", {"precision="}),
     ],
 )
-def test_the_shell_completes(opened: Opened, monkeypatch: pytest.MonkeyPatch, line: str, offered: set[str]) -> None:
+def test_the_shell_completes(opened: Program, monkeypatch: pytest.MonkeyPatch, line: str, offered: set[str]) -> None:
     monkeypatch.setenv("COMP_LINE", line)
     done = opened("-sc", "query=bash")
     assert (done.returncode, done.stderr) == (0, "")
     assert offered <= set(done.stdout.split())
 
 
-def test_completion_is_installed_by_a_line_for_the_shell(opened: Opened) -> None:
+def test_completion_is_installed_by_a_line_for_the_shell(opened: Program) -> None:
     done = opened("-sc", "install=bash")
     assert (done.returncode, done.stdout.splitlines()[-1].split()[-2:]) == (0, ["hydra_bash_completion", "shapelaw"])
 
 
-def test_a_verb_unlike_any_is_told_what_there_is(opened: Opened) -> None:
+def test_a_verb_unlike_any_is_told_what_there_is(opened: Program) -> None:
     done = opened("main")  # a module of verbs/, but no door
     assert done.returncode == 2
     assert "did you mean" not in opened("xyz").stderr
@@ -141,7 +125,7 @@ def test_a_verb_unlike_any_is_told_what_there_is(opened: Opened) -> None:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_door_explains_itself_and_obeys_the_environment(opened: Opened, outputs: Path, verb: str) -> None:
+def test_every_door_explains_itself_and_obeys_the_environment(opened: Program, outputs: Path, verb: str) -> None:
     done = opened(verb, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"shapelaw {verb} ")
@@ -155,21 +139,21 @@ def test_every_door_explains_itself_and_obeys_the_environment(opened: Opened, ou
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_door_refuses_a_misspelt_key_and_names_one_of_its_own(opened: Opened, outputs: Path, verb: str) -> None:
+def test_every_door_refuses_a_misspelt_key_and_names_one_of_its_own(opened: Program, outputs: Path, verb: str) -> None:
     done = opened(verb, "outputs_dri=/tmp/x")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "outputs_dri: there is no such key; did you mean outputs_dir" in done.stderr
     assert not outputs.exists()
 
 
-def test_another_verb_s_key_is_not_proposed(opened: Opened) -> None:
+def test_another_verb_s_key_is_not_proposed(opened: Program) -> None:
     """`starts` is an option of fits alone."""
     assert "did you mean starts" in opened("fit", "startz=grid").stderr
     assert "did you mean" not in opened("export", "startz=grid").stderr
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_an_unknown_suite_is_refused_by_every_door(opened: Opened, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+def test_an_unknown_suite_is_refused_by_every_door(opened: Program, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
     monkeypatch.setenv("SHAPELAW_SUITE", "micro-nano")
     done = opened(verb)
     assert (done.returncode, "SHAPELAW_SUITE=micro-nano: allowed are" in done.stderr) == (2, True)
@@ -219,14 +203,14 @@ def test_what_is_no_fault_of_the_user_is_not_hidden(outputs: Path, monkeypatch: 
         main("replay", failing)
 
 
-def test_a_mandatory_option_is_asked_for(opened: Opened) -> None:
+def test_a_mandatory_option_is_asked_for(opened: Program) -> None:
     for verb, key in (("export", "run"), ("predict", "prediction"), ("noise_scale", "fit")):
         done = opened(verb)
         assert done.returncode == 2
         assert done.stderr.startswith(f"shapelaw: {key}: is not given; give it as {key}=VALUE"), done.stderr
 
 
-def test_replay_lists_and_delivers(opened: Opened, outputs: Path, tmp_path: Path) -> None:
+def test_replay_lists_and_delivers(opened: Program, outputs: Path, tmp_path: Path) -> None:
     """A run whose server is away when it ends; then everything goes to a database."""
     process = PROCESSES.Process(target=write_undelivered, args=(outputs / "runs", "lost"))
     process.start()
@@ -258,7 +242,7 @@ def test_a_sweep_is_the_same_by_either_spelling(outputs: Path, corpora: Path, sc
     assert len([*(outputs / "runs" / "tiny").iterdir()]) == 2
 
 
-def test_a_prediction_s_outcome_is_written_beside_it(opened: Opened, tmp_path: Path) -> None:
+def test_a_prediction_s_outcome_is_written_beside_it(opened: Program, tmp_path: Path) -> None:
     """Of a run whose losses are 2% above the predicted ones at every validation."""
     law, natural = get_law("steps_batch"), NATURAL["steps_batch"]
     counted = float(params(64, 4, 256, "no_embedding_and_head", 16))
@@ -282,7 +266,7 @@ def test_a_prediction_s_outcome_is_written_beside_it(opened: Opened, tmp_path: P
 
 
 def test_noise_scale_reads_the_suite_s_runs_and_writes_beside_the_fit(
-    opened: Opened, outputs: Path, monkeypatch: pytest.MonkeyPatch
+    opened: Program, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Runs whose noise scale is twice the critical batch."""
     law, natural = get_law("steps_batch"), NATURAL["steps_batch"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from shapelaw.export.folder import export
 from shapelaw.model.transformer import ModelSpec, Transformer
 from shapelaw.planned_run import PlannedRun, checkpoint_path, checkpoint_steps, corpus_folder, plan_run
 from shapelaw.training.checkpoint import load_weights
-from support import Compose, train_run
+from support import Compose, Program, train_run
 
 TEXT = "def f(x):\n\treturn 'é 漢字 🙂 Ā'  # 1 < 2\n"
 
@@ -33,11 +31,6 @@ def trained(composed: Compose, *overrides: str) -> PlannedRun:
     return planned
 
 
-def exporting(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "shapelaw", "export", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-
-
 def assert_same_logits(planned: PlannedRun, checkpoint: Path, theirs: Any) -> None:
     ours = Transformer(ModelSpec(planned.shape, planned.vocab_size, planned.seq_len))
     ours.load_state_dict(load_weights(checkpoint))
@@ -46,9 +39,9 @@ def assert_same_logits(planned: PlannedRun, checkpoint: Path, theirs: Any) -> No
         torch.testing.assert_close(theirs(tokens).logits, ours(tokens), rtol=1e-5, atol=1e-5)
 
 
-def test_a_run_of_bytes_is_loaded_with_the_same_logits(composed: Compose, tmp_path: Path) -> None:
+def test_a_run_of_bytes_is_loaded_with_the_same_logits(composed: Compose, opened: Program, tmp_path: Path) -> None:
     planned = trained(composed)
-    done = exporting(f"run={planned.folder}", f"out={tmp_path / 'out'}")
+    done = opened("export", f"run={planned.folder}", f"out={tmp_path / 'out'}")
     assert (done.returncode, done.stderr) == (0, "")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert_same_logits(planned, checkpoint_path(planned.folder, planned.last_step), model)
@@ -102,14 +95,14 @@ def test_a_byte_pair_tokenizer_goes_along(composed: Compose, corpora: Path, tmp_
     )
 
 
-def test_what_cannot_be_exported_is_said_in_one_line(tmp_path: Path) -> None:
-    done = exporting(f"run={tmp_path / 'nothing'}", f"out={tmp_path / 'out'}")
+def test_what_cannot_be_exported_is_said_in_one_line(opened: Program, tmp_path: Path) -> None:
+    done = opened("export", f"run={tmp_path / 'nothing'}", f"out={tmp_path / 'out'}")
     assert done.returncode == 2
     assert done.stderr == (
         f"shapelaw: run={tmp_path / 'nothing'}: no checkpoint there; "
         "give a run's folder (outputs/runs/SUITE/RUN) or a checkpoint's\n"
     )
-    unnamed = exporting()
+    unnamed = opened("export")
     assert (unnamed.returncode, unnamed.stderr.startswith("shapelaw: run: is not given; give it as run=VALUE")) == (
         2,
         True,

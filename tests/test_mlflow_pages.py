@@ -79,21 +79,21 @@ def click(page: Chrome, selector: str, place: int = 0) -> None:
     until(page, found)
 
 
-def three_fits(script: Script, folder: Path) -> None:
+def three_fits(here: Script, folder: Path) -> None:
     """The same known law at three deltas."""
     runs = table()
     path = folder / "runs.csv"
     runs.frame.drop(columns="excluded").assign(loss=fitted("params_tokens").predict(runs)).to_csv(path, index=False)
     options = ("law=params_tokens", "delta=1e-2,1e-3,1e-4", "bootstrap=none", "plots=false")
-    done = script("fit.py", "-m", "runs=csv", f"runs.path={path}", *options)
+    done = here("fit.py", "-m", "runs=csv", f"runs.path={path}", *options)
     assert done.returncode == 0, done.stderr
 
 
-def test_a_sweep_and_its_fits_are_compared(sweep: Sweep, script: Script, outputs: Path, tmp_path: Path) -> None:
+def test_a_sweep_and_its_fits_are_compared(sweep: Sweep, here: Script, outputs: Path, tmp_path: Path) -> None:
     assert sweep("-m", "shape=16x1,32x1", "lr_base=5").returncode == 0
     done = sweep("-m", "shape=16x2", "lr_base=5,2.5")
     assert done.returncode == 0
-    three_fits(script, tmp_path)
+    three_fits(here, tmp_path)
     store = client(f"sqlite:///{outputs}/mlflow.db")
     numbers = {name: store.get_experiment_by_name(name).experiment_id for name in ("tiny", "fits")}
     runs = store.search_runs([numbers["tiny"]], "tags.`shapelaw.kind` = 'train' and params.depth = '2'")

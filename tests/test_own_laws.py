@@ -101,7 +101,7 @@ def test_a_missing_file_and_a_misspelt_name_say_what_is_allowed(tmp_path: Path) 
 
 
 def test_fit_py_takes_a_law_of_a_file_beside_named_ones(
-    script: Script, file: Path, tmp_path: Path, outputs: Path
+    here: Script, file: Path, tmp_path: Path, outputs: Path
 ) -> None:
     frame().to_csv(tmp_path / "runs.csv", index=False)
     law = file.rename(tmp_path / "laws.py")
@@ -113,7 +113,7 @@ def test_fit_py_takes_a_law_of_a_file_beside_named_ones(
         "plots=false",
         "delta=1e-2",
     )
-    done = script("fit.py", "-m", f"law=params_tokens,{law}:MINE", "grid_size=6", *options)
+    done = here("fit.py", "-m", f"law=params_tokens,{law}:MINE", "grid_size=6", *options)
     assert done.returncode == 0, done.stderr
     folders = {path.name.rsplit("-", 1)[0]: path for path in (outputs / "fits").iterdir()}
     assert set(folders) == {"params_tokens", "shifted"}
@@ -122,10 +122,10 @@ def test_fit_py_takes_a_law_of_a_file_beside_named_ones(
     assert len(saved["law_sha256"]) == 64
     fits = [load_fit(folder) for folder in folders.values()]
     assert fits[0].objective == pytest.approx(fits[1].objective, rel=1e-7)
-    again = script("fit.py", "-m", f"law=params_tokens,{law}:MINE", "grid_size=6", *options)
+    again = here("fit.py", "-m", f"law=params_tokens,{law}:MINE", "grid_size=6", *options)
     assert "2 already finished" in again.stderr
     law.write_text(FILE + "\n# changed\n")
-    refused = script("fit.py", f"law={law}:NOTHING", *options)
+    refused = here("fit.py", f"law={law}:NOTHING", *options)
     assert refused.returncode == 2
     assert "has no law NOTHING" in refused.stderr
     assert refused.stderr.count("\n") == 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -22,7 +21,7 @@ from shapelaw.errors import Diverged, Interrupted, UserError
 from shapelaw.planned_run import PlannedRun
 from shapelaw.run_state import Status, read_state
 from shapelaw.tracking.journal import JOURNAL, records
-from support import ROOT, TINY
+from support import Script, Start
 
 SLOW = f"{TEMPLATE} pause=0.05"
 
@@ -209,13 +208,12 @@ def test_a_signal_stops_all_of_the_program_and_the_run_goes_on_later(
     assert [tokens for tokens, _ in losses(planned)] == list(range(128, 2561, 128))
 
 
-def test_killed_half_way_its_program_goes_and_the_same_command_continues(outputs: Path) -> None:
+def test_killed_half_way_its_program_goes_and_the_same_command_continues(
+    outputs: Path, start: Start, script: Script
+) -> None:
     """Everything of the first process is lost without a word; the second trains what is left."""
-    words = [str(ROOT / "train.py"), "trainer=command", "tracker=none", "shape=16x1"]
-    template = TEMPLATE + " pause=0.05"
-    environment = {**os.environ, "SHAPELAW_SUITE": str(TINY), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *words, option(template)]
-    first = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    words = ("train.py", "trainer=command", "tracker=none", "shape=16x1", option(SLOW))
+    first = start(*words)
     await_(lambda: list(outputs.glob("runs/tiny/*/at-384.txt")))
     (folder,) = (outputs / "runs" / "tiny").iterdir()
     (pid,) = [each for each in children(first.pid) if str(PROGRAM) in command_line(each)]
@@ -226,7 +224,7 @@ def test_killed_half_way_its_program_goes_and_the_same_command_continues(outputs
     assert (state.status, state.attempts) == (Status.interrupted, 1)
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"tokens": 5')  # half a line, as a killed program leaves it
-    second = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    second = script(*words)
     assert second.returncode == 0, second.stderr
     state = read_state(folder)
     assert (state.status, state.attempts, state.tokens) == (Status.finished, 2, 2560)

@@ -16,11 +16,11 @@ DELTAS = ("-m", "runs=gemstones", "subset=hot", "law=params_tokens", "delta=1e-3
 
 
 @pytest.fixture
-def published(data_dir: Path, script: Script) -> Script:
+def published(data_dir: Path, here: Script) -> Script:
     """fit.py on the published data."""
 
     def run(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return script(name, *arguments, SHAPELAW_DATA_DIR=str(data_dir), **environment)
+        return here(name, *arguments, SHAPELAW_DATA_DIR=str(data_dir), **environment)
 
     return run
 

@@ -18,8 +18,6 @@ import multiprocessing
 import re
 import shutil
 import sqlite3
-import subprocess
-import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -42,7 +40,7 @@ from shapelaw.training.rollback import read_rollbacks
 from shapelaw.verbs.doors import store_schemas
 from shapelaw.verbs.main import set_environment
 from shapelaw.verbs.train import TrainTask
-from support import ROOT
+from support import ROOT, Program
 
 HERE = Path(__file__).parent
 MADE_AT = "/srv/shapelaw/outputs"
@@ -167,10 +165,10 @@ def test_what_was_trained_is_continued(old: Path, overrides: tuple[str, ...]) ->
     assert set(before) <= set(after)
 
 
-def test_tracked_runs_have_their_new_names(old: Path) -> None:
+def test_tracked_runs_have_their_new_names(old: Path, program: Program) -> None:
     before, sweep = tags(old, "shapelaw.identity"), tags(old, "shapelaw.sweep")
     # in a process of its own: mlflow remembers where a run's artifacts lay in the test before
-    ended = subprocess.run([sys.executable, "-m", "shapelaw", "migrate"], capture_output=True, text=True, check=False)
+    ended = program("migrate")
     assert (ended.returncode, ended.stderr) == (0, "")
     names = {OLD[each]: identity(each, old) for each in OLD}
     after = tags(old, "shapelaw.identity")
@@ -440,21 +438,16 @@ def test_a_run_says_what_it_is(old: Path) -> None:
         (["outputs_dir=nowhere"], 2, "outputs_dir=nowhere: there is no such folder"),
     ],
 )
-def test_the_command(old: Path, words: list[str], code: int, said: str) -> None:
-    ended = _command(*words)
+def test_the_command(opened: Program, old: Path, words: list[str], code: int, said: str) -> None:
+    ended = opened("migrate", *words)
     assert ended.returncode == code
     assert said in ended.stdout + ended.stderr
     assert len((ended.stdout + ended.stderr).splitlines()) == 1
 
 
-def _command(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "shapelaw", "migrate", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def test_the_command_says_what_is_left(old: Path) -> None:
+def test_the_command_says_what_is_left(opened: Program, old: Path) -> None:
     _no_yaml(old, old / f"runs/nano/16x1-{OLD[UNTRACKED]}")
-    ended = _command()
+    ended = opened("migrate")
     assert ended.returncode == 1
     assert "5 runs renamed, 1 run left as they are" in ended.stderr
     assert "config.yaml: cannot be read" in ended.stderr

@@ -15,6 +15,7 @@ import pytest
 import torch
 from together import together
 
+from prepared import Prepared
 from shapelaw.config import ParallelKind
 from shapelaw.errors import UserError
 from shapelaw.parallel.layout import Layout, check_matrices
@@ -25,10 +26,10 @@ Seen = tuple[dict[str, Any], dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
+def seen(tmp_path_factory: pytest.TempPathFactory, prepared_processes: Prepared) -> Seen:
     """What each of the two processes saw."""
     folder = tmp_path_factory.mktemp("faults")
-    together(2, Path(__file__).with_name("faults.py"), str(folder), folder=folder)
+    together(prepared_processes, 2, Path(__file__).with_name("faults.py"), str(folder))
     first, second = (torch.load(folder / f"found-{rank}.pt") for rank in range(2))
     return first, second
 

@@ -14,6 +14,7 @@ import torch
 from ranks import LR, QUICK, SPEC, STEPS, WORLDS, built, chosen, name_of, sources
 from together import together
 
+from prepared import Prepared
 from shapelaw.config import ParallelConfig, ParallelKind
 from shapelaw.errors import UserError
 from shapelaw.parallel.layout import Layout, check_degrees, check_matrices
@@ -26,10 +27,12 @@ TOLERANCE = {"32": 5e-6, "64": 1e-12}
 
 
 @pytest.fixture(scope="module", params=["quick", pytest.param("all", marks=pytest.mark.slow)])
-def measured(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> tuple[str, Path]:
+def measured(
+    tmp_path_factory: pytest.TempPathFactory, prepared_processes: Prepared, request: pytest.FixtureRequest
+) -> tuple[str, Path]:
     """Which layouts, and the folder of what they measured."""
     folder = tmp_path_factory.mktemp("measured")
-    together(max(WORLDS), Path(__file__).with_name("ranks.py"), str(folder), request.param, folder=folder)
+    together(prepared_processes, max(WORLDS), Path(__file__).with_name("ranks.py"), str(folder), request.param)
     return request.param, folder
 
 
@@ -98,11 +101,11 @@ def test_the_quick_form_names_layouts_that_are() -> None:
     assert len(names("all")) == 1 + 6 + 12
 
 
-def test_a_process_that_fails_ends_the_others_of_these_tests(tmp_path: Path) -> None:
+def test_a_process_that_fails_ends_the_others_of_these_tests(prepared_processes: Prepared, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("import os, time\nif os.environ['RANK'] == '1':\n    raise ZeroDivisionError\ntime.sleep(3600)\n")
     with pytest.raises(AssertionError, match=r"(?s)\[-9, 1, -9\].*ZeroDivisionError"):
-        together(3, script, folder=tmp_path)
+        together(prepared_processes, 3, script)
 
 
 @pytest.mark.parametrize(

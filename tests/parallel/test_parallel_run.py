@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from prepared import Started
 from shapelaw.config.schema import to_dataclass
 from shapelaw.data import load_corpus
 from shapelaw.planned_run import PlannedRun, checkpoint_path, checkpoint_steps, corpus_folder, plan_run
 from shapelaw.run_state import Status, read_state
 from shapelaw.training import processes
-from support import ROOT, Compose, Script
+from support import ROOT, Compose, Script, Start
 
 COMMON = ("shape=32x1", "accelerator=cpu", "precision=fp32")
 AXONN = ("parallel=axonn", "parallel.row=2", "devices=2")
@@ -138,13 +139,10 @@ def test_the_layout_is_no_part_of_a_run(composed: Compose) -> None:
     assert planned(composed, *AXONN).identity == planned(composed).identity
 
 
-def started(
-    composed: Compose, outputs: Path, corpora: Path, tokens: int
-) -> tuple[subprocess.Popen[str], PlannedRun, list[int]]:
+def started(composed: Compose, start: Start, tokens: int) -> tuple[Started, PlannedRun, list[int]]:
     """A long run of two processes, a few steps in."""
     overrides = (*COMMON, *AXONN, f"tokens={tokens}", "data.max_epochs=1000", "tracker=none")
-    command = [sys.executable, str(ROOT / "train.py"), *overrides, f"data_dir={corpora}"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = start("train.py", *overrides)
     target = planned(composed, f"tokens={tokens}", "data.max_epochs=1000")
     deadline = time.monotonic() + 120
     while read_state(target.folder).step < 8:
@@ -179,8 +177,8 @@ def test_a_death_is_noticed_while_the_first_process_waits(
 
 
 @pytest.mark.slow
-def test_a_killed_process_ends_the_others(composed: Compose, outputs: Path, corpora: Path) -> None:
-    process, target, ranks = started(composed, outputs, corpora, 12_800_000)
+def test_a_killed_process_ends_the_others(composed: Compose, start: Start) -> None:
+    process, target, ranks = started(composed, start, 12_800_000)
     assert len(ranks) == 2
     os.kill(ranks[1], signal.SIGKILL)
     _, said = process.communicate(timeout=60)
@@ -191,8 +189,8 @@ def test_a_killed_process_ends_the_others(composed: Compose, outputs: Path, corp
 
 
 @pytest.mark.slow
-def test_a_stopped_run_of_several_processes_continues(composed: Compose, outputs: Path, corpora: Path) -> None:
-    process, target, ranks = started(composed, outputs, corpora, 12_800_000)
+def test_a_stopped_run_of_several_processes_continues(composed: Compose, start: Start) -> None:
+    process, target, ranks = started(composed, start, 12_800_000)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert "stopped by" in said

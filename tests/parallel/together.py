@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+from prepared import Prepared
 
-def together(processes: int, script: Path, *arguments: str, folder: Path) -> None:
+
+def together(prepared: Prepared, processes: int, script: Path, *arguments: str) -> None:
     """Runs a script in so many processes; the first that fails ends the others, and is heard."""
-    notes = [folder / f"stderr-{rank}.txt" for rank in range(processes)]
-    command = [sys.executable, str(script), *arguments]
-    started = []
-    for rank, note in enumerate(notes):
-        with note.open("w") as stderr:
-            started.append(subprocess.Popen(command, env={**os.environ, "RANK": str(rank)}, stderr=stderr))
+    environment = dict(os.environ)
+    started = [prepared.start(script, arguments, environment | {"RANK": str(rank)}) for rank in range(processes)]
     try:
         while None in (codes := [process.poll() for process in started]) and not any(codes):
             time.sleep(0.1)
-    finally:
         for process in started:
             process.kill()
-            process.wait()
+        said = [process.communicate(60)[1] for process in started]
+    finally:
+        for process in started:
+            process.end()
     codes = [process.returncode for process in started]
-    assert codes == [0] * processes, f"{codes}\n" + "\n".join(note.read_text() for note in notes)
+    assert codes == [0] * processes, f"{codes}\n" + "\n".join(said)

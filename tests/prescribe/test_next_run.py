@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import shlex
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +26,7 @@ from shapelaw.prescribe.search import SizeSearch
 from shapelaw.prescribe.world import World
 from shapelaw.runs.axes import table_of, with_axes
 from shapelaw.suite import Suite
-from shapelaw.verbs.main import main
+from support import Program
 from worlds import table
 
 
@@ -161,24 +159,6 @@ def test_other_losses_of_the_same_rows_give_the_fit_of_a_table_of_them() -> None
     assert objective == pytest.approx(lowest, rel=1e-12)
 
 
-Opened = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def opened(outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Opened:
-    """Runs `shapelaw next` in this process: exit code, what it printed, what it said of errors."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["shapelaw next", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main("next")
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
-
-    return run
-
-
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     """A fit of Gemstones' shapes, whose losses follow a law."""
@@ -193,17 +173,17 @@ def saved(tmp_path: Path) -> Path:
     return result.save(tmp_path / "fit", runs).parent
 
 
-def test_a_plan_is_printed_with_the_commands_of_its_runs(saved: Path, opened: Opened, outputs: Path) -> None:
-    code, printed, said = opened(f"fit={saved}", "budget=1e20", "next=9")
-    assert (code, said) == (0, "")
+def test_a_plan_is_printed_with_the_commands_of_its_runs(saved: Path, opened: Program, outputs: Path) -> None:
+    done = opened("next", f"fit={saved}", "budget=1e20", "next=9")
+    assert (done.returncode, done.stderr) == (0, "")
     (file,) = (outputs / "next").glob("params_tokens-*.yaml")
     plan = yaml.safe_load(file.read_text())
     assert plan["target"] == "the best size for 1e+21 training FLOPs"
-    assert f"written to {file}" in printed
+    assert f"written to {file}" in done.stdout
     assert 1 <= len(plan["runs"]) < 9
-    assert "note: next=9: no further candidate informs the target once these are trained\n" in printed
+    assert "note: next=9: no further candidate informs the target once these are trained\n" in done.stdout
     for run in plan["runs"]:
-        assert f"train it:  {run['command']}" in printed
+        assert f"train it:  {run['command']}" in done.stdout
         values = dict(word.split("=") for word in shlex.split(run["command"]) if "=" in word)
         assert (values["shape.width"], values["shape.depth"]) == (f"{run['width']:.0f}", f"{run['depth']:.0f}")
         assert float(values["tokens"]) == run["tokens"]
@@ -226,10 +206,10 @@ def test_a_plan_is_printed_with_the_commands_of_its_runs(saved: Path, opened: Op
     ],
     ids=str,
 )
-def test_what_cannot_be_planned_is_one_line(saved: Path, opened: Opened, words: list[str], said: str) -> None:
-    code, _, error = opened(f"fit={saved}", *([] if "budget=1e9" in words else ["budget=1e20"]), *words)
-    assert (code, len(error.splitlines())) == (2, 1)
-    assert said in error
+def test_what_cannot_be_planned_is_one_line(saved: Path, opened: Program, words: list[str], said: str) -> None:
+    done = opened("next", f"fit={saved}", *([] if "budget=1e9" in words else ["budget=1e20"]), *words)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert said in done.stderr
 
 
 def test_refits_hold_what_the_fit_held() -> None:
@@ -317,18 +297,19 @@ def test_axes_follow_from_the_size_where_they_do_in_the_runs() -> None:
     assert axes_of_sizes([], few, points)[0].tolist() == [0, 1]
 
 
-def test_next_names_the_experts_of_its_runs(tmp_path: Path, opened: Opened, outputs: Path) -> None:
+def test_next_names_the_experts_of_its_runs(tmp_path: Path, opened: Program, outputs: Path) -> None:
     (tmp_path / "law.py").write_text(LAW)
     rows = [(n, t, e) for n in (1e8, 2e8, 4e8) for t in (1e9, 4e9, 16e9) for e in (1.0, 4.0)]
     runs, law, _ = experts_of(f"{tmp_path}/law.py:EXPERTS", rows)
     law.save(tmp_path / "fit", runs)
-    code, printed, said = opened(f"fit={tmp_path}/fit", "budget=1e19", "limits.params_max=4e8", "axes={experts: 8}")
-    assert (code, said) == (0, "")
-    assert "the target holds at experts=8, 2 times outside the fitted 1 to 4: extrapolated" in " ".join(printed.split())
+    done = opened("next", f"fit={tmp_path}/fit", "budget=1e19", "limits.params_max=4e8", "axes={experts: 8}")
+    assert (done.returncode, done.stderr) == (0, "")
+    said = " ".join(done.stdout.split())
+    assert "the target holds at experts=8, 2 times outside the fitted 1 to 4: extrapolated" in said
     (file,) = (outputs / "next").glob("*.yaml")
     (run,) = yaml.safe_load(file.read_text())["runs"]
     assert run["experts"] in (1.0, 4.0)
     assert run["experts"] == run["candidates"][0]["experts"]
-    code, _, said = opened(f"fit={tmp_path}/fit", "budget=1e19", "axes={heads: 8}")
-    assert (code, said.count("\n")) == (2, 1)
-    assert "axes.heads=8: law=experts does not read it; allowed are experts" in said
+    refused = opened("next", f"fit={tmp_path}/fit", "budget=1e19", "axes={heads: 8}")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "axes.heads=8: law=experts does not read it; allowed are experts" in refused.stderr

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,10 +16,8 @@ from shapelaw.planned_run import plan_run
 from shapelaw.prescribe.ask import Problem
 from shapelaw.runs.table import RunsTable
 from shapelaw.verbs.main import main
-from support import Compose, Script
+from support import Compose, InProcess, Program, Script
 from worlds import fitted, table
-
-Prescribe = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -35,18 +32,9 @@ def fits(outputs: Path) -> Path:
 
 
 @pytest.fixture
-def prescribe(outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Prescribe:
-    """Runs prescribe.py in this process: exit code, what it printed, what it said of errors."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["prescribe.py", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main("prescribe")
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
-
-    return run
+def prescribe(in_process: InProcess, outputs: Path) -> Program:
+    """Runs prescribe.py in this process."""
+    return partial(in_process, partial(main, "prescribe"), "prescribe.py")
 
 
 def test_a_budget_has_its_table_yaml_and_command(fits: Path, script: Script, outputs: Path) -> None:
@@ -77,7 +65,7 @@ def test_a_budget_has_its_table_yaml_and_command(fits: Path, script: Script, out
     ]
 
 
-def test_other_questions(fits: Path, prescribe: Prescribe) -> None:
+def test_other_questions(fits: Path, prescribe: Program) -> None:
     questions = {
         "dollars": ("objective=dollars", "objective.price=3", "budget=1e4", f"fit={fits}/interaction-000000"),
         "Least device hours for a loss of 2.5 (law interaction, fit ": (
@@ -91,11 +79,11 @@ def test_other_questions(fits: Path, prescribe: Prescribe) -> None:
         ),
     }
     for answer, arguments in questions.items():
-        code, printed, said = prescribe(*arguments)
-        assert code == 0, said
-        assert answer in printed
-        assert ("-m hydra/launcher=slurm" in printed) == ("shapelaw train" in printed)
-        assert ("shapelaw train" in printed) == ("space=params" not in arguments)
+        done = prescribe(*arguments)
+        assert done.returncode == 0, done.stderr
+        assert answer in done.stdout
+        assert ("-m hydra/launcher=slurm" in done.stdout) == ("shapelaw train" in done.stdout)
+        assert ("shapelaw train" in done.stdout) == ("space=params" not in arguments)
 
 
 BAD = [
@@ -134,7 +122,7 @@ BAD = [
 ]
 
 
-def test_bad_input_is_said_in_one_line(fits: Path, prescribe: Prescribe) -> None:
+def test_bad_input_is_said_in_one_line(fits: Path, prescribe: Program) -> None:
     old = fits / "old-000000"
     old.mkdir()
     content = json.loads((fits / "interaction-000000" / "fit.json").read_text()) | {"version": 0}
@@ -142,16 +130,16 @@ def test_bad_input_is_said_in_one_line(fits: Path, prescribe: Prescribe) -> None
     os.utime(old / "fit.json", (0, 0))  # not the newest: a newest fit that cannot be read is refused
     fitted("interaction").save(fits.parent / "alone")
     for arguments, message in BAD:
-        code, _, said = prescribe(*(one.replace("FITS", str(fits)) for one in arguments))
-        assert code == 2
-        assert message in said, (arguments, said)
-        assert said.count("\n") == 1, said
+        done = prescribe(*(one.replace("FITS", str(fits)) for one in arguments))
+        assert done.returncode == 2
+        assert message in done.stderr, (arguments, done.stderr)
+        assert done.stderr.count("\n") == 1, done.stderr
 
 
-def test_without_a_fit_it_says_how_to_make_one(prescribe: Prescribe) -> None:
-    code, _, said = prescribe("budget=1e21")
-    assert code == 2
-    assert "shapelaw fit law=interaction" in said
+def test_without_a_fit_it_says_how_to_make_one(prescribe: Program) -> None:
+    done = prescribe("budget=1e21")
+    assert done.returncode == 2
+    assert "shapelaw fit law=interaction" in done.stderr
 
 
 def test_what_it_prescribes_is_what_train_would_run(composed: Compose) -> None:

@@ -18,6 +18,7 @@ from slurm_bench import (
     EVERY,
     LIMIT,
     LONG,
+    OF_LAUNCHERS,
     RUN,
     SANDBOX,
     UP,
@@ -30,26 +31,35 @@ from slurm_bench import (
     slurm,
 )
 
+from prepared import Prepared
 from shapelaw.planned_run import checkpoint_steps
 
 
+@pytest.fixture(scope="session")
+def launchers() -> Iterator[Prepared]:
+    """What launchers are forked from."""
+    made = Prepared({**os.environ, **OF_LAUNCHERS})
+    yield made
+    made.end()
+
+
 @pytest.fixture
-def bench(tmp_path: Path, corpora: Path) -> Iterator[Bench]:
+def bench(tmp_path: Path, corpora: Path, launchers: Prepared) -> Iterator[Bench]:
     """A fresh folder of outputs; what is left of its jobs is cancelled."""
-    bench = bench_in(tmp_path, corpora)
+    bench = bench_in(tmp_path, corpora, launchers)
     yield bench
     bench.cancel()
 
 
 @pytest.fixture(scope="session", autouse=True)
-def disturbed(tmp_path_factory: pytest.TempPathFactory, corpora: Path) -> Iterator[Disturbed]:
+def disturbed(tmp_path_factory: pytest.TempPathFactory, corpora: Path, launchers: Prepared) -> Iterator[Disturbed]:
     """Start the three runs, wait for their steps, and disturb two; the clock does it to the third."""
     scheduler_is_needed()
     hurry = Hurry()
     hurry.start()
-    limited = bench_in(tmp_path_factory.mktemp("limited"), corpora, slow_until=3)
-    preempted = bench_in(tmp_path_factory.mktemp("preempted"), corpora, slow_until=1, exclude="c1,c2,c3")
-    lost = bench_in(tmp_path_factory.mktemp("lost"), corpora, slow_until=1, exclude=f"c1,{CONTESTED}")
+    limited = bench_in(tmp_path_factory.mktemp("limited"), corpora, launchers, slow_until=3)
+    preempted = bench_in(tmp_path_factory.mktemp("preempted"), corpora, launchers, slow_until=1, exclude="c1,c2,c3")
+    lost = bench_in(tmp_path_factory.mktemp("lost"), corpora, launchers, slow_until=1, exclude=f"c1,{CONTESTED}")
     benches = {limited: LIMIT, preempted: ("resources.cpus_per_task=4",), lost: ()}
     try:
         launchers = [bench.start(*RUN, *overrides) for bench, overrides in benches.items()]
@@ -81,8 +91,8 @@ def kill_node(bench: Bench) -> int:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, corpora: Path) -> pd.Series[float]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, corpora: Path, launchers: Prepared) -> pd.Series[float]:
     """Held-out losses by tokens of the same run on this machine, never stopped."""
-    bench = bench_in(tmp_path_factory.mktemp("undisturbed"), corpora)
+    bench = bench_in(tmp_path_factory.mktemp("undisturbed"), corpora, launchers)
     bench.run_here(*RUN)
     return bench.table().set_index("tokens").loss

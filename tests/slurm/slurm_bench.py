@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from prepared import Prepared
 from shapelaw.run_state import State, Status, read_state
 from shapelaw.tracking import read_runs
 from support import ROOT, TINY
@@ -40,6 +41,21 @@ RUN = (
     "micro_batch_sequences=2",  # four a step
 )
 LIMIT = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_seconds=1")
+
+
+TRAIN = ROOT / "train.py"
+OF_LAUNCHERS = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+"""Variables of launchers, and by sbatch of their jobs."""
+PROGRAM = ROOT / "tests" / "command" / "program.py"
+FIELDS = (
+    "width={shape.width} tokens={tokens} batch={batch_tokens} out={folder} metrics={metrics} parent={parent} "
+    "first={first_tokens} seed={seed}"
+)
+
+
+def of_program(pause: float) -> tuple[str, ...]:
+    """Runs of a program, which start in a fraction of the time: 20 validations, so many seconds apart."""
+    return "trainer=command", f'trainer.command="{sys.executable} {PROGRAM} {FIELDS} pause={pause}"'
 
 
 def slurm(*words: str) -> str:
@@ -72,40 +88,47 @@ class Bench:
         corpora: where the corpus lies.
         slow_until: jobs sleep in every step until they were requeued so often (slow_task); 0 is never.
         exclude: nodes that its jobs stay away from.
+        launchers: what those are forked from that nobody disturbs.
     """
 
     outputs: Path
     corpora: Path
+    launchers: Prepared
     slow_until: int = 0
     exclude: str = f"{DOOMED},{CONTESTED}"
+
+    def words(self, *overrides: str) -> list[str]:
+        """Of a sweep on SLURM."""
+        launcher = ("hydra/launcher=slurm", f"+hydra.launcher.sbatch.exclude='{self.exclude}'")
+        return ["-m", *launcher, *overrides, f"data_dir={self.corpora}"]
 
     def command(self, *overrides: str) -> list[str]:
         """A sweep on SLURM."""
         slow = ("-c", "import slow_task; slow_task.main()") if self.slow_until else ()
-        launcher = ("hydra/launcher=slurm", f"+hydra.launcher.sbatch.exclude='{self.exclude}'")
-        return [sys.executable, *slow, str(ROOT / "train.py"), "-m", *launcher, *overrides, f"data_dir={self.corpora}"]
+        return [sys.executable, *slow, str(TRAIN), *self.words(*overrides)]
 
     @property
     def environment(self) -> dict[str, str]:
         """Of the launcher, and by sbatch of the jobs."""
         return {
             **os.environ,
+            **OF_LAUNCHERS,
             "SHAPELAW_OUTPUTS": str(self.outputs),
             "SHAPELAW_SUITE": str(TINY),
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(Path(__file__).parent),
             "SLOW_UNTIL_RESTART": str(self.slow_until),
         }
 
     def run(self, *overrides: str, **environment: str) -> Done:
         """Run a launcher to its end."""
-        command, env = self.command(*overrides), self.environment | environment
+        env = self.environment | environment
+        if not self.slow_until:
+            return self.launchers.run(TRAIN, self.words(*overrides), env, LONG)
+        command = self.command(*overrides)
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=LONG, env=env)
 
     def run_here(self, *overrides: str) -> None:
         """Train one run without a scheduler."""
-        command = [sys.executable, str(ROOT / "train.py"), *overrides, f"data_dir={self.corpora}"]
-        subprocess.run(command, capture_output=True, check=True, timeout=LONG, env=self.environment)
+        self.launchers.run(TRAIN, [*overrides, f"data_dir={self.corpora}"], self.environment, LONG).check_returncode()
 
     def start(self, *overrides: str) -> subprocess.Popen[str]:
         """Start a launcher, which writes what it says to said.txt."""
@@ -189,9 +212,9 @@ class Disturbed:
     lost_steps: int
 
 
-def bench_in(folder: Path, corpora: Path, **settings: object) -> Bench:
+def bench_in(folder: Path, corpora: Path, launchers: Prepared, **settings: object) -> Bench:
     """A bench whose outputs lie in a folder."""
-    return replace(Bench(folder / "outputs", corpora), **settings)  # type: ignore[arg-type]
+    return replace(Bench(folder / "outputs", corpora, launchers), **settings)  # type: ignore[arg-type]
 
 
 def await_(condition: Callable[[], bool], seconds: float = LONG, what: Callable[[], object] = lambda: "") -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from launch import counting
 from omegaconf import OmegaConf
-from slurm_bench import LONG, ON_SANDBOX, Bench, await_, slurm
+from slurm_bench import LONG, ON_SANDBOX, Bench, await_, of_program, slurm
 
 from shapelaw.run_state import Status
 from shapelaw.sweep.accounting import max_array_size
@@ -32,7 +32,7 @@ def array_size() -> Sequence[str]:
 def test_submitted_left_killed_and_reattached(bench: Bench, tmp_path: Path) -> None:
     """Six runs in arrays of at most four; the launcher is killed while it waits; the same command takes up again, and
     asks the scheduler no more than once in ten seconds."""
-    sweep = ("shape=glob(*)", "lr_base=5,2.5", *array_size())
+    sweep = (*of_program(1), "shape=glob(*)", "seed=0,1", *array_size())
     launcher = bench.start(*sweep, WAIT)
     await_(lambda: len(bench.arrays()) == 2, what=bench.said.read_text)
     launcher.kill()
@@ -46,7 +46,7 @@ def test_submitted_left_killed_and_reattached(bench: Bench, tmp_path: Path) -> N
     assert min(np.diff([float(second) for _, second in calls])) > POLL_SECONDS - 0.5
     assert bench.statuses() == [Status.finished] * 6
     assert {state.attempts for state in bench.states.values()} == {1}
-    assert bench.table().groupby("run").size().tolist() == [5] * 6
+    assert bench.table().groupby("run").size().tolist() == [20] * 6
     assert sorted(len(bench.accounted(array, "JobID")) for array in bench.arrays()) == [2, 4]
     last = bench.run(*sweep)
     assert last.returncode == 0, last.stderr
@@ -55,7 +55,7 @@ def test_submitted_left_killed_and_reattached(bench: Bench, tmp_path: Path) -> N
 
 def test_two_launchers_at_once_submit_every_run_once(bench: Bench) -> None:
     """And branches sent together with what they continue start when its checkpoint is there."""
-    sweep = ("shape=16x1,16x2", "cooldown=none,linear10", "cooldown.from_tokens=2048,2560")
+    sweep = (*of_program(0.1), "shape=16x1,16x2", "cooldown=none,linear10", "cooldown.from_tokens=2048,2560")
     launchers = [bench.start(*sweep) for _ in range(2)]
     codes = [launcher.wait(timeout=LONG) for launcher in launchers]
     said = bench.said.read_text()

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-from slurm_bench import ON_SANDBOX, Bench, await_, slurm
+from slurm_bench import ON_SANDBOX, Bench, await_, of_program, slurm
 
 from shapelaw.run_state import Status
 
 pytestmark = ON_SANDBOX
-PROGRAM = Path(__file__).parents[1] / "command" / "program.py"
-FIELDS = (
-    "width={shape.width} tokens={tokens} batch={batch_tokens} out={folder} metrics={metrics} parent={parent} "
-    "first={first_tokens}"
-)
-
-
-def of_program(pause: float) -> tuple[str, ...]:
-    return "trainer=command", f'trainer.command="{sys.executable} {PROGRAM} {FIELDS} pause={pause}"'
 
 
 def test_programs_and_their_branches(bench: Bench) -> None:

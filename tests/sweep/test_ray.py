@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +22,7 @@ import pytest
 
 from shapelaw.run_state import State, Status, read_state
 from shapelaw.sweep.job_process import Order
-from support import ROOT, Sweep
+from support import ROOT, Script, Start, Sweep
 
 REQUIRED = "SHAPELAW_REQUIRE_RAY"
 if os.environ.get(REQUIRED) != "1":
@@ -78,18 +79,10 @@ def await_(find: Callable[[], Found], seconds: float = 90.0) -> Found:
     return found
 
 
-Launch = Callable[..., subprocess.CompletedProcess[str]]
-
-
 @pytest.fixture
-def launch(outputs: Path, corpora: Path) -> Launch:
+def launch(script: Script) -> Sweep:
     """Runs train.py in a process of its own: Ray does not like to be started anew in one."""
-
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(ROOT / "train.py"), *words, f"data_dir={corpora}"]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
-
-    return run
+    return partial(script, "train.py")
 
 
 def states(outputs: Path, shape: str = "") -> dict[Path, State]:
@@ -111,7 +104,7 @@ def running(outputs: Path, shape: str = "") -> list[State]:
     return [s for s in states(outputs, shape).values() if s.status is Status.running and s.tokens > 256]
 
 
-def test_a_lost_worker_loses_no_run(launch: Launch, outputs: Path, cluster: str) -> None:
+def test_a_lost_worker_loses_no_run(launch: Sweep, outputs: Path, cluster: str) -> None:
     """SIGKILL to a worker: its run checkpoints, is started again and goes on; its cooldown waits for it. Nothing runs twice."""
     given = (
         *TRAIN,
@@ -145,7 +138,7 @@ def test_a_lost_worker_loses_no_run(launch: Launch, outputs: Path, cluster: str)
 
 
 def test_a_run_that_is_lost_too_often_fails_and_goes_on_at_the_next_start(
-    launch: Launch, outputs: Path, head: Path, cluster: str, monkeypatch: pytest.MonkeyPatch
+    launch: Sweep, outputs: Path, head: Path, cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the next start, the cluster is found by itself."""
     given = (*TRAIN, command(more="hold=16"), "shape=16x1", "hydra.launcher.resources={bench: 1}")
@@ -164,7 +157,7 @@ def test_a_run_that_is_lost_too_often_fails_and_goes_on_at_the_next_start(
     assert json.loads(max(folder.glob("started-*")).read_text())["resume"] == "1"
 
 
-def test_a_run_that_fails_is_told_and_the_others_go_on(launch: Launch, outputs: Path) -> None:
+def test_a_run_that_fails_is_told_and_the_others_go_on(launch: Sweep, outputs: Path) -> None:
     """By a Ray that is started for the sweep, whose files are gone afterwards; a word with spaces arrives as it was given."""
     before = set(Path("/tmp").glob("shapelaw-ray-*"))
     note = "note=$HOME;  * #"
@@ -178,22 +171,20 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(launch: Launch, outputs: 
     assert set(Path("/tmp").glob("shapelaw-ray-*")) == before
 
 
-def launched(*words: str) -> subprocess.Popen[str]:
-    """A launcher that is started as with nohup and &, where SIGINT is ignored."""
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *words],
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
-    )
+@pytest.fixture
+def background(start: Start) -> Iterator[Start]:
+    """Starts a launcher as with nohup and &, where SIGINT is ignored."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield partial(start, "train.py")
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_launcher_that_is_stopped_lets_its_runs_checkpoint(
-    launch: Launch, outputs: Path, corpora: Path, cluster: str
+    launch: Sweep, background: Start, outputs: Path, cluster: str
 ) -> None:
     """Meanwhile, a second launcher says that it runs elsewhere."""
     given = (*TRAIN, command(more="hold=16+32"), "shape=16x1,32x1", cluster)
-    launcher = launched(*given, f"data_dir={corpora}")
+    launcher = background(*given)
     await_(lambda: len(running(outputs)) == 2)
     second = launch(*given)
     assert second.returncode == 2
@@ -206,9 +197,9 @@ def test_a_launcher_that_is_stopped_lets_its_runs_checkpoint(
         assert 0 < state.tokens < 2560
 
 
-def test_a_launcher_that_is_killed_lets_its_runs_checkpoint(outputs: Path, corpora: Path, cluster: str) -> None:
+def test_a_launcher_that_is_killed_lets_its_runs_checkpoint(background: Start, outputs: Path, cluster: str) -> None:
     """SIGKILL: it can tell nobody, and so its runs find out by themselves."""
-    launcher = launched(*TRAIN, command(more="hold=16"), "shape=16x1", cluster, f"data_dir={corpora}")
+    launcher = background(*TRAIN, command(more="hold=16"), "shape=16x1", cluster)
     (before,) = await_(lambda: running(outputs))
     launcher.kill()
     launcher.communicate()
@@ -219,7 +210,7 @@ def test_a_launcher_that_is_killed_lets_its_runs_checkpoint(outputs: Path, corpo
 
 
 @pytest.mark.slow
-def test_the_built_in_model_trains_as_on_this_machine(launch: Launch, outputs: Path, cluster: str) -> None:
+def test_the_built_in_model_trains_as_on_this_machine(launch: Sweep, outputs: Path, cluster: str) -> None:
     losses = []
     for launcher in (("hydra/launcher=ray", cluster), ("hydra/launcher=local",)):
         place = outputs / launcher[0].rpartition("=")[2]
@@ -239,7 +230,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("override", REFUSED)
-def test_what_ray_has_no_room_for_is_refused(launch: Launch, outputs: Path, cluster: str, override: str) -> None:
+def test_what_ray_has_no_room_for_is_refused(launch: Sweep, outputs: Path, cluster: str, override: str) -> None:
     done = launch(*TRAIN, command(), "shape=16x1,32x1", override, cluster)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
     assert re.search(REFUSED[override], done.stderr)

@@ -21,7 +21,7 @@ from shapelaw.sweep.resources import Resources, resources_of
 from shapelaw.sweep.sbatch import Array, arrays_of, branches_of, script_of
 from shapelaw.sweep.settings import SlurmSettings
 from shapelaw.sweep.task import Job
-from support import ROOT, Compose, Script
+from support import ROOT, Compose, Script, Sweep
 
 GOLDEN = ROOT / "tests" / "golden"
 ONE = Resources(1, 0, 1, 1, None, 120)
@@ -173,10 +173,10 @@ def test_odd_values_pass_through_intact(composed: Compose) -> None:
     assert pickle.loads(pickle.dumps(config)).data.path == odd
 
 
-def test_odd_overrides_pass_through_intact(script: Script, outputs: Path) -> None:
+def test_odd_overrides_pass_through_intact(sweep: Sweep, outputs: Path) -> None:
     odd = "a 'quoted' $(touch pwned) `id`; two\nlines"
     override = "data.path='" + odd.replace("'", "\\'") + "'"
-    done = script("train.py", "-m", "shape=16x1", "lr_base=5,2", override, "hydra.launcher.workers=1", "tracker=none")
+    done = sweep("-m", "shape=16x1", "lr_base=5,2", override, "hydra.launcher.workers=1", "tracker=none")
     assert done.returncode == 0, done.stderr
     config = next((outputs / "runs" / "tiny").glob("*/config.yaml"))
     assert OmegaConf.load(config).data.path == odd

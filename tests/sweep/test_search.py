@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from shapelaw.run_state import Status, read_state
 from shapelaw.sweep.spaces import Choices, Interval, Space, lines, split
 from shapelaw.sweep.studies import Study, make
 from shapelaw.tracking import client, read_runs
-from support import ROOT, Script, Sweep
+from support import ROOT, Script, Start, Sweep
 
 SEARCH = ("-m", "hydra/sweeper=optuna", "hydra.launcher.workers=1")
 RATE = "lr_base=interval(0.5,50)"
@@ -207,11 +205,10 @@ def test_values_that_do_not_go_together_fail_their_trial_alone(sweep: Sweep, out
     assert "tokens=1536" in failed[0].user_attrs["reason"]
 
 
-def test_a_killed_search_continues_its_trial(outputs: Path, corpora: Path) -> None:
+def test_a_killed_search_continues_its_trial(outputs: Path, start: Start, sweep: Sweep) -> None:
     """SIGKILL to the launcher in mid-trial: the rerun continues that trial from its checkpoint and asks for the rest only."""
-    options = ("hydra.sweeper.n_trials=2", "tokens=25600", "tracker=none", f"data_dir={corpora}")
-    command = [sys.executable, str(ROOT / "train.py"), *SEARCH, RATE, *options]
-    launcher = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    words = (*SEARCH, RATE, "hydra.sweeper.n_trials=2", "tokens=25600", "tracker=none")
+    launcher = start("train.py", *words)
     deadline = time.monotonic() + 240
     while not list(outputs.glob("runs/tiny/*/checkpoints/step-*")):
         assert time.monotonic() < deadline, "waited too long"
@@ -223,7 +220,7 @@ def test_a_killed_search_continues_its_trial(outputs: Path, corpora: Path) -> No
         time.sleep(0.02)
     before = study_of(outputs).trials
     running = [trial.number for trial in before if trial.state is TrialState.RUNNING]
-    rerun = subprocess.run(command, capture_output=True, text=True, check=False)
+    rerun = sweep(*words)
     assert rerun.returncode == 0, rerun.stderr
     after = study_of(outputs).trials
     assert [trial.state for trial in after] == [TrialState.COMPLETE] * 2

@@ -6,8 +6,6 @@ import fcntl
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +21,7 @@ from shapelaw.run_state import State, Status, is_locked, lock, read_state, write
 from shapelaw.sweep.holding import held, stopped_by_sigterm
 from shapelaw.tracking import client
 from shapelaw.training.checkpoint import write_tensors
-from support import ROOT, Compose, Door, train
+from support import Compose, Door, Script, Start, train
 
 NOBODY = 65534
 IDENTITY = "0123456789ab"
@@ -134,24 +132,22 @@ def test_sigterm_ends_as_ctrl_c_does_and_is_given_back() -> None:
 
 
 @pytest.mark.slow
-def test_a_second_launcher_leaves_a_sweep_alone_and_sigterm_closes_it(outputs: Path, corpora: Path) -> None:
+def test_a_second_launcher_leaves_a_sweep_alone_and_sigterm_closes_it(
+    outputs: Path, script: Script, start: Start
+) -> None:
     """The sweep's own run in the store says how it ended: stopped, not failed."""
-    command = [sys.executable, str(ROOT / "train.py"), *SWEPT, f"data_dir={corpora}"]
-    first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
-        deadline = time.monotonic() + 120
-        while not any(read_state(path.parent).step for path in outputs.glob("runs/*/*/state.json")):
-            assert first.poll() is None, first.communicate()[1]
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        second = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-        assert (second.returncode, len(second.stderr.splitlines())) == (2, 1), second.stderr
-        assert "is running elsewhere" in second.stderr
-        assert status_of_sweep(outputs) == "RUNNING"
-        first.send_signal(signal.SIGTERM)
-        said = first.communicate(timeout=120)[1]
-    finally:
-        first.kill()
+    first = start("train.py", *SWEPT)
+    deadline = time.monotonic() + 120
+    while not any(read_state(path.parent).step for path in outputs.glob("runs/*/*/state.json")):
+        assert first.poll() is None, first.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    second = script("train.py", *SWEPT)
+    assert (second.returncode, len(second.stderr.splitlines())) == (2, 1), second.stderr
+    assert "is running elsewhere" in second.stderr
+    assert status_of_sweep(outputs) == "RUNNING"
+    first.send_signal(signal.SIGTERM)
+    said = first.communicate(timeout=120)[1]
     assert (first.returncode, "Traceback" in said) == (130, False), said
     assert status_of_sweep(outputs) == "KILLED"
     states = [read_state(path.parent) for path in outputs.glob("runs/*/*/state.json")]

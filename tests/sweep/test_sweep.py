@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,7 +15,8 @@ import pytest
 
 from shapelaw.run_state import State, Status, read_state
 from shapelaw.tracking import client, read_runs
-from support import ROOT, Sweep
+from shapelaw.verbs.train import MLFLOW, MODEL, PROGRAM
+from support import Start, Sweep
 
 SWEEP = ("-m", "shape=glob(*)", "lr_base=5,2.5")
 
@@ -58,10 +58,9 @@ def test_a_sweep_trains_every_run_once_and_nests_it(sweep: Sweep, outputs: Path)
     assert [state.attempts for state in states(outputs).values()] == [1] * 6
 
 
-def test_a_killed_sweep_is_finished_by_the_same_command(outputs: Path, corpora: Path) -> None:
+def test_a_killed_sweep_is_finished_by_the_same_command(outputs: Path, start: Start, sweep: Sweep) -> None:
     """SIGKILL to the launcher: its runs notice, checkpoint and stop; the rerun trains only what is missing."""
-    command = [sys.executable, str(ROOT / "train.py"), *SWEEP, f"data_dir={corpora}", "tokens=12800"]
-    launcher = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    launcher = start("train.py", *SWEEP, "tokens=12800")
     runs = outputs / "runs" / "tiny"
     _wait_for(lambda: runs.exists() and Status.finished in {state.status for state in states(outputs).values()})
     launcher.send_signal(signal.SIGKILL)
@@ -70,7 +69,7 @@ def test_a_killed_sweep_is_finished_by_the_same_command(outputs: Path, corpora: 
     finished = {name: state for name, state in states(outputs).items() if state.status is Status.finished}
     assert 0 < len(finished) < 6
 
-    rerun = subprocess.run(command, capture_output=True, text=True, check=False)
+    rerun = sweep(*SWEEP, "tokens=12800")
     assert rerun.returncode == 0, rerun.stderr
     assert f"{len(finished)} already finished, skipped" in rerun.stderr
     after = states(outputs)
@@ -79,6 +78,12 @@ def test_a_killed_sweep_is_finished_by_the_same_command(outputs: Path, corpora: 
     rows = table(outputs)
     assert rows.groupby("run").size().tolist() == [25] * 6  # 100 steps, a validation every 4: none lost, none doubled
     assert rows.groupby("run")["mlflow_run_id"].nunique().tolist() == [1] * 6
+
+
+@pytest.mark.parametrize("module", [*MODEL, *PROGRAM, *MLFLOW])
+def test_what_the_server_of_processes_imports_is_there(module: str) -> None:
+    """It passes over what it cannot import."""
+    assert importlib.import_module(module)
 
 
 def test_one_failing_run_does_not_stop_the_others(sweep: Sweep, outputs: Path) -> None:
@@ -134,9 +139,8 @@ def _wait_for(condition: object, seconds: float = 120.0) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.usefixtures("ctrl_c")
-def test_ctrl_c_ends_a_sweep_with_130(outputs: Path, corpora: Path) -> None:
-    command = [sys.executable, str(ROOT / "train.py"), *SWEEP, f"data_dir={corpora}", "tokens=51200"]
-    launcher = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+def test_ctrl_c_ends_a_sweep_with_130(outputs: Path, start: Start) -> None:
+    launcher = start("train.py", *SWEEP, "tokens=51200")
     runs = outputs / "runs" / "tiny"
     _wait_for(lambda: runs.exists() and Status.running in {state.status for state in states(outputs).values()})
     launcher.send_signal(signal.SIGINT)

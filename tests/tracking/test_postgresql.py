@@ -13,7 +13,7 @@ from postgresql import PASSWORD, PostgresqlServer
 from shapelaw.errors import UserError
 from shapelaw.secrets import TRACKING_VARIABLE
 from shapelaw.tracking import VAL_LOSS, deliver_left, open_store, read_runs
-from support import Script
+from support import Sweep
 from tracked import PROCESSES, journaled, stored, tracker, write_300
 
 
@@ -37,9 +37,9 @@ def uri(postgresql: PostgresqlServer, request: pytest.FixtureRequest, monkeypatc
 
 
 def test_a_sweep_is_recorded_and_its_password_is_kept_nowhere(
-    postgresql: PostgresqlServer, uri: str, script: Script, outputs: Path
+    postgresql: PostgresqlServer, uri: str, sweep: Sweep, outputs: Path
 ) -> None:
-    done = script("train.py", "-m", f"tracker.uri={uri}", "seed=3,4")
+    done = sweep("-m", f"tracker.uri={uri}", "seed=3,4")
     assert done.returncode == 0, done.stderr
     for folder in (outputs / "runs" / "tiny").iterdir():
         assert stored(uri, folder.name.split("-")[1]) == journaled(folder)

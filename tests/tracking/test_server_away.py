@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,32 +12,28 @@ from pathlib import Path
 import pytest
 
 from mlflow_server import MlflowServer, gate
+from prepared import Started
 from shapelaw.run_state import Status, read_state
 from shapelaw.tracking import VAL_LOSS, client, deliver_left, read_runs
-from support import ROOT, Script
+from support import Program, Script, Start, Sweep
 from tracked import journaled, stored, tracker
 
 LONG = (
     "shape=16x1",
-    "tokens=128000",
+    "tokens=64000",
     "validation.every_tokens=1280",
     "checkpoint.every_tokens=12800",
     "accelerator=cpu",
 )
-"""1,000 steps of the tiny suite."""
+"""500 steps of the tiny suite."""
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 200) -> None:
+def wait_for(condition: Callable[[], bool], process: Started, seconds: float = 200) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
-
-
-def replay(folder: Path, uri: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "shapelaw", "replay", f"folders=[{folder}]", f"tracker.uri={uri}"]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
 
 
 def the_run(outputs: Path) -> Path:
@@ -48,7 +42,7 @@ def the_run(outputs: Path) -> Path:
 
 
 def test_a_server_that_is_down_at_the_start_is_said_or_waited_for(
-    server: MlflowServer, script: Script, outputs: Path
+    server: MlflowServer, script: Script, program: Program, outputs: Path
 ) -> None:
     server.kill()
     refused = script("train.py", f"tracker.uri={server.uri}", "progress=false")
@@ -64,10 +58,11 @@ def test_a_server_that_is_down_at_the_start_is_said_or_waited_for(
     assert (spooled.returncode, read_state(folder).status) == (0, Status.finished), spooled.stderr
     assert "values of" in spooled.stderr.splitlines()[-1]
     assert "shapelaw replay" in spooled.stderr.splitlines()[-1]
-    left = replay(outputs, server.uri)
+    deliver = ("replay", f"folders=[{outputs}]", f"tracker.uri={server.uri}")
+    left = program(*deliver)
     assert (left.returncode, left.stdout) == (1, "1 runs, 1 with something left to deliver\n"), left.stderr
     server.start()
-    done = replay(outputs, server.uri)
+    done = program(*deliver)
     assert (done.returncode, done.stdout, done.stderr) == (0, "1 runs, 0 with something left to deliver\n", "")
     identity = folder.name.split("-")[1]
     assert stored(server.uri, identity) == journaled(folder)
@@ -78,38 +73,28 @@ def test_a_server_that_is_down_at_the_start_is_said_or_waited_for(
     assert client(server.uri).get_run(run_id).info.status == "FINISHED"
 
 
-def test_a_run_outlives_its_server_and_loses_nothing(
-    server: MlflowServer, outputs: Path, corpora: Path, tmp_path: Path
-) -> None:
+def test_a_run_outlives_its_server_and_loses_nothing(server: MlflowServer, outputs: Path, start: Start) -> None:
     """train.py while the server is killed, stays away, and is started again."""
-    server.kill()
     server.start()
-    command = [sys.executable, str(ROOT / "train.py"), *LONG, f"data_dir={corpora}", f"tracker.uri={server.uri}"]
-    train = subprocess.Popen(
-        [*command, "progress=false", "tracker.finish_seconds=200"], stderr=subprocess.PIPE, text=True
-    )
-    try:
-        wait_for(lambda: any((outputs / "runs").glob("*/*/tracking.sent.json")), train)
-        folder = the_run(outputs)
-        wait_for(lambda: read_state(folder).step >= 50, train)
-        server.kill()
-        step = read_state(folder).step
-        wait_for(lambda: read_state(folder).step >= min(step + 300, 1000), train)  # it goes on without
-        server.start()
-        _, said = train.communicate(timeout=400)
-    finally:
-        train.kill()
+    train = start("train.py", *LONG, f"tracker.uri={server.uri}", "progress=false", "tracker.finish_seconds=200")
+    wait_for(lambda: any((outputs / "runs").glob("*/*/tracking.sent.json")), train)
+    folder = the_run(outputs)
+    wait_for(lambda: read_state(folder).step >= 50, train)
+    server.kill()
+    step = read_state(folder).step
+    wait_for(lambda: read_state(folder).step >= min(step + 200, 500), train)  # it goes on without
+    server.start()
+    _, said = train.communicate(timeout=400)
     assert (train.returncode, read_state(folder).status) == (0, Status.finished), said
     rows = stored(server.uri, folder.name.split("-")[1])
     assert rows == journaled(folder)
-    assert [tokens for key, tokens, _ in rows if key == VAL_LOSS] == list(range(1280, 128_001, 1280))
+    assert [tokens for key, tokens, _ in rows if key == VAL_LOSS] == list(range(1280, 64_001, 1280))
 
 
 def test_what_a_tracker_records_while_the_server_is_away_comes_once(
     server: MlflowServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shapelaw.tracking.sender.POLL_SECONDS", 0.05)
-    server.kill()
     server.start()
     run = tracker(server.uri, tmp_path, "flaky", seconds=200)
     for part in range(3):
@@ -134,7 +119,6 @@ def test_what_a_tracker_records_while_the_server_is_away_comes_once(
 
 def test_a_server_that_hangs_delays_the_end_by_no_more_than_asked(server: MlflowServer, tmp_path: Path) -> None:
     """It takes connections and says nothing."""
-    server.kill()
     server.start()
     assert server._process is not None
     os.killpg(server._process.pid, signal.SIGSTOP)
@@ -155,7 +139,7 @@ def test_a_server_that_hangs_delays_the_end_by_no_more_than_asked(server: Mlflow
 
 
 def test_a_password_of_the_environment_opens_the_server_and_is_kept_nowhere(
-    server: MlflowServer, script: Script, outputs: Path
+    server: MlflowServer, script: Script, sweep: Sweep, outputs: Path
 ) -> None:
     """A run that the server's gate keeps out and a sweep that it lets in; all that they left is searched byte by byte."""
     server.start()
@@ -167,7 +151,7 @@ def test_a_password_of_the_environment_opens_the_server_and_is_kept_nowhere(
             "train.py", named, "seed=3", "progress=false", "tracker.when_unreachable=spool", "tracker.finish_seconds=1"
         )
         assert "shapelaw replay" in spooled.stderr
-        again = script("train.py", "-m", named, "seed=3,4", **whole)
+        again = sweep("-m", named, "seed=3,4", **whole)
         assert (spooled.returncode, again.returncode) == (0, 0), again.stderr
     for folder in (outputs / "runs" / "tiny").iterdir():
         assert stored(server.uri, folder.name.split("-")[1]) == journaled(folder)

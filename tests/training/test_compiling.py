@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -14,7 +14,8 @@ from shapelaw.model import ModelSpec, Transformer
 from shapelaw.shapes import Shape
 from shapelaw.training.compiling import compile_step, missing_tool
 
-HERE = Path(__file__).parent
+if TYPE_CHECKING:  # this file is a script, too
+    from prepared import Prepared
 
 
 def differences() -> None:
@@ -39,17 +40,15 @@ def differences() -> None:
 
 
 @pytest.mark.skipif(missing_tool(gpu=False) is not None, reason="needs a C++ compiler")
-def test_gradients_after_a_validation_and_from_the_cache(tmp_path: Path) -> None:
+def test_gradients_after_a_validation_and_from_the_cache(prepared_processes: Prepared, tmp_path: Path) -> None:
     environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     for _ in range(2):
-        printed = subprocess.run(
-            [sys.executable, "-c", "import test_compiling as t; t.differences()"],
-            cwd=HERE,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        errors = [float(word) for word in printed.stdout.split()]
+        done = prepared_processes.run(Path(__file__), [], environment, timeout_s=300)
+        assert done.returncode == 0, done.stderr
+        errors = [float(word) for word in done.stdout.split()]
         assert len(errors) == 4
         assert max(errors) < 1e-5
+
+
+if __name__ == "__main__":
+    differences()

@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +15,7 @@ from shapelaw.errors import Interrupted, UserError
 from shapelaw.planned_run import checkpoint_steps
 from shapelaw.run_state import Status, read_state
 from shapelaw.verbs.messages import explain
-from support import ROOT, Compose, Script, SmallDisk, Sweep
+from support import Compose, Script, SmallDisk, Start, Sweep
 from training.test_run import prepared, stop_at, train
 
 MakeDisk = Callable[[int], SmallDisk]
@@ -86,10 +83,10 @@ def test_outputs_that_cannot_be_written_are_said_before_the_first_run(
     )
 
 
-def test_a_sweep_on_a_full_disk_says_so_of_every_run(script: Script, small_disk: MakeDisk) -> None:
+def test_a_sweep_on_a_full_disk_says_so_of_every_run(sweep: Sweep, small_disk: MakeDisk) -> None:
     disk = small_disk(1)
     disk.fill()
-    ended = script("train.py", *SWEPT, "tracker=none", f"outputs_dir={disk.folder}")
+    ended = sweep(*SWEPT, "tracker=none", f"outputs_dir={disk.folder}")
     assert ended.returncode == 1, ended.stderr
     assert ended.stderr.count("No space left on device") == 2, ended.stderr
     assert "2 of 2 runs failed" in ended.stderr
@@ -120,21 +117,17 @@ def test_a_corpus_without_its_manifest_is_not_trained_on(composed: Compose, corp
         prepared(composed, f"data_dir={mine}")
 
 
-def test_a_second_process_at_a_run_is_refused(composed: Compose, script: Script, outputs: Path, corpora: Path) -> None:
+def test_a_second_process_at_a_run_is_refused(composed: Compose, script: Script, start: Start) -> None:
     """Two real processes: the second ends at once and says so; the first goes on."""
-    longer = ["tokens=1280000", "data.max_epochs=100", "tracker=none", "progress=false", f"data_dir={corpora}"]
+    longer = ["tokens=1280000", "data.max_epochs=100", "tracker=none", "progress=false"]
     _, planned = prepared(composed, *longer)
-    first = subprocess.Popen([sys.executable, str(ROOT / "train.py"), *longer], stderr=subprocess.PIPE)
-    try:
-        _until(lambda: read_state(planned.folder).step > 0 or first.poll() is not None)
-        second = script("train.py", *longer)
-        assert second.returncode == 2, second.stderr
-        assert "is being trained by another process" in second.stderr
-        assert first.poll() is None
-        assert read_state(planned.folder).status is Status.running
-    finally:
-        first.send_signal(signal.SIGTERM)
-        first.communicate(timeout=120)
+    first = start("train.py", *longer)
+    _until(lambda: read_state(planned.folder).step > 0 or first.poll() is not None)
+    second = script("train.py", *longer)
+    assert second.returncode == 2, second.stderr
+    assert "is being trained by another process" in second.stderr
+    assert first.poll() is None
+    assert read_state(planned.folder).status is Status.running
 
 
 def _until(condition: Callable[[], bool], seconds: float = 120) -> None:

@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 Show = Callable[[State], None]
 MLFLOW = ("mlflow", "mlflow.store.tracking.sqlalchemy_store", "shapelaw.tracking.mlflow_internals")
 """Modules of the tracker; the second, which mlflow imports at its first call, takes 0.8 s."""
+MODEL = ("shapelaw.training.run", "shapelaw.training.numba_ready")
+"""Modules of a run of the model."""
 PROGRAM = ("shapelaw.command.run", "shapelaw.training.progress")
 """Modules of a run that a program trains."""
 UNPREPARED = "unprepared"
@@ -272,7 +274,7 @@ def _job(planned: PlannedRun, train: TrainConfig, label: str) -> Job:
         }
     else:
         ready = planned.parent is None or checkpoint_path(parent_folder(planned), planned.first_step).exists()
-        how = {"preload": ("shapelaw.training.run", *tracked), "footprint": partial(_footprint, planned, train)}
+        how = {"preload": (*MODEL, *tracked), "footprint": partial(_footprint, planned, train)}
         how |= {"splits": planned.batch_sequences, "check_tasks": partial(check_tasks, planned, train)}
     return Job(
         identity=planned.identity,
