@@ -128,7 +128,7 @@ def bootstrap(data: FitData, spec: FitSpec, solution: Solution | None = None) ->
     """
     wanted, solution = spec.bootstrap or BootstrapOptions(), solution or solve(data, spec)
     thetas, objectives = resampled(data, spec, solution)
-    problem, labels = data.problem(spec), _groups(data, wanted)
+    problem, labels = data.problem(spec), groups_of(data, wanted)
     left_out = np.array(list(_leave_out(labels, spec.seed)))
     priors = [problem.prior] * len(left_out)
     left_out, _ = _refit_all(problem, spec, _refit_starts(problem, solution), wanted.workers, left_out, priors)
@@ -138,14 +138,14 @@ def bootstrap(data: FitData, spec: FitSpec, solution: Solution | None = None) ->
 def resampled(data: FitData, spec: FitSpec, solution: Solution | None = None) -> tuple[Array, Array]:
     """The refits of `bootstrap` alone, without those that leave each run out: their thetas (n, p) and objectives (n,)."""
     wanted, problem = spec.bootstrap or BootstrapOptions(), data.problem(spec)
-    solution, labels = solution or solve(data, spec), _groups(data, wanted)
+    solution, labels = solution or solve(data, spec), groups_of(data, wanted)
     rng = np.random.default_rng(spec.seed)
-    weights = np.array(list(_resamples(labels, wanted.n, len(data.law.parameters), rng)), dtype=np.float64)
+    weights = np.array(list(resamples(labels, wanted.n, len(data.law.parameters), rng)), dtype=np.float64)
     priors = _expectations(problem, wanted.n, spec.seed)
     return _refit_all(problem, spec, _refit_starts(problem, solution), wanted.workers, weights, priors)
 
 
-def _groups(data: FitData, wanted: BootstrapOptions) -> NDArray[np.int64]:
+def groups_of(data: FitData, wanted: BootstrapOptions) -> NDArray[np.int64]:
     """The group of each row, by what is resampled."""
     labels = _labels(data.runs, len(data.loss)) if wanted.by == "runs" else np.arange(len(data.loss))
     if labels.max() < 1:
@@ -160,7 +160,7 @@ def _labels(runs: ArrayLike, points: int) -> NDArray[np.int64]:
     return np.asarray(np.unique(labels, return_inverse=True)[1], dtype=np.int64).ravel()
 
 
-def _resamples(
+def resamples(
     labels: NDArray[np.int64], n: int, parameters: int, rng: np.random.Generator
 ) -> Iterator[NDArray[np.int64]]:
     """Multiplicities of the points in each draw."""
