@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -114,9 +115,12 @@ def test_a_fold_of_one_run_or_noise_of_rounding_widens_nothing() -> None:
     assert np.isfinite(fit(RunsTable(late), law="params_tokens", bootstrap={"n": 5}).new_run["widening"])
 
 
-def test_what_an_earlier_version_added_is_not_read() -> None:
-    with pytest.raises(UserError, match="earlier version; fit again"):
-        NewRun.read({"noise": [0.0], "axes": {}})
+def test_what_an_earlier_version_added_is_not_taken_for_this(fitted: FitResult, tmp_path: Path) -> None:
+    earlier = dataclasses.replace(fitted, new_run={"noise": [0.0], "axes": {}})
+    back = load_fit(earlier.save(tmp_path))
+    assert len(back.predict(planted(), kind="mean")) == len(planted())
+    with pytest.raises(UserError, match="does not hold what a new run adds; fit again"):
+        back.predict(planted(), kind="new_run")
 
 
 def test_cuts_grow_and_leave_something() -> None:

@@ -56,13 +56,7 @@ class NewRun:
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> NewRun:
-        """From `plain`.
-
-        Raises:
-            UserError: for what an earlier version wrote.
-        """
-        if "widening" not in content:
-            raise UserError("kind=new_run: this fit.json holds what a new run added in an earlier version; fit again")
+        """From `plain`."""
         return cls(tuple(content["noise"]), content["largest"], content["widening"])
 
     def plain(self) -> dict[str, Any]:
