@@ -4,8 +4,8 @@
 
 Every split of tournament.yaml: fitted on the left, its 90% intervals compared with the held-out losses. The interval score of
 Gneiting and Raftery (2007), width + 2/(1 - level) times the distance of what lies outside, is in percent of the loss; lower is
-better. "unwidened" is the interval of a new run without the factor of the rolling hold-out. The last line is the width that intervals about the same predictions need at least: 90% of each task's errors, known
-afterwards, to either side.
+better. "unwidened" is the interval of a new run without the factor of the rolling hold-out. The last line is the width that
+intervals about the same predictions need at least: 90% of each task's errors, known afterwards, to either side.
 """
 
 from __future__ import annotations
