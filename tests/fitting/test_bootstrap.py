@@ -11,6 +11,9 @@ import pytest
 from arrays import bootstrap, solve
 from shapelaw.errors import UserError
 from shapelaw.fitting.bootstrap import Bootstrap, expanded_level
+from shapelaw.fitting.newton import Newton
+from shapelaw.fitting.objective import Penalty, Problem
+from shapelaw.fitting.starts import random_starts
 from shapelaw.laws import get_law
 from shapelaw.runs import load_runs
 
@@ -50,6 +53,32 @@ def test_refits_reach_what_full_fits_reach(data_dir: object) -> None:
         weights = rng.multinomial(len(loss), np.full(len(loss), 1 / len(loss)))
         full = solve(LAW, columns, loss, delta=1e-3, weights=weights, grid_size=16)
         assert chinchilla().objectives[i] <= full.objective * (1 + 1e-7)
+
+
+@pytest.mark.parametrize("name", ["params_tokens", "skaling_aspect"])
+def test_refits_are_fits_to_rows_that_are_repeated_or_left_out(name: str) -> None:
+    """Many multiplicities and expectations in one compiled loop, against tables that hold each row as often."""
+    columns, loss, _ = synthetic(0)
+    width, depth = np.repeat(np.array(SHAPES, dtype=float), 10, axis=0).T
+    loss = loss * (1 + 0.02 * (np.log(width / depth) - 3.5) ** 2)
+    law, columns = get_law(name), columns | {"width": width, "depth": depth}
+    columns = {column: columns[column] for column in law.predictors}
+    problem = Problem.of(law, columns, loss, 1e-3)
+    start, rng = (
+        Newton(problem).follow(random_starts(law, 8, np.random.default_rng(1))).best[0][None],
+        np.random.default_rng(2),
+    )
+    weights = rng.multinomial(len(loss), np.full(len(loss), 1 / len(loss)), size=3)
+    assert (weights == 0).any(axis=1).all()
+    expected = Penalty(np.full(len(start[0]), 0.3), np.full(len(start[0]), 1e-5))
+    priors = [None, expected, Penalty(expected.centre + 0.2, expected.precision)]
+    thetas, objectives = Newton(problem).refits(start, weights.astype(float), priors)
+    for row, prior, theta, objective in zip(weights, priors, thetas, objectives, strict=True):
+        repeated = {column: np.repeat(values, row) for column, values in columns.items()}
+        alone = Newton(Problem.of(law, repeated, np.repeat(loss, row), 1e-3).with_prior(prior))
+        found, lowest = alone.refit(start, np.ones(len(loss)))
+        assert objective == pytest.approx(lowest, rel=1e-12)
+        np.testing.assert_allclose(theta, found, rtol=1e-5)
 
 
 def test_runs_make_wider_intervals_than_rows(data_dir: object) -> None:

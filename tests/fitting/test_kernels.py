@@ -78,6 +78,14 @@ def test_logarithm_is_exact_to_the_last_place() -> None:
     assert (np.abs(out - np.log(x)) <= 1.5 * np.spacing(np.abs(np.log(x)))).all()
 
 
+def test_exponential_is_exact_to_the_last_place() -> None:
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.uniform(-700, 700, 126), rng.uniform(-0.01, 0.01, 128), [0.0, -300.0]])
+    expected, out = np.exp(x), np.empty(256)
+    kernels.exp_block(x, out, 256)
+    assert (np.abs(out - expected) <= 1.5 * np.spacing(expected)).all()
+
+
 def test_theta_and_phi_are_inverse() -> None:
     for name in NAMES:
         made = compiled(name, 1e-3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 
 from shapelaw import FitResult, RunsTable, UserError, fit, load_fit
-from shapelaw.fitting.new_run import NewRun, Rolling
+from shapelaw.fitting.new_run import NewRun, noise_of
 from shapelaw.fitting.rolling import cuts
 from shapelaw.prescribe.ask import Problem
 
@@ -85,15 +86,41 @@ def test_what_cannot_be_told_is_refused(fitted: FitResult) -> None:
         fitted.predict({"params": [1e4], "tokens": [1e4], "vocab_size": [1000]}, kind="new_run")
 
 
-def test_the_least_width_is_the_quantile_at_the_distance() -> None:
-    """A hundred points at each of three distances; between them it is interpolated, beyond them it grows in proportion."""
-    errors = np.linspace(0.0, 1.0, 100)
-    distances = np.repeat([0.5, 1.0, 2.0], 100)
-    axis = Rolling(1e9, tuple(distances), tuple(np.concatenate([errors, 0.5 * errors, 3 * errors])))
-    at = axis.least(1e9 * np.exp([-1.0, 0.0, 0.5, 2.0, 4.0]), 0.9)
-    assert at[0] == at[1] == 0.0
-    assert at[2:] == pytest.approx([0.9, 2.7, 5.4])
-    assert axis.least(np.array([1e9 * np.e]), 0.9)[0] == pytest.approx(0.9)  # no smaller than at a shorter distance
+def test_the_interval_is_wider_beyond_the_runs_alone() -> None:
+    """Refits 0.1 to either side of 1, or 0.1 and 0.3 above it: the ends' distances from 1 are multiplied beyond any axis."""
+    own = NewRun((0.0,) * 39, {"params": 1e9, "tokens": 1e11, "compute": 2e19}, 2.0)
+    sizes = {"params": np.array([1e9, 1e7, 1.1e9, 2e8, 1e8]), "tokens": np.array([2e10, 1e11, 1e9, 1.2e11, 1e11])}
+    even, above = np.tile([[0.9], [1.1]], 5), np.tile([[1.1], [1.3]], 5)
+    np.testing.assert_array_equal(own.beyond(sizes), [False, False, True, True, False])
+    assert own.beyond({"params": np.array([5e8]), "tokens": np.array([6e10])})[0]  # its compute
+    low, high = own.interval(np.ones(5), even, sizes, 1.0)
+    np.testing.assert_allclose([low, high], [[0.9, 0.9, 0.8, 0.8, 0.9], [1.1, 1.1, 1.2, 1.2, 1.1]], rtol=1e-12)
+    low, high = own.interval(np.ones(5), above, sizes, 1.0)
+    np.testing.assert_allclose([low, high], [[1.1] * 5, [1.3, 1.3, 1.6, 1.6, 1.3]], rtol=1e-12)
+
+
+def test_a_law_that_holds_needs_no_widening_and_one_that_does_not_does(fitted: FitResult) -> None:
+    """Eq 1 on its own losses; and where sizes above 3e7 gain by another power, which refits of one form cannot know."""
+    assert 1.0 <= fitted.new_run["widening"] < 1.5
+    bent = planted(between=1e-3)
+    bent["loss"] *= np.maximum(bent["params"] / 3e7, 1.0) ** -0.03
+    wide = fit(RunsTable(bent), law="params_tokens", delta=1e-2, bootstrap={"n": 50}).new_run["widening"]
+    assert wide > 2.0
+
+
+def test_a_fold_of_one_run_or_noise_of_rounding_widens_nothing() -> None:
+    table = planted(between=0.0, within=0.0)
+    assert fit(RunsTable(table), law="params_tokens", bootstrap={"n": 5}).new_run["widening"] == 1.0
+    late = table.assign(run=np.where(table["params"] < 1e9, "one", "other"))
+    assert np.isfinite(fit(RunsTable(late), law="params_tokens", bootstrap={"n": 5}).new_run["widening"])
+
+
+def test_what_an_earlier_version_added_is_not_taken_for_this(fitted: FitResult, tmp_path: Path) -> None:
+    earlier = dataclasses.replace(fitted, new_run={"noise": [0.0], "axes": {}})
+    back = load_fit(earlier.save(tmp_path))
+    assert len(back.predict(planted(), kind="mean")) == len(planted())
+    with pytest.raises(UserError, match="does not hold what a new run adds; fit again"):
+        back.predict(planted(), kind="new_run")
 
 
 def test_cuts_grow_and_leave_something() -> None:
@@ -105,8 +132,8 @@ def test_cuts_grow_and_leave_something() -> None:
 
 def test_noise_is_that_of_the_residuals_with_their_degrees_of_freedom() -> None:
     residuals = np.linspace(-1.0, 1.0, 1001)
-    own = NewRun.of(residuals, np.arange(1001).astype(str), 1, {})
-    assert own.noise[19] == pytest.approx(0.0, abs=1e-12)
-    assert np.ptp(own.noise) == pytest.approx(2 * 38 / 39, rel=2e-3)
-    few = NewRun.of(residuals, np.repeat(["a", "b", "c", "d", "e"], 201)[:1001], 4, {})
-    assert np.ptp(few.noise) == pytest.approx(np.sqrt(5) * np.ptp(own.noise), rel=2e-3)
+    own = noise_of(residuals, np.arange(1001).astype(str), 1)
+    assert own[19] == pytest.approx(0.0, abs=1e-12)
+    assert np.ptp(own) == pytest.approx(2 * 38 / 39, rel=2e-3)
+    few = noise_of(residuals, np.repeat(["a", "b", "c", "d", "e"], 201)[:1001], 4)
+    assert np.ptp(few) == pytest.approx(np.sqrt(5) * np.ptp(own), rel=2e-3)

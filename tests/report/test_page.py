@@ -26,7 +26,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from browser import browser, resize, scheme
 from shapelaw.errors import UserError
-from shapelaw.fitting.new_run import NewRun, Rolling
+from shapelaw.fitting.new_run import NewRun
 from shapelaw.laws import get_law
 from shapelaw.prescribe import Cost, Limits, Problem
 from shapelaw.prescribe.answer import command, overrides
@@ -633,11 +633,8 @@ def test_what_it_cannot_show_is_said(tmp_path: Path) -> None:
 
 def test_the_page_tells_the_interval_of_a_new_run_as_prescribe_does(chromium: Chrome, tmp_path: Path) -> None:
     made = report(tmp_path, refits=20)
-    axes = {
-        "params": Rolling(2e9, (0.1, 0.5, 1.0), (0.002, 0.01, 0.03)),
-        "tokens": Rolling(1e11, (0.2, 1.2), (0.001, 0.02)),
-    }
-    new_run = NewRun(tuple(np.linspace(-0.02, 0.02, 39)), axes).plain()
+    largest = {"params": 2e9, "tokens": 1e11, "compute": 5e19}
+    new_run = NewRun(tuple(np.linspace(-0.02, 0.02, 39)), largest, 1.7).plain()
     fit = dataclasses.replace(made.problem.fit, new_run=new_run)
     made = dataclasses.replace(made, problem=made.problem.replaced(fit=fit, shapes=made.problem.shapes))
     visit(chromium, write(made))

@@ -24,7 +24,6 @@ from shapelaw.fitting import intervals
 from shapelaw.fitting.objective import Penalty, Problem
 from shapelaw.fitting.progress import EVERY_SECONDS, Progress
 from shapelaw.fitting.solve import Solution, solve
-from shapelaw.fitting.solver import Search
 from shapelaw.fitting.solvers import search_of
 from shapelaw.fitting.spec import FitData, FitSpec
 from shapelaw.laws import Law
@@ -37,6 +36,8 @@ BLOCKS = 200
 """Most groups of the jackknife by rows: longer tables leave out blocks of rows."""
 BASINS = 3
 """Distinct optima of the fit that every refit starts from."""
+AT_ONCE = 16
+"""Refits between two looks at the progress."""
 NEAR = 2.0
 """Only optima with an objective of at most this many times the best are worth a start."""
 
@@ -127,7 +128,7 @@ def bootstrap(data: FitData, spec: FitSpec, solution: Solution | None = None) ->
     """
     wanted, solution = spec.bootstrap or BootstrapOptions(), solution or solve(data, spec)
     thetas, objectives = resampled(data, spec, solution)
-    problem, labels = data.problem(spec), _groups(data, wanted)
+    problem, labels = data.problem(spec), groups_of(data, wanted)
     left_out = np.array(list(_leave_out(labels, spec.seed)))
     priors = [problem.prior] * len(left_out)
     left_out, _ = _refit_all(problem, spec, _refit_starts(problem, solution), wanted.workers, left_out, priors)
@@ -137,14 +138,14 @@ def bootstrap(data: FitData, spec: FitSpec, solution: Solution | None = None) ->
 def resampled(data: FitData, spec: FitSpec, solution: Solution | None = None) -> tuple[Array, Array]:
     """The refits of `bootstrap` alone, without those that leave each run out: their thetas (n, p) and objectives (n,)."""
     wanted, problem = spec.bootstrap or BootstrapOptions(), data.problem(spec)
-    solution, labels = solution or solve(data, spec), _groups(data, wanted)
+    solution, labels = solution or solve(data, spec), groups_of(data, wanted)
     rng = np.random.default_rng(spec.seed)
-    weights = np.array(list(_resamples(labels, wanted.n, len(data.law.parameters), rng)))
+    weights = np.array(list(resamples(labels, wanted.n, len(data.law.parameters), rng)), dtype=np.float64)
     priors = _expectations(problem, wanted.n, spec.seed)
     return _refit_all(problem, spec, _refit_starts(problem, solution), wanted.workers, weights, priors)
 
 
-def _groups(data: FitData, wanted: BootstrapOptions) -> NDArray[np.int64]:
+def groups_of(data: FitData, wanted: BootstrapOptions) -> NDArray[np.int64]:
     """The group of each row, by what is resampled."""
     labels = _labels(data.runs, len(data.loss)) if wanted.by == "runs" else np.arange(len(data.loss))
     if labels.max() < 1:
@@ -159,12 +160,15 @@ def _labels(runs: ArrayLike, points: int) -> NDArray[np.int64]:
     return np.asarray(np.unique(labels, return_inverse=True)[1], dtype=np.int64).ravel()
 
 
-def _resamples(labels: NDArray[np.int64], n: int, parameters: int, rng: np.random.Generator) -> Iterator[Array]:
+def resamples(
+    labels: NDArray[np.int64], n: int, parameters: int, rng: np.random.Generator
+) -> Iterator[NDArray[np.int64]]:
     """Multiplicities of the points in each draw."""
     count = int(labels.max()) + 1
+    chances = np.full(count, 1 / count)
     for _ in range(n):
         for _attempt in range(100):
-            weights = rng.multinomial(count, np.full(count, 1 / count))[labels].astype(np.float64)
+            weights = rng.multinomial(count, chances)[labels]
             if np.count_nonzero(weights) >= parameters:
                 break
         yield weights
@@ -202,11 +206,12 @@ def _refit_all(
     """Best refit at each row of weights and what breaks its ties: (thetas, objectives)."""
 
     def some(part: NDArray[np.intp], progress: Progress) -> tuple[Array, Array]:
-        search, refits = search_of(spec.solver, problem), []
-        for i in part:
-            refits.append(_refit(search, starts, weights[i] * problem.weights, priors[i]))
-            progress.step()
-        return np.array([theta for theta, _ in refits]), np.array([value for _, value in refits])
+        search, found = search_of(spec.solver, problem), []
+        for few in np.split(part, range(AT_ONCE, len(part), AT_ONCE)):
+            found.append(search.refits(starts, weights[few] * problem.weights, [priors[i] for i in few]))
+            progress.step(len(few))
+        thetas, objectives = zip(*found, strict=True)
+        return np.concatenate(thetas), np.concatenate(objectives)
 
     workers, places = min(workers, len(weights)), np.arange(len(weights))
     with Progress(len(weights), "refits") as progress:
@@ -218,12 +223,6 @@ def _refit_all(
                 progress.show()
             found = [part.result() for part in parts]
     return np.concatenate([p[0] for p in found]), np.concatenate([p[1] for p in found])
-
-
-def _refit(search: Search, starts: Array, weights: Array, prior: Penalty | None) -> tuple[Array, float]:
-    """One refit, by a search of its own where its ties are broken otherwise."""
-    same = prior is search.problem.prior
-    return (search if same else search.measuring(search.problem.log_loss, prior)).refit(starts, weights)
 
 
 def _refit_starts(problem: Problem, solution: Solution) -> Array:

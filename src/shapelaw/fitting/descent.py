@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from shapelaw.fitting.compiling import callable_kernel, inner
 from shapelaw.fitting.kernels import BLOCK, WORK_ROWS, Data, evaluate_additive, evaluate_whole
-from shapelaw.fitting.multistart import CONVERGED, MAX_ITER
+from shapelaw.fitting.multistart import CONVERGED, MAX_ITER, ROUNDING
 
 Array = NDArray[np.float64]
 
@@ -240,83 +240,131 @@ class Scratch(NamedTuple):
     moved: Array
     up: Array
     down: Array
+    rows: Array
+    """(M + 3, n) flat: the used rows' features, log aspect ratio, log loss and weights, where some are not used."""
+    places: NDArray[np.int32]
+    """(K, n) flat: their distinct points."""
 
 
-def scratch(data: Data, geometry: Geometry) -> Scratch:
-    """Working memory for a problem; one per thread."""
+def scratch(data: Data, geometry: Geometry, thinned: bool) -> Scratch:
+    """Working memory for a problem, with room for a part of its rows where it is thinned; one per thread."""
     size, count = geometry.basis.shape
+    room = len(data.log_loss) if thinned else 0
     full, free = (np.empty((size, size)) for _ in range(2)), (np.empty((count, count)) for _ in range(2))
     return Scratch(
         np.empty(data.offsets.shape), np.empty((size + WORK_ROWS, BLOCK)),
         np.empty(size), next(full), next(full), np.empty(count), next(free), next(free),
         np.empty((2 * count + 3, count)), np.empty(count), np.empty(count), np.empty(size),
         np.empty(count), np.empty(count),
+        np.empty((len(data.owner) + 3) * room), np.empty(len(data.sizes) * room, dtype=np.int32),
+    )  # fmt: skip
+
+
+@inner
+def used_rows(data: Data, weights: Array, centre: Array, precision: Array, scratch: Scratch) -> Data:
+    """The data at other weights and expectations; rows of weight 0 (a third of them in a resampled set) are left out."""
+    exponents, terms, count = len(data.owner), len(data.sizes), 0
+    for i in range(len(weights)):
+        count += weights[i] > 0.0
+    features, places, aspect = data.features, data.places, data.log_aspect
+    log_loss, used = data.log_loss, weights
+    if count < len(weights):
+        features = scratch.rows[: exponents * count].reshape((exponents, count))
+        aspect = scratch.rows[exponents * count : (exponents + 1) * count]
+        log_loss = scratch.rows[(exponents + 1) * count : (exponents + 2) * count]
+        used = scratch.rows[(exponents + 2) * count : (exponents + 3) * count]
+        places = scratch.places[: terms * count].reshape((terms, count))
+        at = 0
+        for i in range(len(weights)):
+            if weights[i] > 0.0:
+                for m in range(exponents):
+                    features[m, at] = data.features[m, i]
+                for j in range(terms):
+                    places[j, at] = data.places[j, i]
+                if data.aspect >= 0:
+                    aspect[at] = data.log_aspect[i]
+                log_loss[at] = data.log_loss[i]
+                used[at] = weights[i]
+                at += 1
+    return Data(
+        data.power, data.aspect, data.owner, features, data.tables, data.offsets, data.sizes, places, aspect,
+        log_loss, used, centre, precision, data.over_cost,
     )  # fmt: skip
 
 
 @callable_kernel
 def descend_all(
     phis: Array,
+    weights: Array,
+    centres: Array,
+    precisions: Array,
     data: Data,
     geometry: Geometry,
     stages: Array,
     scratch: Scratch,
-    floor: float,
     values: Array,
     statuses: NDArray[np.int64],
     whole: bool | None,
 ) -> None:
-    """Minimise from every row of phis, in place, through the rows (delta, tolerance, iterations) of `stages`.
+    """Minimise from every phi in place, through the rows (delta, tolerance, iterations) of `stages`.
+
+    phis is (R, S, P), values and statuses are (R, S): R weights of the rows, (R, n), each with what breaks its ties, (R, P),
+    and S starts of each.
 
     A stage is over after a relative decrease of at most the tolerance with little damping, an unclipped step and no
     replaced pivot; after three such small decreases; after a rejected step that promised no more than a rounding error;
-    or below the objective `floor`. `whole` is None for an additive law (known when this is
+    or below the objective that rounding alone makes. `whole` is None for an additive law (known when this is
     compiled, so that the other objective is left out) and True for one with a power or an aspect factor.
     """
     g, hessian, gauss = scratch.g, scratch.hessian, scratch.gauss
     g_u, hessian_u, gauss_u = scratch.g_u, scratch.hessian_u, scratch.gauss_u
     step, moved = scratch.step, scratch.moved
-    for row in range(len(phis)):
-        phi = phis[row]
-        for stage in range(len(stages)):
-            delta, tol = stages[stage, 0], stages[stage, 1]
-            value = np.inf
-            lam, grow, small, status = 1e-2, 2.0, 0, MAX_ITER
-            copy(phi, moved)
-            # the first pass only evaluates the start: its "trial" is the start itself
-            for iteration in range(int(stages[stage, 2]) + 1):
-                clipped, modified = False, False
-                if iteration > 0:
-                    room(phi, geometry, scratch.up, scratch.down)
-                    clipped, modified = propose(
-                        g_u, hessian_u, gauss_u, lam, scratch.up, scratch.down, scratch.system, step
-                    )
-                    move(phi, step, geometry, scratch.u, moved)
-                if whole is None:
-                    trial = evaluate_additive(moved, data, delta, scratch.table, scratch.work, g, hessian, gauss)
-                else:
-                    trial = evaluate_whole(moved, data, delta, scratch.table, scratch.work, g, hessian, gauss)
-                if trial < value:
+    for refit in range(len(phis)):
+        own = used_rows(data, weights[refit], centres[refit], precisions[refit], scratch)
+        floor = 0.0
+        for i in range(len(own.weights)):
+            floor += ROUNDING * own.weights[i]
+        for row in range(phis.shape[1]):
+            phi = phis[refit, row]
+            for stage in range(len(stages)):
+                delta, tol = stages[stage, 0], stages[stage, 1]
+                value = np.inf
+                lam, grow, small, status = 1e-2, 2.0, 0, MAX_ITER
+                copy(phi, moved)
+                # the first pass only evaluates the start: its "trial" is the start itself
+                for iteration in range(int(stages[stage, 2]) + 1):
+                    clipped, modified = False, False
                     if iteration > 0:
-                        promised = model_decrease(g_u, hessian_u, step)
-                        gain = (value - trial) / promised if promised > 0 else 0.0
-                        small = small + 1 if (value - trial) <= tol * value else 0
-                        sure = lam < 1e-3 and not clipped and not modified
-                        lam, grow = (lam / 5 if gain > 0.75 else (lam * 2 if gain < 0.25 else lam / 2.5)), 2.0
-                        if (small > 0 and sure) or small >= 3:
+                        room(phi, geometry, scratch.up, scratch.down)
+                        clipped, modified = propose(
+                            g_u, hessian_u, gauss_u, lam, scratch.up, scratch.down, scratch.system, step
+                        )
+                        move(phi, step, geometry, scratch.u, moved)
+                    if whole is None:
+                        trial = evaluate_additive(moved, own, delta, scratch.table, scratch.work, g, hessian, gauss)
+                    else:
+                        trial = evaluate_whole(moved, own, delta, scratch.table, scratch.work, g, hessian, gauss)
+                    if trial < value:
+                        if iteration > 0:
+                            promised = model_decrease(g_u, hessian_u, step)
+                            gain = (value - trial) / promised if promised > 0 else 0.0
+                            small = small + 1 if (value - trial) <= tol * value else 0
+                            sure = lam < 1e-3 and not clipped and not modified
+                            lam, grow = (lam / 5 if gain > 0.75 else (lam * 2 if gain < 0.25 else lam / 2.5)), 2.0
+                            if (small > 0 and sure) or small >= 3:
+                                status = CONVERGED
+                        copy(moved, phi)
+                        value = trial
+                        if value <= floor:
                             status = CONVERGED
-                    copy(moved, phi)
-                    value = trial
-                    if value <= floor:
-                        status = CONVERGED
-                    reduce_derivatives(g, hessian, gauss, geometry, g_u, hessian_u, gauss_u)
-                elif not value < np.inf:
-                    break
-                else:
-                    if abs(inner_product(g_u, step)) <= 1e-15 * value or lam > 1e15:
-                        status = CONVERGED
-                    lam = max(grow * lam, 1e-3)
-                    grow *= 2.0
-                if status == CONVERGED:
-                    break
-            values[row], statuses[row] = value, status
+                        reduce_derivatives(g, hessian, gauss, geometry, g_u, hessian_u, gauss_u)
+                    elif not value < np.inf:
+                        break
+                    else:
+                        if abs(inner_product(g_u, step)) <= 1e-15 * value or lam > 1e15:
+                            status = CONVERGED
+                        lam = max(grow * lam, 1e-3)
+                        grow *= 2.0
+                    if status == CONVERGED:
+                        break
+                values[refit, row], statuses[refit, row] = value, status

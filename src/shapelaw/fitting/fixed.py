@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -55,6 +56,12 @@ class FixedSearch(Search):
         """Best optimum at other multiplicities."""
         theta, objective = self.inner.refit(self.law.expand(thetas), weights)
         return self.law.reduce(theta), objective
+
+    def refits(self, thetas: Array, weights: Array, priors: Sequence[Penalty | None]) -> tuple[Array, Array]:
+        """The same many times, in one compiled loop."""
+        whole = [whole_problem(self.problem.with_prior(prior)).prior for prior in priors]
+        found, objectives = self.inner.refits(self.law.expand(thetas), weights, whole)
+        return self.law.reduce(found), objectives
 
     def held(self, row: Array, target: float, thetas: Array) -> tuple[Array, float]:
         """Best optimum with one more constraint, row @ free entries == target."""

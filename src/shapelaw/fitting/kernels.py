@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shapelaw.fitting.compiling import inner, outer, reordered
-from shapelaw.fitting.logarithm import log_block
+from shapelaw.fitting.elementary import exp_block, log_block
 
 Array = NDArray[np.float64]
 
@@ -76,19 +76,21 @@ def block_size(points: int) -> int:
 
 
 @inner
-def fill_tables(phi: Array, data: Data, table: Array) -> None:
-    """table[j, u] = t_j at its u-th distinct point."""
+def fill_tables(phi: Array, data: Data, table: Array, exponent: Array) -> None:
+    """table[j, u] = t_j at its u-th distinct point; `exponent` is scratch of BLOCK."""
     for j in range(len(data.sizes)):
-        for u in range(data.sizes[j]):
-            table[j, u] = phi[j] + data.offsets[j, u]
-    for m in range(len(data.owner)):
-        j = data.owner[m]
-        slope = phi[len(data.sizes) + m]
-        for u in range(data.sizes[j]):
-            table[j, u] += slope * data.tables[m, u]
-    for j in range(len(data.sizes)):
-        for u in range(data.sizes[j]):
-            table[j, u] = math.exp(min(max(table[j, u], -LOG_CLIP), LOG_CLIP))
+        for low in range(0, data.sizes[j], BLOCK):
+            count = min(BLOCK, data.sizes[j] - low)
+            for i in range(count):
+                exponent[i] = phi[j] + data.offsets[j, low + i]
+            for m in range(len(data.owner)):
+                if data.owner[m] == j:
+                    slope = phi[len(data.sizes) + m]
+                    for i in range(count):
+                        exponent[i] += slope * data.tables[m, low + i]
+            for i in range(count):
+                exponent[i] = min(max(exponent[i], -LOG_CLIP), LOG_CLIP)
+            exp_block(exponent, table[j, low : low + count], count)
 
 
 @reordered
@@ -227,7 +229,7 @@ def evaluate_additive(
     )
     irreducible = math.exp(phi[-1])
     clear(g, hessian, gauss)
-    fill_tables(phi, data, table)
+    fill_tables(phi, data, table, total)
     value = 0.0
     block = block_size(n)
     for low in range(0, n, block):
@@ -282,7 +284,7 @@ def evaluate_whole(
     rho = phi[data.power] if data.power >= 0 else 1.0
     irreducible = math.exp(phi[-1])
     clear(g, hessian, gauss)
-    fill_tables(phi, data, table)
+    fill_tables(phi, data, table, total)
     value = 0.0
     block = block_size(n)
     for low in range(0, n, block):
@@ -294,7 +296,8 @@ def evaluate_whole(
         if data.power >= 0:
             for i in range(count):
                 rows[data.power, i] = log_sum[i]
-                share[i] = math.exp(min(max(rho * log_sum[i], -LOG_CLIP), LOG_CLIP))
+                aux[i] = min(max(rho * log_sum[i], -LOG_CLIP), LOG_CLIP)
+            exp_block(aux, share, count)
         else:
             for i in range(count):
                 share[i] = total[i]

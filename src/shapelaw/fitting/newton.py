@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from shapelaw.fitting.descent import Geometry, descend_all, scratch
 from shapelaw.fitting.kernels import Data, additive
-from shapelaw.fitting.multistart import BOUND_HIT, CONVERGED, ROUNDING, Endpoints
+from shapelaw.fitting.multistart import BOUND_HIT, CONVERGED, Endpoints
 from shapelaw.fitting.objective import Penalty, Problem
 from shapelaw.fitting.solver import Search
 from shapelaw.laws import LOG_FLOOR, SumLaw
@@ -69,9 +70,10 @@ class Compiled:
         features = np.array(design.features - mean[:, None], order="C")
         tables, offsets, sizes, places = _distinct(owner, features, design.offset - offset_mean[:, None])
         log_aspect = np.zeros(1) if design.log_aspect is None else np.array(design.log_aspect)
+        centres, precisions = _penalties(law, [problem.prior])
         data = Data(
             law.places.power, law.places.aspect, owner, features, tables, offsets, sizes, places, log_aspect,
-            problem.log_loss[used], problem.weights[used], *_penalty(law, problem.prior), problem.over_cost,
+            problem.log_loss[used], problem.weights[used], centres[0], precisions[0], problem.over_cost,
         )  # fmt: skip
         k, p = len(law.terms), len(law.parameters)
         to_phi = np.eye(p + (law.irreducible is None), p)
@@ -116,14 +118,16 @@ class Compiled:
         return np.asarray(((phis <= self.geometry.low) | (phis >= self.geometry.high))[:, free].any(axis=1))
 
 
-def _penalty(law: SumLaw, prior: Penalty | None) -> tuple[Array, Array]:
-    """The prior in phi, which differs from theta in the coefficients alone: of those nothing is expected."""
-    size = len(law.parameters) + (law.irreducible is None)
-    centre, precision = np.zeros(size), np.zeros(size)
-    if prior is not None:
-        centre[: len(prior.centre)], precision[: len(prior.centre)] = prior
-        precision[: len(law.terms)] = 0.0
-    return centre, precision
+def _penalties(law: SumLaw, priors: Sequence[Penalty | None]) -> tuple[Array, Array]:
+    """(centres, precisions) of priors in phi, each (R, P); phi differs from theta in the coefficients alone, of which
+    nothing is expected."""
+    size, terms = len(law.parameters) + (law.irreducible is None), len(law.terms)
+    centres, precisions = np.zeros((len(priors), size)), np.zeros((len(priors), size))
+    for i, prior in enumerate(priors):
+        if prior is not None:
+            centres[i, : len(prior.centre)], precisions[i, : len(prior.centre)] = prior
+    precisions[:, :terms] = 0.0
+    return centres, precisions
 
 
 def _sampled(data: Data) -> Data | None:
@@ -194,6 +198,18 @@ def schedule(delta: float) -> Array:
     return np.array([*before, (delta, TIGHT, ITERATIONS)])
 
 
+def _descended(
+    phis: Array, weights: Array, centres: Array, precisions: Array, data: Data, geometry: Geometry, stages: Array
+) -> tuple[Array, NDArray[np.int64]]:
+    """`descend_all` with memory of its own: phis (R, S, P) move in place; (objectives, statuses), each (R, S)."""
+    values, statuses = np.full(phis.shape[:2], np.inf), np.zeros(phis.shape[:2], dtype=np.int64)
+    memory = scratch(data, geometry, thinned=not weights.all())
+    whole = None if additive(data) else True
+    weights = np.ascontiguousarray(weights)
+    descend_all(phis, weights, centres, precisions, data, geometry, np.array(stages), memory, values, statuses, whole)
+    return values, statuses
+
+
 class Newton(Search):
     """Compiled search of a sum law's problem."""
 
@@ -214,9 +230,9 @@ class Newton(Search):
         """The same rows with other log losses and expectations; their distinct points are not looked for again."""
         other, law = copy(self), self.compiled.law
         other.problem = replace(self.problem, log_loss=log_loss, prior=prior)
-        centre, precision = _penalty(law, prior)
+        centres, precisions = _penalties(law, [prior])
         data = self.compiled.data._replace(
-            log_loss=log_loss[self.problem.weights > 0], centre=centre, precision=precision
+            log_loss=log_loss[self.problem.weights > 0], centre=centres[0], precision=precisions[0]
         )
         other.compiled = replace(self.compiled, problem=other.problem, data=data, sample=_sampled(data))
         return other
@@ -258,23 +274,31 @@ class Newton(Search):
         return self.constrained(row, target).refit(thetas, self.problem.weights)
 
     def refit(self, thetas: Array, weights: Array) -> tuple[Array, float]:
-        """Best optimum at other multiplicities of the points, (n,), from every row of thetas: (theta, objective).
+        """As `refits`, once."""
+        found, objectives = self.refits(thetas, np.asarray(weights, dtype=np.float64)[None], [self.problem.prior])
+        return found[0], float(objectives[0])
+
+    def refits(self, thetas: Array, weights: Array, priors: Sequence[Penalty | None]) -> tuple[Array, Array]:
+        """Best optimum at each row of multiplicities, all of them in one compiled loop.
 
         Continues from ten times delta; coefficients that were zero start alive, as no multiplicative step wakes them.
         Points whose weight was zero from the start stay out.
         """
-        used = np.asarray(weights, dtype=np.float64)[self.problem.weights > 0]
-        data = self.compiled.data._replace(weights=used)
         phis = self._phis(thetas)
         geometry = self.compiled.geometry
         alive = geometry.free[geometry.linear[geometry.free]]
         phis[:, alive] = np.maximum(phis[:, alive], REVIVED)
-        phis = np.ascontiguousarray(geometry.origin + phis[:, geometry.free] @ geometry.basis.T)
+        phis = geometry.origin + phis[:, geometry.free] @ geometry.basis.T
         delta = self.stages[-1, 0]
         stages = np.array([(10 * delta, LOOSE, ITERATIONS_STAGE), (delta, TIGHT, ITERATIONS)])
-        values, _ = self._descend(phis, data, stages)
-        best = int(np.argmin(values))
-        return self.compiled.theta(phis[best : best + 1])[0], float(values[best])
+        ends = np.tile(phis, (len(weights), 1, 1))
+        used = self.problem.weights > 0
+        weights = weights if used.all() else weights[:, used]
+        expected = _penalties(self.compiled.law, priors)
+        values, _ = _descended(ends, weights, *expected, self.compiled.data, geometry, stages)
+        best = np.argmin(values, axis=1)
+        every = np.arange(len(best))
+        return self.compiled.theta(ends[every, best]), values[every, best]
 
     def hop(self, theta: Array, sigma: float, count: int, rng: np.random.Generator) -> Array:
         """`count` random neighbours of theta, sigma away in every centred coordinate."""
@@ -291,11 +315,9 @@ class Newton(Search):
         )
 
     def _descend(self, phis: Array, data: Data, stages: Array) -> tuple[Array, NDArray[np.int64]]:
-        values, statuses = np.full(len(phis), np.inf), np.zeros(len(phis), dtype=np.int64)
-        geometry, floor = self.compiled.geometry, ROUNDING * float(data.weights.sum())
-        whole = None if additive(data) else True
-        descend_all(phis, data, geometry, np.array(stages), scratch(data, geometry), floor, values, statuses, whole)
-        return values, statuses
+        each = phis[None], data.weights[None], data.centre[None], data.precision[None]
+        values, statuses = _descended(*each, data, self.compiled.geometry, stages)
+        return values[0], statuses[0]
 
     def _finish(self, phis: Array, stages: Array) -> Endpoints:
         values, statuses = self._descend(phis, self.compiled.data, stages)

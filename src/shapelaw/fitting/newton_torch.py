@@ -16,7 +16,6 @@ from shapelaw.fitting.descent import EASED
 from shapelaw.fitting.kernels import LOG_CLIP, Data
 from shapelaw.fitting.multistart import CONVERGED, MAX_ITER, ROUNDING
 from shapelaw.fitting.newton import Newton
-from shapelaw.fitting.objective import Problem
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,18 +28,6 @@ BYTES_CPU, BYTES_GPU = 64 << 20, 8 << 30
 
 class NewtonTorch(Newton):
     """Batched search of a sum law's problem, on a GPU where there is one; refits, each of few starts, are compiled."""
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem)
-        self.single = Newton(problem)
-
-    def refit(self, thetas: Array, weights: Array) -> tuple[Array, float]:
-        """As the compiled search."""
-        return self.single.refit(thetas, weights)
-
-    def held(self, row: Array, target: float, thetas: Array) -> tuple[Array, float]:
-        """As the compiled search."""
-        return self.single.held(row, target, thetas)
 
     def _descend(self, phis: Array, data: Data, stages: Array) -> tuple[Array, NDArray[np.int64]]:
         import torch

@@ -16,11 +16,11 @@ from shapelaw.fitting.checklist import FEW_RUNS
 from shapelaw.fitting.choose import choose
 from shapelaw.fitting.flags import Flag, flags
 from shapelaw.fitting.law_fit import LawFit, law_result
-from shapelaw.fitting.new_run import NewRun
+from shapelaw.fitting.new_run import NewRun, axes_of, noise_of
 from shapelaw.fitting.profile import profile
 from shapelaw.fitting.result import FitResult
 from shapelaw.fitting.ridge import Ridge, break_ties, find_ridge
-from shapelaw.fitting.rolling import rolling
+from shapelaw.fitting.rolling import widening
 from shapelaw.fitting.settings import setting_laws, told
 from shapelaw.fitting.solve import Solution, solve
 from shapelaw.fitting.solvers import search_of
@@ -115,8 +115,10 @@ def _resampled(data: FitData, ridge: Ridge) -> FitData:
 def _new_run(runs: RunsTable, data: FitData, spec: FitSpec, solution: Solution, ridge: Ridge) -> dict[str, Any]:
     """What a new run adds to the law's interval."""
     sizes = {"params": data.columns.get("params", runs.params()), "tokens": runs.column("tokens", "rolling hold-out")}
-    axes = rolling(data, spec, solution, ridge, sizes)
-    return NewRun.of(data.residuals(solution.theta), data.runs, len(solution.theta), axes).plain()
+    axes = axes_of(sizes)
+    noise = noise_of(data.residuals(solution.theta), data.runs, len(solution.theta))
+    largest = {name: float(values.max()) for name, values in axes.items()}
+    return NewRun(noise, largest, widening(data, spec, solution, ridge, axes)).plain()
 
 
 def _warnings(raised: Sequence[Flag], ridge: Ridge, exponents: Sequence[str]) -> list[Flag]:

@@ -36,10 +36,10 @@ class Progress:
         if self._handle is not None:
             self._handle.update({"text/plain": "", "text/html": ""}, raw=True)
 
-    def step(self) -> None:
-        """One more is done; shown from the thread that the notebook waits for."""
+    def step(self, count: int = 1) -> None:
+        """So many more are done; shown from the thread that the notebook waits for."""
         with self._lock:
-            self.done += 1
+            self.done += count
         if threading.current_thread() is threading.main_thread():
             self.show()
 

@@ -9,13 +9,14 @@ Source: described in Gemstones (arXiv 2502.06857), section 4; written from that 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import scipy
 from numpy.typing import NDArray
 
 from shapelaw.fitting.multistart import Endpoints
-from shapelaw.fitting.objective import Problem
+from shapelaw.fitting.objective import Penalty, Problem
 from shapelaw.fitting.solver import Search
 from shapelaw.laws import SumLaw
 
@@ -27,7 +28,7 @@ class Reference(Search):
 
     Args:
         problem: what is minimised.
-        refits: the search that makes its refits and holds a statistic.
+        exact: the search that makes its refits and holds a statistic.
     """
 
     refit_note = (
@@ -35,17 +36,21 @@ class Reference(Search):
         "its optimum, not of the point at which solver=reference stopped"
     )
 
-    def __init__(self, problem: Problem, refits: Search) -> None:
+    def __init__(self, problem: Problem, exact: Search) -> None:
         super().__init__(problem)
-        self.refits = refits
+        self.exact = exact
 
     def refit(self, thetas: Array, weights: Array) -> tuple[Array, float]:
         """By the other search."""
-        return self.refits.refit(thetas, weights)
+        return self.exact.refit(thetas, weights)
+
+    def refits(self, thetas: Array, weights: Array, priors: Sequence[Penalty | None]) -> tuple[Array, Array]:
+        """By the other search."""
+        return self.exact.refits(thetas, weights, priors)
 
     def held(self, row: Array, target: float, thetas: Array) -> tuple[Array, float]:
         """By the other search."""
-        return self.refits.held(row, target, thetas)
+        return self.exact.held(row, target, thetas)
 
     def value(self, theta: Array) -> float:
         """The objective, computed from the raw columns at every call as the authors do (laws of their kind)."""

@@ -143,8 +143,8 @@ class FitResult(Shown):
         Args:
             table: a runs table, or canonical columns; params are total and counted as the fit counted them.
             kind: of interval. `mean`: where the law lies, by refits of resampled runs. `new_run`: where one new run will lie:
-                the same, plus what is left between runs and evaluations, and no narrower than the fit's own rolling hold-out
-                at the same distance beyond the fitted sizes and tokens.
+                the same, plus what is left between runs and evaluations, and beyond the fitted sizes, tokens and compute as
+                much wider as the intervals of the fit's own rolling hold-out would have had to be.
 
         Returns:
             the predictions, shape (n,); with a kind, a frame of the columns predicted, low and high.
@@ -347,6 +347,10 @@ def _from_plain(content: Mapping[str, Any], path: Path) -> FitResult:
             name: [math.nan if value is None else value for value in drawn] if isinstance(drawn, list) else drawn
             for name, drawn in values["replicates"].items()
         }
+    if (
+        isinstance(own := values.get("new_run"), dict) and "widening" not in own
+    ):  # of an earlier version: another interval
+        values["new_run"] = {}
     result = as_record(FitResult, values, path)
     if result.law is not None:
         if is_reference(result.law):

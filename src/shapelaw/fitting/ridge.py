@@ -162,13 +162,18 @@ def _suspects(problem: Problem, theta: Array, scale: float) -> tuple[list[str], 
 
 
 def _revived(problem: Problem, theta: Array) -> Array:
-    """theta with an E of nothing raised to a little: at that end of a ridge, all else looks identified."""
-    law = problem.law
-    if law.irreducible not in law.log_parameters:
-        return theta
+    """theta with an E of nothing raised to a little, and an aspect ratio without a price priced as expected: at that end of a
+    ridge, all else looks identified."""
+    law, known = problem.law, sum_of(problem.law)
     raised = np.array(theta)
-    place = law.parameters.index(str(law.irreducible))
-    raised[place] = max(raised[place], float(problem.log_loss.min()) + np.log(REVIVED_SHARE))
+    if law.irreducible in law.log_parameters:
+        place = law.parameters.index(str(law.irreducible))
+        raised[place] = max(raised[place], float(problem.log_loss.min()) + np.log(REVIVED_SHARE))
+    if known and known.aspect and set(known.aspect) <= set(law.parameters):
+        places = [law.parameters.index(name) for name in known.aspect]
+        share = np.abs(np.asarray(law.jacobian(theta, problem.columns))[:, places[0]]).max()
+        if share <= DEAD_SHARE:
+            raised[places] = [law.priors[name].centre for name in known.aspect]
     return raised
 
 

@@ -1,27 +1,32 @@
-"""The fit's own rolling hold-out: refits up to a cut in size, or tokens, that grows, and how far they miss what lies beyond.
+"""The fit's own rolling hold-out: refits up to a cut in size, tokens or compute, and how far they miss what lies beyond.
 
-The error is known as a function of the distance, the log of the held-out value over the largest fitted one. It tells how far a
-prediction beyond the runs may be off, which refits of resampled runs, all of one form and one range, do not.
+Refits of resampled runs, all of one form and one range, do not know how far the form is off beyond the runs. The folds tell how
+much too narrow their intervals are: an error in units of the interval's half-width needs no other scale, whatever the distance.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shapelaw.fitting.new_run import SAME, Rolling
-from shapelaw.fitting.ridge import Ridge
+from shapelaw.config import BootstrapOptions
+from shapelaw.errors import UserError
+from shapelaw.fitting.bootstrap import drawn_priors, groups_of, resamples
+from shapelaw.fitting.checklist import FEW_RUNS
+from shapelaw.fitting.new_run import SAME, noise_of, with_noise
+from shapelaw.fitting.ridge import PRECISION, Ridge
 from shapelaw.fitting.solve import Solution
+from shapelaw.fitting.solver import Search
 from shapelaw.fitting.solvers import search_of
 from shapelaw.fitting.spec import FitData, FitSpec
+from shapelaw.laws.fixed import sum_of
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
-AXES = ("params", "tokens")
-"""What grows."""
 CUTS = 6
 """Cuts, even in the logarithm from the middle of the range to below its end."""
 DISTINCT = 3
@@ -29,37 +34,69 @@ DISTINCT = 3
 SPARE = 2
 """Rows beyond one per parameter that a fold needs."""
 KEPT = 400
-"""Most points of an axis that are kept, spread over the distances."""
+"""Most held-out rows of a fold that are looked at, spread over all."""
+REFITS = 40
+"""Most refits of a fold's resampled runs."""
 
 
-def rolling(
-    data: FitData, spec: FitSpec, solution: Solution, ridge: Ridge, sizes: Mapping[str, Array]
-) -> dict[str, Rolling]:
-    """The rolling hold-out of a fit along every axis.
+def widening(data: FitData, spec: FitSpec, solution: Solution, ridge: Ridge, axes: Mapping[str, Array]) -> float:
+    """How much wider the interval of a new run has to be beyond the runs; at least 1.
+
+    In every fold, the quantile (of the level of the intervals) of |log measured - log predicted| over the half-width of the
+    fold's own interval of a new run; of the folds of an axis the median; of the axes the largest.
 
     Args:
         solution: the fit, from whose optima the folds' refits start. They hear the law's expectations, as a fold has fewer
             sizes than the fit.
-        sizes: params and tokens of the rows, each (n,), as distances count them.
+        axes: values of the rows along what grows, each (n,).
     """
+    wanted = spec.bootstrap or BootstrapOptions()
     tied = dataclasses.replace(data, prior=ridge.penalty(data.law)) if data.law.priors else data
-    search, problem = search_of(spec.solver, tied.problem(spec)), data.problem(spec)
-    out = {}
-    for axis in AXES:
-        folds = cuts(sizes[axis], len(data.law.parameters) + SPARE)
-        refitted = [search.refit(solution.basins[:3], fitted * problem.weights)[0] for fitted in folds]
-        found = [
-            (np.log(sizes[axis][~fitted] / sizes[axis][fitted].max()), np.abs(problem.residuals(theta)[~fitted]))
-            for fitted, theta in zip(folds, refitted, strict=True)
-        ]
-        out[axis] = _joined(float(sizes[axis].max()), found)
-    return out
+    search, known = search_of(spec.solver, tied.problem(spec)), {}
+    out = [1.0]
+    for values in axes.values():
+        found = []
+        for fitted in cuts(values, len(data.law.parameters) + SPARE):
+            fold = fitted.tobytes()  # axes that grow together have folds in common
+            if fold not in known:
+                known[fold] = _misses(data, spec, wanted, search, solution, fitted)
+            found.append(np.quantile(known[fold], wanted.level) if len(known[fold]) else np.nan)
+        out += [float(np.nanmedian(found))] if np.isfinite(found).any() else []
+    return max(out)
 
 
-def cuts(values: Array, needed: int) -> list[NDArray[np.bool_]]:
+def _misses(
+    data: FitData, spec: FitSpec, wanted: BootstrapOptions, search: Search, solution: Solution, fitted: Mask
+) -> Array:
+    """Errors of a fold at what it holds out, in units of its interval's half-width; none where it has no interval."""
+    weights = search.problem.weights
+    own, held_out = data.rows(fitted), np.flatnonzero(~fitted & (weights > 0))
+    held_out = held_out[np.unique(np.linspace(0, len(held_out) - 1, KEPT).astype(int))] if len(held_out) else held_out
+    try:
+        labels = groups_of(own, wanted)
+    except UserError:  # a single run
+        return np.empty(0)
+    if not len(held_out):
+        return np.empty(0)
+    theta, _ = search.refit(solution.basins[:3], fitted * weights)
+    drawn = np.zeros((min(wanted.n, REFITS), len(fitted)))
+    rng = np.random.default_rng(spec.seed)
+    drawn[:, fitted] = list(resamples(labels, len(drawn), len(theta), rng))
+    prior = search.problem.prior
+    few = len(np.unique(own.runs)) < FEW_RUNS and sum_of(data.law) is not None and prior is not None
+    priors = drawn_priors(data.law, prior, len(drawn), rng) if few and prior else [prior] * len(drawn)
+    thetas, _ = search.refits(theta[None], drawn * weights, priors)
+    noise = noise_of(own.residuals(theta), own.runs, len(theta))
+    test = data.rows(np.isin(np.arange(len(fitted)), held_out))
+    error = test.residuals(theta)
+    low, high = with_noise(np.array([-test.residuals(one) for one in thetas]), noise, wanted.level)
+    return np.abs(error) / np.maximum((high - low) / 2, PRECISION)
+
+
+def cuts(values: Array, needed: int) -> list[Mask]:
     """Masks of what is fitted: all rows up to a cut, for every cut that leaves enough to fit and something to predict."""
     logs = np.log(values)
-    masks: list[NDArray[np.bool_]] = []
+    masks: list[Mask] = []
     for cut in np.linspace((logs.min() + logs.max()) / 2, logs.max(), CUTS, endpoint=False):
         mask = logs <= cut + 1e-9
         fresh = not masks or mask.sum() != masks[-1].sum()
@@ -71,14 +108,3 @@ def cuts(values: Array, needed: int) -> list[NDArray[np.bool_]]:
 def distinct(logs: Array) -> int:
     """Number of different sizes."""
     return int(len(logs) > 0) + int((np.diff(np.sort(logs)) > SAME).sum())
-
-
-def _joined(largest: float, found: Sequence[tuple[Array, Array]]) -> Rolling:
-    """Folds as one, at most `KEPT` points of them."""
-    if not found:
-        return Rolling(largest)
-    distances, errors = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    order = np.argsort(distances, kind="stable")
-    order = order[np.unique(np.linspace(0, len(order) - 1, KEPT).astype(int))]
-    mean = float(np.mean([fold.mean() for _, fold in found]))
-    return Rolling(largest, tuple(map(float, distances[order])), tuple(map(float, errors[order])), mean)

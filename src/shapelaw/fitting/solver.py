@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -81,6 +82,14 @@ class Search(ABC):
     def refit(self, thetas: Array, weights: Array) -> tuple[Array, float]:
         """Best optimum at other multiplicities of the points, (n,), from every row of thetas: (theta, objective)."""
         return self.on(self.problem.with_weights(np.asarray(weights, dtype=np.float64))).polish(thetas).best
+
+    def refits(self, thetas: Array, weights: Array, priors: Sequence[Penalty | None]) -> tuple[Array, Array]:
+        """Best optimum at each row of multiplicities, (R, n), given what breaks its ties: (thetas (R, p), objectives (R,))."""
+        found = []
+        for row, prior in zip(weights, priors, strict=True):
+            same = prior is self.problem.prior
+            found.append((self if same else self.measuring(self.problem.log_loss, prior)).refit(thetas, row))
+        return np.array([theta for theta, _ in found]), np.array([objective for _, objective in found])
 
     def held(self, row: Array, target: float, thetas: Array) -> tuple[Array, float]:
         """Best optimum with row @ theta == target, from every row of thetas: (theta, objective)."""

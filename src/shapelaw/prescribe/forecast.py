@@ -84,8 +84,9 @@ def _losses(basis: Basis, flops: float) -> dict[str, tuple[float, float]]:
     at = {"flops": np.array([flops])}
     centre, drawn = get_law(str(fit.law)).log_prediction(fit.vector, at), fit.log_predictions(at)
     beyond = np.sqrt(max(flops / float(basis.runs.flops(fit.settings.get("flops")).max()), 1.0))
-    axes = NewRun.read(fit.new_run).axes
-    sizes = {name: np.array([axis.largest * beyond]) for name, axis in axes.items()}
+    largest = NewRun.read(fit.new_run).largest
+    fitted = {"params": largest["params"], "tokens": largest["compute"] / largest["params"]}
+    sizes = {name: np.array([value * beyond]) for name, value in fitted.items()}
     ends = {kind: fit.interval_of(kind, centre, drawn, sizes) for kind in KINDS}
     return {kind: (float(np.exp(low[0])), float(np.exp(high[0]))) for kind, (low, high) in ends.items()}
 

@@ -71,25 +71,16 @@ def calculator(problem: Problem) -> dict[str, Any]:
 
 
 def _new_run(problem: Problem) -> dict[str, Any] | None:
-    """What a new run adds to the law's interval: quantiles of noise, and for every axis its least half-width by distance."""
+    """What a new run adds to the law's interval: quantiles of noise, and how much wider it is beyond which logarithms."""
     fit = problem.fit
     if not fit.new_run or not len(fit.vectors) or not problem.intervals:
         return None
     own, law = NewRun.read(fit.new_run), problem.surface.law
-    axes = [
-        {
-            "tokens": name == "tokens",
-            "largest": axis.largest,
-            "curve": [packed(part) for part in axis.curve(problem.level)],
-        }
-        for name, axis in own.axes.items()
-        if axis.distances
-    ]
     return {
         "noise": list(own.noise),
-        "axes": axes,
+        "widening": own.widening,
+        "ends": {name: float(np.log(largest)) + SAME for name, largest in own.largest.items()},
         "counted": "params" in law.predictors,
-        "inside": SAME,
     }
 
 

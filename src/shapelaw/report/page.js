@@ -56,7 +56,6 @@
   }
   const thetas = unpacked(data.thetas);
   const ridge = unpacked(data.ridge || "");
-  const axes = (data.newRun ? data.newRun.axes : []).map((axis) => ({ ...axis, curve: axis.curve.map(unpacked) }));
   const shapes = Object.fromEntries(["width", "depth", "params", "counted", "flops"].map((n) => [n, unpacked(data[n])]));
   const count = shapes.width.length;
   const logs = { width: shapes.width.map(Math.log), depth: shapes.depth.map(Math.log), params: shapes.counted.map(Math.log) };
@@ -121,19 +120,11 @@
     return sorted[low] + (place - low) * (sorted[high] - sorted[low]);
   }
 
-  // Least half-width, in log loss, of a new run's interval at a shape and its tokens: fitting/new_run.py's Rolling.least.
-  function least(found, logTokens) {
-    return axes.reduce((most, { tokens, largest: end, curve: [distances, quantiles] }) => {
-      const params = data.newRun.counted ? shapes.counted[found] : shapes.params[found];
-      const away = (tokens ? logTokens[found] : Math.log(params)) - Math.log(end);
-      const last = distances.length - 1;
-      if (away <= data.newRun.inside) return most;
-      if (away >= distances[last]) return Math.max(most, quantiles[last] * (away / distances[last]));
-      const next = distances.findIndex((distance) => distance > away);
-      if (next === 0) return Math.max(most, quantiles[0]);
-      const share = (away - distances[next - 1]) / (distances[next] - distances[next - 1]);
-      return Math.max(most, quantiles[next - 1] + share * (quantiles[next] - quantiles[next - 1]));
-    }, 0);
+  // How much farther the ends of a new run's interval lie from the law, less 1: fitting/new_run.py's NewRun.interval.
+  function farther(found, logTokens) {
+    const params = Math.log(data.newRun.counted ? shapes.counted[found] : shapes.params[found]);
+    const own = { params, tokens: logTokens[found], compute: params + logTokens[found] };
+    return Object.entries(data.newRun.ends).some(([name, end]) => own[name] > end) ? data.newRun.widening - 1 : 0;
   }
 
   // The two intervals of the loss of this very size, from the losses of all refits there.
@@ -144,13 +135,12 @@
     const drawn = new Float64Array(law.length * data.newRun.noise.length);
     law.forEach((value, i) => data.newRun.noise.forEach((noise, j) => { drawn[i * data.newRun.noise.length + j] = value + noise; }));
     drawn.sort();
-    const half = least(found, logTokens);
-    const ends = (sorted, width) => {
+    const ends = (sorted, more) => {
       const [low, high] = tails.map((share) => quantile(sorted, share));
-      const near = width === null ? [] : [Math.log(loss) - width, Math.log(loss) + width];
-      return [Math.min(low, ...near, ...along), Math.max(high, ...near, ...along)].map((end) => shown(Math.exp(end))).join(" to ");
+      const far = [low - more * Math.max(Math.log(loss) - low, 0), high + more * Math.max(high - Math.log(loss), 0)];
+      return [Math.min(...far, ...along), Math.max(...far, ...along)].map((end) => shown(Math.exp(end))).join(" to ");
     };
-    return `loss of this size, ${Math.round(100 * data.level)}% intervals: ${ends(law, null)} by the law, ${ends(drawn, half)} for one new run`;
+    return `loss of this size, ${Math.round(100 * data.level)}% intervals: ${ends(law, 0)} by the law, ${ends(drawn, farther(found, logTokens))} for one new run`;
   }
 
   // Why the law says nothing at an answer, as prescribe/trust.py refuses it; nothing where it does.
