@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from programs import PROGRAM, TEMPLATE, Prepare, option, run
@@ -21,6 +22,7 @@ from shapelaw.errors import Diverged, Interrupted, UserError
 from shapelaw.planned_run import PlannedRun
 from shapelaw.run_state import Status, read_state
 from shapelaw.tracking.journal import JOURNAL, records
+from shapelaw.training.recording import record_error
 from support import Script, Start
 
 SLOW = f"{TEMPLATE} pause=0.05"
@@ -264,6 +266,38 @@ def test_a_program_that_outlives_its_process_keeps_the_run(prepared: Prepare) ->
     finally:
         os.kill(pid, signal.SIGKILL)
     await_(lambda: read_state(planned.folder).status is Status.interrupted)
+
+
+def test_a_second_signal_leaves_the_run_to_record_how_it_ended(
+    prepared: Prepare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a cluster sends one to every process, and another when a node is given back."""
+    config, planned = prepared(template=SLOW)
+    reached: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: reached.append(number))
+
+    def signalled(*given: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+        record_error(*given)
+
+    monkeypatch.setattr("shapelaw.command.run.record_error", signalled)
+
+    def send() -> None:
+        await_(lambda: written(planned, 3))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        with pytest.raises(Interrupted, match="stopped by SIGTERM"):
+            run(config, planned)
+    finally:
+        sender.join()
+        signal.signal(signal.SIGTERM, before)
+    assert not reached, "which would have ended the process"
+    state = read_state(planned.folder)
+    assert (state.status, state.reason[:18]) == (Status.interrupted, "stopped by SIGTERM")
 
 
 def test_one_that_does_not_heed_sigterm_is_killed_in_time(prepared: Prepare) -> None:

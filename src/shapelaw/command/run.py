@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 import signal
@@ -98,33 +99,38 @@ class CommandRun:
         Raises:
             ProgramFailed, Diverged, Interrupted: as `train`.
         """
-        try:
-            self.report.begin(self.planned.last_step, self.report.state.mlflow_run_id)
-            self.report.write()
-            self.metrics.check()
-            self._read()  # what was written before
-            self.tokens = 0  # a program that starts again may go back
-            self._carry_out()
-        except BaseException as error:
-            record_error(self.report, self.tracker, error)
-            raise
-        else:
-            record_end(self.report, self.tracker, self.pruned)
-        finally:
-            self.tracker.close()
+        with contextlib.ExitStack() as until_recorded:
+            try:
+                self.report.begin(self.planned.last_step, self.report.state.mlflow_run_id)
+                self.report.write()
+                self.metrics.check()
+                self._read()  # what was written before
+                self.tokens = 0  # a program that starts again may go back
+                self._carry_out(until_recorded)
+            except BaseException as error:
+                record_error(self.report, self.tracker, error)
+                raise
+            else:
+                record_end(self.report, self.tracker, self.pruned)
+            finally:
+                self.tracker.close()
         assert self.report.state.val_loss is not None
         return self.report.state.val_loss
 
-    def _carry_out(self) -> None:
-        """Start the program, follow it to its end, and judge it."""
+    def _carry_out(self, until_recorded: contextlib.ExitStack) -> None:
+        """Start the program, follow it to its end, and judge it.
+
+        A signal goes to the program until all is recorded: a second one, which clusters send, would end this process before it
+        has said how its run ended.
+        """
         with self.log.open("a") as log:
             log.write(f"start {self.report.state.attempts}: {shlex.join(self.words)}\n")
         program = Program(self.words, self.environment, self.log, self.held, self.config.trainer.stop_seconds)
+        until_recorded.enter_context(passed_on(program))
         try:
-            with passed_on(program):
-                while not program.ended(POLL_SECONDS):
-                    self._follow(program)
-                program.settle()
+            while not program.ended(POLL_SECONDS):
+                self._follow(program)
+            program.settle()
             self._read()
         finally:
             program.stop()
