@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from shapelaw.tracking import VAL_LOSS, MlflowTracker, RunInfo, Store, client
@@ -42,8 +44,12 @@ def tracker(uri: str, root: Path, identity: str, seconds: float = 60.0) -> Mlflo
     return MlflowTracker(store_of(uri, root), info(identity), root / identity, seconds)
 
 
-def write_300(uri: str, root: Path, identity: str) -> None:
-    """A run of 300 values: what one of several processes that write a store at once does."""
+def write_300(uri: str, root: Path, identity: str, environment: Mapping[str, str]) -> None:
+    """A run of 300 values: what one of several processes that write a store at once does.
+
+    Its environment is given, as the server that it is forked from may be another test's.
+    """
+    os.environ.update(environment)
     run = tracker(uri, root, identity, seconds=300)
     for tokens in range(1, 301):
         run.log({VAL_LOSS: 1.0 + 1 / tokens}, tokens)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -53,7 +54,7 @@ def test_a_sweep_is_recorded_and_its_password_is_kept_nowhere(
 def test_many_at_once_make_an_empty_database(uri: str, tmp_path: Path) -> None:
     """Those that come too late to make its tables try anew."""
     names = [f"run{k}" for k in range(4)]
-    processes = [PROCESSES.Process(target=write_300, args=(uri, tmp_path, name)) for name in names]
+    processes = [PROCESSES.Process(target=write_300, args=(uri, tmp_path, name, dict(os.environ))) for name in names]
     for process in processes:
         process.start()
     for process in processes:

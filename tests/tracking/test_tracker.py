@@ -192,7 +192,7 @@ def test_many_processes_share_a_database(uri: str, tmp_path: Path, writers: int,
     """Also one that none of them has opened before, as after a start without the store."""
     uri = uri if opened else f"sqlite:///{tmp_path}/fresh.db"
     names = [f"run{k}" for k in range(writers)]
-    processes = [PROCESSES.Process(target=write_300, args=(uri, tmp_path, name)) for name in names]
+    processes = [PROCESSES.Process(target=write_300, args=(uri, tmp_path, name, dict(os.environ))) for name in names]
     for process in processes:
         process.start()
     for process in processes:
