@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from hub_server import REFUSAL, hub
+from shapelaw.errors import UserError
 from shapelaw.export.release import Repository, push, release
 from shapelaw.model.transformer import ModelSpec, Transformer
 from shapelaw.planned_run import PlannedRun, checkpoint_path, checkpoint_steps
@@ -93,33 +96,57 @@ def _is_json(path: Path) -> bool:
     return path.read_bytes()[:1] == b"{"
 
 
-def test_what_is_uploaded_is_every_revision_and_main_last(
-    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def logged_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Lets the real client of the hub speak to an address, by plain HTTP."""
+
+    def speak_to(address: str) -> None:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", "hf_of_the_test")
+
+    return speak_to
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the hub's own client
+def test_the_hub_has_every_byte_of_every_revision_and_main_last(
+    composed: Compose, tmp_path: Path, logged_in: Callable[[str], None]
 ) -> None:
+    """By the real client, to a server of this machine; a second upload sends nothing again."""
     repository, _ = released(train(composed, "tokens=1024"), tmp_path / "hub")
-    called: list[tuple[str, Any]] = []
+    said: list[str] = []
+    with hub() as server:
+        logged_in(server.address)
+        push(repository, True, said.append)
+        assert said == [f"{repository.name}: {name} is on the hub" for name in ("step-4", "step-8", "main")]
+        assert server.commits == [(repository.name, name, name) for name in ("step-4", "step-8", "main")]
+        assert (server.private, server.tokens) == ({repository.name: True}, {"Bearer hf_of_the_test"})
+        assert server.large, "the weights go as large files"
+        held = server.branches[repository.name]
+        assert set(held) == {"main", "step-4", "step-8"}
+        for revision, files in held.items():
+            snapshot = repository.snapshot(revision)
+            assert snapshot is not None
+            released_files = {path.name: path.read_bytes() for path in snapshot.iterdir()}
+            assert {name: content for name, content in files.items() if name != ".gitattributes"} == released_files
+        sent = (list(server.commits), dict(server.large))
+        push(repository, True, said.append)
+        assert (server.commits, server.large) == sent
 
-    class Recorder:
-        """The hub, which is not asked."""
 
-        def create_repo(self, name: str, private: bool, exist_ok: bool) -> None:
-            called.append(("create", (name, private, exist_ok)))
-
-        def create_branch(self, name: str, branch: str, exist_ok: bool) -> None:
-            called.append(("branch", branch))
-
-        def upload_folder(self, repo_id: str, folder_path: Path, revision: str, commit_message: str) -> None:
-            called.append(("upload", (revision, sorted(path.name for path in folder_path.iterdir()))))
-
-    monkeypatch.setattr(huggingface_hub, "HfApi", Recorder)
-    push(repository, True, lambda line: None)
-    files = ["README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json"]
-    files.append("tokenizer_config.json")
-    assert called == [
-        ("create", (repository.name, True, True)),
-        *(("branch", "step-4"), ("upload", ("step-4", files)), ("branch", "step-8"), ("upload", ("step-8", files))),
-        ("upload", ("main", files)),
-    ]
+def test_a_hub_that_refuses_or_is_away_is_one_line(
+    composed: Compose, tmp_path: Path, logged_in: Callable[[str], None]
+) -> None:
+    repository, _ = released(train(composed, "tokens=512"), tmp_path / "hub")
+    with hub(refuse=403) as server:
+        logged_in(server.address)
+        with pytest.raises(
+            UserError, match=rf"could not be uploaded \(.*403.*{REFUSAL}.*\); log in by `hf auth login`"
+        ) as refused:
+            push(repository, True, print)
+    assert "\n" not in str(refused.value)
+    with pytest.raises(UserError, match=r"could not be uploaded \(.*Connection refused.*\)"):
+        push(repository, True, print)  # the server is gone
 
 
 def test_what_cannot_be_released_is_one_line(

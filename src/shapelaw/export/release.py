@@ -142,7 +142,6 @@ def push(repository: Repository, private: bool, tell: Callable[[str], None]) -> 
             "push=true: huggingface_hub is not installed; run: pip install 'shapelaw[hub]', or give push=false"
         )
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
     hub = HfApi()
     try:
@@ -152,12 +151,16 @@ def push(repository: Repository, private: bool, tell: Callable[[str], None]) -> 
         ):
             _upload(hub, repository, ref.name)
             tell(f"{repository.name}: {ref.name} is on the hub")
-    except (HfHubHTTPError, LocalTokenNotFoundError, OSError) as error:
-        line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    except Exception as error:  # its own, those of httpx, of the store behind it, and of the disk
+        said = [_first_line(each) for each in (error, error.__cause__) if each]
         raise UserError(
-            f"push=true: {repository.name} could not be uploaded ({line}); log in by `hf auth login` and run the same command "
-            "again: what is there is left as it is"
+            f"push=true: {repository.name} could not be uploaded ({': '.join(said)}); log in by `hf auth login` and run "
+            "the same command again: what is there is left as it is"
         ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.rstrip(".") for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _upload(hub: Any, repository: Repository, revision: str) -> None:
