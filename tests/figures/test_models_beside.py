@@ -12,7 +12,7 @@ from shapelaw.errors import UserError
 from shapelaw.figures import costs, industry, shapes
 from shapelaw.figures.evidence import Evidence
 from shapelaw.figures.prescriptions import Asked, extended
-from worlds import table
+from worlds import fitted, table
 
 ROWS = {"name": ["a", "b"], "params": [1e9, 2e9], "width": [2048, 2304], "depth": [16, 26], "tokens": [2e12, None]}
 
@@ -80,7 +80,8 @@ def test_what_is_no_model_is_refused_in_one_line(tmp_path: Path, rows: str, said
 def test_they_stand_beside_the_prescriptions_of_one_s_own_runs(models: Path) -> None:
     """At their FLOPs and sizes, under their own name; one whose tokens nobody states has no place."""
     frame = industry.read(models)
-    tables = Asked(sizes=False).tables(Evidence(lambda subset: table(), models=frame))
+    runs = table(loss=fitted("width_depth_params_tokens").predict(table()))
+    tables = Asked(sizes=False).tables(Evidence(lambda subset: runs, models=frame))
     figure = extended(tables)
     (line,) = [line for line in figure.axes[0].lines if line.get_label() == industry.EVALUATED]
     assert next(zip(*line.get_data(), strict=True)) == (6 * 1e9 * 2e12, 1e9)
