@@ -10,6 +10,7 @@ from pathlib import Path
 import optuna
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
 from shapelaw.errors import UserError
@@ -104,6 +105,18 @@ def test_a_study_of_another_question_is_refused(tmp_path: Path) -> None:
     Study("s", "one", Space({"lr_base": Interval(0.5, 50.0, True)}), storage, TPE)
     with pytest.raises(UserError, match=r"study_name=s: the study of that name in .* asks something else"):
         Study("s", "two", Space({"lr_base": Interval(1.0, 50.0, True)}), storage, TPE)
+
+
+def test_a_trial_that_was_begun_without_its_hash_is_ended_and_read(tmp_path: Path) -> None:
+    """By a version that had none, or by a process that was killed before it wrote it."""
+    storage, space = f"sqlite:///{tmp_path}/s.db", Space({"lr_base": Interval(0.5, 50.0, True)})
+    Study("s", "one", space, storage, TPE)
+    begun = optuna.load_study(study_name="s", storage=storage).ask({"lr_base": FloatDistribution(0.5, 50.0, log=True)})
+    again = Study("s", "one", space, storage, TPE)
+    (ticket,) = again.started()
+    assert ticket.values == begun.params
+    again.finished(ticket, 2.5)
+    assert Study("s", "one", space, storage, TPE).summary().loss == 2.5
 
 
 def test_lines_keep_every_digit() -> None:

@@ -206,15 +206,22 @@ def _database(path: Path) -> Place:
         pd.testing.assert_frame_equal(found, whole, check_exact=True)
         assert records_of_suites == suites
 
+    return _pages("a tracking database's pages (mlflow.db)", path, pages, read_damaged)
+
+
+def _pages(name: str, path: Path, pages: list[int], readable: Callable[[], None]) -> Place:
+    """The pages of a database that begin at these bytes."""
+    data = path.read_bytes()
+
     def judge(damage: Damage) -> bool:
         at = pages[damage.at // PAGE % len(pages)] + damage.at % PAGE
         path.write_bytes(damaged(data, Damage(at, damage.kind, damage.bits)))
         try:
-            return refused(read_damaged) is None
+            return refused(readable) is None
         finally:
             path.write_bytes(data)
 
-    return Place("a tracking database's pages (mlflow.db)", damages, judge, 0.5)
+    return Place(name, damages, judge, 0.5)
 
 
 def _search(folder: Path) -> Place:
@@ -234,6 +241,7 @@ def _search(folder: Path) -> Place:
     begun.failed(tickets[4], "its disk was full")
     data = path.read_bytes()
     found = (begun.summary(), begun.started(), begun.ask())
+    path.write_bytes(data)  # without the trial that was asked for last
     pages = [at for at in range(0, len(data), PAGE) if any(data[at : at + PAGE])]
 
     def readable() -> None:
@@ -241,15 +249,7 @@ def _search(folder: Path) -> Place:
         again = study()
         assert empty or (again.summary(), again.started(), again.ask()) == found
 
-    def judge(damage: Damage) -> bool:
-        at = pages[damage.at // PAGE % len(pages)] + damage.at % PAGE
-        path.write_bytes(damaged(data, Damage(at, damage.kind, damage.bits)))
-        try:
-            return refused(readable) is None
-        finally:
-            path.write_bytes(data)
-
-    return Place("the trials of a search (optuna.db)", damages, judge, 0.5)
+    return _pages("the trials of a search (optuna.db)", path, pages, readable)
 
 
 def _submission(folder: Path) -> Place:

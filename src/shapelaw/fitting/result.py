@@ -347,10 +347,8 @@ def _from_plain(content: Mapping[str, Any], path: Path) -> FitResult:
             name: [math.nan if value is None else value for value in drawn] if isinstance(drawn, list) else drawn
             for name, drawn in values["replicates"].items()
         }
-    if (
-        isinstance(own := values.get("new_run"), dict) and "widening" not in own
-    ):  # of an earlier version: another interval
-        values["new_run"] = {}
+    if isinstance(own := values.get("new_run"), dict) and "widening" not in own:
+        values["new_run"] = {}  # an earlier version's, of another interval
     result = as_record(FitResult, values, path)
     if result.law is not None:
         if is_reference(result.law):

@@ -227,16 +227,16 @@ def _ticket(trial: FrozenTrial) -> Ticket:
 
 
 def _is_whole(number: int, trial: FrozenTrial) -> bool:
-    """Whether a trial is what its hashes say; one without any is of a version that had none."""
+    """Whether a trial is what its hashes say; one without any is of a version that had none, or of a process that was killed
+    before it wrote them."""
     ticket, attributes = _ticket(trial), trial.user_attrs
-    sealed = bool({ASKED, ENDED} & attributes.keys())
-    asked = not sealed or attributes.get(ASKED) == _asked(ticket)
-    ended = (
-        not sealed
-        or not trial.state.is_finished()
-        or attributes.get(ENDED) == _ended(ticket, trial.state, trial.value, trial.intermediate_values)
-    )
-    return trial.number == number and asked and ended
+    if trial.state.is_finished():
+        ended = _ended(ticket, trial.state, trial.value, trial.intermediate_values)
+        whole = not {ASKED, ENDED} & attributes.keys() or attributes.get(ENDED) == ended
+    else:
+        asked = _asked(ticket)
+        whole = attributes.get(ASKED, asked) == asked
+    return trial.number == number and whole
 
 
 def _asked(ticket: Ticket) -> str:
