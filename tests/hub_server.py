@@ -73,13 +73,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         body = self._body()
-        if self.command != "PUT":  # a place that is told for one upload needs no login
-            self.server.tokens.add(self.headers.get("Authorization"))
         path = self.path.partition("?")[0]
         if self.server.refuse:
             return self._answer({"error": REFUSAL}, self.server.refuse)
         for command, pattern, act in _ROUTES:
             if command == self.command and (match := re.fullmatch(pattern, path)):
+                # A place that is told for one upload needs no login, nor do the lists that the client looks up daily.
+                if command != "PUT":
+                    self.server.tokens.add(self.headers.get("Authorization"))
                 return self._answer(*act(self.server, body, *match.groups()))
         return self._answer({"error": f"no such route: {self.command} {path}"}, 404)
 
