@@ -26,6 +26,7 @@ SHORT = {"total": "", "no_embedding": ", no emb.", "no_embedding_and_head": ", n
 COLOURS = [{"#000000": "#7F4F24", "#F0E442": "#8F8F1F"}.get(colour, colour) for colour in style.COLOURS]
 """Brown for black, which is the published fits', and a yellow dark enough for names."""
 APPROACHES = {"parametric": "approach 3 (law)", "hull": "approach 1 (hull)"}
+UNIDENTIFIED = " (not identified)"
 MARKERS = {"parametric": "o", "hull": "s"}
 WORDS = {
     "hot": "10B to 100B tokens",
@@ -76,7 +77,7 @@ def table(evidence: Evidence) -> Tables:
         for line, one in found.values()
         if one["exponent"] is not None
     ]
-    if len(rows) < 2:
+    if sum(pd.notna(one["exponent"]) for one in rows) < 2:
         raise CannotDraw("fewer than two data sets can be fitted, so there is nothing to compare")
     flops = evidence.runs().flops()
     own = {} if evidence.published else {"fan": pd.DataFrame({"budget": [flops.min(), flops.max()]})}
@@ -93,7 +94,8 @@ def published_exponent(line: RainbowLine) -> float | None:
 def draw(tables: Tables) -> Figure:
     """Best parameters over budgets, a panel for each group of lines, and beside them every exponent with its interval."""
     lines = tables["lines"]
-    groups = {title: lines[_in_group(lines, title)] for title in GROUPS}
+    identified = lines[lines["exponent"].notna()]
+    groups = {title: identified[_in_group(identified, title)] for title in GROUPS}
     groups = {title: some for title, some in groups.items() if len(some)}
     rows = max(len(groups), 2)
     figure = style.page(1.75 * rows + 0.3)
@@ -148,7 +150,7 @@ def _exponents(axes: Axes, lines: pd.DataFrame) -> None:
             axes.plot(one["exponent"], row, MARKERS[method], color=colour)
             if pd.notna(one.get("published")):
                 axes.plot(one["published"], row, "x", color="black", zorder=5)
-            ticks[row] = _name(one, "published" in lines)
+            ticks[row] = _name(one, "published" in lines) + ("" if pd.notna(one["exponent"]) else UNIDENTIFIED)
             row += 1
         if len(order):
             ticks[row] = title
@@ -198,9 +200,11 @@ def caption(evidence: Evidence, tables: Tables) -> str:
         "Best parameters for a budget (left; approach 3 by FLOPs of 6N) and their exponent a (right) by data set, counting of "
         f"parameters and approach; dashed: without embeddings. Bars: {evidence.refits}."
     )
+    if tables["lines"]["exponent"].isna().any():
+        text += " Rows without a bar: laws that fit these runs as well differ in the exponent, so it is not identified."
     if not evidence.published:
         return text
-    lines = tables["lines"].dropna(subset=["published"])
+    lines = tables["lines"].dropna(subset=["exponent", "published"])
     off = (lines["exponent"] - lines["published"]).abs()
     worst = lines.iloc[int(np.argmax(off))]
     return (

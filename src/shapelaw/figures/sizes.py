@@ -17,6 +17,7 @@ from shapelaw.prescribe.brute import Contenders, Triples, bin_minima, contenders
 from shapelaw.prescribe.goals import SpendBudget
 from shapelaw.prescribe.studies import prescriptions_by_budget
 from shapelaw.prescribe.surface import Surface
+from shapelaw.prescribe.trust import APART
 from shapelaw.prescribe.world import Points, World, law_of, reads_shapes
 
 BUDGETS = tuple(np.geomspace(1e18, 1e26, 17))
@@ -117,10 +118,16 @@ def narrow_bins(triples: Triples) -> list[Contenders]:
 def exactly_counted(fit: FitResult, bins: Sequence[Contenders]) -> pd.DataFrame:
     """Eq 1 with FLOPs counted exactly: the best of the paper's triples in narrow bins, at the triple's own FLOPs.
 
-    A law without shapes prefers, of the shapes of one size, the one of fewest FLOPs per token.
+    A law without shapes prefers, of the shapes of one size, the one of fewest FLOPs per token. Bins are left out in which laws
+    that fit the runs as well differ in a size as far as no prescription may (`prescribe.trust.APART`).
     """
-    found = minima_of(Surface.of(fit, refits=False), bins)
-    return _with_ratios(found, "flops").assign(kind="brute", law=str(fit.law))
+    vectors = (tuple(fit.vector), *fit.ridge_vectors)
+    found, *others = (minima_of(Surface.of(dataclasses.replace(fit, theta=one), refits=False), bins) for one in vectors)
+    together = np.ones(len(found), dtype=bool)
+    for name in ("params", "tokens"):
+        values = np.array([one[name] for one in (found, *others)])
+        together &= values.max(axis=0) <= APART[name] * values.min(axis=0)
+    return _with_ratios(found[together], "flops").assign(kind="brute", law=str(fit.law))
 
 
 def _with_ratios(minima: pd.DataFrame, budget: str) -> pd.DataFrame:

@@ -5,6 +5,7 @@ Source: Gemstones (arXiv 2502.06857), Fig 6.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ import pandas as pd
 from shapelaw.config import BootstrapOptions
 from shapelaw.fitting.fit import fit
 from shapelaw.fitting.result import FitResult
+from shapelaw.laws import EXPONENT
 from shapelaw.runs import RunsTable, load_runs
 
 
@@ -54,6 +56,8 @@ def rainbow(
 ) -> pd.DataFrame:
     """A row per line: subset, method, counting, points, runs, exponent of N ~ C^a, N at 1e21 FLOPs, the interval, and flags.
 
+    Exponent and N are NaN where the runs do not identify them.
+
     Args:
         bootstrap: refits of each line; None takes 1,000 by runs.
         delta: of the parametric lines.
@@ -88,16 +92,17 @@ def best_params(result: FitResult, flops: float) -> float:
 
 
 def row_of(line: RainbowLine, table: RunsTable, result: FitResult) -> dict[str, object]:
-    """A line's row from its fit."""
+    """A line's row from its fit; NaN for what the runs do not identify."""
     low, high = _interval(result)
+    identified = EXPONENT not in result.ridge
     return {
         "subset": line.subset,
         "method": line.method,
         "counting": line.counting,
         "points": len(table),
         "runs": table.kept["run"].nunique(),
-        "exponent": result.compute_optimal_exponent,
-        "params_at_1e21": best_params(result, 1e21),
+        "exponent": result.compute_optimal_exponent if identified else math.nan,
+        "params_at_1e21": best_params(result, 1e21) if identified else math.nan,
         "low": low,
         "high": high,
         "flags": "; ".join(result.flags),
