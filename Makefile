@@ -72,7 +72,8 @@ sbom: $(READY) ## a bill of materials of what the two locks install, in CycloneD
 ui: $(READY) ## MLflow with all runs, on the loopback address (PORT=5000; HOST=ADDRESS opens it to others)
 	@case "$(HOST)" in 127.*|localhost|::1) ;; *) echo "warning: whoever reaches $(HOST) can read, change and delete every" \
 		"run: MLflow asks for no password unless it is set up to: docs/guarantees.md, Servers" >&2 ;; esac
-	$(BIN)/mlflow server --host $(HOST) --port $(or $(PORT),5000) --workers 1 \
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=$${MLFLOW_SERVER_ENABLE_JOB_EXECUTION:-false} \
+		$(BIN)/mlflow server --host $(HOST) --port $(or $(PORT),5000) --workers 1 \
 		--backend-store-uri sqlite:///$${SHAPELAW_OUTPUTS:-$(CURDIR)/outputs}/mlflow.db \
 		--default-artifact-root $${SHAPELAW_OUTPUTS:-$(CURDIR)/outputs}/mlflow
 

@@ -100,12 +100,13 @@ def test_the_server_stays_on_this_machine_unless_told_otherwise(tmp_path: Path, 
     """`make ui` with a stand-in for mlflow that says what it was called with."""
     stand_in = tmp_path / "bin" / "mlflow"
     stand_in.parent.mkdir()
-    stand_in.write_text('#!/bin/sh\necho "$@"\n')
+    stand_in.write_text('#!/bin/sh\necho "$@" jobs="$MLFLOW_SERVER_ENABLE_JOB_EXECUTION"\n')
     stand_in.chmod(0o755)
     given = [] if host == "127.0.0.1" else [f"HOST={host}"]
     command = ["make", "-s", "ui", f"BIN={stand_in.parent}", f"READY={stand_in}", *given]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert f"--host {host} " in done.stdout
+    assert done.stdout.endswith("jobs=false\n"), "ten processes for evaluations of chat models"
     assert ("warning" in done.stderr) is warned
     assert ("docs/guarantees.md" in done.stderr) is warned
 
