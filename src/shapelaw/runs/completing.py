@@ -182,6 +182,8 @@ def checked(table: FileTable) -> FileTable:
     if not len(rows):
         return table
     units.refuse_small_counts(rows, table.named_units)
+    if "flops" not in table.named_units:
+        units.refuse_other_flops(rows)
     if "loss" in table.named_units:
         return table
     units.refuse_no_losses(rows)
