@@ -92,8 +92,9 @@ def _named(raw: RawTable, given: FileOptions) -> FileTable:
     if given.wide is None and (upright := turned(frame)) is not None:
         frame, notes = upright, (*notes, "the table lay on its side")
         raw = replace(raw, reasons=None)
+    metric = ""
     if given.wide:
-        frame, note = lengthen(frame, given.wide, columns)
+        frame, note, metric = lengthen(frame, given.wide, columns)
         notes, columns = (*notes, note), {ours: theirs for ours, theirs in columns.items() if ours != "loss"}
     frame = _joined(frame, columns.get("run", ""))
     for ours, theirs in columns.items():
@@ -101,11 +102,32 @@ def _named(raw: RawTable, given: FileOptions) -> FileTable:
             raise UserError(f"columns: {ours}={theirs}, but {raw.holder} {', '.join(map(str, frame.columns))}")
     frame = frame.loc[:, ~frame.columns.duplicated()]
     sources = {**names.taken(map(str, frame.columns)), **columns}
+    _refuse_rivals(frame, sources, columns)
     out = pd.DataFrame({ours: frame[theirs] for ours, theirs in sources.items()}, index=frame.index)
     if raw.reasons is not None and not given.wide:
         out = excluding(out, raw.reasons)
     further = frame.drop(columns=[name for name in frame if name in set(sources.values()) or name == ""])
+    sources |= {"loss": metric} if metric else {}
     return FileTable(_with_constants(out, given.constants), further, sources, notes)
+
+
+def _refuse_rivals(frame: pd.DataFrame, sources: Mapping[str, str], columns: Mapping[str, str]) -> None:
+    """Refuse what is taken by its name although another column may be meant: `loss` beside `val_loss`, or beside `loss.1`.
+
+    Raises:
+        UserError: with the option that names one.
+    """
+    own = [str(name) for name in frame.columns]
+    for ours, theirs in sources.items():
+        if ours in columns:
+            continue
+        rivals = [name for name in own if name == f"{theirs}.1" and not frame[name].equals(frame[theirs])]
+        rivals += [name for name in own if ours == "loss" and names.plain_name(name) in names.HELD_OUT_BY_NAME]
+        if rivals:
+            raise UserError(
+                f"runs table: {', '.join([theirs, *rivals])} may be the {ours}; give "
+                f"'runs.columns={{{ours}: {rivals[-1]}}}' or 'runs.columns={{{ours}: {theirs}}}'"
+            )
 
 
 def _joined(frame: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -282,6 +304,13 @@ def _hints(table: FileTable, given: FileOptions) -> dict[str, str | float]:
     return out
 
 
+def _samples(table: FileTable, own: list[str]) -> str | None:
+    """The column that counts samples, where none counts steps."""
+    if "step" in table.frame or names.likely("step", own):
+        return None
+    return next((name for name in own if names.plain_name(name) in names.SAMPLES), None)
+
+
 def _refuse_unmapped(place: str, table: FileTable, raw: RawTable) -> None:
     """Raise what is missing, with the mapping that would name it as far as the file's own names tell."""
     missing = [name for name in REQUIRED if name not in table.frame]
@@ -293,6 +322,10 @@ def _refuse_unmapped(place: str, table: FileTable, raw: RawTable) -> None:
     remedy = f"map them: {names.mapping(missing, free)}"
     if "loss" in missing and (wide := suggestion(free)):
         remedy = f"a wide table is made long by {wide}"
+    elif "tokens" in missing and names.suggested("tokens", free) is None and (samples := _samples(table, own)):
+        wanted = [name for name in missing if name != "tokens"]
+        mapped = names.mapping(wanted, own).replace("{", "{step: " + samples + (", " if wanted else ""), 1)
+        remedy = f"map {mapped} and give 'runs.constants={{batch_tokens: TOKENS}}', the tokens of one sample"
     elif "tokens" in missing and names.suggested("tokens", free) is None and (step := names.likely("step", own)):
         mapped = names.mapping([*(name for name in missing if name != "tokens"), *({"step"} - set(table.frame))], own)
         mapped = f"map {mapped} and " if "{}" not in mapped else ""

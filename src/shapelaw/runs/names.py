@@ -41,6 +41,11 @@ USUAL = {
     ),
 }
 """Canonical name -> names, as `plain_name` gives them, by which files often hold it."""
+SAMPLES = frozenset(["samples", "consumed_samples", "n_samples", "num_samples", "samples_seen", "total_samples"])
+HELD_OUT_BY_NAME = frozenset(
+    ["val_loss", "eval_loss", "validation_loss", "valid_loss", "test_loss", "held_out_loss", "val_nll", "val_ce"]
+)
+"""Names, as `plain_name` gives them, beside which a column loss is likely the training loss."""
 LOSS_UNITS = {
     **dict.fromkeys(("nats", "nat", "nats_per_token"), "nats"),
     **dict.fromkeys(("bits", "bit", "bits_per_token"), "bits"),
@@ -60,11 +65,12 @@ _RATIO = re.compile(r"(^|_)(per|ratio)(_|$)")
 _COUNT_HINT = re.compile(r"(?:^|[_ (\[/])(k|m|b|g|t|bn|thousands?|millions?|billions?|trillions?)[)\]]?$")
 _HINTS = {"t": "T", "k": "K", "m": "M", "b": "B", "g": "B", "bn": "B", "th": "K", "mi": "M", "bi": "B", "tr": "T"}
 _POWERS = {3: "K", 6: "M", 9: "B", 12: "T"}
-_POWER_HINT = re.compile(r"(?:[(\[/]|[(\[/ ]in |[x\u00d7*]) ?(?:1e\+?([0-9]{1,2})|10(?:\^|\*\*)?([0-9]{1,2}))[)\]]?$")
+_POWER_HINT = re.compile(r"(?:[(\[/]|[(\[/ ]in |[x\u00d7*]) ?(?:1e\+?([0-9]{1,2})|10(?:\^|\*\*)([0-9]{1,2}))[)\]]?$")
 _THOUSANDS = re.compile(r"[/(\[]1(?:[,' ]?000)(?:[,' ]?000)*[)\]]?$")
 _PREFIX_HINT = re.compile(r"([kKMGBT])[ _]?(?:[Pp]aram|[Tt]oken)")
 _FLOP_HINT = re.compile(r"(?:^|[^a-z])([kmgtpezy])flops?(?:$|[^a-z/])")
 _FLOP_PREFIXES = {"k": 3, "m": 6, "g": 9, "t": 12, "p": 15, "e": 18, "z": 21, "y": 24}
+_RAISED = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+")
 _SUPERSCRIPTS = str.maketrans("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079", "0123456789")
 _BRACKETS = re.compile(r"(?<=\w)\s*[(\[][^()\[\]]*[)\]]$")
 _LOGARITHM = re.compile(r"^log_?10(?![0-9a-z])")
@@ -118,6 +124,8 @@ def likely(canonical: str, names: Iterable[str]) -> str | None:
     usual = {canonical, *USUAL.get(canonical, ())}
     listed = list(names)
     own = [name for name in listed if {plain_name(name), _last(name), _without_unit(name)} & usual]
+    if canonical == "loss" and len(own) > 1:
+        own = [name for name in own if "train" not in plain_name(name)]
     if canonical == "loss" and not own:
         own = [name for name in listed if hint("loss", name)] or [n for n in listed if FURTHER_LOSS.fullmatch(n)][:1]
     return own[0] if len(own) == 1 else None
@@ -172,7 +180,8 @@ def hint(canonical: str, name: str) -> str | float | None:
         return "log10"
     if canonical == "flops" and _PF_DAYS.search(plain_name(name)):
         return "PF-days"
-    if power := _power(canonical, name.strip().translate(_SUPERSCRIPTS)):
+    raised = _RAISED.sub(lambda digits: f"^{digits[0].translate(_SUPERSCRIPTS)}", name.strip())
+    if power := _power(canonical, raised):
         return _POWERS.get(power, 10.0**power)
     match = _COUNT_HINT.search(name.lower().strip()) if canonical != "flops" else None
     return (_HINTS.get(match[1]) or _HINTS[match[1][:2]]) if match else None
@@ -185,6 +194,8 @@ def _power(canonical: str, name: str) -> int:
     if match := _THOUSANDS.search(name):
         return match[0].count("0")
     if canonical == "flops":
+        if "log" in name.lower():
+            return 0
         match = _FLOP_HINT.search(name.lower())
         return _FLOP_PREFIXES[match[1]] if match else 0
     prefix = _PREFIX_HINT.match(name)

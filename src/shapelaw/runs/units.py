@@ -129,8 +129,8 @@ def refuse_other_flops(frame: pd.DataFrame) -> None:
     logarithms = np.abs(flops - np.log10(expected)).max() < -math.log10(FLOPS_RATIO[0])
     fits = "log10" if logarithms else "PF-days" if abs(power - PF_DAY) < 0.5 else f"1e{3 * round(power / 3)}"
     raise UserError(
-        f"runs table: flops are {flops.min():g} to {flops.max():g}, {ratio:.3g} of 6 x params x tokens; name their unit, such as "
-        f"'runs.units={{flops: {fits}}}', or give 'runs.units={{flops: 1}}' if they are FLOPs of the training up to the row"
+        f"runs table: flops are {flops.min():g} to {flops.max():g}, {ratio:.3g} of 6 x params x tokens; name their unit, such "
+        f"as 'runs.units={{flops: {fits}}}', or give 'runs.units={{flops: 1}}' if they are FLOPs of the training up to the row"
     )
 
 
