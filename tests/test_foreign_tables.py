@@ -19,6 +19,7 @@ SIZES = {"20M": 2e7, "100M": 1e8, "500M": 5e8, "2B": 2e9}
 TOKENS = {"1B": 1e9, "10B": 1e10, "200B": 2e11}
 GRID = [(n, d) for n in SIZES.values() for d in TOKENS.values()]
 BATCH = 500_000
+GOLDEN = Path(__file__).parent / "golden"
 BY_SIZE = {"params": SIZES, "batch_tokens": BATCH}
 NAMED = {"params": "Model", "tokens": "Tokens", "loss": "Loss"}
 
@@ -469,3 +470,48 @@ def test_deepspeeds_monitor_counts_samples(tmp_path: Path) -> None:
     is_read(tmp_path, files, pattern, {"columns": {"loss": "train_loss", "step": "samples"}, "constants": of_a_sample})
     with pytest.raises(UserError, match=r"runs.columns={step: samples}.* the tokens of one sample"):
         load_runs("csv", path=tmp_path / pattern, columns={"loss": "train_loss"}, constants=of_a_sample)
+
+
+OLMO = {"loss": "eval/c4_en-validation/CrossEntropyLoss", "tokens": "throughput/total_tokens"}
+
+
+def test_olmos_console(tmp_path: Path) -> None:
+    """Lines that ai2-olmo 0.6.0's own SpeedMonitor, Evaluator and Trainer.log_metrics_to_console made of the planted losses."""
+    (tmp_path / "a.log").write_text((GOLDEN / "olmo.log").read_text())
+    found = load_runs("csv", path=tmp_path / "a.log", columns=OLMO, constants={"params": 2e7})
+    assert found.kept["tokens"].tolist() == list(TOKENS.values())
+    assert found.kept["step"].tolist() == [d / BATCH for d in TOKENS.values()]
+    np.testing.assert_allclose(found.kept["loss"], planted(2e7, found.kept["tokens"]), atol=5.1e-4)  # three decimals
+    said = r"map them: 'runs.columns={params: COLUMN, tokens: throughput/total_tokens, loss: COLUMN}'"
+    with pytest.raises(UserError, match=said):
+        load_runs("csv", path=tmp_path / "a.log")
+    columns = {**OLMO, "flops": "throughput/total_training_Gflops"}
+    flops = load_runs("csv", path=tmp_path / "a.log", columns=columns, constants={"params": 2e7}).kept["flops"]
+    np.testing.assert_allclose(flops, 6 * 2e7 * found.kept["tokens"])
+
+
+def test_olmo_cores_files_of_steps(tmp_path: Path) -> None:
+    """Files that OLMo-core 3.0.0's MetricSaverCallback wrote while its trainer trained two models on a CPU."""
+    recorded = json.loads((GOLDEN / "olmo_core.json").read_text())
+    for run, steps in recorded.items():
+        (tmp_path / run).mkdir()
+        for step, metrics in steps.items():
+            (tmp_path / run / f"metrics_step{step}.json").write_text(json.dumps(metrics))
+    columns = {"loss": "eval/lm/c4_en-validation/CE loss", "tokens": "throughput/total tokens"}
+    constants = {"params": {"run32": 90_272, "run64": 196_928}}
+    found = load_runs(
+        "csv",
+        path=tmp_path / "*/metrics_step*.json",
+        columns=columns,
+        constants=constants,
+        units={"params": 1, "tokens": 1},
+    )
+    wanted = [
+        (run, constants["params"][run], int(step), metrics["throughput/total tokens"], metrics[columns["loss"]])
+        for run, steps in recorded.items()
+        for step, metrics in steps.items()
+        if metrics
+    ]
+    assert len(wanted) == 6
+    kept = found.kept[["run", "params", "step", "tokens", "loss"]].sort_values(["run", "step"])
+    assert list(kept.itertuples(index=False, name=None)) == sorted(wanted)

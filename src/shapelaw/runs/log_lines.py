@@ -18,7 +18,7 @@ _NANOGPT = re.compile(rf"step:? ?([0-9]+)[:,]? train loss:? ?{_NUMBER}, val loss
 _PAIRS = re.compile(rf"([0-9]+) ([a-z]\w*) {_NUMBER}")
 _LLM_C = re.compile(rf"s:([0-9]+) (tel|trl|eval):{_NUMBER}.*")
 _HELD_OUT = ("val", "tel")
-_MEGATRON = re.compile(rf"(?i)validation loss at iteration ([0-9]+)(?! on test).*?\| lm loss value: {_NUMBER}")
+_MEGATRON = re.compile(rf"(?i)validation loss at iteration ([0-9]+)\b(?! on test).*?\| lm loss value: {_NUMBER}")
 _MEGATRON_STEP = re.compile(r"iteration +([0-9]+)/ *[0-9]+ \|")
 _CONSUMED = re.compile(r"consumed (samples|tokens): +([0-9]+)")
 _MAXTEXT = re.compile(rf"eval metrics after step: ([0-9]+), loss[=:] ?{_NUMBER}")

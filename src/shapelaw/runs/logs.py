@@ -41,6 +41,7 @@ def read_logs(path: str | os.PathLike[str], sheet: str | None, columns: Mapping[
     files = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))] if _is_pattern(path) else [Path(path)]
     if not files:
         raise UserError(f"path={path}: no file is named so; give a file, or a pattern such as logs/*/metrics.csv")
+    files = [file for file in files if not (_OF_STEP.search(file.stem) and file.read_text().strip() == "{}")] or files
     raws = [_known(file, spread(read_raw(file, sheet))) for file in files]
     return condensed(raws[0] if not _is_pattern(path) else _joined(files, raws), columns)
 

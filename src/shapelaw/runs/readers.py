@@ -47,10 +47,10 @@ class RawTable:
 
 def _delimited(path: Path, sheet: str | None) -> RawTable:
     text, encoding = _decoded(path)
+    if (rows := log_lines.rows_of(text)) is not None:  # before JSON: lines may begin with a time in brackets
+        return RawTable(rows[0], " ", notes=(rows[1],))
     if text.lstrip()[:1] in ("[", "{"):
         return RawTable(_of_json(text))
-    if (rows := log_lines.rows_of(text)) is not None:
-        return RawTable(rows[0], " ", notes=(rows[1],))
     frame, delimiter, notes = parse(text)
     again = (frame == list(frame.columns)).all(axis=1)
     reasons = pd.Series(np.where(again, HEADER_AGAIN, ""), dtype=object)
