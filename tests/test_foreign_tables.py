@@ -493,8 +493,14 @@ def test_olmos_console(tmp_path: Path) -> None:
 def test_olmo_cores_files_of_steps(tmp_path: Path) -> None:
     """Files that OLMo-core 3.0.0's MetricSaverCallback wrote while its trainer trained two models on a CPU."""
     recorded = json.loads((GOLDEN / "olmo_core.json").read_text())
+    later = {
+        **recorded["run32"]["40"],
+        "throughput/total tokens": 25_600.0,
+    }  # what it holds at a step without evaluation
+    (tmp_path / "run32").mkdir()
+    (tmp_path / "run32" / "metrics_step50.json").write_text(json.dumps(later))
     for run, steps in recorded.items():
-        (tmp_path / run).mkdir()
+        (tmp_path / run).mkdir(exist_ok=True)
         for step, metrics in steps.items():
             (tmp_path / run / f"metrics_step{step}.json").write_text(json.dumps(metrics))
     columns = {"loss": "eval/lm/c4_en-validation/CE loss", "tokens": "throughput/total tokens"}
@@ -513,5 +519,6 @@ def test_olmo_cores_files_of_steps(tmp_path: Path) -> None:
         if metrics
     ]
     assert len(wanted) == 6
+    assert found.exclusions == {"the loss of an earlier step": 1}
     kept = found.kept[["run", "params", "step", "tokens", "loss"]].sort_values(["run", "step"])
     assert list(kept.itertuples(index=False, name=None)) == sorted(wanted)

@@ -26,8 +26,8 @@ def join(rows: Sequence[Sequence[str]]) -> tuple[list[str], int]:
     A row below the first belongs to the header if it holds no value, and names what the row above leaves empty or repeats, or
     holds nothing but units in brackets. Its names stand behind those of their groups.
 
-    >>> join([["Model", "", "Loss"], ["name", "params", ""], ["a", "1e9", "3"]])
-    (['Model name', 'Model params', 'Loss'], 2)
+    >>> join([["Model", "", "", "Loss"], ["name", "params", "tokens", ""], ["a", "1e9", "1e10", "3"]])
+    (['Model name', 'Model params', 'Model tokens', 'Loss'], 2)
     >>> join([["params", "loss"], ["(M)", "(nats)"], ["20", "3.9"]])
     (['params (M)', 'loss (nats)'], 2)
     >>> join([["run", "loss"], ["a", "diverged"], ["b", "3.9"]])

@@ -43,7 +43,17 @@ def read_logs(path: str | os.PathLike[str], sheet: str | None, columns: Mapping[
         raise UserError(f"path={path}: no file is named so; give a file, or a pattern such as logs/*/metrics.csv")
     files = [file for file in files if not (_OF_STEP.search(file.stem) and file.read_text().strip() == "{}")] or files
     raws = [_known(file, spread(read_raw(file, sheet))) for file in files]
-    return condensed(raws[0] if not _is_pattern(path) else _joined(files, raws), columns)
+    raw = raws[0] if not _is_pattern(path) else _joined(files, raws)
+    if all(_OF_STEP.search(file.stem) for file in files) and columns.get("loss") in raw.frame and "run" in raw.frame:
+        return replace(raw, reasons=_stale(raw.frame, columns["loss"]))
+    return condensed(raw, columns)
+
+
+def _stale(frame: pd.DataFrame, loss: str) -> pd.Series:
+    """Why a step holds no loss of its own: OLMo-core's files hold what was measured last, to the last digit."""
+    ordered = frame.sort_values(["run", "step"])
+    again = ordered[loss] == ordered.groupby("run")[loss].shift()
+    return pd.Series(np.where(again.sort_index(), "the loss of an earlier step", ""), index=frame.index, dtype=object)
 
 
 def spread(raw: RawTable) -> RawTable:
