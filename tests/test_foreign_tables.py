@@ -227,6 +227,13 @@ TRAINED = {"columns": {"loss": "eval/loss"}, "constants": {"params": SIZES}}
             "params: M, as the column is named N (x10^6); tokens: B, as the column is named D/1e9",
         ),
         (
+            rows(
+                "params,step,batch size (M tokens),loss", lambda n, d: f"{n:g},{d / BATCH:.0f},0.5,{planted(n, d):.5f}"
+            ),
+            {"columns": {"batch_tokens": "batch size (M tokens)"}},
+            "batch_tokens: M, as the column is named batch size (M tokens)",
+        ),
+        (
             rows("Mparams,Gtokens,loss", lambda n, d: f"{n / 1e6:g},{d / 1e9:g},{planted(n, d):.5f}"),
             {"columns": {"params": "Mparams", "tokens": "Gtokens"}},
             "tokens: B, as the column is named Gtokens",
@@ -314,7 +321,14 @@ TRAINED = {"columns": {"loss": "eval/loss"}, "constants": {"params": SIZES}}
         ),
     ],
     ids=[
-        *("powers of ten by name", "prefixes by name", "EFLOPs", "a cell of its own suffix", "suffixes beside a unit"),
+        *(
+            "powers of ten by name",
+            "a batch in M",
+            "prefixes by name",
+            "EFLOPs",
+            "a cell of its own suffix",
+            "suffixes beside a unit",
+        ),
         *(
             "the held-out loss",
             "a chart of perplexities",
@@ -365,6 +379,11 @@ def test_tables_that_were_misread(tmp_path: Path, text: str, options: Mapping[st
             r"loss, val_loss may be the loss; give 'runs.columns={loss: val_loss}' or 'runs.columns={loss: loss}'",
         ),
         (
+            rows("params,tokens/s,loss", lambda n, d: f"{n:g},{d:g},{planted(n, d):.5f}"),
+            {"columns": {"tokens": "tokens/s"}},
+            r"the column tokens/s speaks of tokens a second",
+        ),
+        (
             rows("params,tokens,loss,loss.1", lambda n, d: f"{n:g},{d:g},3,{planted(n, d):.5f}"),
             {},
             r"loss, loss.1 may be the loss",
@@ -404,6 +423,7 @@ def test_tables_that_were_misread(tmp_path: Path, text: str, options: Mapping[st
         *("tokens (K)", "thousands of tokens", "thousands of params", "FLOPs / 1e18", "log10 FLOPs", "PF-days"),
         *(
             "a held-out loss beside",
+            "a rate",
             "a column twice",
             "a row a metric",
             "merged cells",

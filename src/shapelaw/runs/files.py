@@ -34,7 +34,7 @@ from shapelaw.runs.table import RunsTable
 from shapelaw.runs.wide import lengthen, suggestion, turned
 
 _PERCENT = ("accuracy", "error", "cooldown")
-_LARGEST = {"params": 1e13, "tokens": 1e14}
+_LARGEST = {"params": 1e13, "tokens": 1e14, "batch_tokens": 1e9, "step": 1e9}
 """Medians above which a unit that a column's name hints at is not believed."""
 
 
@@ -278,6 +278,11 @@ def _hints(table: FileTable, given: FileOptions) -> dict[str, str | float]:
     """
     out: dict[str, str | float] = {}
     for name, source in table.sources.items():
+        if name in ("tokens", "flops") and name not in given.units and names.is_rate(source):
+            raise UserError(
+                f"runs table: the column {source} speaks of {name} a second, not of those up to the row; map another column, "
+                f"or give 'runs.units={{{name}: 1}}' if they are"
+            )
         unit = names.hint(name, source) if name in (*_LARGEST, "loss", "flops") or name.startswith("loss_") else None
         if unit is None or name in given.units:
             continue

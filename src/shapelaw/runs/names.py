@@ -62,7 +62,12 @@ _TELLING = {
 }
 """Canonical name -> what a column's name holds that may mean it, where no usual name is there."""
 _RATIO = re.compile(r"(^|_)(per|ratio)(_|$)")
-_COUNT_HINT = re.compile(r"(?:^|[_ (\[/])(k|m|b|g|t|bn|thousands?|millions?|billions?|trillions?)[)\]]?$")
+_RATE = re.compile(
+    r"(?:^|_)(?:(?:tokens?|toks?|flops?)_(?:per_)?(?:s|secs?|seconds?)|t[gp]s|[kmgtpezy]?flops?_s|flopsps)(?:_|$)"
+)
+_COUNT_HINT = re.compile(
+    r"(?:^|[_ (\[/])(k|m|b|g|t|bn|thousands?|millions?|billions?|trillions?)(?: (?:tokens?|param(?:eter)?s?))?[)\]]?$"
+)
 _HINTS = {"t": "T", "k": "K", "m": "M", "b": "B", "g": "B", "bn": "B", "th": "K", "mi": "M", "bi": "B", "tr": "T"}
 _POWERS = {3: "K", 6: "M", 9: "B", 12: "T"}
 _POWER_HINT = re.compile(r"(?:[(\[/]|[(\[/ ]in |[x\u00d7*]) ?(?:1e\+?([0-9]{1,2})|10(?:\^|\*\*)([0-9]{1,2}))[)\]]?$")
@@ -146,7 +151,20 @@ def suggested(canonical: str, names: Iterable[str]) -> str | None:
 
 def _is_ratio(plain: str) -> bool:
     """Whether a name is that of tokens per parameter, or of another ratio."""
-    return bool(_RATIO.search(plain) or (_TELLING["params"].search(plain) and _TELLING["tokens"].search(plain)))
+    return bool(
+        _RATIO.search(plain)
+        or is_rate(plain)
+        or (_TELLING["params"].search(plain) and _TELLING["tokens"].search(plain))
+    )
+
+
+def is_rate(name: str) -> bool:
+    """Whether a name is that of tokens or FLOPs a second.
+
+    >>> is_rate("throughput/device/tokens_per_second"), is_rate("TFLOP/s/GPU"), is_rate("tokens")
+    (True, True, False)
+    """
+    return bool(_RATE.search(plain_name(name)))
 
 
 def mapping(missing: Iterable[str], names: Iterable[str]) -> str:
