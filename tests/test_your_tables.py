@@ -255,7 +255,7 @@ def test_an_archive_of_one_file_is_read(tmp_path: Path) -> None:
         ("run,params,tokens,loss,loss\nm,2e7,1e9,3.9,4.1\n", "2 columns are named loss and differ"),
         ("", "cannot be read (it is empty)"),
         ("run,params,tokens,loss,vocab_size\n", "holds no rows to fit"),
-        ("20000000,1000000000,3.97\n43088694,1000000000,3.66\n", "no column params, tokens, loss"),
+        ("20000000,1000000000,3.97\n43088694,1000000000,3.66\n", "its first row holds values, no names"),
     ],
 )
 def test_what_cannot_be_told_is_refused_with_the_remedy(tmp_path: Path, content: str, said: str) -> None:

@@ -25,6 +25,8 @@ _TOKENS_PER_PARAM = frozenset(
     ["tokens_per_param", "tokens_per_params", "tokens_per_parameter", "token_per_param", "tokens_params", "d_n", "tpp"]
 )
 _RATE = re.compile(r"(^|_)(lr|learning_rate)$")
+GAPS = 0.4
+"""Share of rows without a size, below others that have one, from which cells are taken for merged."""
 _UNFINISHED = frozenset(["crashed", "failed", "killed", "running", "preempted", "oom", "diverged", "error", "pending"])
 """What trackers call runs that have not ended as they should."""
 
@@ -181,12 +183,31 @@ def checked(table: FileTable) -> FileTable:
     rows = _counting_rows(table.frame)
     if not len(rows):
         return table
+    _refuse_gaps(rows)
     units.refuse_small_counts(rows, table.named_units)
+    if "flops" not in table.named_units:
+        units.refuse_other_flops(rows)
     if "loss" in table.named_units:
         return table
     units.refuse_no_losses(rows)
     units.refuse_rising(rows)
     return table.noting(units.odd_losses(rows))
+
+
+def _refuse_gaps(rows: pd.DataFrame) -> None:
+    """Refuse sizes that stand only in the first row of each group, as merged cells of a spreadsheet leave them.
+
+    Raises:
+        UserError: to fill them down.
+    """
+    for name in ("params", "tokens"):
+        missing = as_numbers(name, rows[name]) if name in rows else np.zeros(len(rows))
+        gaps = ~np.isfinite(missing)
+        if gaps.mean() >= GAPS and not gaps[0] and np.isfinite(as_numbers("loss", rows["loss"])[gaps]).all():
+            raise UserError(
+                f"runs table: {name} is empty in {int(gaps.sum())} of {len(rows)} rows that have a loss: if it stands only in "
+                "the first row of each group, as merged cells leave it, fill it down; else take these rows out of the file"
+            )
 
 
 def unfinished(table: FileTable) -> str:

@@ -10,42 +10,79 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-DELIMITERS = (",", ";", "\t", "|", "^", "~", ":")
+from shapelaw.runs import headers
+
+DELIMITERS = (",", ";", "\t", "|", "&", "^", "~", ":")
 COMMENTS = ("#", "//")
 _SPACES = r"\s+"
 _LOOKED_AT = 20
+_HEADER_ROWS = 6
+_QUOTED = re.compile(r'(?<![^,;\t|\r\n])"(?:[^"]|"")*"(?=[,;\t|\r\n]|$)')
+"""A quoted field, which may hold line breaks."""
 _NUMBER = re.compile(r"[+-]?[0-9][0-9.,_' ]*(e[+-]?[0-9]+)?[KMBT]?", re.IGNORECASE)
 
 
-def parse(text: str) -> tuple[pd.DataFrame, str]:
-    """The table, every cell a text and a missing one empty, and its delimiter.
+def parse(text: str) -> tuple[pd.DataFrame, str, list[str]]:
+    """The table, every cell a text and a missing one empty, its delimiter, and what a reader of the fit should know.
 
     Raises:
         ValueError: if there is none, or a row has more fields than the header.
     """
-    lines, comments = _without_comments(text)
+    lines, comments, below = _without_comments(text)
     if not lines:
         raise ValueError("it is empty")
     delimiter = _delimiter(lines)
     if delimiter == "|":
         lines = [line.strip().strip("|") for line in lines if not re.fullmatch(r"[|:+\s-]+", line)]
+    if delimiter == "&":
+        lines = [plain for line in lines if (plain := _of_latex(line))]
     if delimiter in DELIMITERS:
         lines = lines[_titles(lines, delimiter) :]
     cells = _cells(lines, delimiter)
     cells = cells[(cells != "").any(axis=1)]
-    header = _header_in_comment(comments, delimiter, cells)
-    body = cells if header else cells.iloc[1:]
-    header = header or _stripped(cells.iloc[0])
-    return _named(body, header, delimiter), delimiter
+    header, taken = _header_in_comment(comments, delimiter, cells), 0
+    if not header:
+        names, taken = headers.join([_stripped(row, cells.shape[1]) for _, row in cells.head(_HEADER_ROWS).iterrows()])
+        header = _stripped(pd.Series(names))
+    if all(headers.is_value(name) for name in header if name):
+        raise ValueError("its first row holds values, no names: put a line of names above it")
+    left_out = f"{below} lines below the header that begin with # or //, as comments do, left out" if below else ""
+    if below and taken == len(cells):
+        raise ValueError(f"no rows: {left_out}")
+    said = [left_out, f"a header of {taken} rows: {', '.join(header)}" if taken > 1 else ""]
+    return _named(cells.iloc[taken:], header, delimiter), delimiter, [note for note in said if note]
 
 
-def _without_comments(text: str) -> tuple[list[str], list[str]]:
-    """Lines of the table, and comment lines before them; only whole lines are comments, as names may hold a #."""
-    lines = [line for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
+def _of_latex(line: str) -> str:
+    """A row of a LaTeX table without its rules, its end and what sets its fields apart."""
+    bare = re.sub(
+        r"\\\\(\[.*?\])?\s*$", "", re.sub(r"\\(?:hline|(?:top|mid|bottom)rule|cline\{.*?\})", "", line).strip()
+    )
+    return (
+        re.sub(r"\\(?:textbf|mathbf|textit|underline)\{(.*?)\}", r"\1", bare)
+        .replace("$", "")
+        .replace("\\%", "%")
+        .strip()
+    )
+
+
+def _without_comments(text: str) -> tuple[list[str], list[str], int]:
+    """Lines of the table, comment lines, and how many of these stand below its first line.
+
+    Only whole lines are comments, as names may hold a #.
+    """
+    whole = _QUOTED.sub(lambda field: re.sub(r"\s*[\r\n]+\s*", " ", field[0]), text) if '"' in text else text
+    lines = [line for line in re.split(r"\r\n|\r|\n", whole) if line.strip()]
     if lines and re.fullmatch(r"sep=.", lines[0]):  # for Excel
         lines = lines[1:]
-    comments = [line.lstrip("#/ \t") for line in lines if line.lstrip().startswith(COMMENTS)]
-    return [line for line in lines if not line.lstrip().startswith(COMMENTS)], comments
+    marked = [line.lstrip().startswith(COMMENTS) for line in lines]
+    first = marked.index(False) if False in marked else len(lines)
+    comments = [line.lstrip("#/ \t") for line, is_comment in zip(lines, marked, strict=True) if is_comment]
+    return (
+        [line for line, is_comment in zip(lines, marked, strict=True) if not is_comment],
+        comments,
+        sum(marked[first:]),
+    )
 
 
 def _delimiter(lines: list[str]) -> str:
@@ -118,10 +155,10 @@ def _header_in_comment(comments: list[str], delimiter: str, cells: pd.DataFrame)
     return names if len(names) == len(first) and not any(map(_NUMBER.fullmatch, names)) else []
 
 
-def _stripped(row: pd.Series) -> list[str]:
+def _stripped(row: pd.Series, at_least: int = 0) -> list[str]:
     """The fields of a row without the empty ones at its end."""
     fields = [str(field).strip() for field in row]
-    return fields[: max((k + 1 for k, field in enumerate(fields) if field), default=0)]
+    return fields[: max([at_least, *(k + 1 for k, field in enumerate(fields) if field)])]
 
 
 def _named(body: pd.DataFrame, header: list[str], delimiter: str) -> pd.DataFrame:
@@ -137,5 +174,11 @@ def _named(body: pd.DataFrame, header: list[str], delimiter: str) -> pd.DataFram
         row = int(long.argmax())
         raise ValueError(
             f"row {row + 1} has {widths[row]} fields, the header {len(header)}: quote fields that hold the delimiter"
+        )
+    if delimiter == _SPACES and (short := widths < len(header)).any():
+        row = int(short.argmax())
+        raise ValueError(
+            f"row {row + 1} has {widths[row]} fields, the header {len(header)}: between spaces an empty field cannot be seen; "
+            "write - in it, or commas between the fields"
         )
     return body.reindex(columns=range(len(header)), fill_value="").set_axis(header, axis=1).reset_index(drop=True)

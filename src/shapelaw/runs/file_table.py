@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 OF_FILES = ("columns", "units", "constants", "wide", "decimal", "sheet", "tokens_from")
 """Options that no other source has."""
@@ -56,6 +58,7 @@ class FileTable:
         notes: how the file was read, for people.
         about: facts of the table (`shapelaw.runs.RunsTable`).
         named_units: columns whose unit was named, by the user or by their own name.
+        suffixed: column -> rows whose values had a suffix, and so are in no other unit, (rows,).
     """
 
     frame: pd.DataFrame
@@ -64,6 +67,7 @@ class FileTable:
     notes: tuple[str, ...] = ()
     about: Mapping[str, str] = field(default_factory=dict)
     named_units: frozenset[str] = frozenset()
+    suffixed: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
     def noting(self, *notes: str) -> FileTable:
         """The table with further notes; empty ones are left out."""

@@ -34,7 +34,7 @@ from shapelaw.runs.table import RunsTable
 from shapelaw.runs.wide import lengthen, suggestion, turned
 
 _PERCENT = ("accuracy", "error", "cooldown")
-_LARGEST = {"params": 1e13, "tokens": 1e14}
+_LARGEST = {"params": 1e13, "tokens": 1e14, "batch_tokens": 1e9, "step": 1e9}
 """Medians above which a unit that a column's name hints at is not believed."""
 
 
@@ -92,8 +92,9 @@ def _named(raw: RawTable, given: FileOptions) -> FileTable:
     if given.wide is None and (upright := turned(frame)) is not None:
         frame, notes = upright, (*notes, "the table lay on its side")
         raw = replace(raw, reasons=None)
+    metric = ""
     if given.wide:
-        frame, note = lengthen(frame, given.wide, columns)
+        frame, note, metric = lengthen(frame, given.wide, columns)
         notes, columns = (*notes, note), {ours: theirs for ours, theirs in columns.items() if ours != "loss"}
     frame = _joined(frame, columns.get("run", ""))
     for ours, theirs in columns.items():
@@ -101,11 +102,32 @@ def _named(raw: RawTable, given: FileOptions) -> FileTable:
             raise UserError(f"columns: {ours}={theirs}, but {raw.holder} {', '.join(map(str, frame.columns))}")
     frame = frame.loc[:, ~frame.columns.duplicated()]
     sources = {**names.taken(map(str, frame.columns)), **columns}
+    _refuse_rivals(frame, sources, columns)
     out = pd.DataFrame({ours: frame[theirs] for ours, theirs in sources.items()}, index=frame.index)
     if raw.reasons is not None and not given.wide:
         out = excluding(out, raw.reasons)
     further = frame.drop(columns=[name for name in frame if name in set(sources.values()) or name == ""])
+    sources |= {"loss": metric} if metric else {}
     return FileTable(_with_constants(out, given.constants), further, sources, notes)
+
+
+def _refuse_rivals(frame: pd.DataFrame, sources: Mapping[str, str], columns: Mapping[str, str]) -> None:
+    """Refuse what is taken by its name although another column may be meant: `loss` beside `val_loss`, or beside `loss.1`.
+
+    Raises:
+        UserError: with the option that names one.
+    """
+    own = [str(name) for name in frame.columns]
+    for ours, theirs in sources.items():
+        if ours in columns:
+            continue
+        rivals = [name for name in own if name == f"{theirs}.1" and not frame[name].equals(frame[theirs])]
+        rivals += [name for name in own if ours == "loss" and names.plain_name(name) in names.HELD_OUT_BY_NAME]
+        if rivals:
+            raise UserError(
+                f"runs table: {', '.join([theirs, *rivals])} may be the {ours}; give "
+                f"'runs.columns={{{ours}: {rivals[-1]}}}' or 'runs.columns={{{ours}: {theirs}}}'"
+            )
 
 
 def _joined(frame: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -147,6 +169,7 @@ def _typed(table: FileTable, raw: RawTable, given: FileOptions) -> FileTable:
     decimal = decimal_of(texts, raw.delimiter, given.decimal)
     open_rows = (frame["excluded"].fillna("") == "") if "excluded" in frame else pd.Series(True, index=frame.index)
     notes, reasons, out = list(table.notes), pd.Series("", index=frame.index, dtype=object), frame.copy()
+    suffixed: dict[str, NDArray[np.bool_]] = {}
     for name in numeric:
         rules = rules_of(str(name))
         counts = "M" in rules.units or rules.whole
@@ -157,9 +180,11 @@ def _typed(table: FileTable, raw: RawTable, given: FileOptions) -> FileTable:
             said = [f"{name} is no number ({text})" for text in numbers.unreadable[bad]]
             reasons[bad] = reasons[bad].where(reasons[bad] != "", said)
         out[name], notes = numbers.values, [*notes, *numbers.notes]
+        suffixed |= {} if numbers.suffixed is None else {str(name): numbers.suffixed}
     for name in set(map(str, frame)) - set(map(str, numeric)):
         out[name] = as_texts(frame[name], strip=True)
-    return replace(table, frame=excluding(out, reasons), further=_further(table.further, decimal), notes=tuple(notes))
+    further = _further(table.further, decimal)
+    return replace(table, frame=excluding(out, reasons), further=further, notes=tuple(notes), suffixed=suffixed)
 
 
 def _refuse_texts(name: str, numbers: Numbers, bad: NDArray[np.bool_], exclude: bool) -> None:
@@ -191,18 +216,24 @@ def _further(frame: pd.DataFrame, decimal: str) -> pd.DataFrame:
 
 def _in_units(table: FileTable, given: FileOptions) -> FileTable:
     """Values in canonical units: those that were named, else those of which a column's name speaks."""
-    hinted = {name: unit for name, unit in _hints(table).items() if name not in given.units}
-    said = [f"{name}: {unit}, as the column is named {table.sources[name]}" for name, unit in hinted.items()]
+    hinted = _hints(table, given)
+    said = [f"{name}: {_unit(unit)}, as the column is named {table.sources[name]}" for name, unit in hinted.items()]
     frame, by_row = table.frame, {} if "loss" in given.units else _said_units(table)
     if len(by_row) > 1:
         hinted["loss"], frame = "nats", _each_in_its_unit(frame, by_row)
     elif by_row:
         (hinted["loss"],) = by_row
     said += [f"loss: {', '.join(by_row)}, as the column loss_unit says"] if by_row else []
-    frame, own = units.convert(frame, {**hinted, **given.units})
+    converted, own = units.convert(frame, {**hinted, **given.units})
+    for name, rows in table.suffixed.items():
+        converted[name] = converted[name].where(~rows, frame[name])
     about = {"loss_unit" if name == "loss" else f"{name}_unit": unit for name, unit in own.items()}
     named = frozenset([*hinted, *given.units])
-    return replace(table, frame=frame, about={**table.about, **about}, named_units=named).noting(*said)
+    return replace(table, frame=converted, about={**table.about, **about}, named_units=named).noting(*said)
+
+
+def _unit(unit: str | float) -> str:
+    return unit if isinstance(unit, str) else f"{unit:g}"
 
 
 def _said_units(table: FileTable) -> dict[str, pd.Series]:
@@ -239,31 +270,50 @@ def _each_in_its_unit(frame: pd.DataFrame, rows_of: Mapping[str, pd.Series]) -> 
     return excluding(out, reasons)
 
 
-def _hints(table: FileTable) -> dict[str, str]:
+def _hints(table: FileTable, given: FileOptions) -> dict[str, str | float]:
     """Units of which the names of columns speak, and in which the values make sense.
 
     Raises:
         UserError: for a loss in a unit that is not converted.
     """
-    out = {}
+    out: dict[str, str | float] = {}
     for name, source in table.sources.items():
+        if name in ("tokens", "flops") and name not in given.units and names.is_rate(source):
+            raise UserError(
+                f"runs table: the column {source} speaks of {name} a second, not of those up to the row; map another column, "
+                f"or give 'runs.units={{{name}: 1}}' if they are"
+            )
         unit = names.hint(name, source) if name in (*_LARGEST, "loss", "flops") or name.startswith("loss_") else None
-        if unit is None:
+        if unit is None or name in given.units:
             continue
-        if unit not in rules_of(name).units:
+        if isinstance(unit, str) and unit not in rules_of(name).units:
             raise UserError(
                 f"runs table: the column {source} speaks of {unit}, which are not converted; make them nats per token, map "
                 f"another column, or give 'runs.units={{{name}: UNIT}}' if they are {', '.join(LOSSES)} or a multiple of one"
             )
         if name in _LARGEST:
             values = as_numbers(name, table.frame[name])
+            values = values[~table.suffixed.get(name, np.zeros(len(values), dtype=bool))]
             median = float(np.nanmedian(values)) if np.isfinite(values).any() else np.inf
             if unit == "log10" and median > units.LOG10_MOST:
                 continue
-            if unit == "K" or median * rules_of(name).units[unit] > _LARGEST[name]:
+            factor = unit if isinstance(unit, float) else rules_of(name).units[unit]
+            if median * factor > _LARGEST[name]:
                 continue
+            if unit == "K":  # which would fit counts as well
+                raise UserError(
+                    f"runs table: the column {source} speaks of thousands; give 'runs.units={{{name}: K}}' if it holds them, "
+                    f"'runs.units={{{name}: 1}}' if it counts one by one"
+                )
         out[name] = unit
     return out
+
+
+def _samples(table: FileTable, own: list[str]) -> str | None:
+    """The column that counts samples, where none counts steps."""
+    if "step" in table.frame or names.likely("step", own):
+        return None
+    return next((name for name in own if names.plain_name(name) in names.SAMPLES), None)
 
 
 def _refuse_unmapped(place: str, table: FileTable, raw: RawTable) -> None:
@@ -277,6 +327,10 @@ def _refuse_unmapped(place: str, table: FileTable, raw: RawTable) -> None:
     remedy = f"map them: {names.mapping(missing, free)}"
     if "loss" in missing and (wide := suggestion(free)):
         remedy = f"a wide table is made long by {wide}"
+    elif "tokens" in missing and names.suggested("tokens", free) is None and (samples := _samples(table, own)):
+        wanted = [name for name in missing if name != "tokens"]
+        mapped = names.mapping(wanted, own).replace("{", "{step: " + samples + (", " if wanted else ""), 1)
+        remedy = f"map {mapped} and give 'runs.constants={{batch_tokens: TOKENS}}', the tokens of one sample"
     elif "tokens" in missing and names.suggested("tokens", free) is None and (step := names.likely("step", own)):
         mapped = names.mapping([*(name for name in missing if name != "tokens"), *({"step"} - set(table.frame))], own)
         mapped = f"map {mapped} and " if "{}" not in mapped else ""

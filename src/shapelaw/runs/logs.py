@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,13 @@ from shapelaw.runs.readers import RawTable, read_raw
 
 SETTINGS = "hparams.yaml"
 """Where Lightning's loggers keep a run's settings, beside its metrics."""
+METRIC = ("metric", "tag", "key", "variable", "metric_name", "metric_key")
+VALUE = ("value", "metric_value", "scalar")
+_TIME = re.compile("time|date|created")
+_OF_SAMPLES = re.compile(r"^Train_Samples_\w+\.csv")
+"""Files of DeepSpeed's CSV monitor, whose column step counts samples."""
+_OF_STEP = re.compile(r"^metrics_step([0-9]+)$")
+"""Files that OLMo-core's MetricSaverCallback writes."""
 FILE = "file"
 """Column of the name by which a file differs from the others."""
 
@@ -33,8 +41,44 @@ def read_logs(path: str | os.PathLike[str], sheet: str | None, columns: Mapping[
     files = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))] if _is_pattern(path) else [Path(path)]
     if not files:
         raise UserError(f"path={path}: no file is named so; give a file, or a pattern such as logs/*/metrics.csv")
-    raws = [read_raw(file, sheet) for file in files]
-    return condensed(raws[0] if not _is_pattern(path) else _joined(files, raws), columns)
+    files = [file for file in files if not (_OF_STEP.search(file.stem) and file.read_text().strip() == "{}")] or files
+    raws = [_known(file, spread(read_raw(file, sheet))) for file in files]
+    raw = raws[0] if not _is_pattern(path) else _joined(files, raws)
+    if all(_OF_STEP.search(file.stem) for file in files) and columns.get("loss") in raw.frame and "run" in raw.frame:
+        return replace(raw, reasons=_stale(raw.frame, columns["loss"]))
+    return condensed(raw, columns)
+
+
+def _stale(frame: pd.DataFrame, loss: str) -> pd.Series:
+    """Why a step holds no loss of its own: OLMo-core's files hold what was measured last, to the last digit."""
+    ordered = frame.sort_values(["run", "step"])
+    again = ordered[loss] == ordered.groupby("run")[loss].shift()
+    return pd.Series(np.where(again.sort_index(), "the loss of an earlier step", ""), index=frame.index, dtype=object)
+
+
+def spread(raw: RawTable) -> RawTable:
+    """A tidy table, a row a value beside the name of its metric, with a column for each metric; any other as it is."""
+    plain = {names.plain_name(str(name)): name for name in raw.frame}
+    metric, value = (next((plain[one] for one in known if one in plain), None) for known in (METRIC, VALUE))
+    if metric is None or value is None or raw.frame[metric].nunique() < 2 or not raw.frame.columns.is_unique:
+        return raw
+    beside = [own for one, own in plain.items() if own not in (metric, value) and not _TIME.search(one)]
+    keys = raw.frame[[*beside, metric]]
+    if not beside or keys.duplicated().any() or set(map(str, raw.frame[metric])) & set(map(str, beside)):
+        return raw
+    wide = raw.frame.pivot(index=beside, columns=metric, values=value).rename_axis(columns=None).reset_index()
+    said = f"a row a value of {metric}: {', '.join(sorted(map(str, raw.frame[metric].unique())))}"
+    return replace(raw, frame=wide.rename(columns=str), reasons=None, notes=(*raw.notes, said))
+
+
+def _known(file: Path, raw: RawTable) -> RawTable:
+    """What only the names of some programs' files say: DeepSpeed counts samples; OLMo-core's metrics are of a step."""
+    frame = raw.frame
+    if _OF_SAMPLES.search(file.name) and "step" in frame:
+        return replace(raw, frame=frame.rename(columns={"step": "samples"}))
+    if (match := _OF_STEP.search(file.stem)) and "step" not in frame:
+        return replace(raw, frame=frame.assign(step=int(match[1])))
+    return raw
 
 
 def condensed(raw: RawTable, columns: Mapping[str, str]) -> RawTable:
@@ -91,7 +135,8 @@ def _is_pattern(path: str | os.PathLike[str]) -> bool:
 
 def _joined(files: list[Path], raws: list[RawTable]) -> RawTable:
     """The rows of all files under one another, with the name of the file and the settings beside it."""
-    called = _told_apart(files)
+    of_steps = all(_OF_STEP.search(file.stem) for file in files)
+    called = [str(file.parent.name) for file in files] if of_steps else _told_apart(files)
     frames = [
         raw.frame.assign(
             **{FILE: name, **{k: v for k, v in settings_beside(file.parent).items() if k not in raw.frame}}

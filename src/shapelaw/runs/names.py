@@ -41,6 +41,11 @@ USUAL = {
     ),
 }
 """Canonical name -> names, as `plain_name` gives them, by which files often hold it."""
+SAMPLES = frozenset(["samples", "consumed_samples", "n_samples", "num_samples", "samples_seen", "total_samples"])
+HELD_OUT_BY_NAME = frozenset(
+    ["val_loss", "eval_loss", "validation_loss", "valid_loss", "test_loss", "held_out_loss", "val_nll", "val_ce"]
+)
+"""Names, as `plain_name` gives them, beside which a column loss is likely the training loss."""
 LOSS_UNITS = {
     **dict.fromkeys(("nats", "nat", "nats_per_token"), "nats"),
     **dict.fromkeys(("bits", "bit", "bits_per_token"), "bits"),
@@ -57,8 +62,21 @@ _TELLING = {
 }
 """Canonical name -> what a column's name holds that may mean it, where no usual name is there."""
 _RATIO = re.compile(r"(^|_)(per|ratio)(_|$)")
-_COUNT_HINT = re.compile(r"(?:^|[_ (\[/])(k|m|b|t|bn|thousands?|millions?|billions?|trillions?)[)\]]?$")
-_HINTS = {"t": "T", "k": "K", "m": "M", "b": "B", "bn": "B", "th": "K", "mi": "M", "bi": "B", "tr": "T"}
+_RATE = re.compile(
+    r"(?:^|_)(?:(?:tokens?|toks?|flops?)_(?:per_)?(?:s|secs?|seconds?)|t[gp]s|[kmgtpezy]?flops?_s|flopsps)(?:_|$)"
+)
+_COUNT_HINT = re.compile(
+    r"(?:^|[_ (\[/])(k|m|b|g|t|bn|thousands?|millions?|billions?|trillions?)(?: (?:tokens?|param(?:eter)?s?))?[)\]]?$"
+)
+_HINTS = {"t": "T", "k": "K", "m": "M", "b": "B", "g": "B", "bn": "B", "th": "K", "mi": "M", "bi": "B", "tr": "T"}
+_POWERS = {3: "K", 6: "M", 9: "B", 12: "T"}
+_POWER_HINT = re.compile(r"(?:[(\[/]|[(\[/ ]in |[x\u00d7*]) ?(?:1e\+?([0-9]{1,2})|10(?:\^|\*\*)([0-9]{1,2}))[)\]]?$")
+_THOUSANDS = re.compile(r"[/(\[]1(?:[,' ]?000)(?:[,' ]?000)*[)\]]?$")
+_PREFIX_HINT = re.compile(r"([kKMGBT])[ _]?(?:[Pp]aram|[Tt]oken)")
+_FLOP_HINT = re.compile(r"(?:^|[^a-z])([kmgtpezy])flops?(?:$|[^a-z/])")
+_FLOP_PREFIXES = {"k": 3, "m": 6, "g": 9, "t": 12, "p": 15, "e": 18, "z": 21, "y": 24}
+_RAISED = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+")
+_SUPERSCRIPTS = str.maketrans("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079", "0123456789")
 _BRACKETS = re.compile(r"(?<=\w)\s*[(\[][^()\[\]]*[)\]]$")
 _LOGARITHM = re.compile(r"^log_?10(?![0-9a-z])")
 _PF_DAYS = re.compile(r"(^|_)pf_?days?(_|$)")
@@ -111,6 +129,8 @@ def likely(canonical: str, names: Iterable[str]) -> str | None:
     usual = {canonical, *USUAL.get(canonical, ())}
     listed = list(names)
     own = [name for name in listed if {plain_name(name), _last(name), _without_unit(name)} & usual]
+    if canonical == "loss" and len(own) > 1:
+        own = [name for name in own if "train" not in plain_name(name)]
     if canonical == "loss" and not own:
         own = [name for name in listed if hint("loss", name)] or [n for n in listed if FURTHER_LOSS.fullmatch(n)][:1]
     return own[0] if len(own) == 1 else None
@@ -131,7 +151,20 @@ def suggested(canonical: str, names: Iterable[str]) -> str | None:
 
 def _is_ratio(plain: str) -> bool:
     """Whether a name is that of tokens per parameter, or of another ratio."""
-    return bool(_RATIO.search(plain) or (_TELLING["params"].search(plain) and _TELLING["tokens"].search(plain)))
+    return bool(
+        _RATIO.search(plain)
+        or is_rate(plain)
+        or (_TELLING["params"].search(plain) and _TELLING["tokens"].search(plain))
+    )
+
+
+def is_rate(name: str) -> bool:
+    """Whether a name is that of tokens or FLOPs a second.
+
+    >>> is_rate("throughput/device/tokens_per_second"), is_rate("TFLOP/s/GPU"), is_rate("tokens")
+    (True, True, False)
+    """
+    return bool(_RATE.search(plain_name(name)))
 
 
 def mapping(missing: Iterable[str], names: Iterable[str]) -> str:
@@ -143,28 +176,48 @@ def mapping(missing: Iterable[str], names: Iterable[str]) -> str:
     listed = list(names)
     found = {name: suggested(name, listed) for name in missing}
     hints = {name: hint(name, own) for name, own in found.items() if own}
-    units = {name: unit for name, unit in hints.items() if unit in rules_of(name).units}
+    units = {name: str(unit) for name, unit in hints.items() if isinstance(unit, float) or unit in rules_of(name).units}
     columns = f"'runs.columns={_braces({name: own or 'COLUMN' for name, own in found.items()})}'"
     return columns + (f" 'runs.units={_braces(units)}'" if units else "")
 
 
-def hint(canonical: str, name: str) -> str | None:
-    """The unit that a column's name speaks of: `tokens (B)`, `size_M`, `val_ppl`, `log10(N)`, `Compute (PF-days)`.
+def hint(canonical: str, name: str) -> str | float | None:
+    """The unit that a column's name speaks of: `tokens (B)`, `size_M`, `N (x10^6)`, `val_ppl`, `log10(N)`, `C (PF-days)`.
 
     Of a loss it may be one that `runs.units` does not know.
 
     >>> hint("loss", "Val loss (bits/byte)"), hint("loss", "log_ppl"), hint("loss", "word_perplexity")
     ('bits_per_byte', 'nats', 'perplexity per word')
+    >>> hint("params", "Mparams"), hint("tokens", "D/1e9"), hint("flops", "C (EFLOPs)"), hint("flops", "C (1e21)")
+    ('M', 'B', 1e+18, 1e+21)
     """
     if canonical == "loss" or canonical.startswith("loss_"):
         found = {unit: match[1] for unit, sign in _LOSS_SIGNS.items() if (match := sign.search(plain_name(name)))}
         return max(found, key=lambda unit: len(found[unit]), default=None)
     if _LOGARITHM.search(name.lower()):
         return "log10"
-    if canonical == "flops":
-        return "PF-days" if _PF_DAYS.search(plain_name(name)) else None
-    match = _COUNT_HINT.search(name.lower().strip())
+    if canonical == "flops" and _PF_DAYS.search(plain_name(name)):
+        return "PF-days"
+    raised = _RAISED.sub(lambda digits: f"^{digits[0].translate(_SUPERSCRIPTS)}", name.strip())
+    if power := _power(canonical, raised):
+        return _POWERS.get(power, 10.0**power)
+    match = _COUNT_HINT.search(name.lower().strip()) if canonical != "flops" else None
     return (_HINTS.get(match[1]) or _HINTS[match[1][:2]]) if match else None
+
+
+def _power(canonical: str, name: str) -> int:
+    """The power of ten by which a column's name says that it counts; 0 where it says none."""
+    if match := _POWER_HINT.search(name.lower()):
+        return int(match[1] or match[2])
+    if match := _THOUSANDS.search(name):
+        return match[0].count("0")
+    if canonical == "flops":
+        if "log" in name.lower():
+            return 0
+        match = _FLOP_HINT.search(name.lower())
+        return _FLOP_PREFIXES[match[1]] if match else 0
+    prefix = _PREFIX_HINT.match(name)
+    return {"k": 3, "M": 6, "G": 9, "B": 9, "T": 12}[prefix[1].replace("K", "k")] if prefix else 0
 
 
 def _braces(entries: Mapping[str, str | None]) -> str:

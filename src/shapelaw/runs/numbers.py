@@ -19,6 +19,7 @@ SUFFIXES = {
     **{"thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12},
 }
 """Suffix in small letters -> factor."""
+SUFFIXED = "suffixes, to as many digits as the file has"
 DECIMAL = {"dot": ".", "comma": ","}
 _SIGNS = str.maketrans({"\u2212": "-", "\u00a0": " ", "\u202f": " ", "\u2009": " ", "\u2019": "'", "\u066b": ","})
 _POWER = re.compile(r" ?[x\u00d7\u00b7*] ?10 ?(?:\^|\*\*) ?")
@@ -42,11 +43,13 @@ class Numbers:
         values: missing and unreadable ones as NaN, (n,).
         unreadable: what is neither a number nor a word for a missing one: its text, else nothing, (n,).
         notes: how texts were read, for people.
+        suffixed: whether the text has a suffix, which its value has already; nothing where none has, (n,).
     """
 
     values: NDArray[np.float64]
     unreadable: NDArray[np.object_]
     notes: tuple[str, ...] = ()
+    suffixed: NDArray[np.bool_] | None = None
 
 
 def decimal_of(columns: Mapping[str, Iterable[object]], delimiter: str | None, given: str | None) -> str:
@@ -140,7 +143,8 @@ def read(name: str, values: pd.Series, decimal: str = ".", *, counts: bool = Fal
     unreadable = np.array([str(v) if n is None else "" for v, n in zip(distinct, numbers, strict=True)], dtype=object)
     floats = np.array([np.nan if number is None else number for number in numbers], dtype=np.float64)
     notes = tuple(f"{name}: {kind}, such as {text!r}" for kind, text in kinds.items())
-    return Numbers(floats[codes], unreadable[codes], notes)
+    suffixed = np.array([isinstance(value, str) and _suffix(value) for value in distinct])[codes] if counts else None
+    return Numbers(floats[codes], unreadable[codes], notes, suffixed if kinds.get(SUFFIXED) else None)
 
 
 def _distinct(values: pd.Series) -> tuple[NDArray[np.intp], NDArray[np.object_]]:
@@ -157,7 +161,7 @@ def _number(value: object, decimal: str, counts: bool, shares: bool, kinds: dict
     """One value; None if it is no number. What was special about it is added to `kinds`, with the first example."""
     if not isinstance(value, str):
         return _of_object(value)
-    text, spreads = _SPREAD.subn("", _POWER.sub("e", _BOLD.sub(r"\1", value.strip()).translate(_SIGNS)))
+    text, spreads = _plainly(value)
     if text.lower() in MISSING_WORDS:
         return np.nan
     match = _PARTS.fullmatch(text.lower())
@@ -169,7 +173,7 @@ def _number(value: object, decimal: str, counts: bool, shares: bool, kinds: dict
     for kind, applies in (
         ("thousands separators", _separated(match[2], decimal)),
         ("a decimal comma", decimal == "," and "," in match[2]),
-        ("suffixes, to as many digits as the file has", bool(suffix)),
+        (SUFFIXED, bool(suffix)),
         ("percent", bool(percent)),
         ("without its uncertainty", bool(spreads)),
     ):
@@ -177,6 +181,16 @@ def _number(value: object, decimal: str, counts: bool, shares: bool, kinds: dict
             kinds.setdefault(kind, value)
     factor = SUFFIXES[suffix] if suffix else 1.0
     return float(f"{sign}{body}{power or ''}") * factor / (100.0 if percent else 1.0)
+
+
+def _plainly(text: str) -> tuple[str, int]:
+    """A text without bold signs, its power of ten as an exponent, without its uncertainty; and how many it had of these."""
+    return _SPREAD.subn("", _POWER.sub("e", _BOLD.sub(r"\1", text.strip()).translate(_SIGNS)))
+
+
+def _suffix(text: str) -> bool:
+    match = _PARTS.fullmatch(_plainly(text)[0].lower())
+    return bool(match and match[4])
 
 
 def _of_object(value: object) -> float | None:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from shapelaw.errors import UserError
-from shapelaw.runs import log_lines, names
+from shapelaw.runs import headers, log_lines, names
 from shapelaw.runs.delimited import parse
 from shapelaw.runs.sealing import read_parquet
 
@@ -47,15 +47,16 @@ class RawTable:
 
 def _delimited(path: Path, sheet: str | None) -> RawTable:
     text, encoding = _decoded(path)
+    if (rows := log_lines.rows_of(text)) is not None:  # before JSON: lines may begin with a time in brackets
+        return RawTable(rows[0], " ", notes=(rows[1],))
     if text.lstrip()[:1] in ("[", "{"):
         return RawTable(_of_json(text))
-    if (rows := log_lines.rows_of(text)) is not None:
-        return RawTable(rows, " ", notes=("lines of a training program's log; loss: the held-out one",))
-    frame, delimiter = parse(text)
+    frame, delimiter, notes = parse(text)
     again = (frame == list(frame.columns)).all(axis=1)
     reasons = pd.Series(np.where(again, HEADER_AGAIN, ""), dtype=object)
     reasons.iloc[_first_summary(frame) :] = SUMMARY
-    return RawTable(frame, delimiter, reasons, (f"text as {encoding}",) if encoding != "utf-8" else ())
+    said = [*([f"text as {encoding}"] if encoding != "utf-8" else []), *notes]
+    return RawTable(frame, delimiter, reasons, tuple(said))
 
 
 def _first_summary(frame: pd.DataFrame) -> int:
@@ -81,7 +82,7 @@ def _feather(path: Path, sheet: str | None) -> RawTable:
 def _excel(path: Path, sheet: str | None) -> RawTable:
     """A sheet, the first by default; its header is the first row with two cells or more."""
     try:
-        book = pd.ExcelFile(path)
+        book = pd.ExcelFile(path, engine_kwargs={"read_only": False})
     except ImportError:
         raise UserError(
             f"path={path}: Excel files need openpyxl; install it (pip install openpyxl), or save the sheet as CSV"
@@ -91,14 +92,38 @@ def _excel(path: Path, sheet: str | None) -> RawTable:
         if sheet is not None and sheet not in names:
             raise UserError(f"runs.sheet={sheet}: the file has {', '.join(names)}")
         cells = pd.read_excel(book, sheet_name=sheet or names[0], header=None, dtype=object)
-    cells = cells.dropna(how="all").dropna(how="all", axis=1)
-    heads = cells.index[cells.notna().sum(axis=1) >= min(2, cells.shape[1])]
+        page = book.book[sheet or names[0]]
+        hidden = [number - 1 for number, row in page.row_dimensions.items() if row.hidden and number <= len(cells)]
+        merged = [part.bounds for part in page.merged_cells.ranges]
+    heads = cells.index[cells.notna().sum(axis=1) >= min(2, cells.dropna(how="all", axis=1).shape[1])]
     if not len(heads):
         raise ValueError("the sheet is empty")
-    header = ["" if pd.isna(name) else str(name) for name in cells.loc[heads[0]]]
-    body = cells.loc[cells.index > heads[0]].set_axis(header, axis=1).reset_index(drop=True)
-    notes = (f"sheet {sheet or names[0]!r} of {len(names)}",) if len(names) > 1 else ()
-    return RawTable(body, notes=notes)
+    cells = _with_merged(cells, merged, heads[0]).dropna(how="all").dropna(how="all", axis=1)
+    below = cells.loc[cells.index >= heads[0]]
+    texts = [["" if pd.isna(cell) else str(cell) for cell in row] for row in below.head(6).itertuples(index=False)]
+    header, taken = headers.join(texts)
+    body = below.iloc[taken:].set_axis(header, axis=1)
+    seen = [row for row in hidden if row in body.index]
+    said = [
+        f"sheet {sheet or names[0]!r} of {len(names)}" if len(names) > 1 else "",
+        f"a header of {taken} rows: {', '.join(header)}" if taken > 1 else "",
+        f"{len(seen)} rows that the sheet hides are read, too" if seen else "",
+    ]
+    return RawTable(body.reset_index(drop=True), notes=tuple(filter(None, said)))
+
+
+def _with_merged(cells: pd.DataFrame, merged: list[tuple[int, int, int, int]], header: int) -> pd.DataFrame:
+    """The cells with the value of merged ones in all of them: those of the header, and those that span rows.
+
+    Args:
+        merged: first column, first row, last column and last row of each, from 1.
+        header: index of the header's row; titles above it stay as they are.
+    """
+    values = cells.to_numpy(dtype=object, copy=True)
+    for left, top, right, bottom in merged:
+        if top - 1 >= header and (bottom > top or top - 1 == header):
+            values[top - 1 : bottom, left - 1 : right] = values[top - 1, left - 1]
+    return pd.DataFrame(values, cells.index, cells.columns)
 
 
 READERS: dict[str, Callable[[Path, str | None], RawTable]] = {
@@ -257,7 +282,7 @@ def _a_row_a_value(table: pd.DataFrame) -> pd.DataFrame:
         for name, values in table.items()
         if values.dtype == object and any(isinstance(value, list | np.ndarray) for value in values)
     }
-    losses = names.likely("loss", list(lengths))
+    losses = names.likely("loss", list(lengths)) or ("y" if {"x", "y"} <= set(lengths) else None)
     curves = [name for name in lengths if losses and lengths[name] == lengths[losses] and min(lengths[name]) >= 0]
     for name in set(lengths) - set(curves):
         table[name] = [

@@ -20,6 +20,12 @@ FEWEST = {"params": 1e3, "tokens": 1e4}
 LARGEST_FEWEST_PARAMS = 1e4
 RATIO = (1e-3, 1e6)
 """Median tokens per parameter that are still taken for counts of both."""
+SMALL = {"tokens": 1e9, "params": 1e6}
+SMALL_RATIO = (0.1, 1e4)
+"""The same where the median of the tokens, or of the params, is below `SMALL`: then they may be thousands."""
+FLOPS_RATIO = (1e-4, 1e3)
+"""Median of FLOPs over 6 x params x tokens that are still taken for FLOPs: experts make it small, attention large."""
+PF_DAY = 19.94
 TRAINED = {"params": 1e7, "tokens": 1e9}
 TRAINED_LOSS = 5.5
 """Nats per token that a language model of so many parameters has fallen below after so many tokens, whatever the vocabulary."""
@@ -87,9 +93,12 @@ def refuse_small_counts(frame: pd.DataFrame, named: Iterable[str]) -> None:
     if not all(map(len, values.values())):
         return
     few = [name for name in open_ones if _few(name, values[name])]
-    ratio = float(np.median(_positive(frame, "tokens")) / np.median(_positive(frame, "params")))
-    if not few and (RATIO[0] <= ratio <= RATIO[1] or not open_ones):
+    params, tokens = (float(np.median(values[name])) for name in ("params", "tokens"))
+    least = SMALL_RATIO[0] if tokens < SMALL["tokens"] else RATIO[0]
+    most = SMALL_RATIO[1] if params < SMALL["params"] else RATIO[1]
+    if not few and (least <= (ratio := tokens / params) <= most or not open_ones):
         return
+    ratio = tokens / params
     said = " and ".join(f"{name} are {values[name].min():g} to {values[name].max():g}" for name in few or open_ones)
     fits = _fitting(values, open_ones)
     meant = ", ".join(f"{name}: {unit}" for name, unit in fits.items()) or ", ".join(f"{name}: M" for name in few)
@@ -97,6 +106,31 @@ def refuse_small_counts(frame: pd.DataFrame, named: Iterable[str]) -> None:
     raise UserError(
         f"runs table: {said}, {'too few to be counts' if few else f'{ratio:.3g} tokens per parameter'}; if they are in another "
         f"unit give 'runs.units={{{meant}}}'{_logarithms(few, values)}, if they are counts 'runs.units={{{counts}}}'"
+    )
+
+
+def refuse_other_flops(frame: pd.DataFrame) -> None:
+    """Refuse FLOPs, whose unit was not named, that are far from 6 x params x tokens.
+
+    Raises:
+        UserError: with the unit that would fit.
+    """
+    if "flops" not in frame:
+        return
+    flops, params, tokens = (as_numbers(name, frame[name]) for name in ("flops", "params", "tokens"))
+    rows = np.isfinite(flops * params * tokens) & (flops * params * tokens > 0)
+    if not rows.any():
+        return
+    flops, expected = flops[rows], 6.0 * params[rows] * tokens[rows]
+    ratio = float(np.median(flops / expected))
+    if FLOPS_RATIO[0] <= ratio <= FLOPS_RATIO[1]:
+        return
+    power = -math.log10(ratio)
+    logarithms = np.abs(flops - np.log10(expected)).max() < -math.log10(FLOPS_RATIO[0])
+    fits = "log10" if logarithms else "PF-days" if abs(power - PF_DAY) < 0.5 else f"1e{3 * round(power / 3)}"
+    raise UserError(
+        f"runs table: flops are {flops.min():g} to {flops.max():g}, {ratio:.3g} of 6 x params x tokens; name their unit, such "
+        f"as 'runs.units={{flops: {fits}}}', or give 'runs.units={{flops: 1}}' if they are FLOPs of the training up to the row"
     )
 
 

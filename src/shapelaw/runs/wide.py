@@ -22,8 +22,8 @@ _BETWEEN = " - "
 """Between run and metric in wandb's exports of charts."""
 
 
-def lengthen(frame: pd.DataFrame, quantity: str, columns: Mapping[str, str]) -> tuple[pd.DataFrame, str]:
-    """A wide table with one row per loss, and a note of what was done.
+def lengthen(frame: pd.DataFrame, quantity: str, columns: Mapping[str, str]) -> tuple[pd.DataFrame, str, str]:
+    """A wide table with one row per loss, a note of what was done, and what the names of its columns call the loss.
 
     Args:
         frame: one column per value of `quantity`, which its name says (`1e9`, `20M`, `loss@1B`); for `run`, one per run,
@@ -39,7 +39,7 @@ def lengthen(frame: pd.DataFrame, quantity: str, columns: Mapping[str, str]) -> 
     mapped = set(columns.values())
     names = [str(name) for name in frame.columns]
     candidates = [name for name in names if name not in mapped and plain_name(name) not in CANONICAL]
-    wide = (_of_runs if quantity == "run" else _of_one_metric)(candidates, columns.get("loss"))
+    wide, metric = (_of_runs if quantity == "run" else _of_one_metric)(candidates, columns.get("loss"))
     if not wide:
         kind = "by runs" if quantity == "run" else "by numbers, such as 1e9 or 20M"
         raise UserError(f"runs.wide={quantity}: no column is named {kind}; the file has {', '.join(names)}")
@@ -56,7 +56,7 @@ def lengthen(frame: pd.DataFrame, quantity: str, columns: Mapping[str, str]) -> 
     note = f"{len(wide)} columns made rows by runs.wide={quantity}"
     extremes = sum(bool(_EXTREMES.fullmatch(name)) for name in left_out)
     note += f"; {extremes} columns of __MIN and __MAX left out" if extremes else ""
-    return long[~empty].reset_index(drop=True), note
+    return long[~empty].reset_index(drop=True), note, metric
 
 
 def turned(frame: pd.DataFrame) -> pd.DataFrame | None:
@@ -79,13 +79,14 @@ def suggestion(names: list[str]) -> str:
     return "runs.wide=tokens (or params)" if len(_of_numbers(names)) > 1 else ""
 
 
-def _of_one_metric(names: list[str], metric: str | None) -> dict[str, float]:
-    """Column -> the number in its name; of several metrics, those of the one that is named."""
+def _of_one_metric(names: list[str], metric: str | None) -> tuple[dict[str, float], str]:
+    """Column -> the number in its name, and the metric; of several metrics, the one that is named."""
     numbers = _of_numbers(names)
     metrics = sorted({before for before, _ in numbers.values()})
     if metric is None and len(metrics) > 1:
         raise UserError(f"runs.wide: the columns hold {', '.join(metrics)}; give 'runs.columns={{loss: {metrics[0]}}}'")
-    return {name: number for name, (before, number) in numbers.items() if metric in (None, before)}
+    taken = metric or next(iter(metrics), "")
+    return {name: number for name, (before, number) in numbers.items() if before == taken}, taken
 
 
 def _of_numbers(names: list[str]) -> dict[str, tuple[str, float]]:
@@ -99,17 +100,18 @@ def _of_numbers(names: list[str]) -> dict[str, tuple[str, float]]:
     return out
 
 
-def _of_runs(names: list[str], metric: str | None) -> dict[str, str]:
-    """Column -> the run in its name."""
+def _of_runs(names: list[str], metric: str | None) -> tuple[dict[str, str], str]:
+    """Column -> the run in its name, and the metric."""
     pairs = {
         name: tuple(name.rsplit(_BETWEEN, 1)) for name in names if _BETWEEN in name and not _EXTREMES.fullmatch(name)
     }
     pairs = {name: pair for name, pair in pairs.items() if not plain_name(pair[1]).endswith("step")}
     if not pairs:
-        return {name: name for name in names if name and not _EXTREMES.fullmatch(name)}
+        return {name: name for name in names if name and not _EXTREMES.fullmatch(name)}, ""
     metrics = sorted({pair[1] for pair in pairs.values()})
     if metric is None and len(metrics) > 1:
         raise UserError(
             f"runs.wide=run: the columns hold {', '.join(metrics)}; give 'runs.columns={{loss: {metrics[0]}}}'"
         )
-    return {name: pair[0] for name, pair in pairs.items() if metric in (None, pair[1])}
+    taken = metric or metrics[0]
+    return {name: pair[0] for name, pair in pairs.items() if pair[1] == taken}, taken
