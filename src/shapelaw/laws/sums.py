@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-import scipy
 from numpy.typing import ArrayLike
 
 from shapelaw.errors import UserError
@@ -253,7 +252,7 @@ class _Parts:
         log_terms = theta[:k, None] + design.offset
         for i, (j, x) in enumerate(zip(design.owner, design.features, strict=True)):
             log_terms[j] += theta[k + i] * x
-        log_sum = scipy.special.logsumexp(log_terms, axis=0)
+        log_sum = np.logaddexp.reduce(log_terms, axis=0)
         rho = theta[places.power] if law.power else 1.0
         log_kappa, distance = -np.inf, np.zeros(log_sum.shape)
         if design.log_aspect is not None:

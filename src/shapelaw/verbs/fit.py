@@ -302,11 +302,11 @@ def _record(asked: FitConfig, runs: RunsTable, result: FitResult, folder: Path) 
         from shapelaw.figures import accuracy, fit
 
         draw = fit.draw if get_law(result.law).target == "loss" else accuracy.draw
-        figures = draw(runs, result, folder)
+        figures = draw(runs, result, folder, as_pdf=asked.plots == "pdf")
     if asked.plots and result.stages:
         from shapelaw.figures.staged import draw as draw_stages
 
-        figures += draw_stages(runs, result, folder)
+        figures += draw_stages(runs, result, folder, as_pdf=asked.plots == "pdf")
     result.save(folder, runs)
     if asked.tracker.in_mlflow:
         _track(asked, runs, result, folder, figures)
