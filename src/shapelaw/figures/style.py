@@ -265,9 +265,7 @@ def name_contours(axes: Axes, lines: QuadContourSet, form: str) -> None:
             axes.annotate(form.format(level), where, fontsize=6, ha="center", va="center", bbox=box)
 
 
-def save(
-    figure: Figure, folder: Path, name: str, loss_unit: str = UNITS["loss"], *, as_pdf: bool = True
-) -> list[Path]:
+def save(figure: Figure, folder: Path, name: str, loss_unit: str = UNITS["loss"], *, as_pdf: bool = True) -> list[Path]:
     """Write a figure as PNG and, if asked, as PDF, its losses in the unit that they have; the paths."""
     if loss_unit != UNITS["loss"]:
         for text in figure.findobj(Text):

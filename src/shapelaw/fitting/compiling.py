@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 import numba
 from numba.core.caching import FunctionCache
-from numba.core.runtime import rtsys
+from numba.core.runtime.nrt import rtsys
 
 log = logging.getLogger(__name__)
 Function = TypeVar("Function", bound=Callable[..., object])
@@ -25,7 +25,7 @@ REORDERED: dict[str, Any] = {"fastmath": {"reassoc", "contract", "arcp", "nsz"}}
 """Sums may be reordered (that lets them be vectorised); infinities and NaNs keep their meaning."""
 
 
-class _MachineCode(FunctionCache):  # type: ignore[misc]  # numba has no types
+class _MachineCode(FunctionCache):
     """numba's cache of a kernel, whose machine code is loaded without the compiler.
 
     numba itself fills the compiler's tables before it looks into its cache: 0.4 CPU-seconds of every process, for code that is
@@ -36,7 +36,7 @@ class _MachineCode(FunctionCache):  # type: ignore[misc]  # numba has no types
         """The machine code for the types of arguments, or None."""
         rtsys.initialize(target_context)
         with self._guard_against_spurious_io_errors():
-            return self._load_overload(sig, target_context)
+            return self._load_overload(sig, target_context)  # type: ignore[no-untyped-call]
 
 
 def callable_kernel(function: Function) -> Function:
@@ -63,7 +63,7 @@ def _compiled(function: Function, options: dict[str, Any]) -> Function:
     """A kernel that is cached, or compiled by every process where no folder takes a cache."""
     try:
         kernel = numba.njit(cache=True, **options)(function)
-        kernel._cache = _MachineCode(function)
+        kernel._cache = _MachineCode(function)  # type: ignore[no-untyped-call]
         return cast(Function, kernel)
     except RuntimeError:
         _say_uncached()

@@ -36,7 +36,6 @@ from shapelaw.runs.sets import SET, with_sets
 from shapelaw.runs.weights import weights_of
 from shapelaw.sweep.task import Job, sweep_identity
 from shapelaw.tracking.journal import JOURNAL
-from shapelaw.verbs.doors import Door
 from shapelaw.verbs.fit_summary import show, show_place, show_result, told
 from shapelaw.verbs.fit_views import LOG10_DELTA, fits
 from shapelaw.wording import counted, distinctions
@@ -356,4 +355,4 @@ def _metrics(result: FitResult) -> dict[str, float]:
     return {key: float(value) for key, value in metrics.items() if math.isfinite(value)}
 
 
-DOOR = Door(FitConfig, FitTask())
+DOOR = FitTask()
