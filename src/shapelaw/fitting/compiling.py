@@ -28,8 +28,8 @@ REORDERED: dict[str, Any] = {"fastmath": {"reassoc", "contract", "arcp", "nsz"}}
 class _MachineCode(FunctionCache):
     """numba's cache of a kernel, whose machine code is loaded without the compiler.
 
-    numba itself fills the compiler's tables before it looks into its cache: 0.4 CPU-seconds of every process, for code that is
-    compiled already. What is not in the cache is compiled as ever, and the compiler fills its tables then.
+    numba itself fills the tables of its compiler before it looks into its cache: half a CPU-second of every process, for code
+    that is compiled already. What is not in the cache is compiled as ever, and the compiler fills its tables then.
     """
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
