@@ -17,10 +17,10 @@ import pytest
 from hydra_plugins.shapelaw_sweep.plugins import GridConfig, LocalConfig, PlanConfig, SearchConfig, SlurmConfig
 from shapelaw.config.help import texts
 from shapelaw.config.option import options_of
-from shapelaw.verbs.doors import door_of, verbs
+from shapelaw.verbs.doors import schema_of, verbs
 from support import ROOT, TINY, Script, Sweep
 
-SCHEMAS = tuple(door_of(verb).schema for verb in verbs())
+SCHEMAS = tuple(schema_of(verb) for verb in verbs())
 
 
 @pytest.mark.parametrize(
@@ -236,17 +236,21 @@ def test_every_option_is_explained_and_of_a_type(schema: type) -> None:
     assert not {name: text for name, text in told.items() if fragment.match(text)}
 
 
-def test_help_imports_no_torch(tmp_path: Path) -> None:
-    """The composition and its help do without torch, lightning, mlflow and matplotlib."""
+def test_help_imports_nothing_that_does_the_work(tmp_path: Path) -> None:
+    """Of every verb, one after the other in one process: options and their texts are all that help needs."""
     code = (
-        "import sys, runpy; sys.argv = ['train.py', '--help']\n"
-        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
-        "except SystemExit as end: assert not end.code, end.code\n"
-        "heavy = {'torch', 'lightning', 'mlflow', 'matplotlib', 'numba'} & set(sys.modules)\n"
+        "import sys\n"
+        "from shapelaw.verbs.main import main\n"
+        f"for verb in {verbs()}:\n"
+        "    sys.argv = [verb, '--help']\n"
+        "    try: main(verb)\n"
+        "    except SystemExit as end: assert not end.code, end.code\n"
+        "heavy = {'torch', 'lightning', 'mlflow', 'matplotlib', 'numba', 'scipy', 'pandas', 'numpy'} & set(sys.modules)\n"
         "sys.stderr.write(f'heavy: {sorted(heavy)}')"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "heavy: []" in done.stderr, done.stderr
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "heavy: []")
+    assert all(f"python {verb}.py [" in done.stdout for verb in verbs())
     assert "lr_base" in done.stdout
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from shapelaw import fit, load_fit, load_runs
 from support import ROOT
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -58,6 +60,29 @@ def test_a_fit_starts_without_what_it_may_not_need() -> None:
     code = f"import sys, shapelaw.verbs.fit; sys.exit(' '.join(set({heavy}) & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_fit_of_a_small_table_loads_nothing_for_nothing(tmp_path: Path) -> None:
+    """Neither numba's compiler, whose work is on disk, nor what writes PDF, nor scipy's larger parts; the fit is the same."""
+    table = ROOT / "docs" / "data" / "nano_runs.csv"
+    runs = load_runs("csv", path=table, columns={"run": "model", "params": "N", "tokens": "D"})
+    here = fit(runs, law="params_tokens", bootstrap={"n": 2})  # which leaves the kernels compiled
+    heavy = ("scipy.linalg", "scipy.special", "matplotlib.pyplot", "fontTools.subset", "numba.np.linalg", "mlflow")
+    options = [f"runs.path={table}", "runs.columns={run: model, params: N, tokens: D}", "law=params_tokens"]
+    words = ["shapelaw", "runs=csv", *options, "tracker=none"]
+    code = (
+        f"import sys; sys.argv = {words}\n"
+        "from shapelaw.verbs.main import main\n"
+        "try: main('fit')\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        f"sys.exit(' '.join(set({heavy}) & set(sys.modules)) or 0)"
+    )
+    environment = {**os.environ, "SHAPELAW_OUTPUTS": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "fits").iterdir()
+    assert {file.name for file in folder.iterdir()} == {"fit.json", "runs.parquet", "loss_flops.png", "residuals.png"}
+    assert load_fit(folder).parameters == here.parameters
 
 
 def test_only_tracking_imports_mlflow() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
 from shapelaw.errors import UserError
-from shapelaw.laws import EXPONENT, LAWS, Law, SumLaw, Term, get_law, register
+from shapelaw.laws import EXPONENT, LAWS, Law, SumLaw, Term, get_law, register, sums
 from shapelaw.laws.catalogue import KaplanLaw
 
 NATURAL = {
@@ -101,6 +101,16 @@ def by_hand(name: str, p: dict[str, float], c: dict[str, np.ndarray]) -> np.ndar
 def test_prediction_is_the_formula(name: str) -> None:
     law, columns = get_law(name), table()
     np.testing.assert_allclose(law.predict(NATURAL[name], columns), by_hand(name, NATURAL[name], columns), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_many_vectors_are_predicted_as_one_by_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To rounding: sums of other lengths may be vectorised in another way."""
+    monkeypatch.setattr(sums, "BLOCK", 100)  # so that there are several blocks
+    law, columns = get_law(name), table()
+    thetas = np.array([law.theta(NATURAL[name])] * 7) + np.linspace(-0.01, 0.01, 7)[:, None]
+    alone = np.array([law.log_prediction(theta, columns) for theta in thetas])
+    np.testing.assert_allclose(law.log_predictions(thetas, columns), alone, rtol=1e-13, atol=1e-15)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from shapelaw.config.help import texts
 from shapelaw.config.option import defaults_of, groups_of, keys_of, option, options_of, record, record_of
 from shapelaw.config.schema import schema_of, to_dataclass
 from shapelaw.errors import UserError
-from shapelaw.verbs.doors import door_of, verbs
+from shapelaw.verbs.doors import schema_of as schema_of_verb
+from shapelaw.verbs.doors import verbs
 from support import Compose
 
 
@@ -158,7 +159,7 @@ def test_keys_and_defaults_of_a_record() -> None:
 
 @pytest.mark.parametrize("script", verbs())
 def test_every_field_is_an_option_or_a_group(script: str) -> None:
-    kinds: list[type] = [door_of(script).schema]
+    kinds: list[type] = [schema_of_verb(script)]
     for kind in kinds:
         kinds += groups_of(kind).values()
         assert {*options_of(kind), *groups_of(kind)} == set(kind.__dataclass_fields__)  # type: ignore[attr-defined]

@@ -26,7 +26,7 @@ def published(data_dir: Path, here: Script) -> Script:
 
 
 def test_a_sweep_of_deltas_leaves_fits_figures_and_runs(published: Script, outputs: Path, data_dir: Path) -> None:
-    done = published("fit.py", *DELTAS)
+    done = published("fit.py", *DELTAS, "plots=pdf")
     assert done.returncode == 0, done.stderr
     folders = sorted((outputs / "fits").iterdir())
     assert [{file.name for file in folder.iterdir()} for folder in folders] == [

@@ -6,8 +6,6 @@ Token counts are floats so that `tokens=2e9` can be typed; their records refuse 
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from shapelaw.config.checking import CoordinatesConfig
 from shapelaw.config.fitting import (
     BootstrapOptions,
@@ -21,7 +19,14 @@ from shapelaw.config.fitting import (
     SubsetConfig,
 )
 from shapelaw.config.parts import CooldownConfig, ModelConfig, OptimConfig, ScheduleConfig
-from shapelaw.config.preparing import DataConfig, PrepareConfig, TokenizerConfig, corpus_options
+from shapelaw.config.preparing import (
+    DataConfig,
+    PrepareConfig,
+    TokenizerConfig,
+    corpus_dir,
+    corpus_options,
+    part_of_corpus,
+)
 from shapelaw.config.prescribing import ObjectiveConfig, PrescribeConfig, RulesConfig, ShapeLimits
 from shapelaw.config.reporting import ReportConfig, ReportKindConfig
 from shapelaw.config.running import (
@@ -36,6 +41,16 @@ from shapelaw.config.running import (
     SweepConfig,
     TrackerConfig,
     TrainerConfig,
+)
+from shapelaw.config.smaller import (
+    EvaluateConfig,
+    ExportConfig,
+    MigrateConfig,
+    NextConfig,
+    NoiseScaleConfig,
+    PredictConfig,
+    ReplayConfig,
+    TargetConfig,
 )
 from shapelaw.config.training import (
     DepthPatch,
@@ -79,6 +94,8 @@ __all__ = [
     "CoordinatesConfig",
     "DataConfig",
     "DepthPatch",
+    "EvaluateConfig",
+    "ExportConfig",
     "FitConfig",
     "HoldoutConfig",
     "Keep",
@@ -87,16 +104,21 @@ __all__ = [
     "LrRule",
     "LrRuleConfig",
     "MethodConfig",
+    "MigrateConfig",
     "ModelConfig",
     "NamedConfig",
+    "NextConfig",
     "NoiseConfig",
+    "NoiseScaleConfig",
     "ObjectiveConfig",
     "OptimConfig",
     "ParallelConfig",
     "ParallelKind",
     "Precision",
+    "PredictConfig",
     "PrepareConfig",
     "PrescribeConfig",
+    "ReplayConfig",
     "ReportConfig",
     "ReportKindConfig",
     "ResourcesConfig",
@@ -116,6 +138,7 @@ __all__ = [
     "SubsetConfig",
     "SuiteConfig",
     "SweepConfig",
+    "TargetConfig",
     "TokenizerConfig",
     "TokenizerKind",
     "TrackerConfig",
@@ -131,22 +154,3 @@ __all__ = [
     "positive",
     "whole",
 ]
-
-
-def corpus_dir(data_dir: str, data: DataConfig, tokenizer: TokenizerConfig) -> Path:
-    """Folder of the prepared corpus: data_dir/CORPUS-TOKENIZER.
-
-    Raises:
-        UserError: for a name that would lead out of data_dir.
-    """
-    return Path(data_dir) / f"{file_name('data.name', data.name)}-{file_name('tokenizer.name', tokenizer.name)}"
-
-
-def part_of_corpus(data_dir: str, key: str, value: str) -> tuple[Path, str | None]:
-    """Folder of a prepared corpus that is named by CORPUS, or the source of a mixture by CORPUS@SOURCE; and the source.
-
-    Raises:
-        UserError: for a name that would lead out of data_dir.
-    """
-    corpus, marked, source = value.partition("@")
-    return Path(data_dir) / file_name(key, corpus), file_name(key, source) if marked else None

@@ -284,4 +284,6 @@ class FitConfig(PlacesConfig):
         "which a token of that set counts speedup times (parametric); null compares none.",
         default=None,
     )
-    plots: bool = option("Whether the fit's figures are drawn.", default=True)
+    plots: bool | str = option(
+        "Whether the fit's figures are drawn, as PNG; pdf: as PNG and PDF.", default=True, choices=(True, False, "pdf")
+    )

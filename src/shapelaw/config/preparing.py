@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 from shapelaw.config.option import option, record, said
 from shapelaw.config.places import PlacesConfig
-from shapelaw.config.values import Source, TokenizerKind, Verify, positive
+from shapelaw.config.values import Source, TokenizerKind, Verify, file_name, positive
 from shapelaw.errors import UserError
 
 SOURCE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
@@ -149,3 +150,22 @@ class PrepareConfig(PlacesConfig):
     tokenizer: TokenizerConfig
     workers: int = option("Processes; 0 is one per core.", default=0, low=0)
     progress: bool = option("Whether a progress bar is drawn.", default=True)
+
+
+def corpus_dir(data_dir: str, data: DataConfig, tokenizer: TokenizerConfig) -> Path:
+    """Folder of the prepared corpus: data_dir/CORPUS-TOKENIZER.
+
+    Raises:
+        UserError: for a name that would lead out of data_dir.
+    """
+    return Path(data_dir) / f"{file_name('data.name', data.name)}-{file_name('tokenizer.name', tokenizer.name)}"
+
+
+def part_of_corpus(data_dir: str, key: str, value: str) -> tuple[Path, str | None]:
+    """Folder of a prepared corpus that is named by CORPUS, or the source of a mixture by CORPUS@SOURCE; and the source.
+
+    Raises:
+        UserError: for a name that would lead out of data_dir.
+    """
+    corpus, marked, source = value.partition("@")
+    return Path(data_dir) / file_name(key, corpus), file_name(key, source) if marked else None

@@ -18,15 +18,15 @@ POINTS = 200
 LEVEL = 0.9
 
 
-def draw(runs: RunsTable, result: FitResult, folder: Path) -> list[Path]:
-    """Draw every figure of a fitted accuracy law into a folder; the paths of the files."""
+def draw(runs: RunsTable, result: FitResult, folder: Path, *, as_pdf: bool = False) -> list[Path]:
+    """Draw every figure of a fitted accuracy law into a folder, as PNG and, if asked, as PDF; the paths of the files."""
     paths: list[Path] = []
     curves = (("accuracy_loss", accuracy_against_loss),) if get_law(str(result.law)).predictors == ("loss",) else ()
     with style.look():
         for name, plot in (*curves, ("residuals", residuals)):
             figure, axes = style.canvas(3.4, 5.2)
             plot(axes, runs, result)
-            paths += style.save(figure, folder, name, runs.loss_unit)
+            paths += style.save(figure, folder, name, runs.loss_unit, as_pdf=as_pdf)
     return paths
 
 

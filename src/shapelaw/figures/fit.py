@@ -21,18 +21,18 @@ Array = NDArray[np.float64]
 FLOPS_POINTS = 80
 
 
-def draw(runs: RunsTable, result: FitResult, folder: Path) -> list[Path]:
-    """Draw every figure of a fitted law into a folder; the paths of the files."""
+def draw(runs: RunsTable, result: FitResult, folder: Path, *, as_pdf: bool = False) -> list[Path]:
+    """Draw every figure of a fitted law into a folder, as PNG and, if asked, as PDF; the paths of the files."""
     paths: list[Path] = []
     with style.look():
         for name, plot in (("loss_flops", loss_against_flops), ("residuals", residuals)):
             figure, axes = style.canvas(3.4, 5.2)
             plot(axes, runs, result)
-            paths += style.save(figure, folder, name, runs.loss_unit)
+            paths += style.save(figure, folder, name, runs.loss_unit, as_pdf=as_pdf)
         if EXPONENT in result.profiles:
             figure, axes = style.canvas()
             slope_profile(axes, result)
-            paths += style.save(figure, folder, "slope_profile")
+            paths += style.save(figure, folder, "slope_profile", as_pdf=as_pdf)
     return paths
 
 

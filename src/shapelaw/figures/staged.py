@@ -23,19 +23,20 @@ from shapelaw.step_batch.law import StepsBatchLaw
 Array = NDArray[np.float64]
 
 
-def draw(runs: RunsTable, result: FitResult, folder: Path) -> list[Path]:
-    """Draw every stage into a folder; the paths of the files."""
+def draw(runs: RunsTable, result: FitResult, folder: Path, *, as_pdf: bool = False) -> list[Path]:
+    """Draw every stage into a folder, as PNG and, if asked, as PDF; the paths of the files."""
+    plots: dict[str, Callable[[Axes], None]] = {
+        "trade_off": lambda axes: trade_off(axes, result),
+        "critical_batch": lambda axes: critical_batch(axes, result),
+        "converged_loss": lambda axes: converged_loss(axes, result),
+        "learning_curve": lambda axes: learning_curve(axes, runs, result),
+    }
     paths: list[Path] = []
-    figure, axes = style.canvas(3.4, 5.2)
-    trade_off(axes, result)
-    paths += style.save(figure, folder, "trade_off", runs.loss_unit)
-    for name, plot in (("critical_batch", critical_batch), ("converged_loss", converged_loss)):
+    for name, plot in plots.items():
         figure, axes = style.canvas(3.4, 5.2)
-        plot(axes, result)
-        paths += style.save(figure, folder, name, runs.loss_unit)
-    figure, axes = style.canvas(3.4, 5.2)
-    learning_curve(axes, runs, result)
-    return [*paths, *style.save(figure, folder, "learning_curve", runs.loss_unit)]
+        plot(axes)
+        paths += style.save(figure, folder, name, runs.loss_unit, as_pdf=as_pdf)
+    return paths
 
 
 def law_of(result: FitResult) -> StepsBatchLaw:

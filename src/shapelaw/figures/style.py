@@ -14,7 +14,6 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis, XAxis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.colors import LogNorm
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
@@ -266,8 +265,8 @@ def name_contours(axes: Axes, lines: QuadContourSet, form: str) -> None:
             axes.annotate(form.format(level), where, fontsize=6, ha="center", va="center", bbox=box)
 
 
-def save(figure: Figure, folder: Path, name: str, loss_unit: str = UNITS["loss"]) -> list[Path]:
-    """Write a figure as PNG and PDF, its losses in the unit that they have; the paths."""
+def save(figure: Figure, folder: Path, name: str, loss_unit: str = UNITS["loss"], *, as_pdf: bool = True) -> list[Path]:
+    """Write a figure as PNG and, if asked, as PDF, its losses in the unit that they have; the paths."""
     if loss_unit != UNITS["loss"]:
         for text in figure.findobj(Text):
             text.set_text(text.get_text().replace(UNITS["loss"], loss_unit))
@@ -276,6 +275,10 @@ def save(figure: Figure, folder: Path, name: str, loss_unit: str = UNITS["loss"]
     png, pdf = (folder / f"{name}.{kind}" for kind in ("png", "pdf"))
     with naming(png):
         FigureCanvasAgg(figure).print_png(png)  # type: ignore[no-untyped-call]  # savefig would draw twice
+    if not as_pdf:
+        return [png]
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf  # its fonts take longer to load than a picture to draw
+
     figure.set_layout_engine("none")  # which keeps the places that were found: they are the same in the second file
     with naming(pdf):
         FigureCanvasPdf(figure).print_pdf(pdf, metadata={"CreationDate": None})  # type: ignore[no-untyped-call]

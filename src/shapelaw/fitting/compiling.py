@@ -13,6 +13,8 @@ from functools import cache
 from typing import Any, TypeVar, cast
 
 import numba
+from numba.core.caching import FunctionCache
+from numba.core.runtime.nrt import rtsys
 
 log = logging.getLogger(__name__)
 Function = TypeVar("Function", bound=Callable[..., object])
@@ -21,6 +23,20 @@ OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrap
 INNER: dict[str, Any] = OPTIONS | {"no_cpython_wrapper": True}
 REORDERED: dict[str, Any] = {"fastmath": {"reassoc", "contract", "arcp", "nsz"}}
 """Sums may be reordered (that lets them be vectorised); infinities and NaNs keep their meaning."""
+
+
+class _MachineCode(FunctionCache):
+    """numba's cache of a kernel, whose machine code is loaded without the compiler.
+
+    numba itself fills the tables of its compiler before it looks into its cache: half a CPU-second of every process, for code
+    that is compiled already. What is not in the cache is compiled as ever, and the compiler fills its tables then.
+    """
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The machine code for the types of arguments, or None."""
+        rtsys.initialize(target_context)
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)  # type: ignore[no-untyped-call]
 
 
 def callable_kernel(function: Function) -> Function:
@@ -46,7 +62,9 @@ def outer(function: Function) -> Function:
 def _compiled(function: Function, options: dict[str, Any]) -> Function:
     """A kernel that is cached, or compiled by every process where no folder takes a cache."""
     try:
-        return cast(Function, numba.njit(cache=True, **options)(function))
+        kernel = numba.njit(cache=True, **options)(function)
+        kernel._cache = _MachineCode(function)  # type: ignore[no-untyped-call]
+        return cast(Function, kernel)
     except RuntimeError:
         _say_uncached()
         return cast(Function, numba.njit(**options)(function))

@@ -178,7 +178,7 @@ class FitResult(Shown):
             raise UserError(
                 "kind: the fit holds no refits of resampled runs, so it has no interval; fit with bootstrap=runs"
             )
-        return np.array([law.log_prediction(np.array(row), columns) for row in (*self.vectors, *self.ridge_vectors)])
+        return law.log_predictions(np.array([*self.vectors, *self.ridge_vectors]), columns)
 
     def interval_of(self, kind: str, centre: Array, drawn: Array, sizes: Mapping[str, Array]) -> tuple[Array, Array]:
         """(low, high) of the log prediction at points, each (n,).

@@ -89,7 +89,7 @@ def _misses(
     noise = noise_of(own.residuals(theta), own.runs, len(theta))
     test = data.rows(np.isin(np.arange(len(fitted)), held_out))
     error = test.residuals(theta)
-    low, high = with_noise(np.array([-test.residuals(one) for one in thetas]), noise, wanted.level)
+    low, high = with_noise(-test.residuals(thetas), noise, wanted.level)
     return np.abs(error) / np.maximum((high - low) / 2, PRECISION)
 
 

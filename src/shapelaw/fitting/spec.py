@@ -304,9 +304,10 @@ class FitData:
         return problem.with_prior(self.prior)
 
     def residuals(self, theta: ArrayLike) -> Array:
-        """Log measured less log predicted, (n,)."""
-        predicted = self.law.log_prediction(np.asarray(theta, dtype=np.float64), self.columns)
-        return np.asarray(np.log(self.loss) - predicted)
+        """Log measured less log predicted, (n,); at several vectors (t, n)."""
+        theta = np.asarray(theta, dtype=np.float64)
+        predict = self.law.log_prediction if theta.ndim == 1 else self.law.log_predictions
+        return np.asarray(np.log(self.loss) - predict(theta, self.columns))
 
 
 def resolve_counting(table: RunsTable, spec: FitSpec) -> str:

@@ -163,6 +163,10 @@ class Law(ABC):
     def log_prediction(self, theta: Array, columns: Columns) -> Array:
         """Log of the predicted loss, shape (n,)."""
 
+    def log_predictions(self, thetas: Array, columns: Columns) -> Array:
+        """Log of the predicted loss at each of several vectors, (t, p) to (t, n)."""
+        return np.array([self.log_prediction(theta, columns) for theta in thetas])
+
     def jacobian(self, theta: Array, columns: Columns) -> Array:
         """Derivative of the log prediction by theta, shape (n, p).
 

@@ -86,6 +86,10 @@ class FixedLaw(Law):
         """Log prediction of the law there."""
         return self.law.log_prediction(self.expand(theta), columns)
 
+    def log_predictions(self, thetas: Array, columns: Columns) -> Array:
+        """Those of the law there."""
+        return self.law.log_predictions(self.expand(thetas), columns)
+
     def jacobian(self, theta: Array, columns: Columns) -> Array:
         """Its derivative by the free entries, (n, q)."""
         return np.asarray(self.law.jacobian(self.expand(theta), columns) @ self.basis)

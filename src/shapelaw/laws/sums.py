@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-import scipy
 from numpy.typing import ArrayLike
 
 from shapelaw.errors import UserError
 from shapelaw.laws.base import Array, Columns, Law, Prior, level_range
 
+BLOCK = 1_000_000
+"""Numbers of one array, at most, where many vectors are evaluated at once."""
 FAR = 40.0
 """ln(kappa distance) above which 1 is nothing beside the square."""
 ABSENT = -1
@@ -185,6 +186,12 @@ class SumLaw(Law):
         parts = _Parts.of(self, np.asarray(theta, dtype=np.float64), self.design(columns))
         return parts.log_loss
 
+    def log_predictions(self, thetas: ArrayLike, columns: Columns) -> Array:
+        """Log of the predicted loss at each of several vectors, (t, p) to (t, n); many at a time."""
+        design, thetas = self.design(columns), np.asarray(thetas, dtype=np.float64)
+        blocks = -(-thetas.shape[0] * design.offset.size // BLOCK) or 1
+        return np.concatenate([_Parts.of(self, some, design).log_loss for some in np.array_split(thetas, blocks)])
+
     def jacobian(self, theta: ArrayLike, columns: Columns) -> Array:
         """Derivative of the log prediction by theta, shape (n, p)."""
         design = self.design(columns)
@@ -235,10 +242,10 @@ class SumLaw(Law):
 
 @dataclass(frozen=True)
 class _Parts:
-    """A sum law's intermediate values at one theta."""
+    """A sum law's intermediate values at one theta, (p,), or at several, (t, p): (..., n) each, shares (terms, ..., n)."""
 
-    rho: float
-    log_kappa: float
+    rho: Array
+    log_kappa: Array
     log_sum: Array
     shares: Array
     distance: Array
@@ -250,22 +257,23 @@ class _Parts:
     @np.errstate(over="ignore", invalid="ignore")  # what no number holds is told of by who asked
     def of(cls, law: SumLaw, theta: Array, design: Design) -> _Parts:
         k, places = len(law.terms), law.places
-        log_terms = theta[:k, None] + design.offset
+        at = np.moveaxis(theta, -1, 0)[..., None]  # (p, ..., 1)
+        log_terms = at[:k] + design.offset.reshape(k, *(1,) * (theta.ndim - 1), -1)
         for i, (j, x) in enumerate(zip(design.owner, design.features, strict=True)):
-            log_terms[j] += theta[k + i] * x
-        log_sum = scipy.special.logsumexp(log_terms, axis=0)
-        rho = theta[places.power] if law.power else 1.0
-        log_kappa, distance = -np.inf, np.zeros(log_sum.shape)
+            log_terms[j] += at[k + i] * x
+        log_sum = np.logaddexp.reduce(log_terms, axis=0)
+        rho = at[places.power] if law.power else np.ones(1)
+        log_kappa, distance = np.full(1, -np.inf), np.zeros(log_sum.shape)
         if design.log_aspect is not None:
-            log_kappa, distance = float(theta[places.aspect]), design.log_aspect - theta[places.aspect + 1]
+            log_kappa, distance = at[places.aspect], design.log_aspect - at[places.aspect + 1]
         log_factor = _log_price(log_kappa, distance)
         log_reducible = rho * log_sum + log_factor
-        log_loss = np.logaddexp(log_reducible, theta[places.irreducible]) if law.irreducible else log_reducible
+        log_loss = np.logaddexp(log_reducible, at[places.irreducible]) if law.irreducible else log_reducible
         shares, reducible = np.exp(log_terms - log_sum), np.exp(log_reducible - log_loss)
-        return cls(float(rho), log_kappa, log_sum, shares, distance, log_factor, log_loss, reducible)
+        return cls(rho, log_kappa, log_sum, shares, distance, log_factor, log_loss, reducible)
 
 
-def _log_price(log_kappa: float, distance: Array) -> Array:
+def _log_price(log_kappa: Array, distance: Array) -> Array:
     """ln(1 + kappa^2 distance^2); far from the best aspect ratio, where the square exceeds every number, by logarithms."""
     far = log_kappa + np.log(np.maximum(np.abs(distance), 1e-300))
     return np.where(far > FAR, 2 * far, np.log1p((np.exp(log_kappa) * distance) ** 2))

@@ -32,7 +32,6 @@ from shapelaw.files import check_room, write_text
 from shapelaw.planned_run import PlannedRun, corpus_folder, plan_run
 from shapelaw.terminal import terminal
 from shapelaw.training.cost import Cost, arithmetic, check_machine, cost_of, memory_limit, this_machine
-from shapelaw.verbs.doors import Door
 from shapelaw.verbs.suites import shapes as shapes_of_suite
 from shapelaw.verbs.train import UNPREPARED
 
@@ -296,4 +295,4 @@ def _table(slopes: pd.DataFrame, todo: Check, last: int) -> Table:
     return table
 
 
-DOOR = Door(CoordinatesConfig, check)
+DOOR = check

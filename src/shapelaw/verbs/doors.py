@@ -1,4 +1,5 @@
-"""The doors, found by their files: a verb NAME is conf/NAME.yaml and shapelaw/verbs/NAME.py with its `DOOR`.
+"""The doors, found by their files: a verb NAME is conf/NAME.yaml and shapelaw/verbs/NAME.py with its `DOOR`; the record
+of its options, NameConfig, is in shapelaw.config, so that its help imports nothing that does its work.
 
 A few commands have no options and so no configuration: shapelaw/verbs/NAME.py with its `COMMAND`.
 """
@@ -10,25 +11,16 @@ import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from omegaconf import DictConfig
 
+from shapelaw import config
 from shapelaw.config.schema import store_schema
 from shapelaw.errors import UserError
 
-
-@dataclass(frozen=True)
-class Door:
-    """A command.
-
-    Args:
-        schema: dataclass of its options; conf/NAME.yaml starts from it as `NAME_schema`.
-        work: called with a composed configuration; `work.single`, if there is one, when it is not a sweep.
-    """
-
-    schema: type
-    work: Callable[[DictConfig], Any]
+Door: TypeAlias = Callable[[DictConfig], Any]
+"""The work of a verb: called with a composed configuration; its `single`, if it has one, when that is not a sweep."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +75,20 @@ def door_of(verb: str) -> Door:
     return door
 
 
+def schema_of(verb: str) -> type:
+    """The record of a verb's options, from which conf/NAME.yaml starts as `NAME_schema`; nothing else of the verb is imported.
+
+    >>> schema_of("noise_scale").__name__
+    'NoiseScaleConfig'
+    """
+    schema: type = getattr(config, f"{verb.title().replace('_', '')}Config")
+    return schema
+
+
 def store_schemas(*chosen: str) -> None:
     """Register the schemas that the configurations of these doors, or of all, start from."""
     for verb in chosen or verbs():
-        store_schema(verb, door_of(verb).schema)
+        store_schema(verb, schema_of(verb))
 
 
 def summary_of(verb: str) -> str:

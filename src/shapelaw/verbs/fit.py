@@ -36,7 +36,6 @@ from shapelaw.runs.sets import SET, with_sets
 from shapelaw.runs.weights import weights_of
 from shapelaw.sweep.task import Job, sweep_identity
 from shapelaw.tracking.journal import JOURNAL
-from shapelaw.verbs.doors import Door
 from shapelaw.verbs.fit_summary import show, show_place, show_result, told
 from shapelaw.verbs.fit_views import LOG10_DELTA, fits
 from shapelaw.wording import counted, distinctions
@@ -302,11 +301,11 @@ def _record(asked: FitConfig, runs: RunsTable, result: FitResult, folder: Path) 
         from shapelaw.figures import accuracy, fit
 
         draw = fit.draw if get_law(result.law).target == "loss" else accuracy.draw
-        figures = draw(runs, result, folder)
+        figures = draw(runs, result, folder, as_pdf=asked.plots == "pdf")
     if asked.plots and result.stages:
         from shapelaw.figures.staged import draw as draw_stages
 
-        figures += draw_stages(runs, result, folder)
+        figures += draw_stages(runs, result, folder, as_pdf=asked.plots == "pdf")
     result.save(folder, runs)
     if asked.tracker.in_mlflow:
         _track(asked, runs, result, folder, figures)
@@ -356,4 +355,4 @@ def _metrics(result: FitResult) -> dict[str, float]:
     return {key: float(value) for key, value in metrics.items() if math.isfinite(value)}
 
 
-DOOR = Door(FitConfig, FitTask())
+DOOR = FitTask()

@@ -26,7 +26,7 @@ from shapelaw.files import say_if_open_to_all
 from shapelaw.secrets import hidden
 from shapelaw.terminal import prepare_streams, write, write_error
 from shapelaw.verbs.arguments import check_arguments
-from shapelaw.verbs.doors import COMMANDS, command_of, door_of, project_root, summary_of, verbs
+from shapelaw.verbs.doors import COMMANDS, command_of, door_of, project_root, schema_of, summary_of, verbs
 from shapelaw.verbs.messages import explain
 from shapelaw.verbs.suites import environment
 from shapelaw.verbs.sweeps import check_sweep
@@ -119,15 +119,14 @@ def main(verb: str, work: Callable[[DictConfig], Any] | None = None, program: st
     try:
         root = project_root()
         set_environment(root)
-        door = door_of(verb)
-        schema = door.schema
+        schema = schema_of(verb)
         store_schema(verb, schema)
         if HELP & set(sys.argv[1:]):
             write(_help(root / "conf", verb, program or f"python {verb}.py"))
             sys.exit(0)
         check_arguments(verb, sys.argv[1:], root / "conf")
         check_sweep(verb, sys.argv[1:])
-        hydra.main(config_path=str(root / "conf"), config_name=verb)(_Entry(work or door.work))()
+        hydra.main(config_path=str(root / "conf"), config_name=verb)(_Entry(work or door_of(verb)))()
     except SystemExit as ended:  # Hydra's, which has said why
         sys.exit(BAD_INPUT if ended.code == 1 else ended.code)
     except (Exception, KeyboardInterrupt, _Failed) as caught:

@@ -8,27 +8,14 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from shapelaw.config import Precision, TrackerConfig
-from shapelaw.config.option import option, record
-from shapelaw.config.places import PlacesConfig
+from shapelaw.config import MigrateConfig, Precision
 from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError, WorkFailed
 from shapelaw.migration import migrate, old_runs
 from shapelaw.terminal import write, write_error
-from shapelaw.verbs.doors import Door
 from shapelaw.wording import counted
 
 log = logging.getLogger(__name__)
-
-
-@record()
-class MigrateConfig(PlacesConfig):
-    """Runs of an earlier version, to be found again by the commands that trained them."""
-
-    tracker: TrackerConfig
-    precision: Precision = option(
-        "Number format, fp32 or bf16, of runs that left it open and did not record it; auto leaves such runs as they are."
-    )
 
 
 @functools.cache
@@ -79,4 +66,4 @@ def take_over_all(config: DictConfig) -> None:
     write(f"{words}\n")
 
 
-DOOR = Door(MigrateConfig, take_over_all)
+DOOR = take_over_all

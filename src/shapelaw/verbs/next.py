@@ -17,10 +17,7 @@ import numpy as np
 from omegaconf import DictConfig
 from rich.table import Table
 
-from shapelaw.config import ObjectiveConfig, PrescribeConfig, RulesConfig, ShapeLimits
-from shapelaw.config.fitting import NamedConfig
-from shapelaw.config.option import option, record
-from shapelaw.config.places import PlacesConfig
+from shapelaw.config import NextConfig, ObjectiveConfig, PrescribeConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError
 from shapelaw.prescribe.answer import command, overrides, unnamed
@@ -34,7 +31,6 @@ from shapelaw.prescribe.surface import Surface
 from shapelaw.prescribe.world import World, law_of, reads_shapes
 from shapelaw.terminal import terminal
 from shapelaw.verbs.answer_files import write_answer
-from shapelaw.verbs.doors import Door
 from shapelaw.verbs.prescribe import world_of
 from shapelaw.verbs.saved_fits import newest_fit, read
 
@@ -44,70 +40,6 @@ SHOWN = 5
 """Candidates that are printed and written; the run is the first."""
 WIDE = 140
 """Columns of what is printed into a file or a pipe."""
-
-
-@record("target")
-class TargetConfig:
-    """What is to be known: the best size for a budget, or the loss of a size."""
-
-    budget: float | None = option(
-        "The budget whose best size is to be known; null, and no other target, is ten times the budget of a run.",
-        default=None,
-        above=0,
-        unit="FLOPs",
-    )
-    width: int | None = option("With depth and tokens: the shape whose loss is to be known.", default=None, low=1)
-    depth: int | None = option("With width: the number of blocks of that shape.", default=None, low=1)
-    params: float | None = option(
-        "Instead of width and depth, for a law without them: parameters as the law counts them.", default=None, above=0
-    )
-    tokens: float | None = option("With a size: its training tokens.", default=None, above=0, unit="tokens")
-
-    def check(self) -> None:
-        """One target, whole."""
-        given = {name for name, value in vars(self).items() if value is not None}
-        if given not in (set(), {"budget"}, {"width", "depth", "tokens"}, {"params", "tokens"}):
-            names = ", ".join(f"target.{name}" for name in vars(self) if name in given)
-            raise UserError(
-                f"{names}: allowed are target.budget alone, target.width, target.depth and target.tokens together, or "
-                "target.params and target.tokens together; give one of these, or none"
-            )
-
-
-@record()
-class NextConfig(PlacesConfig):
-    """The run to train next."""
-
-    fit: str | None = option(
-        "Folder of a fit, or its fit.json; null is the newest under outputs_dir/fits whose law has width and depth.",
-        default=None,
-    )
-    budget: float = option("Most training FLOPs of one run.", above=0, unit="FLOPs")
-    next: int = option(
-        "How many runs to plan, each chosen with those before it counted as trained.",
-        low=1,
-        high=100,
-        advice="5 is usual",
-    )
-    target: TargetConfig
-    axes: dict[str, float] = option(
-        "Values of the further columns that the law reads, at which the target is to be known: 'axes={experts: 8}'; of one "
-        "that is left out, the median of the runs.",
-        default_factory=dict,
-    )
-    unique_tokens: float | None = option(
-        "Different tokens that there are to train on, for a fit of a law of data that repeats.",
-        default=None,
-        above=0,
-        unit="tokens",
-    )
-    rules: RulesConfig
-    limits: ShapeLimits
-    vocab_size: int | None = option("Vocabulary size, if the runs do not name it.", default=None, low=1)
-    seq_len: int | None = option(
-        "Context of the models to train; null is that of the runs.", default=None, low=2, unit="tokens"
-    )
-    flops: NamedConfig
 
 
 def next_runs(config: DictConfig) -> None:
@@ -261,4 +193,4 @@ def _table(title: str, candidates: Sequence[dict[str, float]], before: float) ->
     return table
 
 
-DOOR = Door(NextConfig, next_runs)
+DOOR = next_runs

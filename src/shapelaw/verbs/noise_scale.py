@@ -12,24 +12,12 @@ from pathlib import Path
 import pandas as pd
 from omegaconf import DictConfig
 
-from shapelaw.config.option import option, record
-from shapelaw.config.places import PlacesConfig
+from shapelaw.config import NoiseScaleConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.files import check_room, write_text
 from shapelaw.fitting.result import load_fit
 from shapelaw.step_batch.noise_scale import compared, summary
 from shapelaw.terminal import write
-from shapelaw.verbs.doors import Door
-
-
-@record()
-class NoiseScaleConfig(PlacesConfig):
-    """The critical batch and the gradient noise scale, side by side."""
-
-    fit: str = option("Folder of a fit by method=staged, or its fit.json.")
-    uri: str = option("Tracking store of the runs that measured their noise (noise.every_steps).")
-    experiment: str = option("MLflow experiment of those runs: the suite.")
-
 
 FILES_BYTES = 2e5
 """Of the table and its figure."""
@@ -63,4 +51,4 @@ def noise_scale(folder: Path, uri: str, experiment: str) -> pd.DataFrame:
     return table
 
 
-DOOR = Door(NoiseScaleConfig, compare_with_noise)
+DOOR = compare_with_noise

@@ -11,26 +11,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from shapelaw.config import RunsConfig, TrackerConfig
-from shapelaw.config.option import option, record
-from shapelaw.config.places import PlacesConfig
+from shapelaw.config import PredictConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.files import check_room, write_text
 from shapelaw.prescribe.prediction import Comparison, compare, read_prediction
 from shapelaw.runs import RunsTable
 from shapelaw.terminal import write
-from shapelaw.verbs.doors import Door
 from shapelaw.verbs.fit import load_table
-
-
-@record()
-class PredictConfig(PlacesConfig):
-    """The outcome of a prediction."""
-
-    prediction: str = option("YAML file that shapelaw prescribe wrote for a width, a depth and tokens.")
-    runs: RunsConfig
-    tracker: TrackerConfig
-
 
 FILES_BYTES = 2e5
 """Of the errors and their figure."""
@@ -71,4 +58,4 @@ def _yaml(content: dict[str, Any]) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(content))
 
 
-DOOR = Door(PredictConfig, check_prediction)
+DOOR = check_prediction

@@ -22,7 +22,6 @@ from shapelaw.data.sources import HubSource, JsonSource, ParquetSource, Source, 
 from shapelaw.data.tokenizers import BpeChoice, BytesChoice, FileChoice, TokenizerChoice
 from shapelaw.errors import UserError
 from shapelaw.terminal import Terminal, terminal
-from shapelaw.verbs.doors import Door
 
 
 def prepare_corpus(config: DictConfig) -> None:
@@ -137,4 +136,4 @@ def _given(key: str, value: Any) -> Any:
     return value
 
 
-DOOR = Door(PrepareConfig, prepare_corpus)
+DOOR = prepare_corpus

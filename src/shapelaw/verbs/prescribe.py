@@ -25,7 +25,6 @@ from shapelaw.prescribe.world import World, asked_law
 from shapelaw.runs.table import RunsTable
 from shapelaw.suite import Suite
 from shapelaw.verbs.answer_files import write_answer
-from shapelaw.verbs.doors import Door
 from shapelaw.verbs.prescribe_summary import show
 from shapelaw.verbs.saved_fits import newest_fit, read
 from shapelaw.verbs.suites import find
@@ -157,4 +156,4 @@ def write(options: PrescribeConfig, answer: Prescription) -> Path:
     return path
 
 
-DOOR = Door(PrescribeConfig, prescribe_size)
+DOOR = prescribe_size

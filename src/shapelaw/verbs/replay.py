@@ -7,29 +7,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from shapelaw.config import TrackerConfig
-from shapelaw.config.option import option, record
-from shapelaw.config.places import PlacesConfig
+from shapelaw.config import ReplayConfig
 from shapelaw.config.schema import to_dataclass
 from shapelaw.errors import UserError, WorkFailed
 from shapelaw.terminal import write, write_error
 from shapelaw.tracking.addresses import check_uri
 from shapelaw.tracking.delivery import Delivery, deliver_left
 from shapelaw.tracking.journal import JOURNAL
-from shapelaw.verbs.doors import Door
-
-
-@record()
-class ReplayConfig(PlacesConfig):
-    """Delivery of what runs recorded while their store was away."""
-
-    folders: list[str] = option("Folders of runs, or any above them; the outputs folder by default.")
-    tracker: TrackerConfig
-    uri: str | None = option(
-        "Store that gets everything, whichever store the runs were recorded for, as when a server moved or lost its database.",
-        default=None,
-    )
-    deliver: bool = option("Whether what is left is delivered; false only lists it.")
 
 
 def replay(config: DictConfig) -> None:
@@ -88,4 +72,4 @@ def _delivered(folder: Path, asked: ReplayConfig) -> str | None:
     return delivery.line("not delivered") if delivery.left else None
 
 
-DOOR = Door(ReplayConfig, replay)
+DOOR = replay

@@ -25,7 +25,6 @@ from shapelaw.report.content import Figure, FitRow, LeftOut, NextRun, Report
 from shapelaw.report.page import write
 from shapelaw.runs import RunsTable
 from shapelaw.terminal import terminal
-from shapelaw.verbs.doors import Door
 from shapelaw.verbs.fit import load_table
 from shapelaw.verbs.next import FARTHER, best_size, planned
 from shapelaw.verbs.prescribe import suite_world
@@ -190,4 +189,4 @@ def _figure(one: Drawn) -> Figure:
     return Figure(one.entry.name, one.entry.heading, one.caption, one.files)
 
 
-DOOR = Door(ReportConfig, report)
+DOOR = report

@@ -16,7 +16,7 @@ import yaml
 from shapelaw.config.option import keys_of
 from shapelaw.errors import UserError
 from shapelaw.terminal import write
-from shapelaw.verbs.doors import Command, door_of, project_root
+from shapelaw.verbs.doors import Command, project_root, schema_of
 
 SWEEPING = ("train", "fit")
 """Verbs whose -m takes named sweeps, the usual one first."""
@@ -49,7 +49,7 @@ class NamedSweep:
 
     def is_of(self, verb: str) -> bool:
         """Whether a verb has all of its keys."""
-        return verb in SWEEPING and self.keys <= {key.partition(".")[0] for key in keys_of(door_of(verb).schema)}
+        return verb in SWEEPING and self.keys <= {key.partition(".")[0] for key in keys_of(schema_of(verb))}
 
     @property
     def verbs(self) -> list[str]:

@@ -36,7 +36,7 @@ from shapelaw.training.cost import check_machine, cost_of, device_hours, flops_o
 from shapelaw.training.processes import launch, starts_processes
 from shapelaw.training.sizes import sizes_of
 from shapelaw.verbs import train_summary
-from shapelaw.verbs.doors import Door, is_wheel, project_root
+from shapelaw.verbs.doors import is_wheel, project_root
 from shapelaw.verbs.migrate import take_over
 
 log = logging.getLogger(__name__)
@@ -394,4 +394,4 @@ def git_commit() -> str:
         return "unknown"
 
 
-DOOR = Door(TrainConfig, TrainTask())
+DOOR = TrainTask()
