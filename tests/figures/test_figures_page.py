@@ -67,7 +67,9 @@ def _hull(tables: Tables) -> list[str]:
             ours, theirs = (lines.loc[("flops", method, target), name] for method in ("hull", "published"))
             assert ours == pytest.approx(theirs, abs=1e-9)
     slope = {target: lines.loc[("flops", "hull", target), "slope"] for target in frontiers.TARGETS}
-    at_1e21 = np.exp(lines.loc[("flops", "hull", "tokens_per_param"), "intercept"] + slope["tokens_per_param"] * np.log(1e21))
+    at_1e21 = np.exp(
+        lines.loc[("flops", "hull", "tokens_per_param"), "intercept"] + slope["tokens_per_param"] * np.log(1e21)
+    )
     said = {
         "params": f"params as C^{slope['params']:.2f}",
         "tokens_per_param": f"tokens per parameter as C^{slope['tokens_per_param']:.2f}, {at_1e21:.0f} at 1e21 FLOPs",
@@ -112,7 +114,11 @@ def _all_sizes(tables: Tables) -> list[str]:
 
 def _eq3(tables: Tables) -> list[str]:
     found = [_row(tables["curves"], "ours", EQ3, 10.0**k) for k in (20, 22, 24)]
-    return ["width over depth {:.3g}, {:.2g} and {:.2g} at 1e20, 1e22 and 1e24 FLOPs".format(*(one["aspect_ratio"] for one in found))]
+    return [
+        "width over depth {:.3g}, {:.2g} and {:.2g} at 1e20, 1e22 and 1e24 FLOPs".format(
+            *(one["aspect_ratio"] for one in found)
+        )
+    ]
 
 
 def _rainbow(tables: Tables) -> list[str]:

@@ -103,8 +103,8 @@ def zoom(
         build: coordinates (vectors, points, dimensions) -> points.
         low, high: the box, each (dimensions,); one dimension or two.
         clip: coordinates in the box -> the nearest allowed ones, so that a grid has points on every limit; None where all are.
-        build_grid: the coordinates of a grid's axes, (vectors, cells, dimensions) -> all its points, where none is clipped: the
-            same points, many times faster.
+        build_grid: the coordinates of a grid's axes, (vectors, cells, 2) -> all its points, (vectors, cells, cells), where none
+            is clipped: the same points, many times faster.
 
     A grid whose best point lies at its edge moves without shrinking, unless what is allowed ends there. Where the values are
     smooth about a grid's best point, the rest of the way is the vertex of a parabola; elsewhere the last grid is finer than
@@ -196,4 +196,5 @@ def _product(axes: Array) -> Array:
 def _in_pieces(objective: Objective, build: Callable[[Array], Points], grid: Array, rows: NDArray[np.intp]) -> Array:
     step = max(1, CHUNK // grid.shape[1])
     pieces = [slice(start, start + step) for start in range(0, len(grid), step)]
-    return np.concatenate([objective.values(build(grid[piece]), rows[piece])[0] for piece in pieces])
+    values = [objective.values(build(grid[piece]), rows[piece])[0] for piece in pieces]
+    return np.concatenate([some.reshape(len(some), -1) for some in values])
