@@ -271,13 +271,13 @@ class _Parts:
     @_UNTOLD
     def shares(self) -> Array:
         """Of each term in the sum."""
-        return np.exp(self.log_terms - self.log_sum)
+        return np.asarray(np.exp(self.log_terms - self.log_sum))
 
     @cached_property
     @_UNTOLD
     def reducible(self) -> Array:
         """Share of the loss that is not irreducible."""
-        return np.exp(self.log_reducible - self.log_loss)
+        return np.asarray(np.exp(self.log_reducible - self.log_loss))
 
 
 @np.errstate(divide="ignore")

@@ -44,7 +44,7 @@ ARCHITECTURE_TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class Points:
-    """Sizes that a law and a price are asked about, (n,) or (vectors, n) of them, or grids of shapes, (vectors, widths, depths).
+    """Sizes that a law and a price are asked about: (n,) or (vectors, n) of them, or grids, (vectors, widths, depths).
 
     Arrays have that shape; what depends on one axis of a grid alone may have one entry along the other.
 
