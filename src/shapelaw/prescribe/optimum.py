@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,17 +76,24 @@ class Objective:
 
 def exact(objective: Objective, shapes: Points) -> Optimum:
     """The best of whole shapes for every parameter vector."""
-    n, size = len(objective.surface), len(shapes.params)
-    step = max(1, CHUNK // size)
-    place = np.empty(n, dtype=np.intp)
-    value, log_tokens = np.empty(n), np.empty(n)
-    for start in range(0, n, step):
-        rows = slice(start, min(start + step, n))
-        values, logs = objective.values(shapes, rows)
-        best = np.argmin(values, axis=1)
-        each = np.arange(len(best))
-        place[rows], value[rows], log_tokens[rows] = best, values[each, best], logs[each, best]
-    return Optimum(shapes.take(place), log_tokens, value)
+    n, step = len(objective.surface), max(1, CHUNK // len(shapes.params))
+    pieces = [slice(start, min(start + step, n)) for start in range(0, n, step)]
+    places, logs, values = zip(*(_lowest(*objective.values(shapes, rows)) for rows in pieces), strict=True)
+    return Optimum(shapes.take(np.concatenate(places)), np.concatenate(logs), np.concatenate(values))
+
+
+def exact_each(surface: Surface, cost: Cost, goals: Sequence[Goal], shapes: Points) -> list[Optimum]:
+    """`exact` for several goals of few parameter vectors, to which the law is bound once."""
+    bound = surface.at(shapes)
+    found = (_lowest(*goal(bound, shapes, cost, None)) for goal in goals)
+    return [Optimum(shapes.take(place), log_tokens, value) for place, log_tokens, value in found]
+
+
+def _lowest(values: Array, log_tokens: Array) -> tuple[NDArray[np.intp], Array, Array]:
+    """Place, log tokens and value of the lowest value of every row."""
+    best = np.argmin(values, axis=1)
+    each = np.arange(len(best))
+    return best, log_tokens[each, best], values[each, best]
 
 
 def zoom(
