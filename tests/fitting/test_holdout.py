@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from shapelaw.errors import UserError
-from shapelaw.fitting.bootstrap import BASINS, NEAR
 from shapelaw.fitting.compare import compare
 from shapelaw.fitting.holdout import evaluate
-from shapelaw.fitting.solve import PROJECTED_STARTS, solve, solve_near
+from shapelaw.fitting.solve import solve
 from shapelaw.fitting.spec import FitData, FitSpec
 from shapelaw.fitting.splits import Holdout
 from shapelaw.laws import get_law
@@ -71,38 +69,6 @@ def test_leaving_one_shape_out(gemstones: RunsTable, law: str, mean: float, wors
     assert 100 * found.largest_of_a_group == pytest.approx(worst, abs=0.06)
     assert len(found.by_shape) == 22
     assert found.by_shape["points"].sum() == len(gemstones)
-
-
-@pytest.mark.parametrize("law", LAWS)
-def test_folds_that_leave_out_little_end_in_the_optimum_of_all_starts(gemstones: RunsTable, law: str) -> None:
-    spec = FitSpec.of(law, delta=1e-3)
-    data = FitData.of(gemstones, spec)
-    whole = solve(data, spec)
-    for fold in Holdout("leave_one_shape_out").folds(gemstones)[::3]:
-        rows = data.rows(fold.train)
-        near, started = solve_near(rows, spec, whole), solve(rows, spec)
-        assert near.n_starts == len(whole.basins) + PROJECTED_STARTS < started.n_starts
-        assert near.objective == pytest.approx(started.objective, rel=1e-9)
-        value = rows.problem(spec).value
-        known = [value(theta) for theta in near.basins]
-        for theta in started.basins[:BASINS]:  # none that refits start from is lacking
-            if value(theta) <= NEAR * started.objective:
-                assert min(abs(one / value(theta) - 1) for one in known) < 1e-6
-
-
-def test_optima_in_doubt_are_looked_for_from_all_starts(gemstones: RunsTable) -> None:
-    spec = FitSpec.of("width_depth_params_tokens", delta=1e-3)
-    data = FitData.of(gemstones, spec)
-    whole, fold = solve(data, spec), Holdout("leave_one_shape_out").folds(gemstones)[0]
-    rows = data.rows(fold.train)
-    expected = solve(rows, spec)
-    assert len(whole.basins) > 1
-    misled = dataclasses.replace(whole, basins=whole.basins[-1:])  # the projected starts lead lower
-    unsure = dataclasses.replace(whole, share_at_best=0.1)
-    for given in (misled, unsure):
-        found = solve_near(rows, spec, given)
-        assert found.n_starts == expected.n_starts
-        assert found.objective == pytest.approx(expected.objective, rel=1e-9)
 
 
 def test_errors_are_those_of_a_fit_without_the_rows(gemstones: RunsTable) -> None:

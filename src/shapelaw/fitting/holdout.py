@@ -18,18 +18,13 @@ from shapelaw.errors import UserError
 from shapelaw.fitting.bootstrap import resampled
 from shapelaw.fitting.choose import choose
 from shapelaw.fitting.intervals import percentile
-from shapelaw.fitting.solve import Solution, solve, solve_near
+from shapelaw.fitting.solve import Solution, solve
 from shapelaw.fitting.spec import FitData, FitSpec
 from shapelaw.fitting.splits import Fold, Holdout
 from shapelaw.laws.choices import LawChoice
 from shapelaw.runs.table import RunsTable
 
 Floats = NDArray[np.float64]
-
-MOST = 0.8
-"""Share of the rows from which a fold's fit is looked for near that of all."""
-MANY_FOLDS = 5
-"""Folds from which the fit of all rows, whose optima they start from, pays."""
 
 
 @dataclass(frozen=True)
@@ -103,14 +98,13 @@ def evaluate(
     spec = spec or FitSpec()
     frame, folds = table.kept, holdout.folds(table)
     data = None if isinstance(spec.law, LawChoice) else FitData.of(table, spec)
-    whole = solve(data, spec) if data and len(folds) >= MANY_FOLDS and spec.method.takes_solution else None
     predicted, totals = [], []
     drawn = BootstrapOptions(n=refits) if refits else None
     for fold in folds:
         try:
             own = spec if data else _chosen(table, fold, spec)
             seen = data or FitData.of(table, own)
-            solution = _solved(seen, fold, own, whole) if refits or own.method.takes_solution else None
+            solution = solve(seen.rows(fold.train), own) if refits or own.method.takes_solution else None
             predicted.append(_predicted(seen, frame, fold, own, solution))
             totals += [_totals(seen, fold, replace(own, bootstrap=drawn), solution)] if drawn else []
         except UserError as error:
@@ -120,13 +114,6 @@ def evaluate(
     points = pd.concat(predicted, ignore_index=True)
     interval = percentile(np.sum(totals, axis=0) / len(points), level) if drawn else None
     return HoldoutResult(holdout.label, spec.law.name, points, _distance(frame, folds), interval)
-
-
-def _solved(data: FitData, fold: Fold, spec: FitSpec, whole: Solution | None) -> Solution:
-    """The fit of a fold, from the optima of all rows where it leaves out few of them."""
-    rows = data.rows(fold.train)
-    few = fold.train.mean() >= MOST
-    return solve_near(rows, spec, whole) if whole and few else solve(rows, spec)
 
 
 def _predicted(

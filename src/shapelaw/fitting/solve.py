@@ -31,8 +31,6 @@ Array = NDArray[np.float64]
 RANDOM_STARTS = 64
 """Random starts beside the projected ones unless grid_size says otherwise."""
 PROJECTED_STARTS = 16
-SURE_SHARE = 0.5
-"""Of the starts of a fit to all rows that ended in its best optimum, the least with which a fit to most rows starts there."""
 HOPS, HOP_SIGMAS, HOP_ROUNDS = 8, (0.05, 0.3), 4
 """Hops per sigma and round, their standard deviations in centred coordinates, and the most rounds."""
 
@@ -91,26 +89,6 @@ def solve(data: FitData, spec: FitSpec, weights: ArrayLike | None = None) -> Sol
     return _solution(data.law, reached)
 
 
-def solve_near(data: FitData, spec: FitSpec, whole: Solution) -> Solution:
-    """The fit to most of the rows that `whole` was fitted to: `solve`'s optimum, looked for from the optima of all rows.
-
-    The projected starts, which know nothing of those, and the hops are the check: if one of them leads lower, or fewer than
-    `SURE_SHARE` of the starts of the whole fit ended in its best optimum, or the solver cannot improve an optimum, the usual
-    starts are taken.
-    """
-    if sum_of(data.law) is not None and whole.share_at_best >= SURE_SHARE:
-        problem = data.problem(spec)
-        search, rng = search_of(spec.solver, problem), np.random.default_rng(spec.seed)
-        if search.improves:
-            near = Multistart.empty(len(data.law.parameters), float(problem.weights.sum()))
-            near = near.add(search.polish(whole.basins))
-            found = _improve(search, near.add(search.follow(_projected(problem))), rng)
-            known = near.endpoints.objectives
-            if len(known) and not found.endpoints.objectives[0] < known[0] * (1 - SAME) - near.floor:
-                return _solution(data.law, found)
-    return solve(data, spec)
-
-
 def _solve_members(data: FitData, law: MedianLaw, spec: FitSpec, weights: ArrayLike | None) -> Solution:
     """Each member's own fit; the search is as good as the worst of them, and the objective is that of the median."""
     columns = [{name: data.columns[name] for name in member.predictors} for member in law.laws]
@@ -132,13 +110,11 @@ def _solve_members(data: FitData, law: MedianLaw, spec: FitSpec, weights: ArrayL
 
 def _varpro(problem: Problem, random: int | None, rng: np.random.Generator) -> Iterator[Array]:
     drawn = random_starts(problem.law, RANDOM_STARTS if random is None else random, rng)
-    yield np.concatenate([_projected(problem), drawn]) if sum_of(problem.law) else drawn
-
-
-def _projected(problem: Problem) -> Array:
-    """Starts by variable projection."""
-    projected = projected_starts(whole_problem(problem), PROJECTED_STARTS)
-    return problem.law.reduce(projected) if isinstance(problem.law, FixedLaw) else projected
+    if sum_of(problem.law):
+        projected = projected_starts(whole_problem(problem), PROJECTED_STARTS)
+        own = problem.law.reduce(projected) if isinstance(problem.law, FixedLaw) else projected
+        drawn = np.concatenate([own, drawn])
+    yield drawn
 
 
 def _improve(search: Search, reached: Multistart, rng: np.random.Generator) -> Multistart:
