@@ -286,10 +286,11 @@ def _log_sum(logs: Array) -> Array:
     most = logs.max(axis=0)
     largest = logs == most
     count = largest.sum(axis=0)
-    found = np.log1p(np.where(largest, 0.0, np.exp(logs - most)).sum(axis=0) / count) + np.log(count) + most
+    rest = np.where(largest, 0.0, np.exp(logs - most)).sum(axis=0)
+    found = np.asarray(np.log1p(rest / count) + np.log(count) + most)
     if np.isfinite(found).all():
         return found
-    return np.where(np.isfinite(found), found, np.log(np.exp(logs).sum(axis=0)))
+    return np.asarray(np.where(np.isfinite(found), found, np.log(np.exp(logs).sum(axis=0))))
 
 
 def _log_price(log_kappa: float, distance: Array) -> Array:
