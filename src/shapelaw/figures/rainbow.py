@@ -72,16 +72,16 @@ def table(evidence: Evidence) -> Tables:
             if key not in found:
                 fit = evidence.fit("params_tokens", line.subset, counting=line.counting, method=line.method)
                 found[key] = line, row_of(line, runs, fit)
-    rows = [
+    lines = pd.DataFrame(
         one | ({"published": published_exponent(line)} if evidence.published else {})
         for line, one in found.values()
         if one["exponent"] is not None
-    ]
-    if sum(pd.notna(one["exponent"]) for one in rows) < 2:
+    )
+    if lines.empty or lines["exponent"].count() < 2:
         raise CannotDraw("fewer than two data sets can be fitted, so there is nothing to compare")
     flops = evidence.runs().flops()
     own = {} if evidence.published else {"fan": pd.DataFrame({"budget": [flops.min(), flops.max()]})}
-    return {"lines": pd.DataFrame(rows), **own}
+    return {"lines": lines, **own}
 
 
 def published_exponent(line: RainbowLine) -> float | None:

@@ -15,6 +15,7 @@ from shapelaw.fitting.result import FitResult
 from shapelaw.prescribe.ask import Problem
 from shapelaw.prescribe.brute import Contenders, Triples, bin_minima, contenders, minima_of, paper_edges
 from shapelaw.prescribe.goals import SpendBudget
+from shapelaw.prescribe.optimum import exact_each
 from shapelaw.prescribe.studies import prescriptions_by_budget
 from shapelaw.prescribe.surface import Surface
 from shapelaw.prescribe.trust import APART
@@ -90,9 +91,12 @@ def whole_curve(fit: FitResult, world: World, budgets: Sequence[float]) -> pd.Da
     Args:
         world: of the runs, with the rules of their suite.
     """
-    problem = Problem(fit, world, shapes=_continued(world), intervals=False)
-    best = {budget: problem.search(SpendBudget(budget)) for budget in budgets}
-    rows = [{"budget": budget, **one.size()} for budget, one in best.items() if not problem.end_of(one)]
+    shapes = _continued(world)
+    problem = Problem(fit, world, shapes=shapes, intervals=False)
+    best = exact_each(problem.surface, problem.cost, [SpendBudget(budget) for budget in budgets], shapes)
+    rows = [
+        {"budget": budget, **one.size()} for budget, one in zip(budgets, best, strict=True) if not problem.end_of(one)
+    ]
     found = pd.DataFrame(rows, columns=["budget", "params", "tokens", "tokens_per_param", "width", "depth"])
     return found.assign(aspect_ratio=found["width"] / found["depth"], inside=False, kind="whole", law=str(fit.law))
 

@@ -17,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import (
     FuncFormatter,
@@ -46,6 +47,8 @@ MANY_DECADES = 1e4
 """Range of a logarithmic axis from which ticks between its decades only blacken it."""
 NAMES_APART = 0.07
 """Share of an axis by which contours' names are apart."""
+NAMED_FROM, JOINED_TO = 1.05, 1.04
+"""Where names right of a panel begin, and the lines that join them to their ends stop, in widths of the panel."""
 BARE_SPAN = 0.05
 """Span of an axis whose lines are level, as a share of their value."""
 INSET = 0.85
@@ -58,6 +61,7 @@ DOTS_PER_INCH = 200
 """Of PNG files, and of what is no line or text in PDF."""
 CHARACTERS = 2
 """Over the three characters that matplotlib takes a label along the axis to be wide."""
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 ROUNDING = 1e-9
 PLAIN = (1e-3, 1e4)
 """Values between which a tick is written without a power of ten."""
@@ -153,12 +157,12 @@ def _multiples(low: float, high: float, digits: Sequence[int]) -> list[float]:
 
 
 def _round_label(value: float, _: int | None = None) -> str:
-    """A tick's value: as it is, or with a power of ten where it would be long."""
+    """A tick's value: as it is, or with a power of ten where it would be long (plain text: formulas take long to set)."""
     if PLAIN[0] <= value < PLAIN[1]:
         return f"{value:.4g}"
     digit, power = f"{value:e}".split("e")
-    factor = "" if float(digit) == 1 else rf"{float(digit):g}\times"
-    return rf"${factor}10^{{{int(power)}}}$"
+    factor = "" if float(digit) == 1 else f"{float(digit):g}×"
+    return f"{factor}10{str(int(power)).translate(RAISED)}"
 
 
 def read_logs(grid: Sequence[Axes]) -> None:
@@ -207,20 +211,13 @@ def name_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]], apart: 
         ends: x, y, name and colour of each.
         apart: least distance of two names, as a share of the panel's height.
     """
-    shares = [float((axes.transScale + axes.transLimits).transform((x, y))[1]) for x, y, _, _ in ends]
-    order = np.argsort(shares, kind="stable")
-    for i, place in zip(order, spread_apart([shares[i] for i in order], apart), strict=True):
-        x, y, name, colour = ends[i]
-        line = {
-            "arrowstyle": "-",
-            "linewidth": 0.4,
-            "color": colour,
-            "shrinkA": 0.0,
-            "shrinkB": 0.0,
-            "relpos": (0.0, 0.5),
-        }
-        where = {"xytext": (1.05, place), "textcoords": "axes fraction", "va": "center", "annotation_clip": False}
-        axes.annotate(name, (x, y), fontsize=6, color=colour, arrowprops=line, **where)  # type: ignore[arg-type]
+    shares = (axes.transScale + axes.transLimits).transform([end[:2] for end in ends]) if ends else np.empty((0, 2))
+    order = np.argsort(shares[:, 1], kind="stable")
+    for i, place in zip(order, spread_apart(shares[order, 1].tolist(), apart), strict=True):
+        (x, y), (_, _, name, colour) = shares[i], ends[i]
+        axes.text(NAMED_FROM, place, name, fontsize=6, color=colour, va="center", transform=axes.transAxes)
+        thin = {"linewidth": 0.4, "color": colour, "transform": axes.transAxes, "clip_on": False, "zorder": 3}
+        axes.add_artist(Line2D([x, JOINED_TO], [y, place], **thin))
 
 
 def spread_apart(places: Sequence[float], apart: float) -> list[float]:

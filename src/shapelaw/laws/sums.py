@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -240,21 +241,25 @@ class SumLaw(Law):
         return tuple(named.values())
 
 
+_UNTOLD = np.errstate(over="ignore", invalid="ignore")
+"""What no number holds is told of by who asked."""
+
+
 @dataclass(frozen=True)
 class _Parts:
     """A sum law's intermediate values at one theta, (p,), or at several, (t, p): (..., n) each, shares (terms, ..., n)."""
 
     rho: Array
     log_kappa: Array
+    log_terms: Array
     log_sum: Array
-    shares: Array
     distance: Array
     log_factor: Array
+    log_reducible: Array
     log_loss: Array
-    reducible: Array
 
     @classmethod
-    @np.errstate(over="ignore", invalid="ignore")  # what no number holds is told of by who asked
+    @_UNTOLD
     def of(cls, law: SumLaw, theta: Array, design: Design) -> _Parts:
         k, places = len(law.terms), law.places
         at = np.moveaxis(theta, -1, 0)[..., None]  # (p, ..., 1)
@@ -269,8 +274,19 @@ class _Parts:
         log_factor = _log_price(log_kappa, distance)
         log_reducible = rho * log_sum + log_factor
         log_loss = np.logaddexp(log_reducible, at[places.irreducible]) if law.irreducible else log_reducible
-        shares, reducible = np.exp(log_terms - log_sum), np.exp(log_reducible - log_loss)
-        return cls(rho, log_kappa, log_sum, shares, distance, log_factor, log_loss, reducible)
+        return cls(rho, log_kappa, log_terms, log_sum, distance, log_factor, log_reducible, log_loss)
+
+    @property
+    @_UNTOLD
+    def shares(self) -> Array:
+        """Of each term in the sum."""
+        return np.asarray(np.exp(self.log_terms - self.log_sum))
+
+    @cached_property
+    @_UNTOLD
+    def reducible(self) -> Array:
+        """Share of the loss that is not irreducible."""
+        return np.asarray(np.exp(self.log_reducible - self.log_loss))
 
 
 def _log_price(log_kappa: Array, distance: Array) -> Array:

@@ -61,7 +61,8 @@ class ReachLoss:
 
     def __call__(self, bound: Bound, points: Points, cost: Cost, coefficients: Array | None) -> tuple[Array, Array]:
         """Cost or tokens, and the log of the tokens at which each point reaches the loss."""
-        log_tokens = bound.log_tokens_for(np.asarray(self.loss))
+        loss = np.asarray(self.loss)
+        log_tokens = bound.log_tokens_for(points.beside(loss)[0] if loss.ndim else loss)
         tokens = np.exp(np.minimum(log_tokens, LOG_TOKENS_MAX))
         value = tokens if self.least == "tokens" else cost.total(points, tokens, coefficients)
         return np.where(np.isfinite(log_tokens), value, np.inf), log_tokens

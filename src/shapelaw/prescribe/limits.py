@@ -153,14 +153,11 @@ class Region:
         return self.world.points(sizes[..., 0], sizes[..., 1] if ratio is None else sizes[..., 0] / ratio, relaxed=True)
 
     def grid(self, axes: Array) -> Points:
-        """Points at all pairs of a log width and a log depth, (vectors, cells, 2) -> (vectors, cells^2).
+        """Points at all pairs of a log width and a log depth, (vectors, cells, 2) -> (vectors, cells, cells).
 
-        What depends on the width alone is counted once for all depths.
+        What depends on the width or the depth alone is computed once for all of the other.
         """
-        width, depth = np.exp(axes[:, :, None, 0]), np.exp(axes[:, None, :, 1])
-        shape = np.broadcast_shapes(width.shape, depth.shape)
-        points = self.world.points(width, depth, relaxed=True)
-        return points.map(lambda values: np.broadcast_to(values, shape).reshape(len(axes), -1))
+        return self.world.points(np.exp(axes[:, :, None, 0]), np.exp(axes[:, None, :, 1]), relaxed=True)
 
     @property
     def empty(self) -> bool:

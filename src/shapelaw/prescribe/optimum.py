@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,17 +76,24 @@ class Objective:
 
 def exact(objective: Objective, shapes: Points) -> Optimum:
     """The best of whole shapes for every parameter vector."""
-    n, size = len(objective.surface), len(shapes.params)
-    step = max(1, CHUNK // size)
-    place = np.empty(n, dtype=np.intp)
-    value, log_tokens = np.empty(n), np.empty(n)
-    for start in range(0, n, step):
-        rows = slice(start, min(start + step, n))
-        values, logs = objective.values(shapes, rows)
-        best = np.argmin(values, axis=1)
-        each = np.arange(len(best))
-        place[rows], value[rows], log_tokens[rows] = best, values[each, best], logs[each, best]
-    return Optimum(shapes.take(place), log_tokens, value)
+    n, step = len(objective.surface), max(1, CHUNK // len(shapes.params))
+    pieces = [slice(start, min(start + step, n)) for start in range(0, n, step)]
+    places, logs, values = zip(*(_lowest(*objective.values(shapes, rows)) for rows in pieces), strict=True)
+    return Optimum(shapes.take(np.concatenate(places)), np.concatenate(logs), np.concatenate(values))
+
+
+def exact_each(surface: Surface, cost: Cost, goals: Sequence[Goal], shapes: Points) -> list[Optimum]:
+    """`exact` for several goals of few parameter vectors, to which the law is bound once."""
+    bound = surface.at(shapes)
+    found = (_lowest(*goal(bound, shapes, cost, None)) for goal in goals)
+    return [Optimum(shapes.take(place), log_tokens, value) for place, log_tokens, value in found]
+
+
+def _lowest(values: Array, log_tokens: Array) -> tuple[NDArray[np.intp], Array, Array]:
+    """Place, log tokens and value of the lowest value of every row."""
+    best = np.argmin(values, axis=1)
+    each = np.arange(len(best))
+    return best, log_tokens[each, best], values[each, best]
 
 
 def zoom(
@@ -103,8 +110,8 @@ def zoom(
         build: coordinates (vectors, points, dimensions) -> points.
         low, high: the box, each (dimensions,); one dimension or two.
         clip: coordinates in the box -> the nearest allowed ones, so that a grid has points on every limit; None where all are.
-        build_grid: the coordinates of a grid's axes, (vectors, cells, dimensions) -> all its points, where none is clipped: the
-            same points, many times faster.
+        build_grid: the coordinates of a grid's axes, (vectors, cells, 2) -> all its points, (vectors, cells, cells), where none
+            is clipped: the same points, many times faster.
 
     A grid whose best point lies at its edge moves without shrinking, unless what is allowed ends there. Where the values are
     smooth about a grid's best point, the rest of the way is the vertex of a parabola; elsewhere the last grid is finer than
@@ -196,4 +203,5 @@ def _product(axes: Array) -> Array:
 def _in_pieces(objective: Objective, build: Callable[[Array], Points], grid: Array, rows: NDArray[np.intp]) -> Array:
     step = max(1, CHUNK // grid.shape[1])
     pieces = [slice(start, start + step) for start in range(0, len(grid), step)]
-    return np.concatenate([objective.values(build(grid[piece]), rows[piece])[0] for piece in pieces])
+    values = [objective.values(build(grid[piece]), rows[piece])[0] for piece in pieces]
+    return np.concatenate([some.reshape(len(some), -1) for some in values])

@@ -91,18 +91,18 @@ class Throughput:
         return np.vstack([self.coefficients, drawn])
 
     def rate(self, points: Points, coefficients: Array | None = None) -> Array:
-        """FLOP/s of one device, shape (vectors, points) for coefficients of shape (vectors, k).
+        """FLOP/s of one device, broadcastable to (vectors, points), for coefficients of shape (vectors, k).
 
         Raises:
             UserError: for sizes without a shape, if the rate depends on it.
         """
-        rows = self.coefficients[None] if coefficients is None else coefficients
+        own = points.beside(self.coefficients[None] if coefficients is None else coefficients)
         if self.degree == 0:
-            return np.asarray(np.exp(rows[:, :1]))
+            return np.asarray(np.exp(own[0]))
         if points.width is None or points.depth is None:
             raise UserError("objective: measured steps need a shape; give objective.mfu, or ask for shapes")
         features = _SURFACES[self.degree](np.log(points.width) - self.centre[0], np.log(points.depth) - self.centre[1])
-        return np.asarray(np.exp(sum(rows[:, i, None] * x for i, x in enumerate(features))))
+        return np.asarray(np.exp(sum(factor * x for factor, x in zip(own, features, strict=True))))
 
 
 @dataclass(frozen=True)

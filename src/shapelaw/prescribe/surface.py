@@ -34,7 +34,7 @@ def level_of(fit: FitResult) -> float:
 
 
 class Bound(ABC):
-    """A law at points, as a function of tokens; values have the shape (parameter vectors, points)."""
+    """A law at points, as a function of tokens; values have the shape (parameter vectors, points), or that of a grid."""
 
     @abstractmethod
     def loss(self, log_tokens: Array) -> Array:
@@ -90,7 +90,7 @@ class Surface:
         return Surface(self.law, self.thetas[start:stop])
 
     def at(self, points: Points) -> Bound:
-        """The law at points of shape (points,) or (vectors, points)."""
+        """The law at points."""
         if isinstance(self.law, SumLaw):
             return _sum_at(self.law, self.thetas, points)
         return _AnyBound(self, points)
@@ -131,13 +131,14 @@ class _SumBound(Bound):
 
 def _sum_at(law: SumLaw, thetas: Array, points: Points) -> _SumBound:
     logs = {name: np.log(values) for name, values in points.columns.items() if name in law.predictors}
-    fixed = np.zeros((len(thetas), np.shape(points.params)[-1]))
+    entries = points.beside(thetas)
+    fixed = np.zeros(np.broadcast_shapes(entries.shape[1:], points.params.shape))
     moving: list[tuple[Array, Array]] = []
     place = len(law.terms)
     for j, term in enumerate(law.terms):
-        exponent, power = thetas[:, j, None], np.zeros((len(thetas), 1))
+        exponent, power = entries[j], np.zeros_like(entries[j])
         for _, predictor, sign in term.exponents:
-            slope = sign * thetas[:, place, None]
+            slope = sign * entries[place]
             place += 1
             power, exponent = (
                 (power + slope, exponent) if predictor == "tokens" else (power, exponent + slope * logs[predictor])
@@ -152,12 +153,12 @@ def _sum_at(law: SumLaw, thetas: Array, points: Points) -> _SumBound:
         else:
             fixed += np.exp(exponent)
     exponent_of_sum, aspect, irreducible = law.places
-    rho = thetas[:, exponent_of_sum, None] if law.power else None
+    rho = entries[exponent_of_sum] if law.power else None
     factor = None
     if law.aspect:
-        distance = np.exp(thetas[:, aspect, None]) * (logs["width"] - logs["depth"] - thetas[:, aspect + 1, None])
+        distance = np.exp(entries[aspect]) * (logs["width"] - logs["depth"] - entries[aspect + 1])
         factor = 1.0 + distance * distance
-    floor = np.exp(thetas[:, irreducible, None]) if law.irreducible else np.zeros((len(thetas), 1))
+    floor = np.exp(entries[irreducible]) if law.irreducible else np.zeros_like(entries[0])
     return _SumBound(fixed, tuple(moving), rho, factor, floor)
 
 
@@ -169,14 +170,14 @@ class _AnyBound(Bound):
     points: Points
 
     def loss(self, log_tokens: Array) -> Array:
-        shape = (len(self.surface), np.shape(self.points.params)[-1])
-        tokens = np.exp(np.broadcast_to(log_tokens, shape))
-        columns = {name: np.broadcast_to(values, shape) for name, values in self.points.columns.items()}
+        columns = self.points.columns | {"tokens": np.exp(log_tokens)}
+        shape = np.broadcast_shapes(self.points.beside(self.surface.thetas).shape[1:], self.points.params.shape)
+        each = {name: np.broadcast_to(values, shape).reshape(len(self.surface), -1) for name, values in columns.items()}
         rows = []
         for i, theta in enumerate(self.surface.thetas):
-            row = {name: values[i] for name, values in columns.items()} | {"tokens": tokens[i]}
+            row = {name: values[i] for name, values in each.items()}
             rows.append(np.exp(self.surface.law.log_prediction(theta, row)))
-        return np.array(rows)
+        return np.array(rows).reshape(shape)
 
     def log_tokens_for(self, loss: Array) -> Array:
         return _bisect(self, loss)

@@ -44,7 +44,9 @@ ARCHITECTURE_TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class Points:
-    """Sizes that a law and a price are asked about; all arrays have one shape, (n,) or (replicates, n).
+    """Sizes that a law and a price are asked about: (n,) or (vectors, n) of them, or grids, (vectors, widths, depths).
+
+    Arrays have that shape; what depends on one axis of a grid alone may have one entry along the other.
 
     Args:
         width, depth: of the shape; None for sizes without one.
@@ -68,6 +70,10 @@ class Points:
         shapes = {} if self.width is None or self.depth is None else {"width": self.width, "depth": self.depth}
         same = {name: np.full_like(self.counted, value) for name, value in self.given.items()}
         return {"params": self.counted, **shapes, **same}
+
+    def beside(self, values: Array) -> Array:
+        """Values of parameter vectors, (vectors, k), as k arrays that broadcast against the points."""
+        return values.T.reshape(values.shape[1], -1, *(1,) * max(self.params.ndim - 1, 1))
 
     def take(self, index: NDArray[np.intp]) -> Points:
         """Some of the points, along the last axis."""
