@@ -287,6 +287,15 @@ def test_a_file_s_own_columns_are_said(tmp_path: Path, names: tuple[str, ...], m
     assert str(refused.value) == f"path={path}: no column params, tokens, loss; the file has {message}"
 
 
+def test_the_column_of_runs_is_said_where_one_holds_several_rows_of_each(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    rows = frame()[["params", "tokens", "loss"]].set_axis(["N", "D", "loss"], axis=1)
+    for models, said in ((["a", "b"], "run: model, "), (["a"], ""), ([str(i) for i in range(len(rows))], "")):
+        rows.assign(model=[models[i % len(models)] for i in range(len(rows))]).to_csv(path, index=False)
+        with pytest.raises(UserError, match=re.escape(f"'runs.columns={{{said}params: N, tokens: D}}'")):
+            load_runs("csv", path=path)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

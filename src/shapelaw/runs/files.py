@@ -316,6 +316,12 @@ def _samples(table: FileTable, own: list[str]) -> str | None:
     return next((name for name in own if names.plain_name(name) in names.SAMPLES), None)
 
 
+def _run_named(table: FileTable, raw: RawTable) -> list[str]:
+    """`run`, where a column that usually names runs holds several rows of each of several; else nothing."""
+    own = names.likely("run", map(str, raw.frame.columns)) if "run" not in table.sources else None
+    return ["run"] if own is not None and 1 < raw.frame[own].nunique() < len(raw.frame) else []
+
+
 def _refuse_unmapped(place: str, table: FileTable, raw: RawTable) -> None:
     """Raise what is missing, with the mapping that would name it as far as the file's own names tell."""
     missing = [name for name in REQUIRED if name not in table.frame]
@@ -324,7 +330,7 @@ def _refuse_unmapped(place: str, table: FileTable, raw: RawTable) -> None:
     own = [str(name) for name in raw.frame.columns]
     used = set(table.sources.values())
     free = [name for name in own if name not in used or FURTHER_LOSS.fullmatch(name)]
-    remedy = f"map them: {names.mapping(missing, free)}"
+    remedy = f"map them: {names.mapping([*_run_named(table, raw), *missing], free)}"
     if "loss" in missing and (wide := suggestion(free)):
         remedy = f"a wide table is made long by {wide}"
     elif "tokens" in missing and names.suggested("tokens", free) is None and (samples := _samples(table, own)):
