@@ -193,6 +193,13 @@ def test_what_would_be_misread_is_refused_with_the_option(
 
 
 BPT = 4.3
+
+
+def with_flops(of: Callable[[float], float]) -> str:
+    """A table whose FLOPs are in some unit."""
+    return rows("params,tokens,flops,loss", lambda n, d: f"{n:g},{d:g},{of(6 * n * d):.9g},{planted(n, d):.5f}")
+
+
 CHART = {name: "Step," + ",".join(f"{run} - {metric}" for run in SIZES) + "\n" for name, metric in (("ppl", "val/ppl"), ("bpb", "val_bpb"))}  # fmt: skip  # noqa: E501
 
 
@@ -364,10 +371,7 @@ def test_tables_that_were_misread(tmp_path: Path, text: str, options: Mapping[st
         ),
         *(
             (
-                rows(
-                    "params,tokens,flops,loss",
-                    lambda n, d, of=of: f"{n:g},{d:g},{of(6 * n * d):.9g},{planted(n, d):.5f}",
-                ),
+                with_flops(of),
                 {},
                 rf"'runs.units={{flops: {unit}}}'",
             )
