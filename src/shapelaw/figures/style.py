@@ -14,10 +14,10 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis, XAxis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.colors import LogNorm
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import (
     FuncFormatter,
@@ -213,11 +213,14 @@ def name_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]], apart: 
     """
     shares = (axes.transScale + axes.transLimits).transform([end[:2] for end in ends]) if ends else np.empty((0, 2))
     order = np.argsort(shares[:, 1], kind="stable")
+    joined = []
     for i, place in zip(order, spread_apart(shares[order, 1].tolist(), apart), strict=True):
         (x, y), (_, _, name, colour) = shares[i], ends[i]
         axes.text(NAMED_FROM, place, name, fontsize=6, color=colour, va="center", transform=axes.transAxes)
-        thin = {"linewidth": 0.4, "color": colour, "transform": axes.transAxes, "clip_on": False, "zorder": 3}
-        axes.add_artist(Line2D([x, JOINED_TO], [y, place], **thin))
+        joined.append([(x, y), (JOINED_TO, place)])
+    colours = [ends[i][3] for i in order]
+    thin = LineCollection(joined, linewidths=0.4, colors=colours, transform=axes.transAxes, clip_on=False, zorder=3)
+    axes.add_collection(thin, autolim=False)
 
 
 def spread_apart(places: Sequence[float], apart: float) -> list[float]:
