@@ -240,7 +240,8 @@ def caption(about: str, asked: Asked) -> Callable[[Evidence, Tables], str]:
     def text(evidence: Evidence, tables: Tables) -> str:
         said = (
             f"{about} Wide lines lie inside the fitted domain, thin ones beyond; bands: {evidence.refits}. "
-            "A curve leaves out budgets at which laws that fit the runs as well differ in a size by more than a factor of two. "
+            "A curve leaves out budgets at which laws that fit the runs as well differ in a size by more than a factor of two, "
+            "and sizes a thousand times the fitted ones or beyond. "
             "Kaplan et al. and the refit of Chinchilla, where they lie within a panel, split a budget by 6N."
         )
         if not evidence.published:
@@ -333,7 +334,7 @@ ENTRIES = (
         "Fig 21",
         "Best sizes by eq 3",
         "Best size for a budget by eq 3, which has width and depth but no parameters. Its best width over depth falls with the "
-        "budget; at 1e26 FLOPs its depth is at the end of what is searched, 16,384 blocks.",
+        "budget.",
         Asked(law=EQ3, sizes=False),
     ),
 )
