@@ -44,6 +44,13 @@ def name_of(value: float, of: Mapping[str, float]) -> str:
     return next(name for name, known in of.items() if known == value)
 
 
+def is_refused(folder: Path, text: str, options: Mapping[str, Any], remedy: str) -> None:
+    """A table is refused with the option that would read it."""
+    (folder / "a.csv").write_text(text)
+    with pytest.raises(UserError, match=remedy):
+        load_runs("csv", path=folder / "a.csv", **options)
+
+
 def is_read(folder: Path, files: Mapping[str, str], path: str, options: Mapping[str, Any]) -> RunsTable:
     """Whether every loss stands beside its size and tokens."""
     for name, text in files.items():
@@ -187,9 +194,7 @@ def test_tables_of_papers(tmp_path: Path, text: str, options: Mapping[str, Any],
 def test_what_would_be_misread_is_refused_with_the_option(
     tmp_path: Path, text: str, options: Mapping[str, Any], remedy: str
 ) -> None:
-    (tmp_path / "a.csv").write_text(text)
-    with pytest.raises(UserError, match=remedy):
-        load_runs("csv", path=tmp_path / "a.csv", **options)
+    is_refused(tmp_path, text, options, remedy)
 
 
 BPT = 4.3
@@ -441,9 +446,7 @@ def test_tables_that_were_misread(tmp_path: Path, text: str, options: Mapping[st
 def test_tables_that_were_misread_are_refused(
     tmp_path: Path, text: str, options: Mapping[str, Any], remedy: str
 ) -> None:
-    (tmp_path / "a.csv").write_text(text)
-    with pytest.raises(UserError, match=remedy):
-        load_runs("csv", path=tmp_path / "a.csv", **options)
+    is_refused(tmp_path, text, options, remedy)
 
 
 def test_merged_cells_of_excel(tmp_path: Path) -> None:

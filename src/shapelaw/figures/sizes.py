@@ -18,7 +18,7 @@ from shapelaw.prescribe.goals import SpendBudget
 from shapelaw.prescribe.optimum import exact_each
 from shapelaw.prescribe.studies import prescriptions_by_budget
 from shapelaw.prescribe.surface import Surface
-from shapelaw.prescribe.trust import APART
+from shapelaw.prescribe.trust import APART, together
 from shapelaw.prescribe.world import Points, World, law_of, reads_shapes
 
 BUDGETS = tuple(np.geomspace(1e18, 1e26, 17))
@@ -127,11 +127,8 @@ def exactly_counted(fit: FitResult, bins: Sequence[Contenders]) -> pd.DataFrame:
     """
     vectors = (tuple(fit.vector), *fit.ridge_vectors)
     found, *others = (minima_of(Surface.of(dataclasses.replace(fit, theta=one), refits=False), bins) for one in vectors)
-    together = np.ones(len(found), dtype=bool)
-    for name in ("params", "tokens"):
-        values = np.array([one[name] for one in (found, *others)])
-        together &= values.max(axis=0) <= APART[name] * values.min(axis=0)
-    return _with_ratios(found[together], "flops").assign(kind="brute", law=str(fit.law))
+    told = [together(np.array([one[name] for one in (found, *others)]), APART[name]) for name in ("params", "tokens")]
+    return _with_ratios(found[np.logical_and(*told)], "flops").assign(kind="brute", law=str(fit.law))
 
 
 def _with_ratios(minima: pd.DataFrame, budget: str) -> pd.DataFrame:

@@ -61,13 +61,12 @@ def outer(function: Function) -> Function:
 
 def _compiled(function: Function, options: dict[str, Any]) -> Function:
     """A kernel that is cached, or compiled by every process where no folder takes a cache."""
+    kernel = numba.njit(**options)(function)
     try:
-        kernel = numba.njit(cache=True, **options)(function)
-        kernel._cache = _MachineCode(function)  # type: ignore[no-untyped-call]
-        return cast(Function, kernel)
+        kernel._cache = _MachineCode(function)  # type: ignore[no-untyped-call]  # as cache=True sets numba's own
     except RuntimeError:
         _say_uncached()
-        return cast(Function, numba.njit(**options)(function))
+    return cast(Function, kernel)
 
 
 @cache

@@ -38,7 +38,7 @@ def refuse_ridge(search: SizeSearch, again: Callable[[SizeSearch], Optimum], opt
     fit = dataclasses.replace(search.fit, refits=search.fit.ridge_vectors, replicates={})
     other = search.replaced(fit=fit, intervals=True, shapes=search.shapes)
     answers = quantities(other, again(other))
-    apart = [name for name, most in APART.items() if name in answers and not _together(answers[name], most)]
+    apart = [name for name, most in APART.items() if name in answers and not together(answers[name], most)]
     if apart:
         names = ", ".join(search.fit.ridge)
         raise Unidentified(
@@ -48,8 +48,10 @@ def refuse_ridge(search: SizeSearch, again: Callable[[SizeSearch], Optimum], opt
         )
 
 
-def _together(values: np.ndarray, most: float) -> bool:
-    return bool(np.isfinite(values).all() and values.min() > 0 and values.max() <= most * values.min())
+def together(values: np.ndarray, most: float) -> np.ndarray:
+    """Whether the values of several laws, along the first axis, are numbers above 0 and differ by such a factor at most."""
+    low, high = values.min(axis=0), values.max(axis=0)
+    return np.asarray(np.isfinite(values).all(axis=0) & (low > 0) & (high <= most * low))
 
 
 def refuse_nonsense(search: SizeSearch, values: Mapping[str, float], outside: Mapping[str, float], option: str) -> None:

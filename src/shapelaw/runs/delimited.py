@@ -16,7 +16,6 @@ DELIMITERS = (",", ";", "\t", "|", "&", "^", "~", ":")
 COMMENTS = ("#", "//")
 _SPACES = r"\s+"
 _LOOKED_AT = 20
-_HEADER_ROWS = 6
 _QUOTED = re.compile(r'(?<![^,;\t|\r\n])"(?:[^"]|"")*"(?=[,;\t|\r\n]|$)')
 """A quoted field, which may hold line breaks."""
 _NUMBER = re.compile(r"[+-]?[0-9][0-9.,_' ]*(e[+-]?[0-9]+)?[KMBT]?", re.IGNORECASE)
@@ -42,14 +41,16 @@ def parse(text: str) -> tuple[pd.DataFrame, str, list[str]]:
     cells = cells[(cells != "").any(axis=1)]
     header, taken = _header_in_comment(comments, delimiter, cells), 0
     if not header:
-        names, taken = headers.join([_stripped(row, cells.shape[1]) for _, row in cells.head(_HEADER_ROWS).iterrows()])
+        names, taken = headers.join(
+            [_stripped(row, cells.shape[1]) for _, row in cells.head(headers.LOOKED_AT).iterrows()]
+        )
         header = _stripped(pd.Series(names))
     if all(headers.is_value(name) for name in header if name):
         raise ValueError("its first row holds values, no names: put a line of names above it")
     left_out = f"{below} lines below the header that begin with # or //, as comments do, left out" if below else ""
     if below and taken == len(cells):
         raise ValueError(f"no rows: {left_out}")
-    said = [left_out, f"a header of {taken} rows: {', '.join(header)}" if taken > 1 else ""]
+    said = [left_out, headers.note(header, taken)]
     return _named(cells.iloc[taken:], header, delimiter), delimiter, [note for note in said if note]
 
 

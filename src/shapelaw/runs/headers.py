@@ -9,6 +9,8 @@ _VALUE = re.compile(r"[+-]?[0-9][0-9.,:/_'TZ+ -]*(e[+-]?[0-9]+)?\s?[KMBT]?", re.
 """A number, a date or a time."""
 _BRACKETED = re.compile(r"[(\[].*[)\]]")
 _MOST = 4
+LOOKED_AT = 6
+"""Rows that `join` is to be given, so that some are left below the longest header."""
 
 
 def is_value(field: str) -> bool:
@@ -18,6 +20,11 @@ def is_value(field: str) -> bool:
     (True, True, False, False)
     """
     return bool(_VALUE.fullmatch(field.strip()))
+
+
+def note(names: Sequence[str], taken: int) -> str:
+    """What a reader of the fit should know of a header; nothing of one of one row."""
+    return f"a header of {taken} rows: {', '.join(names)}" if taken > 1 else ""
 
 
 def join(rows: Sequence[Sequence[str]]) -> tuple[list[str], int]:

@@ -8,6 +8,7 @@ loss.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 
@@ -43,8 +44,9 @@ def rows_of(text: str) -> tuple[pd.DataFrame, str] | None:
     [{'step': '10', 'loss': '9.420'}]
     """
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
-    for form in FORMS:
-        if rows := list(form(lines)):
+    small = text.lower()
+    for form, words in FORMS.items():
+        if words in small and (rows := list(form(lines))):
             what = "a row a block of metrics" if form is _olmo else "loss: the held-out one"
             return pd.DataFrame(rows).fillna(""), f"lines of a training program's log; {what}"
     return None
@@ -59,9 +61,9 @@ def _nanogpt(lines: Sequence[str]) -> Iterator[Row]:
 def _pairs(lines: Sequence[str]) -> Iterator[Row]:
     """Where every line is such a pair."""
     for form in (_PAIRS, _LLM_C):
-        found = [match for line in lines if (match := form.fullmatch(line.strip()))]
+        found = list(itertools.takewhile(bool, (form.fullmatch(line.strip()) for line in lines)))
         if len(found) == len(lines):
-            yield from ({"step": match[1], "loss": match[3]} for match in found if match[2] in _HELD_OUT)
+            yield from ({"step": match[1], "loss": match[3]} for match in found if match and match[2] in _HELD_OUT)
 
 
 def _megatron(lines: Sequence[str]) -> Iterator[Row]:
@@ -105,4 +107,11 @@ def _olmo(lines: Sequence[str]) -> Iterator[Row]:
         yield block
 
 
-FORMS: tuple[Callable[[Sequence[str]], Iterator[Row]], ...] = (_nanogpt, _pairs, _megatron, _maxtext, _olmo)
+FORMS: dict[Callable[[Sequence[str]], Iterator[Row]], str] = {
+    _nanogpt: "train loss",
+    _pairs: "",
+    _megatron: "validation loss at iteration",
+    _maxtext: "eval metrics after step",
+    _olmo: "",
+}
+"""Form of a log -> words that some line of it holds: a table of a million rows is not looked through for each."""

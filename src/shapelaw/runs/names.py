@@ -71,10 +71,10 @@ _COUNT_HINT = re.compile(
 _HINTS = {"t": "T", "k": "K", "m": "M", "b": "B", "g": "B", "bn": "B", "th": "K", "mi": "M", "bi": "B", "tr": "T"}
 _POWERS = {3: "K", 6: "M", 9: "B", 12: "T"}
 _POWER_HINT = re.compile(r"(?:[(\[/]|[(\[/ ]in |[x\u00d7*]) ?(?:1e\+?([0-9]{1,2})|10(?:\^|\*\*)([0-9]{1,2}))[)\]]?$")
-_THOUSANDS = re.compile(r"[/(\[]1(?:[,' ]?000)(?:[,' ]?000)*[)\]]?$")
+_THOUSANDS = re.compile(r"[/(\[]1(?:[,' ]?000)+[)\]]?$")
 _PREFIX_HINT = re.compile(r"([kKMGBT])[ _]?(?:[Pp]aram|[Tt]oken)")
 _FLOP_HINT = re.compile(r"(?:^|[^a-z])([kmgtpezy])flops?(?:$|[^a-z/])")
-_FLOP_PREFIXES = {"k": 3, "m": 6, "g": 9, "t": 12, "p": 15, "e": 18, "z": 21, "y": 24}
+_PREFIXES = {"b": 9, "k": 3, "m": 6, "g": 9, "t": 12, "p": 15, "e": 18, "z": 21, "y": 24}
 _RAISED = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+")
 _SUPERSCRIPTS = str.maketrans("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079", "0123456789")
 _BRACKETS = re.compile(r"(?<=\w)\s*[(\[][^()\[\]]*[)\]]$")
@@ -215,9 +215,9 @@ def _power(canonical: str, name: str) -> int:
         if "log" in name.lower():
             return 0
         match = _FLOP_HINT.search(name.lower())
-        return _FLOP_PREFIXES[match[1]] if match else 0
+        return _PREFIXES[match[1]] if match else 0
     prefix = _PREFIX_HINT.match(name)
-    return {"k": 3, "M": 6, "G": 9, "B": 9, "T": 12}[prefix[1].replace("K", "k")] if prefix else 0
+    return _PREFIXES[prefix[1].lower()] if prefix else 0
 
 
 def _braces(entries: Mapping[str, str | None]) -> str:

@@ -143,8 +143,8 @@ def read(name: str, values: pd.Series, decimal: str = ".", *, counts: bool = Fal
     unreadable = np.array([str(v) if n is None else "" for v, n in zip(distinct, numbers, strict=True)], dtype=object)
     floats = np.array([np.nan if number is None else number for number in numbers], dtype=np.float64)
     notes = tuple(f"{name}: {kind}, such as {text!r}" for kind, text in kinds.items())
-    suffixed = np.array([isinstance(value, str) and _suffix(value) for value in distinct])[codes] if counts else None
-    return Numbers(floats[codes], unreadable[codes], notes, suffixed if kinds.get(SUFFIXED) else None)
+    suffixed = [isinstance(value, str) and _suffix(value) for value in distinct] if SUFFIXED in kinds else None
+    return Numbers(floats[codes], unreadable[codes], notes, None if suffixed is None else np.array(suffixed)[codes])
 
 
 def _distinct(values: pd.Series) -> tuple[NDArray[np.intp], NDArray[np.object_]]:

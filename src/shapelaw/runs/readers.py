@@ -100,13 +100,16 @@ def _excel(path: Path, sheet: str | None) -> RawTable:
         raise ValueError("the sheet is empty")
     cells = _with_merged(cells, merged, heads[0]).dropna(how="all").dropna(how="all", axis=1)
     below = cells.loc[cells.index >= heads[0]]
-    texts = [["" if pd.isna(cell) else str(cell) for cell in row] for row in below.head(6).itertuples(index=False)]
+    texts = [
+        ["" if pd.isna(cell) else str(cell) for cell in row]
+        for row in below.head(headers.LOOKED_AT).itertuples(index=False)
+    ]
     header, taken = headers.join(texts)
     body = below.iloc[taken:].set_axis(header, axis=1)
     seen = [row for row in hidden if row in body.index]
     said = [
         f"sheet {sheet or names[0]!r} of {len(names)}" if len(names) > 1 else "",
-        f"a header of {taken} rows: {', '.join(header)}" if taken > 1 else "",
+        headers.note(header, taken),
         f"{len(seen)} rows that the sheet hides are read, too" if seen else "",
     ]
     return RawTable(body.reset_index(drop=True), notes=tuple(filter(None, said)))

@@ -96,9 +96,9 @@ def refuse_small_counts(frame: pd.DataFrame, named: Iterable[str]) -> None:
     params, tokens = (float(np.median(values[name])) for name in ("params", "tokens"))
     least = SMALL_RATIO[0] if tokens < SMALL["tokens"] else RATIO[0]
     most = SMALL_RATIO[1] if params < SMALL["params"] else RATIO[1]
-    if not few and (least <= (ratio := tokens / params) <= most or not open_ones):
-        return
     ratio = tokens / params
+    if not few and (least <= ratio <= most or not open_ones):
+        return
     said = " and ".join(f"{name} are {values[name].min():g} to {values[name].max():g}" for name in few or open_ones)
     fits = _fitting(values, open_ones)
     meant = ", ".join(f"{name}: {unit}" for name, unit in fits.items()) or ", ".join(f"{name}: M" for name in few)
