@@ -6,12 +6,15 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from allocations import Allocations
 from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from shapelaw import load_runs
 from shapelaw.config import ModelConfig
@@ -46,6 +49,7 @@ class Again(Transformer):
         initialise(self, seed, InitSpec(width_unit=self.unit))
 """
 PLAIN = """
+import numpy
 import torch
 from torch import nn
 
@@ -76,6 +80,18 @@ class Plain(nn.Module):
         if self.twist == "wrong":
             return self.head(x.transpose(1, 2))
         return self.head(x)
+
+class Elsewhere(Plain):
+    # its weights are made by numpy, its slopes by torch.Tensor: on no device that somebody chose; one matrix is tied
+    def __init__(self, spec):
+        super().__init__(spec)
+        drawn = numpy.random.default_rng(0).normal(size=(spec.vocab_size, spec.shape.width)).astype("float32")
+        self.embedding.weight = nn.Parameter(torch.from_numpy(drawn))
+        self.head.weight = self.embedding.weight
+        self.register_buffer("slopes", torch.Tensor([2.0**-k for k in range(spec.shape.width)]), persistent=False)
+
+    def forward(self, tokens):
+        return self.head(self.embedding(tokens) * self.slopes)
 
 def function(spec):
     return 3
@@ -188,6 +204,39 @@ def test_a_tied_matrix_is_counted_once_and_experts_tell_what_is_active() -> None
     assert two.columns == {"params_active": one.columns["params_active"] + 2 * expert, "experts": 8, "top": 2}
     assert one.params - one.columns["params_active"] == 7 * 2 * expert
     assert one.flops_per_token < two.flops_per_token
+
+
+def test_weights_that_are_made_on_no_chosen_device_are_counted(file: Path) -> None:
+    width, vocabulary = 16, 64
+    model, spec = ModelConfig(name=f"{file}:Elsewhere"), ModelSpec(Shape(width, 1, 8), vocabulary, 24)
+    found = own.measure(model, spec)
+    own.check(model, spec)
+    assert (found.embedding, found.head) == (width * vocabulary, vocabulary)
+    assert found.params == width * vocabulary + vocabulary
+    assert found.flops_per_token == 6 * width * vocabulary
+
+
+AFTER_TRANSFORMERS = """
+import sys
+from transformers import AutoModelForCausalLM, LlamaConfig
+from shapelaw.config import ModelConfig
+from shapelaw.model import ModelSpec, own
+from shapelaw.shapes import Shape
+
+AutoModelForCausalLM.from_pretrained(sys.argv[1])
+print(own.measure(ModelConfig(name=sys.argv[2]), ModelSpec(Shape(64, 3, 16), 512, 128)).params)
+"""
+
+
+def test_a_model_is_counted_in_a_process_that_loaded_another_by_transformers(tmp_path: Path) -> None:
+    """transformers replaces torch.linspace meanwhile, and torch may then never again know it for a constructor."""
+    example = of_example("linear_attention.py:LinearAttention")
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(**sizes, vocab_size=16)).save_pretrained(tmp_path / "llama")
+    call = [sys.executable, "-c", AFTER_TRANSFORMERS, str(tmp_path / "llama"), example.name]
+    answered = subprocess.run(call, capture_output=True, text=True)
+    assert answered.returncode == 0, answered.stderr
+    assert int(answered.stdout) == own.measure(example, ModelSpec(Shape(64, 3, 16), 512, 128)).params
 
 
 @pytest.mark.parametrize("example", ["swiglu.py:SwiGLU", "moe.py:MoE", "linear_attention.py:LinearAttention"])

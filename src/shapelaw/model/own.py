@@ -159,6 +159,7 @@ def _constructed(model: ModelConfig, spec: ModelSpec) -> nn.Module:
 
 def _measured(model: ModelConfig, spec: ModelSpec) -> Measured:
     built = build(model, spec, 0)
+    _move_to_meta(built)
     _check_parameters(model, built)
     named = {name: parameter.numel() for name, parameter in built.named_parameters()}
     kept, flops = _step_on_meta(model, built, spec)
@@ -174,6 +175,21 @@ def _measured(model: ModelConfig, spec: ModelSpec) -> Measured:
         max(kept.values(), default=0.0),
         _columns(model, built),
     )
+
+
+def _move_to_meta(built: nn.Module) -> None:
+    """Moves what torch.Tensor or torch.from_numpy made elsewhere all the same; ties stay, which `Module.to` would break."""
+    moved: dict[torch.Tensor, torch.Tensor] = {}
+    for module in built.modules():
+        for held in (module._parameters, module._buffers):
+            for name, tensor in held.items():
+                if tensor is None or tensor.is_meta:
+                    continue
+                if tensor not in moved:
+                    there = tensor.detach().to("meta")
+                    is_parameter = isinstance(tensor, nn.Parameter)
+                    moved[tensor] = nn.Parameter(there, tensor.requires_grad) if is_parameter else there
+                held[name] = cast(Any, moved[tensor])
 
 
 def _check_parameters(model: ModelConfig, built: nn.Module) -> None:
