@@ -24,8 +24,9 @@ REFERENCE = re.compile(r"\$\{([A-Za-z_]\w*(?:\.\w+)*)\}")
 OmegaConf.register_resolver("absolute", os.path.abspath, replace=True)  # `${absolute:PATH}` in conf/, in every process
 
 
+@cache
 def store_schema(name: str, kind: type) -> None:
-    """Register the schema that conf/NAME.yaml starts from, as `NAME_schema`."""
+    """Register the schema that conf/NAME.yaml starts from, as `NAME_schema`; once in a process."""
     ConfigStore.instance().store(name=f"{name}_schema", node=schema_of(kind), replace=True)
 
 
