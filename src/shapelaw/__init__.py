@@ -5,7 +5,7 @@
     result = fit(load_runs("gemstones", subset="hot_100b+"), law="interaction", bootstrap=dict(n=1000))
     result.parameters, result.intervals, result.flags
 
-These names are loaded when they are first used, so that importing the package costs nothing.
+These names are loaded on first use, so importing the package costs nothing.
 """
 
 from __future__ import annotations

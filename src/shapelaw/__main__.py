@@ -1,4 +1,4 @@
-"""`python -m shapelaw VERB [GROUP=CHOICE ...] [KEY=VALUE ...]`: any door; without a verb, the list of them."""
+"""`python -m shapelaw VERB [GROUP=CHOICE ...] [KEY=VALUE ...]`: runs a verb; without one, it lists them."""
 
 from shapelaw.verbs.main import run_verb
 

@@ -1,8 +1,8 @@
-"""The code of the built-in parts of a run: which files it is, and which version of its arithmetic it was decided to be.
+"""The code of the built-in parts of a run: its files, and the version assigned to its arithmetic.
 
-A part enters a run's identity by its version as long as its code is the one that the version was given to (arithmetic.json).
-Code that was edited in place since then has no version yet: it enters by its hash, so that no run of the old code is taken for
-one of the new.
+A part enters a run's identity by its version as long as its code is the code that received the version (arithmetic.json).
+Code that was edited since then has no version yet. It enters by its hash, so that no run of the old code passes for a run of
+the new code.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Python's collector of cycles in a process of ours."""
+"""Python's garbage collector in shapelaw's own processes."""
 
 import gc
 

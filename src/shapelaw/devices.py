@@ -1,4 +1,4 @@
-"""What this machine computes on, found without torch: its cores; its GPUs by NVIDIA's driver, or in Linux's list of AMD's."""
+"""The devices of this machine, found without torch: its cores, and its GPUs (NVIDIA's by the driver, AMD's by Linux's list)."""
 
 from __future__ import annotations
 

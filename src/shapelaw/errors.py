@@ -1,4 +1,4 @@
-"""The errors that users see in one line, each with the exit code of the command that it ends."""
+"""The errors that users see as one line, each with the exit code of the command that it ends."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ class UserError(ValueError):
 
 
 class NotPrepared(UserError):
-    """What prepare.py makes is not there yet: nothing was wrong with what was asked."""
+    """The output of prepare.py is still missing; the request itself was valid."""
 
 
 class Damaged(UserError):
-    """A file that is not what the program wrote there."""
+    """A file that is no longer what the program wrote."""
 
 
 class Diverged(UserError):
     """A run that diverged.
 
     Args:
-        message: a line.
-        step: at which it did.
+        message: one line.
+        step: the step at which it diverged.
     """
 
     def __init__(self, message: str, step: int) -> None:
@@ -36,10 +36,10 @@ class Diverged(UserError):
 
 
 class WorkFailed(RuntimeError):
-    """Some of the work could not be done; the rest is finished and kept. The message says what to do next."""
+    """Part of the work failed; the rest is finished and kept. The message says what to do next."""
 
     exit_code: ClassVar[int] = 1
 
 
 class Interrupted(WorkFailed):
-    """The run was asked to stop; its newest checkpoint is whole and the same command continues it."""
+    """Something asked the run to stop; its newest checkpoint is complete and the same command continues it."""

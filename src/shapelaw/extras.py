@@ -1,4 +1,4 @@
-"""The packages of the extra `train`, and what users are told where one of them is missing."""
+"""The packages of the extra `train`, and the error if one of them is missing."""
 
 from __future__ import annotations
 

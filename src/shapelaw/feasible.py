@@ -1,4 +1,4 @@
-"""Every feasible shape of given sizes: what a suite is chosen from."""
+"""Every feasible shape of given sizes, from which a suite is chosen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written aside, then renamed."""
+"""Files that are either complete or missing: they are written aside, then renamed."""
 
 from __future__ import annotations
 

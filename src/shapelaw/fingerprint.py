@@ -1,7 +1,7 @@
-"""The fingerprint of a run: all that decides its result, and nothing else. The run's identity is its hash.
+"""The fingerprint of a run: everything that decides its result, and nothing else. The run's identity is its hash.
 
-Two configurations that differ only in machine, launcher, logging or paths have one fingerprint: they are one run, with one
-folder and one MLflow run, and it is trained once.
+Two configurations that differ only in machine, launcher, logging or paths have the same fingerprint: they are one run, with
+one folder and one MLflow run, and it is trained once.
 """
 
 from __future__ import annotations

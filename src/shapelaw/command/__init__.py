@@ -1,4 +1,4 @@
-"""Training by a program of one's own (trainer=command): its command line, the metrics that it appends to a file, its process.
+"""Training by the user's own program (trainer=command): its command line, its process and its metrics file.
 
-Nothing here imports torch. Folder, lock, state, journal and tracked run are those of every run.
+Nothing here imports torch. Folder, lock, state, journal and tracked run are the same as for every run.
 """

@@ -1,4 +1,4 @@
-"""Checks of runs that a program trains, made before anything is created."""
+"""Checks of runs that a program trains, before anything is created."""
 
 from __future__ import annotations
 

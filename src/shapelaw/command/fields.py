@@ -1,4 +1,4 @@
-"""What a program can be told of its run, by the names that a command template gives them."""
+"""Facts of a run that a command template can pass to a program, by name."""
 
 from __future__ import annotations
 

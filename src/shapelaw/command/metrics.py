@@ -1,4 +1,4 @@
-"""The metrics that a program appends to a file in its run's folder: one JSON object a line."""
+"""The metrics that a program appends to a file in its run's folder, one JSON object per line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The process of a program: a session of its own, stopped as a whole, and gone when whoever started it is gone."""
+"""The process of a program: it has its own session, stops as a whole, and ends when its parent ends."""
 
 from __future__ import annotations
 

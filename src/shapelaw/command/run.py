@@ -1,4 +1,4 @@
-"""One run that a program trains: started, followed, recorded, and judged by what it wrote and how it ended."""
+"""One run that a program trains: started, followed, recorded, and judged by its output and exit code."""
 
 from __future__ import annotations
 

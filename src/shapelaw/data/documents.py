@@ -1,7 +1,7 @@
-"""Documents: what a corpus is made of, how they are hashed, and on which side of the split each one falls.
+"""Documents, of which a corpus consists: how they are hashed, and on which side of the split each one falls.
 
-The split is decided by the content of a document alone, so two documents with the same text always fall on the same
-side, however they are called, wherever they lie and however many workers read them.
+The content of a document alone decides the split. So two documents with the same text always fall on the same side,
+whatever their names and places, and however many workers read them.
 """
 
 from __future__ import annotations

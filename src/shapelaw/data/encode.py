@@ -1,4 +1,4 @@
-"""Batches of documents to token ids, on one core or on many; the result is the same."""
+"""Batches of documents to token ids, on one core or on many, with the same result."""
 
 from __future__ import annotations
 

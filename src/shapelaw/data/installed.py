@@ -1,4 +1,4 @@
-"""Python source text that is present wherever Python is: its standard library, and the packages installed beside it."""
+"""Source text that every Python installation has: the standard library and the installed packages."""
 
 from __future__ import annotations
 

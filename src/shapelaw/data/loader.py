@@ -1,6 +1,6 @@
-"""Batches of sequences from a memory-mapped corpus: one copy, from the map into the batch.
+"""Batches of sequences from a memory-mapped corpus, with one copy, from the map into the batch.
 
-`batch` takes steps, `rows` any stretch of the order; both are pure functions of their arguments. Nothing here needs
+`batch` takes steps, `rows` takes any stretch of the order; both are pure functions of their arguments. Nothing here needs
 torch.
 """
 

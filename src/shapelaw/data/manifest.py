@@ -1,4 +1,4 @@
-"""What a prepared folder says of itself: `manifest.json` when it is whole, `progress.json` while it is being made."""
+"""The description of a prepared folder: `manifest.json` once it is complete, `progress.json` during preparation."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Several sources by weights, as one source; and what each of them has become.
+"""Several weighted sources as one source, with the amount of text taken from each.
 
-At every point, the next document is of the source that has given the least text for its weight. So the shares of text follow
-the weights at every length, to about a document, and the order depends on nothing but sources and weights. The mixture ends
-where the source that is due has no more.
+At every point, the next document comes from the source that has given the least text for its weight. So the shares of text
+follow the weights at every length, to about a document, and the order depends on nothing but sources and weights. The mixture
+ends when the source that is due has no more documents.
 """
 
 from __future__ import annotations

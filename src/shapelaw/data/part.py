@@ -1,6 +1,6 @@
-"""A part of a corpus: so many of its training windows, drawn at random, that a run which sees more tokens repeats.
+"""A part of a corpus: a number of its training windows, drawn at random; a run that sees more tokens repeats them.
 
-The part depends on the corpus, the context and the number alone, so all runs draw from the same text; a smaller part lies
+The part depends on the corpus, the context and the number alone, so all runs draw from the same text. A smaller part lies
 within a larger one.
 """
 

@@ -1,4 +1,4 @@
-"""Writing shards: files of token ids, written aside and renamed when they are full and noted as done."""
+"""Writing shards: files of token ids, written aside, then renamed when they are full and recorded as done."""
 
 from __future__ import annotations
 

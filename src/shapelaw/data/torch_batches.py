@@ -1,4 +1,4 @@
-"""The loader as torch sees it: iterable datasets of int64 tensors. The only module here that imports torch."""
+"""The loader for torch: iterable datasets of int64 tensors. The only module here that imports torch."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Held-out loss of models that exist: a run's checkpoints, and any model of transformers, per token and per byte."""
+"""Held-out loss of existing models, per token and per byte: a run's checkpoints, and any model of transformers."""

@@ -1,4 +1,4 @@
-"""Which models are asked for, found and checked before the first is loaded; and the evaluation of one of them."""
+"""The requested models, found and checked before the first one is loaded, and the evaluation of one model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The held-out text of a corpus, as the tokens of any model: what it was prepared from, decoded, then encoded anew."""
+"""The held-out text of a corpus as tokens of any model: its tokens are decoded, then encoded again."""
 
 from __future__ import annotations
 

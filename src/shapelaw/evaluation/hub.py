@@ -1,4 +1,4 @@
-"""Models of transformers, from a folder or the hub's cache: found, refused where their loss would mean nothing, loaded."""
+"""Models of transformers, from a folder or the hub's cache: found, refused if their loss would mean nothing, loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The held-out loss of one model: a sum over windows that goes on where it was interrupted, to the last bit."""
+"""The held-out loss of one model: a sum over windows that resumes after an interruption, bit for bit."""
 
 from __future__ import annotations
 

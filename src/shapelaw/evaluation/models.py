@@ -1,4 +1,4 @@
-"""Models that are evaluated: a run's checkpoint by its own model, and a model of transformers by its own.
+"""Models to evaluate: a run's checkpoint, computed by its own model, and a model of transformers, computed by transformers.
 
 B windows, T predicted tokens, V vocabulary.
 """

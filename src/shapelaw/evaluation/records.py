@@ -1,7 +1,7 @@
-"""What evaluations leave: a file for every model and sample, a table of them, and a loss column of our own runs.
+"""The results of evaluations: a file for every model and sample, a table of all, and a loss column of our own runs.
 
 outputs/evaluations/CORPUS/MODEL-IDENTITY.json    one evaluation; identity is that of model and sample
-                           models.csv             all of them, a row a model
+                           models.csv             all of them, one row per model
 """
 
 from __future__ import annotations

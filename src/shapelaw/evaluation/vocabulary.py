@@ -1,7 +1,7 @@
-"""Texts as token ids that know how many bytes of text each stands for, whichever tokenizer makes them.
+"""Texts as token ids, each with the number of bytes of text that it stands for, for any tokenizer.
 
-Token i of a text gets the UTF-8 bytes from where the token before it ends up to where it ends itself, so that the bytes of a
-text's tokens add up to the text's, also where a token holds a part of a letter, or spaces are left out of a token's place.
+Token i of a text gets the UTF-8 bytes from the end of the previous token to its own end. So the bytes of a text's tokens add
+up to those of the text, even if a token holds part of a letter, or a token's position omits spaces.
 """
 
 from __future__ import annotations

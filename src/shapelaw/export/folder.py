@@ -3,11 +3,11 @@
 OUT/config.json               GemmaConfig's values
     model.safetensors         weights in float32, by GemmaForCausalLM's names
     tokenizer.json            of the corpus; for bytes an equivalent of the tokenizers library
-    tokenizer_config.json     separator, which also fills up batches, and context
-    generation_config.json    the same, for texts that the model goes on with
+    tokenizer_config.json     separator, which also pads batches, and context
+    generation_config.json    the same, for texts that the model continues
     README.md                 the model card
 
-transformers itself is not needed to write it.
+Writing it does not need transformers.
 """
 
 from __future__ import annotations

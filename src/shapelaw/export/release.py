@@ -4,8 +4,8 @@ OUT/models--NAMESPACE--RUN/blobs/SHA256          every file once, as many revisi
                            snapshots/COMMIT/     the files of a revision, as links
                            refs/step-N, main     names of revisions -> commits; main is the newest checkpoint
 
-transformers loads a revision of a repository from a cache, never of a plain folder or a git repository on the disk. So this
-layout is the one that `from_pretrained("NAMESPACE/RUN", revision="step-N", cache_dir=OUT)` reads without a network.
+transformers loads a revision of a repository from a cache, never from a plain folder or a local git repository. So this is
+the layout that `from_pretrained("NAMESPACE/RUN", revision="step-N", cache_dir=OUT)` reads without a network.
 """
 
 from __future__ import annotations

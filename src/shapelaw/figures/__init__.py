@@ -1,1 +1,1 @@
-"""Pure views of results: runs, fits and answers in, pictures out."""
+"""Pure views of results: they turn runs, fits and answers into pictures."""

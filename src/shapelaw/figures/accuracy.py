@@ -1,4 +1,4 @@
-"""Figures of a fit of accuracies: accuracy against loss, and what the law leaves unexplained."""
+"""Figures of a fit of accuracies: accuracy against loss, and the residuals of the law."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of answers: a trade-off of steps and tokens, a predicted loss curve, and what came of it."""
+"""Figures of answers: a trade-off of steps and tokens, a predicted loss curve, and its comparison with the run."""
 
 from __future__ import annotations
 

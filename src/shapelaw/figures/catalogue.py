@@ -1,4 +1,4 @@
-"""Every figure that a report may hold, in the paper's order, then our own."""
+"""Every figure that a report may hold: the paper's, in its order, then our own."""
 
 from __future__ import annotations
 

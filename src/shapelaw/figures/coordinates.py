@@ -1,4 +1,4 @@
-"""Sizes against width or depth, a line for every step: the coordinate check."""
+"""The coordinate check: sizes against width or depth, with a line for every step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What another choice than the best costs: overtraining and a wrong aspect ratio (Gemstones, Fig 8)."""
+"""The cost of choices other than the best: overtraining and a wrong aspect ratio (Gemstones, Fig 8)."""
 
 from __future__ import annotations
 

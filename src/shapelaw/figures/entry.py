@@ -1,4 +1,4 @@
-"""One figure of the catalogue: its tables, the drawing of them, and what a reader must know."""
+"""One figure of the catalogue: its tables, how to draw them, and notes for the reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What figures are drawn from: tables by the name of a data set, fits of them, and how many refits an interval takes."""
+"""The data behind figures: tables by the name of a data set, their fits, and the number of refits for an interval."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of one fit: loss against FLOPs with the law, and what the law leaves unexplained."""
+"""Figures of one fit: loss against FLOPs with the law, and the residuals of the law."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws by what they predict of models and tokens that they have not seen."""
+"""Laws compared by their predictions for models and tokens outside the fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models of others beside ours: shapes of earlier scaling studies and of widely used models and the losses of these, as the
+"""Other people's models beside ours: shapes of earlier scaling studies, and shapes and losses of widely used models, as the
 Gemstones' authors published them; tokens as their makers state."""
 
 from __future__ import annotations

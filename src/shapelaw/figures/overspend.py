@@ -1,4 +1,4 @@
-"""What runs of other shapes pay for their loss: overspend (Gemstones, Fig 7)."""
+"""Overspend: the extra that runs of other shapes pay for their loss (Gemstones, Fig 7)."""
 
 from __future__ import annotations
 

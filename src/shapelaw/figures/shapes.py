@@ -1,4 +1,4 @@
-"""Shapes: which are feasible, and what the usual count of their FLOPs leaves out (Gemstones, Figs 22 and 24)."""
+"""Shapes: which are feasible, and what the usual count of their FLOPs omits (Gemstones, Figs 22 and 24)."""
 
 from __future__ import annotations
 

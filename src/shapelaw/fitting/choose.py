@@ -1,8 +1,8 @@
-"""law=auto and law=median3: candidates are fitted and held out alike, and the one that predicts best is taken.
+"""law=auto and law=median3: all candidates get the same fit and hold-out, and the one that predicts best is taken.
 
-Errors are those of the candidate's own hold-out of the largest models, never of the fit: an information criterion sees the
-rows that are there, not those that are asked about. It decides only where nothing can be held out. Predictions are never
-averaged linearly: one bad candidate spoils a mean.
+Errors are those of the candidate's own hold-out of the largest models, never of the fit: an information criterion judges the
+rows at hand, not the sizes that a user asks about. It decides only if nothing can be held out. Predictions are never averaged
+linearly, because one bad candidate spoils a mean.
 """
 
 from __future__ import annotations

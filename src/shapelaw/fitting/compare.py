@@ -43,23 +43,23 @@ def compare(
     spec: FitSpec | None = None,
     refits: int = 0,
 ) -> Comparison:
-    """Fit laws to the same rows and put what speaks for and against them in one table.
+    """Fit laws to the same rows and compare them in one table.
 
     Args:
-        laws: names, or `NAME:COUNTING` for another counting of params than the law's own; None takes the candidates of
+        laws: names, or `NAME:COUNTING` to count params otherwise than the law's own way; None takes the candidates of
             law=auto that can be fitted to the table, best first.
         holdouts: hold-outs or their kinds.
-        spec: how every law is fitted; its law is left aside, its counting holds for every law without one of its own.
-        refits: of resampled runs, for 90% intervals of the exponents and held-out errors; 0 gives none.
+        spec: how to fit every law; its law is ignored, and its counting applies to every law given without one.
+        refits: number of refits of resampled runs, for 90% intervals of the exponents and held-out errors; 0 gives none.
 
     Returns:
         a comparison whose table has a row per law and the columns law, counting, n_parameters, objective (the sum),
         aic, bic (by `residuals.huber_log_likelihood`), between_run_share (of the residual variance),
         compute_optimal_exponent; and for every hold-out its label (mean absolute relative error), label_signed and
-        label_worst (largest mean of a shape); with _low and _high where resampled.
+        label_worst (largest mean of a shape); with _low and _high if resampled.
 
     Raises:
-        UserError: for an unknown law, or one that the table cannot serve.
+        UserError: for an unknown law, or one that the table lacks columns for.
 
     >>> sizes = pd.DataFrame({"params": [1e8, 2e8, 4e8, 8e8] * 3, "tokens": [1e9] * 4 + [4e9] * 4 + [16e9] * 4})
     >>> rows = sizes.assign(run=range(12), loss=1.5 + 400 / sizes.params**0.34 + 400 / sizes.tokens**0.28)
@@ -83,13 +83,13 @@ def compare(
 
 
 def _candidates(runs: RunsTable, spec: FitSpec) -> list[str]:
-    """Candidates of law=auto that the table serves, as LAW:COUNTING, best first."""
+    """Candidates of law=auto that can be fitted to the table, as LAW:COUNTING, best first."""
     chosen = fit(runs, replace(spec, law=AUTO, bootstrap=None))
     return [f"{one['law']}:{one['counting']}" for one in chosen.candidates if one["error"] is not None]
 
 
 def _taken(spec: FitSpec, result: FitResult) -> FitSpec:
-    """The spec of the law that a fit took, where the data chose it."""
+    """The spec of the law that a fit took, if the data chose it."""
     if not isinstance(spec.law, LawChoice):
         return spec
     return replace(spec, law=get_law(str(result.law)), counting=result.settings["counting"])

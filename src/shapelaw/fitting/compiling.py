@@ -1,7 +1,7 @@
-"""How kernels are compiled: cached on disk, without Python's checks, and no larger than their use needs.
+"""How kernels are compiled: cached on disk, without Python's checks, and no larger than necessary.
 
-numba keeps the machine code beside the source, or in the user's cache folder where that is read-only, and writes it aside
-before renaming, so that processes may share it. It notices a change of a kernel's own file only: after editing a kernel
+numba keeps the machine code beside the source, or in the user's cache folder if the source is read-only. It writes the code
+aside before renaming it, so processes may share it. It notices changes of a kernel's own file only: after editing a kernel
 that others call, touch their files or clear the cache.
 """
 

@@ -1,7 +1,7 @@
 """Compiled damped Newton on the Huber objective, with continuation in delta.
 
 Coefficients and E move by Newton steps in the LINEAR coefficient (c += log1p(step)), which leaves the gradient off
-their diagonal; every coordinate has its own damping, so that a term that has died does not freeze the others.
+their diagonal. Every coordinate has its own damping, so that a vanished term does not freeze the others.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Whether a table's sizes and token counts can answer at all: what is judged before the first start, from no loss.
+"""Whether a table's sizes and token counts can give an answer at all; judged before the first start, without any loss.
 
-An exponent is read off how losses change along one axis (params, tokens, width, ...) while the others stay. Where all runs lie
-on one line, such as 20 tokens per parameter, every split of the change between the axes fits equally well.
+An exponent follows from how losses change along one axis (params, tokens, width, ...) while the others stay fixed. If all runs
+lie on one line, such as 20 tokens per parameter, every split of the change between the axes fits equally well.
 
 Source: on token counts tied to sizes, arXiv 2605.08541.
 """

@@ -1,4 +1,4 @@
-"""The natural logarithm and the exponential of a block of numbers as compiled loops that are vectorised."""
+"""The natural logarithm and the exponential of a block of numbers, as compiled, vectorised loops."""
 
 from __future__ import annotations
 

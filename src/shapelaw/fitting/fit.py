@@ -55,32 +55,33 @@ def fit(
     """Fit a scaling law, or the lines of approaches 1 and 2, to a table of runs.
 
     Args:
-        runs: the table, whose kept rows are fitted; a frame of canonical columns is made one.
+        runs: the table, whose kept rows are fitted, or a data frame with canonical columns.
         law: name of a law, `path/to/file.py:NAME`, or the law itself (parametric and staged only); or a `FitSpec`, which
-            holds every choice, and beside which no other is given. Where none is named, `auto` takes the candidate that
-            predicts its own held-out largest models best (docs/laws.md), and a method that cannot choose params_tokens.
-        delta: where Huber's function of the log residual turns linear.
+            holds every choice and so excludes all other arguments. The default `auto` takes the candidate that predicts its
+            own held-out largest models best (docs/laws.md); a method that cannot choose a law takes params_tokens.
+        delta: where Huber's function of the log residual becomes linear.
         counting: how params are counted: `total`, `no_embedding` or `no_embedding_and_head`; None takes the law's own
-            (`total` for params_tokens, for lines, and for tables that cannot count the law's own).
+            (`total` for params_tokens, for lines, and for tables without the columns that the law's own counting needs).
         method: `parametric` (approach 3), `staged` (the step-and-batch law), `hull` (approach 1), `binning` (its baseline) or
-            `isoflop` (approach 2); or a `spec.Method` of your own.
-        solver: `newton`, `newton_torch` or `reference` (the authors', which stops early); or a `solver.Solver` of your own.
+            `isoflop` (approach 2); or your own `spec.Method`.
+        solver: `newton`, `newton_torch` or `reference` (the authors' solver, which stops early); or your own `solver.Solver`.
         bootstrap: None, or options such as dict(n=1000, by="runs", kind="percentile", level=0.9).
         seed: of random starts and of resampling.
         starts, grid_size: `varpro` or `grid`, and the number of starts.
-        flops: convention of FLOPs: `recorded`, `exact`, `6n` or `kaplan`; None takes the first that the table serves.
+        flops: convention of FLOPs: `recorded`, `exact`, `6n` or `kaplan`; None takes the first that the table supports.
         cost: `flops` or `device_hours` (hull and binning).
-        bins_per_decade, bins: of binning. tolerance: of isoflop. curve: of isoflop, `parabola` or `cubic`.
-        holdouts: hold-outs, or their kinds, whose errors the checklist is to hold (parametric, staged).
-        sensitivity: whether the checklist is to hold the fit at other deltas and countings (parametric).
-        profile: whether profile intervals of the parameters and the exponent are computed (parametric).
-        ties: `priors` breaks ties between laws that fit equally well by weak expectations of their exponents (docs/laws.md),
-            and `optimum` takes the lowest objective, wherever it lies (parametric).
-        fixed: parameter -> value that it is given, such as {"E": 1.6}; the others are fitted (parametric).
-        weights: column of the table, or of the file it was read from, whose values weigh the rows (parametric).
-        speedup: condition that some rows meet, such as `recipe == 'new'`: how many times a token of theirs counts, by one law
-            of all rows (parametric).
-        over_cost: how many times as much an overestimate of the loss costs as an underestimate (parametric).
+        bins_per_decade, bins: options of binning. tolerance: option of isoflop. curve: option of isoflop, `parabola` or
+            `cubic`.
+        holdouts: hold-outs, or their kinds, whose errors the checklist includes (parametric, staged).
+        sensitivity: whether the checklist includes the fit at other deltas and countings (parametric).
+        profile: whether to compute profile intervals of the parameters and the exponent (parametric).
+        ties: `priors` breaks ties between laws that fit equally well by weak priors on their exponents (docs/laws.md);
+            `optimum` takes the lowest objective, wherever it lies (parametric).
+        fixed: parameter -> its given value, such as {"E": 1.6}; the others are fitted (parametric).
+        weights: column of the table, or of the file it was read from, with the weights of the rows (parametric).
+        speedup: condition that some rows meet, such as `recipe == 'new'`; one law of all rows is fitted, together with the
+            number of ordinary tokens that one token of these rows is worth (parametric).
+        over_cost: cost of an overestimate of the loss, as a multiple of that of an underestimate (parametric).
         staged: options of the stages, such as dict(converged="last", steps_min=50) (staged).
         mixture: `refuse` rows that differ in corpus, tokenizer, vocabulary or held-out sample, or `allow` and flag them.
 
@@ -136,15 +137,15 @@ def fit(
 
 
 def refuse_unanswerable(runs: RunsTable, spec: FitSpec, where: str | None = None) -> None:
-    """Refuse rows that no fit describes, before the first start.
+    """Refuse rows that no fit can describe, before the first start.
 
     Args:
         runs: the table.
-        spec: of the fit.
+        spec: choices of the fit.
         where: the condition that selected the rows, for the message.
 
     Raises:
-        UserError: for losses that do not compare, unless the spec allows mixtures, and for a design that has no answer.
+        UserError: for losses that cannot be compared, unless the spec allows mixtures, and for a design without an answer.
     """
     if spec.mixture == "refuse":
         refuse_mixture(runs, where)

@@ -1,4 +1,4 @@
-"""The solvers of sum laws at work where parameters are fixed: in the law's own coordinates, on the plane of what is free."""
+"""The solvers of sum laws with fixed parameters: in the law's own coordinates, on the plane of the free ones."""
 
 from __future__ import annotations
 

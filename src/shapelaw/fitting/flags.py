@@ -1,4 +1,4 @@
-"""What a reader must know before trusting a fit: parameters at zero, out of range or hardly identified, weak searches."""
+"""Flags that a reader must know before trusting a fit: parameters at zero, out of range or hardly identified, weak searches."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The same damped Newton for any law that gives its log prediction and its Jacobian.
 
 The second derivatives of the log prediction enter only through sum psi_i d2 log L_hat_i, which is the derivative of
-J' psi at fixed psi: one more Jacobian per coordinate and iteration. They are what is dear, so only the end of a search asks for
-them: on the way the curvature is that of Gauss and Newton, the starts descend on a sample of a long table, and those that
-end in one basin go on as one.
+J' psi at fixed psi: one more Jacobian per coordinate and iteration. They are expensive, so only the end of a search computes
+them. Until then the curvature is that of Gauss-Newton, the starts descend on a sample of a long table, and starts that end in
+the same basin continue as one.
 """
 
 from __future__ import annotations

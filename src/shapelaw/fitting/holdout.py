@@ -1,6 +1,6 @@
 """Hold-out: fit on small models and early tokens, predict large models and late tokens.
 
-Relative error of a prediction: predicted / measured - 1; positive where the law is too pessimistic.
+Relative error of a prediction: predicted / measured - 1; positive if the law is too pessimistic.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Approach 1: the points that no other beats at their cost, by convex hull or by bins of the cost.
+"""Approach 1: the points with the lowest loss at their cost, by convex hull or by bins of the cost.
 
 Source: Gemstones (arXiv 2502.06857), section 4.1; the bins are those of Hoffmann et al. 2022 (arXiv 2203.15556),
 section 3.1.

@@ -1,4 +1,4 @@
-"""Intervals of a statistic out of its refits: percentile, and bias-corrected and accelerated.
+"""Intervals of a statistic from its refits: percentile, and bias-corrected and accelerated.
 
 Source: Efron 1987, "Better bootstrap confidence intervals", J. Am. Stat. Assoc. 82.
 """

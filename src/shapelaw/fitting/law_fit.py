@@ -1,4 +1,4 @@
-"""A fitted law as a result: what every method that fits laws has found, with its flags and its checklist."""
+"""A fitted law as a result, from any method that fits laws, with its flags and its checklist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Approaches 1 and 2 as fits of a table: lines, the points they rest on, and refits of resampled runs."""
+"""Approaches 1 and 2 as fits of a table: lines, the points behind them, and refits of resampled runs."""
 
 from __future__ import annotations
 

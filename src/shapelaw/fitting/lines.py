@@ -1,4 +1,4 @@
-"""Power laws of the compute-optimal size, straight lines in log space: what approaches 1 and 2 end in."""
+"""Power laws of the compute-optimal size, straight lines in log space: the results of approaches 1 and 2."""
 
 from __future__ import annotations
 

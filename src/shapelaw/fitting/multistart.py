@@ -1,4 +1,4 @@
-"""Where the starts of a search end, and the distinct best of a stream of endpoints in constant memory."""
+"""The ends of a search's starts, and the best distinct ones of a stream of endpoints in constant memory."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Where the loss of one new run will lie, which is not where the law lies.
+"""The interval of the loss of one new run, as opposed to that of the law.
 
-Three parts: the law under its refits of resampled runs; what is left between runs and between evaluations (the fit's
-residuals, each refit with each of them); and, beyond the fitted sizes, tokens or compute, a factor: how much wider such
-intervals of the fit's own rolling hold-out would have had to be (`rolling.widening`).
+It has three parts: the law under its refits of resampled runs; the remaining variation between runs and between evaluations
+(the fit's residuals, each refit with each of them); and, beyond the fitted sizes, tokens or compute, a factor by which such
+intervals of the fit's own rolling hold-out should have been wider (`rolling.widening`).
 
 Source of the factor: conformal prediction with errors in units of the predicted width (Lei et al. 2018, J. Am. Stat.
 Assoc. 113, section 5.2), here over the folds of a rolling hold-out.

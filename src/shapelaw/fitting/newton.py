@@ -1,4 +1,4 @@
-"""The compiled solver for sum laws: from a problem to the kernels' coordinates and back."""
+"""The compiled solver for sum laws: it translates a problem to the kernels' coordinates and back."""
 
 from __future__ import annotations
 

@@ -5,10 +5,10 @@
     Huber_delta(r) = r^2/2 for |r| <= delta, delta * (|r| - delta/2) beyond
     c(r) = over_cost for r < 0, where the law predicts too high a loss; 1 elsewhere
 
-The two sides meet at r = 0 in value and slope, so that f is smooth to the first derivative whatever over_cost is.
+The two sides meet at r = 0 in value and slope, so the first derivative of f is continuous for every over_cost.
 
 Source: Hoffmann et al. 2022 (arXiv 2203.15556), section 3.3; Gemstones (arXiv 2502.06857), section 4. It is a sum, not
-a mean, so objectives of data sets of different sizes do not compare.
+a mean, so objectives of data sets of different sizes cannot be compared.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Approach 3: a law of the loss fitted to every row, all its parameters at once."""
+"""Approach 3: a law of the loss, with all its parameters fitted at once to all rows."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Profiles: how little the objective rises when one statistic is held away from its optimum and all else is refitted.
+"""Profiles: the rise of the objective when one statistic is held away from its optimum and everything else is refitted.
 
-A fit whose slope may be anything between .57 and .82 within 0.1% of the minimum does not know its slope; the profile
-says so where a standard error, which looks at the curvature in one point, would not.
+If any slope between .57 and .82 is within 0.1% of the minimum, the fit does not identify the slope. The profile shows this; a
+standard error, which sees the curvature at one point only, would not.
 
 Source: Venzon and Moolgavkar 1988 (profile likelihood); the scale is ours and documented in `likelihood_rise`.
 """

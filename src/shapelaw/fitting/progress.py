@@ -1,4 +1,4 @@
-"""How far many refits are, in a notebook: one display that is updated while they last and taken away at the end."""
+"""Progress of many refits in a notebook: one display that is updated while they run and removed at the end."""
 
 from __future__ import annotations
 

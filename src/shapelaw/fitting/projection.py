@@ -1,4 +1,4 @@
-"""Starts by variable projection: exponents on a grid, coefficients by non-negative least squares given them.
+"""Starts by variable projection: exponents on a grid, then coefficients by non-negative least squares.
 
 For fixed exponents (and fixed kappa, mu, or power and E) a sum law is linear in its coefficients, so each grid point
 costs one small non-negative least-squares problem on relative residuals; the best ones are starts close to the optimum.

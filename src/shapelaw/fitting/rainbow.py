@@ -1,4 +1,4 @@
-"""The rainbow: the compute-optimal size by every data set, counting and approach, each with its run-level interval.
+"""The rainbow: the compute-optimal size for every data set, counting and approach, each with its run-level interval.
 
 Source: Gemstones (arXiv 2502.06857), Fig 6.
 """

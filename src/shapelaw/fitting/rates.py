@@ -1,4 +1,4 @@
-"""The best rate of a shape from a few, with its uncertainty, and how far the best rates of shapes lie apart."""
+"""The best rate of a shape from a few rates, with its uncertainty, and the distance between the best rates of shapes."""
 
 from __future__ import annotations
 

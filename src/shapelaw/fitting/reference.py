@@ -1,7 +1,7 @@
-"""The authors' way of fitting, kept so that its artefact can be shown beside ours.
+"""The authors' way of fitting, kept so that its artefact can be shown beside our results.
 
 scipy's L-BFGS-B with a numerical gradient and default tolerances on the plain objective. The objective shrinks with
-delta while the tolerance on the gradient (1e-5) is absolute: at small delta the search stops early and says success.
+delta while the tolerance on the gradient (1e-5) is absolute: at small delta the search stops early and reports success.
 
 Source: described in Gemstones (arXiv 2502.06857), section 4; written from that description.
 """

@@ -1,6 +1,6 @@
-"""What a law leaves unexplained: residuals by run, shape and token range, and the likelihood behind the objective.
+"""Residuals of a law by run, shape and token range, and the likelihood behind the objective.
 
-Residual: log measured - log predicted; positive where the measured loss is higher.
+Residual: log measured - log predicted; positive if the measured loss is higher.
 """
 
 from __future__ import annotations

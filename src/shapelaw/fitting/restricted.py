@@ -1,4 +1,4 @@
-"""A law on a hyperplane of its parameters: what the general solver needs for a profile."""
+"""A law on a hyperplane of its parameters, which the general solver needs for a profile."""
 
 from __future__ import annotations
 

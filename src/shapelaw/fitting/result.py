@@ -1,4 +1,4 @@
-"""The result of a fit, and fit.json: what is written, and what reads it back."""
+"""The result of a fit, and how fit.json is written and read."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ Table = RunsTable | pd.DataFrame | Mapping[str, Any]
 
 SCHEMA = "shapelaw.fit"
 SCHEMA_VERSION = 2
-"""Of fit.json; documented in docs/fit_json.md, and raised by every change that an older reader would misread."""
+"""Version of fit.json, documented in docs/fit_json.md. Every change that an older reader would misread raises it."""
 READABLE = (1, 2)
-"""Versions that are read; version 1 holds no theta, so its parameters are taken in natural units."""
+"""Versions that can be read. Version 1 holds no theta, so its parameters are taken in natural units."""
 
 RUNS_FILE = "runs.parquet"
-"""Beside a fit.json: the table that was fitted."""
+"""The fitted table, beside fit.json."""
 
 SEE_CANDIDATES = " (see candidates)"
-"""End of the flag that says which law was taken by law=auto or median3."""
+"""End of the flag that names the law which law=auto or median3 took."""
 
 OBJECTIVES = {
     "parametric": ("sum over rows", "rows and delta"),
     "staged": ("sum over the rows of stage S", "rows and delta"),
 }
 OBJECTIVE_OF_LINES = ("sum of squared residuals of log params", "rows")
-"""What the objective of a method is, and what two of them must share to be compared."""
+"""The objective of these methods, and what two objectives must share to be comparable."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -56,28 +56,28 @@ class FitResult(Shown):
     Args:
         method: `parametric`, `staged`, `hull`, `binning` or `isoflop`.
         law: name of the law, or path/to/file.py:NAME; None for the lines of approaches 1 and 2.
-        parameters: in natural units, for people: coefficients are no logarithms, E is in `loss_unit`, and what is too small
-            for a number is 0.
+        parameters: in natural units, for people: coefficients rather than their logarithms, E in `loss_unit`, and 0 for
+            values too small for a floating-point number.
         units: unit of every parameter.
         objective: the summed Huber function (parametric), or the sum of squared residuals of log params (lines).
-        compute_optimal_exponent: a of N ~ C^a for the compute-optimal params; None where the law defines none.
+        compute_optimal_exponent: a of N ~ C^a for the compute-optimal params; None if the law defines none.
         intervals: name -> (low, high) of parameters and of `compute_optimal_exponent`; empty without resampling.
         flags: what a reader must know before using the numbers, each `code: sentence`.
-        not_identified: E or coefficients of terms that are nowhere a noticeable part of the loss.
-        settings: every value the fit was made with.
+        not_identified: E, or coefficients of terms, that are nowhere a noticeable part of the loss.
+        settings: every setting of the fit.
         search: how the optimum was found: status, n_starts, share_at_best, next_basin.
         replicates: parameter -> its value in each refit; empty without resampling.
-        profiles: name -> profile of a parameter or the exponent (`fitting.profile.Profile`), where asked for.
+        profiles: name -> profile of a parameter or the exponent (`fitting.profile.Profile`), if requested.
         checklist: what a report of a fit must contain (see docs/fit_json.md), as far as the program can know it.
-        stages: method=staged: what each stage selected, fitted and leaves uncertain (see docs/step_batch.md).
-        law_sha256: of the law's file, or sixteen digits of its package's; None for a law that has a name.
-        theta: the parameters as they were fitted, the law's vector; empty for lines, and in files of version 1.
+        stages: method=staged: what each stage selected, fitted and left uncertain (see docs/step_batch.md).
+        law_sha256: hash of the law's file, or sixteen digits of its package's hash; None for a law that has a name.
+        theta: the law's vector, which holds the parameters as they were fitted; empty for lines, and in files of version 1.
         refits: theta of each refit; empty without resampling, for lines, and in files of version 1.
-        ridge: parameters, and `compute_optimal_exponent`, that the data do not identify: their values mean nothing.
+        ridge: parameters, and `compute_optimal_exponent`, that the data do not identify; their values mean nothing.
         new_run: what a new run adds to the law's own interval (`fitting.new_run.NewRun`); empty without resampling.
-        best_settings: laws of the best rate and batch (`fitting.settings.SettingLaw`), of tables with several rates of a size.
-        candidates: law=auto and median3: the laws that were tried, best first: law, counting, held_out, error, chosen, reason.
-        ridge_vectors: theta of laws that fit as well and differ in them as far as was looked for.
+        best_settings: laws of the best rate and batch (`fitting.settings.SettingLaw`), for tables with several rates per size.
+        candidates: law=auto and median3: the laws tried, best first: law, counting, held_out, error, chosen, reason.
+        ridge_vectors: theta of laws that fit as well and differ in the parameters of `ridge` as far as the search went.
     """
 
     method: str
@@ -106,17 +106,17 @@ class FitResult(Shown):
 
     @property
     def loss_unit(self) -> str:
-        """Unit of the losses that were fitted."""
+        """Unit of the fitted losses."""
         return self.units.get("loss", UNITS["loss"])
 
     @property
     def vector(self) -> Array:
-        """The law's vector, (p,): to the last bit what the solver found."""
+        """The law's vector, (p,), exactly as the solver found it."""
         return np.array(self.theta) if self.theta else self._form_of_law().theta(self.parameters)
 
     @property
     def vectors(self) -> Array:
-        """The law's vector of each refit, (n, p); those that failed are left out."""
+        """The law's vector of each refit, (n, p), without the failed ones."""
         law = self._form_of_law()
         if self.refits or not all(name in self.replicates for name in law.parameters):
             return np.array(self.refits).reshape(-1, len(law.parameters))
@@ -138,20 +138,20 @@ class FitResult(Shown):
     def predict(self, table: Table, kind: str) -> pd.DataFrame: ...
 
     def predict(self, table: Table, kind: str | None = None) -> Array | pd.DataFrame:
-        """What the law predicts for each (kept) row: loss, in `loss_unit`, or share of wrong answers.
+        """The law's prediction for each (kept) row: loss, in `loss_unit`, or share of wrong answers.
 
         Args:
             table: a runs table, or canonical columns; params are total and counted as the fit counted them.
-            kind: of interval. `mean`: where the law lies, by refits of resampled runs. `new_run`: where one new run will lie:
-                the same, plus what is left between runs and evaluations, and beyond the fitted sizes, tokens and compute as
-                much wider as the intervals of the fit's own rolling hold-out would have had to be.
+            kind: kind of interval. `mean`: where the law lies, by refits of resampled runs. `new_run`: where one new run will
+                lie: the same plus the remaining variation between runs and evaluations; beyond the fitted sizes, tokens and
+                compute it is widened by as much as the intervals of the fit's own rolling hold-out needed.
 
         Returns:
             the predictions, shape (n,); with a kind, a frame of the columns predicted, low and high.
 
         Raises:
-            UserError: if the fit is no law of the loss, a predictor is missing or invalid, or the law gives no number at a row;
-                with a kind, for another one, a fit without refits, or a loss above that of guessing.
+            UserError: if the fit is not a law of the loss, a predictor is missing or invalid, or the law gives no number at a
+                row; with a kind, if the kind is unknown, the fit has no refits, or a loss exceeds that of guessing.
         """
         law = self._form_of_law()
         runs = with_axes(table if isinstance(table, RunsTable) else _as_runs(pd.DataFrame(table)), law)
@@ -168,7 +168,7 @@ class FitResult(Shown):
             return pd.DataFrame({"predicted": predicted, "low": np.exp(low), "high": np.exp(high)})
 
     def log_predictions(self, columns: Mapping[str, Array]) -> Array:
-        """Log prediction of each refit, (k, n); of laws along a ridge too, which fit as well.
+        """Log prediction of each refit, (k, n), and of laws along a ridge, which fit as well.
 
         Raises:
             UserError: for a fit without refits.
@@ -203,8 +203,8 @@ class FitResult(Shown):
         """Write fit.json (aside, then renamed, sealed), and beside it runs.parquet, which prescriptions read.
 
         Args:
-            path: a folder, made where there is none, or a file whose name ends in .json.
-            runs: the table that was fitted; None leaves its file out.
+            path: a folder, which is created if needed, or a file whose name ends in .json.
+            runs: the fitted table; None omits its file.
 
         Returns:
             the written fit.json.
@@ -225,7 +225,7 @@ class FitResult(Shown):
         return with_weights(axes, weights) if weights else axes
 
     def summary(self) -> str:
-        """A few lines for people; a parameter at nothing is said to be so and not printed as a number."""
+        """A few lines for people. A vanishing parameter is described in words, not printed as a number."""
         lines = [f"{name} = {self._shown(name, value)}" for name, value in self.parameters.items()]
         if self.compute_optimal_exponent is not None:
             lines.append(self._optimum(self.compute_optimal_exponent))
@@ -235,12 +235,12 @@ class FitResult(Shown):
         lines += [f"note: {flag}" for flag in self.flags if not (self.candidates and flag.endswith(SEE_CANDIDATES))]
         try:
             head, form = self._head(), [*self._choice(), *self._form()]
-        except (KeyError, TypeError, ValueError):  # of a fit.json whose checklist or settings were edited
+        except (KeyError, TypeError, ValueError):  # somebody edited the checklist or settings of fit.json
             head, form = str(self.law or self.method), []
         return "\n".join([head, *(f"  {line}" for line in (*form, *lines))])
 
     def _head(self) -> str:
-        """What was fitted, to which rows and how, as far as the checklist knows."""
+        """What was fitted, to which rows and how, as far as the checklist shows."""
         data, head = self.checklist.get("data"), self.law or self.method
         if data:
             excluded = data["rows"] - data["rows_kept"]
@@ -251,7 +251,7 @@ class FitResult(Shown):
         return head + (f", Huber delta {self.settings['delta']:g}" if self.settings.get("delta") else "") + costly
 
     def _choice(self) -> list[str]:
-        """Why the data chose this law, with the errors of the others; nothing for a law that was named."""
+        """Why the data chose this law, with the errors of the others; nothing if the user named the law."""
         if not self.candidates:
             return []
         first = self.candidates[0]
@@ -266,7 +266,7 @@ class FitResult(Shown):
         return [f"{said}: {', '.join(compared)}" if len(compared) > 1 else said]
 
     def _form(self) -> list[str]:
-        """The formula, and what parentheses hold."""
+        """The formula, and the meaning of the parentheses."""
         form, drawn = self.checklist.get("form"), self.settings.get("bootstrap") or {}
         if self.intervals and drawn:
             held = f"parentheses: {drawn['level']:.0%} intervals over {drawn['n']} refits of resampled {drawn['by']}"
@@ -302,7 +302,7 @@ def load_fit(path: str | os.PathLike[str]) -> FitResult:
     """Read fit.json.
 
     Raises:
-        UserError: if there is no such file, it is of another schema or version, or was changed after it was written.
+        UserError: if the file is missing, has another schema or version, or was changed after it was written.
 
     >>> from shapelaw import fit
     >>> sizes = pd.DataFrame({"params": [1e8, 2e8, 4e8] * 2, "tokens": [1e9] * 3 + [8e9] * 3})
@@ -327,7 +327,7 @@ def load_fit(path: str | os.PathLike[str]) -> FitResult:
 
 
 def _check_chance(predicted: Array, runs: RunsTable, law: Law, unit: str) -> None:
-    """Refuse losses above that of guessing, where the vocabulary is known."""
+    """Refuse losses above that of guessing, if the vocabulary is known."""
     if law.target != "loss" or "vocab_size" not in runs.kept:
         return
     chance = guessing(runs.kept["vocab_size"].to_numpy(dtype=np.float64), unit)
@@ -348,7 +348,7 @@ def _from_plain(content: Mapping[str, Any], path: Path) -> FitResult:
             for name, drawn in values["replicates"].items()
         }
     if isinstance(own := values.get("new_run"), dict) and "widening" not in own:
-        values["new_run"] = {}  # an earlier version's, of another interval
+        values["new_run"] = {}  # written by an earlier version, for another interval
     result = as_record(FitResult, values, path)
     if result.law is not None:
         if is_reference(result.law):
@@ -358,7 +358,7 @@ def _from_plain(content: Mapping[str, Any], path: Path) -> FitResult:
 
 
 def _check_usable(result: FitResult, path: Path) -> None:
-    """A law needs its parameters, and how the fit counted, to predict anything."""
+    """Check that the fit has what a law needs to predict: its parameters, and how params were counted."""
     assert result.law is not None
     needed = {"parameters": get_law(result.law).parameters, "settings": ("counting", "flops")}
     for field_name, names in needed.items():
@@ -379,7 +379,7 @@ def _check_usable(result: FitResult, path: Path) -> None:
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON types; numbers that JSON lacks (NaN, infinity) become null."""
+    """The value as JSON types; NaN and infinity, which JSON lacks, become null."""
     if isinstance(value, pd.DataFrame):
         return plain(value.to_dict("records"))
     if isinstance(value, Mapping):
@@ -394,7 +394,7 @@ def plain(value: Any) -> Any:
 
 
 def _as_runs(frame: pd.DataFrame) -> RunsTable:
-    """A table of sizes without measurements, made whole so that they are checked and counted as a runs table."""
+    """A runs table of sizes without measurements, completed so that they are checked and counted like any other."""
     table = frame.assign(run=[str(i) for i in range(len(frame))])
     for name in ("params", "tokens", "loss"):
         if name not in table:

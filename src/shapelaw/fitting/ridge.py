@@ -1,11 +1,11 @@
-"""What the data leave open: parameters that may move far while the law fits as well as before, and what breaks such ties.
+"""Ridges: parameters that can move far while the law fits as well as before, and how such ties are broken.
 
-A parameter lies on a ridge if the data say less about it than a weak expectation does (`Law.priors`): either the weighted
-Jacobian at the optimum has no rank in its direction, or the profile stays below its likelihood-ratio cut (`profile`, runs
-counting as independent points) over a stretch as wide as the expectation's own 90% interval. Refits stay where they started
-on such a ridge, so that their spread means nothing.
+A parameter lies on a ridge if the data say less about it than its weak prior does (`Law.priors`): either the weighted
+Jacobian at the optimum has no rank in its direction, or the profile stays below its likelihood-ratio cut (`profile`, with runs
+as independent points) over a stretch as wide as the prior's own 90% interval. Refits stay where they started on such a ridge,
+so their spread means nothing.
 
-Ties are broken by the expectations themselves, as a normal prior at the noise of the runs. A fit without a ridge sees none.
+The priors themselves break ties, as a normal prior at the noise of the runs. They do not affect a fit without a ridge.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The fit's own rolling hold-out: refits up to a cut in size, tokens or compute, and how far they miss what lies beyond.
+"""The fit's own rolling hold-out: refits up to a cut in size, tokens or compute, and their errors beyond it.
 
-Refits of resampled runs, all of one form and one range, do not know how far the form is off beyond the runs. The folds tell how
-much too narrow their intervals are: an error in units of the interval's half-width needs no other scale, whatever the distance.
+Refits of resampled runs share one form and one range, so they cannot show how far the form is off beyond the runs. The folds
+show by how much their intervals are too narrow: an error in units of the interval's half-width needs no other scale, at any
+distance.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A law of the best rate and batch in params N and tokens T, from the runs that `reduce` sets aside.
+"""A law of the best rate and batch in params N and tokens T, from the runs that `reduce` drops.
 
     lr = c N^a T^b,   B = d T^e
 
-Where rows of one size and token count differ in rate (and batch), a quadratic in their logarithms has its minimum at the best
-of them (`fitting.rates` where only the rate differs). Lines through the logarithms of these minima are the law.
+If rows of one size and token count differ in rate (and batch), a quadratic in their logarithms has its minimum at the best
+values (`fitting.rates` if only the rate differs). Lines through the logarithms of these minima are the law.
 
 Source: Li et al. 2025, Step Law (arXiv 2503.04715), eq 1.
 """

@@ -1,4 +1,4 @@
-"""What a fit shows of itself in a notebook. What draws and prescribes is imported when it is asked for."""
+"""How a notebook shows a fit. The code that draws and prescribes is imported on first use."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LINES, COLUMNS = 24, 160
-"""Of a screen."""
+"""Size of a screen."""
 
 
 class Shown:
-    """A fit that knows the runs it was made from: as text, as HTML, as a table, as a picture, and asked for a size."""
+    """A fit that knows its runs: it can show itself as text, HTML, a table or a picture, and prescribe a size."""
 
     def summary(self) -> str:
         """A few lines for people."""
         raise NotImplementedError
 
     def fitted_to(self, runs: RunsTable | Path) -> Self:
-        """The same fit, which now knows its runs: a table, or the file that holds them."""
+        """This fit, with its runs: a table, or the file that holds one."""
         object.__setattr__(self, "_runs", runs)
         return self
 
@@ -33,7 +33,7 @@ class Shown:
         """The runs that were fitted.
 
         Raises:
-            UserError: if they are not known, or their file is not there.
+            UserError: if they are not known, or their file is missing.
         """
         runs = getattr(self, "_runs", None)
         if isinstance(runs, Path) and runs.is_file():
@@ -71,11 +71,11 @@ class Shown:
 
         Args:
             kind: `loss` (against FLOPs), `residuals`, or `profile` (of the exponent, for fits with profile=True).
-            runs: that were fitted; needed only for a fit that was loaded without them.
-            ax: to draw on; a figure of its own if None.
+            runs: the fitted runs; needed only for a fit that was loaded without them.
+            ax: axes to draw on; None makes a new figure.
 
         Raises:
-            UserError: for another kind, or a fit that has no such picture.
+            UserError: for an unknown kind, or a fit without such a picture.
         """
         from shapelaw import notebook
 
@@ -94,11 +94,11 @@ class Shown:
         Args:
             budget: training FLOPs.
             loss: nats per token.
-            runs: that were fitted; needed only for a fit that was loaded without them.
+            runs: the fitted runs; needed only for a fit that was loaded without them.
             space: `feasible` shapes, or `params` for a law without width and depth.
 
         Raises:
-            UserError: unless one of budget and loss is given, or for what the law cannot answer.
+            UserError: unless exactly one of budget and loss is given, or if the law cannot answer the question.
         """
         from shapelaw import notebook
 

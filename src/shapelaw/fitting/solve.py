@@ -1,7 +1,7 @@
 """Multi-start fits: from data and a spec to a solution with its status.
 
-From every start a descent; then, if the solver improves what it found, the distinct best optima are polished to rounding, and
-the best is left by small random hops as long as that finds a lower one.
+The solver descends from every start. If it can improve optima, it then polishes the best distinct ones to rounding, and hops
+away from the best one by small random steps as long as that finds a lower one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a solver is, and what any solver can be asked for: refits at other weights, and optima on a hyperplane."""
+"""The interface of a solver, and the tasks that any solver can do: refits at other weights, and optima on a hyperplane."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The solvers by name: `newton`, `newton_torch`, `reference`; and what a solver is asked for on a problem."""
+"""The solvers by name: `newton`, `newton_torch`, `reference`; and the choice of a solver for a problem."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a fit is made, as one record from the door to the solver; the data as a law sees them; what a method is."""
+"""One record of how to fit, the data as a law reads them, and the interface of a method."""
 
 from __future__ import annotations
 
@@ -35,27 +35,27 @@ Array = NDArray[np.float64]
 STARTS = ("varpro", "grid")
 TIES = ("priors", "optimum")
 GROUP = "shapelaw.methods"
-"""Entry points by which an installed package brings a method: in its pyproject.toml, NAME = "module:METHOD"."""
+"""Entry points by which an installed package adds a method: in its pyproject.toml, NAME = "module:METHOD"."""
 LAW_METHODS = {"parametric": "shapelaw.fitting.parametric:PARAMETRIC"}
 LINE_METHODS = {
     "hull": "shapelaw.fitting.line_fit:HULL",
     "binning": "shapelaw.fitting.line_fit:BINNING",
     "isoflop": "shapelaw.fitting.line_fit:ISOFLOP",
 }
-"""Where shapelaw's own methods are, imported when they are asked for, as those of other packages are."""
+"""Where shapelaw's own methods are. Like those of other packages, they are imported on first use."""
 
 
 class Method(ABC):
-    """A way to fit: from a table and a spec to a result. One of your own subclasses this and gives `fit`."""
+    """A way to fit, from a table and a spec to a result. Your own method subclasses this and defines `fit`."""
 
     name: str
-    """What results call it."""
+    """Its name in results."""
     does: str = "this method"
-    """What it does to a law, for messages."""
+    """Its effect on a law, in words, for messages."""
     fits_law: ClassVar[bool] = True
     """Whether it fits a law, rather than lines of the optimal size."""
     takes_solution: ClassVar[bool] = False
-    """Whether `theta` takes what `solve` found on the same rows, as a third argument."""
+    """Whether `theta` takes the solution that `solve` found on the same rows, as a third argument."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class Method(ABC):
         return {}
 
     def configured(self, options: Mapping[str, Any]) -> Method:
-        """The same method with those of the given options that are its own."""
+        """The same method, with those of the given options that it has."""
         return self
 
     @abstractmethod
@@ -71,7 +71,7 @@ class Method(ABC):
         """Fit the kept rows of a table."""
 
     def theta(self, data: FitData, spec: FitSpec) -> Array:
-        """The law's vector by the method on some of the rows: what hold-outs ask.
+        """The law's vector that the method finds on some of the rows; hold-outs use it.
 
         Raises:
             UserError: if the method fits no law to some of the rows.
@@ -80,17 +80,17 @@ class Method(ABC):
 
 
 def law_for(law: Law, method: Method) -> Law:
-    """The law that a method fits; in place of auto, which parametric fits choose, eq 1 for any other."""
+    """The law that a method fits. Only parametric fits can choose a law; for other methods, eq 1 replaces auto."""
     return get_law(CANDIDATES[0]) if law is AUTO and method.name != "parametric" else law
 
 
 def method_names() -> tuple[str, ...]:
-    """Names of all methods, those that fit laws first; nothing is imported for it."""
+    """Names of all methods, those that fit laws first. It imports nothing."""
     return tuple(dict.fromkeys([*LAW_METHODS, *installed(GROUP), *LINE_METHODS]))
 
 
 def get_method(method: str | Method, options: Mapping[str, Any] | None = None) -> Method:
-    """A method by its name, with its own among the options; an object is returned as it is.
+    """A method by its name, with those of the options that it has; an object is returned unchanged.
 
     Raises:
         UserError: for an unknown name.
@@ -109,29 +109,29 @@ class FitSpec:
     """Every choice of a fit.
 
     Args:
-        law: the law (methods that fit lines do without). None is named: auto for method=parametric, params_tokens for others.
-        delta: where Huber's function of the log residual turns linear, in units of log loss.
-        counting: how params are counted; None takes the law's own, or `total` where the table cannot count that.
+        law: the law (methods that fit lines need none); by default auto for method=parametric, params_tokens for others.
+        delta: where Huber's function of the log residual becomes linear, in units of log loss.
+        counting: how params are counted; None takes the law's own, or `total` if the table lacks the columns for that.
         flops: convention of FLOPs; None takes the recorded column, else exact, else 6n.
-        method: with its options.
-        solver: one of `solvers.SOLVERS`, or an object of your own (`solver.Solver`).
+        method: the method, with its options.
+        solver: one of `solvers.SOLVERS`, or your own object (`solver.Solver`).
         starts: `varpro` (variable projection and random starts) or `grid` (the authors' full grid).
-        grid_size: number of starts of another grid.
+        grid_size: number of starts of a grid of another size.
         bootstrap: refits for intervals; None makes none.
         seed: of random starts and of resampling.
-        holdouts: whose errors the checklist is to hold.
-        sensitivity: whether the checklist is to hold the fit at other deltas and countings.
-        profile: whether profile intervals of the parameters and the exponent are computed.
-        mixture: `refuse` rows whose losses do not compare (`shapelaw.runs.worlds`), or `allow` and flag them.
-        weights: column whose values weigh the rows in the objective, scaled to a mean of 1; None weighs all alike.
-        over_cost: how many times as much an overestimate of the loss costs as an underestimate (`objective`).
-        speedup: condition that tells a set of runs from the others, over which its speedup is fitted (`laws.speedup`).
-        fixed: parameter -> value that it is given, in natural units; the others are fitted.
-        ties: `priors` breaks ties between laws that fit equally well by what the law expects (`ridge`); `optimum` takes the
+        holdouts: hold-outs whose errors the checklist includes.
+        sensitivity: whether the checklist includes the fit at other deltas and countings.
+        profile: whether to compute profile intervals of the parameters and the exponent.
+        mixture: `refuse` rows whose losses cannot be compared (`shapelaw.runs.worlds`), or `allow` and flag them.
+        weights: column with the weights of the rows in the objective, scaled to a mean of 1; None weighs all rows equally.
+        over_cost: cost of an overestimate of the loss, as a multiple of that of an underestimate (`objective`).
+        speedup: condition that selects a set of runs, whose speedup over the others is fitted (`laws.speedup`).
+        fixed: parameter -> its given value, in natural units; the others are fitted.
+        ties: `priors` breaks ties between laws that fit equally well by the law's priors (`ridge`); `optimum` takes the
             lowest objective, wherever on the ridge it lies.
 
     Raises:
-        UserError: for values outside these, and a law that the method cannot fit.
+        UserError: for other values, and for a law that the method cannot fit.
     """
 
     law: Law = AUTO
@@ -161,7 +161,7 @@ class FitSpec:
         if self.speedup and not isinstance(whole(self.law), SpeedupLaw):
             if self.method.name != "parametric":
                 raise UserError(f"speedup: method={self.method.name} fits no law to two sets; give method=parametric")
-            if self.law is not AUTO:  # its candidates are told apart each by itself
+            if self.law is not AUTO:  # candidates of auto are treated one by one
                 object.__setattr__(self, "law", SpeedupLaw.of(self.law))
         if self.fixed and not isinstance(self.law, FixedLaw):
             self._refuse_fixed()
@@ -191,7 +191,7 @@ class FitSpec:
             )
 
     def _check_method(self) -> None:
-        """A law says which of the named methods can fit it."""
+        """Refuse a named method that the law does not list among those that can fit it."""
         name, allowed = self.method.name, self.law.methods
         if name in allowed or name not in method_names():
             return
@@ -217,10 +217,10 @@ class FitSpec:
 
         Args:
             law, method, solver: names or objects.
-            options: of a method given by name, such as dict(tolerance=0.1) of isoflop.
+            options: options of a method given by name, such as dict(tolerance=0.1) for isoflop.
             bootstrap: options such as dict(n=1000, by="runs", kind="percentile", level=0.9).
             holdouts: hold-outs or their kinds.
-            values: the other fields as they are.
+            values: the other fields.
 
         Raises:
             UserError: for an unknown name, or a value that is not allowed.
@@ -239,7 +239,7 @@ class FitSpec:
 
     @property
     def simplest(self) -> FitSpec:
-        """The spec itself; of a law that the data choose, that of its first candidate."""
+        """This spec; if the data choose the law, the spec of the first candidate."""
         return replace(self, law=get_law(self.law.candidates[0])) if isinstance(self.law, LawChoice) else self
 
     @property
@@ -250,16 +250,16 @@ class FitSpec:
 
 @dataclass(frozen=True)
 class FitData:
-    """Kept rows as a law sees them.
+    """Kept rows as a law reads them.
 
     Args:
         law: the law.
         counting: how its params are counted.
         columns: predictor -> values, each (n,).
-        loss: what the law predicts, (n,): nats per token, or a share of wrong answers.
+        loss: the quantity that the law predicts, (n,): nats per token, or a share of wrong answers.
         runs: run of each row, (n,).
-        prior: what breaks ties between parameters that fit the rows equally well.
-        weights: of the rows, (n,), with a mean of 1 over the whole table; None weighs all alike.
+        prior: breaks ties between parameters that fit the rows equally well.
+        weights: weights of the rows, (n,), with a mean of 1 over the whole table; None weighs all rows equally.
     """
 
     law: Law
@@ -275,7 +275,7 @@ class FitData:
         """The kept rows of a table.
 
         Raises:
-            UserError: if the table lacks a predictor, or the law is not chosen yet.
+            UserError: if the table lacks a predictor, or the law has not been chosen yet.
         """
         if isinstance(spec.law, LawChoice):
             raise UserError(f"law={spec.law.name}: is chosen by a fit; name a law, or take that of a result")
@@ -292,7 +292,7 @@ class FitData:
         return replace(self, columns=columns, loss=self.loss[mask], runs=self.runs[mask], weights=weights)
 
     def problem(self, spec: FitSpec, weights: ArrayLike | None = None) -> Problem:
-        """The objective over the rows, at multiplicities if given.
+        """The objective over the rows, with multiplicities as weights if given.
 
         Raises:
             UserError: for input that cannot be fitted.
@@ -304,14 +304,14 @@ class FitData:
         return problem.with_prior(self.prior)
 
     def residuals(self, theta: ArrayLike) -> Array:
-        """Log measured less log predicted, (n,); at several vectors (t, n)."""
+        """Log measured minus log predicted, (n,); for several vectors (t, n)."""
         theta = np.asarray(theta, dtype=np.float64)
         predict = self.law.log_prediction if theta.ndim == 1 else self.law.log_predictions
         return np.asarray(np.log(self.loss) - predict(theta, self.columns))
 
 
 def resolve_counting(table: RunsTable, spec: FitSpec) -> str:
-    """The counting of the spec, else the law's own, else `total` for tables that cannot count that (no shapes)."""
+    """The counting of the spec, else the law's own, else `total` for tables that lack the shapes for that."""
     if spec.counting is not None:
         return spec.counting
     usual = spec.law.default_counting
@@ -319,7 +319,7 @@ def resolve_counting(table: RunsTable, spec: FitSpec) -> str:
 
 
 def spec_of(result: FitResult) -> FitSpec:
-    """Law, method, counting, fixed parameters, weights and cost of overestimates of a fit, by which its rows are read again."""
+    """Law, method, counting, fixed parameters, weights and over_cost of a fit: all that is needed to read its rows again."""
     law, settings = result.law or "params_tokens", result.settings
     return FitSpec.of(
         law,

@@ -1,4 +1,4 @@
-"""What is held out of a fit: the largest models, the latest tokens, one shape after the other, or what conditions say."""
+"""What is held out of a fit: the largest models, the latest tokens, one shape after the other, or rows by conditions."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Mask = NDArray[np.bool_]
 PARAMS_FROM_SHARE = 0.75
 """Models from this share of the largest size are held out: the 2B models of the Gemstones."""
 TOKENS_TO_SHARE, TOKENS_FROM_SHARE = 0.285, 0.855
-"""Of the largest token count: just under 100B and 300B of the Gemstones' 350B."""
+"""Shares of the largest token count: just under 100B and 300B of the Gemstones' 350B."""
 
 FEWEST_SIZES, ROLLS = 3, 6
-"""Sizes that a fold of a rolling hold-out is fitted to at least, and the most folds."""
+"""Fewest sizes that a fold of a rolling hold-out is fitted to, and the most folds."""
 
 
 @dataclass(frozen=True)
 class Fold:
-    """One split of the kept rows; rows in neither mask take no part."""
+    """One split of the kept rows; rows in neither mask are ignored."""
 
     name: str
     train: Mask
@@ -39,11 +39,11 @@ class Holdout:
 
     Args:
         kind: `largest`, `latest`, `largest_and_latest`, `leave_one_shape_out`, `rolling` or `where`.
-        params_from: models of at least so many parameters (total) are held out; None: 0.75 of the largest.
-        tokens_to: rows up to so many tokens are fitted; None: 0.285 of the largest count.
-        tokens_from: rows of more tokens are held out; None: 0.855 of the largest count.
+        params_from: models with at least this many parameters (total) are held out; None: 0.75 of the largest.
+        tokens_to: rows with at most this many tokens are fitted; None: 0.285 of the largest count.
+        tokens_from: rows with more tokens than this are held out; None: 0.855 of the largest count.
         train, test: kind `where` only: conditions such as `flops <= 1e21` and `flops > 1e21`.
-        name: what tables call it; empty: the kind.
+        name: its name in tables; empty: the kind.
     """
 
     kind: str
@@ -72,7 +72,7 @@ class Holdout:
 
     @property
     def label(self) -> str:
-        """Name, or the kind."""
+        """The name, or the kind if it has none."""
         return self.name or self.kind
 
     def folds(self, table: RunsTable) -> list[Fold]:
@@ -131,7 +131,7 @@ def _leave_one_shape_out(holdout: Holdout, table: RunsTable) -> list[Fold]:
 
 
 def _rolling(holdout: Holdout, table: RunsTable) -> list[Fold]:
-    """The next size from all smaller ones, at up to six places from the middle of the sizes on."""
+    """Folds that predict the next size from all smaller ones, at up to six places from the middle of the sizes upward."""
     params = table.kept["params"].to_numpy(dtype=np.float64)
     sizes = np.unique(params)
     first = max(FEWEST_SIZES, len(sizes) // 2)

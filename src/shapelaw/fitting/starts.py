@@ -1,4 +1,4 @@
-"""Where the solvers start: the authors' grid, grids of other sizes, and variable projection."""
+"""Starts of the solvers: the authors' grid, grids of other sizes, and variable projection."""
 
 from __future__ import annotations
 

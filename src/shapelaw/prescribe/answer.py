@@ -1,4 +1,4 @@
-"""What a prescription says: sizes, tokens, rate and loss with intervals, the fitted domain, and how to run it."""
+"""A prescription: sizes, tokens, rate and loss with intervals, the fitted domain, and how to run it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 PREDICTION = "prediction"
 """Key of a sealed loss curve in a prescription's YAML."""
 AMONG = 0.05
-"""Share of failed refits from which it is said."""
+"""From this share of failed refits on, a note reports them."""
 
 
 @dataclass(frozen=True)
@@ -37,27 +37,27 @@ class Prescription:
     """One answer.
 
     Args:
-        question: what was asked, for people.
+        question: the question, for people.
         law: name of the law.
         values: width, depth, aspect_ratio, params, tokens, tokens_per_param, lr_eff, loss, flops (of training), and
-            device_hours, dollars, inference_flops where asked for; shapes and rate are left out where there are none.
+            device_hours, dollars, inference_flops if requested; shapes and rate are omitted if there are none.
         units: unit of each value.
-        intervals: name -> (low, high) at `level`, from the fit's refits on resampled runs; none for what all refits agree on
-            (a given budget), empty without refits.
+        intervals: name -> (low, high) at `level`, from the fit's refits on resampled runs; values on which all refits agree
+            (such as a given budget) have none; empty without refits.
         level: share of refits inside an interval.
         outside: name -> factor beyond the fitted range (above 1: over the largest; below 1: under the smallest).
-        overrides: `key=value` for train.py; empty without a shape, or where the notes say why.
+        overrides: `key=value` for train.py; empty without a shape, or if the notes give a reason.
         notes: what a reader must know.
         ranged: quantities that have a fitted range.
-        jointly: how many times beyond the fitted rows the size lies in all its quantities together; 1 inside.
-        tables: title -> further tables, such as what other choices cost.
+        jointly: factor by which the size lies beyond the fitted rows in all its quantities together; 1 inside.
+        tables: title -> further tables, such as the cost of other choices.
         drawn: title of the table that has a figure; empty for none.
-        prediction: a loss curve with its hash, for comparison with its run; empty elsewhere.
-        fit: where the fit lies; empty for one that was not read.
-        command: what trains it; empty without overrides.
-        flags: what the fit says of itself.
-        loss_of_size: `mean` and `new_run` -> (low, high) of the loss of this very size and token count: by the law, and of one
-            new run; empty without refits, or for a fit that does not hold them.
+        prediction: a loss curve with its hash, for comparison with its run; otherwise empty.
+        fit: path of the fit; empty if it was not read from a file.
+        command: the command that trains it; empty without overrides.
+        flags: flags of the fit.
+        loss_of_size: `mean` and `new_run` -> (low, high) of the loss at exactly this size and token count: of the law, and of
+            one new run; empty without refits, or if the fit holds no such intervals.
     """
 
     question: str
@@ -85,7 +85,7 @@ class Prescription:
         return not self.outside and self.jointly <= JOINTLY_INSIDE
 
     def place(self, name: str) -> str:
-        """Where a quantity lies: `inside`, how many times the largest or smallest fitted one, or nothing without a range."""
+        """Where a quantity lies: `inside`, a multiple of the largest or smallest fitted value, or nothing without a range."""
         factor = self.outside.get(name)
         if factor is None:
             return "inside" if name in self.ranged else ""
@@ -93,7 +93,7 @@ class Prescription:
 
     @property
     def size_told(self) -> str:
-        """The two intervals of the loss of this very size, by name; nothing without them."""
+        """The two named intervals of the loss at exactly this size; nothing without them."""
         if not self.loss_of_size:
             return ""
         mean, new_run = (" to ".join(f"{end:.5g}" for end in self.loss_of_size[kind]) for kind in KINDS)
@@ -101,7 +101,7 @@ class Prescription:
 
     @property
     def domain(self) -> str:
-        """`inside the fitted domain`, or what lies outside by how much."""
+        """`inside the fitted domain`, or which quantities lie outside, and by how much."""
         if self.inside:
             return "inside the fitted domain"
         beyond = [f"{name} is {self.place(name)} fitted" for name in self.outside] or ["no quantity by itself"]
@@ -151,7 +151,7 @@ UNITS = {
 
 
 def collect(search: SizeSearch, optimum: Optimum, question: str) -> Prescription:
-    """The answer of a search: row 0 is the fit's own, the other rows give the intervals."""
+    """The answer of a search: row 0 is the fit itself, the other rows give the intervals."""
     table = quantities(search, optimum)
     values = {name: float(drawn[0]) for name, drawn in table.items()}
     usable = np.isfinite(optimum.value[1:])
@@ -229,7 +229,7 @@ def quantities(search: SizeSearch, optimum: Optimum) -> dict[str, Array]:
 
 
 def _diagonal_losses(search: SizeSearch, points: Points, log_tokens: Array) -> Array:
-    """Loss of each parameter vector at its own point."""
+    """Loss of each parameter vector at its own point, one point per vector."""
     return search.surface.at(_column(points)).loss(log_tokens[:, None])[:, 0]
 
 
@@ -245,12 +245,12 @@ def _column(points: Points) -> Points:
 
 
 def domain_of(world: World, values: Mapping[str, float]) -> Domain:
-    """The domain that a size is compared with: params of one without a shape with the runs' as the law counts them."""
+    """The domain that a size is compared with; for a size without a shape, the runs' params are counted as the law does."""
     return world.domain if "width" in values else world.domains.get(world.counting, Domain())
 
 
 def _training(search: SizeSearch, values: Mapping[str, float]) -> tuple[tuple[str, ...], list[str]]:
-    """What train.py is given, and why there is nothing that it could be given for this very shape."""
+    """The overrides for train.py, or notes on why there are none for this shape."""
     if search.space != "feasible" or unnamed(search.world):
         return (), []
     try:
@@ -261,21 +261,21 @@ def _training(search: SizeSearch, values: Mapping[str, float]) -> tuple[tuple[st
 
 
 def unnamed(world: World) -> list[str]:
-    """What the runs do not name, without which no command trains a shape of theirs."""
+    """Facts that the runs do not name, and without which no command can train one of their shapes."""
     named = {"suite": world.suite.name, "batch_tokens": world.suite.batch_tokens}
     return [name for name, value in named.items() if not value]
 
 
 def standing(search: SizeSearch) -> list[str]:
-    """Notes that hold whatever size is asked for."""
+    """Notes that hold for every size."""
     missing = unnamed(search.world) if search.space == "feasible" else []
     without = [f"no command trains it: the runs do not name their {' and '.join(missing)}"] if missing else []
     return [*(search.world.notes if search.space != "params" else ()), *without]
 
 
 def overrides(world: World, values: Mapping[str, float]) -> tuple[str, ...]:
-    """What train.py is given: the shape, tokens in whole batches (rounded down, so that the budget holds), the rate, and what
-    the runs were trained with otherwise than their suite is now."""
+    """Overrides for train.py: the shape, tokens in whole batches (rounded down to stay within the budget), the rate, and the
+    settings of the runs that differ from their suite as it is now."""
     batch, lr_base = world.suite.batch_tokens, world.suite.lr_base
     assert batch is not None
     tokens = max(int(values["tokens"] // batch), 1) * batch
@@ -285,12 +285,12 @@ def overrides(world: World, values: Mapping[str, float]) -> tuple[str, ...]:
 
 
 def train_command(suite: Suite) -> str:
-    """How a command begins that trains in a suite; empty where nothing says where it lies."""
+    """The start of a command that trains in a suite; empty if the suite's place is unknown."""
     return f"SHAPELAW_SUITE={shlex.quote(suite.folder)} shapelaw train" if suite.folder else ""
 
 
 def command(world: World, given: Sequence[str]) -> str:
-    """What trains with these overrides in the world's suite, as a shell takes it; empty where nothing does."""
+    """The shell command that trains with these overrides in the world's suite; empty if there is none."""
     begin = train_command(world.suite)
     return f"{begin} {shlex.join(given)}" if begin and given else ""
 
@@ -301,7 +301,7 @@ def _interval(drawn: Array, level: float) -> tuple[float, float]:
 
 
 def _same(drawn: Array) -> bool:
-    """Whether a quantity is what was given: it differs by rounding alone."""
+    """Whether a quantity was given, so that its draws differ by rounding alone."""
     return bool(drawn.size) and float(np.ptp(drawn)) <= 1e-9 * abs(float(drawn[0]))
 
 
@@ -321,13 +321,13 @@ def _notes(search: SizeSearch, values: Mapping[str, float], usable: NDArray[np.b
 
 
 def _edges(search: SizeSearch, values: Mapping[str, float]) -> list[str]:
-    """Which ends of the allowed ranges the best size lies at."""
+    """Notes on the ends of the allowed ranges at which the best size lies."""
     every = ((name, end, note) for name, ends in edge_notes(search).items() for end, note in ends)
     return [note for name, end, note in every if math.isclose(values[name], end, rel_tol=SAME)]
 
 
 def edge_notes(search: SizeSearch) -> dict[str, list[tuple[float, str]]]:
-    """The smallest and the largest of each allowed range, and what is said of a best size there."""
+    """The smallest and the largest of each allowed range, each with the note for a best size there."""
     return {
         name: [
             (end, f"the best {name.replace('_', ' ')} is the {which} allowed{_wider(search, name, end, which)}")
@@ -338,7 +338,7 @@ def edge_notes(search: SizeSearch) -> dict[str, list[tuple[float, str]]]:
 
 
 def _wider(search: SizeSearch, name: str, end: float, which: str) -> str:
-    """What to do where a size lies at an end that the suite's rules alone set: no rule sets one block, or one head."""
+    """What to do if a size lies at an end set by the suite's rules alone; no rule sets the end at one block or one head."""
     rules, rule = search.world.rules, f"{name}_{'min' if which == 'smallest' else 'max'}"
     least = {"depth_min": 1, "width_min": rules.head_size}
     if search.limits.given or getattr(rules, rule, None) != end or least.get(rule) == end:

@@ -1,4 +1,4 @@
-"""Ask a fit for a size: the best for a budget, the cheapest for a loss, or the loss of a given one."""
+"""Ask a fit for the best size for a budget, the cheapest size for a loss, or the loss of a given size."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from shapelaw.prescribe.surface import LOG_TOKENS_MAX
 from shapelaw.prescribe.trust import refuse_nonsense, refuse_ridge
 
 SCAN_DECADES, SCAN_STEP = 10.0, 0.05
-"""How far from a budget one is looked for that the shapes can serve, and in which steps (decades)."""
+"""How far from a budget to look for one that the shapes can serve, and in which steps (decades)."""
 WIDER = (
     ("shape", "widen the rules (rules.width_min, rules.width_max, rules.depth_min, rules.depth_max)"),
     ("size", "limit the sizes yourself (limits.params_min, limits.params_max)"),
 )
-"""With and without shapes: what is searched, and how to search more."""
+"""With and without shapes: what the search covers, and how to extend it."""
 
 
 class Problem(SizeSearch):
     """A search that answers questions: `best` for a budget, `reach` a loss, the loss `at` a size."""
 
     def best(self, budget: float) -> Prescription:
-        """The size and tokens of lowest predicted loss for a budget in the cost's unit.
+        """The size and tokens with the lowest predicted loss for a budget in the cost's unit.
 
-        For every size the tokens follow from the budget: tokens = (budget - serving) / cost per trained token. The
-        search is over sizes alone, and again for every refit of the law.
+        For every size the tokens follow from the budget: tokens = (budget - serving) / cost per trained token. So the
+        search covers sizes alone; it is repeated for every refit of the law.
 
         Raises:
             UserError: if the budget is not positive, buys no token, or its best shape is the smallest or largest of all, or
-                if the law does not answer this question.
+                if the law cannot answer this question.
 
         >>> import pandas as pd
         >>> from shapelaw import RunsTable, fit
@@ -60,12 +60,12 @@ class Problem(SizeSearch):
 
         Args:
             loss: in the unit of the fit's losses.
-            least: `cost` (in the cost's unit) or `tokens`, which a limit on the size should accompany: by a law whose terms
-                add up, the fewest tokens are those of the largest model.
+            least: what to minimise: `cost` (in the cost's unit) or `tokens`. Limit the size when you minimise tokens: if the
+                terms of the law are added, the largest model always needs the fewest.
 
         Raises:
             UserError: if no allowed size reaches the loss under the law, or the best is the smallest or largest of all, or
-                if the law does not answer this question.
+                if the law cannot answer this question.
         """
         self._check_question("reach", "loss")
         if least not in LEASTS:
@@ -87,7 +87,7 @@ class Problem(SizeSearch):
         """The predicted loss and cost of a given shape and token count.
 
         Raises:
-            UserError: if a size is not positive, or the law does not answer this question.
+            UserError: if a size is not positive, or the law cannot answer this question.
         """
         self._check_question("at", "width, depth, tokens")
         if width < 1 or depth < 1 or not (math.isfinite(tokens) and tokens > 0):
@@ -98,10 +98,10 @@ class Problem(SizeSearch):
         return self._told(exact(self.objective(goal), points), "loss of a given shape", option)
 
     def at_size(self, params: float, tokens: float) -> Prescription:
-        """The predicted loss of parameters, as the law counts them, and tokens, for laws without width and depth.
+        """The predicted loss for parameters, as the law counts them, and tokens; for laws without width and depth.
 
         Raises:
-            UserError: if one is not positive, or the law does not answer this question.
+            UserError: if one is not positive, or the law cannot answer this question.
         """
         self._check_question("size", "params, tokens")
         goal, points = AtTokens(tokens), self.world.sizes(np.array([params]))
@@ -110,10 +110,10 @@ class Problem(SizeSearch):
         return self._told(exact(self.objective(goal), points), "loss of a given size", option)
 
     def tokens_for(self, params: float, loss: float) -> Prescription:
-        """The tokens at which parameters, as the law counts them, reach a loss.
+        """The tokens at which a model with these parameters, as the law counts them, reaches a loss.
 
         Raises:
-            UserError: if they do so at no number of tokens, or the law does not answer this question.
+            UserError: if no number of tokens suffices, or the law cannot answer this question.
         """
         self._check_question("size", "params, loss")
         goal, points = ReachLoss(loss, "tokens"), self.world.sizes(np.array([params]))
@@ -134,10 +134,10 @@ class Problem(SizeSearch):
         return not alone.end_of(alone.search(SpendBudget(budget)))
 
     def nearest_served(self, budget: float) -> float | None:
-        """The budget nearest to one, itself included, whose best shape is neither the smallest nor the largest of all.
+        """The budget nearest to the given one (or that one itself) whose best shape is neither the smallest nor the largest.
 
-        Looked for upward where the best is the smallest or nothing is bought, downward where it is the largest; two digits
-        where it is another than the given one, None where none lies within ten decades.
+        The search goes upward if the best shape is the smallest or the budget buys nothing, downward if it is the largest.
+        A budget other than the given one has two digits; None if none lies within ten decades.
         """
         alone = self.without_refits()
         end = alone.end_of(alone.search(SpendBudget(budget)))
@@ -150,8 +150,8 @@ class Problem(SizeSearch):
         return None
 
     def largest_inside(self, budget: float) -> float | None:
-        """The largest budget up to one whose best size lies in the fitted domain and is neither the smallest nor the largest
-        of all; two digits where it is another than the given one, None where none lies within ten decades."""
+        """The largest budget up to the given one whose best size lies in the fitted domain and is neither the smallest nor the
+        largest. A budget other than the given one has two digits; None if none lies within ten decades."""
         alone = self.without_refits()
         for step in np.arange(0, SCAN_DECADES, SCAN_STEP):
             other = float(f"{budget * 10**-step:.1e}") if step else budget
@@ -168,13 +168,13 @@ class Problem(SizeSearch):
         return False
 
     def _told(self, optimum: Optimum, question: str, option: str) -> Prescription:
-        """The answer, unless the law says nothing there."""
+        """The answer, unless the law has no value there."""
         answer = collect(self, optimum, question)
         refuse_nonsense(self, answer.values, answer.outside, option)
         return answer
 
     def _check_question(self, question: str, options: str) -> None:
-        """Refuse a question that the law does not answer."""
+        """Refuse a question that the law cannot answer."""
         law = self.surface.law
         if question not in law.questions:
             raise UserError(
@@ -190,7 +190,7 @@ class Problem(SizeSearch):
             )
 
     def _refuse_ends(self, optimum: Optimum, option: str, budget: float | None = None) -> None:
-        """Refuse an optimum at the smallest or largest of all sizes: the true one lies outside what was searched."""
+        """Refuse an optimum at the smallest or largest of all sizes: the true one lies outside the search."""
         which = self.end_of(optimum)
         if not which:
             return

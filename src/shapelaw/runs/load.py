@@ -26,14 +26,14 @@ from shapelaw.runs.wandb_runs import OURS, OneRun, histories_of, rows_of, runs_o
 from shapelaw.suite import Suite
 
 LAWS_READ = ("batch_tokens",)
-"""Settings that some law reads."""
+"""Settings that some laws read."""
 MEASURED = ("loss", "error", "flops", "step")
-"""What a law may read that is no setting."""
+"""Measurements, rather than settings, that a law may read."""
 SOURCES = ("gemstones", "chinchilla", "csv", "mlflow", "tensorboard", "wandb")
 TRACKED = ("tensorboard", "wandb")
-"""Trackers whose runs are read as tables of other people's are."""
+"""Trackers whose runs are read like other people's tables."""
 READ_BY_MAPPING = "read_by_mapping"
-"""Fact of a table whose columns the user mapped out of a tracker: which."""
+"""Fact of a table whose columns the user mapped from a tracker: the name of the tracker."""
 _OF_HISTORIES = ("columns", "units", "constants", "tokens_from")
 
 
@@ -65,33 +65,34 @@ def load_runs(
         source: `gemstones`, `chinchilla`, `csv` (also .tsv, .json, .jsonl, .parquet and .xlsx), `mlflow`, `tensorboard` or
             `wandb`.
         subset: gemstones only: suffix of the published file, such as `hot_100b+` (the default) or `cool_end`.
-        where: keep the rows that meet a condition, such as `width == 512 and tokens <= 1e11`; the others are excluded.
-        path: the file (csv), the folder of event files (tensorboard), the folder that wandb wrote.
-        columns: of your own runs: canonical name -> name in the file or tracker, such as {"tokens": "D", "loss": "eval/loss"};
-            with it, `mlflow` reads the runs of any experiment.
-        units: of your own runs: canonical name -> factor or named unit, such as {"tokens": "B", "loss": "perplexity"}.
-        constants: of your own runs: canonical name -> value of all rows, or run -> value, such as {"batch_tokens": 524288}.
-        wide: csv only: what the columns of a wide table are named by, such as tokens; one row per loss is made of it.
-        decimal: csv only: the file's decimal sign, `dot` or `comma`; None tells it from the numbers.
-        sheet: csv only: of an Excel file; None takes the first.
-        tokens_from: of your own runs: `6n` takes tokens = FLOPs / (6 * params) where the file names none.
-        loss: NAME of a further loss, the column loss_NAME, that takes the place of loss.
-        reduce: which of the rows of one size and token count stays: `best` (lowest loss), `last`, their `mean`, or all
-            (`none`); `auto`: of files, best where they differ in settings that are usually tuned, but for batch_tokens, which
-            some laws read; else all.
-        reduce_by: columns that such rows share; none are params, tokens, shape, suite, vocabulary, context, cooldown and batch.
+        where: condition, such as `width == 512 and tokens <= 1e11`; rows that do not meet it are excluded.
+        path: the file (csv), the folder of event files (tensorboard), or the folder that wandb wrote (wandb).
+        columns: your own runs only: canonical name -> name in the file or tracker, such as
+            {"tokens": "D", "loss": "eval/loss"}; with it, `mlflow` reads the runs of any experiment.
+        units: your own runs only: canonical name -> factor or named unit, such as {"tokens": "B", "loss": "perplexity"}.
+        constants: your own runs only: canonical name -> value of all rows, or run -> value, such as {"batch_tokens": 524288}.
+        wide: csv only: the quantity that names the columns of a wide table, such as tokens; each loss becomes one row.
+        decimal: csv only: the file's decimal sign, `dot` or `comma`; None infers it from the numbers.
+        sheet: csv only: sheet of an Excel file; None takes the first.
+        tokens_from: your own runs only: `6n` takes tokens = FLOPs / (6 * params) if the file has no tokens.
+        loss: NAME of a further loss; the column loss_NAME then replaces loss.
+        reduce: which rows of one size and token count stay: `best` (lowest loss), `last`, their `mean`, or all (`none`).
+            `auto` takes `best` for files whose rows differ in settings that are usually tuned (except batch_tokens, which
+            some laws read), and otherwise keeps all.
+        reduce_by: columns that such rows share; by default params, tokens, shape, suite, vocabulary, context, cooldown and
+            batch.
         bad_rows: csv and mlflow: `raise` on invalid or repeated rows, or `exclude` them with a reason.
-        diverged: `exclude` the rows of runs that diverged in the end, with that reason, or `keep` them, which a fit flags.
+        diverged: `exclude` the rows of runs that diverged in the end, with that reason, or `keep` them; a fit flags them.
         rolled_back: `keep` the rows that runs measured after a rollback, which a fit flags, or `exclude` them.
-        midway: `exclude` the rows at which the rate is on its way up or down a schedule, with that reason, or `keep` them for
-            a law that has a term for it; a fit by any other law flags them.
-        options: mlflow only: uri and experiment; wandb only: project, ENTITY/PROJECT of a server, in place of a path.
+        midway: `exclude` the rows at which a schedule is raising or lowering the rate, with that reason, or `keep` them for
+            a law with a term for it; a fit by any other law flags them.
+        options: mlflow only: uri and experiment; wandb only: project, ENTITY/PROJECT on a server, instead of a path.
 
     Returns:
-        a validated table; excluded rows are part of it, with their reasons.
+        a validated table, which includes the excluded rows with their reasons.
 
     Raises:
-        UserError: for an unknown source, data set, column or option, an invalid table, or a selection of nothing.
+        UserError: for an unknown source, data set, column or option, an invalid table, or an empty selection.
 
     >>> from pathlib import Path
     >>> _ = Path("mine.csv").write_text("run,D,params,loss\\na,1,2e8,3.1\\nb,2,4e8,2.9\\n")
@@ -112,10 +113,10 @@ def load_runs(
 def chosen(table: RunsTable, source: str, rule: str, by: Sequence[str], read: Sequence[str]) -> RunsTable:
     """The table with the rows of one size reduced by a rule, after every selection (`shapelaw.runs.reduce.reduced`).
 
-    With `auto`, only a file's settings are looked at: what the rows of other sources differ in is recorded.
+    With `auto`, only rows of files are reduced: other sources record what their rows differ in.
 
     Args:
-        read: columns that the law reads, whatever they are: rows that differ in them are not compared.
+        read: columns that the law reads; rows that differ in them are not compared.
     """
     if rule == "auto" and not of_your_own(source, table):
         return table
@@ -123,7 +124,7 @@ def chosen(table: RunsTable, source: str, rule: str, by: Sequence[str], read: Se
 
 
 def of_your_own(source: str, table: RunsTable) -> bool:
-    """Whether runs were not trained here: those of a file, and a tracker's that were read by a mapping of columns."""
+    """Whether the runs were not trained by shapelaw: they come from a file, or from a tracker by a mapping of columns."""
     return source == "csv" or READ_BY_MAPPING in table.about
 
 
@@ -143,11 +144,11 @@ def load_whole(
     """A table before any selection and reduction.
 
     Args:
-        given: csv only: how the file is read.
-        source, subset, path, loss, bad_rows, diverged, rolled_back, midway, options: as of `load_runs`.
+        given: csv only: how to read the file.
+        source, subset, path, loss, bad_rows, diverged, rolled_back, midway, options: as for `load_runs`.
 
     Raises:
-        UserError: as `load_runs`.
+        UserError: as for `load_runs`.
     """
     file_options = given or FileOptions()
     choices = {"bad_rows": bad_rows, "diverged": diverged, "rolled_back": rolled_back, "midway": midway}
@@ -179,7 +180,7 @@ def load_whole(
 
 
 def _refuse_foreign(source: str, given: Mapping[str, Any]) -> None:
-    """Refuse unknown sources and options of another source."""
+    """Refuse unknown sources, and options that belong to another source."""
     allowed: dict[str, set[str]] = {
         "gemstones": {"subset"},
         "chinchilla": set(),
@@ -199,7 +200,7 @@ def _refuse_foreign(source: str, given: Mapping[str, Any]) -> None:
 def _from_histories(
     source: str, path: str | os.PathLike[str] | None, options: Mapping[str, Any], given: FileOptions, midway: str
 ) -> RunsTable:
-    """Other people's runs in a tracker; its libraries are imported only now."""
+    """Other people's runs in a tracker. Its libraries are imported only here."""
     place = Path(path) if path is not None else None
     if place is not None and not place.exists():
         raise UserError(f"runs.path={path}: no such file or folder; give the one that the tracker wrote")
@@ -222,7 +223,7 @@ def _from_histories(
 
 
 def _of_our_own(runs: Sequence[OneRun], said: str, exclude_faults: bool, midway: str) -> RunsTable:
-    """Runs that shapelaw recorded in wandb, as it reads them from MLflow."""
+    """Runs that shapelaw recorded in wandb, read in the same way as from MLflow."""
     from shapelaw.tracking import OneTracked, read_wandb_runs
 
     tracked = [OneTracked(run.state, run.config, rows_of(run)) for run in runs]
@@ -241,7 +242,7 @@ def _of_mlflow(columns: Mapping[str, str], **options: Any) -> Histories:
 
 
 def _from_tracker(options: Mapping[str, Any], exclude_faults: bool, midway: str) -> RunsTable:
-    """Validations of tracked runs; the tracker's libraries are imported only now."""
+    """Validations of tracked runs. The tracker's libraries are imported only here."""
     from shapelaw.tracking import read_table
 
     frame, suites = read_table(**options)

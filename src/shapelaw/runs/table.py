@@ -1,4 +1,4 @@
-"""The runs table: one row per validation of a run, validated, with exclusions kept as rows with a reason."""
+"""The runs table: one validated row per validation of a run; excluded rows stay in it, with a reason."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ class RunsTable(Shown):
     """A validated table of runs; two tables are equal when their hashes are.
 
     Args:
-        frame: one row per validation of a run; canonical columns (`shapelaw.runs.CANONICAL`) are kept, typed and
-            ordered, others are left out. Rows with a text in `excluded` are kept in the table and left out of fits.
+        frame: one row per validation of a run. Canonical columns (`shapelaw.runs.CANONICAL`) are kept, typed and
+            ordered; others are dropped. Rows with a text in `excluded` stay in the table, but fits ignore them.
         about: facts of the whole table that a report names (source, evaluation set, unit and smoothing of the loss,
             counting, cut of early tokens, schedule).
-        recorded: run -> the record of its suite, where one was tracked or published; `suites` has one for every run.
-        further: other columns of the rows, by which rows are selected and reduced; they are no part of the content.
+        recorded: run -> the record of its suite, if one was tracked or published; `suites` has one for every run.
+        further: other columns, by which rows can be selected and reduced; they are not part of the content.
 
     Raises:
         UserError: if a required column is missing, a kept row holds an invalid value, or two kept rows share their key
@@ -86,7 +86,7 @@ class RunsTable(Shown):
         recorded: Mapping[str, Suite] | None = None,
         further: pd.DataFrame | None = None,
     ) -> RunsTable:
-        """A table in which invalid rows and repeated keys are excluded, each with its reason, instead of refused."""
+        """A table that excludes invalid rows and repeated keys, each with its reason, instead of refusing them."""
         tidied = tidy(frame)
         reasons = faults(tidied, about.get("loss_unit", NATS_PER_TOKEN))
         tidied["excluded"] = tidied["excluded"].where(tidied["excluded"] != "", reasons)
@@ -96,8 +96,8 @@ class RunsTable(Shown):
 
     @property
     def kept(self) -> pd.DataFrame:
-        """Rows that count, in the table's order, without the `excluded` column."""
-        return self._kept.copy()  # the caller's own
+        """The rows that are not excluded, in the table's order, without the `excluded` column."""
+        return self._kept.copy()  # the caller may change it
 
     @cached_property
     def _kept(self) -> pd.DataFrame:
@@ -105,7 +105,7 @@ class RunsTable(Shown):
 
     @property
     def rows(self) -> pd.DataFrame:
-        """Rows that count under the frame's index, with the further columns."""
+        """The rows that are not excluded, with the frame's index and the further columns."""
         return self._all_columns[self.frame["excluded"] == ""].drop(columns="excluded")
 
     @property
@@ -118,7 +118,7 @@ class RunsTable(Shown):
         return self.about.get("loss_unit", NATS_PER_TOKEN)
 
     def noting(self, key: str, value: str) -> RunsTable:
-        """The table with a fact about it, which a fit's checklist holds."""
+        """The table with a further fact about it, which a fit's checklist includes."""
         return dataclasses.replace(self, about={**self.about, key: value})
 
     @property
@@ -129,7 +129,7 @@ class RunsTable(Shown):
 
     @cached_property
     def suites(self) -> dict[str, Suite]:
-        """Run -> the record of its suite: the one that was recorded, completed by what the columns say."""
+        """Run -> the record of its suite: the recorded one, completed from the columns."""
         said: dict[str, list[Suite]] = {}
         names = ["run", *(name for name in COLUMNS if name in self.frame)]
         for row in self.frame[names].drop_duplicates().to_dict("records"):
@@ -145,12 +145,12 @@ class RunsTable(Shown):
 
     @property
     def suite(self) -> Suite:
-        """The record of the kept rows; where they differ, what most of them say (`shapelaw.suite.usual`)."""
+        """The record of the kept rows; where they differ, the most frequent values (`shapelaw.suite.usual`)."""
         return usual(self.suite_rows)
 
     @cached_property
     def facts(self) -> pd.DataFrame:
-        """What the kept rows say of how they were trained and measured (`shapelaw.runs.worlds`), in the order of `kept`."""
+        """How the kept rows were trained and measured (`shapelaw.runs.worlds`), in the order of `kept`."""
         return facts(self.frame, self.suites, self.frame["excluded"] == "")
 
     @property
@@ -188,14 +188,14 @@ class RunsTable(Shown):
         return content.hexdigest()
 
     def select(self, where: str) -> RunsTable:
-        """The table with every row that does not meet the condition excluded, the condition being the reason.
+        """The table with every row excluded that does not meet the condition; the condition becomes the reason.
 
         Args:
-            where: comparisons of columns, such as `width == 512 and tokens <= 1e11`; what the records of suites say
-                counts as a column, such as `corpus == "0123456789ab"`.
+            where: comparisons of columns, such as `width == 512 and tokens <= 1e11`; facts of the suites' records
+                count as columns, such as `corpus == "0123456789ab"`.
 
         Raises:
-            UserError: for an unknown column, anything but comparisons and arithmetic, or a selection of nothing.
+            UserError: for an unknown column, anything but comparisons and arithmetic, or an empty selection.
         """
         said = facts(self.frame, self.suites)
         rows = matches(self._all_columns.assign(**said), where)
@@ -206,10 +206,10 @@ class RunsTable(Shown):
         return table
 
     def with_loss(self, name: str) -> RunsTable:
-        """The table with a further loss, the column loss_NAME, in place of its loss; rows without it are excluded.
+        """The table with a further loss, the column loss_NAME, as its loss; rows without it are excluded.
 
         Raises:
-            UserError: if there is no such column, or none of the kept rows has it.
+            UserError: if no column has this name, or no kept row has a value in it.
         """
         column = f"loss_{name}"
         if column not in self.frame:
@@ -251,7 +251,7 @@ class RunsTable(Shown):
         """Parameters of the kept rows by a counting convention of `shapelaw.counting`.
 
         Raises:
-            UserError: if the convention is unknown, or leaves out matrices and the table lacks width or vocab_size.
+            UserError: if the convention is unknown, or it omits matrices and the table lacks width or vocab_size.
         """
         if counting == "total":
             return self.column("params", "counting=total")
@@ -265,7 +265,7 @@ class RunsTable(Shown):
         sizes = [self.column(name, purpose) for name in ("params", "width", "vocab_size")]
         counted = np.asarray(recount(sizes[0], sizes[1], sizes[2], counting), dtype=np.float64)
         if self.further is not None and (counts := f"params_{counting}") in self.further:
-            own = self.rows[counts].to_numpy(dtype=np.float64)  # of models that are not of this program's architecture
+            own = self.rows[counts].to_numpy(dtype=np.float64)  # models of another architecture than this program's
             counted = np.where(np.isnan(own), counted, own)
         if (counted <= 0).any():
             raise UserError(
@@ -275,7 +275,7 @@ class RunsTable(Shown):
         return counted
 
     def counts(self, counting: str) -> bool:
-        """Whether the table has what a counting convention needs."""
+        """Whether the table has the columns that a counting convention needs."""
         try:
             self.params(counting)
         except UserError:
@@ -287,7 +287,7 @@ class RunsTable(Shown):
 
         Args:
             convention: `recorded` (the column), `exact`, `6n` or `kaplan` (`shapelaw.counting`); None takes the column
-                where every row has it, else `exact` where every row names its shape and vocabulary, else `6n`.
+                if every row has it, else `exact` if every row names its shape and vocabulary, else `6n`.
 
         Raises:
             UserError: if the convention is unknown or needs columns that the table lacks.
@@ -312,10 +312,10 @@ class RunsTable(Shown):
         return values
 
     def target(self, law: Law) -> Floats:
-        """What a law predicts, for the kept rows: the loss, or the share of wrong answers.
+        """The quantity that a law predicts, for the kept rows: the loss, or the share of wrong answers.
 
         Raises:
-            UserError: if the table has no accuracies and the law is of them.
+            UserError: if the law predicts accuracies and the table has none.
         """
         if law.target not in self._kept:
             raise UserError(
@@ -333,7 +333,7 @@ class RunsTable(Shown):
             flops: how `flops` are counted (see `flops`).
 
         Returns:
-            predictor -> values, each of shape (kept rows,); lr_falls as `shapelaw.runs.schedules.falls` has them.
+            predictor -> values, each of shape (kept rows,); lr_falls as `shapelaw.runs.schedules.falls` gives them.
 
         Raises:
             UserError: if the table lacks a predictor.
@@ -350,13 +350,13 @@ class RunsTable(Shown):
         }
 
     def _falls(self, purpose: str) -> Floats:
-        """What the rate fell by up to each kept row, along all rows of its run."""
+        """By how much the rate fell up to each kept row, along all rows of its run."""
         for name in ("lr_area", "lr_step"):
             self.column(name, purpose)
         return falls_of(self.frame)[(self.frame["excluded"] == "").to_numpy()]
 
     def to_parquet(self, path: str | os.PathLike[str]) -> Path:
-        """Write the whole table with its exclusions, `about` and records of suites, sealed; written aside, then renamed."""
+        """Write the whole table, sealed, with exclusions, `about` and records of suites: first aside, then renamed."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = target.with_name(f".{target.name}.{os.getpid()}")
@@ -375,7 +375,7 @@ class RunsTable(Shown):
         """Read a table written by `to_parquet`.
 
         Raises:
-            UserError: if the file is missing, no runs table, or was changed after it was written.
+            UserError: if the file is missing, is not a runs table, or was changed after it was written.
         """
         try:
             frame, sealed = read_parquet(Path(path))
