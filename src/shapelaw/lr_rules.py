@@ -1,4 +1,4 @@
-"""How a base learning rate becomes the rate of a shape, and the patch for extreme shapes. Imports no torch.
+"""The rules that turn a base learning rate into the rate of a shape, and the patch for extreme shapes. Imports no torch.
 
 Source: Gemstones (arXiv 2502.06857), section 3.2 (rate rule) and appendix F.2 (patch).
 """

@@ -1,4 +1,4 @@
-"""How fits and runs tables are seen in a notebook: tables, HTML and axes. Their own methods call what is here."""
+"""How notebooks show fits and runs tables: as tables, HTML and axes. The methods of fits and tables call this module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A planned run: one run of a sweep. Its identity is the hash of its fingerprint; everything keys on it."""
+"""A planned run: one run of a sweep. Its identity is the hash of its fingerprint, and everything uses it as the key."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Parts that others bring: installed packages by entry points, imported when they are first asked for; users by a file,
-`path/to/file.py:NAME`, or by a module that can be imported, `package.module:NAME`.
+"""Parts from elsewhere: installed packages add them by entry points, imported on first use; users by a file,
+`path/to/file.py:NAME`, or by an importable module, `package.module:NAME`.
 
-A part of a user is code that runs: it is named by whoever starts a command, and by no suite's files.
+A user's part is code that runs, so only whoever starts a command may name it; a suite's files may not.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""State of a run on disk, and the lock that one process at a time holds on its folder."""
+"""The state of a run on disk, and the lock on its folder, which one process at a time can hold."""
 
 from __future__ import annotations
 

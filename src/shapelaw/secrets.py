@@ -1,7 +1,7 @@
-"""Passwords in URIs: none is taken as an option, as options are written into records; the environment may hold it instead.
+"""Passwords in URIs. No option accepts one, because options are written into records; the environment may hold it instead.
 
 An option names a database or server without its password (`postgresql://me@host/db`). The environment variable that goes with
-the option may hold the same URI with it; whoever connects takes it from there, and nobody writes it.
+the option may hold the same URI with the password. Code that connects reads it from there, and no code writes it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The record of a suite: the facts that the runs of one suite share, and that a prescription needs.
+"""The record of a suite: the facts that the runs of one suite share and that a prescription needs.
 
-It is made once, from a run's composed configuration and its corpus, and travels with the run: into the tracker, the runs
-table, and the table beside a fit. Nobody else reads a suite's YAML to learn these facts. Imports no torch and no Hydra.
+It is created once, from a run's composed configuration and its corpus, and travels with the run: into the tracker, the runs
+table, and the table beside a fit. No other code reads a suite's YAML for these facts. Imports no torch and no Hydra.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Command templates: the command line of a program, with the values of a run in braces.
 
-A template is split into words as a shell splits it; then each word is filled by itself. So a value stays within its word,
-whatever it holds, and no shell reads it. What only a shell does something with, such as `&&` or `$HOME`, is refused.
+A template is split into words as a shell would do it; then each word is filled by itself. So a value stays within its word,
+whatever it holds, and no shell reads it. Syntax that needs a shell, such as `&&` or `$HOME`, is refused.
 """
 
 from __future__ import annotations

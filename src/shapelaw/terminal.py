@@ -1,8 +1,8 @@
-"""What reaches the terminal: every word, name and path that is printed goes through here.
+"""Output to the terminal: every printed word, name and path goes through here.
 
 Names and paths come from others. A terminal acts on control characters in them (colours, titles, cursor movements), a console
-on [brackets] and :names: of emoji, and bytes that are no UTF-8 cannot be printed at all. So what is not printable is spelt
-out, and nothing but our own tables and bars is drawn.
+on [brackets] and :names: of emoji, and bytes that are not UTF-8 cannot be printed at all. So unprintable characters are
+spelt out, and only our own tables and bars are drawn.
 """
 
 from __future__ import annotations

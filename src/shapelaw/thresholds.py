@@ -1,4 +1,4 @@
-"""Sizes at which the model's code takes another way; the memory estimate counts by the same ones. Imports no torch."""
+"""Sizes at which the model's code takes another path; the memory estimate uses the same ones. Imports no torch."""
 
 from __future__ import annotations
 

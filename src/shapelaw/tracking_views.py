@@ -1,7 +1,7 @@
-"""Named views of MLflow's pages: which charts an experiment opens with, so that runs of a sweep are compared at a glance.
+"""Named views of MLflow's pages: the charts that an experiment opens with, so that runs of a sweep compare at a glance.
 
-MLflow keeps a view as an experiment tag `mlflow.sharedViewState.ID`, opened by `?viewStateShareKey=ID` behind the address of
-the experiment's runs and listed among its saved views. Nothing here imports mlflow.
+MLflow keeps a view as an experiment tag `mlflow.sharedViewState.ID`. It opens by `?viewStateShareKey=ID` after the address of
+the experiment's runs, and is listed among the saved views. Nothing here imports mlflow.
 """
 
 from __future__ import annotations

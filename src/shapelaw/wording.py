@@ -1,4 +1,4 @@
-"""Words for people: counts, amounts, and names that tell the jobs of a sweep apart."""
+"""Words for people: counts, amounts, and names that distinguish the jobs of a sweep."""
 
 from __future__ import annotations
 

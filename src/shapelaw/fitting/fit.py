@@ -1,4 +1,4 @@
-"""One door to every fit: `fit(runs, law=..., method=...)`, or `fit(runs, spec)`."""
+"""The single entry point for every fit: `fit(runs, law=..., method=...)`, or `fit(runs, spec)`."""
 
 from __future__ import annotations
 

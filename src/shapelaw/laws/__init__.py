@@ -1,6 +1,6 @@
-"""Law forms with formula, gradient, units and source, and the registry that knows them by name.
+"""Law forms with formula, gradient, units and source, and the registry that finds them by name.
 
-A law of your own is one file (docs/laws.md shows one): `law=path/to/file.py:NAME`. A package brings one as an entry point.
+Your own law is one file (docs/laws.md shows one): `law=path/to/file.py:NAME`. A package adds a law as an entry point.
 """
 
 from shapelaw.laws import accuracy, annealing, files, repetition

@@ -3,9 +3,9 @@
     annealing     L = E + A/S1^alpha - C S2
     multi_power   L = E + A/S1^alpha - B sum_k (lr_{k-1} - lr_k) G(S_k / lr_k^gamma),   G(x) = 1 - (1 + C x)^-beta
 
-S1 (`lr_area`) is the rate summed over the steps so far, and S2 (`lr_annealed`) sums the falls of the rate, each counting for
-longer the earlier it was. The second law sums over the falls themselves (`lr_falls`); S_k is the rate summed since the k-th
-(`shapelaw.runs.schedules`).
+S1 (`lr_area`) is the rate summed over the steps so far, and S2 (`lr_annealed`) sums the falls of the rate, each of which counts
+for longer the earlier it was. The second law sums over the falls themselves (`lr_falls`); S_k is the rate summed since the
+k-th fall (`shapelaw.runs.schedules`).
 """
 
 from __future__ import annotations

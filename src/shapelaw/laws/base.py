@@ -1,4 +1,4 @@
-"""What a law is: the interface that the solvers, the bootstrap, the profile and the prescriptions rely on."""
+"""The interface of a law, on which the solvers, the bootstrap, the profile and the prescriptions rely."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Laws that the data choose: `auto`, the candidate that predicts its own held-out largest models best, and `median3`, the
 median of the three best.
 
-A median of three laws is a law itself; a saved fit names it `median3(LAW,LAW,LAW)`.
+A median of three laws is itself a law; a saved fit names it `median3(LAW,LAW,LAW)`.
 """
 
 from __future__ import annotations

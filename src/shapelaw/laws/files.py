@@ -1,4 +1,4 @@
-"""A law that a user brings: `path/to/file.py:NAME` in a file, which is run, or `package.module:NAME` in a module of a package,
+"""A user's own law: `path/to/file.py:NAME` in a file, which is run, or `package.module:NAME` in a module of a package,
 which is imported."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A law some of whose parameters are given, not fitted: `fixed.E=1.6`, `fixed={"E": 1.6}`."""
+"""A law with some parameters given instead of fitted: `fixed.E=1.6`, `fixed={"E": 1.6}`."""
 
 from __future__ import annotations
 

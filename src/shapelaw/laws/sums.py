@@ -1,4 +1,4 @@
-"""Laws that are sums of power laws, as one declarative class: the form that the compiled solver knows.
+"""Laws that are sums of power laws, as one declarative class: the form that the compiled solver supports.
 
 With x the logs of the predictors, terms t_j = exp(c_j + o_j - sum_m a_m x_m) (exponents a_m, log coefficients c_j):
 

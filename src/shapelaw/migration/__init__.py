@@ -1,4 +1,4 @@
-"""Takes over runs that an earlier version of shapelaw trained: their folders and tracked runs get the names they have now."""
+"""Takes over runs that an earlier version of shapelaw trained: their folders and tracked runs get today's names."""
 
 from shapelaw.migration.folders import Migration, migrate, old_runs
 

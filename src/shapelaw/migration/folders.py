@@ -1,7 +1,7 @@
-"""Folders of runs are given the names they have now, one rename each.
+"""Gives folders of runs today's names, with one rename each.
 
-What a run's files say of identities is changed before its folder is renamed, and its fingerprint is written afterwards. Every
-step can be done again: a migration that is killed is finished by the next one.
+The identities in a run's files change before its folder is renamed, and its fingerprint is written afterwards. Every step can
+be repeated: the next migration finishes one that was killed.
 """
 
 from __future__ import annotations

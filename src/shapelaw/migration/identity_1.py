@@ -1,7 +1,7 @@
-"""Identities of version 1, as the code that made them computed them. Nothing here follows the options of today.
+"""Identities of version 1, computed as by the code of that time. Nothing here follows today's options.
 
-A fingerprint of version 1 is read from a run's config.yaml and proved by its hash, which is in the name of the run's folder.
-Version 2 names the precision that a run was computed in where version 1 had `auto`, and the versions of the built-in parts.
+A fingerprint of version 1 is read from a run's config.yaml and verified by its hash, which is in the name of the run's folder.
+Version 2 names the actual precision of a run instead of `auto`, and the versions of the built-in parts.
 """
 
 from __future__ import annotations

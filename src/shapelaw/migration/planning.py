@@ -1,4 +1,4 @@
-"""Which runs of an earlier version there are, and what their names are now."""
+"""Finds runs of an earlier version, and their names of today."""
 
 from __future__ import annotations
 

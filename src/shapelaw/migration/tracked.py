@@ -1,4 +1,4 @@
-"""Tracked runs get their new identities: by a record in the journal of each, which is delivered like any other."""
+"""Gives tracked runs their new identities, by a record in the journal of each, which is delivered like any other."""
 
 from __future__ import annotations
 

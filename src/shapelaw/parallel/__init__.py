@@ -1,1 +1,1 @@
-"""How one run is shared out over several processes: which layouts there are, and what each does to model and gradients."""
+"""How one run is divided among several processes: the layouts, and what each does to model and gradients."""

@@ -1,5 +1,5 @@
-"""AxoNN 0.2.0 on CPUs with gloo. The package names CUDA and NCCL; here the names `torch` and `dist` inside its modules are
-replaced by proxies that answer for a CPU. Its files stay as they are, and on a GPU nothing here is used."""
+"""AxoNN 0.2.0 on CPUs with gloo. The package names CUDA and NCCL; this module replaces the names `torch` and `dist` inside its
+modules by proxies that answer for a CPU. The package's files stay unchanged, and on a GPU nothing here is used."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Which part of every full matrix a process holds: pure functions from full tensors to parts and back, bit for bit.
+"""The part of every full matrix that a process holds: pure functions from full tensors to parts and back, bit for bit.
 
-AxoNN splits a matrix over two axes and stores its part flat, split once more over depth. Where one matrix fuses several
-(queries, keys and values; gate and up) every process takes its part of each, so that whole heads and pairs stay together.
+AxoNN splits a matrix over two axes and stores its part flat, split once more over depth. If one matrix fuses several
+(queries, keys and values; gate and up), every process takes its part of each, so that whole heads and pairs stay together.
 """
 
 from __future__ import annotations

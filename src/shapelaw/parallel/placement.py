@@ -1,6 +1,6 @@
 """What a layout does to model, gradients and checkpoints: one class for each kind, all with the same methods.
 
-A placement is made in every process after the process group. Full tensors are what checkpoints hold.
+Every process creates its placement after the process group. Checkpoints hold full tensors.
 """
 
 from __future__ import annotations

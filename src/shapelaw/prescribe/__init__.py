@@ -1,4 +1,4 @@
-"""From a fitted law to a size: the best for a budget, the cheapest for a loss, and what other choices cost.
+"""From a fitted law to a size: the best for a budget, the cheapest for a loss, and the cost of other choices.
 
 from shapelaw.prescribe import Problem
 

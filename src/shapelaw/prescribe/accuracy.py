@@ -1,4 +1,4 @@
-"""Accuracies at what is prescribed: from the predicted loss, by a law of an accuracy on the loss, or from the size itself."""
+"""Accuracies of a prescription: from the predicted loss, by a law from loss to accuracy, or from the size itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Further axes at which a law is asked, such as experts: which are needed, and how far they lie from the fitted rows."""
+"""Further axes of a law, such as experts: which ones a question needs, and how far its values lie from the fitted rows."""
 
 from __future__ import annotations
 

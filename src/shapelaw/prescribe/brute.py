@@ -1,8 +1,8 @@
-"""The paper's search over (width, depth, tokens) triples, done without forming them.
+"""The paper's search over (width, depth, tokens) triples, without forming them.
 
-The authors put every triple into a bin of FLOPs and take each bin's lowest predicted loss. As loss falls with tokens, the
-only triple of a shape that can win a bin is the one of most tokens that still lies in it; sorted by FLOPs per token, the
-shapes with the same such token count are neighbours. So every bin is a few hundred slices, and no triple is visited twice.
+The authors put every triple into a bin of FLOPs and take each bin's lowest predicted loss. Since loss falls with tokens, a
+shape can win a bin only with the largest token count that still lies in it. Sorted by FLOPs per token, the shapes with the
+same such token count are neighbours. So every bin is a few hundred slices, and no triple is visited twice.
 
 Source: Gemstones (arXiv 2502.06857), section 4.2 (10^8 triples).
 """

@@ -1,4 +1,4 @@
-"""Runs that could be trained next: feasible shapes and tokens under a budget, and the rows that each would add to the table."""
+"""Candidates for the next run: feasible shapes and tokens within a budget, and the rows that each would add to the table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several laws prescribe for one budget, and what following one of them costs if another is true."""
+"""The prescriptions of several laws for one budget, and the cost of following one law if another is true."""
 
 from __future__ import annotations
 

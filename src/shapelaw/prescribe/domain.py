@@ -1,4 +1,4 @@
-"""The fitted domain: where the fitted rows lie, and how many times beyond it a size lies, in each quantity and jointly."""
+"""The fitted domain: where the fitted rows lie, and by what factor a size lies beyond them, in each quantity and jointly."""
 
 from __future__ import annotations
 

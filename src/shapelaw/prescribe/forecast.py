@@ -1,4 +1,4 @@
-"""Plain forecasts: the loss of a size without a shape, or of an amount of FLOPs, and what reaches a loss."""
+"""Plain forecasts: the loss of a size without a shape, or of an amount of FLOPs, and the size that reaches a loss."""
 
 from __future__ import annotations
 

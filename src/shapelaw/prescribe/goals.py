@@ -1,4 +1,4 @@
-"""What a search makes small: the loss of a budget, the cost of a loss, the loss of a token count."""
+"""The goals that a search minimises: the loss for a budget, the cost of a loss, the loss for a token count."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a shape must meet beside the suite's rules, and the real widths and depths that meet both."""
+"""Conditions on a shape beyond the suite's rules, and the real-valued widths and depths that meet both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What approaches 1 and 2 prescribe: size, tokens and loss read off the lines of the best, with intervals of their refits."""
+"""Prescriptions of approaches 1 and 2: size, tokens and loss, read off the lines of the optima, with intervals of refits."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""The run to train next: the one after which a prescription, or the loss of a larger model, is known best for its FLOPs.
+"""The run to train next: the one that tells most, for its FLOPs, about a prescription or the loss of a larger model.
 
     score = ln(variance of the target / its variance by refits that include the candidate) / sqrt(FLOPs of the candidate)
 
-The target is the logarithm of the best size for a budget, or of the loss of a size. Refits are of the runs at random weights,
-with what the law expects drawn anew for each, so that a parameter that the runs do not identify varies as much as it is
-unknown. A candidate enters each of them with the losses that the fit predicts and the noise of a run. The same weights,
-expectations and noise serve every candidate, so that differences between candidates are not those of the draws.
+The target is the logarithm of the best size for a budget, or of the loss of a size. Each refit gives the runs random weights
+and draws the centres of the law's priors again, so that a parameter that the runs do not identify varies as much as it is
+unknown. A candidate enters each refit with the losses that the fit predicts and the noise of a run. All candidates share the
+same weights, prior draws and noise, so that these draws cause no differences between candidates.
 
-The logarithm is the information gained (of a normal target). The difference of the variances would not do: where little is
-known, every cheap run takes off half of the variance and none can take off more than all of it, so that the cheapest would
+The logarithm is the information gained (about a normal target). The difference of the variances would not work: if little is
+known, every cheap run removes half of the variance and no run can remove more than all of it, so the cheapest run would
 always win, however far from the target.
 
 Source: Rubin 1981 (weights of the runs); Lindley 1956 (the information provided by an experiment).

@@ -1,4 +1,4 @@
-"""The best point for every parameter vector at once: exactly over whole shapes, or over real-valued sizes by zooming in."""
+"""The best point for every parameter vector at once: exact over whole shapes, or by zooming in over real-valued sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A loss curve written down before its run is trained, and the run compared with it afterwards.
+"""A loss curve that is recorded before its run is trained, and its comparison with the run afterwards.
 
 shapelaw prescribe fit=FOLDER width=64 depth=5 tokens=1638400   # writes it, with its hash (and batch_tokens, for that law)
 shapelaw predict prediction=FILE                                # after training: the errors

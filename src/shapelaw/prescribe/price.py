@@ -1,4 +1,4 @@
-"""What a token costs: FLOPs, device hours or dollars; hours from measured steps (interpolated over shape) or a given MFU."""
+"""The cost of a token in FLOPs, device hours or dollars; hours from measured steps (interpolated over shape) or a given MFU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What laws are asked: the best size for a budget, the cheapest for a loss, the loss of a size or of FLOPs."""
+"""Questions to laws: the best size for a budget, the cheapest size for a loss, the loss of a size or of FLOPs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Which questions a law answers, which of them the given options ask, and what of them has no effect on it.
+"""The questions that a law answers, those that the given options ask, and the options without effect on it.
 
-A law names its questions (`Law.questions`). `best`, `reach` and `at` are shapelaw's own; a package that ships a law ships its
-questions with it, as entry points of the group `shapelaw.questions`, and a file that defines a law calls `register`.
+A law names its questions (`Law.questions`). `best`, `reach` and `at` are shapelaw's own. A package that ships a law ships its
+questions with it, as entry points of the group `shapelaw.questions`; a file that defines a law calls `register`.
 """
 
 from __future__ import annotations

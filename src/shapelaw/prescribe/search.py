@@ -1,4 +1,4 @@
-"""Searching sizes in the world of a fit: which are searched, what they cost, and how refits spread their best."""
+"""The search over sizes in the world of a fit: the sizes, their costs, and the spread of the best size over refits."""
 
 from __future__ import annotations
 

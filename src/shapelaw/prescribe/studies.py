@@ -1,4 +1,4 @@
-"""What a choice other than the best costs: overtraining, a wrong aspect ratio, every other shape."""
+"""The cost of choices other than the best: overtraining, a wrong aspect ratio, every other shape."""
 
 from __future__ import annotations
 

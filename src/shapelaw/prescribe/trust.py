@@ -1,4 +1,4 @@
-"""What no prescription is given for: answers that rest on what the runs do not identify, and losses that no model can have."""
+"""Refusals to prescribe: answers that rest on parameters that the runs do not identify, and losses that no model can have."""
 
 from __future__ import annotations
 

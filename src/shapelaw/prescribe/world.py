@@ -1,4 +1,4 @@
-"""Where prescriptions live: the suite that the runs came from, its shapes, and what a token costs each of them."""
+"""The world of a prescription: the suite that the runs came from, its shapes, and the cost of a token for each shape."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report holds, and the page that shows it."""
+"""The content of a report, and the page that shows it."""
 
 from shapelaw.report.content import Figure, FitRow, LeftOut, NextRun, Report
 from shapelaw.report.page import write

@@ -1,4 +1,4 @@
-"""What the page's calculator needs: the feasible shapes, the law and its refits, as numbers that lose no bit."""
+"""The data for the page's calculator: the feasible shapes, the law and its refits, as numbers in full precision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report holds: the answer's problem, figures, what was left out, runs and fits."""
+"""The content of a report: the answer's problem, figures, omissions, runs and fits."""
 
 from __future__ import annotations
 

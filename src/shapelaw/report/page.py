@@ -1,4 +1,4 @@
-"""The report as one HTML file that asks nothing of the network."""
+"""The report as one HTML file that needs no network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The picture beside the answer: loss and best size against the budget, drawn as SVG that the page's script moves in."""
+"""The picture beside the answer: loss and best size against the budget, as SVG that the page's script updates."""
 
 from __future__ import annotations
 

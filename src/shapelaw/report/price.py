@@ -1,4 +1,4 @@
-"""Hours and dollars of the answer's budget, and the device that they are stated for until a reader enters another."""
+"""Hours and dollars for the answer's budget, and the device that they refer to until a reader enters another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file leaves out and its other columns say; what it repeats; and columns that cannot be what they are taken for."""
+"""Values that follow from a file's other columns, repeated rows, and columns that cannot mean what they seem to mean."""
 
 from __future__ import annotations
 

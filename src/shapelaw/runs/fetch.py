@@ -1,4 +1,4 @@
-"""Published files on this machine: from the folder in SHAPELAW_DATA_DIR, or fetched once and checked."""
+"""Published files on this machine: from the folder in SHAPELAW_DATA_DIR, or downloaded once and checked."""
 
 from __future__ import annotations
 

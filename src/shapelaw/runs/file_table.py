@@ -1,4 +1,4 @@
-"""A file on its way to a runs table: how it is read, its columns so far, and what is to be said of them."""
+"""A file on its way to a runs table: how it is read, its columns so far, and notes on them."""
 
 from __future__ import annotations
 

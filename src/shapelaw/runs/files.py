@@ -1,4 +1,4 @@
-"""A user's own table: any file that `readers` takes, with a mapping of columns, units, and what the file leaves out."""
+"""A user's own table: any file that `readers` accepts, with a mapping of columns, units, and values that the file lacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Headers of several rows: groups over names, as merged cells leave them, and a row of units below the names."""
+"""Headers of several rows: groups above names, as merged cells produce them, and a row of units below the names."""
 
 from __future__ import annotations
 

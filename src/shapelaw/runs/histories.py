@@ -1,7 +1,7 @@
-"""Runs as trackers keep them, settings apart from histories of metrics, made one table: a row for each loss measured.
+"""One table from runs as trackers keep them, with settings and histories of metrics apart: a row for each measured loss.
 
 A tracker records different metrics at different steps. At the step of a loss, a count that grows with training (tokens, FLOPs,
-hours) lies on the line between its records around it, and anything else has the value that was recorded last.
+hours) is interpolated between its neighbouring records, and everything else has its last recorded value.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One door to every table of runs."""
+"""The single entry point for every table of runs."""
 
 from __future__ import annotations
 

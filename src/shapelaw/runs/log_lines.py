@@ -1,9 +1,8 @@
-"""Logs that training programs print: lines of text, not tables.
+"""Logs that training programs print as lines of text rather than tables.
 
 nanoGPT prints `step 250: train loss 2.1, val loss 2.2`; build-nanogpt and llm.c write `250 val 3.51` and `250 train 3.47`, or
 `s:250 tel:3.51`; Megatron ` validation loss at iteration 250 | lm loss value: 3.5E+00 | ...`, MaxText `eval metrics after step:
-249, loss=3.510, ...`. OLMo and OLMo-core print blocks, a metric a line. Other lines of such logs say nothing of a held-out
-loss.
+249, loss=3.510, ...`. OLMo and OLMo-core print blocks, one metric per line. Other lines of such logs hold no held-out loss.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Logs of training scripts: one file a run, and rows that hold what was measured at that step only."""
+"""Logs of training scripts: one file per run, whose rows hold only the measurements of that step."""
 
 from __future__ import annotations
 

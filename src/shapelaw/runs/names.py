@@ -1,4 +1,4 @@
-"""Names of columns: what a file's own names usually mean, and the units that they hint at."""
+"""Names of columns: the usual meaning of a file's own names, and the units that they suggest."""
 
 from __future__ import annotations
 

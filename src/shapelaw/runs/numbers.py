@@ -1,4 +1,4 @@
-"""Numbers as people write them: thousands separators, a decimal comma, K/M/B/T, percent, and words for what is missing."""
+"""Numbers as people write them: thousands separators, a decimal comma, K/M/B/T, percent, and words for missing values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The published tables: the Gemstones' and Chinchilla's."""
+"""The published tables of the Gemstones and of Chinchilla."""
 
 from __future__ import annotations
 

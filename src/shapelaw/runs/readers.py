@@ -1,4 +1,4 @@
-"""Files of tables, by their endings: delimited text of any dialect, JSON, Parquet and Excel, plain or compressed."""
+"""Files of tables, recognised by their endings: delimited text of any dialect, JSON, Parquet and Excel, plain or compressed."""
 
 from __future__ import annotations
 

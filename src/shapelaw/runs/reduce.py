@@ -1,4 +1,4 @@
-"""Many settings of one size: rows that share params and tokens, reduced to one by a named rule."""
+"""Many settings of one size: a named rule reduces rows that share params and tokens to one."""
 
 from __future__ import annotations
 

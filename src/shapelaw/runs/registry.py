@@ -1,4 +1,4 @@
-"""Published files: where each lies at its pinned commit, and its SHA-256."""
+"""Published files: the address of each at its pinned commit, and its SHA-256."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where in its schedule a row lies: only at a constant rate, or at a schedule's end, do losses of several lengths compare."""
+"""The place of a row in its schedule: losses of several lengths compare only at a constant rate or at a schedule's end."""
 
 from __future__ import annotations
 

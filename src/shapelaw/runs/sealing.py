@@ -1,7 +1,7 @@
-"""Sealed Parquet: a file that holds the SHA-256 of itself, so that no changed byte is read as another value.
+"""Sealed Parquet: a file that holds its own SHA-256, so that no changed byte is read as another value.
 
-The hash is that of the file with zeros in its place. It lies in the table's own metadata, in plain text, as often as pandas
-and Arrow repeat that.
+The hash is that of the file with zeros in place of the hash. It is stored in the table's own metadata, in plain text, as
+often as pandas and Arrow repeat the metadata.
 """
 
 from __future__ import annotations

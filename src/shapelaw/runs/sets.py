@@ -1,4 +1,4 @@
-"""Two sets of runs in one table, told apart by a condition."""
+"""Two sets of runs in one table, separated by a condition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a runs table shows of itself in a notebook. What draws is imported when it is asked for."""
+"""How a notebook shows a runs table. The code that draws is imported on first use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TensorBoard's event files as runs: every folder that holds some is a run, read by TensorBoard's own reader."""
+"""TensorBoard's event files as runs: every folder with event files is a run, read by TensorBoard's own reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Units of a file's columns: conversions, and columns that can be in no unit that was meant."""
+"""Units of a file's columns: conversions, and columns whose values cannot be in the intended unit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs of Weights & Biases: those of a project, by its public interface, or the folders that it leaves on disk."""
+"""Runs of Weights & Biases: those of a project, by its public API, or the folders that it writes to disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights of rows, from a column of a table or of the file that it was read from."""
+"""Weights of rows, from a column of the table or of its file."""
 
 from __future__ import annotations
 

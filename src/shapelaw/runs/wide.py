@@ -1,4 +1,4 @@
-"""Wide tables made long: columns named by token counts, by sizes, or by runs, as trackers export their charts."""
+"""Wide tables turned into long ones: columns named by token counts, by sizes, or by runs, as trackers export their charts."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""One fit, one world: whether the losses of a table compare, and what its rows differ in on purpose.
+"""One fit, one world: whether the losses of a table can be compared, and the settings that vary on purpose.
 
-A fact is a column of the table or, where it has none, what the record of a run's suite says. Losses on two corpora,
-tokenizers, vocabularies or held-out samples, or measured by two programs, have no law in common, so such a mixture is refused.
-What a study varies on purpose (batch, rate, context, ...) is fitted and flagged. What a row does not say is no difference, but
-it is flagged where other rows say it.
+A fact comes from a column of the table or, without one, from the record of a run's suite. Losses on two corpora, tokenizers,
+vocabularies or held-out samples, or measured by two programs, follow no common law, so such a mixture is refused. Settings that
+a study varies on purpose (batch, rate, context, ...) are fitted and flagged. A fact that a row lacks is no difference, but it
+is flagged if other rows have it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Stage S: the learning curve in adjusted steps, the converged losses held.
+"""Stage S: the learning curve in adjusted steps, with the converged losses fixed.
 
-L = floor(N) + (S_c/S_min)^alpha_S with S_min = S / (1 + B_crit(L)/B) of every row, by Huber's function of the log residual.
+L = floor(N) + (S_c/S_min)^alpha_S with S_min = S / (1 + B_crit(L)/B) for every row, by Huber's function of the log residual.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The four answers of the step-and-batch law, each with run-level intervals and whether it lies in the fitted domain.
 
-1. `lowest`: the smallest loss of a size, and what it takes to come near it.
+1. `lowest`: the smallest loss of a size, and the steps and tokens to come near it.
 2. `reach`: steps and tokens to a loss, at any batch.
 3. `critical`: the critical batch at a loss, and the trade-off of steps against tokens.
 4. `trajectory`: the whole loss curve of a size at any batch.

@@ -1,7 +1,7 @@
 """Stage N: the loss that each size converges to, and its power law in the size.
 
-Of every size the run that got furthest counts. Its last loss is above what it converges to, so by default the rest of the way
-is extrapolated: L = floor(size) + (S_c/S_min)^alpha_S with one S_c and alpha_S for all sizes.
+For every size, the longest run counts. Its last loss is above the limit that it converges to, so by default the limit is
+extrapolated: L = floor(size) + (S_c/S_min)^alpha_S with one S_c and alpha_S for all sizes.
 Then ln floor = alpha_N (ln N_c - ln N), or floor = (N_c/N)^alpha_N + E.
 """
 

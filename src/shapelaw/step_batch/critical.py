@@ -1,6 +1,6 @@
 """Stage B: the critical batch, from runs of one size at several batches.
 
-At an equal loss the curves of one size give S(B) = S_min (1 + B_crit/B), the hyperbola (S/S_min - 1)(E/E_min - 1) = 1 with
+At equal loss the curves of one size give S(B) = S_min (1 + B_crit/B), the hyperbola (S/S_min - 1)(E/E_min - 1) = 1 with
 E = B S and B_crit = E_min/S_min. Then ln B_crit = ln B_star - ln L / alpha_B over the loss levels and sizes, each weighted by
 the information of its hyperbola.
 """

@@ -1,4 +1,4 @@
-"""What a reader of a staged fit must know before using its numbers."""
+"""Flags that a reader of a staged fit must know before using its numbers."""
 
 from __future__ import annotations
 

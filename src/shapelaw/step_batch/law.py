@@ -1,4 +1,4 @@
-"""The step-and-batch law: loss of a size after S steps of B tokens, through the critical batch and the adjusted steps.
+"""The step-and-batch law: loss of a size after S steps of B tokens, by way of the critical batch and the adjusted steps.
 
     S_min = S / (1 + B_crit(L)/B),  B_crit(L) = B_star / L^(1/alpha_B)
     L = (N_c/N)^alpha_N + (S_c/S_min)^alpha_S (+ E),  implicit in L

@@ -1,4 +1,4 @@
-"""The three stages after another, at any multiplicities of the runs."""
+"""The three stages in order, at any multiplicities of the runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a fit of the step-and-batch law is asked, each question by the options that make it."""
+"""The questions to a fit of the step-and-batch law, each recognised by its options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each stage as a fit's result tells it: the data it selected, its fit, its intervals."""
+"""Each stage in a fit's result: its selected data, its fit, its intervals."""
 
 from __future__ import annotations
 

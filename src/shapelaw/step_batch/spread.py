@@ -1,4 +1,4 @@
-"""Resampled runs through all stages: intervals of every parameter and of what each stage says."""
+"""Resampled runs through all stages: intervals of every parameter and of each stage's results."""
 
 from __future__ import annotations
 

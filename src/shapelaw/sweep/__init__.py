@@ -1,1 +1,1 @@
-"""Sweeps: overrides become jobs, and launchers run or queue them. Knows nothing of models."""
+"""Sweeps: overrides become jobs, and launchers run or queue them. Nothing here knows about models."""

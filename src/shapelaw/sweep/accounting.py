@@ -1,4 +1,4 @@
-"""What SLURM says of jobs, by few calls, and whether it agrees with the runs' own records."""
+"""The state of jobs in SLURM, by few calls, and whether it agrees with the runs' own records."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The configurations of a sweep's runs, exactly as Hydra composes them, but with the common work done once.
 
 Hydra reads and merges some forty files for every configuration. Only the choices of groups decide which files; values are
-set afterwards. So Hydra composes every combination of choices once, and a run is a copy of it with values of its own.
+set afterwards. So Hydra composes every combination of choices once, and each run is a copy with its own values.
 """
 
 from __future__ import annotations

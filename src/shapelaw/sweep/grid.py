@@ -1,4 +1,4 @@
-"""From a sweep's overrides to the override list of every run: products, and pairs that advance together."""
+"""The override list of every run, from a sweep's overrides: products, and pairs that advance together."""
 
 from __future__ import annotations
 

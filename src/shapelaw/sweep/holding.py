@@ -1,4 +1,4 @@
-"""One launcher at a sweep, which ends as it is told: held against a second one, and stopped by SIGTERM as by Ctrl-C."""
+"""One launcher per sweep: a lock keeps a second one out, and SIGTERM stops it like Ctrl-C."""
 
 from __future__ import annotations
 

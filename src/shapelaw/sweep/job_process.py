@@ -1,7 +1,7 @@
-"""The process of a job: forked from a server that has imported the heavy modules once, its output in a log of its own.
+"""The process of a job: forked from a server that has imported the heavy modules once, with its own log.
 
-So it starts in milliseconds, and one that crashes takes nothing with it. When the process that started it dies, however it
-dies, the job is told to checkpoint and stop.
+So it starts in milliseconds, and a crash affects nothing else. When its parent process dies, for any reason, the job gets a
+signal to checkpoint and stop.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Jobs on this machine: several at once, each in a process of its own, with one progress view."""
+"""Jobs on this machine: several at once, each in its own process, with one progress view."""
 
 from __future__ import annotations
 

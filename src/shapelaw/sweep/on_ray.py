@@ -1,8 +1,8 @@
-"""A sweep on a Ray cluster, or by Ray on this machine: each job is a task of Ray, which starts the process that the local
-launcher starts.
+"""A sweep on a Ray cluster, or by Ray on this machine: each job is a Ray task, which starts the same process as the local
+launcher.
 
-Ray chooses the node, queues what has no room yet, and says when a worker or a node is lost; the job is then started again,
-and goes on from its checkpoint. Order, dependencies and results are the pool's: they need a launcher that stays.
+Ray chooses the node, queues jobs without room, and reports a lost worker or node; the job is then started again and continues
+from its checkpoint. The pool handles order, dependencies and results, so the launcher must stay alive.
 """
 
 from __future__ import annotations

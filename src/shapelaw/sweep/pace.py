@@ -1,4 +1,4 @@
-"""How much of a sweep's work is done, and how long the rest takes at the pace so far."""
+"""The finished share of a sweep's work, and the time for the rest at the pace so far."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A dry run: every run composed and checked, and a table of what it would take. Nothing is created or queued."""
+"""A dry run: it composes and checks every run and lists the expected cost. It creates and queues nothing."""
 
 from __future__ import annotations
 

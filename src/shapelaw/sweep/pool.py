@@ -1,4 +1,4 @@
-"""The jobs of a sweep in their order: dearest first, each after the one that it continues, wherever they run."""
+"""The jobs of a sweep in order, wherever they run: the most expensive first, each after the one that it continues."""
 
 from __future__ import annotations
 

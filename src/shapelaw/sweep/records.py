@@ -1,14 +1,14 @@
-"""What was submitted, on disk, so that a launcher can be killed at any time and another takes up where it was.
+"""Records on disk of the submitted jobs, so that a launcher can be killed at any time and another can take over.
 
 outputs/slurm/lock              held while a launcher looks and submits
 outputs/slurm/BATCH/            one array of jobs; readable by its owner only
     tasks.json                  task number -> identities of its runs
     runs/IDENTITY.pkl           what each run does
-    job_id                      the array's id, written as soon as sbatch has said it, with its SHA-256 beside it
-outputs/runs/.../job.json       of a run: its batch, task number, and how often it was submitted
+    job_id                      the array's id, written as soon as sbatch has printed it, with its SHA-256 beside it
+outputs/runs/.../job.json       per run: its batch, task number, and number of submissions
 
-job.json is written before sbatch is called: a launcher killed in between leaves a batch without job_id, which is then
-asked for by its name. Everything is sealed: a file that was changed is refused, and a job_id that was is asked for again.
+job.json is written before sbatch is called. A launcher killed in between leaves a batch without job_id; the next one asks
+SLURM for it by the batch's name. Everything is sealed: a changed file is refused, and a changed job_id is looked up again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a job takes of a cluster: its own request where it has one, else the site's."""
+"""The resources of a job on a cluster: its own request if it has one, else the site's."""
 
 from __future__ import annotations
 

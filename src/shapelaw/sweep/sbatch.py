@@ -1,4 +1,4 @@
-"""Arrays of jobs and how they are handed to sbatch; submitit writes the script and calls it."""
+"""Arrays of jobs and their submission by sbatch; submitit writes the script and calls it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A search on this machine: trials of one or several studies, several at once, each a job like any other's.
+"""A search on this machine: trials of one or several studies, several at once, each a job like any other.
 
-Workers go to the study that has the fewest trials running, so that studies side by side hardly try blindly.
+A free worker goes to the study with the fewest running trials, so that parallel studies rarely try values blindly.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What launchers and the search can be told: the records of conf/hydra/launcher and conf/hydra/sweeper/optuna.yaml."""
+"""The options of launchers and the search: the records of conf/hydra/launcher and conf/hydra/sweeper/optuna.yaml."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Which GPU a job on this machine runs on: jobs side by side take those with the fewest jobs, and see no other."""
+"""The GPU of a job on this machine: each job takes the one with the fewest jobs, and sees no other."""
 
 from __future__ import annotations
 

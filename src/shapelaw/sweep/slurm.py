@@ -1,5 +1,5 @@
-"""A sweep on a SLURM cluster: submit what is missing and leave, or stay and watch. The same command again takes up where
-it was: what is finished is skipped, what is queued or runs is left alone, what failed is submitted again."""
+"""A sweep on a SLURM cluster: submit the missing jobs and exit, or stay and watch. The same command can be repeated: it skips
+finished jobs, leaves queued and running ones alone, and submits failed ones again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search varies: intervals, and lists that it chooses from; every other list of values makes a study each."""
+"""The space of a search: intervals, and lists to choose from; each value of any other list gets its own study."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Studies of Optuna that outlast the process: what to try next, and what was found.
+"""Optuna studies that outlast the process: the next trial, and the results so far.
 
-A trial's draw depends on the sampler's seed, its number and the trials before it alone, so that a study that was interrupted
-goes on as if it had not been. Each trial carries the hash of what was asked and of how it ended: a database that says something
-else is refused.
+A trial's draw depends only on the sampler's seed, its number and the trials before it, so an interrupted study continues as if
+nothing had happened. Each trial carries the hash of its values and of its result; a database that disagrees is refused.
 """
 
 from __future__ import annotations

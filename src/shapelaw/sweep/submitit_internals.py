@@ -1,6 +1,6 @@
-"""The private parts of submitit that arrays with numbers of their own need; no other module imports submitit.
+"""The private parts of submitit that arrays with chosen numbers need; no other module imports submitit.
 
-submitit's public `map_array` always numbers jobs from 0 and runs pickled functions; an array here has chosen numbers, as its
+submitit's public `map_array` always numbers jobs from 0 and runs pickled functions. An array here has chosen numbers, since its
 jobs follow those of another, and runs a command. pyproject.toml keeps submitit below its next minor version, and
 tests/sweep/test_internals.py fails when these parts change.
 """

@@ -1,4 +1,4 @@
-"""Which jobs of a sweep are submitted to SLURM now, and how: tested by sbatch first, then array by array."""
+"""Which jobs of a sweep to submit to SLURM now, and how: sbatch tests them first, then takes them array by array."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a launcher needs to know of the work it launches, and nothing of models or fits."""
+"""What a launcher needs to know about its work, without anything about models or fits."""
 
 from __future__ import annotations
 

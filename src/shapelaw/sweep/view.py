@@ -1,4 +1,4 @@
-"""One progress view of a sweep, read from the state files of its jobs."""
+"""One progress view of a sweep, from the state files of its jobs."""
 
 from __future__ import annotations
 

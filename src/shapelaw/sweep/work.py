@@ -1,7 +1,7 @@
-"""What runs in a job of the cluster: `python -m shapelaw.sweep.work BATCH` under srun.
+"""The program of a cluster job: `python -m shapelaw.sweep.work BATCH` under srun.
 
-The work itself owns the signals from its first step to its last. Before, a signal just ends the process. Whoever was
-interrupted while SLURM still holds the job as running is requeued and continues from its checkpoint.
+The work itself handles signals from its first step to its last. Before that, a signal simply ends the process. If a job is
+interrupted while SLURM still lists it as running, it is requeued and continues from its checkpoint.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Tracking of runs: the Tracker protocol, and MLflow and wandb behind it. Nothing else imports mlflow.
 
-What a run records goes into a journal in its own folder and nowhere else; a thread carries the journal to the store. So no
-step waits for the store, a store that goes away loses nothing, and a run that ended meanwhile is delivered later:
-`shapelaw replay`. The launching process makes store and experiment (`open_store`).
+A run records everything in a journal in its own folder and nowhere else; a thread delivers the journal to the store. So no
+step waits for the store, an outage of the store loses nothing, and `shapelaw replay` delivers a run that ended meanwhile.
+The launching process creates store and experiment (`open_store`).
 """
 
 from shapelaw.tracking.delivery import deliver_left, deliver_to

@@ -1,4 +1,4 @@
-"""Addresses of tracking stores: which there are, and what is refused before anything is connected to."""
+"""Addresses of tracking stores: the kinds that are supported, and the checks before any connection."""
 
 from __future__ import annotations
 

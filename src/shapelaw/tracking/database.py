@@ -1,8 +1,8 @@
-"""A database file's own redundancy, by which damaged pages are noticed. SQLite has no checksums of its pages.
+"""Redundancy within a database file, which reveals damaged pages; SQLite has no checksums of its pages.
 
-Every table that a runs table is made from is also held by an index over all of its columns that matter. MLflow has such an
-index of `metrics`, its primary key; `keep_copies` adds those of the small tables. SQLite keeps them up to date, whoever
-writes. Before anything is read, the small tables are compared with their copies; a metric's history is read from both.
+For every table behind a runs table, an index holds a copy of all columns that matter. MLflow has such an index for `metrics`,
+its primary key; `keep_copies` adds those for the small tables. SQLite keeps them up to date, whoever writes. Before any read,
+the small tables are compared with their copies; a metric's history is read from both.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Delivery: carries a journal to the store, in order, by a thread beside the run (`shapelaw.tracking.sender`) or later.
+"""Delivery of a journal to the store, in order, by a thread beside the run (`shapelaw.tracking.sender`) or later.
 
-Every record is sent at least once and kept once: a run is found by its identity before it is made, tags and files are set
-again to the same, and a metric with its key, tokens, value and time is one row of the store however often it comes. So a
-process killed between sending and noting it, or two that deliver at once, do no harm.
+Every record is sent at least once and kept once: a run is looked up by its identity before it is created, tags and files are
+set to the same values again, and a metric with its key, tokens, value and time is one row of the store however often it
+arrives. So it does no harm if a process is killed between sending a record and noting it, or if two processes deliver at once.
 """
 
 from __future__ import annotations

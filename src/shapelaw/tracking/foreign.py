@@ -1,4 +1,4 @@
-"""Runs that others tracked: any experiment's, by its own metrics, parameters and tags."""
+"""Runs that others tracked in any experiment, by its own metrics, parameters and tags."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Histories of metrics, of many runs in few questions: all that a runs table is made from besides what runs are described by.
+"""Histories of metrics of many runs, in few queries; with the descriptions of the runs, they make up a runs table.
 
-A database file is asked directly, read-only; any other store by its interface, many runs a request where it takes such.
+A database file is queried directly, read-only; any other store by its API, with many runs per request if it allows that.
 """
 
 from __future__ import annotations

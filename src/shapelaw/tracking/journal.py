@@ -1,10 +1,10 @@
-"""The journal of a run: everything it records, one JSON object a line, appended to a file in the run's own folder.
+"""The journal of a run: everything it records, one JSON object per line, appended to a file in the run's own folder.
 
-tracking.jsonl       the records; the process that makes the run appends, nothing is ever changed
-tracking.sent.json   how far the store has them (`shapelaw.tracking.delivery`)
+tracking.jsonl       the records; the process of the run appends to it, and nothing ever changes
+tracking.sent.json   how far they were delivered to the store (`shapelaw.tracking.delivery`)
 
-A line is one write, so that a killed process leaves whole lines, at worst a torn last one, which the next attempt cuts off.
-Each line ends with the CRC-32 of the rest of it. Lines of earlier versions have none and are read unverified.
+A line is one write, so a killed process leaves whole lines, or at worst a torn last one, which the next attempt cuts off.
+Each line ends with the CRC-32 of the rest of it. Lines of earlier versions have no CRC and are read unverified.
 """
 
 from __future__ import annotations

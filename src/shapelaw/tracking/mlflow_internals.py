@@ -1,8 +1,8 @@
-"""The private part of MLflow that is computed once a process here: which schema of a database is the newest.
+"""The private part of MLflow that this module computes once per process: the newest schema of a database.
 
-For every client of a database MLflow loads all of its migrations, some fifty files, to learn the name of the last one. It
-cannot change while a process lives. A process from which others are forked imports this module, and they find the answer.
-tests/tracking/test_tracker.py fails when this part changes.
+For every client of a database MLflow loads all of its migrations, some fifty files, to learn the name of the last one. That
+name cannot change while a process lives. A process that forks others imports this module first, so that they inherit the
+name. tests/tracking/test_tracker.py fails when this part changes.
 """
 
 from __future__ import annotations

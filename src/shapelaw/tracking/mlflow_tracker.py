@@ -1,5 +1,5 @@
-"""A run that is recorded in a journal in its folder, and the threads that carry it to MLflow, to wandb, or to a tracker of
-the user's own."""
+"""A run that is recorded in a journal in its folder, and the threads that deliver it to MLflow, to wandb, or to the user's
+own tracker."""
 
 from __future__ import annotations
 

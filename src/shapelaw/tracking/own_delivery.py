@@ -1,6 +1,6 @@
-"""A tracker of a user's own behind a run's journal: a thread hands it what the run records.
+"""A user's own tracker behind a run's journal: a thread passes it the run's records.
 
-So no step waits for it, and one that raises costs no run: what it did not take is handed to it again.
+So no step waits for it, and an exception in it ends no run: the records that it did not take are passed to it again.
 """
 
 from __future__ import annotations

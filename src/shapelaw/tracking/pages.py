@@ -1,4 +1,4 @@
-"""Reports beside the runs that they are of: kept in the store, and linked from the description of their experiment."""
+"""Reports beside their runs: kept in the store, and linked from the description of their experiment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training and fitting record of a run, whoever keeps it."""
+"""What training and fitting record of a run, in any tracker."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The runs table of an experiment, read from the store in few queries.
 
-A database file is asked directly for all runs at once, read-only; any other store by its interface, many runs a request.
+A database file is queried directly for all runs at once, read-only; any other store by its API, with many runs per request.
 Both give the same table.
 """
 

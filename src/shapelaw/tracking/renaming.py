@@ -1,4 +1,4 @@
-"""A sweep's run whose jobs have other identities than when it was recorded."""
+"""A sweep's run whose jobs have new identities since it was recorded."""
 
 from __future__ import annotations
 

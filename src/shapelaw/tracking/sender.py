@@ -1,4 +1,4 @@
-"""The thread that has a journal delivered while its run goes on, to whatever store that is."""
+"""The thread that delivers a journal to any store while its run goes on."""
 
 from __future__ import annotations
 

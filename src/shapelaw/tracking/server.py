@@ -1,7 +1,7 @@
-"""The first question to a store on the network, asked before MLflow's client asks any.
+"""The first request to a store on the network, before MLflow's client sends any.
 
-That client tries for a minute where nothing answers, and takes an empty answer for an experiment without a name. So whoever
-opens a store knocks first: within KNOCK_SECONDS it is known whether a database or an MLflow server is there, and if not, what.
+If nothing answers, that client tries for a minute, and it takes an empty answer for an experiment without a name. So code that
+opens a store knocks first: within KNOCK_SECONDS it knows whether a database or an MLflow server answers, and if not, what does.
 """
 
 from __future__ import annotations

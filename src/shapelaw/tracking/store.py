@@ -1,4 +1,4 @@
-"""The tracking store: clients, experiments, runs by their identity, and what its errors mean."""
+"""The tracking store: clients, experiments, runs by their identity, and the meaning of its errors."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Weights & Biases behind a run's journal: a thread carries it to a wandb run of the same identity, on a server or on disk.
+"""Weights & Biases behind a run's journal: a thread delivers it to a wandb run of the same identity, on a server or on disk.
 
-Nothing else imports wandb to write. A record of metrics is one row of the wandb run, at the step that is its number among the
-journal's metrics: a row that is sent twice, or by a run that was continued, is the same row. `tokens` is one of its values.
+No other module imports wandb to write. A record of metrics is one row of the wandb run; its step is the record's number among
+the journal's metrics. So a row that is sent twice, or by a continued run, is the same row. `tokens` is one of its values.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The runs table of runs that shapelaw recorded in wandb: the same as of those that it recorded in MLflow."""
+"""The runs table of runs that shapelaw recorded in wandb, the same as for runs that it recorded in MLflow."""
 
 from __future__ import annotations
 
