@@ -30,14 +30,14 @@ from shapelaw.laws import Law
 
 Array = NDArray[np.float64]
 Statistic = Callable[[Mapping[str, float]], float | None]
-"""A function of the natural parameters; None where they define none."""
+"""A function of the natural parameters; None if it is undefined."""
 
 BLOCKS = 200
 """Most groups of the jackknife by rows: longer tables leave out blocks of rows."""
 BASINS = 3
 """Distinct optima of the fit that every refit starts from."""
 AT_ONCE = 16
-"""Refits between two looks at the progress."""
+"""Refits between two updates of the progress."""
 NEAR = 2.0
 """Only optima with an objective of at most this many times the best are worth a start."""
 
@@ -46,7 +46,7 @@ NEAR = 2.0
 class Bootstrap:
     """Refits of resampled data.
 
-    Draws with fewer distinct points than the law has parameters, which nothing would identify, are drawn again.
+    A draw with fewer distinct points than the law has parameters could not be fitted, so it is repeated.
     """
 
     law: Law
@@ -80,12 +80,12 @@ class Bootstrap:
         Args:
             statistic: name of a parameter, or a function of the natural parameters (a mapping name -> value).
             level: share of the refits inside.
-            kind: `percentile`; `expanded`, the percentile interval with its level raised as Student's t is wider than
-                the normal for so many groups (Hesterberg 2015, section 5.3: few clusters make percentiles too narrow);
-                or `bca`, bias-corrected and accelerated, its skew from leaving each run out in turn.
+            kind: `percentile`; `expanded`, the percentile interval at a level raised as far as Student's t is wider than
+                the normal for this number of groups (Hesterberg 2015, section 5.3: few clusters make percentiles too
+                narrow); or `bca`, bias-corrected and accelerated, with the skew from leaving each run out in turn.
 
         Raises:
-            UserError: for another kind, a level outside (0, 1), or a statistic that no refit defines.
+            UserError: for an unknown kind, a level outside (0, 1), or a statistic that no refit defines.
         """
         check_option(BootstrapOptions, "kind", kind)
         check_option(BootstrapOptions, "level", level)
@@ -119,12 +119,12 @@ def bootstrap(data: FitData, spec: FitSpec, solution: Solution | None = None) ->
     """Refit resampled data sets, each from the best optima of the fit.
 
     Args:
-        data: rows as the law sees them.
-        spec: bootstrap (n, by, workers; its defaults where it is None), delta, solver and seed are read.
-        solution: the fit to the data themselves; None makes it.
+        data: rows as the law reads them.
+        spec: bootstrap (n, by, workers; its defaults if None), delta, solver and seed are read.
+        solution: the fit to the data themselves; None computes it.
 
     Raises:
-        UserError: on input that cannot be fitted, runs of another length than the rows, or a single run.
+        UserError: for input that cannot be fitted, runs of another length than the rows, or a single run.
     """
     wanted, solution = spec.bootstrap or BootstrapOptions(), solution or solve(data, spec)
     thetas, objectives = resampled(data, spec, solution)
@@ -146,7 +146,7 @@ def resampled(data: FitData, spec: FitSpec, solution: Solution | None = None) ->
 
 
 def groups_of(data: FitData, wanted: BootstrapOptions) -> NDArray[np.int64]:
-    """The group of each row, by what is resampled."""
+    """The group of each row that is resampled as one."""
     labels = _labels(data.runs, len(data.loss)) if wanted.by == "runs" else np.arange(len(data.loss))
     if labels.max() < 1:
         raise UserError("a single run cannot be resampled by runs; use by=rows, or give the run of each point")
@@ -175,7 +175,7 @@ def resamples(
 
 
 def _leave_out(labels: NDArray[np.int64], seed: int) -> Iterator[Array]:
-    """Weights of the jackknife: each group 0 in turn; many groups are first joined to blocks at random."""
+    """Weights of the jackknife: each group in turn gets 0; many groups are first joined into random blocks."""
     count = int(labels.max()) + 1
     blocks = np.arange(count)
     if count > BLOCKS:
@@ -185,9 +185,9 @@ def _leave_out(labels: NDArray[np.int64], seed: int) -> Iterator[Array]:
 
 
 def _expectations(problem: Problem, n: int, seed: int) -> list[Penalty | None]:
-    """What breaks ties in each refit: the law's expectations about centres drawn from them.
+    """The priors that break ties in each refit, each with centres drawn from the law's priors.
 
-    Refits then spread as far as the data leave open, and do not all end where a parameter is expected.
+    Refits then spread as far as the data allow, instead of all ending at the centre of a prior.
     """
     if problem.prior is None:
         return [None] * n
@@ -195,7 +195,7 @@ def _expectations(problem: Problem, n: int, seed: int) -> list[Penalty | None]:
 
 
 def drawn_priors(law: Law, prior: Penalty, n: int, rng: np.random.Generator) -> list[Penalty | None]:
-    """A law's expectations about centres drawn from them, n times."""
+    """A law's priors around centres drawn from these priors, n times."""
     sds = np.array([law.priors[name].sd if name in law.priors else 0.0 for name in law.parameters])
     return [Penalty(prior.centre + sds * rng.standard_normal(len(sds)), prior.precision) for _ in range(n)]
 
@@ -203,7 +203,7 @@ def drawn_priors(law: Law, prior: Penalty, n: int, rng: np.random.Generator) -> 
 def _refit_all(
     problem: Problem, spec: FitSpec, starts: Array, workers: int, weights: Array, priors: Sequence[Penalty | None]
 ) -> tuple[Array, Array]:
-    """Best refit at each row of weights and what breaks its ties: (thetas, objectives)."""
+    """Best refit for each row of weights and its prior: (thetas, objectives)."""
 
     def some(part: NDArray[np.intp], progress: Progress) -> tuple[Array, Array]:
         search, found = search_of(spec.solver, problem), []

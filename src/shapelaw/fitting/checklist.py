@@ -24,7 +24,7 @@ from shapelaw.runs.table import RunsTable
 from shapelaw.runs.worlds import shares
 
 UNKNOWN = "not recorded"
-"""Where neither the table nor the fit knows."""
+"""Value if neither the table nor the fit knows."""
 POINTS = (
     "data",
     "counting",
@@ -41,13 +41,13 @@ POINTS = (
 )
 _PACKAGES = ("shapelaw", "numpy", "scipy", "pandas", "numba")
 FEW_RUNS = 10
-"""Below this many, resampling runs says little."""
+"""With fewer runs, resampling runs tells little."""
 SMALL = 1e4
-"""Largest params, or tokens, of a table below which they are hardly counted one by one."""
+"""If the largest params, or tokens, of a table are below this, the column is hardly a plain count."""
 ROUNDING = 1e-6
-"""Share of an interval's end by which refits that end at one optimum may differ."""
+"""Share of an interval's end by which refits at the same optimum may differ."""
 REDUCTIONS = ("repeats", "reduction")
-"""Facts of a table that say how rows were reduced: those that repeat a run, and those of one size."""
+"""Facts of a table on how rows were reduced: repeats of a run, and rows of one size."""
 _ABSENT = "not asked for in this fit"
 
 
@@ -77,14 +77,14 @@ def data(table: RunsTable) -> dict[str, Any]:
 
 
 def facts(table: RunsTable) -> dict[str, list[dict[str, Any]]] | str:
-    """Fact -> its values with their rows and runs, most rows first; a value of None counts those that do not say it."""
+    """Fact -> its values with their rows and runs, most rows first; a value of None counts those that lack it."""
     runs = table.kept["run"]
     found = {str(name): [asdict(share) for share in shares(values, runs)] for name, values in table.facts.items()}
     return found or UNKNOWN
 
 
 def _flagged_rows(table: RunsTable, column: str) -> dict[str, int] | str:
-    """Runs and rows, kept or not, for which a column says something; and how many of the rows are kept."""
+    """Runs and rows, kept or not, with a value in a column; and how many of the rows are kept."""
     if not table.has(column):
         return UNKNOWN
     rows = table.frame[table.frame[column] > 0]
@@ -119,7 +119,7 @@ def ranges(table: RunsTable) -> dict[str, Any]:
 
 
 def form(law: Law) -> dict[str, Any]:
-    """Point 4: form and parametrisation of the law; what is free, fixed and bounded."""
+    """Point 4: form and parametrisation of the law; its free, fixed and bounded parameters."""
     return {
         "formula": law.formula,
         "source": law.source,
@@ -170,7 +170,7 @@ def _version(package: str) -> str:
 
 
 def assemble(**points: Any) -> dict[str, Any]:
-    """All twelve points in order; what was not asked for says so."""
+    """All twelve points in order; points that were not requested say so."""
     unknown = set(points) - set(POINTS)
     assert not unknown, unknown
     return {name: points.get(name) or _ABSENT for name in POINTS}
@@ -194,10 +194,10 @@ def outside_intervals(
 
 
 def table_flags(runs: RunsTable, bootstrap: BootstrapOptions | None, predictors: Sequence[str] = ()) -> tuple[str, ...]:
-    """What the table and the kind of resampling ask a reader to know.
+    """Flags that follow from the table and the kind of resampling.
 
     Args:
-        runs: that were fitted.
+        runs: the fitted runs.
         bootstrap: how they are resampled; None for no resampling.
         predictors: columns that the law reads.
     """

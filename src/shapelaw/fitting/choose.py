@@ -36,11 +36,11 @@ UNKNOWN = float("inf")
 
 
 class HoldOut(NamedTuple):
-    """What candidates are judged by.
+    """The hold-out by which candidates are judged.
 
     Args:
-        folds: masks of what is fitted; none where nothing can be held out.
-        name: in words.
+        folds: masks of the fitted rows; none if nothing can be held out.
+        name: its name in words.
     """
 
     folds: Masks
@@ -53,9 +53,9 @@ class Candidate:
 
     Args:
         law: its name.
-        rows, solution: the data as it sees them, and its fit, ties as they lie; None where it cannot be fitted.
-        reason: why it was left out; empty where it was not.
-        error: mean of |log measured - log predicted| over what is held out, or its information criterion; infinite where there
+        rows, solution: the data as it reads them, and its fit, with ties unbroken; None if it cannot be fitted.
+        reason: why it was dropped; empty if it was not.
+        error: mean of |log measured - log predicted| over the held-out rows, or its information criterion; infinite if there
             is none.
     """
 
@@ -71,17 +71,17 @@ class Candidate:
         return 0 if self.rows is None else len(self.rows.law.parameters)
 
     def rank(self, least: float) -> tuple[float, int]:
-        """Place among others: by its error, or by its parameters where errors are equal or all below the least that counts."""
+        """Place among others: by its error, or by its parameters if errors are equal or all below the least that counts."""
         return max(self.error, least), self.size
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a law that the data choose becomes.
+    """The law that the data chose.
 
     Args:
-        spec: of the law that was taken.
-        solution: its fit; None of a median, whose members are fitted again.
+        spec: spec of the law that was taken.
+        solution: its fit; None for a median, whose members are fitted again.
         candidates: the table of `FitResult.candidates`.
         flag: which law was taken, and why.
     """
@@ -123,11 +123,11 @@ def choose(runs: RunsTable, spec: FitSpec) -> Choice:
 
 
 def hold_out(runs: RunsTable, counting: str, needed: int = 0, used: NDArray[np.bool_] | None = None) -> HoldOut:
-    """What is held out: the largest models, else rows of growing token counts; nothing where these leave fewer than three
-    sizes, or fewer rows than needed.
+    """The hold-out: the largest models, else rows of growing token counts; nothing if these leave fewer than three sizes, or
+    fewer rows than needed.
 
     Args:
-        used: rows that count, (n,); None is all.
+        used: mask of the rows that count, (n,); None means all.
     """
     rows = np.ones(len(runs), dtype=bool) if used is None else used
     sizes, tokens = runs.params(counting), runs.column("tokens", "law=auto")
@@ -142,7 +142,7 @@ def hold_out(runs: RunsTable, counting: str, needed: int = 0, used: NDArray[np.b
 
 
 def _used(runs: RunsTable, spec: FitSpec) -> NDArray[np.bool_] | None:
-    """Rows of a weight above 0."""
+    """Rows with a weight above 0."""
     return weights_of(runs, spec.weights) > 0 if spec.weights else None
 
 
@@ -154,7 +154,7 @@ def _why(ranked: Sequence[Candidate], held_out: HoldOut) -> str:
 
 
 def _fitted(runs: RunsTable, spec: FitSpec, name: str) -> Candidate:
-    """A candidate's fit of all rows; without one, why."""
+    """A candidate's fit of all rows, or the reason why there is none."""
     try:
         _refuse_other_meaning(spec, name)
         own = dataclasses.replace(spec, law=get_law(name))
@@ -165,7 +165,7 @@ def _fitted(runs: RunsTable, spec: FitSpec, name: str) -> Candidate:
 
 
 def _refuse_other_meaning(spec: FitSpec, name: str) -> None:
-    """E is the same in every candidate; other parameters that are given are those of the first."""
+    """Refuse fixed parameters whose meaning differs: E means the same in every candidate, others only in the first."""
     first = get_law(CANDIDATES[0])
     others = [given for given in spec.fixed if given != first.irreducible]
     if others and name != first.name:
@@ -173,7 +173,7 @@ def _refuse_other_meaning(spec: FitSpec, name: str) -> None:
 
 
 def _judged(one: Candidate, spec: FitSpec, held_out: HoldOut) -> Candidate:
-    """The candidate with its error, or with why it has none."""
+    """The candidate with its error, or with the reason why it has none."""
     if one.rows is None or one.solution is None:
         return one
     own, needed = dataclasses.replace(spec, law=one.rows.law), one.size + SPARE
@@ -192,7 +192,7 @@ def _judged(one: Candidate, spec: FitSpec, held_out: HoldOut) -> Candidate:
 
 
 def _criterion(data: FitData, spec: FitSpec, solution: Solution) -> float:
-    """AICc = AIC + 2 k (k + 1)/(n - k - 1) of n rows and k parameters, the scale of the errors among them."""
+    """AICc = AIC + 2 k (k + 1)/(n - k - 1) for n rows and k parameters, including the scale of the errors."""
     problem, k = data.problem(spec), len(solution.theta) + 1
     aic, _ = information_criteria(problem.residuals(solution.theta), spec.delta, k - 1, spec.over_cost)
     spare = int((problem.weights > 0).sum()) - k - 1
@@ -200,7 +200,7 @@ def _criterion(data: FitData, spec: FitSpec, solution: Solution) -> float:
 
 
 def _error(data: FitData, spec: FitSpec, solution: Solution, ridge: Ridge, folds: Masks) -> float:
-    """Mean error on what is held out, weighed as the rows are; folds count alike."""
+    """Mean error on the held-out rows, with the weights of the rows; all folds count equally."""
     problem = data.problem(spec)
     tied = dataclasses.replace(data, prior=ridge.penalty(data.law)) if data.law.priors else data
     search = search_of(spec.solver, tied.problem(spec))
@@ -213,13 +213,13 @@ def _error(data: FitData, spec: FitSpec, solution: Solution, ridge: Ridge, folds
 
 
 def _ranked(tried: Sequence[Candidate]) -> list[Candidate]:
-    """Best first; those that the table does not identify only where it identifies none."""
+    """Best first; candidates that the table does not identify only if it identifies none."""
     possible = [one for one in tried if one.error < UNKNOWN] or [one for one in tried if one.rows is not None]
     return [one for one in possible if not one.reason] or possible
 
 
 def _taken(choice: LawChoice, ranked: Sequence[Candidate]) -> Law:
-    """The best, or the median of the three best where there are so many."""
+    """The best, or the median of the three best if there are three."""
     if choice is MEDIAN3 and len(ranked) >= MEMBERS:
         return MedianLaw(tuple(get_law(one.law) for one in ranked[:MEMBERS]))
     return get_law(ranked[0].law)

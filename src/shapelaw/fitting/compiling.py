@@ -22,14 +22,14 @@ Function = TypeVar("Function", bound=Callable[..., object])
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 INNER: dict[str, Any] = OPTIONS | {"no_cpython_wrapper": True}
 REORDERED: dict[str, Any] = {"fastmath": {"reassoc", "contract", "arcp", "nsz"}}
-"""Sums may be reordered (that lets them be vectorised); infinities and NaNs keep their meaning."""
+"""Sums may be reordered, which allows vectorisation; infinities and NaNs keep their meaning."""
 
 
 class _MachineCode(FunctionCache):
-    """numba's cache of a kernel, whose machine code is loaded without the compiler.
+    """numba's cache of a kernel, which loads machine code without the compiler.
 
-    numba itself fills the tables of its compiler before it looks into its cache: half a CPU-second of every process, for code
-    that is compiled already. What is not in the cache is compiled as ever, and the compiler fills its tables then.
+    numba itself fills the tables of its compiler before it looks into its cache, which costs every process half a CPU-second
+    even if the code is compiled already. A kernel outside the cache is compiled as usual, and the tables are filled then.
     """
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
@@ -55,12 +55,12 @@ def reordered(function: Function) -> Function:
 
 
 def outer(function: Function) -> Function:
-    """A kernel that Python calls, too, whose sums may be reordered."""
+    """A kernel that Python calls as well, whose sums may be reordered."""
     return _compiled(function, OPTIONS | REORDERED)
 
 
 def _compiled(function: Function, options: dict[str, Any]) -> Function:
-    """A kernel that is cached, or compiled by every process where no folder takes a cache."""
+    """A cached kernel; every process compiles it if no folder is writable for a cache."""
     kernel = numba.njit(**options)(function)
     try:
         kernel._cache = _MachineCode(function)  # type: ignore[no-untyped-call]  # as cache=True sets numba's own

@@ -30,7 +30,7 @@ class Geometry(NamedTuple):
     origin: Array
     """(P,)"""
     free: NDArray[np.int64]
-    """(Q,): entry of phi that each free coordinate is."""
+    """(Q,): entry of phi for each free coordinate."""
     plain: bool
     """Whether all entries are free, so that basis is the identity."""
     linear: NDArray[np.bool_]
@@ -97,7 +97,7 @@ def propose(
 ) -> tuple[bool, bool]:
     """Damped Newton step (H + lam (M + 0.01 diag M + diag l)) step = -g with l_i = |g_i| / limit_i.
 
-    Where the step exceeds its limit, l_i is added to the diagonal and the system solved again; a coordinate that still
+    If the step exceeds its limit, l_i is added to the diagonal and the system is solved again; a coordinate that still
     exceeds it is set to its limit and the others are solved given that (scaling the whole step instead would freeze
     them while E runs to zero). Returns (a limit was met, a pivot was replaced).
     """
@@ -133,7 +133,7 @@ def propose(
 
 @inner
 def room(phi: Array, geometry: Geometry, up: Array, down: Array) -> None:
-    """Step limits of the free coordinates; none is left towards a bound that has been reached."""
+    """Step limits of the free coordinates; towards a bound that has been reached, the limit is zero."""
     for q in range(len(up)):
         k = geometry.free[q]
         up[q] = geometry.limit_up[k] if phi[k] < geometry.high[k] else 0.0
@@ -241,13 +241,13 @@ class Scratch(NamedTuple):
     up: Array
     down: Array
     rows: Array
-    """(M + 3, n) flat: the used rows' features, log aspect ratio, log loss and weights, where some are not used."""
+    """(M + 3, n) flat: the used rows' features, log aspect ratio, log loss and weights, if some rows are unused."""
     places: NDArray[np.int32]
     """(K, n) flat: their distinct points."""
 
 
 def scratch(data: Data, geometry: Geometry, thinned: bool) -> Scratch:
-    """Working memory for a problem, with room for a part of its rows where it is thinned; one per thread."""
+    """Working memory for a problem, with room for a part of its rows if it is thinned; one per thread."""
     size, count = geometry.basis.shape
     room = len(data.log_loss) if thinned else 0
     full, free = (np.empty((size, size)) for _ in range(2)), (np.empty((count, count)) for _ in range(2))
@@ -262,7 +262,7 @@ def scratch(data: Data, geometry: Geometry, thinned: bool) -> Scratch:
 
 @inner
 def used_rows(data: Data, weights: Array, centre: Array, precision: Array, scratch: Scratch) -> Data:
-    """The data at other weights and expectations; rows of weight 0 (a third of them in a resampled set) are left out."""
+    """The data with other weights and priors, without rows of weight 0 (a third of a resampled set)."""
     exponents, terms, count = len(data.owner), len(data.sizes), 0
     for i in range(len(weights)):
         count += weights[i] > 0.0
@@ -308,13 +308,13 @@ def descend_all(
 ) -> None:
     """Minimise from every phi in place, through the rows (delta, tolerance, iterations) of `stages`.
 
-    phis is (R, S, P), values and statuses are (R, S): R weights of the rows, (R, n), each with what breaks its ties, (R, P),
-    and S starts of each.
+    phis is (R, S, P), values and statuses are (R, S): R weights of the rows, (R, n), each with its own prior, (R, P), and
+    S starts of each.
 
-    A stage is over after a relative decrease of at most the tolerance with little damping, an unclipped step and no
+    A stage ends after a relative decrease of at most the tolerance with little damping, an unclipped step and no
     replaced pivot; after three such small decreases; after a rejected step that promised no more than a rounding error;
-    or below the objective that rounding alone makes. `whole` is None for an additive law (known when this is
-    compiled, so that the other objective is left out) and True for one with a power or an aspect factor.
+    or below the objective that rounding alone causes. `whole` is None for an additive law (known at compile time, so
+    that the other objective is omitted) and True for one with a power or an aspect factor.
     """
     g, hessian, gauss = scratch.g, scratch.hessian, scratch.gauss
     g_u, hessian_u, gauss_u = scratch.g_u, scratch.hessian_u, scratch.gauss_u

@@ -23,22 +23,22 @@ from shapelaw.wording import counted
 Array = NDArray[np.float64]
 
 CONDITION_MOST = 100.0
-"""Condition number above which axes cannot be told apart: of the variance of the second of two, 0.04% is its own. The
+"""Condition number above which axes cannot be separated: the second of two axes has 0.04% of its variance to itself. The
 published tables have 1 to 4."""
 CONDITION_HIGH = 10.0
-"""Condition number above which that is flagged: 4% of the variance."""
+"""Condition number above which a flag warns of this: 4% of the variance."""
 DECADES_LEAST = 0.5
 """Range of an axis below which its exponent is flagged: a factor of 3.2."""
 LEVELS_LEAST = 3
 """Values of an axis below which its exponent is flagged: a coefficient, an exponent and a constant need three."""
 MEND_FACTOR = 8.0
-"""How far off the line the runs lie that would mend a design."""
+"""How far off the line a suggested run lies that would mend a design."""
 MOST_MENDING = 3
 """Runs that a message suggests."""
 LINE_AXES = ("params", "tokens")
-"""What approaches 1 and 2 tell apart."""
+"""The axes that approaches 1 and 2 separate."""
 FREED = ("tokens", "batch_tokens", "depth", "width", "params")
-"""Axes by how easily a run changes them, the easiest first."""
+"""Axes, those that a run changes most easily first."""
 HEAVY = 0.3
 """Share of the largest part by which an axis takes part in a direction."""
 
@@ -48,7 +48,7 @@ class Design:
     """Where the rows of a fit lie.
 
     Args:
-        axes: names of what the fit tells apart.
+        axes: names of the axes that the fit separates.
         logs: base-10 logarithms, (rows, axes).
     """
 
@@ -57,8 +57,8 @@ class Design:
 
     @classmethod
     def of(cls, table: RunsTable, spec: FitSpec) -> Design:
-        """The design of a fit: of what a law reads, where params stands back behind width and depth; or of params and tokens,
-        for lines.
+        """The design of a fit: the predictors of a law (width and depth take precedence over params); params and tokens for
+        lines.
 
         Raises:
             UserError: if the table lacks a column.
@@ -89,13 +89,13 @@ class Design:
 
     @property
     def condition(self) -> float:
-        """Condition number of the standardised logarithms: largest over smallest singular value; 1 where no axis goes with
-        another, infinite where one follows from the others."""
+        """Condition number of the standardised logarithms: largest over smallest singular value; 1 if no axis correlates with
+        another, infinite if one follows from the others."""
         return self._directions[0]
 
     @property
     def tied(self) -> tuple[str, ...]:
-        """The axes that go with each other most."""
+        """The axes that are correlated most."""
         parts = np.abs(self._directions[1])
         return tuple(name for name, part in zip(self.axes, parts, strict=True) if part > HEAVY * parts.max())
 
@@ -115,12 +115,12 @@ class Design:
         return (float(sizes[0] / least) if least > rounding else np.inf), direction
 
     def with_row(self, row: Array) -> Design:
-        """The design with one row more."""
+        """The design with one more row."""
         return Design(self.axes, np.vstack([self.logs, row]))
 
     def mending(self) -> list[dict[str, float]]:
-        """Runs that would tell the tied axes apart, the cheapest first: each 8 times off the line in the axis that is easiest
-        to change. Adding all of them brings the condition number below the one that is flagged, if so few can."""
+        """Runs that would separate the tied axes, the cheapest first: each 8 times off the line in the axis that is easiest
+        to change. If so few can, all of them together bring the condition number below the one that is flagged."""
         free = self.axes.index(next((name for name in FREED if name in self.tied), self.tied[0]))
         others = [i for i in range(len(self.axes)) if i != free]
         runs: list[dict[str, float]] = []
@@ -138,16 +138,16 @@ class Design:
 def refuse(design: Design, spec: FitSpec) -> None:
     """Refuse a design that has no answer: tokens that follow from the sizes, and lines over one size.
 
-    Sizes that follow from each other, such as shapes of one ratio, are flagged: a fit of them answers for such shapes.
+    Sizes that follow from each other, such as shapes of one ratio, are only flagged: their fit is valid for such shapes.
 
     Raises:
-        UserError: with the measure, and what run would mend it.
+        UserError: with the measure, and a run that would mend the design.
     """
     if not spec.method.fits_law:
         _refuse_constant(design, spec)
     if len(design.logs) < _needed(spec) or design.condition <= CONDITION_MOST or "tokens" not in design.tied:
         return
-    if set(spec.fixed) & set(whole(spec.law).exponents):  # one slope along the line is left to be fitted
+    if set(spec.fixed) & set(whole(spec.law).exponents):  # one slope along the line remains to be fitted
         return
     raise UserError(
         f"runs: {_tied(design)}, at most {CONDITION_MOST:g}), so no fit tells what each of them does; {_advice(design)}"
@@ -155,7 +155,7 @@ def refuse(design: Design, spec: FitSpec) -> None:
 
 
 def flags(design: Design) -> tuple[str, ...]:
-    """What a reader must know of a design that has an answer."""
+    """Flags of a design that has an answer."""
     found = []
     if design.condition > CONDITION_HIGH:
         found.append(f"collinear_design: {_tied(design)}, above {CONDITION_HIGH:g}); {_advice(design)}")
@@ -174,7 +174,7 @@ def flags(design: Design) -> tuple[str, ...]:
 
 
 def _needed(spec: FitSpec) -> int:
-    """Rows below which a law is refused for that alone."""
+    """With fewer rows, a law is refused for their number alone."""
     return max(len(spec.law.parameters), LEVELS_LEAST) if spec.method.fits_law else LEVELS_LEAST
 
 

@@ -12,7 +12,7 @@ Array = NDArray[np.float64]
 
 @outer
 def log_block(x: Array, out: Array, count: int) -> None:
-    """Natural log of `count` positive normal numbers to one unit in the last place, as a loop that is vectorised.
+    """Natural log of `count` positive normal numbers to one unit in the last place, as a vectorised loop.
 
     x = 2^k m with m in [sqrt(1/2), sqrt(2)); log m = f - f^2/2 + s (f^2/2 + R(s^2)) with f = m - 1, s = f/(2 + f) and
     the minimax polynomial R of FreeBSD's e_log.c.
@@ -40,11 +40,11 @@ def log_block(x: Array, out: Array, count: int) -> None:
 
 @callable_kernel
 def exp_block(x: Array, out: Array, count: int) -> None:
-    """e^x of `count` numbers within +-700 to one unit in the last place, as loops that are vectorised; x is overwritten.
+    """e^x of `count` numbers within +-700 to one unit in the last place, as vectorised loops; x is overwritten.
 
     x = k ln 2 + r with |r| <= ln(2)/2; e^r = 1 + r + r c/(2 - c) with c = r - r^2 P(r^2) and the minimax polynomial P of
-    FreeBSD's e_exp.c. Adding 1.5 * 2^52 rounds to the whole number k and leaves it in the last bits, so that the order of
-    these sums must be kept.
+    FreeBSD's e_exp.c. Adding 1.5 * 2^52 rounds to the whole number k and leaves it in the last bits, so the order of these
+    sums must not change.
     """
     bits = out.view(np.int64)
     rounding = 6755399441055744.0

@@ -19,11 +19,11 @@ Array = NDArray[np.float64]
 
 
 class FixedSearch(Search):
-    """A compiled search held on the plane that a `FixedLaw` leaves.
+    """A compiled search on the plane of the free parameters of a `FixedLaw`.
 
     Args:
-        problem: of the fixed law.
-        kind: the search, `Newton` or one of its kind.
+        problem: problem of the fixed law.
+        kind: the search, `Newton` or a subclass.
     """
 
     improves = True
@@ -37,7 +37,7 @@ class FixedSearch(Search):
         self.inner = inner
 
     def on(self, problem: Problem) -> Search:
-        """The same search of another problem."""
+        """The same search on another problem."""
         return FixedSearch(problem, self.kind)
 
     def follow(self, thetas: Array) -> Endpoints:
@@ -58,7 +58,7 @@ class FixedSearch(Search):
         return self.law.reduce(theta), objective
 
     def refits(self, thetas: Array, weights: Array, priors: Sequence[Penalty | None]) -> tuple[Array, Array]:
-        """The same many times, in one compiled loop."""
+        """Many refits in one compiled loop."""
         whole = [whole_problem(self.problem.with_prior(prior)).prior for prior in priors]
         found, objectives = self.inner.refits(self.law.expand(thetas), weights, whole)
         return self.law.reduce(found), objectives
@@ -76,7 +76,7 @@ class FixedSearch(Search):
 
 
 def whole_problem(problem: Problem) -> Problem:
-    """The problem of the law without what is fixed; what breaks ties expects nothing of fixed parameters."""
+    """The problem of the law with all parameters free; its priors ignore the fixed ones."""
     law = problem.law
     if not isinstance(law, FixedLaw):
         return problem

@@ -25,10 +25,10 @@ DEAD_SHARE = 1e-6
 MOVE, RISE = 0.1, 1e-3
 """A parameter that can move by the first share of itself at a relative rise below the second is hardly identified."""
 SINGULAR = 1e-12
-"""Smallest eigenvalue of the Jacobian's unit-diagonal Gram matrix below which parameters cannot be told apart."""
+"""Smallest eigenvalue of the Jacobian's unit-diagonal Gram matrix below which parameters cannot be separated."""
 LOW_SHARE = 0.2
 NEXT_BASIN = 1.01
-"""A second optimum within this factor of the best is worth a word."""
+"""A second optimum within this factor of the best gets a flag."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Flag:
     """irreducible_zero, dead_term, exponent_range, near_flat, not_identified, second_basin, not_converged, bound_hit or
     low_share."""
     parameter: str | None
-    """The parameter it concerns, if one."""
+    """The parameter that it concerns, if any."""
     message: str
     """A plain sentence."""
 
@@ -48,7 +48,7 @@ def flags(data: FitData, spec: FitSpec, solution: Solution) -> tuple[Flag, ...]:
     """Every warning that applies to a fit, the gravest first.
 
     Raises:
-        UserError: on input that cannot be fitted.
+        UserError: for input that cannot be fitted.
     """
     problem = data.problem(spec)
     dead = tuple(_dead(problem, solution))
@@ -83,7 +83,7 @@ def _search(solution: Solution) -> Iterator[Flag]:
 
 
 def _dead(problem: Problem, solution: Solution) -> Iterator[Flag]:
-    """Parameters fitted through their log whose part of the loss is nowhere noticeable."""
+    """Parameters fitted in their logarithm whose part of the loss is nowhere noticeable."""
     law = problem.law
     shares = np.abs(law.jacobian(np.asarray(solution.theta), problem.columns)).max(axis=0)
     for name, share in zip(law.parameters, shares, strict=True):

@@ -35,21 +35,21 @@ Array = NDArray[np.float64]
 DIFFERENCE = 1e-5
 """Step of the differences of the Jacobian."""
 LINEAR = 1e-9
-"""Relative difference of a prediction from the sum of its parts that is rounding."""
+"""Relative difference of a prediction from the sum of its parts that counts as rounding."""
 ALIVE = 1e-3
-"""Least share that a coefficient starts with: no multiplicative step wakes one that is zero."""
+"""Least share that a coefficient starts with, because no multiplicative step can raise one that is zero."""
 STEP_LOGARITHM = 5.0
-"""Largest step of the logarithm of a coefficient on the way, where it and an exponent move together along a term."""
+"""Largest step of a coefficient's logarithm before the end, when it and an exponent move together along a term."""
 FORWARD = 1e-7
-"""Step of the differences that stand for a Jacobian on the way."""
+"""Step of the differences that replace a Jacobian before the end."""
 SAMPLE = 128
-"""Rows of the sample on which the starts on a table of at least twice as many descend first."""
+"""Rows of the sample on which starts descend first, if the table has at least twice as many."""
 ON_THE_WAY = 1e-6
-"""Relative decrease at which a descent that is gone on from counts as converged."""
+"""Relative decrease at which a descent that will be continued counts as converged."""
 ONE_BASIN = 0.05
-"""Difference of predictions, over the root mean square residual, up to which two descents have ended in one basin."""
+"""Two descents ended in one basin if their predictions differ by at most this, over the root mean square residual."""
 MOST = 5
-"""Basins that are gone on from, and that are polished: the lowest."""
+"""Number of the lowest basins that are continued and polished."""
 
 
 class GeneralNewton(Search):
@@ -70,7 +70,7 @@ class GeneralNewton(Search):
     def follow(self, thetas: Array) -> Endpoints:
         """Continuation in delta from every basin that the starts find by least squares.
 
-        All but the best few of them stay as they are found.
+        Only the best few of them are continued.
         """
         stages = schedule(self.problem.delta)
         sampled = self._sampled()
@@ -89,7 +89,7 @@ class GeneralNewton(Search):
         return ends
 
     def polish(self, thetas: Array) -> Endpoints:
-        """To the target delta, and in the best few basins Newton to rounding."""
+        """Descend to the target delta, then by Newton to rounding in the best few basins."""
         return self._ended(self._descended(thetas, self.problem.delta, ITERATIONS), POLISHED)
 
     def _continued(self, thetas: Array, stages: Array) -> Endpoints:
@@ -108,7 +108,7 @@ class GeneralNewton(Search):
         return Endpoints(ends.thetas, np.where(np.isfinite(ends.objectives), ends.objectives, np.inf), ends.statuses)
 
     def _descended(self, thetas: Array, delta: float, most: int) -> Endpoints:
-        """Where Gauss and Newton lead to from every row."""
+        """The endpoints of Gauss-Newton from every row."""
         moved = np.array(thetas, dtype=np.float64)
         values, statuses = np.empty(len(moved)), np.empty(len(moved), np.int64)
         with np.errstate(all="ignore"):
@@ -117,7 +117,7 @@ class GeneralNewton(Search):
         return Endpoints(moved, np.where(np.isfinite(values), values, np.inf), statuses)
 
     def _basins(self, ends: Endpoints) -> list[list[int]]:
-        """Places of the rows that ended in one basin, the best first in each; the best basin first."""
+        """Indices of the rows in each basin, best first; the best basin comes first."""
         basins: list[list[int]] = []
         predicted: list[Array] = []
         weights = self.problem.weights / self.problem.weights.sum()
@@ -135,7 +135,7 @@ class GeneralNewton(Search):
         return basins
 
     def _projected(self, thetas: Array) -> Array:
-        """The starts with the best coefficients for their exponents, where the prediction is linear in them all."""
+        """The starts with the best coefficients for their exponents, if the prediction is linear in all of them."""
         with np.errstate(all="ignore"):
             return np.array([self._with_best_coefficients(theta) for theta in thetas])
 
@@ -155,13 +155,13 @@ class GeneralNewton(Search):
         return moved
 
     def _alone(self, theta: Array, place: int) -> Array:
-        """What a coefficient of 1 gives by itself."""
+        """The prediction of one coefficient of 1 alone."""
         alone = np.where(self.linear, LOG_FLOOR, theta)
         alone[place] = 0.0
         return np.asarray(np.exp(self.problem.law.log_prediction(alone, self.problem.columns)))
 
     def _sampled(self) -> GeneralNewton:
-        """The same on a sample of a long table."""
+        """The same search on a sample of a long table."""
         used = np.flatnonzero(self.problem.weights > 0)
         if len(used) < 2 * SAMPLE:
             return self
@@ -178,7 +178,7 @@ class GeneralNewton(Search):
         return value if np.isfinite(value) else np.inf
 
     def _slopes(self, theta: Array, residual: Array) -> Array:
-        """Jacobian of the log prediction, by forward differences where the law has none of its own."""
+        """Jacobian of the log prediction, by forward differences if the law defines none."""
         law, columns = self.problem.law, self.problem.columns
         if type(law).jacobian is not Law.jacobian:
             return law.jacobian(theta, columns)
@@ -189,8 +189,8 @@ class GeneralNewton(Search):
         )
 
     def _derivatives(self, theta: Array, problem: Problem, gauss_newton: bool = False) -> tuple[Array, Array, Array]:
-        """Gradient, Hessian (linear coordinates without their gradient) and the damping matrix, which is the Hessian of Gauss
-        and Newton."""
+        """Gradient, Hessian (linear coordinates without their gradient) and the damping matrix, which is the Gauss-Newton
+        Hessian."""
         law, columns = problem.law, problem.columns
         residual = problem.residuals(theta)
         jacobian = self._slopes(theta, residual) if gauss_newton else law.jacobian(theta, columns)
@@ -212,7 +212,7 @@ class GeneralNewton(Search):
     def _descend(
         self, theta: Array, delta: float, tol: float, most: int, gauss_newton: bool = False
     ) -> tuple[Array, float, int]:
-        """The rules of `descent.descend`; a step to where the law is not finite counts as no progress."""
+        """The rules of `descent.descend`; a step to a point where the law is not finite counts as no progress."""
         problem = self.problem.at(delta)
         value = self._value(theta, problem)
         if not np.isfinite(value):

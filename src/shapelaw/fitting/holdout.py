@@ -34,10 +34,10 @@ class HoldoutResult:
     Args:
         holdout: its label.
         law: the law's name.
-        points: a row per predicted point: fold, run, width and depth where known, params, tokens, loss, predicted,
+        points: a row per predicted point: fold, run, width and depth if known, params, tokens, loss, predicted,
             error (relative, signed).
         distance: column -> largest held-out value over the largest fitted one.
-        interval: of the mean absolute error, under resampling of the fitted runs; None where it was not asked for.
+        interval: interval of the mean absolute error, by resampling of the fitted runs; None if it was not requested.
     """
 
     holdout: str
@@ -63,7 +63,7 @@ class HoldoutResult:
 
     @property
     def by_shape(self) -> pd.DataFrame:
-        """Mean absolute and signed error and number of points of every shape, or run where there are no shapes."""
+        """Mean absolute and signed error and number of points of every shape, or of every run without shapes."""
         keys = ["width", "depth"] if {"width", "depth"} <= set(self.points) else ["run"]
         grouped = self.points.assign(absolute=self.points["error"].abs()).groupby(keys, sort=True)
         return grouped.agg(
@@ -71,7 +71,7 @@ class HoldoutResult:
         ).reset_index()
 
     def plain(self) -> dict[str, Any]:
-        """Point 9 of the checklist: errors on what is held out, and how far it lies beyond what was fitted."""
+        """Point 9 of the checklist: errors on the held-out rows, and how far these lie beyond the fitted ones."""
         return {
             "holdout": self.holdout,
             "mean_absolute": self.mean_absolute,
@@ -86,14 +86,14 @@ def evaluate(
 ) -> HoldoutResult:
     """Fit the spec's law by its method on the rows that are not held out, and predict those that are.
 
-    A law that the data choose is chosen anew in every fold, from the rows that it fits.
+    If the data choose the law, each fold chooses again, from its fitted rows.
 
     Args:
-        refits: of resampled runs, for the interval of the mean absolute error; 0 gives none.
+        refits: number of refits of resampled runs, for the interval of the mean absolute error; 0 gives none.
         level: share of the refits inside that interval.
 
     Raises:
-        UserError: if a fold cannot be made or fitted.
+        UserError: if a fold cannot be formed or fitted.
     """
     spec = spec or FitSpec()
     frame, folds = table.kept, holdout.folds(table)
@@ -149,7 +149,7 @@ def _chosen(table: RunsTable, fold: Fold, spec: FitSpec) -> FitSpec:
 
 
 def _totals(data: FitData, fold: Fold, spec: FitSpec, solution: Solution | None) -> Floats:
-    """Sum of the absolute errors of a fold in each refit of its resampled runs, the folds' refits in step."""
+    """Sum of the absolute errors of a fold in each refit of its resampled runs; refits match across folds by index."""
     test = data.rows(fold.test)
     thetas, _ = resampled(data.rows(fold.train), spec, solution)
     return np.array([np.abs(np.expm1(-test.residuals(theta))).sum() for theta in thetas])

@@ -25,7 +25,7 @@ def lower_hull(x: ArrayLike, y: ArrayLike) -> Rows:
         x, y: coordinates, each (n,).
 
     Returns:
-        indices of the vertices; points on an edge are none.
+        indices of the vertices, without points on an edge.
     """
     xs, ys = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     order = np.lexsort((ys, xs))
@@ -56,7 +56,7 @@ def frontier(log_cost: Array, log_loss: Array) -> Rows:
 def bin_minima(
     log_cost: Array, log_loss: Array, bins_per_decade: int | None = BINS_PER_DECADE, bins: int | None = None
 ) -> Rows:
-    """The point of lowest loss in each filled bin of the cost, bins even in log cost over the data's range.
+    """The point of lowest loss in each filled bin of the cost; bins are even in log cost over the data's range.
 
     Args:
         bins_per_decade: bins per factor of ten.

@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 
 
 def percentile(replicates: Array, level: float) -> tuple[float, float]:
-    """The central share `level` of the replicates; those that could not be fitted (NaN) are left out."""
+    """The central share `level` of the replicates, without those that could not be fitted (NaN)."""
     low, high = np.nanquantile(replicates, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -43,7 +43,7 @@ def _acceleration(jackknife: Array) -> float:
     largest = float(np.max(np.abs(jackknife), initial=0.0))
     if largest == 0:
         return 0.0
-    scaled = jackknife / largest  # the ratio has no scale; coefficients may lie near the largest float
+    scaled = jackknife / largest  # the ratio is scale-free; coefficients may lie near the largest float
     spread = scaled.mean() - scaled
     reach = float(np.max(np.abs(spread)))
     if reach < 1e-12:

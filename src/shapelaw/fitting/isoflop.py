@@ -21,15 +21,15 @@ MIN_BINS = 3
 REAL = 1e-9
 """Imaginary part below which a root is real."""
 BIASED, BEYOND = 0.03, 1e3
-"""Relative difference of the best params, by parabolas and by cubics, from which the parabolas' bias is said, and at how many
-times the largest budget it is judged."""
+"""A note reports the parabolas' bias from this relative difference between the best params by parabolas and by cubics, at this
+multiple of the largest budget."""
 TOKENS_AGREE = 0.01
-"""Relative difference from FLOPs / (6 params) up to which nothing is said of the tokens."""
+"""Relative difference of the tokens from FLOPs / (6 params) above which a note reports it."""
 
 
 @dataclass(frozen=True)
 class IsoflopBin:
-    """One budget: its mean log cost, and at the parabola's minimum the log params, log tokens and log loss."""
+    """One budget: its mean log cost, and the log params, log tokens and log loss at the parabola's minimum."""
 
     log_cost: float
     log_params: float
@@ -39,19 +39,19 @@ class IsoflopBin:
 
 
 def isoflop_bins(data: LineData, tolerance: float = TOLERANCE, curve: str = "parabola") -> list[IsoflopBin]:
-    """Minima of every budget at which enough sizes were trained and a minimum lies between them.
+    """Minima of every budget at which enough sizes were trained, with a minimum between them.
 
     A budget is a window of costs, as wide as the tolerance, that holds the most points and more than twice as many as
-    the rest of a window three times as wide: points spread evenly over the costs have none. Where a run passes a budget
-    more than once, its last point there counts.
+    the rest of a window three times as wide; points spread evenly over the costs form no budget. If a run passes a
+    budget more than once, its last point there counts.
 
     Args:
         data: logs of the rows.
         tolerance: largest spread of the log costs of one budget.
-        curve: `parabola`, or `cubic`, which needs one size more in each budget.
+        curve: `parabola`, or `cubic`, which needs one more size in each budget.
 
     Raises:
-        UserError: if fewer than three such budgets are in the data.
+        UserError: if the data have fewer than three such budgets.
     """
     order = {"parabola": 2, "cubic": 3}[curve]
     found = [_minimum(data, rows, order) for rows in _budgets(data.log_cost, tolerance)]
@@ -86,8 +86,8 @@ def _budgets(log_cost: Array, tolerance: float) -> list[Rows]:
 def _minimum(data: LineData, rows: Rows, order: int = 2) -> IsoflopBin | None:
     """Minimum of the least-squares curve of that order, if it has one inside the range of sizes.
 
-    Its tokens are cost / (k params) with the k of the rows, FLOPs of a token and parameter (6 by the rule C = 6NT), by a
-    parabola too, as k changes with the size.
+    Its tokens are cost / (k params), where k is the rows' FLOPs per token and parameter (6 by the rule C = 6NT). A parabola
+    gives k as well, as it changes with the size.
     """
     last = {str(data.runs[row]): row for row in rows}
     chosen = np.array(sorted(last.values()))
@@ -114,7 +114,7 @@ def _parabola(x: Array, y: Array) -> tuple[float, float, float]:
 
 
 def token_note(bins: list[IsoflopBin]) -> tuple[str, ...]:
-    """Says so where the tokens of the table are not those of the rule C = 6NT."""
+    """A note if the tokens of the table are not those of the rule C = 6NT."""
     off = [np.exp(budget.log_tokens + budget.log_params - budget.log_cost) * 6.0 - 1.0 for budget in bins]
     worst = max(off, key=abs)
     if abs(worst) <= TOKENS_AGREE:
@@ -126,8 +126,8 @@ def token_note(bins: list[IsoflopBin]) -> tuple[str, ...]:
 
 
 def bias_note(data: LineData, tolerance: float) -> tuple[str, ...]:
-    """Says so where parabolas place the best sizes elsewhere than cubics do: a budget's losses rise more steeply on one side,
-    which a parabola cannot follow, the less so the wider the sizes reach or the farther off the middle the best one lies.
+    """A note if parabolas and cubics place the best sizes differently. A budget's losses rise more steeply on one side, which
+    a parabola cannot follow; the error grows with the range of sizes and with the distance of the best one from the middle.
 
     Source: arXiv 2603.22339.
     """

@@ -49,7 +49,7 @@ class Data(NamedTuple):
     sizes: NDArray[np.int64]
     """(K,): number of distinct points of each term."""
     places: NDArray[np.int32]
-    """(K, n): distinct point that each point is."""
+    """(K, n): index of each point's distinct point."""
     log_aspect: Array
     """(n,) ln(width/depth), or (1,) unused."""
     log_loss: Array
@@ -57,14 +57,14 @@ class Data(NamedTuple):
     weights: Array
     """(n,)"""
     centre: Array
-    """(P,): what breaks ties, see `objective.Penalty`."""
+    """(P,): centre of the prior that breaks ties, see `objective.Penalty`."""
     precision: Array
-    """(P,): 0 where nothing does."""
+    """(P,): its precision; 0 without a prior."""
     over_cost: float
 
 
 def additive(data: Data) -> bool:
-    """Whether nothing acts on the whole sum, so that the shorter kernel does."""
+    """Whether nothing acts on the whole sum, so that the shorter kernel suffices."""
     return data.power < 0 and data.aspect < 0
 
 
@@ -202,7 +202,7 @@ def mirror(matrix: Array) -> None:
 
 @inner
 def add_penalty(phi: Array, data: Data, g: Array, hessian: Array, gauss: Array) -> float:
-    """What the search adds to the objective where parameters are expected somewhere; fills its derivatives in."""
+    """The part of the objective that the priors add; its derivatives are filled in."""
     total = 0.0
     for k in range(len(phi)):
         away = phi[k] - data.centre[k]
@@ -263,7 +263,7 @@ def evaluate_additive(
 def evaluate_whole(
     phi: Array, data: Data, delta: float, table: Array, work: Array, g: Array, hessian: Array, gauss: Array
 ) -> float:
-    """The same for L = E + u^rho q, u the sum of the terms: log G = rho log u + log q, p = G/L, J = (p D, 1 - p).
+    """The same for L = E + u^rho q, where u is the sum of the terms: log G = rho log u + log q, p = G/L, J = (p D, 1 - p).
 
     rho is 1 without a power, q is 1 without an aspect factor; the two share no second derivative.
 

@@ -28,20 +28,20 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class LawFit:
-    """What a method found.
+    """The result of a method.
 
     Args:
         theta: the law's vector.
-        objective, kind: its value there, and what it is.
+        objective, kind: the value of the objective there, and its name in words.
         search: how the optimum was found.
         flags: what a reader must know, each `code: sentence`.
         not_identified: parameters that are nowhere a noticeable part of the prediction.
-        ridge: what the data leave open; None for a method that does not look.
-        refits: of resampled data; None without resampling.
-        settings: the method's own, beside those of every fit.
+        ridge: parameters that the data do not identify; None for a method that does not check this.
+        refits: refits of resampled data; None without resampling.
+        settings: the method's own settings, beside those of every fit.
         best_settings: laws of the best rate and batch, as plain types.
         new_run: what a new run adds to the law's interval, as plain types.
-        profiles, stages, sensitivity: as `FitResult` and the checklist hold them.
+        profiles, stages, sensitivity: as in `FitResult` and the checklist.
     """
 
     theta: Array
@@ -107,7 +107,7 @@ def law_result(runs: RunsTable, data: FitData, spec: FitSpec, fit: LawFit) -> Fi
 def intervals_of(fit: LawFit, spec: FitSpec) -> tuple[dict[str, tuple[float, float]], dict[str, Array]]:
     """(interval, value in each refit) of every parameter and of the compute-optimal exponent; nothing without refits.
 
-    What is not identified has values, but no interval.
+    Parameters that are not identified have values, but no interval.
     """
     refits, wanted = fit.refits, spec.bootstrap
     if refits is None or wanted is None:

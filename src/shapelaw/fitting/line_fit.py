@@ -43,9 +43,9 @@ class LineFit:
 
     Args:
         lines: target -> line.
-        points: rows of the table's kept rows that the lines rest on; empty for isoflop, whose minima lie between rows.
+        points: indices of the kept rows behind the lines; empty for isoflop, whose minima lie between rows.
         squares: sum of squared residuals of log params.
-        slopes, intercepts, floors: target -> those of each refit, (n,), NaN where it could not be fitted; empty without
+        slopes, intercepts, floors: target -> values of each refit, (n,), NaN if it could not be fitted; empty without
             resampling.
         intervals: target -> interval of the slope; empty without resampling.
         notes: what a reader must know.
@@ -64,11 +64,11 @@ class LineFit:
 def fit_lines(
     table: RunsTable, options: LineOptions, bootstrap: BootstrapOptions | None = None, seed: int = 0
 ) -> LineFit:
-    """Fit the lines of an approach, with intervals from resampled runs or rows if asked.
+    """Fit the lines of an approach, with intervals from resampled runs or rows if requested.
 
     Raises:
-        UserError: for a cost the method cannot take, missing columns, data without bins (isoflop), or points that span
-            no two costs.
+        UserError: for a cost that the method does not support, missing columns, data without bins (isoflop), or points
+            that do not span two costs.
     """
     if options.method == "isoflop" and options.cost != "flops":
         raise UserError(f"method=isoflop: works on cost=flops, not {options.cost}; use method=hull")
@@ -91,14 +91,14 @@ def fit_lines(
 
 
 def _optimal(data: LineData, options: LineOptions) -> Rows:
-    """Rows that no other beats at their cost."""
+    """Rows with the lowest loss at their cost."""
     if options.method == "hull":
         return frontier(data.log_cost, data.log_loss)
     return bin_minima(data.log_cost, data.log_loss, options.bins_per_decade, options.bins)
 
 
 def _lines(data: LineData, options: LineOptions) -> dict[str, tuple[float, float, float]]:
-    """(slope, intercept, floor) of every target, NaN where the data allow none."""
+    """(slope, intercept, floor) of every target, NaN if the data allow none."""
     try:
         if options.method == "isoflop":
             lines = isoflop_lines(isoflop_bins(data, options.tolerance, options.curve))
@@ -117,7 +117,7 @@ def _resample(data: LineData, options: LineOptions, bootstrap: BootstrapOptions,
     refits = []
     for _ in range(bootstrap.n):
         rows, draws = draw()
-        refits.append(_lines(data.take(rows, draws.astype(str)), options))  # each draw is a run of its own
+        refits.append(_lines(data.take(rows, draws.astype(str)), options))  # each draw is a separate run
     return {target: np.array([lines[target] for lines in refits]) for target in (*TARGETS, LOSS)}
 
 
@@ -135,7 +135,7 @@ def _groups(data: LineData, options: LineOptions, by: str) -> list[Rows]:
 
 
 def _drawer(groups: list[Rows], rng: np.random.Generator) -> Callable[[], tuple[Rows, Rows]]:
-    """A function that draws as many groups as there are, giving their rows and the draw that each row came by."""
+    """A function that draws as many groups as there are and returns their rows and each row's draw."""
 
     def draw() -> tuple[Rows, Rows]:
         chosen = [groups[i] for i in rng.integers(len(groups), size=len(groups))]
@@ -151,7 +151,7 @@ def _intervals(
     lines: dict[str, PowerLine],
     slopes: dict[str, Array],
 ) -> dict[str, tuple[float, float]]:
-    """Interval of each slope; none where fewer than half of the refits could be made."""
+    """Interval of each slope; none if more than half of the refits failed."""
     left_out = _jackknife(data, options, bootstrap.by) if bootstrap.kind == "bca" else {}
     groups = len(np.unique(data.runs)) if bootstrap.by == "runs" else len(data.runs)
     level = expanded_level(bootstrap.level, groups) if bootstrap.kind == "expanded" else bootstrap.level
@@ -183,16 +183,16 @@ class Lines(Method):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Everything but its name."""
+        """All options except the name."""
         return dataclasses.asdict(self.chosen)
 
     def configured(self, options: Mapping[str, Any]) -> Lines:
-        """With those of the options that lines have."""
+        """The method with those of the options that lines have."""
         own = {key: options[key] for key in self.options if key in options}
         return Lines(self.name, dataclasses.replace(self.chosen, **own))
 
     def fit(self, runs: RunsTable, spec: FitSpec) -> FitResult:
-        """Fit the lines, with intervals from resampled runs or rows if asked."""
+        """Fit the lines, with intervals from resampled runs or rows if requested."""
         options = LineOptions(method=self.name, counting=spec.counting or "total", flops=spec.flops, **self.options)
         return _line_result(runs, options, fit_lines(runs, options, spec.bootstrap, spec.seed), spec)
 
@@ -242,7 +242,7 @@ def _line_result(runs: RunsTable, options: LineOptions, fit: LineFit, spec: FitS
 
 
 def _spans(options: LineOptions, fit: LineFit, bootstrap: BootstrapOptions | None) -> dict[str, tuple[float, float]]:
-    """Intervals of what a result of lines holds."""
+    """Intervals of the quantities in a result of lines."""
     spans = {f"{target}_exponent": interval for target, interval in fit.intervals.items()}
     if options.cost == "flops" and "params" in fit.intervals:
         spans[EXPONENT] = fit.intervals["params"]

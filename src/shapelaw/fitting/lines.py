@@ -15,13 +15,13 @@ Rows = NDArray[np.intp]
 
 COSTS = ("flops", "device_hours")
 TARGETS = ("params", "tokens", "tokens_per_param")
-"""What is regressed on the cost."""
+"""Quantities that are regressed on the cost."""
 LOSS = "loss"
 """The loss of the best size, whose line has an irreducible loss beside it."""
 FALLS = np.geomspace(0.01, 1.0, 120)
-"""Exponents of FLOPs that are tried for it."""
+"""Exponents of FLOPs to try for it."""
 FEWEST_COSTS = 4
-"""Different costs from which an irreducible loss is told from a power."""
+"""Fewest different costs that can separate an irreducible loss from a power."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class PowerLine:
 
 @dataclass(frozen=True)
 class LineData:
-    """Points of a table as approaches 1 and 2 see them, all natural logs, each of shape (n,)."""
+    """Points of a table as approaches 1 and 2 read them, all natural logs, each of shape (n,)."""
 
     log_cost: Array
     log_loss: Array
@@ -59,7 +59,7 @@ class LineData:
         return values[target]
 
     def take(self, rows: Rows, runs: NDArray[np.str_] | None = None) -> LineData:
-        """Some rows, under other names of their runs if given."""
+        """Some rows, with other names of their runs if given."""
         logs = (self.log_cost, self.log_loss, self.log_params, self.log_tokens)
         cost, loss, params, tokens = (values[rows] for values in logs)
         return LineData(cost, loss, params, tokens, self.runs[rows] if runs is None else runs)
@@ -91,9 +91,9 @@ def regress(log_cost: Array, log_target: Array) -> PowerLine:
 
 
 def loss_line(log_cost: Array, log_loss: Array) -> PowerLine:
-    """L = E + K cost^-g by least squares of the relative error: for each g of `FALLS` E and K in closed form, the best of them.
+    """L = E + K cost^-g by least squares of the relative error: E and K in closed form for each g of `FALLS`, then the best g.
 
-    With fewer than four different costs, or where no E from 0 up fits, E is 0.
+    With fewer than four different costs, or if no E from 0 up fits, E is 0.
 
     Raises:
         UserError: if there are not two different costs.
@@ -105,7 +105,7 @@ def loss_line(log_cost: Array, log_loss: Array) -> PowerLine:
     constant = 1.0 / loss  # a column of E, and below a row of K for each exponent; the relative error is from 1
     falling = np.exp(-FALLS[:, None] * (log_cost - centre)) / loss
     shared = falling @ constant / (constant @ constant)
-    own = falling - shared[:, None] * constant  # what of K's column E's cannot do
+    own = falling - shared[:, None] * constant  # the part of K's column that E's column cannot explain
     height = own.sum(axis=1) / np.square(own).sum(axis=1)
     floor = constant.sum() / (constant @ constant) - height * shared
     errors = np.square(floor[:, None] * constant + height[:, None] * falling - 1.0).sum(axis=1)
@@ -119,15 +119,15 @@ def loss_line(log_cost: Array, log_loss: Array) -> PowerLine:
 def line_data(
     table: RunsTable, counting: str = "total", cost: str = "flops", flops: str | None = None
 ) -> tuple[LineData, Rows]:
-    """Logs of the kept rows past the first step, and which kept rows they are.
+    """Logs of the kept rows after the first step, and the indices of these rows.
 
     Args:
-        counting: how params are counted; FLOPs always keep the vocabulary.
+        counting: how params are counted; FLOPs always include the vocabulary.
         cost: `flops` or `device_hours`.
         flops: convention of the FLOPs (see `RunsTable.flops`).
 
     Raises:
-        UserError: for another cost, a missing column, or no row past step 0.
+        UserError: for an unknown cost, a missing column, or no row after step 0.
     """
     if cost not in COSTS:
         raise UserError(f"cost={cost}: allowed are {', '.join(COSTS)}")

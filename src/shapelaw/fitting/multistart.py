@@ -18,9 +18,9 @@ ROUNDING = 1e-29
 SAME = 1e-7
 """Relative difference of objectives below which two endpoints are the same optimum."""
 AT_BEST = 1e-6
-"""Relative difference of objectives up to which a start counts as having reached the best."""
+"""Relative difference of objectives up to which a start counts as at the best optimum."""
 MOST_DISTINCT = 64
-"""Distinct endpoints that are remembered."""
+"""Most distinct endpoints that are kept."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Endpoints:
 
     Args:
         thetas: (S, p).
-        objectives: (S,); infinite where a start ended nowhere.
+        objectives: (S,); infinite if a start failed.
         statuses: (S,): CONVERGED, MAX_ITER or BOUND_HIT.
     """
 
@@ -39,7 +39,7 @@ class Endpoints:
 
     @classmethod
     def of(cls, thetas: ArrayLike, objectives: ArrayLike, converged: ArrayLike | None = None) -> Endpoints:
-        """Endpoints from what a solver found, all of them converged unless it says which are.
+        """Endpoints of a solver, all of them converged unless it tells which are.
 
         Raises:
             UserError: unless there is one objective for each theta.
@@ -71,11 +71,11 @@ class Multistart:
     counts: NDArray[np.int64]
     n_starts: int
     floor: float
-    """Objective that rounding alone makes: endpoints below it are all the same."""
+    """Objective that rounding alone causes; endpoints below it are all the same."""
 
     @classmethod
     def empty(cls, parameters: int, points: float) -> Multistart:
-        """No starts yet, for a law of so many parameters on so many points."""
+        """No starts yet, for a law with this number of parameters on this number of points."""
         none = Endpoints(np.empty((0, parameters)), np.empty(0), np.empty(0, dtype=np.int64))
         return cls(none, np.empty(0, dtype=np.int64), 0, 1e3 * ROUNDING * points)
 
@@ -90,7 +90,7 @@ class Multistart:
         return replace(self, endpoints=self.endpoints.take(slice(0, 0)), counts=none)._merged(endpoints, self.counts)
 
     def hopped(self, endpoints: Endpoints) -> Multistart:
-        """With endpoints that no start led to: they count for none."""
+        """With endpoints from hops, which count as no starts."""
         return self._merged(endpoints, np.zeros(len(endpoints.objectives), dtype=np.int64))
 
     def _merged(self, endpoints: Endpoints, counts: NDArray[np.int64]) -> Multistart:

@@ -22,11 +22,11 @@ from shapelaw.errors import UserError
 Array = NDArray[np.float64]
 
 KINDS = ("mean", "new_run")
-"""Interval of the law (what the mean of many runs would follow), and of one new run."""
+"""Interval of the law (which the mean of many runs would follow), and of one new run."""
 QUANTILES = (np.arange(39) + 0.5) / 39
-"""Of the residuals, each as likely as the next."""
+"""Equally likely quantiles of the residuals."""
 SAME = 0.02
-"""Difference of logarithms below which two values are the same size."""
+"""Difference of logarithms below which two sizes are the same."""
 
 
 def check_kind(kind: str) -> str:
@@ -42,10 +42,10 @@ def check_kind(kind: str) -> str:
 
 @dataclass(frozen=True)
 class NewRun:
-    """What a new run adds to the law's own interval.
+    """The part that a new run adds to the law's own interval.
 
     Args:
-        noise: quantiles of the residuals of a run, log measured - log predicted, widened by the parameters' degrees of freedom.
+        noise: quantiles of a run's residuals, log measured - log predicted, widened for the parameters' degrees of freedom.
         largest: largest fitted params, tokens and compute (params x tokens).
         widening: factor of the interval beyond any of these.
     """
@@ -66,11 +66,11 @@ class NewRun:
     def interval(self, log_loss: Array, refits: Array, sizes: Mapping[str, Array], level: float) -> tuple[Array, Array]:
         """(low, high) of the log loss of a new run at each point, each (n,).
 
-        Beyond the fitted range each end lies `widening` times as far from the log loss of the fit (that lies between them).
+        Beyond the fitted range each end lies `widening` times as far from the log loss of the fit, which lies between them.
 
         Args:
-            log_loss: of the fit, (n,).
-            refits: of each refit, (k, n).
+            log_loss: log loss of the fit, (n,).
+            refits: log loss of each refit, (k, n).
             sizes: params and tokens, (n,).
         """
         low, high = with_noise(refits, self.noise, level)
@@ -85,20 +85,20 @@ class NewRun:
 
 
 def axes_of(sizes: Mapping[str, Array]) -> dict[str, Array]:
-    """What grows: params, tokens, and compute, their product."""
+    """The axes of extrapolation: params, tokens, and their product, compute."""
     params, tokens = (np.asarray(sizes[name], dtype=np.float64) for name in ("params", "tokens"))
     return {"params": params, "tokens": tokens, "compute": params * tokens}
 
 
 def noise_of(residuals: Array, runs: NDArray[np.str_], parameters: int) -> tuple[float, ...]:
-    """Quantiles of a fit's residuals, widened by the degrees of freedom that its parameters take of so many runs."""
+    """Quantiles of a fit's residuals, widened for the degrees of freedom that its parameters take from the runs."""
     independent = len(np.unique(runs))
     widened = np.sqrt(independent / max(independent - parameters, 1))
     return tuple(map(float, np.quantile(residuals, QUANTILES) * widened))
 
 
 def with_noise(refits: Array, noise: Sequence[float], level: float) -> tuple[Array, Array]:
-    """(low, high), each (n,), of every refit, (k, n), with every part of the noise."""
+    """(low, high), each (n,), over every refit, (k, n), with every quantile of the noise."""
     drawn = (refits[:, None] + np.array(noise)[:, None]).reshape(-1, refits.shape[-1])
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return low, high

@@ -19,17 +19,17 @@ from shapelaw.laws import LOG_FLOOR, SumLaw
 Array = NDArray[np.float64]
 
 UP_COEFFICIENT, DOWN_COEFFICIENT, STEP_EXPONENT = 1e3, 0.9, 0.1
-"""Largest steps: a coefficient up to 1001 times and down to a tenth, an exponent by 0.1."""
+"""Largest steps: a coefficient grows at most to 1001 times or falls to a tenth, an exponent moves by 0.1."""
 EXPONENT_BOUND = 30.0
-"""Largest size of an exponent; one that reaches it is not identified."""
+"""Largest magnitude of an exponent; one that reaches it is not identified."""
 SAMPLE = 256
-"""Points of the sample on which a table of at least twice as many takes its first stage."""
+"""Points of the sample for the first stage, if the table has at least twice as many."""
 LONG, LONG_SAMPLE = 100_000, 8192
-"""Rows from which a search descends on a sample first, and the rows of that sample."""
+"""Rows from which on a search descends on a sample first, and the rows of that sample."""
 ONE_OPTIMUM = 1e-4
-"""Relative difference of objectives of the sample up to which starts are gone on from as one."""
+"""Relative difference of the sample's objectives up to which starts continue as one."""
 REVIVED = -7.0
-"""Log of the (centred) coefficients that a refit at least starts with."""
+"""Least log of the (centred) coefficients at the start of a refit."""
 LEAST_SQUARES = 1e9
 """The first delta: far above every residual."""
 LOOSE, TIGHT, POLISHED = 1e-3, 1e-9, 1e-14
@@ -37,7 +37,7 @@ LOOSE, TIGHT, POLISHED = 1e-3, 1e-9, 1e-14
 ITERATIONS_STAGE, ITERATIONS = 60, 300
 """Most iterations of a stage before the last, and at the target delta."""
 LOG_BOUND = 600.0
-"""Largest size of exponent x log predictor: coefficients in natural units stay finite."""
+"""Largest magnitude of exponent x log predictor, which keeps coefficients in natural units finite."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Compiled:
         """Centre the predictors, find each term's distinct points and set bounds and limits.
 
         Raises:
-            TypeError: if the law is no SumLaw.
+            TypeError: if the law is not a SumLaw.
         """
         law = problem.law
         if not isinstance(law, SumLaw):
@@ -95,7 +95,7 @@ class Compiled:
         return np.asarray(np.linalg.solve(self.to_phi[:p], (phis - self.shift)[:, :p].T).T, dtype=np.float64)
 
     def constrained(self, row: Array, target: float) -> Compiled:
-        """With the free coordinate on which row @ theta depends most made a function of the others."""
+        """The problem with the free coordinate on which row @ theta depends most as a function of the others."""
         p, geometry = self.to_phi.shape[1], self.geometry
         slope = np.linalg.solve(self.to_phi[:p].T, row)
         along = slope @ geometry.basis[:p]
@@ -119,8 +119,8 @@ class Compiled:
 
 
 def _penalties(law: SumLaw, priors: Sequence[Penalty | None]) -> tuple[Array, Array]:
-    """(centres, precisions) of priors in phi, each (R, P); phi differs from theta in the coefficients alone, of which
-    nothing is expected."""
+    """(centres, precisions) of priors in phi, each (R, P); phi differs from theta only in the coefficients, which have no
+    prior."""
     size, terms = len(law.parameters) + (law.irreducible is None), len(law.terms)
     centres, precisions = np.zeros((len(priors), size)), np.zeros((len(priors), size))
     for i, prior in enumerate(priors):
@@ -201,7 +201,7 @@ def schedule(delta: float) -> Array:
 def _descended(
     phis: Array, weights: Array, centres: Array, precisions: Array, data: Data, geometry: Geometry, stages: Array
 ) -> tuple[Array, NDArray[np.int64]]:
-    """`descend_all` with memory of its own: phis (R, S, P) move in place; (objectives, statuses), each (R, S)."""
+    """`descend_all` with its own memory: phis (R, S, P) move in place; returns (objectives, statuses), each (R, S)."""
     values, statuses = np.full(phis.shape[:2], np.inf), np.zeros(phis.shape[:2], dtype=np.int64)
     memory = scratch(data, geometry, thinned=not weights.all())
     whole = None if additive(data) else True
@@ -227,7 +227,7 @@ class Newton(Search):
         return other
 
     def measuring(self, log_loss: Array, prior: Penalty | None) -> Newton:
-        """The same rows with other log losses and expectations; their distinct points are not looked for again."""
+        """The same rows with other log losses and priors, without another search for their distinct points."""
         other, law = copy(self), self.compiled.law
         other.problem = replace(self.problem, log_loss=log_loss, prior=prior)
         centres, precisions = _penalties(law, [prior])
@@ -249,7 +249,7 @@ class Newton(Search):
         return self._finish(phis, stages)
 
     def _follow_long(self, thetas: Array) -> Endpoints:
-        """The whole continuation on a sample; from each optimum that it finds, the last stages on all rows."""
+        """The whole continuation on a sample, then the last stages on all rows from each optimum found."""
         problem = self.problem
         used = np.flatnonzero(problem.weights > 0)
         rows = np.sort(np.random.default_rng(0).choice(used, LONG_SAMPLE, replace=False))
@@ -274,15 +274,15 @@ class Newton(Search):
         return self.constrained(row, target).refit(thetas, self.problem.weights)
 
     def refit(self, thetas: Array, weights: Array) -> tuple[Array, float]:
-        """As `refits`, once."""
+        """One refit, as by `refits`."""
         found, objectives = self.refits(thetas, np.asarray(weights, dtype=np.float64)[None], [self.problem.prior])
         return found[0], float(objectives[0])
 
     def refits(self, thetas: Array, weights: Array, priors: Sequence[Penalty | None]) -> tuple[Array, Array]:
         """Best optimum at each row of multiplicities, all of them in one compiled loop.
 
-        Continues from ten times delta; coefficients that were zero start alive, as no multiplicative step wakes them.
-        Points whose weight was zero from the start stay out.
+        Continues from ten times delta; coefficients at zero are raised first, since no multiplicative step could raise them.
+        Points whose weight was zero from the start are ignored.
         """
         phis = self._phis(thetas)
         geometry = self.compiled.geometry

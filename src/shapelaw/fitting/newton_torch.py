@@ -27,7 +27,7 @@ BYTES_CPU, BYTES_GPU = 64 << 20, 8 << 30
 
 
 class NewtonTorch(Newton):
-    """Batched search of a sum law's problem, on a GPU where there is one; refits, each of few starts, are compiled."""
+    """Batched search of a sum law's problem, on a GPU if available; refits have few starts and use the compiled solver."""
 
     def _descend(self, phis: Array, data: Data, stages: Array) -> tuple[Array, NDArray[np.int64]]:
         import torch
@@ -48,7 +48,7 @@ class NewtonTorch(Newton):
 
 @dataclass
 class _State:
-    """Where every start of a batch is; each field's first axis is S."""
+    """The state of every start of a batch; each field's first axis is S."""
 
     phi: Tensor
     value: Tensor
@@ -59,7 +59,7 @@ class _State:
     grow: Tensor
     small: Tensor
     row: Tensor
-    """Row of the whole batch that this start is."""
+    """Index of this start in the whole batch."""
 
     def take(self, keep: Tensor) -> _State:
         return _State(*(getattr(self, field.name)[keep] for field in fields(self)))
@@ -130,7 +130,7 @@ class _Batch:
         return terms / total[:, None], torch.log(total)
 
     def _whole(self, phi: Tensor, log_sum: Tensor) -> tuple[Tensor, list[Tensor], Tensor, list[Tensor]]:
-        """(rho (S, 1), rows of d log G by the extras, log G, what the extras' second derivatives need)."""
+        """(rho (S, 1), rows of d log G by the extras, log G, inputs of the extras' second derivatives)."""
         import torch
 
         rho, extras, log_reducible, bends = torch.ones_like(phi[:, :1]), [], log_sum, []
@@ -147,7 +147,7 @@ class _Batch:
         return rho, extras, log_reducible, bends
 
     def _add_curvature(self, hessian: Tensor, pull: Tensor, inner: Tensor, rho: Tensor, bends: list[Tensor]) -> None:
-        """hessian -= sum psi p D2, D2 the second derivatives of rho log u + log q."""
+        """hessian -= sum psi p D2, where D2 are the second derivatives of rho log u + log q."""
         import torch
 
         k, size = self.terms, inner.shape[1]
@@ -285,7 +285,7 @@ def _factor_solve(a: Tensor, fallback: Tensor, rhs: Tensor) -> tuple[Tensor, Ten
 
 
 def _pin(a: Tensor, rhs: Tensor, chosen: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Systems whose chosen rows read step == target, their columns moved to the right-hand side."""
+    """Systems whose chosen rows read step == target, with their columns moved to the right-hand side."""
     import torch
 
     values = torch.where(chosen, target, 0.0)

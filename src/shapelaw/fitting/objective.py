@@ -29,19 +29,19 @@ Array = NDArray[np.float64]
 
 
 def check_delta(delta: float) -> float:
-    """`delta` if it can be one of Huber's function.
+    """`delta`, if it is valid for Huber's function.
 
     Raises:
-        UserError: for one that is not finite, or below the rounding of losses.
+        UserError: if it is not finite, or below the rounding of losses.
     """
     return check_option(FitConfig, "delta", delta)
 
 
 def check_over_cost(over_cost: float) -> float:
-    """`over_cost` if it can be the cost of an overestimate.
+    """`over_cost`, if it is valid as the cost of an overestimate.
 
     Raises:
-        UserError: for one out of range.
+        UserError: if it is out of range.
     """
     return check_option(FitConfig, "over_cost", over_cost)
 
@@ -72,9 +72,9 @@ def objective(
         theta: the law's vector (`law.theta(parameters)`).
         columns: canonical column name -> values, shape (n,).
         loss: measured loss in nats per token, shape (n,).
-        delta: where Huber's function turns linear, in units of log loss.
+        delta: where Huber's function becomes linear, in units of log loss.
         weights: multiplicity of each point, shape (n,).
-        over_cost: cost of an overestimate, that of an underestimate being 1.
+        over_cost: cost of an overestimate; that of an underestimate is 1.
     """
     residual = np.log(np.asarray(loss, dtype=np.float64)) - law.log_prediction(np.asarray(theta, np.float64), columns)
     each = huber(residual, delta) * costs(residual, over_cost)
@@ -82,12 +82,12 @@ def objective(
 
 
 class Penalty(NamedTuple):
-    """sum over the entries of theta of precision * (theta - centre)^2 / 2, added to the objective that a search makes small."""
+    """sum over the entries of theta of precision * (theta - centre)^2 / 2, added to the objective that a search minimises."""
 
     centre: Array
     """(p,)"""
     precision: Array
-    """(p,), in units of the objective; 0 where nothing is expected."""
+    """(p,), in units of the objective; 0 without a prior."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,9 @@ class Problem:
     weights: Array
     """Multiplicity of each point, (n,)."""
     prior: Penalty | None = None
-    """What breaks ties between parameters that fit equally well; None where none is needed."""
+    """The prior that breaks ties between parameters that fit equally well; None if none is needed."""
     over_cost: float = 1.0
-    """Cost of an overestimate, that of an underestimate being 1."""
+    """Cost of an overestimate; that of an underestimate is 1."""
 
     @classmethod
     def of(
@@ -119,7 +119,7 @@ class Problem:
         """Check everything that would otherwise fail, or mislead, during the fit.
 
         Raises:
-            UserError: on a delta or over_cost out of range, missing columns, values that are not positive and finite, fewer
+            UserError: for a delta or over_cost out of range, missing columns, values that are not positive and finite, fewer
                 points than parameters, or a predictor with a single distinct value.
         """
         check_delta(delta)
@@ -163,11 +163,11 @@ class Problem:
         return np.exp(self.log_loss)
 
     def with_prior(self, prior: Penalty | None) -> Problem:
-        """The same data and what breaks ties."""
+        """The same data with another prior."""
         return replace(self, prior=prior)
 
     def with_weights(self, weights: Array) -> Problem:
-        """The same data, weighted otherwise (not checked again)."""
+        """The same data with other weights (not checked again)."""
         return replace(self, weights=weights)
 
     def residuals(self, theta: ArrayLike) -> Array:
@@ -180,7 +180,7 @@ class Problem:
         return float(np.sum(huber(residual, self.delta) * self.weights_at(residual)))
 
     def weights_at(self, residual: Array) -> Array:
-        """What each row counts with such residuals, (n,): its weight times its cost."""
+        """How much each row counts at these residuals, (n,): its weight times its cost."""
         return self.weights if self.over_cost == 1.0 else self.weights * costs(residual, self.over_cost)
 
     def slopes(self, residual: Array) -> Array:
@@ -188,11 +188,11 @@ class Problem:
         return self.weights_at(residual) * np.clip(residual, -self.delta, self.delta)
 
     def damping(self, residual: Array) -> Array:
-        """What each row counts in the curvature of Gauss and Newton, (n,): less where Huber's function is linear."""
+        """How much each row counts in the Gauss-Newton curvature, (n,): less where Huber's function is linear."""
         return self.weights_at(residual) * np.minimum(1.0, self.delta / np.maximum(np.abs(residual), 1e-300))
 
     def at(self, delta: float) -> Problem:
-        """The same problem where Huber's function turns linear elsewhere."""
+        """The same problem with another delta."""
         return replace(self, delta=delta)
 
 

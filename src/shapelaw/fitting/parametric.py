@@ -57,7 +57,7 @@ class Parametric(Method):
         return self._fit(runs, spec)
 
     def _fit(self, runs: RunsTable, spec: FitSpec, solved: Solution | None = None) -> FitResult:
-        """The fit of one law, from the solution where it is known."""
+        """The fit of one law, from its solution if known."""
         rows = FitData.of(runs, spec)
         found = solved or solve(rows, spec)
         ridge = find_ridge(rows, spec, found)
@@ -92,7 +92,7 @@ class Parametric(Method):
         return law_result(runs, data, spec, fit)
 
     def theta(self, data: FitData, spec: FitSpec, solution: Solution | None = None) -> Array:
-        """The optimum over some of the rows, ties broken as in a fit; `solution` is what `solve` found on them."""
+        """The optimum over some of the rows, with ties broken as in a fit; `solution` is the result of `solve` on them."""
         found = solution or solve(data, spec)
         return break_ties(data, spec, found, find_ridge(data, spec, found))[1].theta
 
@@ -107,13 +107,13 @@ def _kind(spec: FitSpec) -> str:
 
 
 def _resampled(data: FitData, ridge: Ridge) -> FitData:
-    """The rows for refits: so few runs leave a resampled set of them with one or two sizes, where ties are broken."""
+    """The rows for refits, with ties broken if runs are so few that a resampled set may have only one or two sizes."""
     few = len(np.unique(data.runs)) < FEW_RUNS and sum_of(data.law) is not None
     return dataclasses.replace(data, prior=ridge.penalty(data.law)) if few else data
 
 
 def _new_run(runs: RunsTable, data: FitData, spec: FitSpec, solution: Solution, ridge: Ridge) -> dict[str, Any]:
-    """What a new run adds to the law's interval."""
+    """The part that a new run adds to the law's interval."""
     sizes = {"params": data.columns.get("params", runs.params()), "tokens": runs.column("tokens", "rolling hold-out")}
     axes = axes_of(sizes)
     noise = noise_of(data.residuals(solution.theta), data.runs, len(solution.theta))
@@ -122,7 +122,7 @@ def _new_run(runs: RunsTable, data: FitData, spec: FitSpec, solution: Solution, 
 
 
 def _warnings(raised: Sequence[Flag], ridge: Ridge, exponents: Sequence[str]) -> list[Flag]:
-    """Flags without the numbers of what lies on a ridge, which is named instead."""
+    """Flags without the numbers of parameters on a ridge, which are named instead."""
     kept = [flag for flag in raised if flag.code not in QUOTING or flag.parameter not in ridge.names]
     if not ridge.names:
         return kept
@@ -136,7 +136,7 @@ def _warnings(raised: Sequence[Flag], ridge: Ridge, exponents: Sequence[str]) ->
 
 
 def _notes(data: FitData, spec: FitSpec) -> list[str]:
-    """What the counting and the solver ask a reader to know."""
+    """Notes on the counting and the solver."""
     notes, usual = [], data.law.default_counting
     if spec.counting is None and data.counting != usual and "params" in data.columns:
         notes.append(
@@ -148,14 +148,14 @@ def _notes(data: FitData, spec: FitSpec) -> list[str]:
 
 
 def _profiles(data: FitData, spec: FitSpec, solution: Solution, nothing: Sequence[str]) -> dict[str, Any]:
-    """Profile of every parameter that has one, and of the compute-optimal exponent; runs count as independent points."""
+    """Profile of every parameter that has one and of the compute-optimal exponent, with runs as independent points."""
     profiles: dict[str, Any] = {}
     for name in (*data.law.parameters, EXPONENT):
         if name in nothing:
             continue
         try:
             traced = profile(data, spec, name, solution, effective=len(np.unique(data.runs)))
-        except UserError:  # the law holds this one in no linear constraint, or has no such exponent
+        except UserError:  # the law has no linear constraint for this one, or no such exponent
             continue
         profiles[name] = dataclasses.asdict(traced)
     return profiles

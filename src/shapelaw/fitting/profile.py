@@ -28,9 +28,9 @@ Array = NDArray[np.float64]
 RISE = 1e-3
 """Share of the minimum by which the objective may rise."""
 FIRST_STEP, GROWTH, MOST_STEPS = 0.01, 1.5, 40
-"""First step away from the optimum (of an exponent, or relative), its growth, and the most steps a side."""
+"""First step away from the optimum (of an exponent, or relative), its growth, and the most steps per side."""
 HALVINGS = 30
-"""Most steps of the search for where the profile crosses a cut."""
+"""Most steps of the search for the crossing of the profile with a cut."""
 EXPONENT_RANGE = 20.0
 """Largest exponent that is tried."""
 CONTAINED = 1e-6
@@ -44,7 +44,7 @@ class Profile:
     statistic: str
     estimate: float
     values: Array
-    """Values at which the rest was refitted, ascending, (m,)."""
+    """Values at which the other parameters were refitted, ascending, (m,)."""
     objectives: Array
     """Lowest objective at each of them, (m,)."""
     interval: tuple[float, float]
@@ -72,18 +72,18 @@ def profile(
     """Profile a parameter or the compute-optimal exponent.
 
     Args:
-        data: rows as the law sees them.
+        data: rows as the law reads them.
         spec: delta and solver are read.
         statistic: name of a parameter (natural units), or `compute_optimal_exponent`.
-        solution: the fit; None makes it.
+        solution: the fit; None computes it.
         rise: relative rise of the objective that bounds `interval`.
-        level: of the likelihood interval.
-        effective: number of independent points behind the likelihood interval; the number of runs is the honest choice
-            where runs share noise. None counts every point.
+        level: level of the likelihood interval.
+        effective: number of independent points behind the likelihood interval; use the number of runs if the points of a
+            run share noise. None counts every point.
         weights: multiplicity of each row, (n,).
 
     Raises:
-        UserError: on input that cannot be fitted, rise <= 0, level outside (0, 1), or a statistic without a profile.
+        UserError: for input that cannot be fitted, rise <= 0, level outside (0, 1), or a statistic without a profile.
     """
     problem = data.problem(spec, weights)
     if not rise > 0 or not 0 < level < 1:
@@ -108,7 +108,7 @@ def profile(
 def likelihood_rise(problem: Problem, solution: Solution, level: float, effective: float | None = None) -> float:
     """Relative rise of the objective that a likelihood-ratio test at `level` would accept.
 
-    Reading exp(-Huber(r)/s) as a density of unknown scale and profiling the scale out leaves a log likelihood of
+    Taking exp(-Huber(r)/s) as a density of unknown scale and profiling out the scale gives a log likelihood of
     -(n/k) log f, where k = sum r psi(r) / f is 2 for residuals below delta (normal) and 1 far above (Laplace). So
     2 (n/k) log(f/f0) is compared with the chi-squared quantile of one degree of freedom.
     """
@@ -124,7 +124,7 @@ def _estimate(law: Law, solution: Solution, statistic: str) -> float:
     parameters = law.natural(solution.theta)
     value = law.compute_optimal_exponent(parameters) if statistic == EXPONENT else parameters.get(statistic)
     if value is None:
-        law.constraint(statistic, 0.5)  # says what is allowed, if that is the reason
+        law.constraint(statistic, 0.5)  # raises the error that lists what is allowed, if that is the reason
         raise UserError(f"the fit of law {law.name} has no interior compute-optimal exponent; nothing to profile")
     law.constraint(statistic, value)
     return float(value)
@@ -134,7 +134,7 @@ def constrained_minimum(search: Search, solution: Solution, statistic: str, valu
     """Lowest objective with the statistic held at `value`.
 
     Raises:
-        UserError: if the statistic is no linear constraint on theta under the law.
+        UserError: if the statistic is not a linear constraint on theta under the law.
     """
     return search.held(*search.problem.law.constraint(statistic, value), _seeds(solution))[1]
 
@@ -170,7 +170,7 @@ class _Trace:
         return objective, theta
 
     def side(self, estimate: float, direction: int, cuts: list[float]) -> dict[float, tuple[float, bool]]:
-        """For each cut the value at which the profile crosses it on one side, and whether it never does."""
+        """For each cut, the value at which the profile crosses it on one side, and whether it never crosses it."""
         bound = self.range[0] if direction < 0 else self.range[1]
         inside, theta, step = self.from_natural(estimate), self.seeds[0], FIRST_STEP
         if self.statistic not in self.law.log_parameters:
@@ -191,7 +191,7 @@ class _Trace:
         return {cut: crossed.get(cut, (self.to_natural(inside), True)) for cut in cuts}
 
     def _cross(self, inside: float, outside: float, theta: Array, cut: float) -> float:
-        """Bisection for where the profile rises above the cut."""
+        """The point where the profile rises above the cut, by bisection."""
         scale = max(abs(outside - inside), abs(inside), 1e-3)
         for _ in range(HALVINGS):
             middle = 0.5 * (inside + outside)

@@ -14,11 +14,11 @@ EVERY_SECONDS = 0.3
 
 
 class Progress:
-    """Counts what is done; elsewhere than in a notebook that is all.
+    """Counts finished work, and displays the count in a notebook only.
 
     Args:
-        total: how much there is.
-        what: it is, in the plural.
+        total: amount of work.
+        what: name of its units, in the plural.
     """
 
     def __init__(self, total: int, what: str) -> None:
@@ -37,14 +37,14 @@ class Progress:
             self._handle.update({"text/plain": "", "text/html": ""}, raw=True)
 
     def step(self, count: int = 1) -> None:
-        """So many more are done; shown from the thread that the notebook waits for."""
+        """Count finished work; only the thread that the notebook waits for displays it."""
         with self._lock:
             self.done += count
         if threading.current_thread() is threading.main_thread():
             self.show()
 
     def show(self) -> None:
-        """Bring the display up to date, if it is time to."""
+        """Update the display, if it is time."""
         now = time.monotonic()
         if now - self._begun < AFTER_SECONDS or now - self._last < min(EVERY_SECONDS, AFTER_SECONDS):
             return
@@ -61,7 +61,7 @@ class Progress:
 
 
 def _in_notebook() -> bool:
-    """Whether IPython runs this in a kernel, whose displays can be updated; its terminal's cannot."""
+    """Whether IPython runs this in a kernel, whose displays can be updated, unlike those of its terminal."""
     ipython: Any = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     return getattr(shell, "kernel", None) is not None

@@ -27,25 +27,25 @@ IRREDUCIBLE_SHARES = (0.0, 0.3, 0.6)
 KAPPAS = (0.05, 0.15)
 ASPECT_QUANTILES = (0.25, 0.5, 0.75)
 REVIVED = 1e-3
-"""Share of the loss that a coefficient of zero starts with, so that it can still grow."""
+"""Share of the loss that a zero coefficient starts with, so that it can still grow."""
 
 
 @dataclass(frozen=True)
 class _Outer:
-    """One choice of what acts on the whole sum: the fitted target and the factor on every term."""
+    """One choice of the factors on the whole sum: the fitted target and the factor on every term."""
 
     extras: tuple[float, ...]
     target: Array
     factor: Array
     irreducible: float | None
-    """E where it is fixed by the choice (a law with a power), else fitted as a column."""
+    """E if the choice fixes it (a law with a power); otherwise it is fitted as a column."""
 
 
 def projected_starts(problem: Problem, count: int) -> Array:
     """The `count` best grid points as rows of theta, (<= count, p).
 
     Raises:
-        TypeError: if the law is no SumLaw.
+        TypeError: if the law is not a SumLaw.
     """
     law = problem.law
     if not isinstance(law, SumLaw):
@@ -61,7 +61,7 @@ def projected_starts(problem: Problem, count: int) -> Array:
 
 
 def _outers(law: SumLaw, design: Design, loss: Array) -> Iterator[_Outer]:
-    """Every choice of the power (with E, given which the terms' sum is known) and of the aspect factor."""
+    """Every choice of the power (together with E, which determines the terms' sum) and of the aspect factor."""
     shares = IRREDUCIBLE_SHARES if law.irreducible else (0.0,)
     for aspect, factor in _aspects(design, len(loss)):
         if not law.power:
@@ -73,7 +73,7 @@ def _outers(law: SumLaw, design: Design, loss: Array) -> Iterator[_Outer]:
 
 
 def _aspects(design: Design, points: int) -> Iterator[tuple[tuple[float, ...], Array]]:
-    """((ln kappa, mu), factor on every point); one factor of ones for a law without."""
+    """((ln kappa, mu), factor on every point); a single factor of ones for a law without an aspect factor."""
     if design.log_aspect is None:
         yield (), np.ones(points)
         return
@@ -105,7 +105,7 @@ def _exponents(choices: list[list[tuple[float, ...]]], picks: NDArray[np.int_]) 
 
 
 def _term_columns(law: SumLaw, design: Design) -> tuple[list[Array], list[list[tuple[float, ...]]]]:
-    """For every term the values of its centred power at every choice of its exponents, and the choices."""
+    """For every term, the values of its centred power for every choice of its exponents, and the choices."""
     columns, choices = [], []
     centred = design.features - design.features.mean(axis=1, keepdims=True)
     for j, term in enumerate(law.terms):
@@ -120,7 +120,7 @@ def _term_columns(law: SumLaw, design: Design) -> tuple[list[Array], list[list[t
 def non_negative(grams: Array, moments: Array) -> tuple[Array, Array]:
     """min |X c - y|^2 over c >= 0 from X'X and X'y, up to the constant |y|^2, of many small problems at once.
 
-    The minimum is that of the least squares over some of the columns, so every choice of columns is tried.
+    The minimum equals the least squares over a subset of the columns, so every subset is tried.
 
     Args:
         grams: (problems, columns, columns).

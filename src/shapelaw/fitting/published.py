@@ -25,7 +25,7 @@ _LINE_SUFFIX = {
     "cool_end": "_cooldown",
 }
 _WITHOUT = {"total": "", "no_embedding": "_no_embeds", "no_embedding_and_head": "_no_embeds"}
-"""Their "no embeds" leaves out one matrix in approach 3 and both in approach 1."""
+"""The paper's "no embeds" omits one matrix in approach 3 and both in approach 1."""
 
 
 DELTAS = {1e-3: "delta_1e-3", 1e-4: "delta_1e-4"}
@@ -36,7 +36,7 @@ def published_law(law: str, subset: str, counting: str = "total", delta: float =
     """A published fit of approach 3, in natural units (its file holds logarithms of coefficients and of E).
 
     Raises:
-        UserError: if the paper has none, or its file is not at hand.
+        UserError: if the paper has none, or its file is not available.
     """
     if delta not in DELTAS:
         raise UserError(f"delta={delta:g}: the paper has published fits at {', '.join(f'{one:g}' for one in DELTAS)}")

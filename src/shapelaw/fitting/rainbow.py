@@ -60,7 +60,7 @@ def rainbow(
 
     Args:
         bootstrap: refits of each line; None takes 1,000 by runs.
-        delta: of the parametric lines.
+        delta: delta of the parametric lines.
     """
     wanted = bootstrap or BootstrapOptions()
     return pd.DataFrame([row(line, load_runs("gemstones", subset=line.subset), wanted, delta, seed) for line in lines])
@@ -92,7 +92,7 @@ def best_params(result: FitResult, flops: float) -> float:
 
 
 def row_of(line: RainbowLine, table: RunsTable, result: FitResult) -> dict[str, object]:
-    """A line's row from its fit; NaN for what the runs do not identify."""
+    """A line's row from its fit; NaN for quantities that the runs do not identify."""
     low, high = _interval(result)
     identified = EXPONENT not in result.ridge
     return {

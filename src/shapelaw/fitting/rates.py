@@ -15,7 +15,7 @@ from shapelaw.errors import UserError
 Floats = NDArray[np.float64]
 
 REACH = 4.2
-"""Rates within this factor of the best of them are taken to lie on one parabola: two steps of a factor of two either way."""
+"""Rates within this factor of the best are assumed to lie on one parabola: two steps of a factor of two either way."""
 LEVEL = 0.9
 
 
@@ -24,11 +24,11 @@ class BestRate:
     """Minimum of a parabola in log(rate) through the losses around the lowest.
 
     Args:
-        rate: where it is.
-        low, high: its interval; NaN where there are only as many points as the parabola has coefficients.
-        loss: of the parabola there, nats per token.
+        rate: the rate at the minimum.
+        low, high: its interval; NaN if there are only as many points as the parabola has coefficients.
+        loss: loss of the parabola there, nats per token.
         curvature: second derivative of the loss by log(rate): a rate wrong by a factor f costs curvature / 2 * log(f)^2.
-        points: how many rates it rests on.
+        points: number of rates behind it.
     """
 
     rate: float
@@ -42,14 +42,14 @@ class BestRate:
 def best_rate(rates: ArrayLike, losses: ArrayLike, reach: float = REACH, level: float = LEVEL) -> BestRate:
     """The best rate of one shape.
 
-    The interval is Student's, from the scatter about the parabola, by the delta method; it holds the parabola's own misfit
-    too, as that is part of the scatter.
+    The interval is Student's, from the scatter about the parabola, by the delta method. It includes the parabola's own
+    misfit, which is part of the scatter.
 
     Args:
-        rates: of runs that differ in nothing else; several runs of one rate count each.
-        losses: of their ends, nats per token; those that are not finite are left out.
+        rates: rates of runs that differ in nothing else; if several runs share a rate, each counts.
+        losses: final losses of the runs, nats per token; losses that are not finite are ignored.
         reach: rates within this factor of the one with the lowest loss are used, and its neighbours in any case.
-        level: of the interval.
+        level: level of the interval.
 
     Raises:
         UserError: if there are fewer than three rates around the lowest loss, or the minimum is not among them.
@@ -76,7 +76,7 @@ def best_rate(rates: ArrayLike, losses: ArrayLike, reach: float = REACH, level: 
 
 
 def _around(x: Floats, y: Floats, lowest: float, reach: float) -> tuple[Floats, Floats]:
-    """The points within reach of the lowest, and the nearest rate on either side where rates lie further apart."""
+    """The points within reach of the lowest, and the nearest rate on either side if rates lie further apart."""
     below, above = np.sort(x[x < lowest]), np.sort(x[x > lowest])
     start = min([lowest - reach, *below[-1:]])
     end = max([lowest + reach, *above[:1]])
@@ -116,12 +116,12 @@ def _vertex_error(a: float, b: float, covariance: Floats, points: int, level: fl
 
 
 def best_rates(frame: pd.DataFrame, rate: str, level: float = LEVEL) -> pd.DataFrame:
-    """The best rate of every shape; why there is none where there is none.
+    """The best rate of every shape, or the reason why there is none.
 
     Args:
         frame: one row per run: width, depth, loss (at the same tokens for all runs of a shape) and the column of the rate.
-        rate: that column: lr_base (what the rule multiplies) or lr_eff (the rate itself).
-        level: of the intervals.
+        rate: that column: lr_base (which the rule multiplies) or lr_eff (the rate itself).
+        level: level of the intervals.
 
     Returns:
         one row per shape: width, depth, the fields of `BestRate`, and `refused`, the reason or nothing.
@@ -143,8 +143,8 @@ class Spread:
     Args:
         ratio: largest over smallest.
         deviation: standard deviation of their natural logarithms.
-        shapes: how many.
-        worst_cost: nats that the worst served shape loses at their geometric mean, by its own parabola.
+        shapes: number of shapes.
+        worst_cost: most nats that a shape loses at the geometric mean of the rates, by its own parabola.
     """
 
     ratio: float
@@ -154,7 +154,7 @@ class Spread:
 
 
 def spread(best: pd.DataFrame) -> Spread:
-    """Spread of a table of `best_rates`; shapes without a best rate are left out.
+    """Spread of a table of `best_rates`, without shapes that have no best rate.
 
     Raises:
         UserError: if fewer than two shapes have one.

@@ -27,8 +27,8 @@ class Reference(Search):
     """L-BFGS-B from every start; nothing is polished, and only endpoints that report success count.
 
     Args:
-        problem: what is minimised.
-        exact: the search that makes its refits and holds a statistic.
+        problem: the problem to minimise.
+        exact: the search that computes its refits and its optima with a fixed statistic.
     """
 
     refit_note = (
@@ -53,7 +53,7 @@ class Reference(Search):
         return self.exact.held(row, target, thetas)
 
     def value(self, theta: Array) -> float:
-        """The objective, computed from the raw columns at every call as the authors do (laws of their kind)."""
+        """The objective, computed from the raw columns at every call as in the authors' code (for laws like theirs)."""
         law, problem = self.problem.law, self.problem
         if not isinstance(law, SumLaw) or law.extras or any(len(term.falls) != 1 for term in law.terms):
             return problem.value(theta)
@@ -68,7 +68,7 @@ class Reference(Search):
         return float(np.sum(scipy.special.huber(problem.delta, residual) * problem.weights_at(residual)))
 
     def follow(self, thetas: Array) -> Endpoints:
-        """One search per row; an endpoint without success gets an infinite objective, as the authors leave it out."""
+        """One search per row; an endpoint without success gets an infinite objective, as the authors drop it."""
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")  # overflow far from the data is part of what is shown
             runs = [scipy.optimize.minimize(self.value, theta, method="L-BFGS-B") for theta in thetas]

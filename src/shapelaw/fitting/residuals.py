@@ -74,9 +74,9 @@ def huber_log_likelihood(residuals: Array, delta: float, over_cost: float = 1.0)
     f(r) = exp(-c(r) Huber_delta(r) / s) / Z,  Z = (z(s) + z(s / over_cost)) / 2
     z(s) = sqrt(2 pi s) erf(delta / sqrt(2 s)) + (2 s / delta) exp(-delta^2 / (2 s))
 
-    The fit that minimises the summed Huber function maximises this likelihood whatever s is; it lies between Gaussian
-    (delta large) and Laplace errors (delta small). Errors are in log loss. Points of one run are in truth dependent, so
-    differences between laws are overstated where runs have many points.
+    The fit that minimises the summed Huber function maximises this likelihood for every s. The density lies between
+    Gaussian (large delta) and Laplace errors (small delta). Errors are in log loss. Points of one run are not really
+    independent, so differences between laws are overstated if runs have many points.
     """
     total, n = float(np.sum(huber(residuals, delta) * costs(residuals, over_cost))), len(residuals)
     if total <= 0:
@@ -93,7 +93,7 @@ def huber_log_likelihood(residuals: Array, delta: float, over_cost: float = 1.0)
 
 
 def _log_normaliser(log_scale: float, delta: float, over_cost: float = 1.0) -> float:
-    """Log of Z: half of each side's, which differ in their scale alone."""
+    """Log of Z, the mean of both sides, which differ only in their scale."""
     under = _log_sides(log_scale, delta)
     if over_cost == 1.0:
         return under
@@ -101,7 +101,7 @@ def _log_normaliser(log_scale: float, delta: float, over_cost: float = 1.0) -> f
 
 
 def _log_sides(log_scale: float, delta: float) -> float:
-    """Log of z, its two parts added as logs so that neither underflows."""
+    """Log of z; its two parts are added as logs so that neither underflows."""
     scale = math.exp(log_scale)
     tail = math.log(2.0 * scale / delta) - 0.5 * delta**2 / scale
     inside = 0.5 * math.log(2.0 * math.pi * scale) + math.log(math.erf(delta / math.sqrt(2.0 * scale)))
@@ -111,7 +111,7 @@ def _log_sides(log_scale: float, delta: float) -> float:
 def information_criteria(
     residuals: Array, delta: float, n_parameters: int, over_cost: float = 1.0
 ) -> tuple[float, float]:
-    """(AIC, BIC) by `huber_log_likelihood`, its scale counted as one more parameter.
+    """(AIC, BIC) by `huber_log_likelihood`, whose scale counts as one more parameter.
 
     AIC = 2 k - 2 log likelihood, BIC = k log n - 2 log likelihood.
     """

@@ -40,5 +40,5 @@ class RestrictedLaw(Law):
         return self.law.log_prediction(self.expand(theta), columns)
 
     def jacobian(self, theta: Array, columns: Columns) -> Array:
-        """Its derivative by the free entries."""
+        """Derivative of the log prediction by the free entries."""
         return np.asarray(self.law.jacobian(self.expand(theta), columns) @ self.basis)

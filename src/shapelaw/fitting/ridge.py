@@ -33,33 +33,33 @@ Array = NDArray[np.float64]
 REACH = 1.645
 """Standard deviations of a prior on each side that hold 90% of it."""
 SURE = 0.25
-"""Standard error, as a share of the prior's, below which a parameter is identified without a look at its profile."""
+"""Standard error, as a share of the prior's, below which a parameter is identified without checking its profile."""
 SINGULAR = 1e-6
 """Singular value of the Jacobian with unit columns, as a share of the largest, below which a direction has no rank."""
 HEAVY = 0.01
 """Share of the largest part of such a direction from which a parameter is named."""
 PRECISION = 1e-5
-"""Log residual below which errors are those of rounding and of the form, not of the runs."""
+"""Log residual below which errors come from rounding and the form, not from the runs."""
 LEVEL = 0.9
 STRETCHES = ((-1.0, 1.0), (-0.5, 1.5), (-1.5, 0.5), (0.0, 2.0), (-2.0, 0.0))
-"""Where stretches as wide as 90% of a prior lie about the optimum, in halves of their width."""
+"""Positions, around the optimum, of stretches as wide as 90% of a prior, in halves of their width."""
 REVIVED_SHARE = 1e-3
-"""Share of the smallest loss that E has at least where ridges are looked for."""
+"""Least share of the smallest loss for E in the search for ridges."""
 DEAD_SHARE = 1e-6
 """A term (or E) that is nowhere more than this share of the loss is dead; its parameters lie on no ridge."""
 FARTHEST = {"coefficient": float(np.log(2.0)), "irreducible": 0.1, EXPONENT: 0.1}
-"""How far what has no prior may move along the ridge (coefficients and E in their logarithm) and count as identified."""
+"""How far a quantity without a prior may move along the ridge (coefficients and E in their logarithm) and count as identified."""
 
 
 @dataclass(frozen=True)
 class Ridge:
-    """What is not identified.
+    """The quantities that the data do not identify.
 
     Args:
         names: parameters, and the compute-optimal exponent, that are not identified.
-        vectors: theta of laws that fit as well, as far apart as was looked for, (k, p).
+        vectors: theta of laws that fit as well, as far apart as the search went, (k, p).
         scale: noise of the runs: the objective per independent run.
-        starts: theta with a parameter of the ridge where it is expected, (m, p).
+        starts: theta with a parameter of the ridge at its prior's centre, (m, p).
     """
 
     names: tuple[str, ...]
@@ -68,7 +68,7 @@ class Ridge:
     starts: Array
 
     def penalty(self, law: Law) -> Penalty:
-        """The law's expectations in units of the objective."""
+        """The law's priors in units of the objective."""
         expected = [law.priors.get(name) for name in law.parameters]
         centre = np.array([0.0 if one is None else one.centre for one in expected])
         precision = np.array([0.0 if one is None else self.scale / one.sd**2 for one in expected])
@@ -76,7 +76,7 @@ class Ridge:
 
 
 def noise_scale(problem: Problem, theta: Array, runs: int) -> float:
-    """s of the likelihood exp(-objective/s) of so many independent runs, a degree of freedom taken by each parameter.
+    """s of the likelihood exp(-objective/s) for this number of independent runs, less one degree of freedom per parameter.
 
     The objective per run times k = sum r psi(r) / objective, which is 2 for residuals below delta and 1 far above.
     """
@@ -85,16 +85,16 @@ def noise_scale(problem: Problem, theta: Array, runs: int) -> float:
 
 
 def _least(problem: Problem) -> float:
-    """Noise of all rows together that is that of rounding."""
+    """Noise of all rows together that rounding alone causes."""
     return min(PRECISION, problem.delta) * PRECISION * float(problem.weights.sum())
 
 
 def find_ridge(data: FitData, spec: FitSpec, solution: Solution) -> Ridge:
-    """What the data do not identify of a fit.
+    """The ridge of a fit.
 
     Args:
         data: rows without a prior.
-        solution: the fit; where its solver stops early, what lies on a ridge is looked for about the optimum below it.
+        solution: the fit; if its solver stops early, the search for a ridge starts from the true optimum below it.
     """
     problem, law = data.problem(spec), data.law
     if isinstance(law, MedianLaw):  # its members were chosen among laws that the data identify
@@ -116,8 +116,8 @@ def find_ridge(data: FitData, spec: FitSpec, solution: Solution) -> Ridge:
 
 
 def _cut(problem: Problem, solution: Solution, runs: int) -> float:
-    """Objective below which a law fits as well: where the profiles' likelihood interval ends, so that nothing is called open
-    whose interval is not; above rounding where the runs have no noise."""
+    """Objective below which a law fits as well: at the end of the profiles' likelihood interval, so that both agree on what is
+    identified; above rounding if the runs have no noise."""
     rise = solution.objective * likelihood_rise(problem, solution, LEVEL, runs)
     rounding = 0.5 * float(scipy.special.chdtri(1, 1 - LEVEL)) * _least(problem) / max(runs - len(solution.theta), 1)
     return solution.objective + max(rise, rounding)
@@ -128,10 +128,10 @@ def _rows(thetas: list[Array], law: Law) -> Array:
 
 
 def break_ties(data: FitData, spec: FitSpec, solution: Solution, ridge: Ridge) -> tuple[FitData, Solution]:
-    """The rows and the fit with the law's expectations where something lies on a ridge; as they are elsewhere.
+    """The rows and the fit with the law's priors if something lies on a ridge; otherwise unchanged.
 
-    The objective stays that of the optimum. A law that is no sum of powers is left as it is, and so is a fit by a solver
-    that stops where it likes.
+    The objective stays that of the optimum. A law that is not a sum of powers is left unchanged, and so is a fit by a
+    solver that stops early.
     """
     tied = dataclasses.replace(data, prior=ridge.penalty(data.law))
     problem = tied.problem(spec)
@@ -145,7 +145,7 @@ def break_ties(data: FitData, spec: FitSpec, solution: Solution, ridge: Ridge) -
 
 
 def _suspects(problem: Problem, theta: Array, scale: float) -> tuple[list[str], list[str]]:
-    """Parameters with a prior that the data may say less about, and parameters in directions without rank."""
+    """Parameters with a prior that may tell more than the data, and parameters in directions without rank."""
     law, theta = problem.law, _revived(problem, theta)
     jacobian = np.asarray(law.jacobian(theta, problem.columns))
     live = _alive(law, jacobian)
@@ -162,8 +162,8 @@ def _suspects(problem: Problem, theta: Array, scale: float) -> tuple[list[str], 
 
 
 def _revived(problem: Problem, theta: Array) -> Array:
-    """theta with an E of nothing raised to a little, and an aspect ratio without a price priced as expected: at that end of a
-    ridge, all else looks identified."""
+    """theta with a vanishing E raised a little, and a vanishing cost of the aspect ratio set to its prior: at that end of a
+    ridge, everything else looks identified."""
     law, known = problem.law, sum_of(problem.law)
     raised = np.array(theta)
     if law.irreducible in law.log_parameters:
@@ -178,7 +178,7 @@ def _revived(problem: Problem, theta: Array) -> Array:
 
 
 def _alive(law: Law, jacobian: Array) -> list[int]:
-    """Places of the parameters of what is somewhere a noticeable part of the loss; dead terms and their exponents are not."""
+    """Indices of the parameters of terms that are somewhere a noticeable part of the loss; dead terms drop out."""
     shares = np.abs(jacobian).max(axis=0)
     dead = {
         name
@@ -192,7 +192,7 @@ def _alive(law: Law, jacobian: Array) -> list[int]:
 
 
 def _errors(values: Array, directions: Array, norms: Array, priors: list[Prior | None], scale: float) -> Array:
-    """Standard error of each parameter over its prior's, both heard; 0 for what has no prior."""
+    """Standard error of each parameter, from data and prior, over that of its prior; 0 without a prior."""
     sds = np.array([np.inf if one is None else one.sd for one in priors])
     scaled = directions.T * values
     information = scaled @ scaled.T / scale + np.diag((norms * sds) ** -2.0)
@@ -202,14 +202,14 @@ def _errors(values: Array, directions: Array, norms: Array, priors: list[Prior |
 
 @dataclass(frozen=True)
 class _Walk:
-    """Laws with one parameter held far from the optimum and all else refitted."""
+    """Laws with one parameter held far from the optimum and everything else refitted."""
 
     search: Search
     solution: Solution
     cut: float
 
     def ends(self, name: str) -> Iterator[Array]:
-        """The two ends of a stretch as wide as 90% of the prior over which the law fits as well; none where there is none."""
+        """The two ends of a stretch as wide as 90% of the prior over which the law fits as well; nothing if there is none."""
         law = self.search.problem.law
         prior = law.priors.get(name)
         if prior is None:
@@ -222,7 +222,7 @@ class _Walk:
                 return
 
     def expected(self, name: str) -> Array:
-        """The law with the parameter where it is expected."""
+        """The law with the parameter at its prior's centre."""
         law = self.search.problem.law
         place = law.parameters.index(name)
         return self._held(place, law.priors[name].centre - float(self.solution.theta[place]))[0]
@@ -234,7 +234,7 @@ class _Walk:
 
 
 def _moved(law: Law, thetas: Array) -> set[str]:
-    """What moves farther along the ridge than what is identified may."""
+    """Quantities that move farther along the ridge than an identified one may."""
     span = dict(zip(law.parameters, np.ptp(thetas, axis=0), strict=True))
     out = set()
     for name, width in span.items():

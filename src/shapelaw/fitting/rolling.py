@@ -35,21 +35,21 @@ DISTINCT = 3
 SPARE = 2
 """Rows beyond one per parameter that a fold needs."""
 KEPT = 400
-"""Most held-out rows of a fold that are looked at, spread over all."""
+"""Most held-out rows of a fold that are used, spread over all."""
 REFITS = 40
 """Most refits of a fold's resampled runs."""
 
 
 def widening(data: FitData, spec: FitSpec, solution: Solution, ridge: Ridge, axes: Mapping[str, Array]) -> float:
-    """How much wider the interval of a new run has to be beyond the runs; at least 1.
+    """The factor by which the interval of a new run must widen beyond the runs; at least 1.
 
-    In every fold, the quantile (of the level of the intervals) of |log measured - log predicted| over the half-width of the
-    fold's own interval of a new run; of the folds of an axis the median; of the axes the largest.
+    In every fold, it is the quantile (at the level of the intervals) of |log measured - log predicted| over the half-width of
+    the fold's own interval of a new run; then the median over the folds of an axis; then the largest over the axes.
 
     Args:
-        solution: the fit, from whose optima the folds' refits start. They hear the law's expectations, as a fold has fewer
-            sizes than the fit.
-        axes: values of the rows along what grows, each (n,).
+        solution: the fit, from whose optima the folds' refits start. They use the law's priors, as a fold has fewer sizes
+            than the fit.
+        axes: values of the rows along each axis of extrapolation, each (n,).
     """
     wanted = spec.bootstrap or BootstrapOptions()
     tied = dataclasses.replace(data, prior=ridge.penalty(data.law)) if data.law.priors else data
@@ -58,7 +58,7 @@ def widening(data: FitData, spec: FitSpec, solution: Solution, ridge: Ridge, axe
     for values in axes.values():
         found = []
         for fitted in cuts(values, len(data.law.parameters) + SPARE):
-            fold = fitted.tobytes()  # axes that grow together have folds in common
+            fold = fitted.tobytes()  # axes that grow together share folds
             if fold not in known:
                 known[fold] = _misses(data, spec, wanted, search, solution, fitted)
             found.append(np.quantile(known[fold], wanted.level) if len(known[fold]) else np.nan)
@@ -69,7 +69,7 @@ def widening(data: FitData, spec: FitSpec, solution: Solution, ridge: Ridge, axe
 def _misses(
     data: FitData, spec: FitSpec, wanted: BootstrapOptions, search: Search, solution: Solution, fitted: Mask
 ) -> Array:
-    """Errors of a fold at what it holds out, in units of its interval's half-width; none where it has no interval."""
+    """Errors of a fold at its held-out rows, in units of its interval's half-width; none if it has no interval."""
     weights = search.problem.weights
     own, held_out = data.rows(fitted), np.flatnonzero(~fitted & (weights > 0))
     held_out = held_out[np.unique(np.linspace(0, len(held_out) - 1, KEPT).astype(int))] if len(held_out) else held_out
@@ -95,7 +95,7 @@ def _misses(
 
 
 def cuts(values: Array, needed: int) -> list[Mask]:
-    """Masks of what is fitted: all rows up to a cut, for every cut that leaves enough to fit and something to predict."""
+    """Masks of the fitted rows: all rows up to a cut, for every cut that leaves enough to fit and something to predict."""
     logs = np.log(values)
     masks: list[Mask] = []
     for cut in np.linspace((logs.min() + logs.max()) / 2, logs.max(), CUTS, endpoint=False):

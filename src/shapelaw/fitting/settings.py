@@ -31,11 +31,11 @@ from shapelaw.runs.table import RunsTable
 Array = NDArray[np.float64]
 
 AXES = {"lr": ("params", "tokens"), "batch_tokens": ("tokens",)}
-"""Setting -> what its best value depends on."""
+"""Setting -> the quantities on which its best value depends."""
 SYMBOLS = {"lr": "lr", "batch_tokens": "B", "params": "N", "tokens": "T"}
 RATE = re.compile(r"(^|_)(lr|learning_rate)$")
 FEWEST = 3
-"""Values of a setting about the best one that a parabola needs."""
+"""Values of a setting around the best one that a parabola needs."""
 QUADRATIC = 6
 """Coefficients of a quadratic in two variables."""
 
@@ -46,10 +46,10 @@ class SettingLaw:
 
     Args:
         setting: `lr` or `batch_tokens`.
-        column: of the table that held it.
+        column: the column of the table that held it.
         vector: intercept, then an exponent of each of `AXES`, (k,).
-        refits: the same of each refit to sizes drawn anew, those that share runs together, (n, k).
-        sizes: sizes and token counts that it rests on.
+        refits: the same for each refit to resampled sizes, where sizes that share runs stay together, (n, k).
+        sizes: number of sizes and token counts behind it.
     """
 
     setting: str
@@ -60,7 +60,7 @@ class SettingLaw:
 
     @classmethod
     def read(cls, plain: Mapping[str, Any]) -> SettingLaw:
-        """From what `plain` gives."""
+        """From the result of `plain`."""
         vector = np.array(plain["vector"], dtype=np.float64)
         refits = np.array(plain["refits"], dtype=np.float64).reshape(-1, len(vector))
         return cls(plain["setting"], plain["column"], vector, refits, plain["sizes"])
@@ -71,7 +71,7 @@ class SettingLaw:
         return {"setting": self.setting, "column": self.column, **arrays, "sizes": self.sizes}
 
     def at(self, sizes: Mapping[str, Array]) -> Array:
-        """The best setting of sizes, (n,): the first by the law's own vector, the others by those of its refits in turn."""
+        """The best setting of sizes, (n,): the first by the law's own vector, the others by the refits in turn."""
         rows = np.vstack([self.vector, *([self.refits] if len(self.refits) else [])])
         n = len(sizes["tokens"])
         chosen = (
@@ -92,13 +92,13 @@ class SettingLaw:
 def setting_laws(
     runs: RunsTable, counting: str, bootstrap: BootstrapOptions | None = None, seed: int = 0
 ) -> tuple[tuple[SettingLaw, ...], str]:
-    """The laws of the best settings that a table allows, and why there is none where its rows differ in settings.
+    """The laws of the best settings that a table allows, or the reason why rows with different settings give none.
 
     Args:
-        runs: the table, the rows that a rule reduced being excluded with that reason.
+        runs: the table, in which the rows that a rule reduced are excluded with that reason.
         counting: how params are counted.
-        bootstrap: how many refits, and their level; None makes none.
-        seed: of drawing.
+        bootstrap: number of refits, and their level; None makes none.
+        seed: seed of the draws.
     """
     names = [*runs, *([] if runs.further is None else map(str, runs.further))]
     if "lr_base" not in names and not any(RATE.search(plain_name(name)) for name in names):
@@ -126,7 +126,7 @@ def _why_none(minima: pd.DataFrame, several: int, column: str) -> str:
 
 
 def _rate_column(rows: pd.DataFrame) -> str | None:
-    """The one column of a rate that is a run's own; none where the rate varies along runs."""
+    """The one column of a rate that is constant within runs; none if the rate varies along runs."""
     if "lr_area" in rows:
         return None
     if "lr_base" in rows and rows["lr_base"].nunique() > 1:
@@ -137,7 +137,7 @@ def _rate_column(rows: pd.DataFrame) -> str | None:
 
 
 def _minima(rows: pd.DataFrame, column: str) -> tuple[pd.DataFrame, int]:
-    """The best settings of each size and token count that has some, and how many were tried in several."""
+    """The best settings of each size and token count that has some, and the number that were tried with several."""
     found, several, key = [], 0, size_columns(rows)
     tried = rows.groupby(key, sort=False, dropna=False)[column].transform("nunique")
     for _, cell in rows[tried >= FEWEST].groupby(key, sort=False, dropna=False):
@@ -151,7 +151,7 @@ def _minima(rows: pd.DataFrame, column: str) -> tuple[pd.DataFrame, int]:
 
 
 def _clusters(cells: Sequence[frozenset[str]]) -> list[int]:
-    """Which sizes and token counts hang together, as they share runs: those of one cluster are drawn together."""
+    """The cluster of each size and token count; those that share runs form a cluster and are drawn together."""
     label: dict[str, int] = {}
     for place, own in enumerate(cells):
         joined = {label[run] for run in own if run in label}
@@ -160,7 +160,7 @@ def _clusters(cells: Sequence[frozenset[str]]) -> list[int]:
 
 
 def _best(x: Array, y: Array, loss: Array) -> dict[str, float] | None:
-    """Where the losses of one size have their minimum; None where it is not inside what was tried."""
+    """The minimum of the losses of one size; None if it does not lie inside the tried values."""
     at = int(np.argmin(loss))
     near = _near(x, x[at]) & _near(y, y[at])
     wide = len(np.unique(x[near])) >= FEWEST and len(np.unique(y[near])) >= FEWEST
@@ -195,7 +195,7 @@ def _vertex(x: Array, y: Array, loss: Array) -> Array | None:
 
 
 def _law(setting: str, column: str, minima: pd.DataFrame, draws: int, seed: int) -> SettingLaw | None:
-    """The line through the minima; None where they are too few, or do not differ enough."""
+    """The line through the minima; None if they are too few, or do not differ enough."""
     known = minima[minima[setting].notna()]
     values = known[setting].to_numpy(np.float64)
     design = _design(setting, {axis: known[axis].to_numpy(np.float64) for axis in AXES[setting]})
@@ -213,7 +213,7 @@ def _law(setting: str, column: str, minima: pd.DataFrame, draws: int, seed: int)
 
 
 def _drawn(clusters: NDArray[np.int64], draws: int, seed: int) -> Iterator[NDArray[np.intp]]:
-    """Places of the sizes of clusters drawn with replacement; none of a single cluster, which says nothing of its spread."""
+    """Indices of the sizes of clusters drawn with replacement; nothing for a single cluster, which has no spread."""
     own = [np.flatnonzero(clusters == cluster) for cluster in np.unique(clusters)]
     rng = np.random.default_rng(seed)
     for _ in range(draws if len(own) > 1 else 0):
@@ -234,5 +234,5 @@ def _design(setting: str, sizes: Mapping[str, Array]) -> Array:
 
 
 def told(laws: Sequence[SettingLaw], why: str, bootstrap: BootstrapOptions | None) -> tuple[str, ...]:
-    """What a fit says of them, as flags."""
+    """The flags of a fit about them."""
     return (*(f"best_settings: {law.told(bootstrap)}" for law in laws), *((f"best_settings: {why}",) if why else ()))

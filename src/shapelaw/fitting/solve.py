@@ -68,12 +68,12 @@ def solve(data: FitData, spec: FitSpec, weights: ArrayLike | None = None) -> Sol
     """Fit a law to data by the sum of Huber_delta(log L - log L_hat).
 
     Args:
-        data: rows as the law sees them.
+        data: rows as the law reads them.
         spec: delta, starts, grid_size, solver and seed are read.
         weights: multiplicity of each row, (n,).
 
     Raises:
-        UserError: on input that cannot be fitted (see `Problem.of`), before the first start; or if no start ends with a
+        UserError: for input that cannot be fitted (see `Problem.of`), before the first start; or if no start ends with a
             finite objective.
     """
     if isinstance(data.law, MedianLaw):
@@ -90,7 +90,7 @@ def solve(data: FitData, spec: FitSpec, weights: ArrayLike | None = None) -> Sol
 
 
 def _solve_members(data: FitData, law: MedianLaw, spec: FitSpec, weights: ArrayLike | None) -> Solution:
-    """Each member's own fit; the search is as good as the worst of them, and the objective is that of the median."""
+    """Each member's own fit; the search is as good as the worst member's, and the objective is that of the median."""
     columns = [{name: data.columns[name] for name in member.predictors} for member in law.laws]
     found = [
         solve(replace(data, law=member, columns=own), replace(spec, law=member), weights)

@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 
 
 class Solver(Protocol):
-    """A way to minimise the objective of a problem. One of your own is an object with a name and this one method:
+    """A way to minimise the objective of a problem. Your own solver is an object with a name and this one method:
 
         class NelderMead:
             name = "nelder_mead"
@@ -35,20 +35,20 @@ class Solver(Protocol):
 
     @property
     def name(self) -> str:
-        """What results call it."""
+        """Its name in results."""
 
     def minimise(self, problem: Problem, starts: Array) -> Endpoints:
         """Descend from every row of starts, (S, p)."""
 
 
 class Search(ABC):
-    """A solver at work on one problem: what fits, refits and profiles ask of it.
+    """A solver at work on one problem: the methods that fits, refits and profiles call.
 
-    Only `follow` has no default; a solver that knows better ways gives them (see `solvers.BuiltIn`).
+    Only `follow` has no default; a solver with better ways overrides the others (see `solvers.BuiltIn`).
     """
 
     improves = False
-    """Whether optima are polished and left by random hops."""
+    """Whether it polishes optima and then leaves them by random hops."""
     refit_note = ""
     """What a reader of its refits must know, as `code: sentence`."""
 
@@ -64,7 +64,7 @@ class Search(ABC):
         return type(self)(problem)
 
     def measuring(self, log_loss: Array, prior: Penalty | None) -> Search:
-        """The same solver where the same rows had other log losses, (n,), and other expectations broke ties."""
+        """The same solver for the same rows with other log losses, (n,), and another prior to break ties."""
         return self.on(replace(self.problem, log_loss=log_loss, prior=prior))
 
     def polish(self, thetas: Array) -> Endpoints:
@@ -72,8 +72,8 @@ class Search(ABC):
         return self.follow(thetas)
 
     def hop(self, theta: Array, sigma: float, count: int, rng: np.random.Generator) -> Array:
-        """`count` random neighbours of theta: the size of a move along each direction of the Jacobian is sigma in log
-        loss at most, so that correlated coordinates move together."""
+        """`count` random neighbours of theta; along each direction of the Jacobian a move changes the log loss by at most
+        sigma, so that correlated coordinates move together."""
         jacobian = self.problem.law.jacobian(theta, self.problem.columns)
         _, scales, directions = np.linalg.svd(jacobian / np.sqrt(len(jacobian)), full_matrices=False)
         moves = rng.standard_normal((count, len(scales))) * (sigma / np.maximum(scales, 0.1))
@@ -84,7 +84,7 @@ class Search(ABC):
         return self.on(self.problem.with_weights(np.asarray(weights, dtype=np.float64))).polish(thetas).best
 
     def refits(self, thetas: Array, weights: Array, priors: Sequence[Penalty | None]) -> tuple[Array, Array]:
-        """Best optimum at each row of multiplicities, (R, n), given what breaks its ties: (thetas (R, p), objectives (R,))."""
+        """Best optimum at each row of multiplicities, (R, n), with its prior: (thetas (R, p), objectives (R,))."""
         found = []
         for row, prior in zip(weights, priors, strict=True):
             same = prior is self.problem.prior
@@ -99,7 +99,7 @@ class Search(ABC):
 
 
 class OwnSearch(Search):
-    """A solver that is known by its `minimise` alone, on one problem."""
+    """A solver that defines only `minimise`, on one problem."""
 
     def __init__(self, solver: Solver, problem: Problem) -> None:
         super().__init__(problem)

@@ -23,11 +23,11 @@ from shapelaw.laws.fixed import FixedLaw, sum_of
 
 @dataclass(frozen=True)
 class BuiltIn:
-    """A solver with ways of its own to polish, refit and hold a statistic.
+    """A solver with its own ways to polish, to refit and to hold a statistic.
 
     Args:
-        name: what results call it.
-        gradient: how it knows the slope, for the record.
+        name: its name in results.
+        gradient: how it computes the gradient, for the record.
         search: problem -> the solver at work on it.
     """
 
@@ -41,7 +41,7 @@ class BuiltIn:
 
 
 def newton(problem: Problem) -> Search:
-    """Damped Newton: compiled for laws that are sums of powers, in numpy for every other."""
+    """Damped Newton: compiled for laws that are sums of powers, in numpy for all others."""
     if sum_of(problem.law) is None:
         return GeneralNewton(problem)
     return FixedSearch(problem, Newton) if isinstance(problem.law, FixedLaw) else Newton(problem)
@@ -66,11 +66,11 @@ SOLVERS: dict[str, Solver] = {
     "newton_torch": BuiltIn("newton_torch", ANALYTIC, _newton_torch),
     "reference": BuiltIn("reference", "forward differences", _reference),
 }
-"""Every solver that has a name; add one of your own to give it by name."""
+"""Every solver that has a name; add your own here to select it by name."""
 
 
 def get_solver(solver: str | Solver) -> Solver:
-    """A solver by its name; an object is one already.
+    """A solver by its name; an object is returned unchanged.
 
     Raises:
         UserError: for an unknown name, or an object without `name` and `minimise`.
@@ -88,7 +88,7 @@ def get_solver(solver: str | Solver) -> Solver:
 
 
 class MedianSearch(Search):
-    """A median of laws: each member is searched alone, as the median of good fits is wanted, not the best-fitting median."""
+    """A median of laws. Each member is searched alone, since the goal is the median of good fits, not the best-fitting median."""
 
     improves = True
 
@@ -106,13 +106,13 @@ class MedianSearch(Search):
         )
 
     def polish(self, thetas: Array) -> Endpoints:
-        """Each member's own."""
+        """Each member's own optimum, polished."""
         return self._joined(
             [member.polish(part) for member, part in zip(self.members, self._parts(thetas), strict=True)]
         )
 
     def refit(self, thetas: Array, weights: Array) -> tuple[Array, float]:
-        """Each member's own at other multiplicities; the objective is that of the median."""
+        """Each member's own refit at other multiplicities; the objective is that of the median."""
         parts = zip(self.members, self._parts(thetas), strict=True)
         theta = np.concatenate([member.refit(part, weights)[0] for member, part in parts])
         return theta, self.problem.with_weights(weights).value(theta)

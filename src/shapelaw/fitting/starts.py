@@ -58,7 +58,7 @@ def grid_starts(law: Law, grid_size: int | None = None, chunk: int = CHUNK) -> I
     """Every start of a grid, streamed in blocks of at most `chunk` rows so that memory does not grow with the grid.
 
     A size below that of the smallest regular grid (two levels everywhere) takes `grid_size` points of the authors' grid
-    instead, spread over it by a fixed permutation; sizes nest.
+    instead, spread over it by a fixed permutation; a smaller set is part of a larger one.
 
     Raises:
         UserError: if grid_size is below 1.
