@@ -48,7 +48,7 @@ REVIVED_SHARE = 1e-3
 DEAD_SHARE = 1e-6
 """A term (or E) that is nowhere more than this share of the loss is dead; its parameters lie on no ridge."""
 FARTHEST = {"coefficient": float(np.log(2.0)), "irreducible": 0.1, EXPONENT: 0.1}
-"""How far a quantity without a prior may move along the ridge (coefficients and E in their logarithm) and count as identified."""
+"""How far a quantity without a prior may move along a ridge (coefficients and E in logarithms) and count as identified."""
 
 
 @dataclass(frozen=True)

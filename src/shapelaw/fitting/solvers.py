@@ -88,7 +88,7 @@ def get_solver(solver: str | Solver) -> Solver:
 
 
 class MedianSearch(Search):
-    """A median of laws. Each member is searched alone, since the goal is the median of good fits, not the best-fitting median."""
+    """A median of laws. Each member is searched alone: the goal is the median of good fits, not the best-fitting median."""
 
     improves = True
 

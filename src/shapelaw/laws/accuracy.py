@@ -20,7 +20,7 @@ from shapelaw.laws.sums import FALLING
 
 
 class AccuracyLaw(Law):
-    """A law that predicts an error, from a loss unless it says otherwise."""
+    """A law that predicts an error, by default from a loss."""
 
     predictors: tuple[str, ...] = ("loss",)
     target = "error"
@@ -33,9 +33,9 @@ class AccuracyLaw(Law):
 
 @dataclass(frozen=True)
 class ExponentialError(AccuracyLaw):
-    """error = epsilon - k exp(-gamma L): an error of chance at a high loss that falls ever faster as the loss does.
+    """error = epsilon - k exp(-gamma L): an error of chance at a high loss that falls ever faster as the loss falls.
 
-    theta holds ln epsilon, ln k, gamma; a theta whose error is nowhere positive has no logarithm and is passed over.
+    theta holds ln epsilon, ln k, gamma; a theta whose error is nowhere positive has no logarithm and is skipped.
     """
 
     name: str = "accuracy_exponential"
@@ -59,7 +59,7 @@ class ExponentialError(AccuracyLaw):
         return np.asarray(rows / error[:, None])
 
     def start_levels(self, spread: int | None = None) -> tuple[Array, ...]:
-        """Errors of chance from a half to 1; answers got right by skill from few to many; slopes per nat."""
+        """Errors of chance from a half to 1, few to many answers right by skill, and slopes per nat."""
         shares, logs = np.log(np.linspace(0.5, 1.0, spread or 3)), np.linspace(-2.0, 6.0, spread or 5)
         return shares, logs, np.linspace(0.25, 3.0, spread or 5)
 
@@ -102,7 +102,7 @@ class SigmoidError(AccuracyLaw):
 
 @dataclass(frozen=True)
 class DirectError(AccuracyLaw):
-    """-ln accuracy = A/N^alpha + B/T^beta, without a loss between; the objective is of the log error, as of every law here.
+    """-ln accuracy = A/N^alpha + B/T^beta, without an intermediate loss; the objective uses the log error, as for every law here.
 
     theta holds ln A, ln B, alpha, beta.
     """
@@ -117,7 +117,7 @@ class DirectError(AccuracyLaw):
 
     @property
     def priors(self) -> Mapping[str, Prior]:
-        """The exponents as of any term that falls."""
+        """Priors of the exponents, as for any falling term."""
         return {"alpha": FALLING, "beta": FALLING}
 
     def log_prediction(self, theta: Array, columns: Columns) -> Array:

@@ -20,12 +20,12 @@ from shapelaw.laws.catalogue import register
 from shapelaw.laws.sums import FALLING
 
 LEAST_RATE = 1e-12
-"""Rate that one of 0 counts as: what fell so far counts whole at once."""
+"""Substitute for a rate of 0, so that a fall to it counts in full at once."""
 
 
 @dataclass(frozen=True)
 class Annealing(Law):
-    """Tissue's law. theta holds ln A, ln C, alpha, ln E; a theta whose loss is nowhere positive is passed over."""
+    """Tissue's law. theta holds ln A, ln C, alpha, ln E; a theta whose loss is nowhere positive is skipped."""
 
     name: str = "annealing"
     formula: str = "L = E + A/lr_area^alpha - C*lr_annealed"
@@ -39,7 +39,7 @@ class Annealing(Law):
 
     @property
     def priors(self) -> Mapping[str, Prior]:
-        """The exponent as of any term that falls."""
+        """Prior of the exponent, as for any falling term."""
         return {"alpha": FALLING}
 
     def log_prediction(self, theta: Array, columns: Columns) -> Array:
@@ -71,7 +71,7 @@ def _summands(theta: Array, columns: Columns) -> tuple[Array, Array, Array]:
 @dataclass(frozen=True)
 class MultiPower(Law):
     """The multi-power law. theta holds ln A, ln B, ln C, alpha, beta, gamma, ln E; a theta whose loss is nowhere positive is
-    passed over."""
+    skipped."""
 
     name: str = "multi_power"
     formula: str = "L = E + A/lr_area^alpha - B*sum of falls*[1 - (1 + C*area_since/lr^gamma)^-beta]"
@@ -85,7 +85,7 @@ class MultiPower(Law):
 
     @property
     def priors(self) -> Mapping[str, Prior]:
-        """alpha as of any term that falls; the others about half, as the authors' fits have them."""
+        """Priors: alpha as for any falling term; the others about half, as in the authors' fits."""
         return {"alpha": FALLING, "beta": Prior(0.5, 0.5), "gamma": Prior(0.5, 0.5)}
 
     def log_prediction(self, theta: Array, columns: Columns) -> Array:
@@ -99,7 +99,7 @@ class MultiPower(Law):
         return np.asarray(parts.slopes / parts.loss[:, None])
 
     def start_levels(self, spread: int | None = None) -> tuple[Array, ...]:
-        """About the published fits: A of 0.4 to 1.5, B of 100 to 1,000, C of 0.05 to 2, exponents of 0.3 to 0.9."""
+        """Around the published fits: A of 0.4 to 1.5, B of 100 to 1,000, C of 0.05 to 2, exponents of 0.3 to 0.9."""
         coefficients = np.linspace(-2.0, 2.0, spread or 4), np.linspace(2.0, 8.0, spread or 4)
         exponents = np.linspace(0.2, 0.9, spread or 3)
         half = np.linspace(0.3, 0.9, spread or 3)

@@ -18,7 +18,7 @@ Columns = Mapping[str, ArrayLike]
 LOG_FLOOR = -60.0
 """Logarithm at which a coefficient or E counts as zero: e^-60 is far below one rounding error of any loss."""
 LOG_NOTHING = -36.7
-"""Logarithm below which E is zero: less than one rounding error of a loss of 1 nat, so no optimizer can tell."""
+"""Logarithm below which E is zero: less than one rounding error of a loss of 1 nat, which no optimizer can see."""
 LOG_CEILING = 700.0
 """Largest logarithm whose exponential is still a float64."""
 EXPONENT = "compute_optimal_exponent"
@@ -36,7 +36,7 @@ UNITS = {
 
 
 def in_loss_unit(units: Mapping[str, str], loss_unit: str) -> dict[str, str]:
-    """Units of which those of the loss are another than nats per token.
+    """Units with those of the loss converted from nats per token to another unit.
 
     >>> in_loss_unit({"E": "nats per token", "k": "1/nat"}, "bits per byte")
     {'E': 'bits per byte', 'k': '1/(bits per byte)'}
@@ -48,21 +48,21 @@ def in_loss_unit(units: Mapping[str, str], loss_unit: str) -> dict[str, str]:
 
 
 USUAL_QUESTIONS = ("best", "reach", "at")
-"""What a law of sizes and tokens answers: the best size for a budget, the cheapest for a loss, the loss of a size."""
+"""Questions that a law of sizes and tokens answers: best size for a budget, cheapest size for a loss, loss of a size."""
 
 
 class Prior(NamedTuple):
-    """A normal expectation of one entry of theta."""
+    """A normal prior of one entry of theta."""
 
     centre: float
     sd: float
 
 
 class Law(ABC):
-    """A form of the loss as a function of a run's size, or of what is measured beside it (`target`).
+    """A form of the loss, or of another measured quantity (`target`), as a function of a run's size.
 
-    A subclass names its parts and gives `log_prediction`; the rest has defaults that serve every law whose parameters
-    are either fitted as they are or through their logarithm (`log_parameters`). The solver's vector theta has one entry
+    A subclass names its parts and defines `log_prediction`. The defaults of the rest suit every law whose parameters
+    are fitted either directly or in their logarithm (`log_parameters`). The solver's vector theta has one entry
     per name in `parameters`, in that order.
     """
 
@@ -76,11 +76,11 @@ class Law(ABC):
     """Canonical columns that the law reads, among width, depth, params, tokens and flops, and further axes: other columns
     of the runs, such as heads or experts."""
     parameters: tuple[str, ...]
-    """Names in natural units: coefficients are no logarithms, E is in units of the loss."""
+    """Names in natural units: coefficients rather than their logarithms, E in units of the loss."""
     free_predictors: frozenset[str] = frozenset()
-    """Predictors that may be 0 or the same in all rows, as no exponent rests on them alone."""
+    """Predictors that may be 0 or the same in all rows, because no exponent depends on them alone."""
     histories: frozenset[str] = frozenset()
-    """Predictors that hold what came before each row, (n, ...), in place of one value."""
+    """Predictors that hold the history before each row, (n, ...), instead of one value."""
     log_parameters: frozenset[str] = frozenset()
     """Parameters whose entry of theta is a logarithm."""
     exponents: tuple[str, ...] = ()
@@ -92,21 +92,21 @@ class Law(ABC):
     default_counting: str = "total"
     """Convention by which the column params is best counted for this law (see shapelaw.counting)."""
     methods: tuple[str, ...] = ("parametric",)
-    """Names of the methods that can fit it; a free fit of all parameters at once unless the law says otherwise."""
+    """Names of the methods that can fit it; by default a free fit of all parameters at once."""
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """Predictors that are no canonical columns: whoever asks the law says where it is asked."""
+        """Predictors that are not canonical columns; questions to the law must give their values."""
         return tuple(name for name in self.predictors if not is_canonical(name) and name not in self.histories)
 
     @property
     def priors(self) -> Mapping[str, Prior]:
-        """Entry of theta -> what is expected of it where data cannot tell, weakly; none for a law that expects nothing."""
+        """Entry of theta -> its weak prior, for use if the data cannot tell; empty for a law without priors."""
         return {}
 
     @property
     def questions(self) -> tuple[str, ...]:
-        """Names of the questions that it answers; a law may name fewer, or questions of its own."""
+        """Names of the questions that it answers; a law may name fewer, or its own questions."""
         if self.target != "loss" or not self.predictors:
             return ()
         sizes = {*self.predictors} - {*self.axes}
@@ -170,7 +170,7 @@ class Law(ABC):
     def jacobian(self, theta: Array, columns: Columns) -> Array:
         """Derivative of the log prediction by theta, shape (n, p).
 
-        This default takes central differences of fourth order, good to about 1e-10; a law of your own may leave it.
+        This default takes central differences of fourth order, accurate to about 1e-10; your own law may rely on it.
         """
         theta = np.asarray(theta, dtype=np.float64)
         slopes = []
@@ -186,7 +186,7 @@ class Law(ABC):
         """Predicted loss in nats per token, from parameters in natural units, shape (n,).
 
         Raises:
-            UserError: as `theta`, and as `predict_at`.
+            UserError: as for `theta` and `predict_at`.
         """
         return self.predict_at(self.theta(parameters), columns)
 
@@ -216,7 +216,7 @@ class Law(ABC):
     def compute_optimal_exponent(self, parameters: Mapping[str, float]) -> float | None:
         """Exponent a of the compute-optimal parameters N ~ C^a when FLOPs are proportional to params x tokens.
 
-        None where the law defines none in closed form.
+        None if the law defines none in closed form.
         """
         return None
 
@@ -231,7 +231,7 @@ class Law(ABC):
             statistic: name of a parameter, or `compute_optimal_exponent`.
 
         Raises:
-            UserError: if the statistic is no linear constraint on theta under this law.
+            UserError: if the statistic is not a linear constraint on theta under this law.
         """
         if statistic == EXPONENT:
             held = self.slope_constraint(value)

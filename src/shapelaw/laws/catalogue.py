@@ -21,11 +21,11 @@ LAWS: dict[str, Law] = {}
 ACCURACY_LAWS: dict[str, Law] = {}
 """Registered laws of a downstream error by name; they read the loss."""
 GROUP = GROUPS["law"]
-"""Entry points by which an installed package brings a law: in its pyproject.toml, NAME = "module:LAW"."""
+"""Entry points by which an installed package adds a law: in its pyproject.toml, NAME = "module:LAW"."""
 
 
 def register(law: Law) -> Law:
-    """Make a law known by its name in this process, so that `law=NAME` finds it; returns the law.
+    """Register a law by its name in this process, so that `law=NAME` finds it; returns the law.
 
     Raises:
         UserError: if another law has that name.
@@ -38,7 +38,7 @@ def register(law: Law) -> Law:
 
 
 def law_names() -> tuple[str, ...]:
-    """Names of all laws, registered and of installed packages; nothing is imported for it."""
+    """Names of all laws, registered or from installed packages. It imports nothing."""
     return tuple(dict.fromkeys([*LAWS, *ACCURACY_LAWS, *installed(GROUP)]))
 
 
@@ -82,7 +82,7 @@ def reference_of(law: Law) -> str:
 class KaplanLaw(SumLaw):
     """Kaplan's joint form, L = [(N_c/N)^(alpha_N/alpha_D) + D_c/D]^alpha_D (+ E).
 
-    Fitted through the logs of (N_c/N)^... at N = 1 and of D_c, the ratio alpha_N/alpha_D, alpha_D and log E.
+    It is fitted in the logs of (N_c/N)^... at N = 1 and of D_c, the ratio alpha_N/alpha_D, alpha_D and log E.
     """
 
     @property
@@ -107,11 +107,11 @@ class KaplanLaw(SumLaw):
 
     @property
     def priors(self) -> Mapping[str, Prior]:
-        """Of the solver's own coordinates: the ratio alpha_N/alpha_D under the name alpha_N, and alpha_D."""
+        """Priors of the solver's own coordinates: the ratio alpha_N/alpha_D under the name alpha_N, and alpha_D."""
         return {"alpha_N": Prior(1.0, 1.0), "alpha_D": Prior(0.3, 0.3)}
 
     def natural(self, theta: ArrayLike) -> dict[str, float]:
-        """Parameters in natural units; N_c is capped at e^700 where the data do not bound it."""
+        """Parameters in natural units; N_c is capped at e^700 if the data do not bound it."""
         values = np.asarray(theta, dtype=np.float64)
         ratio, alpha_d = float(values[2]), float(values[3])
         log_n = float(values[0]) / ratio if ratio else LOG_CEILING
@@ -143,10 +143,10 @@ class KaplanLaw(SumLaw):
         return np.array([float(i == 2) for i in range(len(self.parameters))]), 1.0 / slope - 1.0
 
     def constraint(self, statistic: str, value: float) -> tuple[Array, float]:
-        """As for every law; N_c fixes the ratio of its first two coordinates, alpha_N is a product and has none.
+        """As for every law; N_c fixes the ratio of the first two coordinates, and alpha_N, a product, has no constraint.
 
         Raises:
-            UserError: for alpha_N, or a name that is no parameter.
+            UserError: for alpha_N, or a name that is not a parameter.
         """
         if statistic == "alpha_N":
             raise UserError(f"alpha_N is a product in law {self.name}: profile alpha_D or {EXPONENT} instead")

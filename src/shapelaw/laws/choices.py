@@ -15,14 +15,14 @@ from shapelaw.errors import UserError
 from shapelaw.laws.base import Array, Columns, Law
 
 CANDIDATES = ("params_tokens", "params_tokens_interaction", "interaction", "skaling", "skaling_aspect")
-"""Laws that are tried: eq 1, and those that couple params and tokens, with and without the aspect factor."""
+"""Candidates: eq 1, and laws that couple params and tokens, with and without the aspect factor."""
 COUNTING = "no_embedding_and_head"
-"""How all candidates count params, so that their hold-outs compare; the total where a table cannot count so."""
+"""How all candidates count params, so that their hold-outs compare; the total if a table lacks the columns for it."""
 MEMBERS = 3
 
 
 class LawChoice(Law):
-    """A law that is not known before the data are: only a fit makes one of it."""
+    """A choice of law that only a fit to data can make."""
 
     predictors = ()
     parameters = ()
@@ -33,7 +33,7 @@ class LawChoice(Law):
         self.source = "shapelaw: chosen by the fit's own hold-out of the largest models"
 
     def log_prediction(self, theta: Array, columns: Columns) -> Array:
-        """There is none.
+        """There is no prediction before the choice.
 
         Raises:
             UserError: always.
@@ -48,7 +48,7 @@ CHOICES = {law.name: law for law in (AUTO, MEDIAN3)}
 
 @dataclass(frozen=True)
 class MedianLaw(Law):
-    """The median of the predictions of laws; theta holds theirs one after the other.
+    """The median of the predictions of laws; theta concatenates their vectors.
 
     Args:
         laws: the members, an odd number of them.
@@ -74,7 +74,7 @@ class MedianLaw(Law):
 
     @property
     def predictors(self) -> tuple[str, ...]:  # type: ignore[override]
-        """What any member reads."""
+        """Predictors of all members."""
         return tuple(dict.fromkeys(name for law in self.laws for name in law.predictors))
 
     @property

@@ -15,7 +15,7 @@ _LOADED: dict[tuple[str, str], dict[str, Law]] = {}
 
 
 def hash_of(reference: str) -> str:
-    """What stands for the code of a law: SHA-256 of its file, or sixteen digits of that of its package's files.
+    """Hash of a law's code: SHA-256 of its file, or sixteen digits of that of its package's files.
 
     Raises:
         UserError: if there is no such file or package.
@@ -29,7 +29,7 @@ def load(reference: str) -> Law:
     """The law NAME of the file or module.
 
     Raises:
-        UserError: if there is none, it cannot be run or imported, or NAME in it is no law.
+        UserError: if the file or module is missing, cannot be run or imported, or its NAME is not a law.
     """
     place, name, sha256, module = _module_of(reference)
     found = {known: value for known, value in vars(module).items() if isinstance(value, Law)}
@@ -44,7 +44,7 @@ def load(reference: str) -> Law:
 
 
 def _module_of(reference: str) -> tuple[str, str, str, ModuleType]:
-    """Path or module, the name in it, the hash of its code, and what running or importing it gives."""
+    """Path or module, the name in it, the hash of its code, and the resulting module."""
     if is_file(reference):
         path, name = split(reference)
         return str(path), name, *run_file("law", reference)
@@ -53,7 +53,7 @@ def _module_of(reference: str) -> tuple[str, str, str, ModuleType]:
 
 
 def origin(law: Law) -> tuple[str, str] | None:
-    """(reference, hash of its code) of a law that `load` has loaded; None for every other."""
+    """(reference, hash of its code) of a law that `load` has loaded; None for any other."""
     for (path, sha256), laws in _LOADED.items():
         for name, loaded in laws.items():
             if loaded is law:
@@ -62,13 +62,13 @@ def origin(law: Law) -> tuple[str, str] | None:
 
 
 def check_unchanged(reference: str, sha256: str | None, user: str) -> None:
-    """Refuse a law whose code is not what was fitted.
+    """Refuse a law whose code has changed since the fit.
 
     Args:
-        user: what needs the law, for the message.
+        user: the object that needs the law, for the message.
 
     Raises:
-        UserError: if it is missing, or another.
+        UserError: if the code is missing or different.
     """
     what = "file" if is_file(reference) else "package"
     try:

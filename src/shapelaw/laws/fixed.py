@@ -15,17 +15,17 @@ from shapelaw.laws.sums import SumLaw
 
 
 class FixedLaw(Law):
-    """`law` on the plane of its vectors where some parameters have the values given: theta = origin + basis @ free entries.
+    """`law` on the plane of its vectors where some parameters have given values: theta = origin + basis @ free entries.
 
-    Its vector holds the free entries alone; `natural` gives all parameters, the fixed ones too.
+    Its vector holds only the free entries; `natural` gives all parameters, including the fixed ones.
 
     Args:
         law: the law.
         fixed: parameter -> value, in natural units.
 
     Raises:
-        UserError: for a name that is no parameter of the law or cannot be held alone, a value that is no number or has the
-            wrong sign, or if nothing is left to be fitted.
+        UserError: for a name that is not a parameter of the law or cannot be fixed alone, a value that is not a number or has
+            the wrong sign, or if no parameter remains to be fitted.
 
     >>> from shapelaw.laws import get_law
     >>> law = FixedLaw(get_law("params_tokens"), {"E": 1.6, "alpha": 0.5})
@@ -53,7 +53,7 @@ class FixedLaw(Law):
 
     @property
     def priors(self) -> Mapping[str, Prior]:
-        """Those of what is fitted."""
+        """Priors of the fitted parameters."""
         return {name: prior for name, prior in self.law.priors.items() if name in self.parameters}
 
     @property
@@ -63,7 +63,7 @@ class FixedLaw(Law):
 
     @property
     def units(self) -> dict[str, str]:
-        """Unit of every parameter, the fixed ones too."""
+        """Unit of every parameter, including the fixed ones."""
         return self.law.units
 
     def expand(self, free: ArrayLike) -> Array:
@@ -75,7 +75,7 @@ class FixedLaw(Law):
         return np.ascontiguousarray(thetas[..., self.free])
 
     def natural(self, theta: ArrayLike) -> dict[str, float]:
-        """All parameters in natural units; the fixed ones are what was given, to the last bit."""
+        """All parameters in natural units; the fixed ones are exactly the given values."""
         return self.law.natural(self.expand(theta)) | self.fixed
 
     def theta(self, parameters: Mapping[str, float]) -> Array:
@@ -99,15 +99,15 @@ class FixedLaw(Law):
         return self.law.compute_optimal_exponent(parameters)
 
     def slope_constraint(self, slope: float) -> tuple[Array, float] | None:
-        """The law's, on the plane; None where the fixed parameters decide it."""
+        """The law's constraint on the plane; None if the fixed parameters decide it."""
         held = self.law.slope_constraint(slope)
         return None if held is None or not self._on_plane(*held)[0].any() else self._on_plane(*held)
 
     def constraint(self, statistic: str, value: float) -> tuple[Array, float]:
-        """The law's, on the plane.
+        """The law's constraint on the plane.
 
         Raises:
-            UserError: as the law; for a fixed parameter.
+            UserError: as for the law, and for a fixed parameter.
         """
         if statistic not in self.parameters:
             return super().constraint(statistic, value)
@@ -123,7 +123,7 @@ class FixedLaw(Law):
 
 
 def whole(law: Law) -> Law:
-    """The law without what is fixed of it."""
+    """The law with all its parameters free."""
     return law.law if isinstance(law, FixedLaw) else law
 
 
@@ -133,7 +133,7 @@ def expanded(law: Law, theta: ArrayLike) -> Array:
 
 
 def sum_of(law: Law) -> SumLaw | None:
-    """The sum of powers that a law is, with or without fixed parameters; None for any other."""
+    """The law as a sum of powers, with or without fixed parameters; None if it is not one."""
     inner = whole(law)
     return inner if isinstance(inner, SumLaw) else None
 
@@ -156,7 +156,7 @@ def _checked(law: Law, fixed: Mapping[str, float]) -> dict[str, float]:
 
 
 def _constraints(law: Law, fixed: Mapping[str, float]) -> tuple[Array, Array]:
-    """Rows and targets such that rows @ theta == targets exactly where the parameters have these values."""
+    """Rows and targets such that rows @ theta == targets exactly when the parameters have these values."""
     held = []
     for name, value in fixed.items():
         try:

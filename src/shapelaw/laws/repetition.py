@@ -28,8 +28,8 @@ class DataConstrained(Law):
         N' = V + V r_N (1 - exp(-(N/V - 1) / r_N)), V = min(N, N_opt(U))
 
     where N_opt(U) = G (U G)^(beta/alpha), G = (alpha A / (beta B))^(1/(alpha + beta)) are the compute-optimal params for U
-    fresh tokens. theta holds ln A, ln B, alpha, beta, ln r_T, ln r_N, ln E; exponents at or below 0 have no optimum, and are
-    passed over.
+    fresh tokens. theta holds ln A, ln B, alpha, beta, ln r_T, ln r_N, ln E; exponents at or below 0 have no optimum and are
+    skipped.
     """
 
     name: str = "data_constrained"
@@ -44,7 +44,7 @@ class DataConstrained(Law):
 
     @property
     def questions(self) -> tuple[str, ...]:
-        """Those of a law of params and tokens, beside which the different tokens are given."""
+        """Those of a law of params and tokens; the number of different tokens must be given as well."""
         return ("best", "reach", "size")
 
     @property
@@ -96,7 +96,7 @@ class _Decayed:
     @np.errstate(divide="ignore", invalid="ignore")
     def slopes(self) -> Array:
         """Derivative of the log loss by theta."""
-        excess = np.where(self.filled >= self.log_best, self.params.by_base, 0.0)  # none where all params are filled
+        excess = np.where(self.filled >= self.log_best, self.params.by_base, 0.0)  # zero if all params are filled
         share = -self.alpha * self.by_params
         moved = share * excess
         along = self.fresh + self.log_g  # ln(U G): ln N_opt = ln G + beta/alpha ln(U G)
@@ -118,8 +118,8 @@ class _Decayed:
 
 @dataclass(frozen=True)
 class _Worth:
-    """What an amount is worth of which all beyond a base decays: its log, and the derivatives of that by the logs of the base
-    and of the decay constant."""
+    """The worth of an amount whose part beyond a base decays: its log, and the derivatives of this log by the logs of the
+    base and of the decay constant."""
 
     log: Array
     by_base: Array
@@ -141,7 +141,7 @@ def _worth(log_base: Array, log_amount: Array, log_decay: float) -> _Worth:
 
 @dataclass(frozen=True)
 class Overfitting(Law):
-    """Lovelace's law: eq 1 with what repetition costs, the more the larger the model is for its different tokens.
+    """Lovelace's law: eq 1 plus a cost of repetition, which grows with the model's size relative to its different tokens.
 
     theta holds ln A, ln B, ln P, alpha, beta, delta, kappa, ln E; a row without repetition has no such cost.
     """
@@ -165,7 +165,7 @@ class Overfitting(Law):
 
     @property
     def questions(self) -> tuple[str, ...]:
-        """Budgets alone: its loss may rise with tokens, so that none or two numbers of them reach a loss."""
+        """Budgets only: its loss may rise with tokens, so that two token counts or none may reach a loss."""
         return ("best",)
 
     def log_prediction(self, theta: Array, columns: Columns) -> Array:
@@ -173,7 +173,7 @@ class Overfitting(Law):
         return np.asarray(np.logaddexp.reduce(_summands(theta, columns), axis=0))
 
     def jacobian(self, theta: Array, columns: Columns) -> Array:
-        """Derivative of the log loss by theta, (n, 8): the summands' shares, times the logs of what an exponent acts on."""
+        """Derivative of the log loss by theta, (n, 8): the summands' shares, times the logs of the bases of exponents."""
         parts = _summands(theta, columns)
         a, b, p, e = np.exp(parts - np.logaddexp.reduce(parts, axis=0))
         n, t, repeated, capacity = _logs(columns)
@@ -181,7 +181,7 @@ class Overfitting(Law):
         return np.stack([a, b, p, -a * n, -b * t, p * grown, p * capacity, e], axis=1)
 
     def start_levels(self, spread: int | None = None) -> tuple[Array, ...]:
-        """Those of eq 1; penalties of e^-6 to e^2 nats at one repetition and one parameter a token."""
+        """Those of eq 1; penalties of e^-6 to e^2 nats at one repetition and one parameter per token."""
         usual = super().start_levels(spread)
         powers = np.linspace(0.25, 1.75, spread or 4)
         return (*usual[:2], np.linspace(-6.0, 2.0, spread or 5), *usual[3:5], powers, powers, usual[-1])

@@ -13,21 +13,21 @@ from shapelaw.laws.base import LOG_CEILING, Array, Columns, Law, Prior
 from shapelaw.laws.sums import Design, SumLaw, Term
 
 SET = "compared_set"
-"""Column: 1 for the rows of the set that is compared, 0 for those of the others."""
+"""Column: 1 for the rows of the compared set, 0 for the others."""
 SPEEDUP = "speedup"
 SCALED = ("tokens", "flops")
-"""Predictors that may count several times."""
+"""Predictors that the speedup can multiply."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedupLaw(SumLaw):
-    """A law of two sets of runs with all its parameters in common, in which a token of the second counts as `speedup` tokens.
+    """A law of two sets of runs that share all its parameters; a token of the second set counts as `speedup` tokens.
 
-    At equal params, the second set so reaches a loss with 1/speedup of the tokens (of the FLOPs, for a law of FLOPs). The term
-    B/tokens^beta is B exp(h set)/tokens^beta with h = -beta ln speedup, so it stays a sum of powers; theta holds h.
+    So at equal params, the second set reaches a loss with 1/speedup of the tokens (or FLOPs, for a law of FLOPs). The term
+    B/tokens^beta becomes B exp(h set)/tokens^beta with h = -beta ln speedup, so it stays a sum of powers; theta holds h.
 
     Args:
-        law: what both sets share.
+        law: the law that both sets share.
 
     >>> from shapelaw.laws import get_law
     >>> law, sizes = get_law("speedup(params_tokens)"), {"params": [1e8] * 2, "tokens": [4e9, 2e9], SET: [0.0, 1.0]}
@@ -43,7 +43,7 @@ class SpeedupLaw(SumLaw):
         """The same law of two sets.
 
         Raises:
-            UserError: for a law that is no sum of powers with one term of tokens, or of FLOPs.
+            UserError: for a law that is not a sum of powers with one term in tokens, or in FLOPs.
         """
         terms = [_scaled(term) for term in law.terms] if isinstance(law, SumLaw) else []
         if not isinstance(law, SumLaw) or isinstance(law, SpeedupLaw) or len([s for s in terms if s]) != 1:
@@ -70,7 +70,7 @@ class SpeedupLaw(SumLaw):
 
     @property
     def _slope(self) -> tuple[Array, float]:
-        """(row, constant) such that h = (row @ theta + constant) ln speedup: minus the exponent of what is scaled."""
+        """(row, constant) such that h = (row @ theta + constant) ln speedup: minus the exponent of the scaled predictor."""
         row, place = np.zeros(len(self.parameters)), len(self.terms)
         for term in self.terms:
             for _, predictor, sign in term.exponents:
@@ -81,7 +81,7 @@ class SpeedupLaw(SumLaw):
 
     @property
     def parameters(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The law's, the speedup among its exponents."""
+        """The law's parameters, with the speedup after its exponents."""
         own = self.law.parameters
         return (*own[: self._place], SPEEDUP, *own[self._place :])
 
@@ -102,12 +102,12 @@ class SpeedupLaw(SumLaw):
 
     @property
     def questions(self) -> tuple[str, ...]:
-        """None, as a size has no set."""
+        """None, because a size belongs to no set."""
         return ()
 
     @property
     def units(self) -> dict[str, str]:
-        """The law's; the speedup counts times."""
+        """The law's units; the speedup is a factor."""
         return self.law.units | {SPEEDUP: "times"}
 
     def natural(self, theta: ArrayLike) -> dict[str, float]:
@@ -124,7 +124,7 @@ class SpeedupLaw(SumLaw):
         """The solver's vector.
 
         Raises:
-            UserError: as the law; for a speedup that is not positive.
+            UserError: as for the law, and for a speedup that is not positive.
         """
         speedup = dict(zip(self.parameters, self._ordered(parameters), strict=True))[SPEEDUP]
         if not speedup > 0:
@@ -135,7 +135,7 @@ class SpeedupLaw(SumLaw):
         return theta
 
     def design(self, columns: Columns) -> Design:
-        """As of every sum, the set being its own logarithm."""
+        """As for every sum; the set enters as its own logarithm."""
         given = {name: np.exp(np.asarray(v, dtype=np.float64)) if name == SET else v for name, v in columns.items()}
         return super().design(given)
 
@@ -165,7 +165,7 @@ class SpeedupLaw(SumLaw):
 
 
 def _scaled(term: Term) -> str:
-    """What of a term may count several times."""
+    """The predictor of a term that the speedup can multiply."""
     return next((name for name in SCALED if name in term.predictors), "")
 
 

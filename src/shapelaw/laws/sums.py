@@ -22,16 +22,16 @@ from shapelaw.errors import UserError
 from shapelaw.laws.base import Array, Columns, Law, Prior, level_range
 
 BLOCK = 1_000_000
-"""Numbers of one array, at most, where many vectors are evaluated at once."""
+"""Most numbers in one array when many vectors are evaluated at once."""
 FAR = 40.0
-"""ln(kappa distance) above which 1 is nothing beside the square."""
+"""ln(kappa distance) above which 1 is negligible beside the square."""
 ABSENT = -1
 """Place of a parameter that a law does not have."""
 
 FALLING, GROWING = Prior(0.4, 0.4), Prior(0.2, 0.3)
 POWER = Prior(0.5, 0.5)
 LOG_KAPPA, MU = Prior(math.log(0.1), 0.7), Prior(math.log(60.0), 1.0)
-"""What is expected where data cannot tell, far wider than what published fits differ by: exponents of 0.05 to 0.9 under eq 1,
+"""Priors for use if the data cannot tell, far wider than the range of published fits: exponents of 0.05 to 0.9 under eq 1,
 Kaplan's and Skaling's forms, kappa of 0.08 to 0.1 and a best width/depth of 40 to 100 (Kaplan et al. 2020; Gemstones)."""
 
 
@@ -41,8 +41,8 @@ class Term:
 
     Args:
         coefficient: name of the coefficient.
-        falls: predictor -> name of the exponent it is divided by.
-        grows: predictor -> name of the exponent it is multiplied by.
+        falls: predictor -> name of the exponent of its power in the denominator.
+        grows: predictor -> name of the exponent of its power in the numerator.
         fixed: predictor -> exponent that is not fitted (positive: the term grows).
     """
 
@@ -53,7 +53,7 @@ class Term:
 
     @property
     def exponents(self) -> tuple[tuple[str, str, float], ...]:
-        """(name, predictor, sign) of every fitted exponent: sign +1 where the term grows with the predictor."""
+        """(name, predictor, sign) of every fitted exponent: sign +1 if the term grows with the predictor."""
         falling = tuple((name, predictor, -1.0) for predictor, name in self.falls.items())
         return falling + tuple((name, predictor, 1.0) for predictor, name in self.grows.items())
 
@@ -65,7 +65,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Design:
-    """Everything about the data that a sum law needs: log t_j = c_j + offset_j + sum over m of theta_m features_m."""
+    """All data that a sum law needs: log t_j = c_j + offset_j + sum over m of theta_m features_m."""
 
     features: Array
     """(M, n): signed log predictor of each exponent."""
@@ -78,7 +78,7 @@ class Design:
 
 
 class Places(NamedTuple):
-    """Where theta holds what acts on the whole sum; ABSENT where the law has none."""
+    """Indices in theta of the parameters that act on the whole sum; ABSENT if the law lacks them."""
 
     power: int
     """The exponent of the whole sum."""
@@ -90,9 +90,9 @@ class Places(NamedTuple):
 
 @dataclass(frozen=True)
 class SumLaw(Law):
-    """A sum of power laws with an irreducible loss, and optionally a power or a price on the aspect ratio.
+    """A sum of power laws with an irreducible loss, and optionally a power or a cost of the aspect ratio.
 
-    theta = (log coefficients, exponents, power, (log kappa, mu), log E); what a law lacks is left out.
+    theta = (log coefficients, exponents, power, (log kappa, mu), log E), without the parameters that a law lacks.
 
     Args:
         terms: the summands.
@@ -130,12 +130,12 @@ class SumLaw(Law):
 
     @property
     def extras(self) -> tuple[str, ...]:
-        """Names of what acts on the whole sum: the power, kappa and mu."""
+        """Names of the parameters that act on the whole sum: the power, kappa and mu."""
         return ((self.power,) if self.power else ()) + (self.aspect or ())
 
     @property
     def places(self) -> Places:
-        """Where theta holds what acts on the whole sum: every evaluation of the law reads it from here."""
+        """Indices in theta of the parameters that act on the whole sum; every evaluation of the law uses them."""
         inner = len(self.terms) + sum(len(term.exponents) for term in self.terms)
         aspect = inner + (self.power is not None)
         last = aspect + len(self.aspect or ())
@@ -150,20 +150,20 @@ class SumLaw(Law):
 
     @property
     def log_parameters(self) -> frozenset[str]:  # type: ignore[override]
-        """Coefficients, kappa and E are fitted through their logarithm."""
+        """Coefficients, kappa and E, which are fitted in their logarithm."""
         return frozenset(
             self.coefficients + (self.aspect or ())[:1] + ((self.irreducible,) if self.irreducible else ())
         )
 
     @property
     def priors(self) -> Mapping[str, Prior]:
-        """Weak expectations of the exponents and of what acts on the whole sum; coefficients and E have none."""
+        """Weak priors of the exponents and of the parameters of the whole sum; coefficients and E have none."""
         out = {name: FALLING if sign < 0 else GROWING for term in self.terms for name, _, sign in term.exponents}
         out |= {self.power: POWER} if self.power else {}
         return out | (dict(zip(self.aspect, (LOG_KAPPA, MU), strict=True)) if self.aspect else {})
 
     def design(self, columns: Columns) -> Design:
-        """The data as this law sees it (natural logs of the predictors).
+        """The data as this law reads them (natural logs of the predictors).
 
         Raises:
             UserError: if a column is missing.
@@ -188,7 +188,7 @@ class SumLaw(Law):
         return parts.log_loss
 
     def log_predictions(self, thetas: ArrayLike, columns: Columns) -> Array:
-        """Log of the predicted loss at each of several vectors, (t, p) to (t, n); many at a time."""
+        """Log of the predicted loss at each of several vectors, (t, p) to (t, n), many at a time."""
         design, thetas = self.design(columns), np.asarray(thetas, dtype=np.float64)
         blocks = -(-thetas.shape[0] * design.offset.size // BLOCK) or 1
         return np.concatenate([_Parts.of(self, some, design).log_loss for some in np.array_split(thetas, blocks)])
@@ -211,8 +211,8 @@ class SumLaw(Law):
     def compute_optimal_exponent(self, parameters: Mapping[str, float]) -> float | None:
         """Exponent of the compute-optimal params in FLOPs ~ params x tokens, at the best aspect ratio.
 
-        None for a law whose terms are not one in params and one in tokens (the optimum over width, depth and tokens has
-        no closed form then), or whose exponents admit no interior optimum.
+        None unless the law has one term in params and one in tokens (otherwise the optimum over width, depth and tokens has
+        no closed form), or if its exponents allow no interior optimum.
         """
         if self.optimum is None:
             return None
@@ -229,7 +229,7 @@ class SumLaw(Law):
         return row, 0.0
 
     def start_levels(self, spread: int | None = None) -> tuple[Array, ...]:
-        """The authors' levels for coefficients, exponents and E; our own for what acts on the whole sum."""
+        """The authors' levels for coefficients, exponents and E; our own for the parameters of the whole sum."""
         levels = {}
         if self.power:
             levels[self.power] = np.linspace(0.1, 1.0, spread or 4)
@@ -242,7 +242,7 @@ class SumLaw(Law):
 
 
 _UNTOLD = np.errstate(over="ignore", invalid="ignore")
-"""What no number holds is told of by who asked."""
+"""Silences overflow; the caller reports values too large for a number."""
 
 
 @dataclass(frozen=True)
@@ -279,7 +279,7 @@ class _Parts:
     @property
     @_UNTOLD
     def shares(self) -> Array:
-        """Of each term in the sum."""
+        """Share of each term in the sum."""
         return np.asarray(np.exp(self.log_terms - self.log_sum))
 
     @cached_property
@@ -290,6 +290,6 @@ class _Parts:
 
 
 def _log_price(log_kappa: Array, distance: Array) -> Array:
-    """ln(1 + kappa^2 distance^2); far from the best aspect ratio, where the square exceeds every number, by logarithms."""
+    """ln(1 + kappa^2 distance^2); by logarithms far from the best aspect ratio, where the square would overflow."""
     far = log_kappa + np.log(np.maximum(np.abs(distance), 1e-300))
     return np.where(far > FAR, 2 * far, np.log1p((np.exp(log_kappa) * distance) ** 2))

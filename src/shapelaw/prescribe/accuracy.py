@@ -15,7 +15,7 @@ from shapelaw.runs.table import RunsTable
 
 Array = NDArray[np.float64]
 READ = {"loss", "params", "tokens"}
-"""What such a law may read."""
+"""Columns that such a law may read."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class FittedAccuracy:
     """A fitted law of an accuracy.
 
     Args:
-        fit: of a law that reads the loss, or params and tokens.
-        lowest, highest: of the losses of the runs that it was fitted to.
+        fit: fit of a law that reads the loss, or params and tokens.
+        lowest, highest: lowest and highest loss of its runs.
     """
 
     fit: FitResult
@@ -33,15 +33,15 @@ class FittedAccuracy:
 
     @classmethod
     def of(cls, fit: FitResult, runs: RunsTable, loss_unit: str, counting: str) -> FittedAccuracy:
-        """A fit, for sizes and losses as another fit has them.
+        """A fit, checked for use with the sizes and losses of another fit.
 
         Args:
-            fit: of an accuracy.
-            runs: that it was made from.
+            fit: fit of an accuracy.
+            runs: its runs.
             loss_unit, counting: unit of the other fit's losses, and how its params are counted.
 
         Raises:
-            UserError: for a fit that is none of an accuracy, or whose losses or params are others.
+            UserError: for a fit that is not of an accuracy, or whose losses or params differ.
         """
         law = None if fit.law is None else get_law(fit.law)
         if law is None or law.target != "error" or set(law.predictors) - READ:
@@ -64,9 +64,9 @@ class FittedAccuracy:
         return cls(fit, float(losses.min()), float(losses.max()))
 
     def at(self, columns: Mapping[str, Array]) -> Array:
-        """The share of right answers, (n,): at the first point by the fit's own law, at each other by a refit of its own.
+        """The share of right answers, (n,): at the first point by the fit's own law, at each other point by one of its refits.
 
-        The points after the first are those of refits, so that the spread of what comes out holds the doubt of both laws.
+        The points after the first come from refits, so the spread of the results includes the uncertainty of both laws.
 
         Args:
             columns: loss, params and tokens, each (n,).
@@ -78,7 +78,7 @@ class FittedAccuracy:
         return np.asarray(1.0 - np.exp(logs))
 
     def notes(self, loss: float) -> list[str]:
-        """What a reader of an accuracy at a loss must know."""
+        """Notes for the reader of an accuracy at a loss."""
         notes = (
             []
             if len(self.fit.vectors)

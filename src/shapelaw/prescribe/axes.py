@@ -17,21 +17,21 @@ from shapelaw.runs.table import RunsTable
 Array = NDArray[np.float64]
 
 COMBINATIONS = 3
-"""Values, or combinations of values, of further axes that are tried at each size."""
+"""Values, or combinations of values, of further axes to try at each size."""
 FOLLOWS = 0.01
-"""Relative difference up to which an axis is a product of powers of the size."""
+"""Relative difference up to which an axis counts as a product of powers of the size."""
 
 
 def remarks_of_axes(given: Mapping[str, float], law: Law, runs: RunsTable) -> tuple[str, ...]:
-    """What a reader must know of the values at which a law's further axes are asked.
+    """Notes on the given values of a law's further axes.
 
     Args:
         given: axis -> value.
-        law: of the fit.
-        runs: that it was fitted to.
+        law: law of the fit.
+        runs: its runs.
 
     Raises:
-        UserError: if one that the law reads is missing, is not positive, or another is given.
+        UserError: if an axis of the law is missing or not positive, or if an axis is given that the law does not read.
     """
     ranges = {name: _range(runs, name) for name in law.axes}
     for name, (low, high) in ranges.items():
@@ -64,16 +64,16 @@ def usual_axes(law: Law, runs: RunsTable) -> dict[str, float]:
 def axes_of_sizes(names: Sequence[str], runs: RunsTable, points: Points) -> tuple[NDArray[np.intp], dict[str, Array]]:
     """Sizes, each once or several times, and the axes of each of these.
 
-    An axis that follows from the size in the runs, as heads from the width, does so in new sizes; of the others, the values
-    that the runs have are tried.
+    If an axis follows from the size in the runs, as heads follow from the width, it does so in new sizes too; for other axes,
+    the values of the runs are tried.
 
     Args:
-        names: of the axes.
-        runs: that a law of them was fitted to.
+        names: names of the axes.
+        runs: runs of the fit.
         points: sizes, (n,).
 
     Returns:
-        places among the sizes, (m,), and axis -> its value, (m,).
+        indices of the sizes, (m,), and axis -> its value, (m,).
     """
     values = {name: runs.column(column_of(name), "axes") for name in names}
     follows = {name: found for name, axis in values.items() if (found := _following(axis, runs, points)) is not None}
@@ -87,7 +87,7 @@ def axes_of_sizes(names: Sequence[str], runs: RunsTable, points: Points) -> tupl
 
 
 def _following(axis: Array, runs: RunsTable, points: Points) -> Array | None:
-    """The axis at new sizes, (n,), by the product of powers of the size that it is in the runs; None where it is none."""
+    """The axis at new sizes, (n,), if it is a product of powers of the size in the runs; otherwise None."""
     shapes = points.width is not None and points.depth is not None
     names = ("width", "depth") if shapes else ("params",)
     fitted = np.log([runs.kept[name].to_numpy(dtype=np.float64) for name in names]).T

@@ -23,7 +23,7 @@ from shapelaw.prescribe.world import Points, World
 
 Array = NDArray[np.float64]
 CUT_OTHERWISE = frozenset({17, 16 * 13_509, 16 * 19_352, 16 * 105_902})
-"""Ends of the depths that the published search cut to the other side of a whole number than exact rounding does."""
+"""Ends of the depths that the published search truncated to another whole number than exact rounding would give."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ def paper_shapes() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Widths and depths of the authors' search: 637,733 shapes, the same on every processor.
 
     1,025 widths from 2^8 to 2^17 and, for each, 800 depths from width/2048 (at least 1) to 16 widths, all even in their
-    logarithm, cut to whole numbers and each taken once. The ends are whole, so the last bit of their powers decides the cut:
-    it is decided without floats (`_cut_end`). In between no value comes near enough to a whole number: the nearest is
-    1.3e-7 away, where powers differ between processors by 1e-9 at most.
+    logarithm, truncated to whole numbers, without repeats. The ends are whole, so the last bit of their powers decides the
+    truncation, which `_cut_end` computes without floats. No value in between comes close enough to a whole number: the
+    nearest is 1.3e-7 away, and powers differ between processors by 1e-9 at most.
     """
     widths = np.logspace(8, 17, 2**10 + 1, base=2).astype(np.int64)
     widths[[0, -1]] = 2**8, 2**17
@@ -82,10 +82,10 @@ def paper_triples(world: World, log10_tokens_from: float = 9.0) -> Triples:
 
 
 def _cut_end(end: int) -> int:
-    """A whole number as the authors' 10^log10(end) leaves it after the cut: itself, or one less.
+    """A whole number as the authors' truncated 10^log10(end) gives it: itself, or one less.
 
-    With logarithm and power each rounded exactly to 64 bits, 10^3 comes out as 1000, 10^log10(8) below 8. The published
-    search was made with powers that are not rounded exactly: `CUT_OTHERWISE`.
+    With logarithm and power each rounded exactly to 64 bits, 10^3 comes out as 1000, but 10^log10(8) below 8. The published
+    search used powers that were not rounded exactly: `CUT_OTHERWISE`.
     """
     with localcontext() as exact:
         exact.prec = 40
@@ -94,16 +94,16 @@ def _cut_end(end: int) -> int:
 
 
 def _power_of_10(exponent: float) -> Decimal:
-    """In decimal arithmetic, which is that of whole numbers and so the same on every processor."""
+    """10^exponent in decimal arithmetic, which uses whole numbers and so is the same on every processor."""
     return Decimal(10) ** Decimal(exponent)
 
 
 def bin_minima(surface: Surface, triples: Triples, edges: Array) -> pd.DataFrame:
-    """The triple of lowest predicted loss in every bin of FLOPs (left edge excluded, as by the authors, but the first).
+    """The triple of lowest predicted loss in every bin of FLOPs (left edges excluded except the first, as by the authors).
 
     Args:
-        surface: its first parameter vector counts; the law's loss must fall with tokens.
-        edges: of the bins, ascending, (bins + 1,).
+        surface: its first parameter vector is used; the law's loss must fall with tokens.
+        edges: edges of the bins, ascending, (bins + 1,).
 
     Returns:
         a row per bin that holds a triple: left, right, width, depth, params, tokens, flops, loss.
@@ -142,10 +142,10 @@ class Contenders:
 
 
 def contenders(triples: Triples, edges: Array) -> list[Contenders]:
-    """What can win each bin of `bin_minima` under a law whose loss is monotone in the params and reads no width or depth.
+    """The triples that can win each bin of `bin_minima`, if the loss is monotone in the params and reads no width or depth.
 
-    Such a law sees shapes of one token count by their params alone, so that one of most or of fewest wins. They are the same
-    for all such laws, a few thousand of each bin instead of all shapes.
+    Such a law compares shapes of one token count by their params alone, so the one with most or fewest params wins. The
+    contenders are the same for all such laws: a few thousand per bin instead of all shapes.
     """
     shapes = triples.shapes.take(np.argsort(triples.shapes.train_flops, kind="stable"))
     bins = []
@@ -159,7 +159,7 @@ def contenders(triples: Triples, edges: Array) -> list[Contenders]:
 
 
 def _ends_of_groups(groups: Array, values: Array) -> NDArray[np.intp]:
-    """Ascending places of the first largest and the first smallest value of every run of equal entries of `groups`."""
+    """Ascending indices of the first largest and the first smallest value of every run of equal entries of `groups`."""
     starts = np.flatnonzero(np.diff(groups, prepend=np.nan) != 0)
     run = np.cumsum(np.bincount(starts, minlength=len(groups))) - 1
     places = []
@@ -170,7 +170,7 @@ def _ends_of_groups(groups: Array, values: Array) -> NDArray[np.intp]:
 
 
 def minima_of(surface: Surface, bins: Sequence[Contenders]) -> pd.DataFrame:
-    """The triple of lowest predicted loss of every bin, as `bin_minima` gives it."""
+    """The triple of lowest predicted loss in every bin, in the form of `bin_minima`."""
     rows = []
     for one in bins:
         losses = surface.rows(0, 1).at(one.shapes).loss(one.log_tokens)[0]

@@ -18,22 +18,22 @@ from shapelaw.runs.table import RunsTable
 Array = NDArray[np.float64]
 
 SIZES, ASPECTS, LEVELS = 12, 3, 4
-"""Sizes, aspect ratios of each, and token counts of each shape that are tried."""
+"""Number of sizes, of aspect ratios per size, and of token counts per shape to try."""
 WIDER = 4.0
-"""Factor beyond the fitted params, tokens and tokens per parameter up to which they are, as far as the budget reaches."""
+"""Most by which candidates exceed the fitted params, tokens and tokens per parameter, as far as the budget allows."""
 SAME = 0.02
-"""Relative difference of tokens below which a run is one that was trained."""
+"""Relative difference of tokens below which a candidate counts as already trained."""
 ROWS = 12
-"""Most rows of a candidate that are simulated; they weigh as many as it would have."""
+"""Most simulated rows of a candidate; together they weigh as much as the rows that it would have."""
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Runs that could be trained, one entry of every array a run.
+    """Runs that could be trained, one entry per run in every array.
 
     Args:
         points: their sizes.
-        tokens: at their end, (n,).
+        tokens: final token counts, (n,).
         axes: further axis that the law reads, such as experts -> its value, (n,).
     """
 
@@ -42,7 +42,7 @@ class Candidates:
     axes: Mapping[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Number of candidates."""
         return len(self.tokens)
 
     @property
@@ -61,8 +61,8 @@ class Cadence:
     """When a run is validated, as shares of its tokens.
 
     Args:
-        shares: ascending, the last 1, (rows,).
-        weight: rows of a run that each of them stands for.
+        shares: shares in ascending order, the last one 1, (rows,).
+        weight: number of a run's rows that each of them represents.
     """
 
     shares: Array
@@ -70,7 +70,7 @@ class Cadence:
 
     @classmethod
     def of(cls, runs: RunsTable) -> Cadence:
-        """That of the run with the median number of rows."""
+        """The cadence of the run with the median number of rows."""
         by_run = runs.kept.groupby("run", sort=True)["tokens"]
         counts = by_run.size().sort_values(kind="stable")
         tokens = np.sort(by_run.get_group(counts.index[len(counts) // 2]).to_numpy(dtype=np.float64))
@@ -79,13 +79,13 @@ class Cadence:
 
 
 def feasible(world: World, runs: RunsTable, budget: float, limits: Limits) -> Candidates:
-    """Runs of at most a budget of FLOPs that the table does not hold yet: sizes even in the logarithm, several aspect ratios of
-    each where the runs have shapes, and tokens for the budget and for a fourth of it, again and again.
+    """Runs within a budget of FLOPs that the table does not hold yet: sizes even in the logarithm, several aspect ratios of
+    each if the runs have shapes, and tokens for the budget, for a fourth of it, a sixteenth, and so on.
 
     Further axes that the law reads (`World.given`) have the values that follow from the size, or those of the runs.
 
     Raises:
-        UserError: if the budget buys none.
+        UserError: if the budget buys no run.
     """
     shapes = runs.has_shapes and bool(world.suite.vocab_size)
     points = _shapes(world, runs, limits) if shapes else _sizes(world, runs, limits)
@@ -106,7 +106,7 @@ def feasible(world: World, runs: RunsTable, budget: float, limits: Limits) -> Ca
 
 
 def _shapes(world: World, runs: RunsTable, limits: Limits) -> Points:
-    """Whole shapes nearest to a grid over params and aspect ratios, about those of the runs."""
+    """Whole shapes nearest to a grid over params and aspect ratios around those of the runs."""
     every = feasible_points(world, limits)
     assert every.width is not None
     assert every.depth is not None
@@ -120,7 +120,7 @@ def _shapes(world: World, runs: RunsTable, limits: Limits) -> Points:
 
 
 def _sizes(world: World, runs: RunsTable, limits: Limits) -> Points:
-    """Sizes without a shape, about those of the runs."""
+    """Sizes without a shape around those of the runs."""
     low, high = _ends(runs.params(world.counting), WIDER)
     low, high = max(low, limits.params_min), min(high, limits.params_max)
     if low > high:
@@ -135,7 +135,7 @@ def _ends(values: Array, factor: float) -> tuple[float, float]:
 
 
 def _even(values: Array, factor: float, count: int) -> Array:
-    """Logarithms, evenly between those of the ends."""
+    """Logarithms at even distances between those of the ends."""
     low, high = np.log(_ends(values, factor))
     return np.linspace(low, high, count)
 
@@ -145,7 +145,7 @@ def _whole_batches(tokens: Array, batch: int | None) -> Array:
 
 
 def _near(candidates: Candidates, world: World, runs: RunsTable) -> NDArray[np.bool_]:
-    """Tokens from those of the runs on, as a law says least of what comes before, and tokens per parameter about theirs."""
+    """Mask of tokens not below those of the runs, where a law is least reliable, and of tokens per parameter near theirs."""
     tokens = runs.kept["tokens"].to_numpy(dtype=np.float64)
     params = candidates.points.params
     sizes = runs.params("total" if candidates.points.width is not None else world.counting)
@@ -156,7 +156,7 @@ def _near(candidates: Candidates, world: World, runs: RunsTable) -> NDArray[np.b
 
 
 def _trained(candidates: Candidates, runs: RunsTable) -> NDArray[np.bool_]:
-    """Which of them the table holds: a run of the same size and axes with as many tokens."""
+    """Mask of the candidates in the table: a run of the same size and axes with as many tokens."""
     kept, points = runs.kept, candidates.points
     shapes = {} if points.width is None or points.depth is None else {"width": points.width, "depth": points.depth}
     own = (shapes or {"params": points.params}) | {column_of(name): axis for name, axis in candidates.axes.items()}
@@ -166,6 +166,6 @@ def _trained(candidates: Candidates, runs: RunsTable) -> NDArray[np.bool_]:
 
 
 def rows_of(candidates: Candidates, i: int, cadence: Cadence) -> dict[str, Array]:
-    """What a law reads of one candidate's rows, each (rows,)."""
+    """The predictors of one candidate's rows, each (rows,)."""
     one = candidates.take(np.full(len(cadence.shares), i))
     return {**one.points.columns, **one.axes, "tokens": cadence.shares * candidates.tokens[i]}

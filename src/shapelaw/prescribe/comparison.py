@@ -24,13 +24,13 @@ from shapelaw.runs.table import RunsTable
 
 @dataclass(frozen=True)
 class LawComparison:
-    """What several laws prescribe for a budget, and what following one costs if another is true.
+    """The prescriptions of several laws for a budget, and the cost of following one law if another is true.
 
     Args:
         prescriptions: label of the law -> its answer.
-        regret: a row per pair: followed, true, loss (of the followed law's size under the true law), best (what the true
-            law's own size gets), excess (loss / best - 1), wasted (share of the budget with which the true law's own
-            choice would have got that loss all the same).
+        regret: a row per pair: followed, true, loss (of the followed law's size under the true law), best (loss of the true
+            law's own size), excess (loss / best - 1), wasted (share of the budget that the true law's own choice would have
+            saved for the same loss).
     """
 
     prescriptions: Mapping[str, Prescription]
@@ -38,7 +38,7 @@ class LawComparison:
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
-        """Each law's own answer, and the price of following the wrong one."""
+        """Each law's own answer, and the cost of following the wrong one."""
         rows = [
             {"law": label, **answer.values, "domain": answer.domain} for label, answer in self.prescriptions.items()
         ]
@@ -63,18 +63,18 @@ def compare_laws(
     limits: Limits = UNLIMITED,
     world: World | None = None,
 ) -> LawComparison:
-    """Prescribe by every law and price each answer under every other.
+    """Prescribe by every law, and evaluate each answer under every other law.
 
-    Laws without width and depth hold the limits' aspect ratio, or that of the first law that has them; where there is none,
-    all are asked for params and tokens alone, as they all must count them then.
+    Laws without width and depth use the limits' aspect ratio, or that of the first law with shapes. If there is none, all laws
+    answer for params and tokens alone, and must count them in the same way.
 
     Args:
         fits: label -> fit.
-        runs: the table of the suite; every fit is asked about this suite.
-        world: that suite with other rules than the runs'; its counting gives way to each fit's own.
+        runs: the table of the suite, to which all answers refer.
+        world: that suite with other rules than the runs'; each fit's own counting replaces that of the world.
 
     Raises:
-        UserError: for a single law, a budget that a law cannot serve, or sizes that are not counted alike.
+        UserError: for a single law, a budget without an answer by some law, or sizes that are counted differently.
     """
     if len(fits) < 2:
         raise UserError(f"laws: {', '.join(fits) or 'none'} given; comparing takes at least two fits")
@@ -91,7 +91,7 @@ def compare_laws(
 def _problems(
     fits: Mapping[str, FitResult], worlds: Mapping[str, World], budget: float, cost: Cost, limits: Limits
 ) -> dict[str, Problem]:
-    """A problem for every law; those without width and depth hold one ratio, or are asked for sizes alone."""
+    """A problem for every law; laws without width and depth use one ratio, or sizes alone."""
     shaped = [label for label, fit in fits.items() if reads_shapes(law_of(fit))]
     problems = {label: Problem(fits[label], worlds[label], cost, limits=limits) for label in shaped}
     ratio = problems[shaped[0]].best(budget).values["aspect_ratio"] if shaped else None
@@ -106,7 +106,7 @@ def _problems(
 
 
 def _check_countings(worlds: Mapping[str, World]) -> None:
-    """Refuse laws that mean different sizes by the same params: without a shape none can be counted anew."""
+    """Refuse laws that mean different sizes by the same params; without a shape, params cannot be counted again."""
     if len({world.counting for world in worlds.values()}) > 1:
         counted = ", ".join(f"{label} counts {world.counting}" for label, world in worlds.items())
         raise UserError(

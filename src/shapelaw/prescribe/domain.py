@@ -15,18 +15,18 @@ from shapelaw.runs.table import RunsTable
 
 Ranges = Mapping[str, tuple[float, float]]
 ROUNDING = 1e-9
-"""Relative difference from the end of a range that is rounding."""
+"""Relative difference from the end of a range that counts as rounding."""
 JOINTLY_INSIDE = 1.1
 """Joint distance up to which a size counts as inside: whole shapes lie so far apart."""
 
 
 @dataclass(frozen=True)
 class Face:
-    """Rows lie at weights . log(values) <= limit; the weights have length 1.
+    """A face of the domain: rows lie at weights . log(values) <= limit; the weights have length 1.
 
     Args:
-        weights: of the logarithm of each axis.
-        limit: the largest value of the rows.
+        weights: weight of the logarithm of each axis.
+        limit: the largest value among the rows.
     """
 
     weights: tuple[float, ...]
@@ -39,8 +39,8 @@ class Domain:
 
     Args:
         ranges: smallest and largest value of each quantity.
-        axes: what a size consists of: width, depth and tokens, or params and tokens.
-        faces: of the rows' logarithms in the directions of each axis, and of the products and quotients of several.
+        axes: components of a size: width, depth and tokens, or params and tokens.
+        faces: limits of the rows' logarithms along each axis, and along products and quotients of several.
 
     >>> two = Domain({}, ("params", "tokens"), _faces(np.log([[1e8, 1e9], [1e9, 1e8]])))
     >>> round(two.jointly({"params": 1e9, "tokens": 1e9}), 6)  # each in its range; their product is 10 times too large
@@ -56,7 +56,7 @@ class Domain:
         return outside_of(self.ranges, values)
 
     def jointly(self, values: Mapping[str, float]) -> float:
-        """How many times beyond the rows a size lies in all its axes together; 1 inside.
+        """By what factor a size lies beyond the rows in all its axes together; 1 inside.
 
         exp of the largest distance from any face, so a size that is f times too large in one axis is at least f times beyond,
         and one that is f times too large in each of two is f^sqrt(2) times beyond.
@@ -81,13 +81,13 @@ def domain_of_shapes(runs: RunsTable, flops: str = "exact") -> Domain:
 
     Args:
         runs: the table that was fitted.
-        flops: convention by which a prescription counts FLOPs; 6n where the rows cannot be counted by it.
+        flops: convention by which a prescription counts FLOPs; 6n if the rows lack the columns for it.
     """
     return _domain(runs, "total", _flops(runs, flops), ("width", "depth") if runs.has_shapes else ("params",))
 
 
 def domain_of_sizes(runs: RunsTable, counting: str) -> Domain:
-    """The domain of the kept rows as sizes without a shape: params by a convention, FLOPs 6 a parameter and token."""
+    """The domain of the kept rows as sizes without a shape: params by a convention, 6 FLOPs per parameter and token."""
     tokens = runs.kept["tokens"].to_numpy(dtype=np.float64)
     return _domain(runs, counting, 6.0 * runs.params(counting) * tokens, ("params",))
 
@@ -114,7 +114,7 @@ def _flops(runs: RunsTable, convention: str) -> np.ndarray:
 
 
 def _faces(logs: np.ndarray) -> tuple[Face, ...]:
-    """One for each combination of axes with weights of 1, 0 and -1, scaled to length 1."""
+    """One face for each combination of axes with weights of 1, 0 and -1, scaled to length 1."""
     faces = []
     for combined in itertools.product((-1.0, 0.0, 1.0), repeat=logs.shape[1]):
         if any(combined):

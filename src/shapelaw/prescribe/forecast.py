@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 LOG_FLOPS = (0.0, 140.0)
-"""Natural logarithms of the FLOPs between which a loss is looked for: 1 to 1e60."""
+"""Natural logarithms of the range of FLOPs in which a loss is searched for: 1 to 1e60."""
 
 
 def ask_size(options: PrescribeConfig, basis: Basis) -> Prescription:
@@ -48,7 +48,7 @@ def ask_flops(options: PrescribeConfig, basis: Basis) -> Prescription:
 
 
 def loss_of_flops(basis: Basis, flops: float) -> Prescription:
-    """The loss that a law of FLOPs alone says, with its intervals."""
+    """The loss by a law of FLOPs alone, with its intervals."""
     low_high = _losses(basis, flops)
     fit = basis.fit
     at = {"flops": np.array([flops])}
@@ -61,7 +61,7 @@ def flops_for_loss(basis: Basis, loss: float) -> Prescription:
     """The FLOPs at which a law of FLOPs alone reaches a loss.
 
     Raises:
-        UserError: if it does so at no number of FLOPs.
+        UserError: if no number of FLOPs suffices.
     """
     fit = basis.fit
     found = [_reaching(fit, vector, loss) for vector in (fit.vector, *fit.vectors)]
@@ -77,7 +77,7 @@ def flops_for_loss(basis: Basis, loss: float) -> Prescription:
 
 
 def _losses(basis: Basis, flops: float) -> dict[str, tuple[float, float]]:
-    """Interval of the law and of a new run; beyond the fitted FLOPs, params and tokens count as grown by the root each."""
+    """Interval of the law and of a new run; beyond the fitted FLOPs, params and tokens each grow by the square root."""
     fit = basis.fit
     if not fit.new_run or not len(fit.vectors):
         return {}
@@ -92,7 +92,7 @@ def _losses(basis: Basis, flops: float) -> dict[str, tuple[float, float]]:
 
 
 def _reaching(fit: FitResult, vector: Array, loss: float) -> float:
-    """FLOPs at which the law of a vector has a loss; not a number where it has it nowhere."""
+    """FLOPs at which a vector's law has a loss; NaN if there are none."""
     law, target = get_law(str(fit.law)), np.log(loss)
 
     def above(log_flops: float) -> float:

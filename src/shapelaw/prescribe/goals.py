@@ -19,10 +19,10 @@ LEASTS = ("cost", "tokens")
 
 
 class Goal(Protocol):
-    """What is looked for: a value to make small, and the tokens that go with every point."""
+    """The goal of a search: a value to minimise, and the tokens of every point."""
 
     def __call__(self, bound: Bound, points: Points, cost: Cost, coefficients: Array | None) -> tuple[Array, Array]:
-        """(value, log tokens), each (vectors, points); infinite where the point cannot serve."""
+        """(value, log tokens), each (vectors, points); infinite where a point is impossible."""
 
     def rows(self, rows: Rows) -> Goal:
         """The goal of some of the parameter vectors."""
@@ -74,7 +74,7 @@ class ReachLoss:
 
 @dataclass(frozen=True)
 class AtTokens:
-    """The lowest loss at a token count, whatever it costs; points that are not a number cannot serve."""
+    """The lowest loss at a token count, whatever its cost; points with NaN are impossible."""
 
     tokens: float
 

@@ -21,17 +21,17 @@ from shapelaw.shapes import ShapeRules
 Array = NDArray[np.float64]
 
 ASPECT_TOLERANCE = math.log(1.15)
-"""How far a whole shape may be from a held ratio, so that sizes lie close enough together."""
+"""How far a whole shape may deviate from a fixed ratio, so that sizes lie close enough together."""
 SAME = 1e-12
-"""Relative difference of two sizes that is rounding."""
+"""Relative difference of two sizes that counts as rounding."""
 MOST_SHAPES = 200_000
-"""Whole shapes that are searched; the suite's own rules allow some 8,000."""
+"""Most whole shapes in a search; the suite's own rules allow some 8,000."""
 
 
 @record("limits")
 class Limits(ShapeLimits):
-    """What a shape must meet beside the suite's rules: the options of `config.ShapeLimits` (params_min, params_max, aspect_min,
-    aspect_max), and one ratio to hold.
+    """Conditions on a shape beyond the suite's rules: the options of `config.ShapeLimits` (params_min, params_max, aspect_min,
+    aspect_max), and optionally one fixed ratio.
 
     Raises:
         UserError: for values that no size can meet.
@@ -45,7 +45,7 @@ class Limits(ShapeLimits):
     )
 
     def __str__(self) -> str:
-        """Those that are set, as they are given."""
+        """The limits that are set, as options."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         limited = {name: value for name, value in values.items() if value != getattr(UNLIMITED, name)}
         return ", ".join(f"{name if name == 'aspect_ratio' else f'limits.{name}'}={v:g}" for name, v in limited.items())
@@ -57,13 +57,13 @@ class Limits(ShapeLimits):
 
     @property
     def aspects(self) -> tuple[float, float]:
-        """Range of width / depth of a real-valued shape: a single ratio, if one is held."""
+        """Range of width / depth of a real-valued shape; a single ratio, if one is fixed."""
         held = self.aspect_ratio
         ends = self.aspect_min, self.aspect_max
         return ends if held is None else (max(ends[0], held), min(ends[1], held))
 
     def holding(self, ratio: float | None) -> Limits:
-        """The same with another held ratio, or none."""
+        """The same limits with another fixed ratio, or none."""
         return dataclasses.replace(self, aspect_ratio=ratio)
 
     def allow(self, points: Points) -> NDArray[np.bool_]:
@@ -83,7 +83,7 @@ UNLIMITED = Limits()
 
 
 def no_shape(world: World, limits: Limits) -> UserError:
-    """Nothing meets the rules and the limits."""
+    """The error that no shape meets the rules and the limits."""
     having = f" has {limits}" if limits.given else ""
     return UserError(f"no shape of {world.rules}{having}; widen the ranges (rules.width_min, ...) or the limits")
 
@@ -120,7 +120,7 @@ def feasible_points(world: World, limits: Limits) -> Points:
 class Region:
     """Real widths and depths within a suite's ranges and the limits.
 
-    Its coordinates are the logarithms of width and depth; of the width alone where an aspect ratio is held.
+    Its coordinates are the logarithms of width and depth; of the width alone if the aspect ratio is fixed.
     """
 
     world: World
@@ -140,7 +140,7 @@ class Region:
         return low[:dimensions], high[:dimensions]
 
     def clip(self, coordinates: Array) -> Array:
-        """Coordinates (..., dimensions) within the box, their depths moved to the nearest allowed ones."""
+        """Coordinates (..., dimensions) within the box, with depths moved to the nearest allowed ones."""
         if coordinates.shape[-1] == 1 or not self.limits.given:
             return coordinates
         log_width, log_depth = np.moveaxis(coordinates, -1, 0)
@@ -155,7 +155,7 @@ class Region:
     def grid(self, axes: Array) -> Points:
         """Points at all pairs of a log width and a log depth, (vectors, cells, 2) -> (vectors, cells, cells).
 
-        What depends on the width or the depth alone is computed once for all of the other.
+        Quantities that depend on one of them alone are computed once for all values of the other.
         """
         return self.world.points(np.exp(axes[:, :, None, 0]), np.exp(axes[:, None, :, 1]), relaxed=True)
 
@@ -166,9 +166,9 @@ class Region:
 
     @cached_property
     def widths(self) -> tuple[float, float]:
-        """Smallest and largest width that some allowed depth goes with; the first above the second if none has.
+        """Smallest and largest width with an allowed depth; the first exceeds the second if there is none.
 
-        Params grow with width and depth alike, so every width in between has one too.
+        Params grow with both width and depth, so every width in between has an allowed depth too.
         """
         rules, limits, (low, high) = self.world.rules, self.limits, self.limits.aspects
         narrow, wide = max(rules.width_min, rules.depth_min * low), min(rules.width_max, rules.depth_max * high)
@@ -180,13 +180,13 @@ class Region:
         return narrow, max(narrow, wide) if narrow <= wide * (1 + SAME) else wide
 
     def depths(self, width: Array) -> tuple[Array, Array]:
-        """Shallowest and deepest that is allowed of each of the widths."""
+        """Smallest and largest allowed depth of each width."""
         shallow, deep = self._ends(width)
         if self.limits.params_min > 0:
             shallow = np.maximum(shallow, self.world.depth_at(width, self.limits.params_min, "params"))
         if self.limits.params_max < math.inf:
             deep = np.minimum(deep, self.world.depth_at(width, self.limits.params_max, "params"))
-        return shallow, np.maximum(shallow, deep)  # where a single depth is left, rounding must not leave none
+        return shallow, np.maximum(shallow, deep)  # if a single depth remains, rounding must not remove it
 
     def inside(self, width: Array, depth: Array) -> NDArray[np.bool_]:
         """Mask of the shapes that lie in it."""
@@ -195,13 +195,13 @@ class Region:
         return allowed & (depth >= shallow * (1 - SAME)) & (depth <= deep * (1 + SAME))
 
     def _ends(self, width: Array) -> tuple[Array, Array]:
-        """The same without the limits on params."""
+        """Smallest and largest depth of each width without the limits on params."""
         rules, (low, high) = self.world.rules, self.limits.aspects
         deep = width / low if low > 0 else np.full_like(width, np.inf)
         return np.maximum(rules.depth_min, width / high), np.minimum(rules.depth_max, deep)
 
     def _width_at(self, params: float, depth: Callable[[Array], Array], low: float, high: float) -> float:
-        """The width at which a shape has so many params; 0 if every width has more, infinite if every one has fewer."""
+        """The width at which a shape has the given params; 0 if every width has more, infinite if every width has fewer."""
 
         wanted = math.log(params) if params > 0 else -math.inf
 

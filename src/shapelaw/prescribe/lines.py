@@ -28,12 +28,12 @@ def best_by_lines(options: PrescribeConfig, fit: FitResult, runs: RunsTable) -> 
     """The best params and tokens for a budget, and their loss.
 
     Args:
-        options: with a budget in the lines' cost, and nothing else that asks.
-        fit: of method hull, binning or isoflop.
-        runs: that it was made from.
+        options: a budget in the lines' cost, and no other question.
+        fit: fit by method hull, binning or isoflop.
+        runs: its runs.
 
     Raises:
-        UserError: for another question, or a fit whose lines were saved without a line of the loss.
+        UserError: for another question, or a fit that was saved without a line of the loss.
     """
     _refuse_others(options, fit)
     budget, level = options.budget, float((fit.settings.get("bootstrap") or {}).get("level", 0.9))
@@ -75,7 +75,7 @@ def _at(parameters: Mapping[str, float], name: str, budget: float) -> float:
 
 
 def _drawn(fit: FitResult, name: str, budget: float) -> Array:
-    """The target at the budget in each refit; those that gave no line are left out."""
+    """The target at the budget in each refit that gave a line."""
     pairs = [fit.replicates.get(f"{name}_{part}", ()) for part in ("log_coefficient", "exponent")]
     if not all(pairs):
         return np.array([])

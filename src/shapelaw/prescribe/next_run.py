@@ -48,15 +48,15 @@ Array = NDArray[np.float64]
 DRAWS = 40
 """Refits of each candidate."""
 NOISES = (np.arange(8) + 0.5) / 8
-"""Quantiles of a run's residuals, each as likely as the next."""
+"""Equally likely quantiles of a run's residuals."""
 SMALLEST = 1e-12
-"""Standard deviation that is none."""
+"""Standard deviation that counts as zero."""
 INFORMS = 0.02
-"""Share of the target's variance that the best candidate takes off at least."""
+"""Least share of the target's variance that the best candidate must remove."""
 
 
 class Target(Protocol):
-    """What is to be known."""
+    """The quantity to learn about."""
 
     @property
     def told(self) -> str:
@@ -71,9 +71,9 @@ class LossOf:
     """The loss of a size and token count.
 
     Args:
-        fit: of the law.
+        fit: fit of the law.
         point: one size.
-        tokens: that it is trained for.
+        tokens: its training tokens.
     """
 
     fit: FitResult
@@ -101,8 +101,8 @@ class BestSize:
     """The best size for a budget.
 
     Args:
-        search: of sizes, whole shapes taken as real-valued ones.
-        budget: in the unit of its cost.
+        search: search over sizes, with whole shapes relaxed to real-valued ones.
+        budget: budget in the unit of its cost.
     """
 
     search: SizeSearch
@@ -125,10 +125,10 @@ class NextRun:
     """A run to train.
 
     Args:
-        candidates: all that were compared.
-        place: which of them it is.
+        candidates: all compared candidates.
+        place: index of this run among them.
         before, after: standard deviation of the target's logarithm without it, and with each candidate, (n,).
-        scores: (n,).
+        scores: score of each candidate, (n,).
     """
 
     candidates: Candidates
@@ -145,14 +145,14 @@ class NextRun:
 
 @dataclass(frozen=True)
 class Draws:
-    """What differs between refits, a row each.
+    """The inputs that differ between refits, one row per refit.
 
     Args:
-        weights: of the fitted rows, (k, n).
-        log_loss: of the rows, (k, n); of a candidate that was counted as trained, with noise.
-        priors: what the law expects; None for laws that expect nothing.
-        noise: log loss that a further run adds to what the law predicts, (k,).
-        starts: where each refit begins, (k, starts, p).
+        weights: weights of the fitted rows, (k, n).
+        log_loss: log loss of the rows, (k, n); with noise for a candidate that counts as trained.
+        priors: the law's priors; None for laws without any.
+        noise: deviation of a further run's log loss from the law's prediction, (k,).
+        starts: starts of each refit, (k, starts, p).
     """
 
     weights: Array
@@ -170,20 +170,20 @@ def plan(
     count: int = 1,
     seconds: float = math.inf,
 ) -> list[NextRun]:
-    """The runs to train next, each chosen with those before it counted as trained.
+    """The runs to train next; for each choice, the earlier ones count as trained.
 
-    They are fewer than were asked for where no further candidate informs the target.
+    The result has fewer runs than `count` if no further candidate informs the target.
 
     Args:
-        fit: of a law to the runs.
-        runs: that were fitted.
+        fit: fit of a law to the runs.
+        runs: the fitted runs.
         candidates: runs that could be trained.
-        target: what is to be known.
-        count: how many are chosen.
-        seconds: most that the comparison of all candidates may take.
+        target: the quantity to learn about.
+        count: number of runs to choose.
+        seconds: time limit for the comparison of all candidates.
 
     Raises:
-        UserError: if no candidate informs the target, or the seconds are not enough.
+        UserError: if no candidate informs the target, or the time is not enough.
 
     >>> import pandas as pd
     >>> from shapelaw import RunsTable, fit
@@ -223,13 +223,13 @@ def plan(
 
 
 def _spec(fit: FitResult) -> FitSpec:
-    """How the fit was made; by the compiled solver if it was made by one that stops early."""
+    """The spec of the fit, but with the compiled solver if the fit's own stops early."""
     delta = float(fit.settings.get("delta") or FitSpec().delta)
     return dataclasses.replace(spec_of(fit), delta=delta, ties=str(fit.settings.get("ties") or "priors"))
 
 
 def _draws(data: FitData, spec: FitSpec) -> tuple[Draws, Array, FitData]:
-    """The refits' weights, expectations and noise; the fit's vector; and its rows."""
+    """The refits' weights, priors and noise; the fit's vector; and its rows."""
     found = solve(data, spec)
     ridge = find_ridge(data, spec, found)
     tied, solution = break_ties(data, spec, found, ridge)
@@ -257,7 +257,7 @@ def _refit(data: FitData, spec: FitSpec, draws: Draws, further: Array, weight: f
 
     Args:
         further: log losses of the candidate's rows, (k, rows).
-        weight: of each of them.
+        weight: weight of each of them.
     """
     search = search_of(spec.solver, data.problem(spec))
     log_loss = np.hstack([draws.log_loss, further])
@@ -276,7 +276,7 @@ def _refits(
     """The refits without a candidate, and those that include each.
 
     Raises:
-        UserError: if they are not done by then, a reading of the monotonic clock.
+        UserError: if they are not done by `until`, a reading of the monotonic clock.
     """
     refits = [draws.starts[:, 0]]
     for i in range(len(candidates)):
@@ -301,13 +301,13 @@ def _compared(refits: Sequence[Array], candidates: Candidates, target: Target) -
 
 
 def _deviation(values: Array) -> float:
-    """Standard deviation; infinite where no refit has a value."""
+    """Standard deviation; infinite if no refit has a value."""
     known = values[np.isfinite(values)]
     return float(known.std()) if len(known) > 1 else float("inf")
 
 
 def _extended(data: FitData, rows: dict[str, Array], log_loss: Array) -> FitData:
-    """The rows and those of one more run."""
+    """The rows together with those of one more run."""
     columns = {name: np.concatenate([values, rows[name]]) for name, values in data.columns.items()}
     runs = np.concatenate([data.runs, np.full(len(log_loss), f"candidate {len(data.runs)}")])
     loss = np.concatenate([data.loss, np.exp(log_loss)])
@@ -318,7 +318,7 @@ def _extended(data: FitData, rows: dict[str, Array], log_loss: Array) -> FitData
 def _including(
     data: FitData, draws: Draws, theta: Array, rows: dict[str, Array], weight: float, refits: Array
 ) -> tuple[FitData, Draws]:
-    """The rows and draws with a candidate counted as trained; its noise is not that of the next one."""
+    """The rows and draws with a candidate counted as trained; the next candidate gets different noise."""
     predicted = data.law.log_prediction(theta, rows)
     further = predicted + draws.noise[:, None]
     return _extended(data, rows, predicted), dataclasses.replace(

@@ -20,13 +20,13 @@ CHUNK = 2_000_000
 ZOOM_CELLS = {1: 64, 2: 16}
 ZOOM_LEVELS = {1: 12, 2: 24}
 ZOOM_SHRINK = {1: 0.125, 2: 0.375}
-"""Box of the next level over this one's: a few cells about the best."""
+"""Size of the next level's box relative to this one's: a few cells around the best."""
 ZOOM_SMOOTH = {1: 3, 2: 5}
-"""Level after which a parabola through a few points about the best finds the rest of the way."""
+"""Level after which a parabola through a few points around the best finds the optimum."""
 STENCIL = 1e-4
 """Distance of the last parabola's points in the logarithm of a size: rounding and the third order move it by some 1e-9."""
 ROUND = 1e-4
-"""Least determinant of a parabola over the product of its curvatures; flatter ones are left to the grids."""
+"""Least determinant of a parabola over the product of its curvatures; for flatter ones the grids go on."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Optimum:
     """The best point of every parameter vector, each array (vectors,).
 
     Args:
-        points: where.
-        log_tokens: natural log of its training tokens.
-        value: of the goal; infinite where no point serves.
+        points: the best points.
+        log_tokens: natural log of their training tokens.
+        value: value of the goal; infinite if no point is possible.
     """
 
     points: Points
@@ -59,7 +59,7 @@ class Objective:
     """A law under parameter vectors, a price and a goal.
 
     Args:
-        coefficients: of the throughput, a row per parameter vector; None for one rate.
+        coefficients: coefficients of the throughput, a row per parameter vector; None for one rate.
     """
 
     surface: Surface
@@ -83,14 +83,14 @@ def exact(objective: Objective, shapes: Points) -> Optimum:
 
 
 def exact_each(surface: Surface, cost: Cost, goals: Sequence[Goal], shapes: Points) -> list[Optimum]:
-    """`exact` for several goals of few parameter vectors, to which the law is bound once."""
+    """`exact` for several goals and few parameter vectors; the law is bound to the shapes only once."""
     bound = surface.at(shapes)
     found = (_lowest(*goal(bound, shapes, cost, None)) for goal in goals)
     return [Optimum(shapes.take(place), log_tokens, value) for place, log_tokens, value in found]
 
 
 def _lowest(values: Array, log_tokens: Array) -> tuple[NDArray[np.intp], Array, Array]:
-    """Place, log tokens and value of the lowest value of every row."""
+    """Index, log tokens and value of the lowest value of every row."""
     best = np.argmin(values, axis=1)
     each = np.arange(len(best))
     return best, log_tokens[each, best], values[each, best]
@@ -104,18 +104,19 @@ def zoom(
     clip: Callable[[Array], Array] | None = None,
     build_grid: Callable[[Array], Points] | None = None,
 ) -> Optimum:
-    """The best real-valued size in a box, for every parameter vector, by grids that shrink about their best point.
+    """The best real-valued size in a box, for every parameter vector, by grids that shrink around their best point.
 
     Args:
         build: coordinates (vectors, points, dimensions) -> points.
         low, high: the box, each (dimensions,); one dimension or two.
-        clip: coordinates in the box -> the nearest allowed ones, so that a grid has points on every limit; None where all are.
-        build_grid: the coordinates of a grid's axes, (vectors, cells, 2) -> all its points, (vectors, cells, cells), where none
+        clip: coordinates in the box -> the nearest allowed ones, so that a grid has points on every limit; None if all are
+            allowed.
+        build_grid: the coordinates of a grid's axes, (vectors, cells, 2) -> all its points, (vectors, cells, cells), if none
             is clipped: the same points, many times faster.
 
-    A grid whose best point lies at its edge moves without shrinking, unless what is allowed ends there. Where the values are
-    smooth about a grid's best point, the rest of the way is the vertex of a parabola; elsewhere the last grid is finer than
-    rounding errors of the values can tell apart (1e-8 in the logarithm of a size).
+    A grid whose best point lies at its edge moves without shrinking, unless the allowed region ends there. If the values are
+    smooth around a grid's best point, the vertex of a parabola gives the optimum; otherwise the last grid is finer than
+    rounding errors of the values can resolve (1e-8 in the logarithm of a size).
     """
     dims, n = len(low), len(objective.surface)
     unit = np.linspace(-0.5, 0.5, ZOOM_CELLS[dims] + 1)
@@ -155,8 +156,8 @@ def _settle(
 
     Args:
         centre: changed in place, (vectors, dimensions).
-        step: of the first parabola's points, (rows, dimensions).
-        rows: which vectors.
+        step: distance of the first parabola's points, (rows, dimensions).
+        rows: indices of the vectors.
     """
     settled, at = np.ones(len(rows), dtype=bool), centre[rows]
     for apart in (step, np.full_like(at, STENCIL)):
@@ -174,7 +175,7 @@ def _corners(dims: int) -> Array:
 
 
 def _vertex(values: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """Where parabolas through values at `_corners`, (vectors, 3^dims), are lowest, and which are so within a step."""
+    """The minima of parabolas through values at `_corners`, (vectors, 3^dims), and a mask of those within a step."""
     dims = 1 if values.shape[1] == 3 else 2
     corners = _corners(dims)
     pairs = [(i, j) for i in range(dims) for j in range(i, dims)]

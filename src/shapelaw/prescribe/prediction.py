@@ -34,7 +34,7 @@ CURVE_POINTS = 60
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Content with the SHA-256 of itself as canonical JSON under `hash`."""
+    """Content with its own SHA-256, as canonical JSON, under `hash`."""
     body = {name: value for name, value in plain(content).items() if name != "hash"}
     text = json.dumps(body, sort_keys=True, separators=(",", ":"))
     return {**body, "hash": hashlib.sha256(text.encode()).hexdigest()}
@@ -55,10 +55,10 @@ class Comparison:
     """A prediction beside its run.
 
     Args:
-        prediction: what was written.
+        prediction: the recorded prediction.
         run: name of the run.
-        points: a row per validation after warm-up: steps, tokens, loss, predicted, error (predicted/measured - 1), and, where
-            an interval was written, loss_low, loss_high and inside.
+        points: a row per validation after warm-up: steps, tokens, loss, predicted, error (predicted/measured - 1), and, if an
+            interval was recorded, loss_low, loss_high and inside.
     """
 
     prediction: Mapping[str, Any]
@@ -84,10 +84,10 @@ class Comparison:
 
 
 def read_prediction(path: Path) -> dict[str, Any]:
-    """A prediction whose hash is right.
+    """Read a prediction and verify its hash.
 
     Raises:
-        UserError: if the file holds none, or was changed after it was written.
+        UserError: if the file holds no prediction, or was changed after it was written.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; shapelaw prescribe with width, depth and tokens writes one")
@@ -114,7 +114,7 @@ def compare(prediction: Mapping[str, Any], runs: RunsTable) -> Comparison:
     """The run of the predicted shape and batch, at every validation after its warm-up.
 
     Raises:
-        UserError: if the table has no such run, naming what it has.
+        UserError: if the table has no such run; the message names the runs that it has.
     """
     rows = runs.kept
     wanted = {name: prediction[name] for name in ("width", "depth", "batch_tokens") if prediction.get(name) is not None}
@@ -128,7 +128,7 @@ def compare(prediction: Mapping[str, Any], runs: RunsTable) -> Comparison:
 
 
 def _beside(prediction: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
-    """The run's validations, and what was predicted for each."""
+    """The run's validations, each with its prediction."""
     law, tokens = get_law(str(prediction["law"])), rows["tokens"].to_numpy(dtype=float)
     sizes = {name: np.full(len(rows), float(prediction[name])) for name in ("params", "width", "depth")}
     given = {name: np.full(len(rows), float(value)) for name, value in (prediction.get("given") or {}).items()}
@@ -150,17 +150,17 @@ def _beside(prediction: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _at(tokens: Array, points: Any, name: str) -> Array:
-    """A column of the written curve, which is dense, at tokens of validations."""
+    """A column of the recorded curve, which is dense, at the tokens of validations."""
     table = pd.DataFrame(points)
     logs = np.log(table["tokens"].to_numpy(dtype=float))
     return np.asarray(np.exp(np.interp(np.log(tokens), logs, np.log(table[name].to_numpy(dtype=float)))))
 
 
 def curve_of(search: SizeSearch, runs: RunsTable, points: Points, tokens: float) -> pd.DataFrame:
-    """The curve of one shape with the interval of a new run: tokens, steps where the batch is known, loss, loss_low, loss_high.
+    """The curve of one shape with the interval of a new run: tokens, steps if the batch is known, loss, loss_low, loss_high.
 
     Raises:
-        UserError: for a fit without refits, or one that does not hold what a new run adds.
+        UserError: for a fit without refits, or one without the noise of a new run.
     """
     fit, law, shares = search.fit, search.surface.law, Cadence.of(runs).shares
     each = np.geomspace(min(shares[0], 0.5), 1.0, CURVE_POINTS) * tokens
@@ -177,7 +177,7 @@ def curve_of(search: SizeSearch, runs: RunsTable, points: Points, tokens: float)
 
 
 def prediction_at(search: SizeSearch, runs: RunsTable, folder: Path, points: Points, tokens: float) -> dict[str, Any]:
-    """The curve of one shape as a sealed prediction, with what it rests on; empty without a new run's interval."""
+    """The curve of one shape as a sealed prediction, with its origin; empty without a new run's interval."""
     fit = search.fit
     if not fit.new_run or not len(fit.vectors) or points.width is None or points.depth is None:
         return {}

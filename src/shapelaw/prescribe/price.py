@@ -35,11 +35,11 @@ class Throughput:
 
     Args:
         degree: 0, 1 or 2.
-        coefficients: of the polynomial, in the order 1, w, d, w^2, wd, d^2.
-        covariance: of the coefficients.
+        coefficients: coefficients of the polynomial, in the order 1, w, d, w^2, wd, d^2.
+        covariance: covariance of the coefficients.
         centre: (log width, log depth) at which w = d = 0.
         error: relative error of a shape left out of the interpolation (root mean square); 0 for a given rate.
-        source: what it rests on, for people.
+        source: its origin, for people.
     """
 
     degree: int
@@ -70,7 +70,7 @@ class Throughput:
     def measured(cls, runs: RunsTable, world: World) -> Throughput:
         """From the table's seconds per step: the polynomial that predicts a left-out shape best.
 
-        Device seconds per token are seconds_per_step * num_devices / batch_tokens. Runs of one shape count as one, by
+        Device seconds per token are seconds_per_step * num_devices / batch_tokens. Runs of one shape count once, by
         their median.
 
         Raises:
@@ -107,13 +107,13 @@ class Throughput:
 
 @dataclass(frozen=True)
 class Cost:
-    """What is spent, and what a token of training and of inference takes of it.
+    """The quantity that is spent, and how much of it a token of training and of inference costs.
 
     Args:
         unit: `flops`, `device_hours` or `dollars`.
         throughput: needed unless the unit is flops.
         price: dollars of one device hour.
-        served_tokens: tokens of inference that the budget must pay too.
+        served_tokens: tokens of inference that the budget must also cover.
     """
 
     unit: str = "flops"
@@ -145,12 +145,12 @@ class Cost:
         return hours * self.price if self.unit == "dollars" else hours
 
     def total(self, points: Points, tokens: Array, coefficients: Array | None = None) -> Array:
-        """Cost of training on so many tokens and of serving, (vectors, points)."""
+        """Cost of training on these tokens and of serving, (vectors, points)."""
         flops = points.train_flops * tokens + points.serve_flops * self.served_tokens
         return np.asarray(flops * self.per_flop(points, coefficients))
 
     def tokens(self, points: Points, budget: Array | float, coefficients: Array | None = None) -> Array:
-        """Training tokens that a budget leaves after serving; 0 or less where it leaves none."""
+        """Training tokens that a budget leaves after serving; 0 or less if it leaves none."""
         flops = budget / self.per_flop(points, coefficients)
         return np.asarray((flops - points.serve_flops * self.served_tokens) / points.train_flops)
 
@@ -165,10 +165,10 @@ def measured_cost(runs: RunsTable, world: World, unit: str = "device_hours", pri
 
 
 def cost_of(objective: ObjectiveConfig, runs: RunsTable, world: World) -> Cost:
-    """What an objective spends.
+    """The cost of an objective.
 
     Raises:
-        UserError: for a rate that is given by half, or runs without measured steps.
+        UserError: for an incomplete rate, or runs without measured steps.
     """
     if objective.name not in ("device_hours", "dollars"):
         return Cost(objective.name, served_tokens=objective.inference_tokens)
@@ -185,7 +185,7 @@ def cost_of(objective: ObjectiveConfig, runs: RunsTable, world: World) -> Cost:
 
 
 def _degrees(n: int) -> range:
-    """Polynomials with at least two shapes more than coefficients; a constant in any case."""
+    """Degrees of polynomials with at least two shapes more than coefficients; always a constant."""
     return range(sum(n >= coefficients + 2 for coefficients in (3, 6)) + 1)
 
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from shapelaw.config import PrescribeConfig
 
 SIZES = ("objective", "space", "aspect_ratio", "vocab_size", "seq_len", "flops", "unique_tokens", "axes", "accuracy")
-"""Options that say what sizes are and what they cost."""
+"""Options that define sizes and their cost."""
 SEARCHED = (*SIZES, "rules", "limits")
-"""The same where sizes are searched."""
+"""The same for searches over sizes."""
 
 
 def _best(options: PrescribeConfig, basis: Basis) -> Prescription:
@@ -57,7 +57,7 @@ def _at(options: PrescribeConfig, basis: Basis) -> Prescription:
 def _answered(
     options: PrescribeConfig, basis: Basis, ask: Callable[[Problem], Prescription]
 ) -> tuple[Problem, Prescription]:
-    """The problem and its answer, with a note of what it would be at other contexts where the context is assumed."""
+    """The problem and its answer; if the context is assumed, a note gives the answer at other contexts."""
     problem = problem_of(options, basis)
     answer = ask(problem)
     if options.space == "params" or not basis.world.assumes_context:
@@ -137,7 +137,7 @@ def problem_of(options: PrescribeConfig, basis: Basis) -> Problem:
     """The problem that the options describe.
 
     Raises:
-        UserError: for values out of range, or a law that cannot be asked so.
+        UserError: for values out of range, or a law that cannot answer such questions.
     """
     if options.space == "params":
         idle = ("rules", "seq_len") if options.tokens is not None else ("rules", "seq_len", "flops")

@@ -30,22 +30,22 @@ if TYPE_CHECKING:
     from shapelaw.config import PrescribeConfig
 
 GROUP = "shapelaw.questions"
-"""Of entry points, each a `Question` of an installed package."""
+"""Group of entry points, each a `Question` of an installed package."""
 USUAL = {"least": LEASTS[0], "space": SPACES[0], "objective": UNITS[0]}
-"""Values of the options whose schema has no default, where nothing else is given."""
+"""Default values of the options whose schema has no default."""
 FREE = ("fit", "studies", "outputs_dir", "data_dir")
-"""Options that may stand beside every question."""
+"""Options that are allowed with every question."""
 
 
 @dataclass(frozen=True)
 class Basis:
-    """What an answer rests on.
+    """The basis of an answer.
 
     Args:
         fit: a fitted law.
-        runs: the runs that it was made from.
-        world: the suite of these runs, with what the options say otherwise.
-        folder: where the fit lies.
+        runs: its runs.
+        world: the suite of these runs, with the changes that the options make.
+        folder: folder of the fit.
     """
 
     fit: FitResult
@@ -60,10 +60,10 @@ class Question:
 
     Args:
         name: as `Law.questions` lists it.
-        asks: the options that ask it and what it answers, for people.
-        needs: the options that make it, all of them; several such tuples where it can be asked in several ways.
+        asks: its options and its answer, for people.
+        needs: all options that make up the question; several such tuples if there are several ways to ask it.
         takes: further options, and groups of options, that have an effect on it.
-        answer: the options and what the answer rests on -> the answer.
+        answer: the options and the basis -> the answer.
     """
 
     name: str
@@ -87,7 +87,7 @@ QUESTIONS: dict[str, Question] = {}
 
 
 def register(question: Question) -> Question:
-    """Make a question known by its name; returns it.
+    """Register a question by its name; returns it.
 
     Raises:
         UserError: if another question has that name.
@@ -124,7 +124,7 @@ def question_of(options: PrescribeConfig, law: Law) -> Question:
     """The one question of a law that the options ask.
 
     Raises:
-        UserError: for options that ask none of its questions or several, or that have no effect on the one that is asked.
+        UserError: for options that match none or several of its questions, or that have no effect on the matching one.
     """
     questions, texts = questions_of(law), given_options(options)
     foreign = [text for name, text in texts.items() if not any(name in question.options for question in questions)]
@@ -138,9 +138,9 @@ def question_of(options: PrescribeConfig, law: Law) -> Question:
 
 
 def can_be_asked(law: Law, options: PrescribeConfig) -> bool:
-    """Whether the options can be meant for a law: they make a question of its, or hold what only its questions read.
+    """Whether the options may be meant for a law: they form one of its questions, or include options that only these read.
 
-    Options that make no question are meant for a law that answers budgets, losses and sizes, as most laws do.
+    Options that form no question are meant for a law that answers budgets, losses and sizes, as most laws do.
     """
     special = special_options(options)
     if special:
@@ -150,7 +150,7 @@ def can_be_asked(law: Law, options: PrescribeConfig) -> bool:
 
 
 def special_options(options: PrescribeConfig) -> list[str]:
-    """Those of the given options that none of the usual questions reads."""
+    """The given options that none of the usual questions reads."""
     return [name for name in given_options(options) if not any(name in question.options for question in _usual())]
 
 
@@ -185,7 +185,7 @@ def _by_key(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _most_specific(made: Mapping[Question, tuple[str, ...]]) -> list[Question]:
-    """The questions that were made, but for those whose options are a part of another's."""
+    """The matching questions, without those whose options are part of another's."""
     return [
         question
         for question, needed in made.items()
@@ -196,7 +196,7 @@ def _most_specific(made: Mapping[Question, tuple[str, ...]]) -> list[Question]:
 def _unanswerable(
     law: Law, questions: Sequence[Question], texts: Mapping[str, str], foreign: Sequence[str]
 ) -> UserError:
-    """What a law answers, beside what was asked of it."""
+    """The error that lists the questions that a law answers, beside the given options."""
     answers = "; ".join(question.asks for question in questions) or "no question"
     if foreign:
         return UserError(
@@ -208,7 +208,7 @@ def _unanswerable(
 
 
 def _missing(questions: Sequence[Question], options: Set[str]) -> list[str]:
-    """What the nearest question needs beside the options that were given; nothing where one is made."""
+    """The options that the nearest question still needs; nothing if one is complete."""
     if any(question.made_by(options) for question in questions):
         return []
     begun = [needed for question in questions for needed in question.needs if options & set(needed)]

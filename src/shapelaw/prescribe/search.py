@@ -24,27 +24,27 @@ from shapelaw.runs.table import RunsTable
 Array = NDArray[np.float64]
 SPACES = ("feasible", "relaxed", "params")
 PARAMS = (1e3, 1e16)
-"""Sizes without a shape that are searched."""
+"""Range of the search over sizes without a shape."""
 LOG_TOKENS_WITHOUT_END = 100.0
-"""Where more tokens change no digit of a loss."""
+"""Log tokens beyond which more tokens change no digit of a loss."""
 SCANNED = 20_001
-"""Widths among which those are looked for that can have a given cost per token."""
+"""Number of widths to scan for those that can have a given cost per token."""
 
 
 @dataclass(frozen=True)
 class SizeSearch:
-    """A fit, the suite that its runs came from, what sizes cost, and which of them are searched.
+    """A fit, the suite that its runs came from, the cost of sizes, and the sizes to search.
 
     Args:
         fit: a fitted law.
         world: the suite of its runs.
-        cost: what is spent.
+        cost: the cost to spend.
         space: `feasible` (every whole shape by the suite's rules), `relaxed` (real width and depth within the same
             ranges) or `params` (tokens and params as the law counts them, 6N FLOPs).
-        limits: on the sizes.
+        limits: limits on the sizes.
         shapes: whole shapes to search instead of all by the rules.
-        intervals: whether the search is repeated for the refits of the fit.
-        seed: of the draws of the throughput's coefficients.
+        intervals: whether to repeat the search for the refits of the fit.
+        seed: seed of the draws of the throughput's coefficients.
 
     Raises:
         UserError: for a law that cannot be searched in this space.
@@ -102,9 +102,9 @@ class SizeSearch:
         return zoom(objective, self.build, low, high, build_grid=self.region.grid)
 
     def search_priced(self, goal: Goal, flops_per_token: float, near: Optimum) -> Optimum:
-        """The best real-valued size among those of so many training FLOPs per token.
+        """The best real-valued size among those with the given training FLOPs per token.
 
-        Few widths may have an allowed depth of so many: those that do are looked for first, and the width of `near` is tried.
+        Few widths may have an allowed depth with these FLOPs: a scan finds them first, and the width of `near` is also tried.
         """
         objective, (low, high), region = self.objective(goal), self.box(), self.region
         if self.space == "params":
@@ -129,7 +129,7 @@ class SizeSearch:
         """Ends of a quantity's interval over the refits, `low` and `high`; nothing without refits.
 
         Args:
-            values: one per parameter vector, the fit's own first.
+            values: one per parameter vector, that of the fit first.
         """
         if len(values) < 3:
             return {}
@@ -162,7 +162,7 @@ class SizeSearch:
         return self.region.points(coordinates)
 
     def allowed(self) -> dict[str, tuple[float, float]]:
-        """Ranges of what is searched or limited; none of a single size."""
+        """Ranges of the searched or limited quantities; none for a single size."""
         limits, rules = self.limits, self.world.rules
         if self.space == "params":
             low, high = self.box()
@@ -183,7 +183,7 @@ class SizeSearch:
         return self.shapes.take(np.array([np.argmin(costs), np.argmax(costs)]))
 
     def end_of(self, optimum: Optimum) -> str:
-        """`smallest` or `largest` where the best size is that of all (or none is affordable); else nothing."""
+        """`smallest` or `largest` if the best size is that one of all (or none is affordable); else nothing."""
         if self.limits.given:
             return ""
         if not math.isfinite(optimum.value[0]):
@@ -192,16 +192,16 @@ class SizeSearch:
         return next((name for name, equal in zip(("smallest", "largest"), same, strict=True) if equal), "")
 
     def replaced(self, **changes: object) -> Self:
-        """The same with other values; whole shapes are listed anew unless they are given."""
+        """The same search with other values; whole shapes are listed again unless they are given."""
         fresh = {"shapes": None} if {"limits", "space", "world"} & set(changes) else {}
         return dataclasses.replace(self, **{**fresh, **changes})  # type: ignore[arg-type]
 
     def relaxed(self, ratio: float | None = None) -> Self:
-        """The same over real-valued shapes, an aspect ratio held or none."""
+        """The same search over real-valued shapes, with or without a fixed aspect ratio."""
         return self.replaced(space="relaxed", limits=self.limits.holding(ratio))
 
     def without_refits(self) -> Self:
-        """The same for the fit's own parameters alone."""
+        """The same search for the fit's own parameters alone."""
         return self.replaced(intervals=False, shapes=self.shapes)
 
     def lowest_loss(self) -> float:
@@ -210,7 +210,7 @@ class SizeSearch:
 
 
 def _check_space(law: Law, space: str, limits: Limits) -> None:
-    """Refuse a space that there is not, or in which the law has no sizes."""
+    """Refuse an unknown space, or one in which the law has no sizes."""
     if space not in SPACES:
         raise UserError(f"space={space}: allowed are {', '.join(SPACES)}")
     if space == "params" and {"width", "depth"} & set(law.predictors):

@@ -24,14 +24,14 @@ OVERTRAINING = tuple(2.0 ** (k / 2) for k in range(-4, 5))
 """Factors of tokens in Fig 8. The authors' factor 2^k multiplies tokens by 2^(k/2): at a fixed budget params fall by about
 as much, so that tokens per param change by about 2^k."""
 RATIO_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""Of the best aspect ratio, for the price of a wrong one."""
+"""Factors on the best aspect ratio, for the cost of a wrong one."""
 ENDS = ("low", "high")
 MEASURED = 0.01
-"""How far (relative) a validation may lie from the asked tokens."""
+"""How far (relative) a validation may lie from the requested tokens."""
 
 
 def other_choices(problem: SizeSearch, budget: float, best: Prescription) -> dict[str, pd.DataFrame]:
-    """What other token counts and other aspect ratios cost at a budget, as far as the problem has them.
+    """The cost of other token counts and other aspect ratios at a budget, as far as the problem has them.
 
     Args:
         best: the answer for this budget.
@@ -50,18 +50,18 @@ def other_choices(problem: SizeSearch, budget: float, best: Prescription) -> dic
 
 
 def overtraining(problem: SizeSearch, budget: float, factors: Sequence[float] = OVERTRAINING) -> pd.DataFrame:
-    """Predicted loss when a budget is spent on more or fewer tokens than are best, the size re-optimised to pay for them.
+    """Predicted loss if a budget is spent on more or fewer tokens than optimal, with the size re-optimised to pay for them.
 
     For tokens T = factor * T_opt every size of budget / T FLOPs per token is tried: params = budget / (6 T) in the space
     `params`, else the width (and the depth that follows) of lowest loss.
 
     Args:
-        problem: priced in flops, without serving; its space is taken as relaxed unless it is `params`, its limits hold.
-        factors: of the tokens.
+        problem: priced in flops, without serving; its space is relaxed unless it is `params`, and its limits apply.
+        factors: factors on the tokens.
 
     Returns:
         a row per factor: factor, tokens, params, width, depth, tokens_per_param, loss, excess (loss over the lowest, minus
-        1), low and high (ends of the loss over the refits); sizes that the ranges do not hold are left out.
+        1), low and high (ends of the loss over the refits); without sizes outside the ranges.
 
     Raises:
         UserError: for another price.
@@ -86,17 +86,17 @@ def overtraining(problem: SizeSearch, budget: float, factors: Sequence[float] = 
 
 
 def aspect_ratio_cost(problem: SizeSearch, budget: float, ratios: Sequence[float]) -> pd.DataFrame:
-    """What holding a width over depth other than the best costs, everything else re-optimised.
+    """The cost of a fixed width over depth other than the best, with everything else re-optimised.
 
     Args:
-        problem: its shapes are taken as relaxed within the suite's ranges and its limits, a held ratio apart.
-        budget: in the unit of the problem's cost.
+        problem: its shapes are relaxed within the suite's ranges and its limits, except for a fixed ratio.
+        budget: budget in the unit of the problem's cost.
         ratios: width / depth.
 
     Returns:
         a row per ratio: aspect_ratio, tokens, params, width, depth, tokens_per_param, loss, excess (loss over the lowest,
-        minus 1) and budget_factor (the budget that this ratio needs for the lowest loss, over the budget; infinite where
-        it never gets there), each of the last two with _low and _high over the refits.
+        minus 1) and budget_factor (the budget that this ratio needs for the lowest loss, over the budget; infinite if it
+        never reaches it), each of the last two with _low and _high over the refits.
 
     Raises:
         UserError: for a law without width and depth, or a ratio that no shape has.
@@ -118,20 +118,20 @@ def aspect_ratio_cost(problem: SizeSearch, budget: float, ratios: Sequence[float
 
 
 def overspend(problem: SizeSearch, losses: Sequence[float]) -> pd.DataFrame:
-    """What every whole shape pays to reach a loss, over what the best shape pays, by the law.
+    """The cost at which every whole shape reaches a loss, over that of the best shape, by the law.
 
     Args:
-        problem: of the space `feasible`; its cost says in which unit (FLOPs, device hours, dollars).
+        problem: its space must be `feasible`; its cost sets the unit (FLOPs, device hours, dollars).
         losses: targets, nats per token.
 
     Returns:
         a row per shape and loss: loss, width, depth, params, tokens, cost, overspend (cost over the lowest; infinite
-        where the shape never gets there).
+        if the shape never reaches the loss).
 
     Raises:
         UserError: for another space, or a loss that no shape reaches.
 
-    Source: Gemstones, Fig 7, for the law in place of its runs.
+    Source: Gemstones, Fig 7, with the law instead of its runs.
     """
     if problem.space != "feasible" or problem.shapes is None:
         raise UserError(f"space={problem.space}: overspend compares whole shapes; give space=feasible")
@@ -148,7 +148,7 @@ def overspend(problem: SizeSearch, losses: Sequence[float]) -> pd.DataFrame:
 
 
 def overspend_measured(runs: RunsTable, tokens: float = 3e11, cost: str = "flops") -> pd.DataFrame:
-    """What every run paid for its loss at a token count, over what the best runs of all token counts paid for that loss.
+    """The cost of every run's loss at a token count, over the cost of that loss by the best runs of all token counts.
 
     The best are the vertices of the lower convex hull of all points in (log cost, log loss), joined by straight lines.
 
@@ -172,10 +172,10 @@ def overspend_measured(runs: RunsTable, tokens: float = 3e11, cost: str = "flops
 
 
 def overspend_at_tokens(runs: RunsTable, tokens: float = 3e11, cost: str = "flops") -> pd.DataFrame:
-    """What every run paid for its loss at a token count, over what the best runs of the same token count paid.
+    """The cost of every run's loss at a token count, over that of the best runs of the same token count.
 
-    The best are the vertices of the lower convex hull of the points at these tokens alone, in (log cost, log loss). As the
-    paper does, a run is compared with the vertex whose loss is nearest, so that a run may come out below 1.
+    The best are the vertices of the lower convex hull of the points at these tokens alone, in (log cost, log loss). As in the
+    paper, a run is compared with the vertex whose loss is nearest, so the result may be below 1.
 
     Args:
         runs: the table.
@@ -187,7 +187,7 @@ def overspend_at_tokens(runs: RunsTable, tokens: float = 3e11, cost: str = "flop
         that of the vertex of nearest loss) and overspend_same_loss (over the hull's cost at the run's own loss).
 
     Raises:
-        UserError: as `overspend_measured`.
+        UserError: as for `overspend_measured`.
 
     Source: Gemstones (arXiv 2502.06857), Fig 7; plotters/approach_1_extra_plots.py of its repository.
     """
@@ -204,7 +204,7 @@ def overspend_at_tokens(runs: RunsTable, tokens: float = 3e11, cost: str = "flop
 
 
 def _paid(runs: RunsTable, cost: str) -> pd.DataFrame:
-    """The rows that were trained at all, with what they cost."""
+    """The rows after some training, with their cost."""
     if cost not in ("flops", "device_hours"):
         raise UserError(f"cost={cost}: allowed are flops, device_hours")
     paid = runs.flops() if cost == "flops" else runs.column("device_hours", "cost=device_hours")
@@ -234,13 +234,13 @@ def prescriptions_by_budget(problem: Problem, budgets: Sequence[float], refused:
     """The best size at each of several budgets, with its interval.
 
     Args:
-        refused: `raise` for a budget that the law does not answer, or it is `left out`.
+        refused: what to do with a budget that has no answer: `raise`, or `left out`.
 
     Returns:
-        a row per budget: budget, every value of its prescription, and NAME_low and NAME_high where there are intervals.
+        a row per budget: budget, every value of its prescription, and NAME_low and NAME_high if there are intervals.
 
     Raises:
-        UserError: as `Problem.best`.
+        UserError: as for `Problem.best`.
 
     Source: Gemstones, Figs 5, 12-19 and 21.
     """

@@ -20,12 +20,12 @@ from shapelaw.prescribe.world import Points, law_of
 Array = NDArray[np.float64]
 
 LOG_TOKENS_MIN, LOG_TOKENS_MAX = 0.0, 115.0
-"""Where tokens are searched for: 1 to 1e50."""
+"""Range of the search for tokens: 1 to 1e50."""
 BISECTIONS = 64
 LEVEL = 0.9
-"""Level of the intervals where the fit names none."""
+"""Level of the intervals if the fit names none."""
 READ = {"width", "depth", "params", "tokens"}
-"""What a law may be asked by."""
+"""Predictors that a question may use."""
 
 
 def level_of(fit: FitResult) -> float:
@@ -42,7 +42,7 @@ class Bound(ABC):
 
     @abstractmethod
     def log_tokens_for(self, loss: Array) -> Array:
-        """Natural log of the tokens at which the loss is reached; infinite where it never is.
+        """Natural log of the tokens at which the loss is reached; infinite if it never is.
 
         Args:
             loss: broadcasts against (vectors, points).
@@ -58,15 +58,15 @@ class Surface:
 
     @classmethod
     def of(cls, fit: FitResult, refits: bool = True, given: Iterable[str] = ()) -> Surface:
-        """The fit's optimum, then its refits; those that failed are left out.
+        """The fit's optimum, then its refits without the failed ones.
 
         Args:
-            fit: of a law.
-            refits: whether they are wanted.
-            given: what else the law may read, as every point says it (`Points.given`).
+            fit: fit of a law.
+            refits: whether to include them.
+            given: further predictors that every point gives (`Points.given`).
 
         Raises:
-            UserError: if the fit is no law of the loss, or one that sizes and tokens do not decide.
+            UserError: if the fit is not a law of the loss, or the law needs more than sizes and tokens.
         """
         law = law_of(fit)
         further = sorted({*law.predictors} - READ - {*given})
@@ -164,7 +164,7 @@ def _sum_at(law: SumLaw, thetas: Array, points: Points) -> _SumBound:
 
 @dataclass(frozen=True)
 class _AnyBound(Bound):
-    """Any law, by its own prediction, one parameter vector after the other."""
+    """Any law, by its own prediction, one parameter vector at a time."""
 
     surface: Surface
     points: Points

@@ -15,23 +15,23 @@ from shapelaw.prescribe.search import SizeSearch
 from shapelaw.runs.columns import guessing
 
 APART = {"params": 2.0, "tokens": 2.0, "aspect_ratio": 2.0, "flops": 2.0, "loss": 1.02}
-"""Factor by which laws that fit the runs equally well may differ in a quantity of the answer."""
+"""Largest factor by which laws that fit the runs equally well may differ in a quantity of the answer."""
 FAR = 1000.0
-"""Factor beyond the largest, or below the smallest, fitted params or tokens from which a law says nothing."""
+"""Factor beyond the largest, or below the smallest, fitted params or tokens from which on a law tells nothing."""
 
 
 class Unidentified(UserError):
-    """The runs do not identify what was asked: more of them are needed, not another option."""
+    """The runs do not identify the answer: more runs are needed, not another option."""
 
 
 def refuse_ridge(search: SizeSearch, again: Callable[[SizeSearch], Optimum], option: str) -> None:
-    """Refuse an answer in which laws that fit the runs as well as the fit's own differ.
+    """Refuse an answer in which laws that fit the runs equally well differ.
 
     Args:
-        again: makes the same search under other parameter vectors.
+        again: repeats the search under other parameter vectors.
 
     Raises:
-        Unidentified: with what is not identified.
+        Unidentified: with the quantities that are not identified.
     """
     if not search.fit.ridge_vectors:
         return
@@ -49,16 +49,16 @@ def refuse_ridge(search: SizeSearch, again: Callable[[SizeSearch], Optimum], opt
 
 
 def together(values: np.ndarray, most: float) -> np.ndarray:
-    """Whether the values of several laws, along the first axis, are numbers above 0 and differ by such a factor at most."""
+    """Whether the values of several laws, along the first axis, are above 0 and differ by at most this factor."""
     low, high = values.min(axis=0), values.max(axis=0)
     return np.asarray(np.isfinite(values).all(axis=0) & (low > 0) & (high <= most * low))
 
 
 def refuse_nonsense(search: SizeSearch, values: Mapping[str, float], outside: Mapping[str, float], option: str) -> None:
-    """Refuse a loss outside (0, ln of the vocabulary], which guessing has, and sizes far beyond what was fitted.
+    """Refuse a loss outside (0, ln of the vocabulary], whose upper end is that of guessing, and sizes far beyond the fitted ones.
 
     Raises:
-        UserError: with the loss, or how far the size lies.
+        UserError: with the loss, or the distance of the size.
     """
     loss, vocab_size = values["loss"], search.world.suite.vocab_size
     unit = search.fit.loss_unit

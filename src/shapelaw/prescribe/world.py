@@ -35,25 +35,25 @@ Array = NDArray[np.float64]
 PAPER_RULES = ShapeRules()
 UNKNOWN = Suite()
 CONTEXTUAL = ("exact", "kaplan")
-"""Conventions of FLOPs that read the context."""
+"""Conventions of FLOPs that depend on the context."""
 SAID = ("name", *RATE, "head_size", "lr_base", "vocab_size", "seq_len", "batch_tokens", "corpus", "tokenizer")
-"""Facts of a suite that decide an answer, or whether the losses of its runs have a law in common."""
+"""Facts of a suite that decide an answer, or whether the losses of its runs follow one law."""
 ARCHITECTURE_TOLERANCE = 0.01
 """Relative difference of params up to which the runs count as models of this program's architecture."""
 
 
 @dataclass(frozen=True)
 class Points:
-    """Sizes that a law and a price are asked about: (n,) or (vectors, n) of them, or grids, (vectors, widths, depths).
+    """Sizes for a law and a price: (n,) or (vectors, n) of them, or grids, (vectors, widths, depths).
 
-    Arrays have that shape; what depends on one axis of a grid alone may have one entry along the other.
+    Arrays have that shape; a quantity that depends on one axis of a grid alone may have one entry along the other.
 
     Args:
-        width, depth: of the shape; None for sizes without one.
+        width, depth: width and depth of the shape; None for sizes without one.
         params: all parameters.
         counted: parameters as the law counts them.
         train_flops, serve_flops: FLOPs of one token of training and of inference.
-        given: what else a law reads, the same of all sizes, such as unique_tokens.
+        given: further predictors of the law, the same for all sizes, such as unique_tokens.
     """
 
     width: Array | None
@@ -66,7 +66,7 @@ class Points:
 
     @property
     def columns(self) -> dict[str, Array]:
-        """What a law reads, without tokens."""
+        """The predictors of a law, without tokens."""
         shapes = {} if self.width is None or self.depth is None else {"width": self.width, "depth": self.depth}
         same = {name: np.full_like(self.counted, value) for name, value in self.given.items()}
         return {"params": self.counted, **shapes, **same}
@@ -80,7 +80,7 @@ class Points:
         return self.map(lambda values: values[..., index])
 
     def map(self, change: Callable[[Array], Array]) -> Points:
-        """The points with every array changed alike."""
+        """The points with the same change to every array."""
         width, depth = (None if sizes is None else change(sizes) for sizes in (self.width, self.depth))
         return Points(
             width,
@@ -95,19 +95,19 @@ class Points:
 
 @dataclass(frozen=True)
 class World:
-    """What turns a width and a depth into parameters, FLOPs and a rate: a suite, and how sizes are counted in it.
+    """A suite and its counting of sizes, which turn a width and a depth into parameters, FLOPs and a rate.
 
     Args:
         suite: the record of the suite.
         counting: convention of the law's params.
         flops: convention of the FLOPs.
-        rules: what makes a shape feasible.
-        domain: where the fitted rows lie, by all parameters.
-        domains: the same of sizes without a shape, by each convention that the runs' parameters can be counted by.
-        here: the record of the suite as train.py composes it now; None where it was not looked for or is not there.
-        remarks: what a reader of its prescriptions must know, beside what `notes` adds.
-        given: what else the law reads, the same of all sizes (`Points.given`).
-        accuracy: what turns its losses into accuracies; None where none is asked for.
+        rules: rules of a feasible shape.
+        domain: domain of the fitted rows, by all parameters.
+        domains: the same for sizes without a shape, for each convention that the runs have the columns for.
+        here: the record of the suite as train.py composes it now; None if it was not read or is missing.
+        remarks: notes for readers of its prescriptions, in addition to `notes`.
+        given: further predictors of the law, the same for all sizes (`Points.given`).
+        accuracy: turns its losses into accuracies; None if not requested.
     """
 
     suite: Suite = UNKNOWN
@@ -123,19 +123,19 @@ class World:
 
     @classmethod
     def of(cls, fit: FitResult, runs: RunsTable, here: Suite | None = None) -> World:
-        """The world of the runs that a fit was made from.
+        """The world of a fit's runs.
 
-        Where the runs mix several values, the one of most rows counts, and a note says so. FLOPs are counted as the fit
-        counted them, exactly where it took a recorded column.
+        If the runs mix several values, the value of most rows counts, and a note says so. FLOPs are counted as in the fit, or
+        exactly if the fit used a recorded column.
 
         Args:
             fit: a fitted law.
-            runs: that it was fitted to.
-            here: the record of the runs' suite as train.py composes it now, for what the runs do not record; a note says
-                what was taken from it.
+            runs: its runs.
+            here: the record of the runs' suite as train.py composes it now, for facts that the runs do not record; a note
+                lists them.
 
         Raises:
-            UserError: if the fit is no law of the loss.
+            UserError: if the fit is not a law of the loss.
         """
         asked_law(fit)
         recorded = runs.suite
@@ -154,7 +154,7 @@ class World:
         return dataclasses.replace(world, remarks=remarks)
 
     def _architecture(self, runs: RunsTable) -> tuple[str, ...]:
-        """Says so if the runs' params are not those of this architecture."""
+        """A note if the runs' params are not those of this architecture."""
         if not runs.has_shapes or not self.suite.vocab_size:
             return ()
         kept = runs.kept
@@ -194,7 +194,7 @@ class World:
         )
 
     def _flops(self, width: ArrayLike, depth: ArrayLike, vocab_size: int, relaxed: bool) -> tuple[Array, Array]:
-        """FLOPs of a token in training and in serving; the exact count, which searches spend most time on, once for both."""
+        """FLOPs of a token in training and in serving. The exact count takes most of a search's time, so it is done once."""
         sizes = (vocab_size, self.seq_len, self.rules.head_size)
         if self.flops == "exact":
             counted = flops_exact(width, depth, *sizes)
@@ -217,12 +217,12 @@ class World:
 
     @property
     def seq_len(self) -> int:
-        """Context in tokens; the paper's where the suite does not say, which a note says."""
+        """Context in tokens; the paper's if the suite names none, which a note reports."""
         return self.suite.seq_len or SEQ_LEN_GEMSTONES
 
     @cached_property
     def rated(self) -> Suite:
-        """The suite with a rate rule: where it has none, the paper's, with one head counting as one head of theirs."""
+        """The suite with a rate rule; if it has none, the paper's, with each head counted as one of the paper's."""
         unit = HEAD_SIZE / self.rules.head_size
         return self.suite.completed(Suite(width_unit=unit, lr_rule="width_sqrt_depth", patch=DEFAULT_PATCH))
 
@@ -244,12 +244,12 @@ class World:
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """`key=value` for train.py, of what the runs were trained with otherwise than their suite is now."""
+        """`key=value` for train.py, for settings of the runs that differ from their suite as it is now."""
         return self.suite.overrides_in(self.here) if self.here else ()
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of its prescriptions must know, assumptions included."""
+        """Notes for readers of its prescriptions, including assumptions."""
         assumed = (self._assumed_context(), self._assumed_heads(), self._assumed_rate())
         return (*self.remarks, *filter(None, assumed))
 
@@ -284,13 +284,13 @@ class World:
 
 
 def _completed(recorded: Suite, here: Suite) -> Suite:
-    """What the runs do not record, as their suite is now; never their base rate, corpus or tokenizer."""
+    """The record, completed from the suite as it is now, except for base rate, corpus and tokenizer."""
     facts = dataclasses.replace(here, lr_base=None, corpus=None, tokenizer=None)
     return dataclasses.replace(recorded.completed(facts), folder=here.folder)
 
 
 def _taken(recorded: Suite, suite: Suite) -> tuple[str, ...]:
-    """Says what is taken from the suite as it is now."""
+    """A note on the facts taken from the suite as it is now."""
     taken = {name: getattr(suite, name) for name in recorded.missing(*SAID)}
     values = ", ".join(f"{name}={_shown(value)}" for name, value in taken.items() if value is not None)
     return (f"the runs do not record {values}: these are the values of the suite {suite.name} today",) if values else ()
@@ -301,7 +301,7 @@ def _shown(value: object) -> str:
 
 
 def _mixed(runs: RunsTable, suite: Suite) -> tuple[str, ...]:
-    """Says so where the kept runs differ in a fact of their suite."""
+    """A note if the kept runs differ in a fact of their suite."""
     apart = differing(runs.suite_rows)
     return tuple(
         f"the runs differ in {name} ({', '.join(map(_shown, apart[name]))}): {_shown(getattr(suite, name))} is used, the value "
@@ -315,7 +315,7 @@ def law_of(fit: FitResult) -> Law:
     """The law of a fit.
 
     Raises:
-        UserError: if it has none, or one that reads FLOPs alone and so prefers no size.
+        UserError: if it has none, or one that reads only FLOPs and so prefers no size.
     """
     if fit.law is None:
         raise UserError(
@@ -328,25 +328,25 @@ def law_of(fit: FitResult) -> Law:
 
 
 def asked_law(fit: FitResult) -> Law:
-    """The law of a fit that answers some question, one of FLOPs alone too.
+    """The law of a fit that answers some question, including a law of FLOPs alone.
 
     Raises:
-        UserError: if it has none, or one that answers nothing.
+        UserError: if it has none, or one that answers no question.
     """
     law = None if fit.law is None else get_law(fit.law)
     return law if law is not None and law.questions else law_of(fit)
 
 
 def reads_shapes(law: Law) -> bool:
-    """Whether a law tells wide shapes from deep ones."""
+    """Whether a law distinguishes wide shapes from deep ones."""
     return {"width", "depth"} <= set(law.predictors)
 
 
 def rules_of(runs: RunsTable, head_size: int) -> ShapeRules:
     """The paper's rules in units of the runs' heads, widened to hold the runs' own shapes.
 
-    Widths of 2 to 64 heads, an even number of them, 2 to 255 blocks (Gemstones, Fig 22). Where a run has one head or three,
-    which train as well, so may a shape.
+    Widths of 2 to 64 heads, an even number of them, 2 to 255 blocks (Gemstones, Fig 22). If a run has one head or three,
+    which also train well, a shape may have them too.
     """
     rules = ShapeRules(head_size, width_min=2 * head_size, width_max=64 * head_size)
     if not runs.has_shapes:
