@@ -41,17 +41,17 @@ RATE = ("width_unit", "lr_rule", "patch")
 
 @dataclass(frozen=True)
 class Suite:
-    """What the runs of a suite share. A field is None where nothing says it.
+    """The facts that the runs of a suite share. An unknown field is None.
 
     Args:
-        name: of the suite, and of its MLflow experiment.
-        folder: what SHAPELAW_SUITE is set to for it: the name of a folder of conf/suite, or an absolute path.
+        name: name of the suite, and of its MLflow experiment.
+        folder: value of SHAPELAW_SUITE for it: the name of a folder of conf/suite, or an absolute path.
         head_size: features of one attention head.
         width_unit: widths of the paper's models that one feature stands for in the rate rule.
         lr_rule: name of the rule by which lr_base becomes the rate of a shape (`shapelaw.lr_rules`).
         patch: the rule's patch for extreme shapes.
         lr_batch_scaling: how the rate follows batch_tokens: `none`, `sqrt` or `linear`.
-        lr_batch_reference: tokens of the batch at which lr_base holds as it is; None without a scaling.
+        lr_batch_reference: tokens of the batch at which lr_base needs no scaling; None without a scaling.
         lr_base: rate before the rule divides it by the shape.
         vocab_size: rows of the embedding and of the head.
         seq_len: context, in tokens.
@@ -88,8 +88,8 @@ class Suite:
         """The record of a composed configuration.
 
         Args:
-            config: of one run.
-            corpus, tokenizer: hashes from the corpus's manifest; None where it is not at hand.
+            config: configuration of one run.
+            corpus, tokenizer: hashes from the corpus's manifest; None if it is not available.
         """
         rule, scaling = config.lr_rule, config.lr_batch_scaling.value
         return cls(
@@ -112,32 +112,32 @@ class Suite:
 
     @classmethod
     def of_columns(cls, values: Mapping[Any, Any]) -> Suite:
-        """The record that a row of a runs table spells out: canonical column -> value, missing ones None, NaN or empty."""
+        """The record in a row of a runs table: canonical column -> value, where missing ones are None, NaN or empty."""
         return cls(**{COLUMNS[name]: _typed(name, value) for name, value in values.items() if name in COLUMNS})
 
     @classmethod
     def from_plain(cls, content: Any, place: str) -> Suite:
-        """The record that `plain` gave.
+        """The record from the result of `plain`.
 
         Args:
             content: plain types.
             place: where they were read, for the message.
 
         Raises:
-            UserError: if it is no such record.
+            UserError: if it is not such a record.
         """
         return as_record(cls, _with_infinity(content), Path(place))
 
     @classmethod
     def from_json(cls, text: str, place: str = "suite") -> Suite:
-        """The record that `to_json` wrote; raises as `from_plain`."""
+        """The record from the result of `to_json`; raises the errors of `from_plain`."""
         try:
             return cls.from_plain(json.loads(text), place)
         except json.JSONDecodeError as error:
             raise UserError(f"{place}: is no record of a suite ({error})") from None
 
     def plain(self) -> dict[str, Any]:
-        """The known fields as JSON has them; an infinite patch ratio as text."""
+        """The known fields as JSON types; an infinite patch ratio as text."""
         known = {name: value for name, value in asdict(self).items() if value is not None}
         if self.patch is not None:
             known["patch"]["patch_ratio"] = plain(self.patch.patch_ratio)
@@ -148,7 +148,7 @@ class Suite:
         return json.dumps(self.plain(), allow_nan=False)
 
     def missing(self, *names: str) -> list[str]:
-        """Those of some fields that nothing says."""
+        """The unknown ones among some fields."""
         return [name for name in names if getattr(self, name) is None]
 
     def completed(self, other: Suite) -> Suite:
@@ -156,12 +156,12 @@ class Suite:
         return replace(self, **{name: getattr(other, name) for name in self.missing(*FIELDS)})
 
     def overrides_in(self, other: Suite) -> tuple[str, ...]:
-        """`key=value` for train.py, of what is known here and is otherwise in another record."""
+        """`key=value` for train.py, for fields that are known here and differ in another record."""
         own, others = self._options(), other._options()
         return tuple(f"{key}={value}" for key, value in own.items() if value != others.get(key))
 
     def _options(self) -> dict[str, str]:
-        """Known facts by the keys of train.py; lr_base, which every command names, apart."""
+        """Known facts by the keys of train.py, without lr_base, which every command names."""
         values: dict[str, float | str | None] = {
             "suite.head_size": self.head_size,
             "suite.width_unit": self.width_unit,
@@ -184,7 +184,7 @@ class Suite:
         """Peak learning rate of a shape: that of the rate rule (`lr_rules.lr_eff`), times the factor of the batch.
 
         Raises:
-            UserError: if the record does not say lr_base or the rule.
+            UserError: if the record lacks lr_base or the rule.
         """
         if unknown := self.missing("lr_base", *RATE):
             raise UserError(f"suite {self.name}: the runs do not record {', '.join(unknown)}, so a shape has no rate")
@@ -196,7 +196,7 @@ class Suite:
 
     @property
     def batch_factor(self) -> float:
-        """Factor of the batch on the rate; 1 where no scaling is recorded."""
+        """Factor of the batch on the rate; 1 if no scaling is recorded."""
         scaling = self.lr_batch_scaling or "none"
         return batch_factor(scaling, self.batch_tokens or 0, self.lr_batch_reference or 0.0)
 
@@ -205,7 +205,7 @@ FIELDS = tuple(field.name for field in fields(Suite))
 
 
 def exactly(value: float | str) -> str:
-    """A value as train.py is given it: every digit that a number has, and none more.
+    """A value in the form for train.py, with exactly the digits that a number has.
 
     >>> exactly(5.0), exactly(0.1234567890123), exactly(math.inf)
     ('5', '0.1234567890123', 'inf')
@@ -217,14 +217,14 @@ def exactly(value: float | str) -> str:
 
 
 def agreed(suites: Iterable[Suite]) -> Suite:
-    """One record of several: a field is known where all that know it agree."""
+    """One record from several: a field is known if all records that have it agree."""
     rows = [(suite, 1) for suite in suites]
     found = {name: _counted(rows, name) for name in FIELDS}
     return Suite(**{name: next(iter(values)) for name, values in found.items() if len(values) == 1})
 
 
 def usual(weighted: Iterable[tuple[Suite, int]]) -> Suite:
-    """One record for rows of several: every field is the value of most rows of the suite that has most of them.
+    """One record for rows of several suites: every field has the value of most rows of the suite with most rows.
 
     Args:
         weighted: records and their numbers of rows.
@@ -234,14 +234,14 @@ def usual(weighted: Iterable[tuple[Suite, int]]) -> Suite:
 
 
 def differing(weighted: Iterable[tuple[Suite, int]]) -> dict[str, list[Any]]:
-    """Field -> its values, where the records have several; the value of most rows first."""
+    """Field -> its values, for fields with several; the value of most rows first."""
     rows = list(weighted)
     found = {name: _counted(rows, name) for name in FIELDS}
     return {name: [value for value, _ in values.most_common()] for name, values in found.items() if len(values) > 1}
 
 
 def pack(suites: Mapping[str, Suite]) -> list[dict[str, Any]]:
-    """Run -> record as plain types: every different record once, with its runs."""
+    """Run -> record as plain types: each distinct record once, with its runs."""
     runs: dict[Suite, list[str]] = {}
     for run, suite in suites.items():
         runs.setdefault(suite, []).append(run)
@@ -249,10 +249,10 @@ def pack(suites: Mapping[str, Suite]) -> list[dict[str, Any]]:
 
 
 def unpack(packed: Any, place: str) -> dict[str, Suite]:
-    """What `pack` made of run -> record.
+    """Run -> record, from the result of `pack`.
 
     Raises:
-        UserError: if it is nothing that `pack` makes.
+        UserError: if it is not a result of `pack`.
     """
     try:
         pairs = [(Suite.from_plain(one["suite"], place), list(map(str, one["runs"]))) for one in packed]
@@ -262,7 +262,7 @@ def unpack(packed: Any, place: str) -> dict[str, Suite]:
 
 
 def _of_one_name(rows: list[tuple[Suite, int]]) -> list[tuple[Suite, int]]:
-    """The rows of the name that most have, and those without one."""
+    """The rows with the most frequent name, and those without one."""
     names = _counted(rows, "name")
     return [(suite, count) for suite, count in rows if suite.name in (None, _most(names))] if names else rows
 
@@ -277,12 +277,12 @@ def _counted(rows: Sequence[tuple[Suite, int]], name: str) -> Counter[Any]:
 
 
 def _most(values: Counter[Any]) -> Any:
-    """The value of most rows; of equally frequent numbers the smallest, else the first."""
+    """The value of most rows; among equally frequent numbers the smallest, else the first."""
     return min(values, key=lambda value: (-values[value], value if isinstance(value, int | float) else 0))
 
 
 def _typed(column: str, value: Any) -> Any:
-    """A cell of the table as its field holds it."""
+    """A cell of the table in the type of its field."""
     if column == "suite":
         return str(value) if isinstance(value, str) and value else None
     if value is None or not math.isfinite(value):

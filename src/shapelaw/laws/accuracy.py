@@ -102,7 +102,7 @@ class SigmoidError(AccuracyLaw):
 
 @dataclass(frozen=True)
 class DirectError(AccuracyLaw):
-    """-ln accuracy = A/N^alpha + B/T^beta, without an intermediate loss; the objective uses the log error, as for every law here.
+    """-ln accuracy = A/N^alpha + B/T^beta, without an intermediate loss; the objective uses the log error, like every law here.
 
     theta holds ln A, ln B, alpha, beta.
     """

@@ -55,7 +55,7 @@ def together(values: np.ndarray, most: float) -> np.ndarray:
 
 
 def refuse_nonsense(search: SizeSearch, values: Mapping[str, float], outside: Mapping[str, float], option: str) -> None:
-    """Refuse a loss outside (0, ln of the vocabulary], whose upper end is that of guessing, and sizes far beyond the fitted ones.
+    """Refuse a loss outside (0, ln of the vocabulary], where the upper end means guessing, and sizes far beyond the fitted.
 
     Raises:
         UserError: with the loss, or the distance of the size.

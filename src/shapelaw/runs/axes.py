@@ -23,7 +23,7 @@ def with_axes(table: RunsTable, law: Law) -> RunsTable:
     """The table with the further columns that a law reads as part of its content.
 
     Raises:
-        UserError: if it lacks one, or one holds no numbers.
+        UserError: if a column is missing, or does not hold numbers.
     """
     table = _with_recorded_rates(table, law)
     new = [name for name in law.axes if not table.has(f"{AXIS}{name}")]
@@ -35,7 +35,7 @@ def with_axes(table: RunsTable, law: Law) -> RunsTable:
 
 
 def _with_recorded_rates(table: RunsTable, law: Law) -> RunsTable:
-    """The table with the sums of the rate that a law of whole curves reads, exact, where its runs recorded their schedules."""
+    """The table with the exact sums of the rate that a law of whole curves reads, if its runs recorded their schedules."""
     further = table.further
     if further is None or COURSE not in further or table.has("lr_area") or not {*RATES} & {*law.predictors}:
         return table
@@ -43,13 +43,13 @@ def _with_recorded_rates(table: RunsTable, law: Law) -> RunsTable:
 
 
 def table_of(frame: pd.DataFrame) -> RunsTable:
-    """The runs table of a frame, whose other columns laws can read and conditions select by."""
+    """The runs table of a frame; laws can read its other columns, and conditions can use them."""
     own = [name for name in frame if not is_canonical(str(name))]
     return RunsTable(frame, further=frame[own].reset_index(drop=True) if own else None)
 
 
 def _axis(table: RunsTable, law: Law, name: str) -> pd.Series:
-    """A further column as numbers, missing where a row is left out of fits."""
+    """A further column as numbers, missing in rows that fits ignore."""
     further = table.further
     if further is None or name not in further:
         has = ", ".join([*(one for one in table if one != "excluded"), *map(str, () if further is None else further)])

@@ -19,13 +19,13 @@ class Column:
     """One canonical column.
 
     Args:
-        meaning: what it holds, with its unit.
+        meaning: its content, with its unit.
         required: whether every table has it.
         whole: whether its values are whole numbers.
         zero: whether 0 is a valid value.
         text: whether it holds text.
         units: named units that a file may hold it in -> factor to the column's own.
-        remedy: what is said to who needs it and lacks it, of a column that few files have.
+        remedy: advice for users who need the column and lack it, if few files have it.
     """
 
     meaning: str
@@ -39,7 +39,7 @@ class Column:
 
 COUNTS = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12, "log10": 1.0}
 LOSSES = {"nats": 1.0, "bits": math.log(2.0), "perplexity": 1.0, "bits_per_byte": 1.0, "nats_per_byte": 1.0}
-"""The last three are no factors: `shapelaw.runs.units` converts them."""
+"""Factors of units; the last three are placeholders, as `shapelaw.runs.units` converts these units."""
 NATS_PER_TOKEN = "nats per token"
 BYTE_VALUES = 256.0
 _SHOWN = 3
@@ -113,20 +113,20 @@ CANONICAL: dict[str, Column] = {
     "mlflow_run_id": Column("the run in its tracker", text=True),
     "excluded": Column("reason why the row is left out; empty where it is kept", text=True),
 }
-"""Canonical name -> meaning; beside these, `loss_NAME` holds further losses in nats per token, `axis_NAME` what a law reads."""
+"""Canonical name -> meaning. Also, `loss_NAME` holds further losses in nats per token, `axis_NAME` other predictors of a law."""
 
 REQUIRED = tuple(name for name, column in CANONICAL.items() if column.required)
 FURTHER_LOSS = re.compile(r"loss_(?!unit$)[A-Za-z0-9_]+")
 AXIS = "axis_"
-"""How a column begins that a law reads beside the canonical ones (`shapelaw.runs.axes`)."""
+"""Prefix of a column that a law reads beside the canonical ones (`shapelaw.runs.axes`)."""
 ROW_WEIGHT = "row_weight_"
-"""How a column begins by which a fit weighed the rows (`shapelaw.runs.weights`)."""
+"""Prefix of a column with the weights of the rows in a fit (`shapelaw.runs.weights`)."""
 LOSS_OVER_UNIFORM = 1.5
-"""A loss above this multiple of log(vocabulary), the loss of a uniform guess, is taken for another unit."""
+"""A loss above this multiple of log(vocabulary), the loss of a uniform guess, counts as being in another unit."""
 NOT_NATS = "loss far above log(vocab_size), the loss of a uniform guess: not in nats per token, or diverged"
 NOT_PER_BYTE = "loss far above 8 bits per byte, the loss of a uniform guess: not per byte, or diverged"
 VOCAB_SIZE_LARGEST = 1_000_000
-"""Vocabulary assumed by the check of units where a table does not name its own; none in use is larger."""
+"""Vocabulary that the check of units assumes if a table does not name its own; none in use is larger."""
 
 
 def is_canonical(name: str) -> bool:
@@ -135,7 +135,7 @@ def is_canonical(name: str) -> bool:
 
 
 def column_of(predictor: str) -> str:
-    """The column in which a table keeps what a law reads.
+    """The column in which a table keeps a predictor of a law.
 
     >>> column_of("width"), column_of("experts")
     ('width', 'axis_experts')
@@ -155,7 +155,7 @@ def rules_of(name: str) -> Column:
 def tidy(frame: pd.DataFrame) -> pd.DataFrame:
     """Canonical columns of a frame in canonical order, as text, whole numbers or 64-bit floats.
 
-    A missing `excluded` is filled with kept rows; optional columns without any value are left out.
+    If `excluded` is missing, all rows are kept; optional columns without any value are dropped.
 
     Raises:
         UserError: if a required column is missing, or a value is not a number.
@@ -186,7 +186,7 @@ def _typed(name: str, values: pd.Series) -> pd.Series:
 
 
 def as_texts(values: pd.Series, strip: bool = False) -> NDArray[np.object_]:
-    """A column's values as texts, missing ones as nothing; each distinct value is made a text once."""
+    """A column's values as texts, missing ones empty; each distinct value is converted once."""
     codes, distinct = pd.factorize(values, use_na_sentinel=False)
     texts = ["" if pd.isna(value) else str(value) for value in distinct]
     made = [text.strip() for text in texts] if strip else texts
@@ -206,7 +206,7 @@ def as_numbers(name: str, values: pd.Series) -> NDArray[np.float64]:
 
 
 def faults(frame: pd.DataFrame, loss_unit: str = NATS_PER_TOKEN) -> pd.Series:
-    """Reason why each row of a tidy frame is invalid, empty where it is valid."""
+    """Reason why each row of a tidy frame is invalid; empty for valid rows."""
     reasons = pd.Series([""] * len(frame), index=frame.index, dtype=object)
     for name in frame.columns:
         for reason, bad in _column_faults(name, frame[name]):
@@ -217,7 +217,7 @@ def faults(frame: pd.DataFrame, loss_unit: str = NATS_PER_TOKEN) -> pd.Series:
 
 
 def guessing(vocab_size: ArrayLike, loss_unit: str = NATS_PER_TOKEN) -> NDArray[np.float64]:
-    """Loss of a uniform guess among the vocabulary, ln(vocab_size); among the values of a byte, of losses per byte.
+    """Loss of a uniform guess among the vocabulary, ln(vocab_size); for losses per byte, among the values of a byte.
 
     >>> float(guessing(256, "bits per byte")), float(guessing(1))
     (8.0, 0.0)
@@ -263,10 +263,10 @@ def duplicates(frame: pd.DataFrame) -> pd.Series:
 
 
 def refuse_faults(frame: pd.DataFrame, loss_unit: str) -> None:
-    """Raise the kinds of invalid kept rows of a tidy frame, with how many and which.
+    """Refuse invalid kept rows of a tidy frame, naming their faults, number and places.
 
     Raises:
-        UserError: if there are any, or two kept rows share their run and tokens.
+        UserError: if there are any, or if two kept rows share their run and tokens.
     """
     kept = frame[frame["excluded"] == ""]
     reasons = faults(kept, loss_unit)

@@ -26,19 +26,19 @@ _TOKENS_PER_PARAM = frozenset(
 )
 _RATE = re.compile(r"(^|_)(lr|learning_rate)$")
 GAPS = 0.4
-"""Share of rows without a size, below others that have one, from which cells are taken for merged."""
+"""From this share of rows without a size, below others that have one, cells count as merged."""
 _UNFINISHED = frozenset(["crashed", "failed", "killed", "running", "preempted", "oom", "diverged", "error", "pending"])
-"""What trackers call runs that have not ended as they should."""
+"""States, in trackers, of runs that did not finish properly."""
 
 
 def derived(table: FileTable, given: FileOptions) -> FileTable:
-    """What the file leaves out and its other columns say: error, run, params, tokens, and sums of a rate that varies."""
+    """Values that follow from the file's other columns: error, run, params, tokens, and sums of a rate that varies."""
     table = replace(table, frame=_with_error(table.frame))
     return _with_areas(_with_tokens(_with_params(_with_runs(table)), given))
 
 
 def _with_areas(table: FileTable) -> FileTable:
-    """Sums of the rate over the steps, for laws of whole curves, where one column holds a rate that varies along runs."""
+    """Sums of the rate over the steps, for laws of whole curves, if one column holds a rate that varies along runs."""
     rates = [name for name in table.further if _RATE.search(names.plain_name(str(name)))]
     if len(rates) != 1 or {"lr_area", "lr_annealed"} & set(table.frame):
         return table
@@ -70,7 +70,7 @@ def _with_tokens(table: FileTable, given: FileOptions) -> FileTable:
 
 
 def _refuse_sequences(frame: pd.DataFrame) -> None:
-    """A batch of fewer tokens than one sequence is counted in sequences.
+    """Refuse a batch of fewer tokens than one sequence, which must be a count of sequences.
 
     Raises:
         UserError: with the factor.
@@ -101,7 +101,7 @@ def _with_runs(table: FileTable) -> FileTable:
 
 
 def _with_params(table: FileTable) -> FileTable:
-    """Parameters counted from shapes where there are none; said where the file's leave out the embedding."""
+    """Parameters counted from shapes if the file has none; a note if the file's parameters omit the embedding."""
     frame, source = table.frame, table.sources.get("params", "")
     if _NON_EMBEDDING.search(names.plain_name(source)):
         counted = f"{WITHOUT_EMBEDDING}, as the column is named {source}"
@@ -115,7 +115,7 @@ def _with_params(table: FileTable) -> FileTable:
 
 
 def _counted(frame: pd.DataFrame) -> NDArray[np.float64]:
-    """Parameters of each row's shape, embedding and head included; of invalid sizes, which are refused as such, anything."""
+    """Parameters of each row's shape, including embedding and head; arbitrary for invalid sizes, which are refused later."""
     width, depth, vocab = (as_numbers(name, frame[name]) for name in ("width", "depth", "vocab_size"))
     head = as_numbers("head_size", frame["head_size"]) if "head_size" in frame else np.zeros(len(frame))
     with np.errstate(invalid="ignore"):
@@ -123,10 +123,10 @@ def _counted(frame: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def _with_error(frame: pd.DataFrame) -> pd.DataFrame:
-    """Beside accuracies, the share of wrong answers that the accuracy laws are fitted to.
+    """Add to accuracies the share of wrong answers, to which the accuracy laws are fitted.
 
     Raises:
-        UserError: if an accuracy is no share.
+        UserError: if an accuracy is not a share.
     """
     if "accuracy" not in frame:
         return frame
@@ -145,10 +145,10 @@ def _counting_rows(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_repeats(table: FileTable, given: FileOptions) -> FileTable:
-    """Rows that repeat a run and token count with another loss, reduced by the rule that was named.
+    """Rows that repeat a run and token count with another loss, reduced by the given rule.
 
     Raises:
-        UserError: without a rule, as nothing says which of them counts, or where models of several sizes share a run.
+        UserError: without a rule, since any of them could count, or if models of several sizes share a run.
     """
     rows = _counting_rows(table.frame)
     rows = rows[rows["loss"].notna() & rows["tokens"].notna()]
@@ -179,7 +179,7 @@ def with_repeats(table: FileTable, given: FileOptions) -> FileTable:
 
 
 def checked(table: FileTable) -> FileTable:
-    """Whole columns that cannot be what they are taken for are refused, unless their unit was named."""
+    """The table, unless whole columns cannot mean what they seem to; columns with a named unit pass."""
     rows = _counting_rows(table.frame)
     if not len(rows):
         return table
@@ -195,10 +195,10 @@ def checked(table: FileTable) -> FileTable:
 
 
 def _refuse_gaps(rows: pd.DataFrame) -> None:
-    """Refuse sizes that stand only in the first row of each group, as merged cells of a spreadsheet leave them.
+    """Refuse sizes that appear only in the first row of each group, as merged cells of a spreadsheet produce.
 
     Raises:
-        UserError: to fill them down.
+        UserError: with advice to fill them down.
     """
     for name in ("params", "tokens"):
         missing = as_numbers(name, rows[name]) if name in rows else np.zeros(len(rows))
@@ -211,7 +211,7 @@ def _refuse_gaps(rows: pd.DataFrame) -> None:
 
 
 def unfinished(table: FileTable) -> str:
-    """A note of the rows whose tracker says that their run has not ended as it should."""
+    """A note on rows whose run did not finish properly, according to its tracker."""
     columns = {"status": table.frame.get("status")} | {
         name: table.further.get(name) for name in ("State", "state", "Status")
     }

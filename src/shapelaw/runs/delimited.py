@@ -22,10 +22,10 @@ _NUMBER = re.compile(r"[+-]?[0-9][0-9.,_' ]*(e[+-]?[0-9]+)?[KMBT]?", re.IGNORECA
 
 
 def parse(text: str) -> tuple[pd.DataFrame, str, list[str]]:
-    """The table, every cell a text and a missing one empty, its delimiter, and what a reader of the fit should know.
+    """The table, with all cells as text and missing ones empty, its delimiter, and notes for a reader of the fit.
 
     Raises:
-        ValueError: if there is none, or a row has more fields than the header.
+        ValueError: if there is no table, or a row has more fields than the header.
     """
     lines, comments, below = _without_comments(text)
     if not lines:
@@ -55,7 +55,7 @@ def parse(text: str) -> tuple[pd.DataFrame, str, list[str]]:
 
 
 def _of_latex(line: str) -> str:
-    """A row of a LaTeX table without its rules, its end and what sets its fields apart."""
+    """A row of a LaTeX table without its rules, its end and the markup of its fields."""
     bare = re.sub(
         r"\\\\(\[.*?\])?\s*$", "", re.sub(r"\\(?:hline|(?:top|mid|bottom)rule|cline\{.*?\})", "", line).strip()
     )
@@ -68,9 +68,9 @@ def _of_latex(line: str) -> str:
 
 
 def _without_comments(text: str) -> tuple[list[str], list[str], int]:
-    """Lines of the table, comment lines, and how many of these stand below its first line.
+    """Lines of the table, comment lines, and the number of these below the table's first line.
 
-    Only whole lines are comments, as names may hold a #.
+    Only whole lines count as comments, because names may hold a #.
     """
     whole = _QUOTED.sub(lambda field: re.sub(r"\s*[\r\n]+\s*", " ", field[0]), text) if '"' in text else text
     lines = [line for line in re.split(r"\r\n|\r|\n", whole) if line.strip()]
@@ -87,7 +87,7 @@ def _without_comments(text: str) -> tuple[list[str], list[str], int]:
 
 
 def _delimiter(lines: list[str]) -> str:
-    """The sign that cuts the header into the most fields; of a header under titles, one that leaves no number in it."""
+    """The sign that cuts the header into the most fields; for a header under titles, one that leaves no number in it."""
     looked_at = lines[:_LOOKED_AT]
     first, last = (len(row) for row in _rows([lines[0], lines[-1]], " "))
     if sign := _best({sign: looked_at for sign in DELIMITERS}):
@@ -99,14 +99,14 @@ def _delimiter(lines: list[str]) -> str:
 
 
 def _best(lines: Mapping[str, list[str]]) -> str:
-    """The sign with the best score; nothing where none cuts the first line."""
+    """The sign with the best score; nothing if none cuts the first line."""
     scores = {sign: _score(shown, sign) for sign, shown in lines.items()}
     best = max(scores, key=lambda sign: scores[sign])
     return best if scores[best][1] > 1 else ""
 
 
 def _score(lines: list[str], sign: str) -> tuple[bool, int]:
-    """Whether most lines have as many fields as the header, and how many; a header of one field counts for nothing."""
+    """Whether most lines have as many fields as the header, and that number; a header of one field scores nothing."""
     counts = [len(row) for row in _rows(lines, sign)]
     if not counts or counts[0] < 2:
         return False, 0
@@ -115,7 +115,7 @@ def _score(lines: list[str], sign: str) -> tuple[bool, int]:
 
 
 def _under_titles(lines: list[str], sign: str) -> list[str]:
-    """The lines from a header on that stands under titles; none where what stands there is no header."""
+    """The lines from a header below titles on; none if the line there is not a header."""
     rest = lines[_titles(lines, sign) :]
     return [] if any(_NUMBER.fullmatch(field.strip()) for row in _rows(rest[:1], sign) for field in row) else rest
 
@@ -125,13 +125,13 @@ def _rows(lines: list[str], sign: str) -> list[list[str]]:
 
 
 def _titles(lines: list[str], sign: str) -> int:
-    """Number of first lines of one field, which are a spreadsheet's title and no header."""
+    """Number of leading lines with one field, which are a spreadsheet's titles."""
     filled = [sum(bool(field.strip()) for field in row) for row in _rows(lines[:_LOOKED_AT], sign)]
     return next((k for k, count in enumerate(filled) if count > 1), 0)
 
 
 def _cells(lines: list[str], delimiter: str) -> pd.DataFrame:
-    """Every field; rows that are shorter than the longest end in empty ones."""
+    """Every field; shorter rows are padded with empty ones."""
     spaces = delimiter == _SPACES
     width = max(len(line.split()) if spaces else line.count(delimiter) + 1 for line in lines)
     cells = pd.read_csv(
@@ -147,7 +147,7 @@ def _cells(lines: list[str], delimiter: str) -> pd.DataFrame:
 
 
 def _header_in_comment(comments: list[str], delimiter: str, cells: pd.DataFrame) -> list[str]:
-    """Names in the last comment line, as numpy writes them, where the first row holds numbers and so is no header."""
+    """Names in the last comment line, as numpy writes them, if the first row holds numbers and so is not a header."""
     first = _stripped(cells.iloc[0])
     if not comments or not any(_NUMBER.fullmatch(cell) for cell in first):
         return []
@@ -163,9 +163,9 @@ def _stripped(row: pd.Series, at_least: int = 0) -> list[str]:
 
 
 def _named(body: pd.DataFrame, header: list[str], delimiter: str) -> pd.DataFrame:
-    """The body under its header; where each row has one field more, the first holds row names, as R writes them.
+    """The body under its header. If each row has one more field, the first holds row names, as R writes them.
 
-    Not so between commas or semicolons: there it is a number whose own comma is not quoted.
+    This does not apply to commas or semicolons: there the extra field comes from a number whose comma is not quoted.
     """
     filled = (body != "").to_numpy()
     widths = np.where(filled.any(axis=1), filled.shape[1] - filled[:, ::-1].argmax(axis=1), 0)

@@ -16,7 +16,7 @@ def local_folder() -> Path | None:
     """Folder with a copy of the published data, if one is named.
 
     Raises:
-        UserError: if SHAPELAW_DATA_DIR names no folder.
+        UserError: if SHAPELAW_DATA_DIR does not name a folder.
     """
     named = os.environ.get(DATA_DIR_VARIABLE)
     if not named:
@@ -28,7 +28,7 @@ def local_folder() -> Path | None:
 
 
 def cache() -> Path:
-    """Folder of this user that keeps fetched files, laid out as the one in SHAPELAW_DATA_DIR."""
+    """This user's folder for downloaded files, with the same layout as the one in SHAPELAW_DATA_DIR."""
     import pooch
 
     return Path(pooch.os_cache("shapelaw"))
@@ -38,7 +38,7 @@ def fetch_all() -> Path:
     """Folder with every published file: the one in SHAPELAW_DATA_DIR, else the user's cache, filled.
 
     Raises:
-        UserError: as `fetch`.
+        UserError: as for `fetch`.
     """
     folder = local_folder()
     if folder is not None:
@@ -51,11 +51,11 @@ def fetch_all() -> Path:
 def fetch(file: PublishedFile, repository: Repository) -> Path:
     """Path of a published file.
 
-    A folder in SHAPELAW_DATA_DIR is taken as it is; else the file is fetched from the pinned commit into the user's
-    cache and its SHA-256 is checked, now and each time it is read.
+    A folder in SHAPELAW_DATA_DIR is used unchecked. Otherwise the file is downloaded from the pinned commit into the
+    user's cache, and its SHA-256 is checked then and at each read.
 
     Raises:
-        UserError: if the file is not in that folder, cannot be fetched, or is not the pinned one.
+        UserError: if the file is not in that folder, cannot be downloaded, or is not the pinned one.
     """
     folder = local_folder()
     if folder is not None:
@@ -75,7 +75,7 @@ def fetch(file: PublishedFile, repository: Repository) -> Path:
 
 
 def _short(error: Exception, url: str) -> str:
-    """Why, in a few words: without a connection the libraries below nest four messages in one."""
+    """The reason in a few words; without a connection, the libraries below nest four messages in one."""
     import requests
 
     if isinstance(error, requests.ConnectionError):

@@ -16,17 +16,17 @@ OF_FILES = ("columns", "units", "constants", "wide", "decimal", "sheet", "tokens
 
 @dataclass(frozen=True)
 class FileOptions:
-    """How a file is read.
+    """How to read a file.
 
     Args:
         columns: canonical name -> name in the file; a canonical name that the file holds, in capitals or not, needs no entry.
         units: canonical name -> factor, or a unit that the column's rules name, by which its values are multiplied.
         constants: canonical name -> a value of every row, or run -> value.
-        wide: what the columns of a wide table are named by (`shapelaw.runs.wide.WIDE`).
-        decimal: the file's decimal sign, `dot` or `comma`; None tells it from the numbers.
-        sheet: of an Excel file; None takes the first.
-        tokens_from: `6n`: tokens = FLOPs / (6 * params) where the file has none.
-        reduce, reduce_by: what becomes of rows that repeat a run and token count (`shapelaw.runs.reduce`).
+        wide: the quantity that names the columns of a wide table (`shapelaw.runs.wide.WIDE`).
+        decimal: the file's decimal sign, `dot` or `comma`; None infers it from the numbers.
+        sheet: sheet of an Excel file; None takes the first.
+        tokens_from: `6n`: tokens = FLOPs / (6 * params) if the file has none.
+        reduce, reduce_by: how to treat rows that repeat a run and token count (`shapelaw.runs.reduce`).
         exclude_faults: exclude invalid and repeated rows with a reason instead of raising.
     """
 
@@ -43,7 +43,7 @@ class FileOptions:
 
     @property
     def of_files(self) -> dict[str, Any]:
-        """Those that only files have."""
+        """The options that only files have."""
         return {name: getattr(self, name) for name in OF_FILES}
 
 
@@ -53,12 +53,12 @@ class FileTable:
 
     Args:
         frame: canonical columns.
-        further: the others, under the same index.
-        sources: canonical name -> the file's own.
+        further: the other columns, with the same index.
+        sources: canonical name -> name in the file.
         notes: how the file was read, for people.
         about: facts of the table (`shapelaw.runs.RunsTable`).
         named_units: columns whose unit was named, by the user or by their own name.
-        suffixed: column -> rows whose values had a suffix, and so are in no other unit, (rows,).
+        suffixed: column -> mask of rows whose values had a suffix, and so cannot be in another unit, (rows,).
     """
 
     frame: pd.DataFrame
@@ -70,11 +70,11 @@ class FileTable:
     suffixed: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
     def noting(self, *notes: str) -> FileTable:
-        """The table with further notes; empty ones are left out."""
+        """The table with further notes, without empty ones."""
         return replace(self, notes=(*self.notes, *filter(None, notes)))
 
 
 def excluding(frame: pd.DataFrame, reasons: pd.Series) -> pd.DataFrame:
-    """Rows with a reason in the column excluded; earlier reasons stay."""
+    """The frame with the given reasons added to the column `excluded`; earlier reasons stay."""
     own = frame["excluded"].fillna("").astype(str) if "excluded" in frame else pd.Series("", index=frame.index)
     return frame.assign(excluded=own.where(own != "", reasons)) if (reasons != "").any() else frame

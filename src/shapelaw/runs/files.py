@@ -35,19 +35,19 @@ from shapelaw.runs.wide import lengthen, suggestion, turned
 
 _PERCENT = ("accuracy", "error", "cooldown")
 _LARGEST = {"params": 1e13, "tokens": 1e14, "batch_tokens": 1e9, "step": 1e9}
-"""Medians above which a unit that a column's name hints at is not believed."""
+"""Medians above which a unit suggested by a column's name is ignored."""
 
 
 def from_file(path: str | os.PathLike[str] | None, options: FileOptions | None = None) -> RunsTable:
     """Read a table of runs.
 
     Without `params`, parameters are counted from width, depth, vocab_size and head_size; without `tokens`, they are
-    step * batch_tokens. Without `run`, each row counts as a run of its own, which `about` says: intervals from the table
+    step * batch_tokens. Without `run`, each row counts as a separate run, as `about` records: intervals from the table
     are then those of independent rows.
 
     Args:
         path: the file.
-        options: how it is read.
+        options: how to read it.
 
     Raises:
         UserError: if the file, a column or a unit cannot be found, or a value is invalid.
@@ -59,13 +59,13 @@ def from_file(path: str | os.PathLike[str] | None, options: FileOptions | None =
 
 
 def from_raw(source: str, raw: RawTable, given: FileOptions, place: str = "") -> RunsTable:
-    """The table of what was read, by a mapping of columns, units and constants.
+    """The runs table of raw columns, by a mapping of columns, units and constants.
 
     Args:
-        source: where it was read.
-        raw: the columns as they are.
-        given: how they are understood.
-        place: what messages call the source; nothing is `path=SOURCE`.
+        source: where they were read.
+        raw: the unchanged columns.
+        given: how to interpret them.
+        place: name of the source in messages; if empty, `path=SOURCE`.
 
     Raises:
         UserError: if a column or a unit cannot be found, or a value is invalid.
@@ -83,7 +83,7 @@ def from_raw(source: str, raw: RawTable, given: FileOptions, place: str = "") ->
 
 
 def _named(raw: RawTable, given: FileOptions) -> FileTable:
-    """Mapped columns under their canonical names, those that bear one already, and constants; the others apart."""
+    """Mapped columns under their canonical names, columns that already have one, and constants; the others separately."""
     frame, notes, columns = raw.frame, raw.notes, dict(given.columns)
     for ours in (*columns, *given.constants):
         if not is_canonical(str(ours)):
@@ -112,10 +112,10 @@ def _named(raw: RawTable, given: FileOptions) -> FileTable:
 
 
 def _refuse_rivals(frame: pd.DataFrame, sources: Mapping[str, str], columns: Mapping[str, str]) -> None:
-    """Refuse what is taken by its name although another column may be meant: `loss` beside `val_loss`, or beside `loss.1`.
+    """Refuse a column that is taken by its name if another may be meant: `loss` beside `val_loss`, or beside `loss.1`.
 
     Raises:
-        UserError: with the option that names one.
+        UserError: with the option that names the column.
     """
     own = [str(name) for name in frame.columns]
     for ours, theirs in sources.items():
@@ -131,7 +131,7 @@ def _refuse_rivals(frame: pd.DataFrame, sources: Mapping[str, str], columns: Map
 
 
 def _joined(frame: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The frame with the column `a+b`, whose texts are those of columns a and b, where it is asked for and not there."""
+    """The frame with the column `a+b`, which joins the texts of columns a and b, if it is requested and missing."""
     parts = name.split("+")
     if name in frame or len(parts) < 2 or not set(parts) <= set(frame):
         return frame
@@ -160,7 +160,7 @@ def _by_run(name: str, frame: pd.DataFrame, value: Mapping[str, Any]) -> pd.Seri
 
 
 def _typed(table: FileTable, raw: RawTable, given: FileOptions) -> FileTable:
-    """Numbers read from their texts; rows that hold something else refused, or excluded with that reason."""
+    """Numbers read from their texts; rows with anything else are refused, or excluded with that reason."""
     frame = table.frame
     numeric = [name for name in frame if not rules_of(str(name)).text]
     texts = {str(name): pd.unique(frame[name].dropna()) for name in numeric if as_is(frame[name]) is None}
@@ -203,7 +203,7 @@ def _refuse_texts(name: str, numbers: Numbers, bad: NDArray[np.bool_], exclude: 
 
 
 def _further(frame: pd.DataFrame, decimal: str) -> pd.DataFrame:
-    """Columns beside the canonical ones under names that a condition can hold, as numbers where all are."""
+    """Columns beside the canonical ones, with names that a condition can use, as numbers if all values are numbers."""
     out: dict[str, Any] = {}
     for name, values in frame.items():
         plain = re.sub(r"\W", "_", str(name))
@@ -215,7 +215,7 @@ def _further(frame: pd.DataFrame, decimal: str) -> pd.DataFrame:
 
 
 def _in_units(table: FileTable, given: FileOptions) -> FileTable:
-    """Values in canonical units: those that were named, else those of which a column's name speaks."""
+    """Values in canonical units, from the named units or else from those that a column's name suggests."""
     hinted = _hints(table, given)
     said = [f"{name}: {_unit(unit)}, as the column is named {table.sources[name]}" for name, unit in hinted.items()]
     frame, by_row = table.frame, {} if "loss" in given.units else _said_units(table)
@@ -237,10 +237,10 @@ def _unit(unit: str | float) -> str:
 
 
 def _said_units(table: FileTable) -> dict[str, pd.Series]:
-    """Units that a column loss_unit says, each with its rows; those that name none count as in nats where others do.
+    """Units in a column loss_unit, each with its rows; rows without a unit count as nats if others have one.
 
     Raises:
-        UserError: for a unit that is not known.
+        UserError: for an unknown unit.
     """
     column = next((part["loss_unit"] for part in (table.frame, table.further) if "loss_unit" in part), None)
     if column is None or "loss" not in table.frame:
@@ -259,8 +259,8 @@ def _said_units(table: FileTable) -> dict[str, pd.Series]:
 
 
 def _each_in_its_unit(frame: pd.DataFrame, rows_of: Mapping[str, pd.Series]) -> pd.DataFrame:
-    """Every row's loss in nats per token; those that cannot be are left out with the reason. The column loss_unit stays as
-    it is: a fit of both kinds is refused, and each part has nats."""
+    """Every row's loss in nats per token; rows that cannot be converted are excluded with the reason. The column loss_unit
+    stays unchanged: a fit of both kinds is refused, and each part is in nats."""
     out, reasons = frame.copy(), pd.Series("", index=frame.index, dtype=object)
     for unit, rows in rows_of.items():
         converted, kept = units.convert(frame[rows], {"loss": unit})
@@ -271,10 +271,10 @@ def _each_in_its_unit(frame: pd.DataFrame, rows_of: Mapping[str, pd.Series]) -> 
 
 
 def _hints(table: FileTable, given: FileOptions) -> dict[str, str | float]:
-    """Units of which the names of columns speak, and in which the values make sense.
+    """Units that the names of columns suggest, and in which the values make sense.
 
     Raises:
-        UserError: for a loss in a unit that is not converted.
+        UserError: for a loss in a unit that cannot be converted.
     """
     out: dict[str, str | float] = {}
     for name, source in table.sources.items():
@@ -310,20 +310,20 @@ def _hints(table: FileTable, given: FileOptions) -> dict[str, str | float]:
 
 
 def _samples(table: FileTable, own: list[str]) -> str | None:
-    """The column that counts samples, where none counts steps."""
+    """The column that counts samples, if none counts steps."""
     if "step" in table.frame or names.likely("step", own):
         return None
     return next((name for name in own if names.plain_name(name) in names.SAMPLES), None)
 
 
 def _run_named(table: FileTable, raw: RawTable) -> list[str]:
-    """`run`, where a column that usually names runs holds several rows of each of several; else nothing."""
+    """`run`, if a column that usually names runs has several names with several rows each; else nothing."""
     own = names.likely("run", map(str, raw.frame.columns)) if "run" not in table.sources else None
     return ["run"] if own is not None and 1 < raw.frame[own].nunique() < len(raw.frame) else []
 
 
 def _refuse_unmapped(place: str, table: FileTable, raw: RawTable) -> None:
-    """Raise what is missing, with the mapping that would name it as far as the file's own names tell."""
+    """Refuse missing columns, with the mapping that would name them as far as the file's own names tell."""
     missing = [name for name in REQUIRED if name not in table.frame]
     if not missing:
         return

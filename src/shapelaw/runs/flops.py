@@ -19,7 +19,7 @@ FLOPS_SOURCES = ("recorded", *FLOPS_CONVENTIONS)
 
 
 def flops_of(table: RunsTable, convention: str | None) -> NDArray[np.float64]:
-    """As `RunsTable.flops`."""
+    """FLOPs as by `RunsTable.flops`."""
     convention = convention or _convention(table)
     purpose = f"flops={convention}"
     if convention == "recorded":
@@ -39,7 +39,7 @@ def flops_of(table: RunsTable, convention: str | None) -> NDArray[np.float64]:
 
 
 def _attention_sizes(table: RunsTable) -> pd.DataFrame:
-    """Sequence length and head size of the kept rows, as their suites have them; the paper's where none is recorded."""
+    """Sequence length and head size of the kept rows, from their suites; the paper's if none is recorded."""
     defaults = {"seq_len": SEQ_LEN_GEMSTONES, "head_size": HEAD_SIZE}
     kept, suites = table.kept, table.suites
     known = {name: kept["run"].map(lambda run, name=name: getattr(suites[run], name)) for name in defaults}
@@ -48,7 +48,7 @@ def _attention_sizes(table: RunsTable) -> pd.DataFrame:
 
 
 def _convention(table: RunsTable) -> str:
-    """The convention that the table serves best."""
+    """The best convention that the table has the columns for."""
     kept = table.kept
     if "flops" in kept and bool(kept["flops"].notna().all()):
         return "recorded"

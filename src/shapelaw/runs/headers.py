@@ -10,11 +10,11 @@ _VALUE = re.compile(r"[+-]?[0-9][0-9.,:/_'TZ+ -]*(e[+-]?[0-9]+)?\s?[KMBT]?", re.
 _BRACKETED = re.compile(r"[(\[].*[)\]]")
 _MOST = 4
 LOOKED_AT = 6
-"""Rows that `join` is to be given, so that some are left below the longest header."""
+"""Rows to give to `join`, so that some remain below the longest header."""
 
 
 def is_value(field: str) -> bool:
-    """Whether a field holds a number, a date or a time, and so no name.
+    """Whether a field holds a number, a date or a time, and so cannot be a name.
 
     >>> is_value("1e9"), is_value("2024-05-01T10:11:12.000Z"), is_value("loss"), is_value("20M tokens")
     (True, True, False, False)
@@ -23,15 +23,15 @@ def is_value(field: str) -> bool:
 
 
 def note(names: Sequence[str], taken: int) -> str:
-    """What a reader of the fit should know of a header; nothing of one of one row."""
+    """A note on a header of several rows; empty for one row."""
     return f"a header of {taken} rows: {', '.join(names)}" if taken > 1 else ""
 
 
 def join(rows: Sequence[Sequence[str]]) -> tuple[list[str], int]:
-    """The names of the columns, and how many of the first rows they were made of.
+    """The names of the columns, and the number of leading rows that they come from.
 
-    A row below the first belongs to the header if it holds no value, and names what the row above leaves empty or repeats, or
-    holds nothing but units in brackets. Its names stand behind those of their groups.
+    A row below the first belongs to the header if it holds no value, and either names columns that the row above leaves empty
+    or repeats, or holds only units in brackets. Its names follow those of their groups.
 
     >>> join([["Model", "", "", "Loss"], ["name", "params", "tokens", ""], ["a", "1e9", "1e10", "3"]])
     (['Model name', 'Model params', 'Model tokens', 'Loss'], 2)
@@ -68,7 +68,7 @@ def _both(names: Sequence[str], below: Sequence[str]) -> list[str]:
 
 
 def _filled_on(names: Sequence[str], below: Sequence[str]) -> list[str]:
-    """Names of groups, on to the empty cells right of them that have a name below."""
+    """Names of groups, extended to the empty cells on their right that have a name below."""
     out: list[str] = []
     for name, low in zip(names, below, strict=True):
         out.append(name or (out[-1] if out and low else ""))

@@ -24,12 +24,12 @@ Array = NDArray[np.float64]
 GROWING = ("tokens", "flops", "device_hours")
 """Counts of training so far, which are interpolated between the steps at which they were recorded."""
 MEASURED = ("loss", "accuracy", "error")
-"""What a row is made of, each at its own step, never another's."""
+"""Measurements that make up a row, each taken at its own step only."""
 HELD_OUT = frozenset(names.USUAL["loss"]) - {"l", "train_loss", "lm_loss", "ce_loss", "cross_entropy"}
-"""Names of losses that are measured on held-out text, by all appearances."""
+"""Names of losses that are apparently measured on held-out text."""
 BEFORE = "before the first step"
 SETTING = "config."
-"""Before the name of a setting that a metric bears, too."""
+"""Prefix of a setting whose name a metric also has."""
 _SHOWN = 12
 
 
@@ -38,11 +38,11 @@ class Histories:
     """The runs of a tracker.
 
     Args:
-        settings: one row per run: `run` (its name), and whatever is known of the run as a whole.
+        settings: one row per run: `run` (its name), and all facts of the run as a whole.
         metrics: one row per value: run (number of its row in `settings`), step, metric and value, in the order of recording.
-        recorded: names of all metrics that the runs recorded, those that were not read included.
-        step: what the tracker calls the step.
-        notes: what a reader of the fit should know.
+        recorded: names of all metrics that the runs recorded, including those that were not read.
+        step: the tracker's name for the step.
+        notes: notes for a reader of the fit.
     """
 
     settings: pd.DataFrame
@@ -52,14 +52,14 @@ class Histories:
     notes: tuple[str, ...] = ()
 
     def table(self, place: str, columns: Mapping[str, str]) -> RawTable:
-        """One row per loss, with the run's settings, and the metrics as they stood.
+        """One row per loss, with the run's settings and the values of the metrics at that time.
 
         Args:
             place: where the runs lie, for messages.
-            columns: canonical name -> metric or setting, as the user mapped them; those that bear a canonical name need none.
+            columns: canonical name -> metric or setting, as the user mapped them; canonical names need no entry.
 
         Raises:
-            UserError: if no loss is named, or a name is neither a metric's nor a setting's.
+            UserError: if no loss is named, or a name belongs to neither a metric nor a setting.
         """
         settings = self._settings()
         sources = {**names.taken([*self.recorded, *settings.columns]), **columns}
@@ -98,14 +98,14 @@ class Histories:
         raise UserError(f"{place}: no metric loss; {there}; map them: {names.mapping(missing, free)}")
 
     def _wide(self) -> pd.DataFrame:
-        """One row per run and step, one column per metric; of several values at a step the last holds."""
+        """One row per run and step, one column per metric; of several values at a step, the last counts."""
         last = self.metrics.drop_duplicates(["run", "step", "metric"], keep="last")
         wide = last.pivot(index=["run", "step"], columns="metric", values="value").sort_index()
         return wide.rename_axis(columns=None).reset_index().rename(columns={"step": self.step})
 
 
 def wanted(recorded: Iterable[str], columns: Mapping[str, str]) -> list[str]:
-    """The metrics that a table is made of: those that the user named, and those that bear a canonical name."""
+    """The metrics for a table: those that the user named, and those with a canonical name."""
     listed = list(recorded)
     named = {part for theirs in columns.values() for part in (theirs, *theirs.split("+"))}
     return sorted(({*names.taken(listed).values()} | named) & set(listed))
@@ -127,7 +127,7 @@ def flattened(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 
 
 def called(run_names: Sequence[str], ids: Sequence[str]) -> list[str]:
-    """What runs are called: their names, with their ids where several bear one.
+    """Names of runs, with their ids if several runs share a name.
 
     >>> called(["a", "a", "b"], ["1", "2", "3"])
     ['a 1', 'a 2', 'b']
@@ -140,7 +140,7 @@ def called(run_names: Sequence[str], ids: Sequence[str]) -> list[str]:
 
 
 def at_losses(wide: pd.DataFrame, sources: Mapping[str, str], step: str) -> tuple[pd.DataFrame, list[str]]:
-    """The rows at which the loss was measured, every other column filled from the steps around them; with notes."""
+    """The rows at which the loss was measured, with every other column filled from the steps around them; and notes."""
     if sources["loss"] not in wide:
         return wide.iloc[:0], []
     out, notes = wide.copy(), []
@@ -158,7 +158,7 @@ def at_losses(wide: pd.DataFrame, sources: Mapping[str, str], step: str) -> tupl
 
 
 def _untimely(frame: pd.DataFrame, sources: Mapping[str, str], step: str) -> pd.Series | None:
-    """Why a row has no tokens: nothing was trained yet, or they were recorded at no step around."""
+    """Why a row has no tokens: nothing was trained yet, or no step around it recorded them."""
     if sources.get("tokens") not in frame or sources["tokens"] == step:
         return None
     tokens = pd.to_numeric(frame[sources["tokens"]], errors="coerce")
@@ -168,9 +168,9 @@ def _untimely(frame: pd.DataFrame, sources: Mapping[str, str], step: str) -> pd.
 
 
 def _interpolated(run: NDArray[np.int64], step: Array, values: Array) -> Array:
-    """Values at every row, (n,), rows sorted by run and step: recorded, or on the line through the two records around.
+    """Values at every row, (n,), with rows sorted by run and step: recorded, or interpolated between the records around them.
 
-    After its last record, a count goes on at its last pace for as many steps as lie between its last two.
+    After its last record, a count continues at its last pace, for as many steps as lie between its last two records.
     """
     out = values.copy()
     for rows in np.split(np.arange(len(run)), np.flatnonzero(np.diff(run)) + 1):

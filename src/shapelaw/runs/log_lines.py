@@ -31,9 +31,9 @@ Row = dict[str, str]
 
 
 def rows_of(text: str) -> tuple[pd.DataFrame, str] | None:
-    """Columns step, loss (held out) and what else stands beside them, all of them texts, with a note; None of any other text.
+    """Columns step, loss (held out) and any values beside them, all as text, with a note; None for other texts.
 
-    Of OLMo's logs the columns are its metrics, a row for each block of them.
+    For OLMo's logs the columns are its metrics, with one row per block.
 
     >>> rows_of("step 0: train loss 4.2, val loss 4.3\\niter 0: loss 4.2")[0].to_dict("records")
     [{'step': '0', 'train_loss': '4.2', 'loss': '4.3'}]
@@ -58,7 +58,7 @@ def _nanogpt(lines: Sequence[str]) -> Iterator[Row]:
 
 
 def _pairs(lines: Sequence[str]) -> Iterator[Row]:
-    """Where every line is such a pair."""
+    """Rows of a log in which every line is such a pair."""
     for form in (_PAIRS, _LLM_C):
         found = list(itertools.takewhile(bool, (form.fullmatch(line.strip()) for line in lines)))
         if len(found) == len(lines):
@@ -66,7 +66,7 @@ def _pairs(lines: Sequence[str]) -> Iterator[Row]:
 
 
 def _megatron(lines: Sequence[str]) -> Iterator[Row]:
-    """Samples and tokens are those that the training line of the same iteration says."""
+    """Rows of a Megatron log; samples and tokens come from the training line of the same iteration."""
     step, consumed = "", {}
     for line in lines:
         if match := _MEGATRON_STEP.search(line):
@@ -83,7 +83,7 @@ def _maxtext(lines: Sequence[str]) -> Iterator[Row]:
 
 
 def _olmo(lines: Sequence[str]) -> Iterator[Row]:
-    """Blocks of metrics: those of training under their step, those of an evaluation after that step.
+    """Blocks of metrics: training metrics belong to their step, those of an evaluation to the step before it.
 
     Raises:
         ValueError: for evaluations that OLMo-core prints, before the line of their step or long after it.
@@ -113,4 +113,4 @@ FORMS: dict[Callable[[Sequence[str]], Iterator[Row]], str] = {
     _maxtext: "eval metrics after step",
     _olmo: "",
 }
-"""Form of a log -> words that some line of it holds: a table of a million rows is not looked through for each."""
+"""Form of a log -> words that some line of it must hold, so that a table of a million rows is not scanned for each form."""

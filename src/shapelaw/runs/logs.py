@@ -20,7 +20,7 @@ from shapelaw.runs.histories import at_losses, flattened
 from shapelaw.runs.readers import RawTable, read_raw
 
 SETTINGS = "hparams.yaml"
-"""Where Lightning's loggers keep a run's settings, beside its metrics."""
+"""File in which Lightning's loggers keep a run's settings, beside its metrics."""
 METRIC = ("metric", "tag", "key", "variable", "metric_name", "metric_key")
 VALUE = ("value", "metric_value", "scalar")
 _TIME = re.compile("time|date|created")
@@ -29,14 +29,14 @@ _OF_SAMPLES = re.compile(r"^Train_Samples_\w+\.csv")
 _OF_STEP = re.compile(r"^metrics_step([0-9]+)$")
 """Files that OLMo-core's MetricSaverCallback writes."""
 FILE = "file"
-"""Column of the name by which a file differs from the others."""
+"""Column with the part of a file's name that differs from the others."""
 
 
 def read_logs(path: str | os.PathLike[str], sheet: str | None, columns: Mapping[str, str]) -> RawTable:
-    """One file, or all that a pattern such as `logs/*/metrics.csv` names, each file a run unless a column says otherwise.
+    """One file, or all files of a pattern such as `logs/*/metrics.csv`; each file is a run unless a column names the runs.
 
     Raises:
-        UserError: if there is no such file, or one cannot be read.
+        UserError: if no such file exists, or one cannot be read.
     """
     files = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))] if _is_pattern(path) else [Path(path)]
     if not files:
@@ -50,14 +50,14 @@ def read_logs(path: str | os.PathLike[str], sheet: str | None, columns: Mapping[
 
 
 def _stale(frame: pd.DataFrame, loss: str) -> pd.Series:
-    """Why a step holds no loss of its own: OLMo-core's files hold what was measured last, to the last digit."""
+    """Why a step holds no new loss: OLMo-core's files repeat the last measurement exactly."""
     ordered = frame.sort_values(["run", "step"])
     again = ordered[loss] == ordered.groupby("run")[loss].shift()
     return pd.Series(np.where(again.sort_index(), "the loss of an earlier step", ""), index=frame.index, dtype=object)
 
 
 def spread(raw: RawTable) -> RawTable:
-    """A tidy table, a row a value beside the name of its metric, with a column for each metric; any other as it is."""
+    """A tidy table (one row per value, with the name of its metric) with a column for each metric; others unchanged."""
     plain = {names.plain_name(str(name)): name for name in raw.frame}
     metric, value = (next((plain[one] for one in known if one in plain), None) for known in (METRIC, VALUE))
     if metric is None or value is None or raw.frame[metric].nunique() < 2 or not raw.frame.columns.is_unique:
@@ -72,7 +72,7 @@ def spread(raw: RawTable) -> RawTable:
 
 
 def _known(file: Path, raw: RawTable) -> RawTable:
-    """What only the names of some programs' files say: DeepSpeed counts samples; OLMo-core's metrics are of a step."""
+    """Facts that only file names of some programs tell: DeepSpeed counts samples; OLMo-core's metrics belong to a step."""
     frame = raw.frame
     if _OF_SAMPLES.search(file.name) and "step" in frame:
         return replace(raw, frame=frame.rename(columns={"step": "samples"}))
@@ -82,7 +82,7 @@ def _known(file: Path, raw: RawTable) -> RawTable:
 
 
 def condensed(raw: RawTable, columns: Mapping[str, str]) -> RawTable:
-    """A log whose rows with a loss lack what its other rows hold, with one whole row a loss; any other table as it is."""
+    """A log whose rows with a loss lack the values of its other rows, with one complete row per loss; others unchanged."""
     frame = raw.frame
     sources = {**names.taken(map(str, frame.columns)), **columns}
     loss, step = sources.get("loss", ""), sources.get("step", "")
@@ -100,7 +100,7 @@ def condensed(raw: RawTable, columns: Mapping[str, str]) -> RawTable:
 
 
 def _runs(frame: pd.DataFrame, run: str) -> tuple[NDArray[np.intp], NDArray[np.object_]]:
-    """Number of each row's run, and what the runs are called."""
+    """Number of each row's run, and the names of the runs."""
     parts = [name for name in ([run] if run in frame else run.split("+")) if name in frame]
     called = frame[parts].astype(str).agg(" ".join, axis=1) if parts else pd.Series("", index=frame.index)
     numbers, labels = pd.factorize(called)
@@ -108,7 +108,7 @@ def _runs(frame: pd.DataFrame, run: str) -> tuple[NDArray[np.intp], NDArray[np.o
 
 
 def settings_beside(folder: Path) -> dict[str, Any]:
-    """What Lightning wrote of a run's settings into its folder, flat; nothing where it did not."""
+    """The settings of a run that Lightning wrote into its folder, flat; empty if it wrote none."""
     import yaml
 
     file = folder / SETTINGS
@@ -124,7 +124,7 @@ def _split(there: pd.DataFrame, rows: pd.Series) -> bool:
 
 
 def _numbers(frame: pd.DataFrame) -> pd.DataFrame:
-    """Columns of numbers as such; others as they are."""
+    """Columns of numbers as numbers; others unchanged."""
     numbers = {name: pd.to_numeric(values, errors="coerce") for name, values in frame.items()}
     return frame.assign(**{str(name): v for name, v in numbers.items() if (v.notna() == frame[name].notna()).all()})
 
@@ -134,7 +134,7 @@ def _is_pattern(path: str | os.PathLike[str]) -> bool:
 
 
 def _joined(files: list[Path], raws: list[RawTable]) -> RawTable:
-    """The rows of all files under one another, with the name of the file and the settings beside it."""
+    """The rows of all files together, with the name of the file and the settings beside it."""
     of_steps = all(_OF_STEP.search(file.stem) for file in files)
     called = [str(file.parent.name) for file in files] if of_steps else _told_apart(files)
     frames = [
@@ -169,7 +169,7 @@ def _told_apart(files: list[Path]) -> list[str]:
 
 
 def _shared(parts: list[tuple[str, ...]]) -> int:
-    """How many parts all begin with, of those that none consists of alone."""
+    """Number of leading parts that all share, such that each keeps at least one further part."""
     shortest = min(map(len, parts))
     differ = [k for k in range(shortest) if len({own[k] for own in parts}) > 1]
     return differ[0] if differ else shortest

@@ -40,7 +40,7 @@ USUAL = {
         "compute_pf_days",
     ),
 }
-"""Canonical name -> names, as `plain_name` gives them, by which files often hold it."""
+"""Canonical name -> its frequent names in files, as `plain_name` gives them."""
 SAMPLES = frozenset(["samples", "consumed_samples", "n_samples", "num_samples", "samples_seen", "total_samples"])
 HELD_OUT_BY_NAME = frozenset(
     ["val_loss", "eval_loss", "validation_loss", "valid_loss", "test_loss", "held_out_loss", "val_nll", "val_ce"]
@@ -60,7 +60,7 @@ _TELLING = {
     "loss": re.compile("loss|cross_?entropy|perplexity"),
     "flops": re.compile("flop"),
 }
-"""Canonical name -> what a column's name holds that may mean it, where no usual name is there."""
+"""Canonical name -> parts of a column's name that may mean it, if no usual name is present."""
 _RATIO = re.compile(r"(^|_)(per|ratio)(_|$)")
 _RATE = re.compile(
     r"(?:^|_)(?:(?:tokens?|toks?|flops?)_(?:per_)?(?:s|secs?|seconds?)|t[gp]s|[kmgtpezy]?flops?_s|flopsps)(?:_|$)"
@@ -96,12 +96,12 @@ _LOSS_HINTS = {
     "decimal logarithms": r"log_?10_(?:ppl|perplexity|loss)|loss_log_?10",
     "binary logarithms": r"log_?2_loss|loss_log_?2",
 }
-"""Unit of a loss -> how a column's name speaks of it, in the words of `plain_name`; the longest that is found is meant."""
+"""Unit of a loss -> words for it in a column's name, as `plain_name` gives them; the longest match counts."""
 _LOSS_SIGNS = {unit: re.compile(rf"(?:^|_)({sign})(?=_|$)") for unit, sign in _LOSS_HINTS.items()}
 
 
 def plain_name(name: str) -> str:
-    """A name in small letters, with one underscore for whatever else separates words.
+    """A name in lower case, with one underscore between words instead of any other separator.
 
     >>> plain_name(" Eval/Loss "), plain_name("_step"), plain_name("Tokens (B)")
     ('eval_loss', 'step', 'tokens_b')
@@ -110,7 +110,7 @@ def plain_name(name: str) -> str:
 
 
 def taken(names: Iterable[str]) -> dict[str, str]:
-    """Canonical name -> the file's column that bears it, exactly, or else but for capitals, spaces and signs.
+    """Canonical name -> the file's column with this name, exactly or else apart from case, spaces and signs.
 
     >>> taken(["Run", "tokens", "Tokens", "N"])
     {'tokens': 'tokens', 'run': 'Run'}
@@ -125,7 +125,7 @@ def taken(names: Iterable[str]) -> dict[str, str]:
 
 
 def likely(canonical: str, names: Iterable[str]) -> str | None:
-    """The one column of a file that usually means this; None for none, or several."""
+    """The one column of a file that usually means this; None if there are none or several."""
     usual = {canonical, *USUAL.get(canonical, ())}
     listed = list(names)
     own = [name for name in listed if {plain_name(name), _last(name), _without_unit(name)} & usual]
@@ -137,7 +137,7 @@ def likely(canonical: str, names: Iterable[str]) -> str | None:
 
 
 def suggested(canonical: str, names: Iterable[str]) -> str | None:
-    """The one column to name in a refusal: that of a usual name, or the one whose name tells of it; never taken by itself.
+    """The one column to suggest in a refusal: one with a usual name, or one whose name suggests it; never used unasked.
 
     >>> suggested("loss", ["N", "smooth loss"]), suggested("params", ["Total_parameters", "tokens_per_param"])
     ('smooth loss', 'Total_parameters')
@@ -159,7 +159,7 @@ def _is_ratio(plain: str) -> bool:
 
 
 def is_rate(name: str) -> bool:
-    """Whether a name is that of tokens or FLOPs a second.
+    """Whether a name is that of tokens or FLOPs per second.
 
     >>> is_rate("throughput/device/tokens_per_second"), is_rate("TFLOP/s/GPU"), is_rate("tokens")
     (True, True, False)
@@ -168,7 +168,7 @@ def is_rate(name: str) -> bool:
 
 
 def mapping(missing: Iterable[str], names: Iterable[str]) -> str:
-    """The options that name what is missing, as far as the file's own names tell.
+    """The options that name the missing columns, as far as the file's own names tell.
 
     >>> mapping(["params", "tokens", "loss"], ["size_M", "D", "eval/ppl"])
     "'runs.columns={params: size_M, tokens: D, loss: eval/ppl}' 'runs.units={params: M, loss: perplexity}'"
@@ -182,9 +182,9 @@ def mapping(missing: Iterable[str], names: Iterable[str]) -> str:
 
 
 def hint(canonical: str, name: str) -> str | float | None:
-    """The unit that a column's name speaks of: `tokens (B)`, `size_M`, `N (x10^6)`, `val_ppl`, `log10(N)`, `C (PF-days)`.
+    """The unit that a column's name suggests: `tokens (B)`, `size_M`, `N (x10^6)`, `val_ppl`, `log10(N)`, `C (PF-days)`.
 
-    Of a loss it may be one that `runs.units` does not know.
+    For a loss it may be one that `runs.units` does not know.
 
     >>> hint("loss", "Val loss (bits/byte)"), hint("loss", "log_ppl"), hint("loss", "word_perplexity")
     ('bits_per_byte', 'nats', 'perplexity per word')
@@ -206,7 +206,7 @@ def hint(canonical: str, name: str) -> str | float | None:
 
 
 def _power(canonical: str, name: str) -> int:
-    """The power of ten by which a column's name says that it counts; 0 where it says none."""
+    """The power of ten that a column's name gives as its unit; 0 if it gives none."""
     if match := _POWER_HINT.search(name.lower()):
         return int(match[1] or match[2])
     if match := _THOUSANDS.search(name):
@@ -221,16 +221,16 @@ def _power(canonical: str, name: str) -> int:
 
 
 def _braces(entries: Mapping[str, str | None]) -> str:
-    """As the command line takes them; a name of other than plain signs is quoted."""
+    """Entries in the form of the command line; a name with special characters is quoted."""
     shown = {key: value if re.fullmatch(r"[\w/.@+-]*", str(value)) else f'"{value}"' for key, value in entries.items()}
     return "{" + ", ".join(f"{key}: {value}" for key, value in shown.items()) + "}"
 
 
 def _last(name: str) -> str:
-    """The last part of a name out of nested records."""
+    """The last part of a name from nested records."""
     return plain_name(name.rsplit(".", 1)[-1])
 
 
 def _without_unit(name: str) -> str:
-    """Without a hint at the end, and without the last brackets: `C (PF-days)` is `c`."""
+    """A name without a unit at its end, and without the last brackets: `C (PF-days)` is `c`."""
     return plain_name(_BRACKETS.sub("", _LOGARITHM.sub("", _COUNT_HINT.sub("", name.lower().strip()))))

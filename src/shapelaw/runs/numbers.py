@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from shapelaw.errors import UserError
 
 MISSING_WORDS = frozenset(["", "-", "--", "\u2013", "\u2014", ".", "n/a", "#n/a", "na", "<na>", "null", "none", "nan"])
-"""What stands for a missing number, in small letters; any other text is no number."""
+"""Words for a missing number, in lower case; any other text is not a number."""
 SUFFIXES = {
     **{"k": 1e3, "m": 1e6, "b": 1e9, "bn": 1e9, "g": 1e9, "t": 1e12},
     **{"thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12},
 }
-"""Suffix in small letters -> factor."""
+"""Suffix in lower case -> factor."""
 SUFFIXED = "suffixes, to as many digits as the file has"
 DECIMAL = {"dot": ".", "comma": ","}
 _SIGNS = str.maketrans({"\u2212": "-", "\u00a0": " ", "\u202f": " ", "\u2009": " ", "\u2019": "'", "\u066b": ","})
@@ -29,7 +29,7 @@ _PARTS = re.compile(
 )
 _BOLD = re.compile(r"\*\*(.*)\*\*$")
 _SPREAD = re.compile(r"(?<=[0-9%]) ?(?:\u00b1|\+/-|\+-) ?[0-9.,]+(?:e[+-]?[0-9]+)?%?$")
-"""An uncertainty behind a number, which is left out."""
+"""An uncertainty after a number, which is ignored."""
 _GROUPS = r"[1-9][0-9]{0,2}(?:%s[0-9]{3})+"
 _LAKHS = r"[1-9][0-9]?(?:,[0-9]{2})*,[0-9]{3}"
 """The Indian way: 1,00,00,000."""
@@ -41,9 +41,9 @@ class Numbers:
 
     Args:
         values: missing and unreadable ones as NaN, (n,).
-        unreadable: what is neither a number nor a word for a missing one: its text, else nothing, (n,).
+        unreadable: text of values that are neither a number nor a word for a missing one, else empty, (n,).
         notes: how texts were read, for people.
-        suffixed: whether the text has a suffix, which its value has already; nothing where none has, (n,).
+        suffixed: whether the text has a suffix, which its value already includes; empty if none has, (n,).
     """
 
     values: NDArray[np.float64]
@@ -55,17 +55,17 @@ class Numbers:
 def decimal_of(columns: Mapping[str, Iterable[object]], delimiter: str | None, given: str | None) -> str:
     """The decimal sign of a file: `.` or `,`.
 
-    A comma is decimal where a text can be read in no other way (`3,9`, `1.234,5`) or a dot must separate thousands
-    (`1.000.000`); a dot likewise. Where all can be read in both ways, a comma in a file delimited by commas separates
+    A comma is decimal if a text can be read in no other way (`3,9`, `1.234,5`) or a dot must separate thousands
+    (`1.000.000`); a dot likewise. If all texts can be read in both ways, a comma in a file delimited by commas separates
     thousands.
 
     Args:
         columns: name -> texts of the columns that hold numbers.
-        delimiter: of the file; None for one that has none.
-        given: what the user says it is: a key of `DECIMAL`.
+        delimiter: delimiter of the file; None if it has none.
+        given: the user's choice: a key of `DECIMAL`.
 
     Raises:
-        UserError: if the file speaks for both, or for neither.
+        UserError: if the file has evidence for both, or for neither.
     """
     if given is not None:
         return DECIMAL[given]
@@ -93,7 +93,7 @@ def decimal_of(columns: Mapping[str, Iterable[object]], delimiter: str | None, g
 
 
 def _proven(text: str) -> str:
-    """The decimal sign that a text proves, `?` where its comma may be either, nothing where it says nothing."""
+    """The decimal sign that a text proves, `?` if its comma may be either, empty if it shows nothing."""
     body = _SPREAD.sub("", _BOLD.sub(r"\1", text.strip()).translate(_SIGNS))
     dots, commas = body.count("."), body.count(",")
     if not commas and dots < 2:
@@ -109,7 +109,7 @@ def _proven(text: str) -> str:
 
 
 def as_is(values: pd.Series) -> NDArray[np.float64] | None:
-    """A column that needs no reading: numbers, or texts that Python takes for numbers; None for any other."""
+    """A column that needs no parsing: numbers, or texts that Python accepts as numbers; None for any other."""
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
         return np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
     plain = values.to_numpy(dtype=object, na_value="nan")
@@ -123,7 +123,7 @@ def read(name: str, values: pd.Series, decimal: str = ".", *, counts: bool = Fal
     """A column as numbers.
 
     Args:
-        name: of the column, for the notes.
+        name: name of the column, for the notes.
         values: numbers, or texts.
         decimal: the file's decimal sign; the other of dot and comma separates thousands.
         counts: whether K, M, B, T may follow.
@@ -148,7 +148,7 @@ def read(name: str, values: pd.Series, decimal: str = ".", *, counts: bool = Fal
 
 
 def _distinct(values: pd.Series) -> tuple[NDArray[np.intp], NDArray[np.object_]]:
-    """Number of each value among the distinct ones, and these; lists and the like, which have no hash, are all distinct."""
+    """Index of each value among the distinct ones, and these; unhashable values such as lists are all distinct."""
     objects = values.to_numpy(dtype=object)
     try:
         codes, distinct = pd.factorize(objects, use_na_sentinel=False)
@@ -158,7 +158,7 @@ def _distinct(values: pd.Series) -> tuple[NDArray[np.intp], NDArray[np.object_]]
 
 
 def _number(value: object, decimal: str, counts: bool, shares: bool, kinds: dict[str, str]) -> float | None:
-    """One value; None if it is no number. What was special about it is added to `kinds`, with the first example."""
+    """One value; None if it is not a number. Its special notation is added to `kinds`, with the first example."""
     if not isinstance(value, str):
         return _of_object(value)
     text, spreads = _plainly(value)
@@ -184,7 +184,7 @@ def _number(value: object, decimal: str, counts: bool, shares: bool, kinds: dict
 
 
 def _plainly(text: str) -> tuple[str, int]:
-    """A text without bold signs, its power of ten as an exponent, without its uncertainty; and how many it had of these."""
+    """A text without bold signs and uncertainty, its power of ten as an exponent; and the number of these changes."""
     return _SPREAD.subn("", _POWER.sub("e", _BOLD.sub(r"\1", text.strip()).translate(_SIGNS)))
 
 
@@ -194,7 +194,7 @@ def _suffix(text: str) -> bool:
 
 
 def _of_object(value: object) -> float | None:
-    """A number that came as one, such as a Decimal; True and False are none."""
+    """A value that is already a number, such as a Decimal; True and False are not."""
     if isinstance(value, bool | np.bool_):
         return None
     try:
@@ -208,7 +208,7 @@ def _separated(body: str, decimal: str) -> bool:
 
 
 def _plain(body: str, decimal: str) -> str | None:
-    """Digits with a dot for the decimal sign; None where separators stand in the wrong places."""
+    """Digits with a dot as the decimal sign; None if separators are in the wrong places."""
     body = body.strip()
     whole, _, fraction = body.partition(decimal)
     if not re.fullmatch(r"[0-9]*", fraction) or not whole + fraction:

@@ -21,7 +21,7 @@ DEFAULT_SUBSET = "hot_100b+"
 ALIASES = {"512x": "hot_100b+_512x"}
 """Short names of data sets -> suffix of their file."""
 DEVICES_PER_NODE = 8
-"""Frontier: four MI250X a node, two dies each, counted one by one."""
+"""Frontier: four MI250X per node, two dies each, counted separately."""
 BATCH_TOKENS = 2048 * SEQ_LEN_GEMSTONES
 LR_BASE, LR_BASE_ABLATION = 5.0, 2.5
 COOLDOWN = 0.1
@@ -42,7 +42,7 @@ GEMSTONES_SUITE = Suite(
 )
 """The published runs at the main rate; section 3.2, appendix F.2 and the repository of arXiv 2502.06857."""
 CHINCHILLA_SUITE = Suite(name="chinchilla", seq_len=2048)
-"""What arXiv 2203.15556 says of all its models; vocabulary, batch and rate are no column of the figure."""
+"""Facts of all models of arXiv 2203.15556; the figure gives no vocabulary, batch or rate."""
 
 _GEMSTONES_NAMES = {
     "run": "run_name",
@@ -88,7 +88,7 @@ def _lr_base(name: str) -> float:
 
 
 def _subset_file(name: str) -> PublishedFile:
-    """The registered file, or one that a local folder holds beside the registered ones."""
+    """The registered file, or a further one in a local folder."""
     if name in SUBSETS:
         return SUBSETS[name]
     folder = local_folder()
@@ -99,7 +99,7 @@ def _subset_file(name: str) -> PublishedFile:
 
 
 def _add_suite_constants(frame: pd.DataFrame, raw: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Facts of the whole suite that its files leave out, and device hours.
+    """Facts of the whole suite that its files omit, and device hours.
 
     Device hours: seconds_per_step * step * devices / 3600 (GPU hours of the paper; nodes of eight devices).
     """
@@ -115,7 +115,7 @@ def _add_suite_constants(frame: pd.DataFrame, raw: pd.DataFrame, name: str) -> p
 
 
 def _as_single_runs(frame: pd.DataFrame) -> pd.DataFrame:
-    """Points of Chinchilla's Figure 4: each is the end of a run of its own."""
+    """Points of Chinchilla's Figure 4: each is the end of a separate run."""
     return frame.assign(run=[f"chinchilla-{i:03d}" for i in range(len(frame))])
 
 
@@ -136,7 +136,7 @@ def _gemstones_about(name: str) -> dict[str, str]:
 def chinchilla() -> RunsTable:
     """Epoch AI's 245 points of Chinchilla's Figure 4, the five highest losses excluded (240 kept).
 
-    Parameters and FLOPs as extracted; tokens = FLOPs / (6 * parameters). Each point is the end of a run of its own.
+    Parameters and FLOPs as extracted; tokens = FLOPs / (6 * parameters). Each point is the end of a separate run.
 
     Source: "Chinchilla Scaling: A replication attempt" (arXiv 2404.10102): the five points lie where the figure's
     colour scale ends and are far off every fit.

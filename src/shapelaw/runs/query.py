@@ -24,8 +24,8 @@ _ALLOWED = "comparisons (== != < <= > >= in), and, or, not, + - * / of columns a
 def matches(frame: pd.DataFrame, where: str) -> pd.Series:
     """Mask of the rows that meet the condition.
 
-    Only comparisons and arithmetic on column names and constants are read: no calls, attributes, subscripts or powers,
-    so that a condition out of a configuration file can do nothing but select.
+    Only comparisons and arithmetic on column names and constants are allowed: no calls, attributes, subscripts or powers,
+    so that a condition from a configuration file can only select.
 
     Raises:
         UserError: for anything else in `where`, an unknown column, or a condition that is not true or false per row.
@@ -65,7 +65,7 @@ def _has_text(node: ast.BinOp) -> bool:
 
 
 def _check_names(tree: ast.Expression, columns: Iterable[str], where: str) -> None:
-    """Refuse names that are no columns."""
+    """Refuse names that are not columns."""
     known = set(columns)
     unknown = sorted({node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - known)
     if unknown:

@@ -23,19 +23,19 @@ from shapelaw.runs.sealing import read_parquet
 HEADER_AGAIN = "the header again"
 SUMMARY = "a summary of the rows above"
 SUMMARIES = frozenset(["mean", "average", "avg", "median", "std", "sum", "total"])
-"""What the last rows of a spreadsheet are called that sum up the others."""
+"""Names of the last rows of a spreadsheet that summarise the others."""
 
 
 @dataclass(frozen=True)
 class RawTable:
-    """A file as it is.
+    """The unchanged content of a file.
 
     Args:
-        frame: its columns; of delimited text, all of them texts.
-        delimiter: of delimited text, else None.
-        reasons: why a row is no row of the table, else nothing, (rows,).
-        notes: what a reader of the fit should know.
-        holder: what has the columns, for messages.
+        frame: its columns; for delimited text, all are texts.
+        delimiter: delimiter of delimited text, else None.
+        reasons: why a row does not belong to the table, else empty, (rows,).
+        notes: notes for a reader of the fit.
+        holder: owner of the columns, for messages.
     """
 
     frame: pd.DataFrame
@@ -60,7 +60,7 @@ def _delimited(path: Path, sheet: str | None) -> RawTable:
 
 
 def _first_summary(frame: pd.DataFrame) -> int:
-    """Number of the first of the last rows whose first field that is not empty says that they sum up the others."""
+    """Index of the first of the last rows that summarise the others, according to their first non-empty field."""
     first = len(frame)
     while first and next((v for v in frame.iloc[first - 1] if v.strip()), "").strip().lower().rstrip(":") in SUMMARIES:
         first -= 1
@@ -116,11 +116,11 @@ def _excel(path: Path, sheet: str | None) -> RawTable:
 
 
 def _with_merged(cells: pd.DataFrame, merged: list[tuple[int, int, int, int]], header: int) -> pd.DataFrame:
-    """The cells with the value of merged ones in all of them: those of the header, and those that span rows.
+    """The cells, with merged ones filled with their value: those of the header, and those that span rows.
 
     Args:
         merged: first column, first row, last column and last row of each, from 1.
-        header: index of the header's row; titles above it stay as they are.
+        header: index of the header's row; titles above it stay unchanged.
     """
     values = cells.to_numpy(dtype=object, copy=True)
     for left, top, right, bottom in merged:
@@ -136,7 +136,7 @@ READERS: dict[str, Callable[[Path, str | None], RawTable]] = {
     ".feather": _feather,
     ".xlsx": _excel,
 }
-"""Ending of a file's name -> its reader; of text, compressed ones too."""
+"""Ending of a file's name -> its reader; text may be compressed."""
 
 
 _DECOMPRESS: dict[str, Callable[[bytes], bytes]] = {
@@ -150,11 +150,11 @@ def read_raw(path: Path, sheet: str | None = None) -> RawTable:
     """A file's table.
 
     Args:
-        path: of the file.
-        sheet: of an Excel file; None takes the first.
+        path: path of the file.
+        sheet: sheet of an Excel file; None takes the first.
 
     Raises:
-        UserError: for an ending that no reader has, a file that is damaged or not there, or an unknown sheet.
+        UserError: for an ending without a reader, a damaged or missing file, or an unknown sheet.
     """
     kind = next((suffix.lower() for suffix in path.suffixes[::-1] if suffix.lower() in READERS), None)
     if kind is None:
@@ -163,7 +163,7 @@ def read_raw(path: Path, sheet: str | None = None) -> RawTable:
         raw = READERS[kind](path, sheet)
     except UserError:
         raise
-    except Exception as error:  # pandas hands on whatever its parsers and the decompressors raise
+    except Exception as error:  # pandas passes on whatever its parsers and the decompressors raise
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"path={path}: cannot be read ({said}); give an undamaged file of named columns") from None
     _refuse_twins(path, raw.frame)
@@ -171,7 +171,7 @@ def read_raw(path: Path, sheet: str | None = None) -> RawTable:
 
 
 def _refuse_twins(path: Path, frame: pd.DataFrame) -> None:
-    """Two columns of one name that hold different values cannot be told apart."""
+    """Refuse two columns with the same name and different values."""
     for name in frame.columns[frame.columns.duplicated()].unique():
         alike = frame.loc[:, [str(own) == name for own in frame.columns]]
         if name != "" and not all(alike.iloc[:, 0].equals(alike.iloc[:, k]) for k in range(1, alike.shape[1])):
@@ -222,7 +222,7 @@ def _only(names: list[str]) -> str:
 
 
 def _of_json(text: str) -> pd.DataFrame:
-    """Records, lines, split, columns or index: what pandas writes and loggers append."""
+    """A table in JSON: records, lines, split, columns or index, as pandas writes and loggers append them."""
     try:
         return _of_value(json.loads(text))
     except json.JSONDecodeError:
@@ -249,7 +249,7 @@ def _of_value(value: Any) -> pd.DataFrame:
 
 
 def _of_mappings(value: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Name of a column -> row -> value, where rows are numbered; else name of a run -> column -> value."""
+    """Name of a column -> row -> value if rows are numbered; else name of a run -> column -> value."""
     if all(key.isdigit() for part in value.values() for key in part):
         return pd.DataFrame(value)
     named = [row if "run" in row else {**row, "run": name} for name, row in value.items()]
@@ -263,7 +263,7 @@ def _of_records(rows: list[Any]) -> pd.DataFrame:
 
 
 def _flat(frame: pd.DataFrame) -> pd.DataFrame:
-    """Columns of plain values under names that are texts; a named index and parts of structures become columns."""
+    """Columns of plain values with text names; a named index and parts of structures become columns."""
     if any(name is not None for name in frame.index.names):
         frame = frame.reset_index()
     out = {
@@ -279,7 +279,7 @@ def _flat(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _a_row_a_value(table: pd.DataFrame) -> pd.DataFrame:
-    """Curves that a record holds as lists beside its settings, a row a value; other lists become their JSON."""
+    """Curves that a record holds as lists beside its settings, with one row per value; other lists become JSON."""
     lengths = {
         str(name): [len(value) if isinstance(value, list | np.ndarray) else -1 for value in values]
         for name, values in table.items()

@@ -18,32 +18,32 @@ if TYPE_CHECKING:
 
 RULES = ("best", "last", "mean", "none")
 SIZE = ("params", "tokens", "width", "depth")
-"""What makes rows those of one size, where the table has it."""
+"""Columns that rows of one size share, if the table has them."""
 SET_ASIDE = "not the "
-"""How the reason begins with which a rule excludes a row."""
+"""Start of the reason with which a rule excludes a row."""
 WORLD = ("vocab_size", "seq_len", "head_size", "cooldown")
-"""Numbers that, as every canonical text but a run's own, set rows apart that no rule compares."""
+"""Numbers that, like every canonical text except a run's own, separate rows that no rule compares."""
 OF_A_RUN = ("run", "mlflow_run_id", "status", "excluded")
 """Texts that differ from run to run."""
 TUNED = re.compile(
     r"(^|_)(lr|learning_rate|eta|batch|bs|gbs|bsz|warmup|weight_decay|wd|beta1|beta2|momentum|dropout|clip|grad_clip|init_std)(_|$)"
 )
-"""Names of settings, as `plain_name` gives them, of which one tries several to take the best."""
+"""Names of tuned settings, as `plain_name` gives them: people try several values and take the best."""
 SETTING = re.compile(rf"{TUNED.pattern}|(^|_)(seed|trial|replicate|repeat)(_|$)")
 MOST_SPREAD = 0.03
-"""Median relative spread of the losses of one size above which its rows are no repeats of one setting."""
+"""Median relative spread of the losses of one size above which its rows cannot be repeats of one setting."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What rows of one size differ in.
+    """The differences between rows of one size.
 
     Args:
-        cells: sizes that several rows share.
-        rows: rows of these sizes.
-        most: rows of the size that has most.
+        cells: number of sizes that several rows share.
+        rows: number of rows of these sizes.
+        most: number of rows of the size that has most.
         tuned: columns of settings in which they differ.
-        apart: columns of text that set them apart as something other than settings.
+        apart: columns of text that separate them for another reason than settings.
         spread: median over the sizes of (largest - smallest loss) / smallest.
     """
 
@@ -60,7 +60,7 @@ class Settings:
 
 
 def settings_of(table: RunsTable, by: list[str]) -> Settings:
-    """What the kept rows that share some columns differ in."""
+    """The differences between kept rows that share some columns."""
     rows = table.rows
     shared = rows[rows.duplicated(by, keep=False)]
     if shared.empty:
@@ -74,7 +74,7 @@ def settings_of(table: RunsTable, by: list[str]) -> Settings:
 
 
 def telling_apart(rows: pd.DataFrame) -> list[str]:
-    """Columns of settings, or of text, by which rows that repeat a run and token count are rows of several runs."""
+    """Columns of settings, or of text, which show that rows with the same run and token count belong to several runs."""
     groups = rows.groupby(["run", "tokens"], sort=False)
     varied = groups.nunique(dropna=False).gt(1).any()
     candidates = [
@@ -86,7 +86,7 @@ def telling_apart(rows: pd.DataFrame) -> list[str]:
 
 
 def _sets_apart(rows: pd.DataFrame, name: str) -> bool:
-    """Whether a column is text that names groups of rows, and no name of each row."""
+    """Whether a column is text that names groups of rows, rather than each row."""
     if name in OF_A_RUN or pd.api.types.is_numeric_dtype(rows[name]):
         return False
     return bool(2 * rows[name].nunique() <= len(rows))
@@ -96,16 +96,16 @@ def reduced(table: RunsTable, rule: str, by: Sequence[str] = (), apart: Sequence
     """The table with one kept row for each size and token count; the others are excluded with that reason.
 
     Args:
-        table: of runs.
+        table: the runs table.
         rule: `best` (lowest loss), `last` (most tokens, then latest step, then last in the table), `mean` (of the losses, on
-            the first row), `none`, or `auto`: best where rows of one size differ in settings that are usually tuned (a rate, a
-            batch), none where they do not differ in their settings.
-        by: columns whose values the rows of one size share; none are params and tokens, the shape, and what else makes losses
-            incomparable (suite, vocabulary, context, cooldown), as far as the table has it.
+            the first row), `none`, or `auto`: best if rows of one size differ in settings that are usually tuned (a rate, a
+            batch), none if they do not differ in their settings.
+        by: columns whose values the rows of one size share; by default params and tokens, the shape, and other columns that
+            make losses incomparable (suite, vocabulary, context, cooldown), as far as the table has them.
         apart: further columns that such rows share, unless `by` names some.
 
     Raises:
-        UserError: for an unknown column, or with `auto`, for rows that differ in what no rule can be chosen for.
+        UserError: for an unknown column, or with `auto`, if no rule fits the columns in which rows differ.
     """
     known = list(map(str, table.rows.columns))
     if unknown := [name for name in by if name not in known]:
@@ -126,7 +126,7 @@ def reduced(table: RunsTable, rule: str, by: Sequence[str] = (), apart: Sequence
 
 
 def every_setting(table: RunsTable, counting: str = "total") -> pd.DataFrame:
-    """The rows that count and those that a rule set aside for them, with every column; params are counted as named."""
+    """The kept rows and those that a rule dropped for them, with every column; `counting` sets how params are counted."""
     reasons = table.frame["excluded"]
     aside = reasons.str.startswith(SET_ASIDE)
     whole = replace(table, frame=table.frame.assign(excluded=reasons.where(~aside, "")))
@@ -134,7 +134,7 @@ def every_setting(table: RunsTable, counting: str = "total") -> pd.DataFrame:
 
 
 def size_columns(rows: pd.DataFrame) -> list[str]:
-    """What rows of one size and token count share."""
+    """The columns that rows of one size and token count share."""
     return _default_key(list(map(str, rows.columns)), ())
 
 
@@ -144,7 +144,7 @@ def _default_key(known: Sequence[str], apart: Sequence[str]) -> list[str]:
 
 
 def _chosen(table: RunsTable, several: Settings) -> str:
-    """The rule that suits what rows of one size differ in."""
+    """The rule that suits the differences between rows of one size."""
     if several.apart:
         name = several.apart[0]
         example = f"{name} == '{table.rows[name].mode()[0]}'"
@@ -154,7 +154,7 @@ def _chosen(table: RunsTable, several: Settings) -> str:
         )
     if several.tuned:
         return "best"
-    if several.spread > MOST_SPREAD and not table.has("accuracy"):  # a law of accuracies has the loss for its predictor
+    if several.spread > MOST_SPREAD and not table.has("accuracy"):  # a law of accuracies has the loss as its predictor
         raise UserError(
             f"runs table: {several.words} whose losses differ by {several.spread:.1%}, more than repeats of one setting do; "
             "give runs.reduce=best, last or mean (one row for each size), or runs.reduce=none (all rows)"
@@ -163,11 +163,11 @@ def _chosen(table: RunsTable, several: Settings) -> str:
 
 
 def collapse(frame: pd.DataFrame, rows: pd.DataFrame, rule: str, key: list[str]) -> tuple[pd.DataFrame, str]:
-    """A frame in which one row of each group stays, the others excluded with their reason; and what was done, in words.
+    """A frame in which one row of each group stays and the others are excluded with their reason; and a description.
 
     Args:
-        frame: with the column excluded.
-        rows: those that count, under the frame's index, with every column that `key` names.
+        frame: the frame, with the column excluded.
+        rows: the kept rows, with the frame's index and every column that `key` names.
         rule: `best`, `last` or `mean`.
         key: columns that the rows of a group share.
     """
@@ -186,7 +186,7 @@ def collapse(frame: pd.DataFrame, rows: pd.DataFrame, rule: str, key: list[str])
 
 
 def _staying(rows: pd.DataFrame, key: list[str], rule: str) -> pd.Index[Any]:
-    """Index of the row that stays of each group."""
+    """Index of the row of each group that stays."""
     if rule == "last":
         order = [name for name in ("tokens", "step") if name in rows]
         return rows.sort_values(order, kind="stable").drop_duplicates(key, keep="last").index

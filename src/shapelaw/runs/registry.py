@@ -85,7 +85,7 @@ _FIT_FOLDERS = {"approach_1": "parameters", "delta_1e-3": "parameters_delta-3", 
 
 
 def _fits() -> dict[str, PublishedFile]:
-    """The files that published_fits.sha256 lists, by their place there without its ending."""
+    """The files in published_fits.sha256, by their path there without its ending."""
     out = {}
     for line in resources.files(__package__).joinpath("published_fits.sha256").read_text().splitlines():
         sha256, place = line.split()
@@ -102,4 +102,4 @@ EVERY: tuple[tuple[PublishedFile, Repository], ...] = (
     (CHINCHILLA_POINTS, CHINCHILLA),
     *((file, GEMSTONES) for file in (INDUSTRY_MODELS, RATE_STUDY, *SUBSETS.values(), *FITS.values())),
 )
-"""Every published file, with the repository it lies in."""
+"""Every published file, with its repository."""

@@ -14,24 +14,23 @@ Floats = NDArray[np.float64]
 CONSTANT = ("constant", "none")
 """Schedules whose rate never falls."""
 POSITION = ("total_tokens", "decay_fraction", "lr_annealed", "lr_falls")
-"""Columns that say where in its schedule a row lies; a law with a term for that reads one of them."""
+"""Columns with the place of a row in its schedule; a law with a term for that reads one of them."""
 RATES = ("lr_area", "lr_annealed", "lr_falls")
 """Columns that laws of whole curves read."""
 COURSE = "rate_course"
-"""Further column of tracked runs: the rate of every step, as `shapelaw.courses.Course` has it; missing where it is
-unknown."""
+"""Further column of tracked runs: the rate of every step, as in `shapelaw.courses.Course`; missing if unknown."""
 ROUNDING = 1e-9
-"""Relative difference of token counts that is rounding."""
+"""Relative difference of token counts that counts as rounding."""
 MEMORY = 0.999
-"""Share of a fall of the rate that still acts a step later, by the law of Tissue et al. 2024 (arXiv 2408.11029); docs/laws.md
-says how it was chosen."""
+"""Share of a fall of the rate that still acts one step later, by the law of Tissue et al. 2024 (arXiv 2408.11029);
+docs/laws.md explains the choice."""
 
 
 def midway(frame: pd.DataFrame) -> dict[str, pd.Series]:
-    """Reason -> mask of the rows of a runs table's frame at which the rate is on its way; nothing without a schedule's name.
+    """Reason -> mask of the rows of a runs table's frame at which the rate is changing; nothing without a schedule's name.
 
-    A schedule falls over the last `decay_fraction` of `total_tokens`: over all of them where the fraction is not named. Where
-    the total is not named, a run's last row counts as its end.
+    A schedule falls over the last `decay_fraction` of `total_tokens`, or over all of them if the fraction is unknown. If the
+    total is unknown, a run's last row counts as its end.
     """
     found: dict[str, pd.Series] = {}
     if "warmup_tokens" in frame:
@@ -48,18 +47,18 @@ def midway(frame: pd.DataFrame) -> dict[str, pd.Series]:
 
 
 def _ends(frame: pd.DataFrame) -> pd.Series:
-    """Tokens of the whole run, of each row."""
+    """Tokens of the whole run, for each row."""
     last = frame.groupby("run")["tokens"].transform("max")
     return _column(frame, "total_tokens").fillna(last)
 
 
 def _column(frame: pd.DataFrame, name: str) -> pd.Series:
-    """A column of numbers; NaN where the table lacks it."""
+    """A column of numbers; NaN if the table lacks it."""
     return frame[name].astype(np.float64) if name in frame else pd.Series(np.nan, index=frame.index)
 
 
 def annealed(frame: pd.DataFrame) -> pd.Series:
-    """`yes` of each row that lies at the end of a falling schedule or of a cooldown, `no` at a constant rate; else empty."""
+    """`yes` for each row at the end of a falling schedule or of a cooldown, `no` at a constant rate; else empty."""
     said = pd.Series("", index=frame.index, dtype=object)
     if "schedule" in frame:
         falls = (frame["schedule"] != "") & ~frame["schedule"].str.lower().isin(CONSTANT)
@@ -72,14 +71,14 @@ def annealed(frame: pd.DataFrame) -> pd.Series:
 
 
 def areas(steps: Floats, lr: Floats) -> tuple[Floats, Floats]:
-    """Sums over the steps of one run up to each of its rows: of the rate, S1, and of what its falls leave behind, S2.
+    """Sums over the steps of one run up to each of its rows: of the rate, S1, and of the decaying effect of its falls, S2.
 
         S1(s) = sum_{i <= s} lr_i,   S2(s) = sum_{i <= s} m_i,   m_i = MEMORY m_{i-1} + max(lr_{i-1} - lr_i, 0)
 
-    The rate runs along a line between rows, and before the first row as it is there: a warm-up counts as none.
+    The rate is interpolated between rows, and constant before the first row: a warm-up is ignored.
 
     Args:
-        steps: of the rows, ascending, (n,).
+        steps: steps of the rows, ascending, (n,).
         lr: rate at these steps, (n,).
 
     Source: Tissue et al. 2024 (arXiv 2408.11029), section 3.
@@ -92,7 +91,7 @@ def areas(steps: Floats, lr: Floats) -> tuple[Floats, Floats]:
     fall = np.divide(np.maximum(start - lr, 0.0), n, out=np.zeros_like(lr), where=n > 0)
     left, total = MEMORY**n, 1.0 / (1.0 - MEMORY)
     annealed, memory = np.zeros_like(lr), 0.0
-    for i in range(len(lr)):  # n steps in closed form: geometric sums of what there was and of what falls at every step
+    for i in range(len(lr)):  # n steps in closed form: geometric sums of the earlier memory and of the fall at every step
         worn = MEMORY * (1.0 - left[i]) * total
         annealed[i] = memory * worn + fall[i] * (n[i] - worn) * total
         memory = left[i] * memory + fall[i] * (1.0 - left[i]) * total
@@ -100,18 +99,18 @@ def areas(steps: Floats, lr: Floats) -> tuple[Floats, Floats]:
 
 
 GROUPS = np.concatenate([np.arange(2), *(2 ** (k + 1) + 2**k * np.arange(2) for k in range(20))])
-"""Where the groups of falls begin, counted back from a row: four of one fall each, then two of 2, 4, 8, ... falls."""
+"""Starts of the groups of falls, counted back from a row: four of one fall each, then two of 2, 4, 8, ... falls."""
 
 
 def falls(area: Floats, lr: Floats) -> Floats:
-    """What the rate of one run has fallen by up to each of its rows, in groups that are coarser the longer ago: (n, groups, 3).
+    """Falls of one run's rate up to each of its rows, in groups that are coarser the longer ago they are: (n, groups, 3).
 
-    A group holds the sum of its falls (a rise counts as a negative one), the rate that they led to, and the rate summed since;
-    the latter two as means weighted by the falls. A fall counts at half the way between its rows. Groups without a fall are 0.
+    A group holds the sum of its falls (a rise counts as a negative fall), the resulting rate, and the rate summed since; the
+    latter two as means weighted by the falls. A fall counts half-way between its rows. Groups without a fall are 0.
 
     Args:
-        area: of `areas`, at rows in the order of steps, (n,).
-        lr: rate there, (n,).
+        area: S1 of `areas`, at rows in the order of steps, (n,).
+        lr: rate at these rows, (n,).
     """
     fall, middle = lr[:-1] - lr[1:], (area[:-1] + area[1:]) / 2
     moved = np.flatnonzero(fall)
@@ -129,7 +128,7 @@ def falls(area: Floats, lr: Floats) -> Floats:
 
 
 def falls_of(frame: pd.DataFrame) -> Floats:
-    """`falls` of every row of a runs table's frame, whose columns lr_step and lr_area say the rate and its sum."""
+    """`falls` of every row of a runs table's frame, whose columns lr_step and lr_area hold the rate and its sum."""
     out = np.zeros((len(frame), len(GROUPS), 3))
     area, rate = (frame[name].to_numpy(dtype=np.float64) for name in ("lr_area", "lr_step"))
     for own in frame.groupby("run", sort=False).indices.values():
@@ -141,11 +140,11 @@ def falls_of(frame: pd.DataFrame) -> Floats:
 
 
 def with_areas(frame: pd.DataFrame, lr: pd.Series) -> pd.DataFrame:
-    """A frame with lr_area, lr_annealed and lr_step; as it is where the rate varies along no run, or steps are unknown.
+    """A frame with lr_area, lr_annealed and lr_step; unchanged if the rate varies along no run, or steps are unknown.
 
     Args:
-        frame: canonical columns, among them run, and step, or tokens and batch_tokens.
-        lr: rate of each row; rows without one get no areas, and so does the rest of their run.
+        frame: canonical columns, including run, and step, or tokens and batch_tokens.
+        lr: rate of each row; a row without a rate, and the rest of its run, gets no areas.
     """
     rates = pd.to_numeric(lr, errors="coerce").astype(np.float64)
     if not (rates.groupby(frame["run"]).nunique() > 1).any():
@@ -169,8 +168,8 @@ def with_course_areas(frame: pd.DataFrame, courses: pd.Series) -> pd.DataFrame:
     """A frame with lr_area, lr_annealed and lr_step, summed over every step of the recorded courses of the rate.
 
     Args:
-        frame: canonical columns, among them step.
-        courses: of each row, or missing: then the row has none of the three.
+        frame: canonical columns, including step.
+        courses: course of each row; a row without one gets none of the three.
     """
     out = pd.DataFrame(np.nan, frame.index, ["lr_area", "lr_annealed", "lr_step"])
     steps = _column(frame, "step")

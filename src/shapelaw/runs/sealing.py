@@ -33,8 +33,8 @@ def read_parquet(path: Path) -> tuple[pd.DataFrame, bool]:
     """A Parquet file, verified if it is sealed; and whether it is.
 
     Raises:
-        Damaged: if it is not what was written.
-        OSError, ValueError: if it is no Parquet.
+        Damaged: if it was changed after it was written.
+        OSError, ValueError: if it is not Parquet.
     """
     data = path.read_bytes()
     found = {place[2] for place in _PLACES.finditer(data)}

@@ -15,11 +15,11 @@ def with_sets(table: RunsTable, where: str) -> RunsTable:
     """The table with the column compared_set: 1 for the rows that meet a condition, 0 for the others.
 
     Args:
-        table: of runs.
-        where: as of `RunsTable.select`, such as `recipe == 'new'`.
+        table: the runs table.
+        where: as for `RunsTable.select`, such as `recipe == 'new'`.
 
     Raises:
-        UserError: for an unknown column, and where all rows that count are in one set.
+        UserError: for an unknown column, or if all kept rows are in one set.
     """
     everything = dataclasses.replace(table, frame=table.frame.assign(excluded=""))
     second = matches(everything.rows, where)

@@ -14,7 +14,7 @@ class Shown:
 
     @property
     def kept(self) -> pd.DataFrame:
-        """Rows that count."""
+        """Rows that are not excluded."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -32,7 +32,7 @@ class Shown:
         return notebook.runs_html(self)  # type: ignore[arg-type]
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Loss against FLOPs, a line a run, on matplotlib's axes; a figure of its own if `ax` is None."""
+        """Loss against FLOPs, with one line per run, on matplotlib's axes; a new figure if `ax` is None."""
         from shapelaw import notebook
 
         return notebook.plot_runs(self, ax)  # type: ignore[arg-type]

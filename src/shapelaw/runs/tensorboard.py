@@ -21,12 +21,12 @@ HPARAMS = "_hparams_/session_start_info"
 def read_tensorboard(path: Path, columns: Mapping[str, str]) -> Histories:
     """The runs under a folder of event files.
 
-    A run is called by its folder. Its settings are what `add_hparams` or Lightning recorded in it, above it, or in a folder
-    below it that holds nothing else.
+    A run is named after its folder. Its settings are those that `add_hparams` or Lightning recorded in it, above it, or in a
+    folder below it that holds nothing else.
 
     Args:
         path: the folder, as TensorBoard's --logdir.
-        columns: as the user mapped them; of the metrics, only those that a table needs are kept.
+        columns: the user's mapping; only the metrics that a table needs are kept.
 
     Raises:
         UserError: if tensorboard is not installed, or there are no event files.
@@ -56,7 +56,7 @@ def read_tensorboard(path: Path, columns: Mapping[str, str]) -> Histories:
 
 
 def _accumulated(folder: Path) -> Any:
-    """TensorBoard's accumulator of a folder, every value kept; what a restart made void it leaves out itself."""
+    """TensorBoard's accumulator of a folder, which keeps every value except those that a restart made void."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
@@ -93,7 +93,7 @@ def _settings(folder: Path, events: Any) -> dict[str, Any]:
 
 
 def _all_settings(folder: Path, settings: Mapping[Path, Mapping[str, Any]], holders: list[Path]) -> dict[str, Any]:
-    """A run's own settings before those of a folder below it that is no run, before those of the folders above."""
+    """A run's own settings; they precede those of a folder below it that is not a run, then those of the folders above."""
     below = [other for other in settings if other.parent == folder and other not in holders]
     above = [other for other in reversed(folder.parents) if other in settings]
     return {name: value for other in (*above, *below, folder) for name, value in settings[other].items()}

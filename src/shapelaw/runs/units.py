@@ -16,23 +16,23 @@ from shapelaw.runs.columns import NATS_PER_TOKEN, VOCAB_SIZE_LARGEST, as_numbers
 Floats = NDArray[np.float64]
 PER_BYTE = {"bits_per_byte": "bits per byte", "nats_per_byte": "nats per byte"}
 FEWEST = {"params": 1e3, "tokens": 1e4}
-"""Parameters of the smallest model, and median tokens of a table's rows, that are still taken for counts."""
+"""Least parameters of the smallest model, and least median tokens of a table's rows, that pass as plain counts."""
 LARGEST_FEWEST_PARAMS = 1e4
 RATIO = (1e-3, 1e6)
-"""Median tokens per parameter that are still taken for counts of both."""
+"""Range of the median tokens per parameter in which both pass as plain counts."""
 SMALL = {"tokens": 1e9, "params": 1e6}
 SMALL_RATIO = (0.1, 1e4)
-"""The same where the median of the tokens, or of the params, is below `SMALL`: then they may be thousands."""
+"""The same if the median of the tokens, or of the params, is below `SMALL`, as they may then be thousands."""
 FLOPS_RATIO = (1e-4, 1e3)
-"""Median of FLOPs over 6 x params x tokens that are still taken for FLOPs: experts make it small, attention large."""
+"""Range of the median of FLOPs over 6 x params x tokens that passes as FLOPs: experts make it small, attention large."""
 PF_DAY = 19.94
 TRAINED = {"params": 1e7, "tokens": 1e9}
 TRAINED_LOSS = 5.5
-"""Nats per token that a language model of so many parameters has fallen below after so many tokens, whatever the vocabulary."""
+"""A language model with enough parameters and tokens is below this many nats per token, whatever the vocabulary."""
 LOW_LOSS = 1.5
 """Median loss below which nats per token of text are unusual."""
 RISING = 0.9
-"""Share of pairs of rows, one with more params and tokens, in which the loss rises, from which a column holds no losses."""
+"""A column cannot be a loss if it rises in this share of pairs of rows of which one has more params and tokens."""
 FEWEST_PAIRS, PAIRED_ROWS = 6, 1000
 BYTE_VOCABULARY = 512
 LOG10_MOST = 30.0
@@ -42,8 +42,8 @@ LOG10_MOST = 30.0
 def convert(frame: pd.DataFrame, units: Mapping[str, str | float]) -> tuple[pd.DataFrame, dict[str, str]]:
     """Columns in their canonical units, and the unit of every loss that stays in another one.
 
-    Nats per token are bits * ln 2, ln(perplexity), and, where the column bytes_per_token is there, bits per byte * ln 2 * bytes
-    per token; without it, losses per byte stay what they are.
+    Nats per token are bits * ln 2, ln(perplexity), and, with a column bytes_per_token, bits per byte * ln 2 * bytes per token;
+    without it, losses per byte stay unchanged.
 
     Args:
         frame: canonical columns; those named in `units` hold numbers.
@@ -83,7 +83,7 @@ def _factor(name: str, unit: str | float) -> float:
 
 
 def refuse_small_counts(frame: pd.DataFrame, named: Iterable[str]) -> None:
-    """Refuse params or tokens that are too few to be counted one by one, unless their unit was named.
+    """Refuse params or tokens that are too small for plain counts, unless their unit was named.
 
     Raises:
         UserError: with the units that would fit.
@@ -135,7 +135,7 @@ def refuse_other_flops(frame: pd.DataFrame) -> None:
 
 
 def _logarithms(few: list[str], values: Mapping[str, Floats]) -> str:
-    """What to give if counts are decimal logarithms, where they may be."""
+    """The option to give if counts may be decimal logarithms."""
     may = [name for name in few if values[name].min() >= 3.0 and values[name].max() <= LOG10_MOST]
     if not may:
         return ""
@@ -149,7 +149,7 @@ def _positive(frame: pd.DataFrame, name: str) -> Floats:
 
 
 def _few(name: str, values: Floats) -> bool:
-    """Whether the values are too few to be a count of that."""
+    """Whether the values are too small to be plain counts of that quantity."""
     if name == "tokens":
         return float(np.median(values)) < FEWEST["tokens"]
     return bool(values.min() < FEWEST["params"] or values.max() < LARGEST_FEWEST_PARAMS)
@@ -170,10 +170,10 @@ def _fitting(values: Mapping[str, Floats], open_ones: list[str]) -> dict[str, st
 
 
 def refuse_no_losses(frame: pd.DataFrame) -> None:
-    """Refuse a column of losses whose unit was not named and that cannot be nats per token, as a whole.
+    """Refuse a column of losses that as a whole cannot be in nats per token, unless its unit was named.
 
     Raises:
-        UserError: if most lie above ln(vocabulary), or most of the trained models above what any of them stays at.
+        UserError: if most lie above ln(vocabulary), or most trained models lie above `TRAINED_LOSS`.
     """
     table = pd.DataFrame({name: as_numbers(name, frame[name]) for name in ("params", "tokens", "loss")})
     loss = table["loss"][np.isfinite(table["loss"])]
@@ -191,10 +191,10 @@ def refuse_no_losses(frame: pd.DataFrame) -> None:
 
 
 def refuse_rising(frame: pd.DataFrame) -> None:
-    """Refuse losses, whose unit was not named, that rise with model and data: accuracies do, or losses with their sign turned.
+    """Refuse losses without a named unit that rise with model and data, as accuracies or negated losses do.
 
     Raises:
-        UserError: if larger models that saw more tokens nearly always have the higher value; not where data repeat.
+        UserError: if larger models with more tokens nearly always have the higher value, unless data repeat.
     """
     if "unique_tokens" in frame:
         return
@@ -213,13 +213,13 @@ def refuse_rising(frame: pd.DataFrame) -> None:
 
 
 def _vocabulary(frame: pd.DataFrame) -> float:
-    """The largest vocabulary that a row names; the largest of all where none does."""
+    """The largest vocabulary that a row names; if none does, the largest of all."""
     sizes = _positive(frame, "vocab_size") if "vocab_size" in frame else np.array([])
     return float(sizes.max()) if len(sizes) else float(VOCAB_SIZE_LARGEST)
 
 
 def odd_losses(frame: pd.DataFrame) -> str:
-    """A note where losses without a named unit are low, or some are high, for nats per token of text; else nothing."""
+    """A note if losses without a named unit are low, or some are high, for nats per token of text; else nothing."""
     loss = as_numbers("loss", frame["loss"])
     trained = (as_numbers("params", frame["params"]) >= TRAINED["params"]) & (
         as_numbers("tokens", frame["tokens"]) >= TRAINED["tokens"]

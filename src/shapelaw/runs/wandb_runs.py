@@ -30,10 +30,10 @@ OURS = "shapelaw"
 
 @dataclass
 class OneRun:
-    """A run as it is read.
+    """A run as read from wandb.
 
     Args:
-        id, name, state: of the run.
+        id, name, state: those of the run.
         config: its settings, nested.
         history: (step, metric, value) in the order of recording.
         metrics: names of all its metrics.
@@ -52,8 +52,8 @@ def runs_of(path: Path | None, project: str | None, columns: Mapping[str, str]) 
 
     Args:
         path: the folder, or one run's file.
-        project: ENTITY/PROJECT of the server; read in place of a folder.
-        columns: as the user mapped them; of the metrics, only those that a table needs are kept.
+        project: ENTITY/PROJECT on the server; read instead of a folder.
+        columns: the user's mapping; only the metrics that a table needs are kept.
 
     Raises:
         UserError: if wandb is not installed, there are no runs, or the server does not answer.
@@ -66,7 +66,7 @@ def runs_of(path: Path | None, project: str | None, columns: Mapping[str, str]) 
 
 
 def histories_of(runs: Sequence[OneRun], columns: Mapping[str, str]) -> Histories:
-    """Settings and metrics of runs, as a table is made of them."""
+    """Settings and metrics of runs, in the form for a table."""
     recorded = tuple(sorted({name for run in runs for name in run.metrics}))
     keep = set(wanted(recorded, columns))
     names = called([run.name for run in runs], [run.id for run in runs])
@@ -95,10 +95,10 @@ def _of_project(project: str, columns: Mapping[str, str]) -> list[OneRun]:
 
 
 def _of_server(run: Any, columns: Mapping[str, str]) -> OneRun:
-    """A run of the server: the whole history of each metric that is needed, one request apiece, as rows that lack one of
-    several are left out by the server."""
+    """A run of the server, with the whole history of each needed metric. Each metric takes one request, because the server
+    drops rows that lack one of several."""
     recorded = {name for name in run.summary.keys() if not name.startswith("_")}  # noqa: SIM118  (no mapping)
-    own = OURS in run.config  # of which every metric is read
+    own = OURS in run.config  # then every metric is read
     history = [
         (int(row[STEP]), name, float(row[name]))
         for name in (sorted(recorded) if own else wanted(recorded, columns))
@@ -117,7 +117,7 @@ def _of_folder(path: Path, columns: Mapping[str, str]) -> list[OneRun]:
 
 
 def _joined(runs: Iterable[OneRun]) -> list[OneRun]:
-    """One run of each id: a run that was continued offline has a file for each time."""
+    """One run per id: a run that was continued offline has a file for each part."""
     found: dict[str, OneRun] = {}
     for run in runs:
         before = found.setdefault(run.id, run)
@@ -128,7 +128,7 @@ def _joined(runs: Iterable[OneRun]) -> list[OneRun]:
 
 
 def rows_of(run: OneRun) -> list[dict[str, float]]:
-    """The rows of a run in the order of their steps, metric -> value; of a row that was sent twice, the last."""
+    """The rows of a run in the order of their steps, metric -> value; if a row was sent twice, the last one."""
     rows: dict[int, dict[str, float]] = {}
     for step, name, value in run.history:
         rows.setdefault(step, {})[name] = value
@@ -151,7 +151,7 @@ def _of_file(file: Path) -> OneRun:
 
 
 def _take(run: OneRun, record: Any) -> None:
-    """What one record says of its run."""
+    """Add the content of one record to its run."""
     kind = record.WhichOneof("record_type")
     if kind == "run":
         run.id, run.name = record.run.run_id, record.run.display_name
@@ -189,10 +189,10 @@ def _is_number(value: Any) -> bool:
 
 
 def _records(file: Path) -> Iterator[bytes]:
-    """The records of a run's file as far as they are whole: a run that was killed leaves a torn last one.
+    """The complete records of a run's file; a killed run leaves a torn last one.
 
     Raises:
-        UserError: if the file is none of wandb's.
+        UserError: if the file is not one of wandb's.
     """
     content = file.read_bytes()
     if content[: len(MAGIC)] != MAGIC:

@@ -17,7 +17,7 @@ def weights_of(table: RunsTable, name: str) -> NDArray[np.float64]:
     """Weights of the kept rows, (n,), scaled to a mean of 1.
 
     Raises:
-        UserError: if there is no such column, or its values are no weights.
+        UserError: if the column is missing, or its values are not valid weights.
     """
     rows = table.rows.rename(columns={f"{ROW_WEIGHT}{name}": name})
     if name not in rows:
@@ -31,7 +31,7 @@ def weights_of(table: RunsTable, name: str) -> NDArray[np.float64]:
 
 
 def with_weights(table: RunsTable, name: str) -> RunsTable:
-    """The table with the column that weighs its rows as part of its content, so that it is saved with a fit."""
+    """The table with the column of weights as part of its content, so that it is saved with a fit."""
     if table.further is None or name not in table.further:
         return table
     values = pd.to_numeric(table.further[name], errors="coerce").astype(float)

@@ -14,25 +14,25 @@ from shapelaw.runs.names import plain_name
 from shapelaw.runs.numbers import read
 
 WIDE = ("tokens", "params", "step", "flops", "batch_tokens", "lr_base", "run")
-"""What the columns of a wide table may be named by."""
+"""Quantities that may name the columns of a wide table."""
 _NUMBER = r"[0-9][0-9.,_' ]*(?:e[+-]?[0-9]+)?\s?[KMBGTkmbgt]?"
 _NAMED = re.compile(rf"(?:([A-Za-z/_]+)[@=:_ ])?\s*({_NUMBER})(?: ?(?:tokens?|params|parameters|steps?|flops?))?")
 _EXTREMES = re.compile(r".*__(MIN|MAX)")
 _BETWEEN = " - "
-"""Between run and metric in wandb's exports of charts."""
+"""Separator of run and metric in wandb's exports of charts."""
 
 
 def lengthen(frame: pd.DataFrame, quantity: str, columns: Mapping[str, str]) -> tuple[pd.DataFrame, str, str]:
-    """A wide table with one row per loss, a note of what was done, and what the names of its columns call the loss.
+    """A wide table with one row per loss, a note on the conversion, and the name of the loss in its columns.
 
     Args:
-        frame: one column per value of `quantity`, which its name says (`1e9`, `20M`, `loss@1B`); for `run`, one per run,
-            named by it or by `run - metric`. Columns ending in __MIN and __MAX, which trackers add, are left out.
+        frame: one column per value of `quantity`, which its name gives (`1e9`, `20M`, `loss@1B`); for `run`, one per run,
+            named after it or by `run - metric`. Columns ending in __MIN and __MAX, which trackers add, are ignored.
         quantity: one of `WIDE`.
-        columns: canonical name -> name in the file, as the user mapped them; `loss` picks a metric of several.
+        columns: canonical name -> name in the file, as the user mapped them; `loss` selects one of several metrics.
 
     Raises:
-        UserError: if no column is named so, or several metrics are.
+        UserError: if no column has such a name, or several metrics have.
     """
     if quantity not in WIDE:
         raise UserError(f"runs.wide={quantity}: allowed are {', '.join(WIDE)}")
@@ -60,7 +60,7 @@ def lengthen(frame: pd.DataFrame, quantity: str, columns: Mapping[str, str]) -> 
 
 
 def turned(frame: pd.DataFrame) -> pd.DataFrame | None:
-    """The frame with rows and columns exchanged, where its first column names what columns should; None where it does not."""
+    """The frame with rows and columns exchanged, if its first column holds names of columns; otherwise None."""
     if frame.shape[1] < 2 or {plain_name(str(name)) for name in frame.columns} & set(REQUIRED[1:]):
         return None
     first = frame.columns[0]
@@ -73,14 +73,14 @@ def turned(frame: pd.DataFrame) -> pd.DataFrame | None:
 
 
 def suggestion(names: list[str]) -> str:
-    """The option that would make a table long, where its columns look so; else nothing."""
+    """The option that would turn a table into a long one, if it looks wide; else nothing."""
     if sum(_BETWEEN in name for name in names) > 1:
         return "runs.wide=run"
     return "runs.wide=tokens (or params)" if len(_of_numbers(names)) > 1 else ""
 
 
 def _of_one_metric(names: list[str], metric: str | None) -> tuple[dict[str, float], str]:
-    """Column -> the number in its name, and the metric; of several metrics, the one that is named."""
+    """Column -> the number in its name, and the metric; of several metrics, the given one."""
     numbers = _of_numbers(names)
     metrics = sorted({before for before, _ in numbers.values()})
     if metric is None and len(metrics) > 1:
@@ -90,7 +90,7 @@ def _of_one_metric(names: list[str], metric: str | None) -> tuple[dict[str, floa
 
 
 def _of_numbers(names: list[str]) -> dict[str, tuple[str, float]]:
-    """Column -> what its name says before the number, and the number."""
+    """Column -> the text before the number in its name, and the number."""
     out = {}
     for name in names:
         if match := _NAMED.fullmatch(name.strip()):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from shapelaw.runs.table import RunsTable
 
 INCOMPARABLE = ("corpus", "tokenizer", "vocab_size", "evaluation_set", "validation_tokens", "loss_unit", "trainer")
-"""Facts that losses must share to be compared."""
+"""Facts that losses must share to be comparable."""
 ON_PURPOSE = (
     *("suite", "seq_len", "batch_tokens", "lr_base", "lr_rule", "width_unit", "patch", "lr_batch_scaling"),
     *("schedule", "decay_fraction", "warmup_tokens", "cooldown", "annealed"),
@@ -36,7 +36,7 @@ ON_PURPOSE = (
 )
 """Facts that a study may vary."""
 SCHEDULED = ("schedule", "decay_fraction", "annealed")
-"""Those that a law with a term for the schedule accounts for."""
+"""Facts that a law with a term for the schedule accounts for."""
 RECORDED = {"suite": "name"} | {
     name: name for name in (*INCOMPARABLE, *ON_PURPOSE) if name in FIELDS and name != "suite"
 }
@@ -50,7 +50,7 @@ MOST_PARTS = 12
 
 @dataclass(frozen=True)
 class Share:
-    """How many rows, of how many runs, have a value of a fact; None for those that do not say it."""
+    """The number of rows, and of their runs, with a value of a fact; None counts those that lack it."""
 
     value: str | float | None
     rows: int
@@ -67,12 +67,12 @@ class Share:
 
 
 def facts(frame: pd.DataFrame, suites: Mapping[str, Suite], rows: pd.Series | None = None) -> pd.DataFrame:
-    """Every fact that some row says: text, empty where unknown, or numbers, NaN where unknown.
+    """Every fact that some row has: text, empty if unknown, or numbers, NaN if unknown.
 
     Args:
-        frame: of a runs table.
+        frame: frame of a runs table.
         suites: run -> the record of its suite.
-        rows: mask of those that are asked about; None is all.
+        rows: mask of the rows; None means all.
     """
     chosen = slice(None) if rows is None else rows.to_numpy(dtype=bool)
     found = {name: _fact(name, frame, suites) for name in (*INCOMPARABLE, *ON_PURPOSE)}
@@ -83,7 +83,7 @@ def facts(frame: pd.DataFrame, suites: Mapping[str, Suite], rows: pd.Series | No
 
 
 def _fact(name: str, frame: pd.DataFrame, suites: Mapping[str, Suite]) -> pd.Series | None:
-    """The column of a fact, completed by the records; None where neither says it."""
+    """The column of a fact, completed from the records; None if neither has it."""
     if name == "annealed":
         return annealed(frame)
     recorded = {run: getattr(suite, RECORDED[name]) for run, suite in suites.items()} if name in RECORDED else {}
@@ -106,11 +106,11 @@ def _known(values: pd.Series) -> pd.Series:
 
 
 def shares(values: pd.Series, runs: pd.Series) -> list[Share]:
-    """The values of a fact by rows, most frequent first; what is not said comes last.
+    """The values of a fact by rows, most frequent first; missing values come last.
 
     Args:
-        values: of a fact, a row each.
-        runs: of the same rows.
+        values: values of a fact, one per row.
+        runs: runs of the same rows.
     """
     known = _known(values)
     grouped = runs[known].groupby(values[known], sort=True)
@@ -121,14 +121,14 @@ def shares(values: pd.Series, runs: pd.Series) -> list[Share]:
 
 
 def refuse_mixture(table: RunsTable, given: str | None = None) -> None:
-    """Refuse a table whose losses do not compare.
+    """Refuse a table whose losses cannot be compared.
 
     Args:
-        table: of runs; the rows that count are looked at.
-        given: the condition that selected them, which what picks a part repeats.
+        table: the runs table; only kept rows are checked.
+        given: the condition that selected them; the conditions for each part repeat it.
 
     Raises:
-        UserError: with the counts of each part and what picks it.
+        UserError: with the counts of each part and the condition that selects it.
     """
     known = table.facts
     apart = incomparable(known)
@@ -144,24 +144,24 @@ def refuse_mixture(table: RunsTable, given: str | None = None) -> None:
 
 
 def incomparable(known: pd.DataFrame) -> list[str]:
-    """Facts that rows differ in though losses must share them; a suite stands for its corpus where that is not said."""
+    """Facts that losses must share but in which rows differ; a suite stands for its corpus if that is unknown."""
     said = "corpus" in known and bool(_known(known["corpus"]).all())
     names = INCOMPARABLE if said else (*INCOMPARABLE, "suite")
     return [name for name in names if name in known and known[name][_known(known[name])].nunique() > 1]
 
 
 def differences(table: RunsTable) -> dict[str, list[Share]]:
-    """Fact -> its values, of those in which the rows that count differ, or that only some of them say."""
+    """Fact -> its values, for facts in which kept rows differ, or that only some of them have."""
     runs = table.kept["run"]
     every = {str(name): shares(values, runs) for name, values in table.facts.items()}
     return {name: found for name, found in every.items() if len(found) > 1}
 
 
 def flags(table: RunsTable, read: Collection[str] = ()) -> tuple[str, ...]:
-    """What the rows of a fit differ in, with counts: a flag for each fact.
+    """The differences between the rows of a fit, with counts: a flag for each fact.
 
     Args:
-        table: of runs; the rows that count are looked at.
+        table: the runs table; only kept rows are checked.
         read: columns that the law reads, which may differ.
     """
     apart = incomparable(table.facts)
@@ -175,7 +175,7 @@ def flags(table: RunsTable, read: Collection[str] = ()) -> tuple[str, ...]:
 
 
 def _repeat_flags(table: RunsTable, read: Collection[str]) -> Iterator[str]:
-    """Kept rows of runs that had seen all their text before, unless the law has a term for that."""
+    """Flags for kept rows of runs that repeat their text, unless the law has a term for that."""
     if "unique_tokens" in read or "unique_tokens" not in table.kept:
         return
     repeated = table.kept["tokens"] > table.kept["unique_tokens"] * (1 + ROUNDING)
@@ -187,7 +187,7 @@ def _repeat_flags(table: RunsTable, read: Collection[str]) -> Iterator[str]:
 
 
 def _midway_flags(table: RunsTable, read: Collection[str]) -> Iterator[str]:
-    """Kept rows at which the rate is on its way, unless the law has a term for that."""
+    """Flags for kept rows at which the rate is changing, unless the law has a term for that."""
     if set(POSITION) & set(read):
         return
     kept = table.frame["excluded"] == ""
@@ -207,7 +207,7 @@ def _flag(name: str, found: Sequence[Share], mixed: bool) -> str:
 
 
 def _parts(runs: pd.Series, known: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    """Of each combination of values the condition that picks it, and its rows and runs; the largest first."""
+    """For each combination of values, the condition that selects it, and its rows and runs; the largest first."""
     names = _telling(known)
     grouped = sorted(runs.groupby([known[name] for name in names], dropna=False), key=lambda part: -len(part[1]))
     for values, own in grouped:
@@ -215,7 +215,7 @@ def _parts(runs: pd.Series, known: pd.DataFrame) -> Iterator[tuple[str, str]]:
 
 
 def _telling(known: pd.DataFrame) -> list[str]:
-    """The first facts that tell as many parts apart as all of them do."""
+    """The first facts that separate as many parts as all of them together."""
     names = list(map(str, known))
     chosen = names[:1]
     for name in names[1:]:
@@ -234,17 +234,17 @@ def _condition(values: dict[str, object]) -> str:
 
 
 def _comparison(name: str, value: str | float) -> str:
-    """Of a column with a value; with itself, where the value is no number, as nothing else is unequal to itself."""
+    """Comparison of a column with a value; of the column with itself if the value is NaN, which alone differs from itself."""
     return f"{name} != {name}" if value != value else f"{name} == {_literal(value)}"
 
 
 def _literal(value: str | float) -> str:
-    """A value as a condition names it; text without a dollar sign, which a configuration would resolve."""
+    """A value in the form for a condition; text without a dollar sign, which a configuration would resolve."""
     return json.dumps(value).replace("$", "\\u0024") if isinstance(value, str) else exactly(value)
 
 
 def _override(condition: str, given: str | None) -> str:
-    """A condition as a shell takes it for fit.py, beside one that was given.
+    """A condition, quoted for a shell as an option of fit.py, combined with a given one.
 
     >>> print(_override('corpus == "a"', None))
     'subset.where="corpus == \\"a\\""'
