@@ -113,7 +113,7 @@ CANONICAL: dict[str, Column] = {
     "mlflow_run_id": Column("the run in its tracker", text=True),
     "excluded": Column("reason why the row is left out; empty where it is kept", text=True),
 }
-"""Canonical name -> meaning. Also, `loss_NAME` holds further losses in nats per token, `axis_NAME` other predictors of a law."""
+"""Canonical name -> meaning. Also, `loss_NAME` holds further losses in nats per token, `axis_NAME` further predictors."""
 
 REQUIRED = tuple(name for name, column in CANONICAL.items() if column.required)
 FURTHER_LOSS = re.compile(r"loss_(?!unit$)[A-Za-z0-9_]+")

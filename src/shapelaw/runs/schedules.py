@@ -91,7 +91,7 @@ def areas(steps: Floats, lr: Floats) -> tuple[Floats, Floats]:
     fall = np.divide(np.maximum(start - lr, 0.0), n, out=np.zeros_like(lr), where=n > 0)
     left, total = MEMORY**n, 1.0 / (1.0 - MEMORY)
     annealed, memory = np.zeros_like(lr), 0.0
-    for i in range(len(lr)):  # n steps in closed form: geometric sums of the earlier memory and of the fall at every step
+    for i in range(len(lr)):  # n steps in closed form: geometric sums of earlier memory and of each step's fall
         worn = MEMORY * (1.0 - left[i]) * total
         annealed[i] = memory * worn + fall[i] * (n[i] - worn) * total
         memory = left[i] * memory + fall[i] * (1.0 - left[i]) * total

@@ -24,13 +24,13 @@ CALL_SECONDS = 60.0
 WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 ACTIVE = {"RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "STOPPED", "STAGE_OUT", "SIGNALING", "RESIZING"}
 NO_ACCOUNTING = "Slurm accounting storage is disabled"
-"""sacct's own words where a site keeps none."""
+"""sacct's message if a site keeps no accounting."""
 GRACE_SECONDS = 60.0
-"""So long after its submission a job may be unknown to the accounting."""
+"""How long after its submission a job may be unknown to the accounting."""
 
 
 class Standing(Enum):
-    """How a run stands, by its own records and SLURM's."""
+    """The standing of a run, by its own records and SLURM's."""
 
     new = "new"
     queued = "queued"
@@ -45,15 +45,15 @@ UNDER_WAY = (Standing.queued, Standing.running)
 
 @dataclass(frozen=True)
 class Report:
-    """How a run stands.
+    """The standing of a run, with details.
 
     Args:
-        standing: in a word.
+        standing: its standing.
         reason: why it failed.
-        note: where its own records and SLURM's do not agree.
+        note: in which point its own records and SLURM's disagree.
         job: id of its job in SLURM.
-        submission: where it was submitted.
-        step: optimizer steps done.
+        submission: its last submission.
+        step: finished optimizer steps.
     """
 
     standing: Standing
@@ -65,10 +65,10 @@ class Report:
 
 
 def need(*programs: str) -> None:
-    """Refuse to go on without SLURM's programs.
+    """Check that SLURM's programs are available.
 
     Raises:
-        UserError: naming the one that is missing.
+        UserError: naming the missing one.
     """
     for program in programs:
         if shutil.which(program) is None:
@@ -82,7 +82,7 @@ def call(*words: str) -> str:
     """Output of one of SLURM's programs.
 
     Raises:
-        UserError: with its own words, if it fails or does not answer.
+        UserError: with its own message, if it fails or does not answer.
     """
     try:
         done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=CALL_SECONDS)
@@ -94,7 +94,7 @@ def call(*words: str) -> str:
 
 
 def own_words(stderr: str) -> str:
-    """What one of SLURM's programs said was wrong, in a line."""
+    """The error message of one of SLURM's programs, in one line."""
     found = re.findall(r"^\w+: (?:error|fatal): (.+)$", stderr, re.MULTILINE)
     return "; ".join(found) or re.sub(r"^\w+: ", "", " ".join(stderr.split()))
 
@@ -111,8 +111,8 @@ def max_array_size() -> int:
 def words_of(job_ids: Iterable[str]) -> dict[str, str]:
     """SLURM's word for the state of every job of these arrays, by one call to sacct: {"12_3": "RUNNING"}.
 
-    Where a site keeps no accounting, from the queue, which forgets a job some minutes after its end; then the runs' own
-    records are all there is.
+    If a site keeps no accounting, the words come from the queue, which forgets a job some minutes after its end; after that,
+    only the runs' own records remain.
     """
     ids = sorted(set(job_ids))
     if not ids:
@@ -126,7 +126,7 @@ def words_of(job_ids: Iterable[str]) -> dict[str, str]:
 
 
 def _sacct(*words: str) -> str | None:
-    """What the accounting says of jobs; None, and a line that says so, where there is none."""
+    """The accounting's output about jobs; None, with a message, if there is no accounting."""
     try:
         return call("sacct", "-X", "-P", *words)
     except FileNotFoundError:
@@ -140,20 +140,20 @@ def _sacct(*words: str) -> str | None:
 
 @cache
 def _tell_no_accounting(why: str) -> None:
-    """Once for a launcher."""
+    """Report missing accounting, once per launcher."""
     console = terminal(stderr=True)
     console.print(f"no accounting here ({why}): states are from squeue and the runs' own records")
 
 
 def _words_of_queue(arrays: set[str]) -> dict[str, str]:
-    """The same from squeue, by one call for all of the user's jobs: it refuses to be asked for one that it forgot."""
+    """The same from squeue, by one call for all of the user's jobs, because it refuses requests for jobs that it forgot."""
     lines = call("squeue", "-h", "-r", "-t", "all", "-u", str(os.getuid()), "-o", "%i|%T").splitlines()
     words = dict(line.strip().split("|", 1) for line in lines if "|" in line)
     return {job: word for job, word in words.items() if job.split("_")[0] in arrays}
 
 
 def find_array(name: str) -> str | None:
-    """Id of the array of a name, which a launcher could not note any more; None if it never came to SLURM."""
+    """Id of the array with a name, which a launcher could not record; None if the array never reached SLURM."""
     known = call("squeue", "-h", "-t", "all", "-n", name, "-o", "%F").split()
     if not known:
         lines = (_sacct("-n", "-S", "now-30days", "--name", name, "-o", "JobID") or "").split()
@@ -162,7 +162,7 @@ def find_array(name: str) -> str | None:
 
 
 def survey(jobs: Sequence[Job]) -> dict[str, Report]:
-    """How every job stands, with one call to sacct."""
+    """The standing of every job, with one call to sacct."""
     submitted = {job.identity: records.submission_of(job.folder) for job in jobs}
     batches = {record.batch for record in submitted.values() if record}
     arrays = {batch: _array_of(Path(batch)) for batch in batches}
@@ -171,7 +171,7 @@ def survey(jobs: Sequence[Job]) -> dict[str, Report]:
 
 
 def _array_of(batch: Path) -> str | None:
-    """Id of a batch's array; where the launcher was killed before it noted it, SLURM is asked."""
+    """Id of a batch's array; if the launcher was killed before it recorded the id, SLURM is asked."""
     noted = records.job_id_of(batch)
     if noted or not batch.exists():
         return noted
@@ -213,7 +213,7 @@ def _reason(state: State) -> str:
 def judge(state: State, word: str | None) -> tuple[Standing, str, str]:
     """Standing, reason and disagreement, from the run's own state and SLURM's word for its job.
 
-    The run's word counts where it says finished, as its result is on disk; SLURM's for everything else.
+    If the run says that it finished, that counts, because its result is on disk; otherwise SLURM's word counts.
     """
     own = state.status
     if own is Status.finished:

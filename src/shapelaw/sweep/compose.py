@@ -36,15 +36,15 @@ class _Parsed:
 
     override: Override
     sets_value: bool
-    """Whether it sets a value; else it decides which files are read."""
+    """Whether it sets a value; otherwise it decides which files are read."""
 
 
 class Composer:
     """Composes configurations from overrides.
 
     Args:
-        loader: Hydra's.
-        master: the configuration that the launcher was started with.
+        loader: Hydra's loader.
+        master: the configuration with which the launcher was started.
     """
 
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
@@ -55,19 +55,19 @@ class Composer:
         self._combination: Callable[[tuple[str, ...]], _Combination] = cache(self._combine)
 
     def task(self, overrides: Sequence[str]) -> DictConfig:
-        """The configuration that a task is given; it has no `hydra` key.
+        """The configuration for a task; it has no `hydra` key.
 
         Raises:
-            What Hydra raises, if it refuses an override.
+            Hydra's error, if it refuses an override.
         """
         config = self._assembled(overrides, lambda combination: combination.task)
         return _without_hydra(self._composed(overrides)) if config is None else config
 
     def job(self, number: int, overrides: Sequence[str]) -> DictConfig:
-        """The configuration of a job that Hydra runs, its own part included.
+        """The configuration of a job that Hydra runs, including Hydra's own part.
 
         Raises:
-            What Hydra raises, if it refuses an override.
+            Hydra's error, if it refuses an override.
         """
         config = self._assembled(overrides, lambda combination: combination.whole)
         if config is None:
@@ -79,7 +79,7 @@ class Composer:
         return config
 
     def _assembled(self, overrides: Sequence[str], pick: Callable[[_Combination], bytes]) -> DictConfig | None:
-        """A copy of the combination with the values set; None where Hydra has to compose it, or to say what is wrong."""
+        """A copy of the combination with the values set; None if Hydra must compose it, or report an error."""
         try:
             parsed = [self._parsed(line) for line in overrides]
             if any(_is_of_hydra(each.override) for each in parsed):
@@ -104,14 +104,14 @@ class Composer:
 
 
 class Configs(Sequence[DictConfig]):
-    """Configurations that are composed whenever they are asked for: 2,000 kept at once would take 200 MB."""
+    """Configurations that are composed on each access: 2,000 kept at once would take 200 MB."""
 
     @abstractmethod
     def at(self, index: int) -> DictConfig:
         """Compose one of them.
 
         Raises:
-            IndexError: if there are not so many.
+            IndexError: if the index is out of range.
         """
 
     @overload
@@ -131,7 +131,7 @@ class SweepConfigs(Configs):
 
     Args:
         composer: composes them.
-        overrides: of every run.
+        overrides: overrides of every run.
         first: number of the first run.
     """
 
@@ -145,7 +145,7 @@ class SweepConfigs(Configs):
         return self._composer.task(self._overrides[index])
 
     def job(self, index: int) -> DictConfig:
-        """The configuration of the job that carries out a run, Hydra's own part included."""
+        """The configuration of the job that carries out a run, including Hydra's own part."""
         return self._composer.job(self._first + index, self._overrides[index])
 
 

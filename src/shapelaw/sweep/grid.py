@@ -22,8 +22,8 @@ def expand(
         options: allowed values of the groups that are swept by glob, for the message.
 
     Raises:
-        UserError: if a sweep has no values, a pair names a key that is not swept or is named elsewhere, or its members differ
-            in length.
+        UserError: if a sweep has no values, a pair names a key that is not swept or belongs to another pair, or its members
+            differ in length.
     """
     axes = {override.get_key_element().lstrip("+~"): _values(override, options) for override in overrides}
     paired = Counter(key for pair in pairs for key in pair)
@@ -34,11 +34,11 @@ def expand(
 
 
 def refuse_lists(overrides: Iterable[Override], options: Callable[[str], Sequence[str]]) -> None:
-    """Hydra merges all the choices of a group that stand in brackets into one configuration, in which the last counts.
+    """Refuse choices of a group in brackets: Hydra merges them into one configuration, in which the last counts.
 
     Args:
-        overrides: parsed.
-        options: the choices of a group; none of a key that is no group.
+        overrides: parsed overrides.
+        options: the choices of a group; none for a key that is not a group.
 
     Raises:
         UserError: for the first such override.
@@ -76,7 +76,7 @@ def _allowed(override: Override, options: dict[str, list[str]]) -> str:
 
 
 def _check_apart(pairs: Sequence[Sequence[str]], paired: Counter[str]) -> None:
-    """Every group has keys, and every key advances with one group."""
+    """Check that every group has keys, and that every key advances with one group."""
     groups = ",".join(f"[{','.join(pair)}]" for pair in pairs)
     given = f"hydra.sweeper.pair=[{groups}]"
     if not all(pairs):

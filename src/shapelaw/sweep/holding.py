@@ -14,12 +14,12 @@ from shapelaw.errors import UserError
 
 FILE = "sweeps.lock"
 DIGITS = 12
-"""Of a sweep's identity that choose its byte of the file."""
+"""Digits of a sweep's identity that choose its byte of the file."""
 
 
 @contextlib.contextmanager
 def held(outputs: Path, identity: str) -> Iterator[None]:
-    """Hold a sweep: one byte of one file, which the system gives back whatever ends the process.
+    """Lock a sweep: one byte of one file, which the system releases however the process ends.
 
     Raises:
         UserError: if another launcher holds it.
@@ -38,13 +38,13 @@ def held(outputs: Path, identity: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stopped_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends what is done here as Ctrl-C does: jobs checkpoint and stop, and what they shared is closed."""
+    """Make SIGTERM act like Ctrl-C: jobs checkpoint and stop, and their shared resources are closed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once: while jobs checkpoint, a second would leave them
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # only once: a second signal would abandon jobs that are checkpointing
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, stop)

@@ -33,11 +33,11 @@ def set_values(overrides: Sequence[Override], config: DictConfig) -> None:
     """Apply overrides that set values to a composed configuration, in their order.
 
     Raises:
-        ConfigCompositionException: for the first that is refused.
+        ConfigCompositionException: for the first override that is refused.
     """
     ConfigLoaderImpl._apply_overrides_to_config(list(overrides), config)
 
 
 def arguments_parser() -> argparse.ArgumentParser:
-    """The parser of the command line, as Hydra makes it."""
+    """Hydra's own parser of the command line."""
     return get_args_parser()

@@ -35,15 +35,15 @@ class JobFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Order:
-    """What the process of a job is given; it can be sent to another machine.
+    """The input of a job's process; it can be sent to another machine.
 
     Args:
         label: name of the process.
-        preload: modules that it imports.
-        environment: all of it.
-        folder: of the job.
-        context: Hydra's.
-        task: what it does.
+        preload: modules to import.
+        environment: its whole environment.
+        folder: folder of the job.
+        context: Hydra's context.
+        task: its work.
         config: the job's configuration.
     """
 
@@ -57,7 +57,7 @@ class Order:
 
 
 class JobProcess:
-    """The process of a job, which is started at once."""
+    """The process of a job, which starts at once."""
 
     def __init__(self, order: Order) -> None:
         own = (type(order.task).__module__, "shapelaw.verbs.main", __name__)
@@ -69,11 +69,11 @@ class JobProcess:
 
     @property
     def ended(self) -> bool:
-        """Whether it has told its result, or can tell none any more."""
+        """Whether it has sent its result, or can no longer send one."""
         return self.connection.poll() or not self.process.is_alive()
 
     def result(self) -> JobReturn:
-        """What became of the job; waits for it."""
+        """The result of the job; waits for it."""
         try:
             ok, value = self.connection.recv()
         except EOFError:
@@ -87,7 +87,7 @@ class JobProcess:
         self.process.terminate()
 
     def end(self, seconds: float) -> None:
-        """See that it is gone, after so long at the latest."""
+        """Make sure that it ends within this time."""
         self.process.join(max(seconds, 0.1))
         if self.process.is_alive():
             self.process.kill()
@@ -108,9 +108,9 @@ def failure(reason: str) -> JobReturn:
 
 
 def _work(connection: Connection, order: Order) -> None:
-    """Body of a job's process: the launcher's environment, its output to its own log, its result to the launcher."""
+    """Body of a job's process: it takes the launcher's environment, writes to its own log and sends the launcher its result."""
     os.environ.clear()
-    os.environ.update(order.environment)  # the server it was forked from may be older
+    os.environ.update(order.environment)  # the server that it was forked from may be older
     _stop_with_parent()
     try:
         log_to(order.folder)
@@ -123,7 +123,7 @@ def _work(connection: Connection, order: Order) -> None:
 
 
 def _run(connection: Connection, order: Order) -> None:
-    """Run the job; first the launcher is told of an error, then the log, as its disk may be full."""
+    """Run the job; an error goes first to the launcher, then to the log, whose disk may be full."""
     try:
         run: Callable[..., JobReturn] = run_job
         result = run(order.task, order.config, "hydra.sweep.dir", None, order.context, configure_logging=False)
@@ -143,10 +143,10 @@ def _run(connection: Connection, order: Order) -> None:
 
 
 def _stop_with_parent() -> None:
-    """When the launcher's process goes away, stop as if asked to: checkpoint and end."""
+    """When the launcher's process ends, stop as on request: checkpoint and end."""
     parent = multiprocessing.parent_process()
     assert parent is not None
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher passes a Ctrl-C on as a request to stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher passes on a Ctrl-C as a request to stop
 
     def watch() -> None:
         parent.join()

@@ -36,10 +36,10 @@ class SweepFailed(WorkFailed):
 def launch(
     context: HydraContext, task: Task, runs: SweepConfigs, workers: int, stop_on_failure: bool
 ) -> list[JobReturn]:
-    """Check every run, then carry out those that are not done; returns one result per run, in their order.
+    """Check every run, then carry out the unfinished ones; returns one result per run, in order.
 
     Raises:
-        UserError: before the first job, for the first configuration that is wrong.
+        UserError: before the first job, for the first invalid configuration.
         OSError: before the first job, for the first folder that cannot be written to.
         SweepFailed: after the last job, if some failed.
     """
@@ -63,14 +63,14 @@ def carried_out(
     pool_of: Callable[[Mapping[str, Any]], Pool[Any]],
     place: AbstractContextManager[None] | None = None,
 ) -> list[JobReturn]:
-    """Carry out the jobs of a sweep that are not done, and hold the sweep meanwhile; one result for each.
+    """Carry out the unfinished jobs of a sweep, and lock the sweep meanwhile; returns one result per job.
 
     Args:
-        task: what they do.
-        configs: of theirs.
-        jobs: all of the sweep.
-        pool_of: what carries them out, given the values that they share.
-        place: entered while they run.
+        task: the work of the jobs.
+        configs: their configurations.
+        jobs: all jobs of the sweep.
+        pool_of: creates the pool that carries them out, from the values that they share.
+        place: context that is entered while they run.
 
     Raises:
         OSError: before the first job, for the first folder that cannot be written to.
@@ -94,7 +94,7 @@ def carried_out(
 def _all(
     task: Task, configs: Sequence[DictConfig], jobs: Sequence[Job], pool_of: Callable[[Mapping[str, Any]], Pool[Any]]
 ) -> list[JobReturn]:
-    """Carry out the jobs of a sweep that this process holds."""
+    """Carry out the jobs of a sweep that this process has locked."""
     pool = pool_of(task.begin(configs, jobs))
     with View(task.noun, jobs, task=task) as view:
         results = pool.run(view)
@@ -108,12 +108,12 @@ def _all(
 
 
 def job_config(runs: SweepConfigs, jobs: Sequence[Job], index: int, shared: Mapping[str, Any]) -> DictConfig:
-    """The configuration of a job, in which what all share and what the plan decided are set."""
+    """The configuration of a job, with the values that all jobs share and those that the plan decided."""
     return with_values(runs.job(index), {**shared, **jobs[index].settings})
 
 
 def with_values(config: DictConfig, values: Mapping[str, Any]) -> DictConfig:
-    """The configuration, in which these values are set by their dotted keys."""
+    """The configuration with these values set, by their dotted keys."""
     for key, value in values.items():
         OmegaConf.update(config, key, value)
     return config
@@ -121,10 +121,10 @@ def with_values(config: DictConfig, values: Mapping[str, Any]) -> DictConfig:
 
 @dataclass(frozen=True)
 class Adjusted(Configs):
-    """Configurations in which some values are set.
+    """Configurations with some values set.
 
     Args:
-        configs: of the runs.
+        configs: configurations of the runs.
         values_of: the values of a configuration, by their dotted keys.
     """
 
@@ -140,7 +140,7 @@ class Adjusted(Configs):
 
 
 def on_gpus(config: DictConfig, has_gpus: bool) -> dict[str, str]:
-    """What makes a run that is given GPUs train on them: its plan must not depend on the machine where it is made."""
+    """Settings that make a run train on its GPUs; its plan must not depend on the machine that makes the plan."""
     return {"accelerator": "gpu"} if has_gpus and config.get("accelerator") == "auto" else {}
 
 
@@ -148,7 +148,7 @@ def on_gpus(config: DictConfig, has_gpus: bool) -> dict[str, str]:
 class _Running:
     process: JobProcess
     gpus: dict[str, str]
-    """Environment that gives it its own."""
+    """Environment that assigns its GPUs."""
 
 
 class LocalPool(Pool[_Running]):
@@ -163,7 +163,7 @@ class LocalPool(Pool[_Running]):
         slots: Slots,
         stop_on_failure: bool,
     ) -> None:
-        """As `Pool`; `slots` are the room of this machine."""
+        """As for `Pool`; `slots` are the capacity of this machine."""
         super().__init__(context, task, config_of, jobs, slots.workers, stop_on_failure)
         self.slots = slots
 

@@ -39,22 +39,22 @@ from shapelaw.sweep.task import ChecksMachine, Job, Task
 from shapelaw.sweep.view import View
 
 HERE = "local"
-"""Address of a Ray that is started on this machine for one sweep."""
+"""Address of a Ray cluster that is started on this machine for one sweep."""
 AUTO = "auto"
-"""Address of the one that runs on this machine."""
+"""Address of the cluster that already runs on this machine."""
 CONNECT_SECONDS = 10.0
 ADVICE = "; a cluster that asks for a token takes RAY_AUTH_MODE=token in the environment"
 STORE_BYTES = 80 * 2**20
-"""Of Ray's object store, where configurations and results pass through; about the least that it takes."""
+"""Size of Ray's object store, which passes configurations and results; about the smallest that it accepts."""
 OF_THE_WORKER = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "OMP_NUM_THREADS")
-"""Variables that Ray sets by what a task was given: the worker's count, and not the launcher's."""
+"""Variables that Ray sets from the resources of a task: the worker's values count, not the launcher's."""
 
 
 def launch(context: HydraContext, task: Task, runs: SweepConfigs, site: RaySettings) -> list[JobReturn]:
-    """Check every run, then let Ray carry out those that are not done; returns one result per run, in their order.
+    """Check every run, then let Ray carry out the unfinished ones; returns one result per run, in order.
 
     Raises:
-        UserError: before the first job, for the first thing that is wrong.
+        UserError: before the first job, for the first error.
         SweepFailed: after the last job, if some failed.
     """
     address = site.address or os.environ.get("RAY_ADDRESS") or HERE
@@ -77,12 +77,12 @@ def launch(context: HydraContext, task: Task, runs: SweepConfigs, site: RaySetti
 
 @contextlib.contextmanager
 def _cluster(address: str, jobs: Sequence[Job], resources: Sequence[Resources], site: RaySettings) -> Iterator[None]:
-    """Be connected to the cluster, or have one on this machine.
+    """Connect to the cluster, or start one on this machine.
 
     Raises:
         UserError: if it cannot be reached, or has no room for a job.
     """
-    logging.getLogger("ray").setLevel(logging.ERROR)  # it warns of how it is set up
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it prints warnings about its setup
     with _started() if address == HERE else _connected(address):
         if not site.wait_for_nodes:
             _check_room(
@@ -93,7 +93,7 @@ def _cluster(address: str, jobs: Sequence[Job], resources: Sequence[Resources], 
 
 @contextlib.contextmanager
 def _started() -> Iterator[None]:
-    """Ray on this machine, with its files in a folder that is removed at the end."""
+    """Start Ray on this machine, with its files in a folder that is removed at the end."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     short = os.environ.get("RAY_TMPDIR", "/tmp")  # the paths of its sockets must not be long
     with tempfile.TemporaryDirectory(prefix="shapelaw-ray-", dir=short, ignore_cleanup_errors=True) as folder:
@@ -103,7 +103,7 @@ def _started() -> Iterator[None]:
 
 
 def _connected(address: str) -> AbstractContextManager[None]:
-    """A running cluster.
+    """Connect to a running cluster.
 
     Raises:
         UserError: if nothing answers at its address; Ray itself would try for minutes.
@@ -122,12 +122,12 @@ def _connected(address: str) -> AbstractContextManager[None]:
 
 
 def _found_here() -> str:
-    """The address of the cluster that runs on this machine, as Ray finds it.
+    """The address, found by Ray, of the cluster that runs on this machine.
 
     Raises:
         UserError: if there is none.
     """
-    from ray._private.services import canonicalize_bootstrap_address  # Ray tells it nowhere else without connecting
+    from ray._private.services import canonicalize_bootstrap_address  # Ray has no other way to tell it without connecting
 
     try:
         return str(canonicalize_bootstrap_address(AUTO))
@@ -152,10 +152,10 @@ def _initialised(address: str, **options: Any) -> Iterator[None]:
 
 
 def _check_room(asked: Mapping[str, Mapping[str, float]]) -> None:
-    """Refuse a job that no node can ever hold: Ray would let it wait for ever.
+    """Refuse a job that no node can ever hold, which Ray would let wait forever.
 
     Raises:
-        UserError: naming the first, and what the nodes have.
+        UserError: naming the first one, and the resources of the nodes.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     for label, needs in asked.items():
@@ -168,7 +168,7 @@ def _check_room(asked: Mapping[str, Mapping[str, float]]) -> None:
 
 
 class RayPool(Pool[Any]):
-    """Runs jobs as tasks of Ray; what it holds of each is the stream of what its task says: where it runs, then its result."""
+    """Runs jobs as Ray tasks. For each it holds the stream of its task's messages: the node where it runs, then its result."""
 
     def __init__(
         self,
@@ -179,7 +179,7 @@ class RayPool(Pool[Any]):
         resources: Sequence[Resources],
         site: RaySettings,
     ) -> None:
-        """As `Pool`, with the resources of each job. All jobs that can start are handed over: Ray lets them wait."""
+        """As for `Pool`, with the resources of each job. All jobs that can start are submitted at once; Ray queues them."""
         super().__init__(context, task, config_of, jobs, len(jobs), site.stop_on_failure)
         self.resources, self.site = resources, site
         self.attempts: Counter[int] = Counter()
@@ -203,7 +203,7 @@ class RayPool(Pool[Any]):
         self.running[index] = task.remote(order, self.attempts[index] > 1)
 
     def _handed_over(self, index: int, view: View) -> None:
-        """Nothing is shown: it is queued until its task says where it runs."""
+        """Show nothing: the job is queued until its task reports where it runs."""
 
     def _finished(self) -> list[int]:
         if not self.running:
@@ -220,7 +220,7 @@ class RayPool(Pool[Any]):
         return ended
 
     def _take(self, index: int, stream: Any) -> None:
-        """Take the next word of a job's task."""
+        """Take the next message of a job's task."""
         try:
             word = ray.get(next(stream))
         except (TaskCancelledError, StopIteration):
@@ -234,7 +234,7 @@ class RayPool(Pool[Any]):
                 self.view.started(self.jobs[index])
 
     def _lost(self, index: int, why: str) -> None:
-        """A job's worker or node is gone: start it again, if it may be."""
+        """Handle a lost worker or node: start the job again, if allowed."""
         attempt, most = self.attempts[index], self.site.max_attempts
         if self.stopping or attempt >= most:
             self.results[index] = failure(
@@ -258,10 +258,10 @@ class RayPool(Pool[Any]):
 
 
 def _carry_out(order: Order, again: bool) -> Iterator[str | JobReturn]:
-    """A task of Ray: the node's name once it runs, then the job's result. Cancelled, it lets its job checkpoint and stop."""
+    """A Ray task: it yields the node's name once it runs, then the job's result. If cancelled, it lets its job checkpoint."""
     signal.signal(
         signal.SIGINT, signal.default_int_handler
-    )  # by which Ray cancels; ignored where Ray was started with `&`
+    )  # Ray cancels by SIGINT, which is ignored if Ray was started with `&`
     yield socket.gethostname()
     if again:
         await_lock(order.folder)
@@ -276,7 +276,7 @@ def _carry_out(order: Order, again: bool) -> Iterator[str | JobReturn]:
 
 
 def _here(order: Order) -> Order:
-    """An order for this node: in the launcher's environment, but on the devices that Ray gives this task."""
+    """An order for this node, with the launcher's environment but the devices that Ray gives this task."""
     theirs = {name: value for name, value in order.environment.items() if name not in OF_THE_WORKER}
     ours = {name: os.environ[name] for name in OF_THE_WORKER if name in os.environ}
     return replace(

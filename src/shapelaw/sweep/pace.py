@@ -12,11 +12,11 @@ from shapelaw.sweep.task import Job
 
 @dataclass
 class _Part:
-    """A job's work: what it is to do from now on, and what it did of that."""
+    """A job's work: the amount from now on, and the part of it that is done."""
 
     work: float
     base: int | None
-    """Step at which it goes on; None until its first state is read."""
+    """Step at which it continues; None until its first state is read."""
     share: float = 0.0
 
     @property
@@ -26,11 +26,11 @@ class _Part:
 
 
 class Pace:
-    """Work done over time. Work is counted in FLOPs, or where jobs have none, in their relative costs.
+    """Work done over time. Work is counted in FLOPs, or in relative costs if jobs have no FLOPs.
 
     Args:
-        jobs: those to come, each at the state that was found.
-        to_come: further jobs that are not known yet; each is taken to be as large as the mean of those known.
+        jobs: the jobs to run, each with its present state.
+        to_come: number of further jobs that are not known yet; each counts as large as the mean of those known.
         now: a clock, in seconds.
     """
 
@@ -41,30 +41,30 @@ class Pace:
         self.to_come, self.now, self.begun = to_come, now, now()
 
     def add(self, job: Job, state: State) -> None:
-        """A job that was not known before starts."""
+        """Add a job that was not known before and starts."""
         self.parts[job.identity] = _part(job, state)
         self.to_come = max(self.to_come - 1, 0)
 
     def moved(self, job: Job, state: State) -> None:
-        """A running job has come to this state."""
+        """Update a running job to this state."""
         part = self.parts[job.identity]
         part.base = state.step if part.base is None else part.base
         if state.steps > part.base:
             part.share = max(state.step - part.base, 0) / (state.steps - part.base)
 
     def ended(self, job: Job, well: bool) -> None:
-        """A job is over: done, or failed, and then nothing is left to be done of it."""
+        """Record that a job ended; if it failed, no work of it remains."""
         part = self.parts[job.identity]
         part.work, part.share = (part.work if well else part.done), 1.0
 
     @property
     def done(self) -> float:
-        """Work that was done since the beginning."""
+        """Work done since the start."""
         return sum(part.done for part in self.parts.values())
 
     @property
     def total(self) -> float:
-        """Work that was to do at the beginning."""
+        """Work to do at the start."""
         known = sum(part.work for part in self.parts.values())
         return known + self.to_come * known / max(len(self.parts), 1)
 
@@ -76,7 +76,7 @@ class Pace:
 
 
 def _part(job: Job, state: State) -> _Part:
-    """A job that goes on at a checkpoint has the rest to do; how far one that continues another run is, shows later."""
+    """A job's remaining work after its checkpoint; for one that continues another run, the starting step is known later."""
     work = job.flops or job.cost
     if job.after is not None:
         return _Part(work, None)

@@ -26,17 +26,17 @@ from shapelaw.terminal import Terminal, terminal
 from shapelaw.wording import amount, counted
 
 WIDE = 180
-"""Columns of the table where the output is no terminal."""
+"""Columns of the table if the output is not a terminal."""
 UNKNOWN = Footprint()
 TIME_LIMIT = "limit, min"
-"""Column of resources.timeout_min, where runs have their own."""
+"""Column of resources.timeout_min, if runs have their own."""
 
 
 def show(task: Task, configs: Sequence[DictConfig], device: str, site: SiteSettings | None = None) -> list[JobReturn]:
     """Print the table of all runs, and on a cluster their totals by nodes; one empty result per configuration.
 
     Raises:
-        UserError: for the first configuration that is wrong. What is still to be prepared is a note below the tables.
+        UserError: for the first invalid configuration. A note below the tables names what must still be prepared.
     """
     missing: NotPrepared | None = None
     if device != "this" or site:
@@ -66,7 +66,7 @@ def show(task: Task, configs: Sequence[DictConfig], device: str, site: SiteSetti
 
 
 def _there(config: DictConfig, device: str, site: SiteSettings | None) -> dict[str, Any]:
-    """What a run's configuration has on the machine that it is planned for; all rated devices are GPUs."""
+    """Settings of a run on the machine that it is planned for; all rated devices are GPUs."""
     if site is None or "resources" not in config:
         return on_gpus(config, device != "this")
     gpus, tasks = site.gpus_per_node, site.tasks_per_node or max(site.gpus_per_node, 1)
@@ -87,12 +87,12 @@ class Row:
 
     Args:
         job: the run.
-        report: how it stands.
+        report: its standing.
         after: label of the run that it continues, if any.
-        device_hours: of one device.
-        footprint: of a step on the device.
-        resources: of one job of the cluster, if it is planned for one.
-        signal_seconds: before its time limit, when such a job is told to checkpoint.
+        device_hours: hours of one device.
+        footprint: memory of a step on the device.
+        resources: resources of one job of the cluster, if it is planned for one.
+        signal_seconds: time before its limit at which such a job is told to checkpoint.
     """
 
     job: Job
@@ -110,20 +110,20 @@ class Row:
 
     @property
     def processes(self) -> int:
-        """Devices that share out the run."""
+        """Devices that share the run."""
         return self.resources.tasks if self.resources else 1
 
     @property
     def wall_hours(self) -> float:
-        """Hours from its first step to its last, without waiting and without its jobs' starts."""
+        """Hours from its first step to its last, without waiting and job starts."""
         return self.device_hours / self.processes
 
     @property
     def jobs(self) -> int:
-        """Jobs that it chains into; each trains until it is told to checkpoint.
+        """Number of chained jobs; each trains until it is told to checkpoint.
 
         Raises:
-            UserError: if a job is told so when it starts.
+            UserError: if a job would be told to checkpoint when it starts.
         """
         limit = self.resources.timeout_min if self.resources else 0
         if not limit:
@@ -138,14 +138,14 @@ class Row:
 
 
 def tables(task: Task, rows: Sequence[Row], device: str, site: SiteSettings | None) -> Iterator[Table]:
-    """The runs, and on a cluster what they take together, by nodes."""
+    """The runs, and on a cluster their totals by nodes."""
     yield table(task, rows, device)
     if site and rows:
         yield by_nodes(task, [row for row in rows if row.report.standing is not Standing.finished])
 
 
 def rows_of(task: Task, jobs: Sequence[Job], device: str, site: SiteSettings | None = None) -> list[Row]:
-    """One row a run; equal runs are one."""
+    """One row per run; equal runs share one."""
     unique = list({job.identity: job for job in jobs}.values())
     labels, reports = {job.identity: job.label for job in unique}, _reports(unique)
     return [
@@ -163,7 +163,7 @@ def rows_of(task: Task, jobs: Sequence[Job], device: str, site: SiteSettings | N
 
 
 def asked_lines(rows: Sequence[Row], site: RaySettings, noun: str) -> Iterator[str]:
-    """What Ray is asked for each of the runs that are still to run; a line for all that ask for the same."""
+    """The resources that each unfinished run asks of Ray; one line for all runs with the same request."""
     left = [row for row in rows if row.resources and row.report.standing is not Standing.finished]
     counts = Counter(said_of_ray(asked_of_ray(row.resources, site)) for row in left if row.resources)
     for asked, count in counts.items():
@@ -175,7 +175,7 @@ Column = tuple[str, Callable[[Row], str], Callable[[Sequence[Row]], str]]
 
 
 def table(task: Task, rows: Sequence[Row], device: str) -> Table:
-    """One row a run, and rows of totals."""
+    """One row per run, and rows of totals."""
     columns = _columns(rows)
     result = Table(title=_title(task, len(rows), device), box=box.SIMPLE, title_justify="left")
     result.add_column(task.noun, no_wrap=True)
@@ -193,7 +193,7 @@ def table(task: Task, rows: Sequence[Row], device: str) -> Table:
 
 
 def _columns(rows: Sequence[Row]) -> list[Column]:
-    """Those between the state and the run that each continues."""
+    """The columns between the state and the run that each continues."""
     cluster = any(row.resources for row in rows)
     limit: list[Column] = [(TIME_LIMIT, _limit, _nothing)]
     layout: list[Column] = [("devices", lambda row: f"{row.processes:,}", _nothing)]
@@ -213,17 +213,17 @@ def _columns(rows: Sequence[Row]) -> list[Column]:
 
 
 def _memory(row: Row) -> str:
-    """A step's peak, and beside it what is allowed where that is less."""
+    """A step's peak, and the limit if that is less."""
     one = row.footprint
     taken, allowed = amount(one.peak_bytes / 2**30), f"{one.limit_bytes / 2**30:.3g}"
     return f"{taken} > {allowed}" if one.exceeds else taken if one.sequences else ""
 
 
 def refuse_too_large(rows: Sequence[Row], device: str) -> None:
-    """Refuse a plan for a device on which some runs do not fit, however few sequences it takes at a time.
+    """Refuse a plan for a device on which some runs do not fit, even one sequence at a time.
 
     Raises:
-        UserError: naming the largest, and what to do.
+        UserError: naming the largest one, and what to do.
     """
     left = [row for row in rows if row.footprint.exceeds and row.report.standing is not Standing.finished]
     if not left:
@@ -239,7 +239,7 @@ def refuse_too_large(rows: Sequence[Row], device: str) -> None:
 
 
 def by_nodes(task: Task, rows: Sequence[Row]) -> Table:
-    """What the runs that are still to run take together: a row for each number of nodes, and one of all."""
+    """Totals of the unfinished runs: a row for each number of nodes, and one for all."""
     title = (
         f"{counted(len(rows), task.noun)} to run, by nodes; longest: hours of the longest run, however many run at once"
     )
@@ -296,7 +296,7 @@ def _title(task: Task, count: int, device: str) -> str:
 
 
 def _reports(jobs: Sequence[Job]) -> dict[str, Report]:
-    """How the runs stand; SLURM is asked only where one was submitted and it is at hand."""
+    """The standing of the runs; SLURM is asked only if a run was submitted and SLURM is available."""
     if shutil.which("squeue") and any(records.submission_of(job.folder) for job in jobs):
         return survey(jobs)
     reports = {}

@@ -16,11 +16,11 @@ from shapelaw.sweep.task import Job, Task
 from shapelaw.sweep.view import View
 
 Started = TypeVar("Started")
-"""What a pool holds of a job that it has started."""
+"""A pool's handle of a started job."""
 
 
 class Pool(Generic[Started]):
-    """Runs jobs, dearest first, each after the one it continues."""
+    """Runs jobs, the most expensive first, each after the one that it continues."""
 
     def __init__(
         self,
@@ -31,8 +31,8 @@ class Pool(Generic[Started]):
         room: int,
         stop_on_failure: bool,
     ) -> None:
-        """`config_of` composes the configuration of a job, given its place among the jobs, when the job starts; `room` is how
-        many are started before one of them has ended."""
+        """`config_of` composes the configuration of a job from its index when the job starts; `room` is the number of jobs
+        to start before one of them has ended."""
         self.context, self.task, self.config_of, self.jobs = context, task, config_of, list(jobs)
         self.room, self.stop_on_failure = room, stop_on_failure
         self.first = {job.identity: index for index, job in reversed(list(enumerate(jobs)))}
@@ -40,7 +40,7 @@ class Pool(Generic[Started]):
         self.running: dict[int, Started] = {}
 
     def run(self, view: View) -> list[JobReturn]:
-        """Carry them out, and show it; one result for each, in their order."""
+        """Carry out the jobs and show their progress; returns one result per job, in order."""
         order = sorted(self.first.values(), key=lambda index: -self.jobs[index].cost)
         waiting = [index for index in order if not self.jobs[index].done]
         try:
@@ -83,7 +83,7 @@ class Pool(Generic[Started]):
 
     @abstractmethod
     def _start(self, index: int) -> None:
-        """Start a job, which is running from now on, or queued."""
+        """Start a job, which then runs or is queued."""
 
     def _handed_over(self, index: int, view: View) -> None:
         """Show that a job was started."""
@@ -91,14 +91,14 @@ class Pool(Generic[Started]):
 
     @abstractmethod
     def _finished(self) -> list[int]:
-        """Jobs that ended and have their results now; waits a little for the first."""
+        """Jobs that ended and now have results; waits a little for the first."""
 
     @abstractmethod
     def stop(self) -> None:
-        """Tell what still runs to checkpoint and stop."""
+        """Tell all running jobs to checkpoint and stop."""
 
     def _order(self, index: int, environment: Mapping[str, str]) -> Order:
-        """What the process of a job is given: beside its own, this process's environment with some more."""
+        """The order for a job's process, whose environment is that of this process plus the given variables."""
         job, modules = self.jobs[index], {module: None for job in self.jobs for module in job.preload}
         preload = (*self.task.preload, *modules)
         whole = {**os.environ, **environment}
@@ -109,7 +109,7 @@ class Pool(Generic[Started]):
         return str(result._return_value) if result.status is JobStatus.FAILED else ""
 
     def _result(self, index: int) -> JobReturn:
-        """A job's result; those done before, and doubles, share what is on disk."""
+        """A job's result; jobs done before, and duplicates, take it from disk."""
         first = self.first[self.jobs[index].identity]
         if first in self.results:
             return self.results[first]

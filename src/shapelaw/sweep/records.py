@@ -37,9 +37,9 @@ LOCK_SECONDS = 600.0
 NAME = re.compile(r"[\w.-]+")
 """An identity, which names a file."""
 JOB_ID = re.compile(rb"\d+")
-"""Of an array."""
+"""The id of an array."""
 DIGITS = 64
-"""Of the SHA-256 before a pickle."""
+"""Digits of the SHA-256 before a pickle."""
 PRIVATE = 0o700
 """Mode of a batch's folders."""
 log = logging.getLogger(__name__)
@@ -47,12 +47,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Submission:
-    """Where a run was last submitted.
+    """The last submission of a run.
 
     Args:
         batch: folder of the array.
-        task: its number in it.
-        attempt: how often the run was submitted.
+        task: the run's number in it.
+        attempt: number of submissions of the run.
     """
 
     batch: str
@@ -62,7 +62,7 @@ class Submission:
 
 @dataclass(frozen=True)
 class Work:
-    """What a run's process is given: the work, its configuration, its folder."""
+    """The input of a run's process: the work, its configuration, its folder."""
 
     task: Task
     config: DictConfig
@@ -70,27 +70,27 @@ class Work:
 
 
 def submission_of(folder: Path) -> Submission | None:
-    """Where the run of a folder was last submitted, if it was.
+    """The last submission of the run in a folder, if any.
 
     Raises:
-        UserError: if the file that says it is damaged.
+        UserError: if the record of it is damaged.
     """
     path = folder / "job.json"
     return as_record(Submission, read_sealed(path), path) if path.exists() else None
 
 
 def new_batch(root: Path, label: str) -> Path:
-    """A fresh folder for an array of jobs; its name is the array's name in SLURM."""
+    """A new folder for an array of jobs; its name is the array's name in SLURM."""
     root.mkdir(parents=True, exist_ok=True)
     batch = root / f"{label}-{uuid.uuid4().hex[:10]}"
     for folder in (batch, batch / "runs"):
         folder.mkdir(mode=PRIVATE)
-        folder.chmod(PRIVATE)  # as the umask may take away, and a folder may hand its group's bit down
+        folder.chmod(PRIVATE)  # the umask may remove bits, and a parent folder may add its setgid bit
     return batch
 
 
 def fill_batch(batch: Path, tasks: Mapping[int, Sequence[Job]], work_of: Callable[[Job], Work]) -> None:
-    """Write what the jobs of an array run, then in every run's folder that it was submitted."""
+    """Write the work of an array's jobs, then the submission into every run's folder."""
     for runs in tasks.values():
         for job in runs:
             pickled = pickle.dumps(work_of(job))
@@ -105,7 +105,7 @@ def fill_batch(batch: Path, tasks: Mapping[int, Sequence[Job]], work_of: Callabl
 
 
 def withdraw(tasks: Mapping[int, Sequence[Job]]) -> None:
-    """Take back that these runs were submitted: sbatch refused them."""
+    """Undo the record that these runs were submitted, because sbatch refused them."""
     for job in (job for runs in tasks.values() for job in runs):
         record = submission_of(job.folder)
         if record:
@@ -116,8 +116,8 @@ def read_work(batch: Path, identity: str) -> Work:
     """The work of a run.
 
     Raises:
-        UserError: if others could have put it there.
-        Damaged: if it is not what was written.
+        UserError: if other users could have written it.
+        Damaged: if it was changed after it was written.
     """
     _check_private(batch)
     work = pickle.loads(_pickled(batch / "runs" / f"{identity}.pkl"))
@@ -126,7 +126,7 @@ def read_work(batch: Path, identity: str) -> Work:
 
 
 def _pickled(path: Path) -> bytes:
-    """A pickle without its digest, once that is the right one."""
+    """A pickle without its digest, after verification."""
     content = path.read_bytes()
     if content[:DIGITS] != _sha256(content[DIGITS:]).encode():
         raise Damaged(f"{path} was changed after it was written; cancel this job and run the sweep's command again")
@@ -134,7 +134,7 @@ def _pickled(path: Path) -> bytes:
 
 
 def _check_private(batch: Path) -> None:
-    """Refuse a batch that others may write to: a pickle runs whatever was put into it."""
+    """Refuse a batch that other users may write to, because loading a pickle runs its code."""
     for folder in (batch, batch / "runs"):
         found = folder.lstat()
         if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) != PRIVATE or not stat.S_ISDIR(found.st_mode):
@@ -148,7 +148,7 @@ def identities_of(batch: Path, task: int) -> list[str]:
     """Runs of one job of an array.
 
     Raises:
-        Damaged: if the file names none for it.
+        Damaged: if the file names no runs for it.
     """
     path = batch / "tasks.json"
     content = read_sealed(path)
@@ -159,13 +159,13 @@ def identities_of(batch: Path, task: int) -> list[str]:
 
 
 def write_job_id(batch: Path, job_id: str) -> None:
-    """Remember the id that sbatch gave."""
+    """Record the id from sbatch."""
     write_text(batch / "job_id.sha256", _sha256(job_id.encode()))
     write_text(batch / "job_id", job_id)
 
 
 def job_id_of(batch: Path) -> str | None:
-    """The id that sbatch gave, if it came to that and is still what was written; else SLURM is asked for it by name."""
+    """The id from sbatch, if it was recorded and is unchanged; otherwise SLURM is asked for it by name."""
     path, seal = batch / "job_id", batch / "job_id.sha256"
     if not path.exists():
         return None
@@ -183,7 +183,7 @@ def _sha256(data: bytes) -> str:
 
 @contextlib.contextmanager
 def launcher_lock(root: Path) -> Iterator[None]:
-    """Held by one launcher at a time while it looks and submits; a second waits for it.
+    """A lock for one launcher at a time while it looks and submits; a second launcher waits.
 
     Raises:
         UserError: if the other takes too long.

@@ -12,18 +12,18 @@ from shapelaw.sweep.settings import RaySettings, SiteSettings, SlurmSettings
 from shapelaw.sweep.task import Job
 
 ANY_OF_A_TYPE = 0.001
-"""So much Ray takes of a node's accelerators of a type, so that a job comes to such a node and takes none away."""
+"""Share of a node's accelerators of a type that a job asks of Ray, to get such a node without using any up."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """Resources of one job; those of equal resources go into one array.
+    """Resources of one job; jobs with equal resources go into one array.
 
     Args:
-        nodes: how many.
+        nodes: number of nodes.
         gpus_per_node, tasks_per_node, cpus_per_task: on each node.
-        mem_gb: memory of each node; 0 is all of it, None the site's default.
-        timeout_min: time limit; 0 is none.
+        mem_gb: memory of each node; 0 means all of it, None the site's default.
+        timeout_min: time limit; 0 means none.
     """
 
     nodes: int
@@ -51,7 +51,7 @@ def resources_of(job: Job, site: SiteSettings) -> Resources:
     """A job's resources on a site.
 
     Raises:
-        UserError: if its batch cannot be split over its processes, or the site cannot run it so.
+        UserError: if its batch cannot be split over its processes, or the site cannot run it this way.
     """
     request = job.request
     gpus = site.gpus_per_node if request.gpus_per_node is None else request.gpus_per_node
@@ -84,7 +84,7 @@ def _check_pack(job: Job, resources: Resources, pack: int) -> None:
 
 
 def _check_tasks(job: Job, resources: Resources) -> None:
-    """Refuse processes over which a job cannot be shared out."""
+    """Refuse processes among which a job cannot be divided."""
     tasks = resources.tasks
     if job.check_tasks:
         job.check_tasks(tasks)
@@ -102,19 +102,19 @@ def _check_tasks(job: Job, resources: Resources) -> None:
 
 
 def has_gpus(config: DictConfig, site: SiteSettings) -> bool:
-    """Whether a run is given GPUs, by its own resources or the site's."""
+    """Whether a run gets GPUs, by its own resources or the site's."""
     gpus = config.resources.gpus_per_node if "resources" in config else 0
     return bool(site.gpus_per_node if gpus is None else gpus)
 
 
 def spread_over(config: DictConfig, resources: Resources) -> dict[str, int]:
-    """What makes a run use all of its processes."""
+    """Settings that make a run use all of its processes."""
     values = {"num_nodes": resources.nodes, "devices": resources.tasks_per_node}
     return {key: value for key, value in values.items() if key in config}
 
 
 def asked_of_ray(resources: Resources, site: RaySettings) -> dict[str, float]:
-    """What a run takes of the node that Ray chooses for it, by Ray's names; memory in bytes.
+    """Resources of a run on the node that Ray chooses for it, by Ray's names; memory in bytes.
 
     >>> asked_of_ray(Resources(1, 2, 2, 4, 16, 0), RaySettings(gpu_type="A100", resources={"scratch": 1}))
     {'CPU': 8, 'GPU': 2, 'memory': 17179869184, 'accelerator_type:A100': 0.001, 'scratch': 1}
@@ -130,7 +130,7 @@ def asked_of_ray(resources: Resources, site: RaySettings) -> dict[str, float]:
 
 
 def said_of_ray(asked: Mapping[str, float]) -> str:
-    """The same in words.
+    """These resources in words.
 
     >>> said_of_ray({"CPU": 8, "GPU": 2, "memory": 2**34, "accelerator_type:A100": 0.001, "scratch": 0.5})
     'CPU 8, GPU 2, memory 16 GiB, accelerator_type:A100 0.001, scratch 0.5'

@@ -20,12 +20,12 @@ from shapelaw.sweep.task import Job
 
 @dataclass(frozen=True)
 class Array:
-    """Jobs of equal resources that are submitted by one call.
+    """Jobs with equal resources that are submitted by one call.
 
     Args:
-        resources: of each job, for one of its runs.
-        tasks: job number -> its runs; more than one where runs are packed.
-        after: id of an array whose job of the same number must end well before a job starts.
+        resources: resources of each job, for one of its runs.
+        tasks: job number -> its runs; more than one if runs are packed.
+        after: id of an array whose job of the same number must succeed before a job starts.
     """
 
     resources: Resources
@@ -39,7 +39,7 @@ class Array:
 
 
 def arrays_of(jobs: Sequence[tuple[Job, Resources]], longest: int, pack: int) -> list[Array]:
-    """Jobs that depend on nothing, dearest first, as arrays of at most `longest` jobs of `pack` runs."""
+    """Jobs without dependencies, the most expensive first, as arrays of at most `longest` jobs of `pack` runs."""
     groups: dict[Resources, list[Job]] = defaultdict(list)
     for job, resources in sorted(jobs, key=lambda pair: -pair[0].cost):
         groups[resources].append(job)
@@ -52,10 +52,10 @@ def arrays_of(jobs: Sequence[tuple[Job, Resources]], longest: int, pack: int) ->
 
 
 def branches_of(jobs: Sequence[tuple[Job, Resources, str]], pack: int) -> list[Array]:
-    """Jobs that each continue a job already submitted, `ARRAY_NUMBER`: arrays that run number by number after those.
+    """Jobs that each continue a submitted job, `ARRAY_NUMBER`, as arrays whose jobs follow those jobs number by number.
 
-    SLURM's aftercorr lets job i of an array start when job i of another has ended well. A job that is continued by several
-    gives each a place in an array of its own, so that the calls are as many as the branches of one run, not as the runs.
+    SLURM's aftercorr lets job i of an array start after job i of another has succeeded. If several jobs continue the same
+    one, each goes into a separate array, so there are as many calls as branches of one run, rather than runs.
     """
     siblings: dict[tuple[str, int, Resources], list[Job]] = defaultdict(list)
     for job, resources, parent in sorted(jobs, key=lambda triple: triple[0].tokens):
@@ -69,16 +69,16 @@ def branches_of(jobs: Sequence[tuple[Job, Resources, str]], pack: int) -> list[A
 
 
 def submit(array: Array, batch: Path, site: SlurmSettings, limit: int) -> str:
-    """Hand an array to sbatch; its id.
+    """Submit an array by sbatch; returns its id.
 
     Args:
         array: the jobs.
-        batch: folder with what they run; also holds the script and the jobs' own output.
+        batch: folder with their work, which also gets the script and the jobs' own output.
         site: the site's settings.
-        limit: jobs of it running at once; 0 is no limit.
+        limit: most of its jobs that run at once; 0 means no limit.
 
     Raises:
-        UserError: with sbatch's own words.
+        UserError: with sbatch's own message.
     """
     try:
         return submitit_internals.submit(
@@ -89,7 +89,7 @@ def submit(array: Array, batch: Path, site: SlurmSettings, limit: int) -> str:
 
 
 def script_of(array: Array, batch: Path, site: SlurmSettings, limit: int) -> str:
-    """The script that `submit` hands to sbatch."""
+    """The script that `submit` passes to sbatch."""
     return submitit_internals.script_of(
         batch, _command(batch, site), _options(array, batch, site, limit), len(array.tasks)
     )
@@ -113,7 +113,7 @@ def _options(array: Array, batch: Path, site: SlurmSettings, limit: int) -> dict
         "signal_delay_s": site.signal_seconds,
         "stderr_to_stdout": True,
         "setup": [*(f"export {key}={shlex.quote(value)}" for key, value in site.environment.items()), *site.setup],
-        # srun does not take cpus-per-task over from sbatch; one process that fails ends the others
+        # srun does not inherit cpus-per-task from sbatch; one process that fails ends the others
         "srun_args": [f"--cpus-per-task={resources.cpus_per_task}", "--kill-on-bad-exit=1", *site.srun],
         "additional_parameters": _further(array, resources, site, limit),
     }
@@ -136,7 +136,7 @@ def _further(array: Array, resources: Resources, site: SlurmSettings, limit: int
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """Whole numbers in order as SLURM writes them: 0-3,7."""
+    """Ordered whole numbers in SLURM's notation: 0-3,7."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][1] + 1:

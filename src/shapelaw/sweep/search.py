@@ -33,7 +33,7 @@ from shapelaw.terminal import terminal
 
 @dataclass(frozen=True)
 class Machine:
-    """What runs the trials: Hydra's context, the task, what composes a trial's configuration, workers."""
+    """The means to run trials: Hydra's context, the task, the composer of configurations, the workers."""
 
     context: HydraContext
     task: Task
@@ -43,7 +43,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class _Question:
-    """What a study asks: the name it goes by, the hash of what it asks, the overrides its trials share, a probe's config."""
+    """The question of a study: its name, its hash, the overrides that its trials share, and a probe's configuration."""
 
     name: str
     asks: str
@@ -52,13 +52,13 @@ class _Question:
 
     @property
     def folder(self) -> Path:
-        """Where the study's lock and result lie."""
+        """Folder of the study's lock and result."""
         return Path(self.config.outputs_dir) / "searches" / self.name
 
 
 @dataclass
 class _Line:
-    """A study under way: what its trials are told, and what is still to do."""
+    """A running study: the information for its trials, and the remaining work."""
 
     question: _Question
     study: Study
@@ -69,22 +69,22 @@ class _Line:
     running: int = 0
 
     def fail(self, ticket: Ticket, reason: str) -> None:
-        """A trial failed: it counts, and the study goes on."""
+        """Record a failed trial: it counts, and the study goes on."""
         self.study.failed(ticket, reason)
         self.failed += 1
 
 
 def search(machine: Machine, blocks: Sequence[list[str]], space: Space, settings: SearchSettings) -> dict[str, Any]:
-    """Run every study to its number of trials; the best values of each by its name.
+    """Run every study to its number of trials; returns the best values of each by its name.
 
     Args:
-        machine: what runs the trials.
+        machine: the means to run the trials.
         blocks: overrides of each study.
-        space: what they all search.
-        settings: how.
+        space: the space that they all search.
+        settings: settings of the search.
 
     Raises:
-        UserError: before the first trial, for whatever is wrong.
+        UserError: before the first trial, for any error.
         SweepFailed: if a study failed too often, or a trial was interrupted.
     """
     task = machine.task
@@ -114,7 +114,7 @@ def search(machine: Machine, blocks: Sequence[list[str]], space: Space, settings
 
 
 def _question(machine: Machine, block: list[str], space: Space, settings: SearchSettings, several: bool) -> _Question:
-    """A study's question, checked at both ends and in the middle of its space, and at every value of its lists."""
+    """A study's question, checked at the ends and the middle of its space, and at every value of its lists."""
     places = [*space.probes(), *space.further_probes()]
     probes = [machine.composer.task([*block, *lines(values)]) for values in places]
     jobs = machine.task.plan(probes)[: len(space.probes())]
@@ -134,14 +134,14 @@ def _line(asked: _Question, shared: Mapping[str, Any], space: Space, settings: S
 
 
 class _Trials(LocalPool):
-    """A pool whose jobs are not known beforehand."""
+    """A pool whose jobs are not known in advance."""
 
     def __init__(self, machine: Machine, slots: Slots) -> None:
         self.configs: list[DictConfig] = []
         super().__init__(machine.context, machine.task, self.configs.__getitem__, [], slots, stop_on_failure=False)
 
     def put(self, config: DictConfig, job: Job) -> None:
-        """Start a job; there is a worker for it."""
+        """Start a job for which a worker is free."""
         self.configs.append(config)
         self.jobs.append(job)
         self.first[job.identity] = len(self.jobs) - 1
@@ -153,12 +153,12 @@ class _Trials(LocalPool):
 
 
 class _Search:
-    """Asks, runs and tells, until every study has its trials."""
+    """Asks for trials, runs them and reports their results, until every study has its trials."""
 
     def __init__(self, machine: Machine, slots: Slots, lined: list[_Line], settings: SearchSettings) -> None:
         self.machine, self.lined, self.settings = machine, lined, settings
         self.pool = _Trials(machine, slots)
-        self.asked: dict[str, list[tuple[_Line, Ticket]]] = {}  # by the identity of the running job: doubles share it
+        self.asked: dict[str, list[tuple[_Line, Ticket]]] = {}  # by the identity of the running job, which duplicates share
         self.number = 0
 
     def run(self) -> None:
@@ -174,7 +174,7 @@ class _Search:
                 self.pool.stop()
 
     def _fill(self, view: View) -> bool:
-        """Start trials while there are workers; whether any was begun."""
+        """Start trials while there are free workers; returns whether any started."""
         begun = False
         while len(self.pool.running) < self.pool.room and (line := self._next()):
             self._begin(view, line)
@@ -201,7 +201,7 @@ class _Search:
         self.number += 1
         try:
             job = self.machine.task.plan([with_values(composer.task(overrides), values)])[0]
-        except UserError as error:  # each value can be had, but not with the others
+        except UserError as error:  # each value is valid, but not together with the others
             view.refused(" ".join(lines(ticket.values)), str(error))
             line.fail(ticket, str(error))
             return
@@ -213,7 +213,7 @@ class _Search:
             view.started(job)
 
     def _tell(self, view: View, job: Job, result: JobReturn) -> None:
-        """What became of a job, to every trial that it was."""
+        """Report a job's result to every trial that it belongs to."""
         state, value = read_state(job.folder), result._return_value
         whole_run = result.status is JobStatus.COMPLETED and value is not None and math.isfinite(value)
         view.ended(job, "" if result.status is JobStatus.COMPLETED else str(value))
@@ -223,12 +223,12 @@ class _Search:
                 line.study.pruned(ticket)
             elif whole_run:
                 line.study.finished(ticket, value)
-            elif state.status is not Status.interrupted:  # one that was is continued by the next start
+            elif state.status is not Status.interrupted:  # the next start continues an interrupted one
                 line.fail(ticket, str(value))
 
 
 def _end(task: Searches, lined: list[_Line], settings: SearchSettings) -> dict[str, Any]:
-    """Record and say what every study found."""
+    """Record and print the result of every study."""
     console, best, wrong = terminal(), {}, []
     for line in lined:
         summary = line.study.summary()

@@ -16,7 +16,7 @@ FLAG = re.compile(r"[a-z][a-z0-9_-]*")
 
 
 def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every text of the settings, names included, with the dotted key of what holds it."""
+    """Every text of the settings, including names, with its dotted key."""
     if isinstance(value, str):
         yield key, value
     elif isinstance(value, list):
@@ -30,7 +30,7 @@ def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 @record("hydra.launcher")
 class SiteSettings:
-    """What the jobs of a sweep take of a cluster, where they do not say it themselves."""
+    """Default resources of a sweep's jobs on a cluster."""
 
     device: str | None = option(
         "Rated device that each GPU of a node is (MI250X, A100, ...), by which the plan estimates hours and memory here.",
@@ -61,7 +61,7 @@ class SiteSettings:
     )
 
     def time_limit(self, nodes: int) -> int:
-        """Minutes that a job on so many nodes may take; 0 is no limit."""
+        """Time limit in minutes of a job on this number of nodes; 0 means no limit."""
         return 0
 
 
@@ -120,7 +120,7 @@ class SlurmSettings(SiteSettings):
         return steps[-1] if steps else self.timeout_min
 
     def check(self) -> None:
-        """All of it becomes lines of a script: a line break would end one, and a name is not quoted."""
+        """Refuse line breaks and invalid names, because the settings become lines of a script with unquoted names."""
         for key, text in _texts(asdict(self)):
             if not text.isprintable():
                 raise UserError(f"hydra.launcher.{key}={text!r}: allowed are printable characters on one line")
@@ -194,7 +194,7 @@ class SearchSettings:
     pruner: Any = option("hydra/sweeper/pruner: median, percentile, halving, none.", default=None)
 
     def check(self) -> None:
-        """A study's name is a file's too, and its address is written into records."""
+        """Check the study's name, which is also a file's name, and its address, which is written into records."""
         if self.study_name:
             file_name("hydra.sweeper.study_name", self.study_name)
         refuse_password("hydra.sweeper.storage", self.storage)

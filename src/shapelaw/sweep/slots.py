@@ -12,12 +12,12 @@ from shapelaw.sweep.task import TakesGpus, Task
 
 
 class Slots:
-    """Room for jobs.
+    """Capacity for jobs.
 
     Args:
-        names: of the GPUs, as CUDA_VISIBLE_DEVICES has them; none for jobs on the processor.
+        names: names of the GPUs, as in CUDA_VISIBLE_DEVICES; none for jobs on the CPU.
         each: GPUs that one job takes.
-        workers: jobs at once; 0 is one per core, or as many as have GPUs of their own.
+        workers: jobs at once; 0 means one per core, or as many as can have their own GPUs.
     """
 
     def __init__(self, names: Sequence[str], each: int, workers: int) -> None:
@@ -27,7 +27,7 @@ class Slots:
         self.sharing = -(-self.workers * each // len(names)) if names else 1
 
     def take(self) -> dict[str, str]:
-        """Environment of a job that starts: its GPUs, and by how many their memory is shared out."""
+        """Environment of a job that starts: its GPUs, and the number of jobs that share their memory."""
         if not self.load:
             return {}
         taken = sorted(self.load, key=self.load.__getitem__)[: self.each]
@@ -36,16 +36,16 @@ class Slots:
         return {"CUDA_VISIBLE_DEVICES": ",".join(taken), RUNS_PER_GPU_VARIABLE: str(self.sharing)}
 
     def give_back(self, environment: dict[str, str]) -> None:
-        """What a job that ended had taken."""
+        """Release the GPUs of a job that ended."""
         for name in filter(None, environment.get("CUDA_VISIBLE_DEVICES", "").split(",")):
             self.load[name] -= 1
 
 
 def slots_of(task: Task, configs: Sequence[DictConfig], workers: int) -> Slots:
-    """The room that this machine, which the task has checked, has for its jobs.
+    """The capacity of this machine for the jobs of a task, which has checked the machine.
 
     Raises:
-        UserError: if the workers are fewer than none.
+        UserError: if the number of workers is negative.
     """
     whole("hydra.launcher.workers", workers, 0)
     each = task.gpus(configs) if isinstance(task, TakesGpus) else 0

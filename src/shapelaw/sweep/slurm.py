@@ -31,7 +31,7 @@ def launch(task: Task, configs: Sequence[DictConfig], site: SlurmSettings) -> li
     """Check every run, then submit those that need it; returns one result per configuration.
 
     Raises:
-        UserError: before anything is queued, for the first thing that is wrong, in sbatch's own words where it is its.
+        UserError: before anything is queued, for the first error, with sbatch's own message if it is sbatch's.
         SweepFailed: if runs failed and are not tried again, or not all could be queued.
     """
     need("sbatch", "srun", "scontrol", "squeue")
@@ -46,7 +46,7 @@ def launch(task: Task, configs: Sequence[DictConfig], site: SlurmSettings) -> li
             submit_all(sweep, todo, reports)
             reports |= {identity: queued_report(sweep.jobs[identity]) for identity in todo}
     if not todo:
-        task.begin(configs, [job for job in jobs if job.done])  # what finished ones could not deliver; opens nothing
+        task.begin(configs, [job for job in jobs if job.done])  # delivers what finished ones could not; opens nothing
     _tell(sweep, reports, len(todo))
     if site.wait and any(report.standing in UNDER_WAY for report in reports.values()):
         reports = _watch(sweep, reports)
@@ -71,7 +71,7 @@ def _check(site: SlurmSettings) -> None:
 
 
 def _tell(sweep: Sweep, reports: Mapping[str, Report], submitted: int) -> None:
-    """What there is and what was done."""
+    """Print the standing of the runs and the number submitted."""
     console = _console()
     counts = Counter(report.standing.value for report in reports.values())
     words = ", ".join(f"{counts[standing.value]} {standing.value}" for standing in Standing if counts[standing.value])
@@ -97,7 +97,7 @@ def _tell_failure(job: Job, report: Report, console: Terminal) -> None:
 
 
 def log_of(job: Job, report: Report) -> Path:
-    """The log that tells most of a failed run: its own, or that of its job where it never came to its own."""
+    """The most useful log of a failed run: its own, or that of its job if it never wrote its own."""
     own = job.folder / LOG_FILE
     if report.submission is None or report.job is None:
         return own
@@ -124,7 +124,7 @@ def _watch(sweep: Sweep, reports: dict[str, Report]) -> dict[str, Report]:
 
 
 def _show(sweep: Sweep, reports: Mapping[str, Report], view: View, shown: set[str], started: set[str]) -> None:
-    """Tell the view which runs have started and which have ended; `shown` loses those."""
+    """Tell the view which runs have started and which have ended; the latter are removed from `shown`."""
     for identity in sorted(shown):
         report, job = reports[identity], sweep.jobs[identity]
         if report.standing is Standing.running and identity not in started:
@@ -151,7 +151,7 @@ def _cancel(reports: Mapping[str, Report]) -> None:
 
 
 def _failures(sweep: Sweep, reports: Mapping[str, Report]) -> list[str]:
-    """Runs that failed, those that cannot start as what they continue failed, and those that SLURM forgot."""
+    """Runs that failed, that cannot start because the run that they continue failed, or that SLURM forgot."""
     failed = [i for i, report in reports.items() if report.standing is Standing.failed]
     return failed + [i for i, report in reports.items() if report.standing is Standing.new]
 

@@ -12,8 +12,8 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from shapelaw.errors import UserError
 
 PROBES = (0.0, 0.5, 1.0)
-"""Places of an axis, from its lower to its upper end, that are checked before the first trial. Their jobs tell what a study
-asks, so another place would part a study from its earlier starts."""
+"""Positions on an axis, from its lower to its upper end, that are checked before the first trial. Their jobs define a study's
+question, so other positions would separate a study from its earlier starts."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Choices:
-    """One of several values, as they are written in an override."""
+    """One of several values, in the notation of overrides."""
 
     values: tuple[str, ...]
 
@@ -55,7 +55,7 @@ class Space:
         return [{key: axis.at(share) for key, axis in self.axes.items()} for share in PROBES]
 
     def further_probes(self) -> list[dict[str, float | str]]:
-        """The values of every list that are not among those, each with the middles of the other axes."""
+        """The other values of every list, each with the middles of the other axes."""
         first, middle, last = self.probes()
         return [
             {**middle, key: value}
@@ -66,7 +66,7 @@ class Space:
         ]
 
     def described(self) -> dict[str, dict[str, Any]]:
-        """As plain values: two searches with equal ones search the same."""
+        """Its plain values; two searches with equal ones have the same space."""
         return {key: asdict(axis) for key, axis in sorted(self.axes.items())}
 
 
@@ -76,11 +76,11 @@ def lines(values: Mapping[str, float | str]) -> list[str]:
 
 
 def split(overrides: Sequence[Override], choose: Sequence[str], log: Sequence[str]) -> tuple[Space, list[Override]]:
-    """The space of a search, and the overrides that are no part of it.
+    """The space of a search, and the overrides that are not part of it.
 
     Args:
         overrides: parsed; the last one of a key counts.
-        choose: keys whose lists of values are searched rather than made a study each.
+        choose: keys whose lists of values are searched instead of giving one study per value.
         log: keys whose intervals are on a logarithmic scale unless they are tagged linear.
 
     Raises:

@@ -27,22 +27,22 @@ from shapelaw.sweep.spaces import Interval, Space
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 TARGETS = ("optuna.samplers.*", "optuna.pruners.*", "hydra_plugins.hydra_optuna_sweeper.*")
-"""What a sampler's or pruner's configuration may name."""
+"""Targets that a sampler's or pruner's configuration may name."""
 QUESTION = "question"
-"""Attribute of a study: hash of what it asks."""
+"""Attribute of a study: hash of its question."""
 REASON = "reason"
 """Attribute of a failed trial."""
 NAME = "name"
-"""Attribute of a study: its name once more."""
+"""Attribute of a study: a copy of its name."""
 ASKED, ENDED = "asked", "ended"
-"""Attributes of a trial: hashes of what it tries, and of how it ended."""
+"""Attributes of a trial: hashes of its values, and of its result."""
 SEQUENCES = "optuna.samplers.QMCSampler"
-"""The sampler whose trials are places in one sequence, which has one seed."""
+"""The sampler whose trials are positions in one sequence, which has one seed."""
 
 
 @dataclass(frozen=True)
 class Ticket:
-    """A trial to be run: its number in its study, and the values that it tries."""
+    """A trial to run: its number in its study, and its values."""
 
     number: int
     values: Mapping[str, float | str]
@@ -50,7 +50,7 @@ class Ticket:
 
 @dataclass(frozen=True)
 class Summary:
-    """How a study stands.
+    """The standing of a study.
 
     Args:
         counts: trials by state: complete, pruned, fail, running.
@@ -66,24 +66,24 @@ class Summary:
 
 
 def digest(identities: Sequence[str], space: Space) -> str:
-    """Hash of what a study asks: of the jobs at its space's probes, and of the space."""
+    """Hash of a study's question: of the jobs at its space's probes, and of the space."""
     text = json.dumps([list(identities), space.described()])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 class Study:
-    """One study in its storage, made or taken up again.
+    """One study in its storage, created or continued.
 
     Args:
-        name: unique in the storage.
+        name: its name, unique in the storage.
         asks: hash of its question.
-        space: what it searches.
+        space: the space that it searches.
         storage: database URL.
         sampler: configuration of one of Optuna's samplers.
 
     Raises:
-        UserError: if the storage cannot be opened, the study there asks something else, or the sampler is refused.
-        Damaged: if a trial there is not what was written.
+        UserError: if the storage cannot be opened, the study there has another question, or the sampler is refused.
+        Damaged: if a trial there was changed after it was written.
     """
 
     def __init__(self, name: str, asks: str, space: Space, storage: str, sampler: Mapping[str, Any]) -> None:
@@ -101,7 +101,7 @@ class Study:
         self._trials()
 
     def started(self) -> list[Ticket]:
-        """Trials that were begun and not ended: of a search that was interrupted."""
+        """Unfinished trials of an interrupted search."""
         return [_ticket(trial) for trial in self._trials() if trial.state is TrialState.RUNNING]
 
     def ask(self) -> Ticket:
@@ -116,20 +116,20 @@ class Study:
         return ticket
 
     def finished(self, ticket: Ticket, loss: float) -> None:
-        """A trial ran to its end with this loss."""
+        """Record that a trial finished with this loss."""
         self._tell(ticket, TrialState.COMPLETE, loss)
 
     def pruned(self, ticket: Ticket) -> None:
-        """A trial was stopped early; its last reported loss counts."""
+        """Record that a trial was stopped early; its last reported loss counts."""
         self._tell(ticket, TrialState.PRUNED)
 
     def failed(self, ticket: Ticket, reason: str) -> None:
-        """A trial failed."""
+        """Record that a trial failed."""
         self._note(ticket, REASON, reason)
         self._tell(ticket, TrialState.FAIL)
 
     def summary(self) -> Summary:
-        """Its trials, counted, and the best."""
+        """The counts of its trials, and the best one."""
         trials = self._trials()
         counts = Counter(trial.state.name.lower() for trial in trials)
         whole = [trial for trial in trials if trial.state is TrialState.COMPLETE]
@@ -139,15 +139,15 @@ class Study:
         return Summary(counts, best.params, best.value, best.number)
 
     def _tell(self, ticket: Ticket, state: TrialState, loss: float | None = None) -> None:
-        """Seal how a trial ended, and then end it: one that is killed in between is begun again."""
+        """Seal the result of a trial, then end it; a trial that is killed in between starts again."""
         reports = self.study.get_trials(deepcopy=False)[ticket.number].intermediate_values
         if state is TrialState.PRUNED and reports and not math.isnan(last := reports[max(reports)]):
-            loss = last  # as Optuna takes it
+            loss = last  # as in Optuna
         self._note(ticket, ENDED, _ended(ticket, state, loss, reports))
         self.study.tell(ticket.number, loss if state is TrialState.COMPLETE else None, state)
 
     def _note(self, ticket: Ticket, name: str, value: str) -> None:
-        storage = self.study._storage  # a trial that is told by its number has no public way to an attribute
+        storage = self.study._storage  # with only a trial's number, there is no public way to its attributes
         trial = storage.get_trial_id_from_study_id_trial_number(self.study._study_id, ticket.number)
         storage.set_trial_user_attr(trial, name, value)
 
@@ -155,7 +155,7 @@ class Study:
         """All trials, in order.
 
         Raises:
-            Damaged: if one is not what was written, or one is missing.
+            Damaged: if one was changed after it was written, or is missing.
         """
         what = "its trials cannot be read"
         try:
@@ -164,7 +164,7 @@ class Study:
             if odd is None:
                 return trials
             what = f"trial {odd} is not what was written"
-        except Exception as error:  # whatever Optuna and the database make of it
+        except Exception as error:  # any error of Optuna or the database
             what = f"{what}: {' '.join(str(error).split())[:120]}"
         raise _damaged(self.storage, self.name, what)
 
@@ -173,14 +173,14 @@ def make(kind: str, configuration: Mapping[str, Any]) -> Any:
     """A sampler or pruner from its configuration.
 
     Raises:
-        UserError: if Optuna refuses it, or it searches lists only.
+        UserError: if Optuna refuses it, or it can only search lists.
     """
     target = str(configuration.get("_target_", ""))
     if configuration.get("_partial_"):
         raise UserError(f"hydra/sweeper/{kind}: {target} tries lists of values; that is what hydra/sweeper=grid does")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # who names it has chosen it
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # the user chose it by naming it
             return instantiate(dict(configuration), _execution_whitelist_=TARGETS)
     except Exception as error:
         cause = error.__cause__ or error
@@ -206,7 +206,7 @@ def _open(name: str, storage: str, sampler: optuna.samplers.BaseSampler) -> optu
         raise UserError(
             f"hydra.sweeper.storage={storage}: cannot be opened ({reason}); give sqlite:///FILE or another database's URL"
         ) from error
-    for one in known:  # whose name was changed, in its table or in the index of that, would be begun anew
+    for one in known:  # a study whose name was changed, in its table or the table's index, would start again
         if one.user_attrs.get(NAME, one.study_name) != one.study_name or (
             one.study_name == name and one._study_id != study._study_id
         ):
@@ -226,8 +226,8 @@ def _ticket(trial: FrozenTrial) -> Ticket:
 
 
 def _is_whole(number: int, trial: FrozenTrial) -> bool:
-    """Whether a trial is what its hashes say; one without any is of a version that had none, or of a process that was killed
-    before it wrote them."""
+    """Whether a trial agrees with its hashes; a trial without any comes from a version that had none, or from a process that
+    was killed before it wrote them."""
     ticket, attributes = _ticket(trial), trial.user_attrs
     if trial.state.is_finished():
         ended = _ended(ticket, trial.state, trial.value, trial.intermediate_values)

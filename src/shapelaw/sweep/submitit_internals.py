@@ -17,26 +17,26 @@ from submitit.slurm.slurm import SlurmInfoWatcher
 
 
 class Refused(Exception):
-    """sbatch did not take an array; the message is what it wrote."""
+    """sbatch refused an array; the message is its output."""
 
 
 def script_of(folder: Path, command: str, options: Mapping[str, Any], jobs: int) -> str:
-    """The script that `submit` hands to sbatch.
+    """The script that `submit` passes to sbatch.
 
     Args:
-        folder: for the script and the jobs' output.
-        command: what every job runs under srun.
-        options: of sbatch, as submitit names them.
-        jobs: how many the array has.
+        folder: folder for the script and the jobs' output.
+        command: command that every job runs under srun.
+        options: options of sbatch, with submitit's names.
+        jobs: number of jobs in the array.
     """
     return str(_executor(folder, options, jobs)._make_submission_file_text(command, ""))
 
 
 def submit(folder: Path, command: str, options: Mapping[str, Any], jobs: int) -> str:
-    """Hand an array to sbatch; the array's id. Arguments as for `script_of`.
+    """Submit an array by sbatch; returns its id. Arguments as for `script_of`.
 
     Raises:
-        Refused: with what sbatch wrote.
+        Refused: with sbatch's output.
     """
     try:
         return str(_executor(folder, options, jobs)._submit_command(command).job_id)
@@ -45,7 +45,7 @@ def submit(folder: Path, command: str, options: Mapping[str, Any], jobs: int) ->
 
 
 def states_of(sacct_output: str) -> dict[str, str]:
-    """SLURM's state of every job, {"12_3": "RUNNING"}, from what `sacct -P -o JobID,State` wrote."""
+    """SLURM's state of every job, {"12_3": "RUNNING"}, from the output of `sacct -P -o JobID,State`."""
     jobs = SlurmInfoWatcher(delay_s=0).read_info(sacct_output)
     return {job: (columns["State"].split() or ["UNKNOWN"])[0] for job, columns in jobs.items()}
 

@@ -23,15 +23,15 @@ from shapelaw.wording import counted
 
 @dataclass
 class Sweep:
-    """The jobs of a sweep, once each, by their identities."""
+    """The distinct jobs of a sweep, by their identities."""
 
     task: Task
     configs: Sequence[DictConfig]
-    """Of all runs, equal ones included."""
+    """Configurations of all runs, including equal ones."""
     jobs: dict[str, Job]
     resources: dict[str, Resources]
     places: dict[str, int]
-    """Where among the configurations a job has its own."""
+    """Index of a job's configuration."""
     site: SlurmSettings
 
     @property
@@ -44,7 +44,7 @@ class Sweep:
         return sweep_identity(list(self.jobs.values()))
 
     def work(self, job: Job, shared: Mapping[str, Any]) -> Work:
-        """What a job runs: its resolved configuration, in which what all jobs share and its nodes and devices are set."""
+        """The work of a job: its resolved configuration, with the values that all jobs share and its nodes and devices."""
         config, resources = self.configs[self.places[job.identity]], self.resources[job.identity]
         OmegaConf.resolve(config)
         values = {**shared, **job.settings, **spread_over(config, resources)}
@@ -66,7 +66,7 @@ def sweep_of(task: Task, configs: Sequence[DictConfig], jobs: Sequence[Job], sit
 
 
 def to_submit(sweep: Sweep, reports: Mapping[str, Report]) -> list[str]:
-    """New runs, and failed ones that have tries left, unless what they continue failed for good."""
+    """New runs, and failed ones with attempts left, unless the run that they continue failed for good."""
     todo = [i for i, report in reports.items() if report.standing is Standing.new or _again(sweep, report)]
     hopeless = {i for i, report in reports.items() if report.standing is Standing.failed and i not in todo}
     return [i for i in todo if sweep.jobs[i].after not in hopeless or sweep.jobs[i].after_ready]
@@ -78,11 +78,11 @@ def _again(sweep: Sweep, report: Report) -> bool:
 
 
 def submit_all(sweep: Sweep, todo: Sequence[str], reports: Mapping[str, Report]) -> None:
-    """Let sbatch judge one job of every kind, then submit all.
+    """Let sbatch test one job of every kind, then submit all.
 
     Raises:
         UserError: before anything is queued.
-        SweepFailed: if some arrays are queued and the next is refused, as where a user may have so many jobs.
+        SweepFailed: if some arrays are queued and the next is refused, for example by a limit on a user's jobs.
     """
     longest = max_array_size()
     longest = min(sweep.site.max_array_size or longest, longest)
@@ -102,7 +102,7 @@ def submit_all(sweep: Sweep, todo: Sequence[str], reports: Mapping[str, Report])
 
 
 def queued_report(job: Job) -> Report:
-    """The report of a job that was just submitted, or found under way."""
+    """The report of a job that was just submitted, or found in the queue."""
     submission = records.submission_of(job.folder)
     assert submission is not None
     array = records.job_id_of(Path(submission.batch))
@@ -112,7 +112,7 @@ def queued_report(job: Job) -> Report:
 def _arrays(
     sweep: Sweep, todo: Sequence[str], reports: Mapping[str, Report], longest: int
 ) -> Iterator[tuple[Array, int]]:
-    """Arrays and their limits of jobs at once: what depends on nothing, then, once that has its ids, what continues it."""
+    """Arrays and their limits of jobs at once: those without dependencies, then, once these have ids, their continuations."""
     branches = {i for i in todo if _awaits(sweep, i, todo, reports)}
     free = [(sweep.jobs[i], sweep.resources[i]) for i in todo if i not in branches]
     arrays = arrays_of(free, longest, sweep.site.pack)
@@ -142,7 +142,7 @@ def _job_before(sweep: Sweep, identity: str) -> str:
 
 
 def _test(sweep: Sweep, todo: Sequence[str]) -> None:
-    """Ask sbatch whether it would take one job of every kind, before anything is queued."""
+    """Ask sbatch whether it would accept one job of every kind, before anything is queued."""
     kinds = {sweep.resources[identity]: sweep.jobs[identity] for identity in todo}
     batch = records.new_batch(sweep.root, "test")
     try:
@@ -160,7 +160,7 @@ def _test(sweep: Sweep, todo: Sequence[str]) -> None:
 
 
 def _hand_over(sweep: Sweep, array: Array, limit: int, shared: Mapping[str, Any]) -> str:
-    """Write down what is submitted, submit it, note its id."""
+    """Record an array, submit it, and record its id."""
     batch = records.new_batch(sweep.root, sweep.label)
     records.fill_batch(batch, array.tasks, lambda job: sweep.work(job, shared))
     try:
@@ -173,7 +173,7 @@ def _hand_over(sweep: Sweep, array: Array, limit: int, shared: Mapping[str, Any]
 
 
 def _limits(total: int, sizes: Sequence[int]) -> list[int]:
-    """The limit of jobs at once, shared out over arrays by their sizes; 0 is none."""
+    """The limit of jobs at once, divided among arrays by their sizes; 0 means none."""
     if not total:
         return [0] * len(sizes)
     return [max(1, total * size // sum(sizes)) for size in sizes]

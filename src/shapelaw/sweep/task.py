@@ -16,12 +16,12 @@ from shapelaw.config import ResourcesConfig
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a step takes of a device.
+    """The memory of a step on a device.
 
     Args:
-        sequences: of a forward pass; 0 where they are unknown.
-        peak_bytes: of memory.
-        limit_bytes: that it may take.
+        sequences: sequences of a forward pass; 0 if unknown.
+        peak_bytes: peak memory.
+        limit_bytes: memory limit.
     """
 
     sequences: int = 0
@@ -30,7 +30,7 @@ class Footprint:
 
     @property
     def exceeds(self) -> bool:
-        """Whether it takes more than it may."""
+        """Whether it exceeds its limit."""
         return self.peak_bytes > self.limit_bytes
 
 
@@ -39,21 +39,21 @@ class Job:
     """One composed and checked configuration of a sweep.
 
     Args:
-        identity: hash of what decides the result; two jobs of one identity are one job.
+        identity: hash of everything that decides the result; two jobs with the same identity are one job.
         label: short name for people.
-        folder: where its state and log lie.
-        cost: relative cost; the dearest start first.
-        done: whether its result is already there.
+        folder: folder of its state and log.
+        cost: relative cost; the most expensive jobs start first.
+        done: whether its result exists already.
         after: identity of the job whose result it continues, if any.
-        after_ready: whether what it continues is there already.
-        params, tokens, flops: of a training run, for the plan; flops of the tokens that it trains itself.
-        footprint: given a device (`this`, or a rated one's name), what a step takes of it.
-        splits: sequences of its batch, which its tasks share out; 0 if it cannot be split at all.
-        check_tasks: raises a UserError if it cannot be shared out over so many tasks.
-        request: what it asks of a cluster.
-        preload: modules that it imports, beside those that every job does.
-        command: the command line of the program that carries it out, if one does; a dry run prints it.
-        settings: what the plan decided, by dotted keys; to be set in its configuration before it runs.
+        after_ready: whether the result that it continues exists already.
+        params, tokens, flops: those of a training run, for the plan; flops of the tokens that it trains itself.
+        footprint: device (`this`, or a rated one's name) -> memory of a step on it.
+        splits: sequences of its batch, which its tasks divide; 0 if it cannot be split at all.
+        check_tasks: raises a UserError if it cannot be divided among the given number of tasks.
+        request: its request to a cluster.
+        preload: modules that it imports, beside those of every job.
+        command: the command line of the program that carries it out, if any; a dry run prints it.
+        settings: decisions of the plan, by dotted keys; they are set in its configuration before it runs.
     """
 
     identity: str
@@ -76,7 +76,7 @@ class Job:
 
 
 def sweep_identity(jobs: Sequence[Job]) -> str:
-    """Hash of the set of its jobs: the same sweep, started again, is the same."""
+    """Hash of the set of its jobs, so that the same sweep, started again, has the same identity."""
     return hashlib.sha256(" ".join(sorted({job.identity for job in jobs})).encode()).hexdigest()[:12]
 
 
@@ -84,57 +84,57 @@ class Task(Protocol):
     """The work of a script: train a run, fit a law."""
 
     preload: tuple[str, ...]
-    """Modules that every job imports; imported once for all of them."""
+    """Modules of every job, which are imported once for all jobs."""
     noun: str
-    """What a job is called: run, fit."""
+    """Noun for a job: run, fit."""
 
     def __call__(self, config: DictConfig) -> float | None:
-        """Do one job and return its figure of merit (what a search minimises)."""
+        """Do one job and return its figure of merit, which a search minimises."""
         ...
 
     def plan(self, configs: Sequence[DictConfig]) -> list[Job]:
-        """Check every configuration before anything is created; raises UserError for the first that is wrong."""
+        """Check every configuration before anything is created; raises UserError for the first invalid one."""
         ...
 
     def begin(self, configs: Sequence[DictConfig], jobs: Sequence[Job]) -> Mapping[str, Any]:
-        """Prepare what the jobs share (the tracking store, the sweep's own run); values to set in every job's config."""
+        """Prepare shared resources (the tracking store, the sweep's own run); returns values to set in every job's config."""
         ...
 
     def end(self, configs: Sequence[DictConfig], jobs: Sequence[Job], failed: Sequence[str]) -> None:
-        """Close what the jobs shared."""
+        """Close the shared resources of the jobs."""
         ...
 
 
 @runtime_checkable
 class ChecksMachine(Protocol):
-    """A task that can tell what this machine cannot do; asked before jobs run here, and not for a cluster."""
+    """A task that knows the limits of this machine; it is asked before jobs run here, but not for a cluster."""
 
     def check_machine(self, configs: Sequence[DictConfig]) -> None:
-        """Refuse, by a UserError, what would take too long or too much memory here."""
+        """Raise a UserError for work that would take too long or too much memory here."""
         ...
 
 
 @runtime_checkable
 class TakesGpus(Protocol):
-    """A task whose jobs train on GPUs where there are some; jobs that run here are given theirs."""
+    """A task whose jobs train on GPUs if available; jobs that run here get theirs assigned."""
 
     def gpus(self, configs: Sequence[DictConfig]) -> int:
-        """GPUs of this machine that one job takes; 0 is none."""
+        """GPUs of this machine that one job takes; 0 means none."""
         ...
 
 
 @runtime_checkable
 class Tells(Protocol):
-    """A task that words the outcome of its jobs itself; the others' are told by the states in their folders."""
+    """A task that words the outcome of its jobs itself; for other tasks, the states in the jobs' folders tell it."""
 
     def told(self, job: Job) -> str:
-        """What came of a job that ended well, in a few words."""
+        """The outcome of a successful job, in a few words."""
         ...
 
 
 @runtime_checkable
 class Stops(Protocol):
-    """A task that closes what its jobs shared where the launcher is asked to stop."""
+    """A task that closes the shared resources of its jobs if the launcher is asked to stop."""
 
     def stopped(self, config: DictConfig, identity: str) -> None:
         """Record that the sweep or search of an identity was stopped; `config` is that of a job."""
@@ -143,7 +143,7 @@ class Stops(Protocol):
 
 @dataclass(frozen=True)
 class Trials:
-    """What the jobs of a search are told of it: the study's name, its storage, and the configuration of its pruner."""
+    """Information about a search for its jobs: the study's name, its storage, and the configuration of its pruner."""
 
     study: str
     storage: str
@@ -152,23 +152,23 @@ class Trials:
 
 @runtime_checkable
 class Searches(Protocol):
-    """A task whose jobs can be the trials of a search: what they return is minimised, and `search.trial` is their number."""
+    """A task whose jobs can be trials of a search: their return value is minimised, and `search.trial` is their number."""
 
     def begin_search(self, config: DictConfig, trials: Trials) -> Mapping[str, Any]:
-        """Prepare what the trials of a study share; values to set in every one's config."""
+        """Prepare the shared resources of a study's trials; returns values to set in every trial's config."""
         ...
 
     def end_search(self, config: DictConfig, study: str, record: Mapping[str, Any]) -> None:
-        """Close what the trials shared, and record what was found."""
+        """Close the shared resources of the trials, and record the result."""
         ...
 
 
 @runtime_checkable
 class Prices(Protocol):
-    """A task that knows what its jobs cost."""
+    """A task that knows the cost of its jobs."""
 
     def estimate(self, configs: Sequence[DictConfig]) -> list[Job]:
-        """The jobs as far as they are known before what they need is prepared; raises UserError as plan does."""
+        """The jobs as far as they are known before their inputs are prepared; raises UserError like `plan`."""
         ...
 
     def device_hours(self, job: Job, device: str) -> float:

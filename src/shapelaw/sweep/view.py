@@ -21,16 +21,16 @@ from shapelaw.wording import SILENT_SECONDS, clock, counted
 
 FAILED = Text("failed", "red")
 NAMED = 3
-"""Running jobs that such a line names."""
+"""Most running jobs that a line names."""
 
 
 class View:
-    """A line for every job that ends; beside them bars on a terminal, elsewhere a line at least every 30 s."""
+    """A line for every job that ends; in addition, bars on a terminal, or elsewhere a line at least every 30 s."""
 
     def __init__(
         self, noun: str, jobs: Sequence[Job], to_come: int = 0, done_before: int = 0, task: object = None
     ) -> None:
-        """Jobs, and how many more will come that are not known yet; a task that `Tells` words their outcomes."""
+        """Jobs, and the number of further jobs that are not known yet; a task that `Tells` words their outcomes."""
         unique = {job.identity: job for job in jobs}
         self.todo = [job for job in unique.values() if not job.done]
         self.noun, self.done_before = noun, len(unique) - len(self.todo) + done_before
@@ -58,7 +58,7 @@ class View:
             self.live.stop()
 
     def started(self, job: Job) -> None:
-        """A job's process was started."""
+        """Show that a job's process was started."""
         if job not in self.todo:
             self.todo.append(job)
             self.pace.add(job, _state(job) or State())
@@ -66,14 +66,14 @@ class View:
         self.rows[job.identity] = row, time.monotonic()
 
     def lost(self, job: Job, what: str) -> None:
-        """A job's process is gone, and the job is started again."""
+        """Show that a job's process was lost, and that the job starts again."""
         row, _ = self.rows.pop(job.identity, (None, None))
         if row is not None:
             self.progress.remove_task(row)
         self._say(f"{job.label}: {what}")
 
     def ended(self, job: Job, reason: str, log: Path | None = None) -> None:
-        """A job ended, with the reason if it failed; `log` is where it wrote, if not its folder's log.txt."""
+        """Show that a job ended, with the reason if it failed; `log` is its log, if not its folder's log.txt."""
         row, begun = self.rows.pop(job.identity, (None, None))
         if row is not None:
             self.progress.remove_task(row)
@@ -87,7 +87,7 @@ class View:
             self._say(f"[{self.ended_count}/{self.expected}] {job.label} {self.tell(job)}{took}")
 
     def refused(self, what: str, reason: str) -> None:
-        """What was to be a job cannot be one."""
+        """Show that an intended job was refused."""
         self._count()
         self._say(FAILED, f"{what}: {reason}")
 
@@ -100,7 +100,7 @@ class View:
         self._draw_total()
 
     def failed(self, job: Job, reason: str, log: Path) -> None:
-        """Say why a job failed, and the end of its log."""
+        """Show why a job failed, and the end of its log."""
         self._say(FAILED, f"{job.label}: {reason}")
         for line in tail(log):
             if line not in reason:
@@ -109,7 +109,7 @@ class View:
             self.console.print(f"  its log: {log}")
 
     def refresh(self) -> None:
-        """Read the running jobs' states and draw them, or say them where nobody saw a line for 30 s."""
+        """Read the running jobs' states and draw them, or print them if no line appeared for 30 s."""
         if not self.console.is_terminal and time.monotonic() - self.spoken < SILENT_SECONDS:
             return
         running = [job for job in self.todo if job.identity in self.rows]
@@ -119,7 +119,7 @@ class View:
             self._say(self._said(lines))
 
     def _moved(self, job: Job, state: State) -> str:
-        """A running job's state, drawn; in words."""
+        """Draw a running job's state; returns it in words."""
         self.pace.moved(job, state)
         part, (row, begun) = self.pace.parts[job.identity], self.rows[job.identity]
         left = (1 - part.share) / part.share * (time.monotonic() - begun) if part.share else None
@@ -134,7 +134,7 @@ class View:
         self.progress.update(self.total, total=pace.total or None, completed=pace.done, count=count, left=left)
 
     def _said(self, lines: Sequence[str]) -> str:
-        """All of it in a line."""
+        """The whole state in one line."""
         share = self.pace.done / self.pace.total if self.pace.total else 0.0
         more = [f"{len(lines) - NAMED} more"] if len(lines) > NAMED else []
         running = "; ".join([*lines[:NAMED], *more]) or "starting"
@@ -143,7 +143,7 @@ class View:
 
 
 def _bars(console: Console) -> Progress:
-    """Bars with what is done, how it goes, and how long it took and takes."""
+    """Bars with the finished share, the state, and the elapsed and remaining time."""
     name = TextColumn("{task.description}", markup=False)
     count, note, left = (TextColumn(f"{{task.fields[{key}]}}", markup=False) for key in ("count", "note", "left"))
     return Progress(name, BarColumn(), count, note, TimeElapsedColumn(), left, console=console)
@@ -154,7 +154,7 @@ def _left(seconds: float | None) -> str:
 
 
 def _state(job: Job) -> State | None:
-    """The state of a job; None where its folder tells none."""
+    """The state of a job; None if its folder has none."""
     try:
         return read_state(job.folder)
     except (UserError, OSError):

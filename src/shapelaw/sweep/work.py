@@ -31,14 +31,14 @@ STALLS = 4
 
 @dataclass(frozen=True)
 class _Interruptions:
-    """Where a run was last interrupted, and how often in a row it was there."""
+    """The step of a run's last interruption, and the number of interruptions in a row at it."""
 
     step: int = -1
     stalls: int = 0
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal before the work had taken the signals over."""
+    """A signal that came before the work handled signals itself."""
 
 
 def main(arguments: list[str]) -> int:
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
     if code != INTERRUPTED or len(arguments) > 1:
         return code
     if int(os.environ.get("SLURM_PROCID", "0")):
-        return DONE  # the first process speaks for all; a bad exit here would end it before it has
+        return DONE  # the first process reports for all; a failure exit here would end it too early
     return requeue(batch, identities)
 
 
@@ -87,7 +87,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _side_by_side(batch: Path, identities: list[str]) -> int:
-    """Carry out several runs at once, each in a process of its own; signals are passed on."""
+    """Carry out several runs at once, each in its own process; signals are passed on."""
     command = [sys.executable, "-u", "-m", "shapelaw.sweep.work", str(batch)]
     runs = [subprocess.Popen([*command, identity]) for identity in identities]
 
@@ -104,7 +104,7 @@ def _side_by_side(batch: Path, identities: list[str]) -> int:
 
 
 def requeue(batch: Path, identities: list[str]) -> int:
-    """Ask SLURM to start this job again, if it is not ending it for good; the exit code."""
+    """Ask SLURM to start this job again, unless SLURM is ending it for good; returns the exit code."""
     folders = [read_work(batch, identity).folder for identity in identities]
     if all([_stalls(folder) >= STALLS for folder in folders]):
         _say(f"interrupted {STALLS} times without a step in between; give a longer resources.timeout_min")
@@ -117,7 +117,7 @@ def requeue(batch: Path, identities: list[str]) -> int:
 
 
 def _stalls(folder: Path) -> int:
-    """Interruptions in a row of a run without a step between them, this one counted."""
+    """Interruptions in a row of a run without a step between them, including this one."""
     path, step = folder / "interruptions.json", read_state(folder).step
     before = _interrupted_before(path)
     now = _Interruptions(step, before.stalls + 1 if before.step == step else 0)
@@ -126,7 +126,7 @@ def _stalls(folder: Path) -> int:
 
 
 def _interrupted_before(path: Path) -> _Interruptions:
-    """What was noted at the last interruption; a damaged note is said, and counts as none: the run goes on."""
+    """The record of the last interruption; a damaged one is reported and ignored, and the run goes on."""
     try:
         return as_record(_Interruptions, read_sealed(path), path) if path.exists() else _Interruptions()
     except Damaged as error:

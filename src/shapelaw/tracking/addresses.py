@@ -26,7 +26,7 @@ def kind_of(uri: str) -> str:
 
 
 def check_uri(uri: str) -> None:
-    """Refuse what is no tracking URI, one with a password, and a database whose driver is not installed.
+    """Refuse an invalid tracking URI, one with a password, and a database whose driver is not installed.
 
     Raises:
         UserError: naming what is allowed, or what to install.
@@ -57,5 +57,5 @@ def _check_driver(uri: str) -> None:
         raise UserError(
             f"tracker.uri={uri}: its driver, the module {error.name}, is not installed; run: pip install '{package}'"
         ) from error
-    except (ArgumentError, ValueError) as error:  # an unknown driver, a port that is no number
+    except (ArgumentError, ValueError) as error:  # an unknown driver, or a port that is not a number
         raise UserError(f"tracker.uri={uri}: {hidden(str(error))}; give DATABASE://USER@HOST:PORT/NAME") from error

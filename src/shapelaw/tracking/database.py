@@ -26,17 +26,17 @@ COPIES = {
 }
 """Table -> the columns that its copy holds."""
 HISTORY_COPY, HISTORY_INDEX = "sqlite_autoindex_metrics_1", "index_metrics_run_uuid_key_step"
-"""The primary key of `metrics`, which holds all of it, and the index that finds a run's rows of the table itself."""
+"""The primary key of `metrics`, which holds the whole table, and the index that finds a run's rows in the table itself."""
 LOCK_SECONDS = 60.0
 """How long a reader waits for a database that is being written."""
 RUNS_OF_A_QUERY = 4_000
-"""The copy is read whole for every query, as it begins with the metric; no query may keep writers waiting for long."""
+"""Most runs per query: each query reads the whole copy, whose first column is the metric, and must not delay writers long."""
 Row = tuple[str, str, int, int, float | None]
 """Run id, metric, tokens, time in milliseconds, value (None for NaN)."""
 
 
 def keep_copies(path: Path) -> None:
-    """Make the copies that a database lacks; one that cannot be written to now is left without."""
+    """Create the missing copies of a database; a database that cannot be written to now stays without."""
     with (
         contextlib.suppress(sqlite3.Error),
         contextlib.closing(sqlite3.connect(path, timeout=LOCK_SECONDS)) as database,
@@ -47,11 +47,11 @@ def keep_copies(path: Path) -> None:
 
 
 def follow(path: Path, artifacts: Path) -> list[str]:
-    """Let experiments whose artifacts were moved along with the database find them again; what was changed, a line each.
+    """Let experiments find artifacts again that were moved along with the database; returns one line per change.
 
     Args:
-        path: of the database.
-        artifacts: root of the artifacts as it is now.
+        path: path of the database.
+        artifacts: present root of the artifacts.
     """
     with (
         contextlib.suppress(sqlite3.Error),
@@ -72,13 +72,13 @@ def follow(path: Path, artifacts: Path) -> list[str]:
 
 
 def _moved(old: str, place: Path) -> str | None:
-    """Where artifacts lie now that are no longer where they were; None where nothing was moved."""
+    """The new place of artifacts that are no longer at the old one; None if nothing was moved."""
     there = Path(unquote(urlparse(old).path)) if old.startswith("file:") else place
     return place.absolute().as_uri() if place.is_dir() and not there.exists() else None
 
 
 def check(path: Path) -> bool:
-    """Compare the small tables with their copies; whether it has all of these.
+    """Compare the small tables with their copies; returns whether all copies exist.
 
     Raises:
         Damaged: if they differ, or cannot be read.
@@ -104,7 +104,7 @@ def history(path: Path, run_ids: Sequence[str], keys: Sequence[str]) -> Iterator
         most = min(RUNS_OF_A_QUERY, database.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) - len(keys))
         for start in range(0, len(run_ids), most):
             some = run_ids[start : start + most]
-            database.execute("BEGIN")  # so that no run writes between the two
+            database.execute("BEGIN")  # so that no run writes between the two reads
             both = [_rows(database, source, some, keys) for source in sources]
             for row, copy in zip_longest(*both):
                 if row is None or row != copy:
@@ -115,7 +115,7 @@ def history(path: Path, run_ids: Sequence[str], keys: Sequence[str]) -> Iterator
 
 
 class Recorded(NamedTuple):
-    """A run as the small tables hold it.
+    """A run in the small tables.
 
     Args:
         run: id, name, status, start in milliseconds.
@@ -130,7 +130,7 @@ class Recorded(NamedTuple):
 
 
 def recorded_runs(path: Path, experiment_id: str) -> list[Recorded]:
-    """The active runs of an experiment, the newest first, in one query a table.
+    """The active runs of an experiment, the newest first, in one query per table.
 
     Raises:
         Damaged: if the database cannot be read.
@@ -160,10 +160,10 @@ def recorded_runs(path: Path, experiment_id: str) -> list[Recorded]:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """A database, read-only.
+    """Open a database read-only.
 
     Raises:
-        Damaged: if it turns out not to be one, or not to be whole.
+        Damaged: if it is not a database, or is incomplete.
         UserError: if another process holds it.
     """
     database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=LOCK_SECONDS)
@@ -180,7 +180,7 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def damaged(path: Path, what: str) -> Damaged:
-    """What to say of a database that is not what was written."""
+    """The error for a database that was damaged."""
     return Damaged(
         f"{path} is damaged ({' '.join(what.split())[:120]}): put back a copy, or move it away and have it made again from "
         f"what the runs recorded in their folders, by shapelaw replay uri=sqlite:///{path}"
@@ -188,7 +188,7 @@ def damaged(path: Path, what: str) -> Damaged:
 
 
 def _tables(database: sqlite3.Connection) -> list[str]:
-    """Tables that there are and that have a copy: a database that MLflow has not made yet holds none."""
+    """Existing tables that should have a copy; a database that MLflow has not created yet has none."""
     there = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     return [table for table in COPIES if table in there]
 

@@ -42,21 +42,21 @@ if TYPE_CHECKING:
 
 SENT = "tracking.sent.json"
 BATCH_METRICS = 800
-"""Of one request; the store takes 1,000."""
+"""Most metrics in one request; the store accepts 1,000."""
 MISTAKEN = (KeyError, TypeError, ValueError, AttributeError)
-"""What a record raises that has all its fields, but not with what belongs there."""
+"""Errors from a record that has all its fields, but with wrong content."""
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class _Sent:
-    """How far a store has a journal.
+    """How much of a journal a store has.
 
     Args:
-        uri: of the store.
-        run_id: its name of the run.
-        bytes: of the journal that it has.
-        files: artifacts before that byte which it could not take.
+        uri: URI of the store.
+        run_id: the store's name of the run.
+        bytes: bytes of the journal that it has.
+        files: artifacts before that byte that it could not take.
     """
 
     uri: str = ""
@@ -66,24 +66,24 @@ class _Sent:
 
 
 class Delivery:
-    """Carries one journal to the store that it names. A journal is data: it says what to record, of files inside its own
-    folder; where artifacts of a new experiment lie and which store may have it is for whoever delivers it.
+    """Delivers one journal to the store that it names. A journal is only data: it lists records, and files inside its own
+    folder; the caller decides which store may get it and where the artifacts of a new experiment lie.
 
     Args:
-        folder: of the run.
-        uri: of another store than the journal names.
-        artifacts: root of the artifacts of an experiment that is made; the journal's by default, for a run of one's own.
+        folder: folder of the run.
+        uri: URI of another store than the journal names.
+        artifacts: root of the artifacts of a new experiment; by default the journal's, for the caller's own run.
     """
 
     lock = JOURNAL
-    """File of the run's folder that whoever delivers holds."""
+    """File in the run's folder that is locked during delivery."""
 
     def __init__(self, folder: Path, uri: str | None = None, artifacts: str | None = None) -> None:
         self.folder, self.path, self._uri, self._artifacts = folder, folder / JOURNAL, uri, artifacts
         self.sent = _read_sent(folder)
-        if uri is not None:  # it may have lost some of what it had: it is asked
+        if uri is not None:  # it may have lost records, so it is asked
             self.sent = _Sent(uri)
-        if self.sent.bytes > size_of(self.path):  # a power cut took lines that the store has: it is asked what it has
+        if self.sent.bytes > size_of(self.path):  # a power cut removed lines that the store has, so it is asked what it has
             self.sent = _Sent(self.sent.uri)
             with contextlib.suppress(OSError):
                 (folder / SENT).unlink()  # before the journal has grown again
@@ -93,17 +93,17 @@ class Delivery:
 
     @property
     def left(self) -> bool:
-        """Whether the journal holds records that the store does not have, as far as we know; without a store it has none."""
+        """Whether the journal holds records that the store seems to lack; without a store there are none."""
         left = bool(self.sent.files) or next(records(self.path, self.sent.bytes), None) is not None
         return left and bool(self._uri or self.named)
 
     @property
     def store(self) -> str:
-        """What the store is called in messages."""
+        """Name of the store in messages."""
         return self.sent.uri
 
     def line(self, reason: str) -> str:
-        """What to tell the user of a journal that the store does not have in whole."""
+        """Message to the user about a journal that the store has only in part."""
         count = sum(len(record.get("values", ())) for record, _ in records(self.path, self.sent.bytes))
         store = shlex.quote(f"tracker.uri={self.named}")
         return (
@@ -113,10 +113,10 @@ class Delivery:
         )
 
     def deliver(self) -> None:
-        """Send all that is in the journal now.
+        """Send the whole present content of the journal.
 
         Raises:
-            StoreAway: if the store does not answer; what it had taken before is noted.
+            StoreAway: if the store does not answer; its progress until then is recorded.
         """
         if not self._checked:
             self._check_store()
@@ -141,14 +141,14 @@ class Delivery:
         self._send_files()
 
     def _check_store(self) -> None:
-        """Another store than the last time gets everything, and so does one where the note names another's run."""
+        """Start over for another store than last time, or if the note names a run of another journal."""
         uri = self._uri or self.named
         if uri != self.sent.uri or not self._is_own_run():
             self.sent = _Sent(uri)
         self._checked = True
 
     def _is_own_run(self) -> bool:
-        """Whether the run of the store that the note names is the journal's: the note may come from elsewhere."""
+        """Whether the store's run in the note belongs to the journal; the note may come from elsewhere."""
         start = self._start_record
         if self.sent.run_id is None or start is None:
             return True
@@ -161,17 +161,17 @@ class Delivery:
 
     @cached_property
     def _start_record(self) -> Record | None:
-        """The journal's last start. It is looked for once: a run appends its own before anything of it is delivered."""
+        """The journal's last start. One search suffices, because a run appends its start before its delivery begins."""
         return last_of(self.path, "start")
 
     @property
     def named(self) -> str:
-        """The store that the journal names last; empty for one that was kept in the folder alone."""
+        """The store that the journal names last; empty for a run that was kept in its folder only."""
         start = self._start_record
         return str(start["uri"]) if start else self.sent.uri
 
     def _send(self, batch: list[Record]) -> None:
-        """Send some records of metrics, or one of another kind; what the store refuses for good is said and left."""
+        """Send some records of metrics, or one of another kind; a record that the store refuses is reported and skipped."""
         try:
             self._dispatch(batch)
         except (StoreRefused, *MISTAKEN) as error:
@@ -196,7 +196,7 @@ class Delivery:
                 store.set_terminated(run_id, batch[0]["status"], batch[0]["time"])
 
     def _start(self, record: Record) -> None:
-        """Find or make the run; one that this journal did not make is asked what it has."""
+        """Find or create the run; if this journal did not create it, the store is asked what the run has."""
         info = RunInfo(**record["info"])
         uri = self.sent.uri
         known = record["experiment_id"] if uri == record["uri"] and not self._by_name else None
@@ -208,7 +208,7 @@ class Delivery:
                 raise RunGone(self.sent.run_id)
             run = found or make_run(store, experiment_id, info)
             complete_params(store, run, info)
-            if found:  # a new one is running, and has its tags
+            if found:  # a new run already has its status and tags
                 store.update_run(run.info.run_id, status="RUNNING")
         if self.sent.run_id is None:
             self._stored = _latest(run)
@@ -217,7 +217,7 @@ class Delivery:
             self._set_tags(dict(info.tags))
 
     def _store(self, uri: str) -> Store:
-        """Another store than the record's, with the artifacts where the run was started last: it may have been moved."""
+        """Another store than the record's; its artifacts lie where the run was last started, as it may have moved."""
         last = self._start_record
         assert last is not None
         return Store(uri, self._artifacts or last["artifacts"], last["experiment"])
@@ -251,7 +251,7 @@ class Delivery:
                 store.log_batch(run_id, metrics=metrics)
 
     def _send_files(self) -> None:
-        """Send the artifacts that are due; one that cannot be taken stands in nobody's way and is tried again later."""
+        """Send the pending artifacts; one that cannot be sent does not block others and is tried again later."""
         due, self.sent.files = self.sent.files, []
         for record in due:
             path = self.folder / record["path"]
@@ -271,7 +271,7 @@ class Delivery:
             self._note()
 
     def _note(self) -> None:
-        """Write down how far the store is; if that fails, it is sent again, which does no harm."""
+        """Record the progress of the store; if that fails, records are sent again, which does no harm."""
         with contextlib.suppress(OSError):
             write_sealed(self.folder / SENT, vars(self.sent), durable=False)
 
@@ -297,12 +297,12 @@ def _batches(journal: Iterator[tuple[Record, int]]) -> Iterator[tuple[list[Recor
 
 
 def _latest(run: Run) -> dict[str, int]:
-    """Tokens up to which a run has each metric."""
+    """Metric -> tokens up to which a run has it."""
     return {metric.key: int(metric.step) for metric in run.data._metric_objs}
 
 
 def _read_sent(folder: Path) -> _Sent:
-    """What was noted; nothing where it cannot be read, which sends everything again."""
+    """The recorded progress; empty if it cannot be read, so that everything is sent again."""
     path = folder / SENT
     with contextlib.suppress(UserError):
         return as_record(_Sent, read_sealed(path), path) if path.exists() else _Sent()
@@ -314,16 +314,16 @@ def size_of(path: Path) -> int:
 
 
 def deliver_to(folder: Path, store: Store, parent_run_id: str | None = None) -> str | None:
-    """Deliver an ended run to a store, also one that it was not recorded in; why it could not be done, in a line, or None.
+    """Deliver an ended run to a store, which may be a new one; returns the reason for a failure, in one line, or None.
 
     Args:
-        folder: of the run.
-        store: that is to have it.
+        folder: folder of the run.
+        store: the store that should get it.
         parent_run_id: the MLflow run of its sweep there.
     """
     sent = _read_sent(folder)
     if sent.uri == store.uri and not sent.files and sent.bytes == size_of(folder / JOURNAL):
-        return None  # it has everything, and the journal need not be read
+        return None  # it has everything, so the journal need not be read
     start = last_of(folder / JOURNAL, "start")
     if start is None:
         if sent.uri == store.uri:
@@ -334,7 +334,7 @@ def deliver_to(folder: Path, store: Store, parent_run_id: str | None = None) -> 
         )
     if start["uri"] != store.uri:
         try:
-            find_experiment(store)  # which finds artifacts that were moved before any is sent to where they were
+            find_experiment(store)  # finds moved artifacts before any is sent to their old place
         except (StoreAway, UserError) as error:
             return Delivery(folder, store.uri).line(str(error))
         kept = f"recorded in {start['uri']}" if start["uri"] else "kept in its folder alone"
@@ -344,7 +344,7 @@ def deliver_to(folder: Path, store: Store, parent_run_id: str | None = None) -> 
 
 
 def _take_over(folder: Path, store: Store, info: Record) -> None:
-    """Append to the journal of an ended run that it is recorded in another store from now on."""
+    """Append a record to an ended run's journal that another store has the run from now on."""
     end = last_of(folder / JOURNAL, "status")
     journal = Journal(folder)
     try:
@@ -358,11 +358,11 @@ def _take_over(folder: Path, store: Store, info: Record) -> None:
 
 
 def deliver_left(folder: Path, uri: str | None = None, artifacts: str | None = None) -> str | None:
-    """Deliver what an ended run left in its journal; why it could not be done, in a line, or None.
+    """Deliver the remaining journal of an ended run; returns the reason for a failure, in one line, or None.
 
     Args:
-        folder: of the run.
-        uri: of a store to deliver to instead of the one that the journal names; it gets everything.
+        folder: folder of the run.
+        uri: URI of a store to deliver to instead of the one that the journal names; it gets everything.
         artifacts: as for Delivery.
     """
     delivery = Delivery(folder, uri, artifacts)

@@ -14,24 +14,24 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SYSTEM = ("mlflow.", "shapelaw.")
-"""How the tags begin that a tracker sets, not a user."""
+"""Prefixes of tags that the tracker sets, rather than a user."""
 
 
 def read_any(
     uri: str, experiment: str, wanted: Callable[[Iterable[str]], Sequence[str]]
 ) -> tuple[pd.DataFrame, pd.DataFrame, tuple[str, ...]]:
-    """The runs of an experiment, whoever trained them.
+    """The runs of an experiment, whatever program trained them.
 
     Args:
-        uri, experiment: of the store.
-        wanted: from the names of all metrics to those whose histories are read.
+        uri, experiment: the store, and an experiment in it.
+        wanted: selects, from the names of all metrics, those whose histories are read.
 
     Returns:
         one row per run (run, its name; mlflow_run_id; status; parameters, and the user's tags), one row per value (run, number
         of its row; step, metric, value; in the order of recording), and the names of all metrics.
 
     Raises:
-        UserError: if there is no such store or experiment, or it holds no runs.
+        UserError: if the store or experiment is missing, or it holds no runs.
     """
     import pandas as pd
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 READERS = 8
 """Requests at once."""
 RUNS_OF_A_REQUEST = 80
-"""MLflow takes 100; the address of a request for so many still has the 4,094 bytes that gunicorn allows."""
+"""MLflow accepts 100; the URL of a request for 80 stays within the 4,094 bytes that gunicorn allows."""
 VALUES_OF_A_REQUEST = 25_000
-"""The most that MLflow answers; a longer answer was cut within the last of its runs."""
+"""The most values in MLflow's answer; a longer answer is cut within the last of its runs."""
 BULK = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"
 
 
@@ -30,9 +30,9 @@ class Value(NamedTuple):
     """One value of a metric.
 
     Args:
-        tokens: the run had seen.
-        time: when it was recorded, in milliseconds; of two at the same tokens the later one holds.
-        value: itself.
+        tokens: tokens that the run had seen.
+        time: time of recording, in milliseconds; of two values at the same tokens, the later one counts.
+        value: the value.
     """
 
     tokens: int
@@ -53,7 +53,7 @@ def histories(uri: str, store: MlflowClient, run_ids: Sequence[str], keys: Seque
 
 
 def by_sql(path: Path, run_ids: Sequence[str], keys: Sequence[str]) -> Histories:
-    """From a database file, read-only and verified; the columns of MLflow's table `metrics` have stood since its version 1."""
+    """From a database file, read-only and verified; the columns of MLflow's table `metrics` are unchanged since version 1."""
     found: dict[Place, list[Value]] = {}
     for run_id, key, step, time, value in database.history(path, run_ids, keys):
         number = float("nan") if value is None else value
@@ -62,7 +62,7 @@ def by_sql(path: Path, run_ids: Sequence[str], keys: Sequence[str]) -> Histories
 
 
 def by_interface(store: MlflowClient, run_ids: Sequence[str], keys: Sequence[str]) -> Histories:
-    """From any store: many runs a request, and those that no such request answers one by one."""
+    """From any store: many runs per request, then one by one for those without an answer."""
     starts = range(0, len(run_ids), RUNS_OF_A_REQUEST)
     blocks = [(key, run_ids[start : start + RUNS_OF_A_REQUEST]) for key in keys for start in starts]
     found: dict[Place, Sequence[Value]] = {}
@@ -78,14 +78,14 @@ def _alone(store: MlflowClient, run_id: str, key: str) -> list[Value]:
 
 
 def _of_block(store: MlflowClient, key: str, run_ids: Sequence[str]) -> dict[Place, list[Value]]:
-    """The histories of one metric that requests for many runs answer in whole."""
+    """The histories of one metric that requests for many runs answer completely."""
     found: dict[Place, list[Value]] = {}
     left = set(run_ids) if len(run_ids) > 1 else set[str]()
     while left and (rows := _many(store, key, sorted(left))) is not None:
         cut = rows[-1][0] if len(rows) >= VALUES_OF_A_REQUEST else None
         answered = left if cut is None else {run_id for run_id, _ in rows} - {cut}
         if not {run_id for run_id, _ in rows} <= left:
-            break  # it answers to another question
+            break  # the answer is for another request
         parts: dict[str, list[Value]] = {run_id: [] for run_id in answered}
         for run_id, value in rows:
             parts.setdefault(run_id, []).append(value)
@@ -95,7 +95,7 @@ def _of_block(store: MlflowClient, key: str, run_ids: Sequence[str]) -> dict[Pla
 
 
 def _many(store: MlflowClient, key: str, run_ids: Sequence[str]) -> list[tuple[str, Value]] | None:
-    """Run by run the values of a metric, at most VALUES_OF_A_REQUEST; None where the store knows no such question."""
+    """Run by run the values of a metric, at most VALUES_OF_A_REQUEST; None if the store has no such request."""
     if kind_of(store.tracking_uri) in SERVERS:
         return _by_rest(store.tracking_uri, key, run_ids)
     ask = getattr(store._tracking_client.store, "get_metric_history_bulk", None)
@@ -106,7 +106,7 @@ def _many(store: MlflowClient, key: str, run_ids: Sequence[str]) -> list[tuple[s
 
 
 def _by_rest(uri: str, key: str, run_ids: Sequence[str]) -> list[tuple[str, Value]] | None:
-    """By the request that MLflow's own pages draw their charts from; None for an answer that is not to it."""
+    """By the request that MLflow's own pages use for their charts; None for an answer that does not match it."""
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
 

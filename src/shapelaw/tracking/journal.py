@@ -26,9 +26,9 @@ from shapelaw.files import plain
 
 JOURNAL = "tracking.jsonl"
 HELD_BYTES = 2**24
-"""Of lines kept in memory while the folder's own disk is full; about 80,000 records."""
+"""Size of the lines kept in memory while the folder's disk is full; about 80,000 records."""
 LINE_BYTES = 2**20
-"""No line is longer."""
+"""Greatest length of a line."""
 Record = dict[str, Any]
 FIELDS = {
     "start": {"info", "uri", "artifacts", "experiment", "experiment_id"},
@@ -45,18 +45,18 @@ TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("time", "tokens", "number"), (int,)),
     **dict.fromkeys(("info", "values"), (dict,)),
 }
-"""What a field holds."""
+"""Field -> types of its content."""
 STATUSES = ("FINISHED", "FAILED", "KILLED", "RUNNING", "SCHEDULED")
-"""That the store knows."""
+"""Statuses that the store knows."""
 CHECKSUM = re.compile(rb',"crc":"([0-9a-f]{8})"}\n')
 log = logging.getLogger(__name__)
 
 
 class Journal:
-    """Appends records. Metrics up to the tokens that are in it already are left out: an earlier attempt measured them.
+    """Appends records. It skips metrics up to the tokens that it already holds, because an earlier attempt measured them.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -75,10 +75,10 @@ class Journal:
         self._said = False
 
     def append(self, kind: str, **fields: Any) -> None:
-        """Append a record with the time, which never runs backwards; a full disk leaves it in memory until there is room.
+        """Append a record with the time, which never runs backwards; if the disk is full, it waits in memory.
 
         Raises:
-            UserError: when that lasts too long.
+            UserError: if the disk stays full for too long.
         """
         self.time = max(self.time, int(time.time() * 1000))
         record: Record = {"kind": kind, "time": self.time, **fields}
@@ -94,14 +94,14 @@ class Journal:
             self.append("metrics", tokens=tokens, values=new)
 
     def rewind(self, number: int, tokens: int, values: Mapping[str, float]) -> None:
-        """Append that the run went back, unless this rewind is recorded; its time is later than all before it."""
+        """Append a rewind of the run, unless it is recorded already; its time is later than all before it."""
         if number > self.rewinds:
             self.time += 1
             metrics = {key: plain(value) for key, value in values.items()}
             self.append("rewind", number=number, tokens=tokens, values=metrics)
 
     def sync(self) -> None:
-        """Write what is held, and flush it to the disk.
+        """Write the lines held in memory, and flush them to the disk.
 
         Raises:
             UserError: if there is no room for it.
@@ -126,7 +126,7 @@ class Journal:
             self.recorded = {key: min(last, record["tokens"]) for key, last in self.recorded.items()}
 
     def _write(self) -> OSError | None:
-        """Write what is held; half a line is taken back."""
+        """Write the lines held in memory; half a line is removed again."""
         try:
             if os.write(self._file, self._held) < len(self._held):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -148,7 +148,7 @@ def line_of(record: Record) -> bytes:
 
 
 def records(path: Path, start: int = 0) -> Iterator[tuple[Record, int]]:
-    """The whole records of a journal from a byte on, each with the byte after it; damaged lines are said and passed over."""
+    """The complete records of a journal from a byte on, each with the byte after it; damaged lines are reported and skipped."""
     if not path.exists():
         return
     with path.open("rb") as file:
@@ -166,7 +166,7 @@ def records(path: Path, start: int = 0) -> Iterator[tuple[Record, int]]:
 
 
 def damaged_lines(path: Path, start: int, end: int) -> int:
-    """How many lines of a journal are not what was written, from a byte on and up to another."""
+    """Number of damaged lines of a journal between two bytes."""
     with path.open("rb") as file:
         file.seek(start)
         return sum(_parse(line) is None for line in file.read(end - start).splitlines(keepends=True))
@@ -181,7 +181,7 @@ def last_of(path: Path, kind: str) -> Record | None:
 
 
 def torn(path: Path) -> bytes:
-    """What follows a journal's last whole line: half a record, or a whole one whose end was damaged."""
+    """The bytes after a journal's last complete line: half a record, or a whole one whose end was damaged."""
     if not path.exists():
         return b""
     with path.open("rb") as file:
@@ -190,7 +190,7 @@ def torn(path: Path) -> bytes:
 
 
 def _parse(line: bytes) -> Record | None:
-    """The record of a line; None if it is not what was written."""
+    """The record of a line; None if it is damaged."""
     checksum = CHECKSUM.fullmatch(line, max(0, line.rfind(b',"crc":')))
     content = line[: checksum.start()] + b"}" if checksum else line
     if checksum and zlib.crc32(content) != int(checksum[1], 16):
@@ -203,7 +203,7 @@ def _parse(line: bytes) -> Record | None:
 
 
 def is_record(record: Record) -> bool:
-    """Whether it has the fields of its kind, each with what belongs there."""
+    """Whether it has the fields of its kind, each with valid content."""
     named = record.keys() == {"kind", "time", *FIELDS[record["kind"]]}
     typed = all(isinstance(value, TYPES[key]) for key, value in record.items())
     return named and typed and record.get("status", STATUSES[0]) in STATUSES
@@ -211,5 +211,5 @@ def is_record(record: Record) -> bool:
 
 @cache
 def _say_damaged(path: Path, line: bytes) -> None:
-    """Say it once in a command, however often the journal is read."""
+    """Report a damaged line once per command, however often the journal is read."""
     log.warning("%s: a line is damaged and passed over: %r", path, line[:60])

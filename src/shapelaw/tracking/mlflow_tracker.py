@@ -17,12 +17,12 @@ from shapelaw.tracking.wandb_delivery import WandbDelivery
 
 
 class FolderTracker:
-    """A run that is recorded in its own folder alone; `deliver_to` brings it into a store later.
+    """A run that is recorded in its own folder only; `deliver_to` can deliver it to a store later.
 
     Args:
-        store: where it would be recorded.
-        info: what it is called and described by.
-        folder: of the run, where its journal lies.
+        store: store that would record it.
+        info: its name and description.
+        folder: folder of the run, with its journal.
     """
 
     def __init__(self, store: Store, info: RunInfo, folder: Path) -> None:
@@ -32,24 +32,24 @@ class FolderTracker:
         self._senders = [Sender(one) for one in deliveries]
 
     def _deliveries(self) -> list[Carries]:
-        """What carries the journal, each made before it grows: it looks whether the journal has all that was delivered."""
+        """The deliveries of the journal. They are created before it grows, to check that it still holds all delivered bytes."""
         return []
 
     @property
     def run_id(self) -> str | None:
-        """No store names it."""
+        """None, because no store has the run."""
         return None
 
     def log(self, metrics: Mapping[str, float], tokens: int) -> None:
-        """Record metrics after so many tokens; what an earlier attempt recorded is not recorded twice."""
+        """Record metrics after a number of tokens, unless an earlier attempt already recorded them."""
         self._journal.metrics(metrics, tokens)
 
     def rewind(self, number: int, tokens: int, metrics: Mapping[str, float]) -> None:
-        """Record that the run went back to so many tokens, for the number-th time."""
+        """Record that the run went back to a number of tokens, for the number-th time."""
         self._journal.rewind(number, tokens, metrics)
 
     def flush(self) -> None:
-        """Make what was recorded outlive a power cut."""
+        """Make the records survive a power cut."""
         self._journal.sync()
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
@@ -73,12 +73,12 @@ class FolderTracker:
 
 
 class _Tracked(FolderTracker):
-    """A run that is tracked, too.
+    """A run that is also tracked in stores.
 
     Args:
-        store: where it is recorded.
-        info: what it is called and described by.
-        folder: of the run, where its journal lies.
+        store: store that records it.
+        info: its name and description.
+        folder: folder of the run, with its journal.
         finish_seconds: how long `close` waits for each store.
     """
 
@@ -87,14 +87,14 @@ class _Tracked(FolderTracker):
         self._seconds = finish_seconds
 
     def close(self) -> None:
-        """Give the stores a while to take what they have not yet; what is left is said, and delivered later."""
+        """Give the stores some time for the remaining records; what they miss is reported, and delivered later."""
         super().close()
         for sender in self._senders:
             sender.finish(self._seconds)
 
 
 class MlflowTracker(_Tracked):
-    """One MLflow run, found by its identity or made."""
+    """One MLflow run, found by its identity or created."""
 
     def _deliveries(self) -> list[Carries]:
         self._delivery = Delivery(self._folder, artifacts=self._store.artifacts)
@@ -110,7 +110,7 @@ class WandbTracker(_Tracked):
     """One wandb run of the run's identity.
 
     Args:
-        store, info, folder, finish_seconds: as of the others; of the store, the experiment is wandb's project.
+        store, info, folder, finish_seconds: as for the others; the store's experiment is wandb's project.
         offline: whether it stays on disk, for `wandb sync`.
     """
 
@@ -123,12 +123,12 @@ class WandbTracker(_Tracked):
 
 
 class OwnedTracker(_Tracked):
-    """A run that a tracker of the user's own records.
+    """A run that the user's own tracker records.
 
     Args:
-        store, info, folder, finish_seconds: as of the others.
-        reference: of the tracker.
-        options: that it is called with.
+        store, info, folder, finish_seconds: as for the others.
+        reference: reference of the tracker.
+        options: options of the call to it.
     """
 
     def __init__(
@@ -159,5 +159,5 @@ class BothTracker(MlflowTracker):
 
 
 def _plain(info: RunInfo) -> dict[str, object]:
-    """As JSON has it; parameters are text in the store too."""
+    """The info as JSON types; parameters become text, as in the store."""
     return {**asdict(info), "params": {key: str(value) for key, value in info.params.items()}}

@@ -23,36 +23,36 @@ from shapelaw.tracking.store import StoreAway
 
 SENT = "tracking.own.json"
 NEEDED = ("log", "finish")
-"""Methods that a tracker has; it may have `tag`, `rewind` and `artifact`, too."""
+"""Methods that a tracker must have; it may also have `tag`, `rewind` and `artifact`."""
 SHORT = 200
 """Characters of an error that a message shows."""
 
 
 class OwnTracker(Protocol):
-    """What `tracker=path/to/file.py:NAME` names: NAME(info, folder, **options) gives an object for one attempt at a run.
+    """The tracker of `tracker=path/to/file.py:NAME`: NAME(info, folder, **options) returns an object for one attempt at a run.
 
-    `info` (a `RunInfo`) holds the run's identity, kind, name, parameters and tags; `folder` is the run's. A run that is
-    continued makes another object of the same identity. All calls come from one thread, in the order of recording.
+    `info` (a `RunInfo`) holds the run's identity, kind, name, parameters and tags; `folder` is the run's folder. A continued
+    run creates another object with the same identity. All calls come from one thread, in the order of recording.
     """
 
     def log(self, metrics: Mapping[str, float], tokens: int) -> None:
-        """Metrics after so many tokens; after an error, the same once more."""
+        """Take metrics after a number of tokens; after an error, the same call is repeated."""
         ...
 
     def finish(self, status: str) -> None:
-        """The outcome: FINISHED, FAILED or KILLED."""
+        """Take the outcome: FINISHED, FAILED or KILLED."""
         ...
 
 
 @dataclass
 class _Sent:
-    """How many bytes of a journal the tracker has taken."""
+    """The number of bytes of a journal that the tracker has taken."""
 
     bytes: int = 0
 
 
 def check_tracker(reference: str, options: Mapping[str, Any]) -> Callable[..., OwnTracker]:
-    """The user's tracker, if it fits.
+    """The user's tracker, after a check of its interface.
 
     Raises:
         UserError: if it cannot be called with (info, folder, **options), or is a class without `log` and `finish`.
@@ -82,22 +82,22 @@ def _lacks(tracker: Any) -> str:
 
 
 class OwnDelivery:
-    """Carries one journal to a tracker of the user's own.
+    """Delivers one journal to the user's own tracker.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         reference: `path/to/file.py:NAME` or `package.module:NAME` of the tracker.
-        options: that it is called with.
+        options: options of the call to it.
     """
 
     lock = "tracking.own.lock"
-    """File of the run's folder that whoever delivers to it holds."""
+    """File in the run's folder that is locked during delivery to the tracker."""
 
     def __init__(self, folder: Path, reference: str, options: Mapping[str, Any]) -> None:
         self.folder, self.path, self.store = folder, folder / JOURNAL, reference
         self.options, self._tracker = options, cast(Any, None)
         self.sent = _read_sent(folder)
-        if self.sent.bytes > size_of(self.path):  # a power cut took lines of the journal
+        if self.sent.bytes > size_of(self.path):  # a power cut removed lines of the journal
             self.sent = _Sent()
 
     @property
@@ -106,14 +106,14 @@ class OwnDelivery:
         return next(records(self.path, self.sent.bytes), None) is not None
 
     def line(self, reason: str) -> str:
-        """What to tell the user of a journal that the tracker has not taken in whole."""
+        """Message to the user about a journal that the tracker has taken only in part."""
         return (
             f"tracking: tracker={self.store} has not taken all of {self.folder} ({reason or 'it is slow'}); the same command "
             "again hands it the rest"
         )
 
     def deliver(self) -> None:
-        """Hand over all that is in the journal now.
+        """Pass on the whole present content of the journal.
 
         Raises:
             StoreAway: if the tracker raises.
@@ -139,12 +139,12 @@ class OwnDelivery:
             "artifact": lambda: ("artifact", self._inside(record["path"])),
             "status": lambda: ("finish", record["status"]),
         }
-        with contextlib.suppress(*MISTAKEN):  # of a record that was tampered with
+        with contextlib.suppress(*MISTAKEN):  # from a record that was tampered with
             name, *arguments = calls[record["kind"]]()
             self._call(lambda: getattr(self._opened(), name, _nothing)(*arguments))
 
     def _opened(self, record: Record | None = None) -> Any:
-        """The tracker of this attempt, made when it is first needed."""
+        """The tracker of this attempt, created on first use."""
         if self._tracker is None:
             start = record or last_of(self.path, "start")
             assert start is not None
@@ -155,7 +155,7 @@ class OwnDelivery:
         return self._tracker
 
     def _inside(self, path: str) -> Path:
-        """A file of the run's folder; a journal may come from anybody, and names no other."""
+        """A file in the run's folder; a journal may come from anybody, so it may name no other file."""
         file = (self.folder / path).resolve()
         if not file.is_relative_to(self.folder.resolve()):
             raise ValueError(path)
@@ -170,12 +170,12 @@ class OwnDelivery:
 
 
 def deliver_to_own(folder: Path, reference: str, options: Mapping[str, Any]) -> str | None:
-    """Hand over what an ended run left in its journal; why it could not be done, in a line, or None."""
+    """Pass on the remaining journal of an ended run; returns the reason for a failure, in one line, or None."""
     return deliver_rest(OwnDelivery(folder, reference, options))
 
 
 def _nothing(*arguments: Any) -> None:
-    """In place of a method that the tracker does not have."""
+    """Stand-in for a method that the tracker lacks."""
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
@@ -183,7 +183,7 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _read_sent(folder: Path) -> _Sent:
-    """What was noted; nothing where it cannot be read, which hands everything over again."""
+    """The recorded progress; empty if it cannot be read, so that everything is passed on again."""
     path = folder / SENT
     with contextlib.suppress(UserError):
         return as_record(_Sent, read_sealed(path), path) if path.exists() else _Sent()

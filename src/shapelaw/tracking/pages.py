@@ -16,17 +16,17 @@ _DESCRIPTION = "The page of each experiment's last `shapelaw report`: open a run
 
 
 def publish(store: Store, page: Path) -> str:
-    """Keep a report's page in the store of its runs, in place of an earlier one, and link to it from their experiment.
+    """Keep a report's page in the store of its runs, replacing an earlier one, and link to it from their experiment.
 
     Args:
-        store: of the runs, with the name of their experiment.
-        page: the file, whole in itself.
+        store: store of the runs, with the name of their experiment.
+        page: the self-contained file.
 
     Returns:
-        where MLflow shows the page, as seen from the root of MLflow's own pages.
+        the address at which MLflow shows the page, relative to the root of MLflow's own pages.
 
     Raises:
-        UserError: if the store does not answer or take it.
+        UserError: if the store does not answer, or does not accept it.
     """
     experiment_id = open_store(store.uri, store.artifacts, EXPERIMENT, {**TRAINING_VIEW, NOTE: _DESCRIPTION})
     with unreachable(store.uri):
@@ -42,7 +42,7 @@ def publish(store: Store, page: Path) -> str:
 
 
 def with_link(description: str, address: str) -> str:
-    """A description that links to a report: an earlier link is replaced, and all else stays.
+    """A description with a link to a report; an earlier link is replaced, and everything else stays.
 
     >>> with_link("Mine.", "#/a")
     'Mine.\\n* [The report](#/a)\\n'

@@ -15,17 +15,17 @@ FURTHER_LOSS = re.compile(r"val/(\w+)/loss")
 DEVICE_HOURS = "cost/device_hours"
 ROLLBACKS = "spike/rollbacks"
 LR_SCALE = "spike/lr_scale"
-"""Number of a rollback, recorded at the tokens that the run went back to: what was measured before it at more tokens is
-undone."""
+"""Metric that marks a rollback, recorded at the tokens to which the run went back; it undoes earlier measurements at more
+tokens."""
 DIVERGED_TAG = "shapelaw.diverged_step"
 PRUNED_TAG = "shapelaw.pruned"
-"""After how many tokens a search gave the run up; empty if it was continued."""
+"""Tokens after which a search gave up the run; empty if it was continued."""
 DAMAGED_TAG = "shapelaw.damaged_records"
-"""How many lines of a run's journal were damaged before the store had them."""
+"""Number of lines of a run's journal that were damaged before their delivery."""
 SUITE_TAG = "shapelaw.suite_record"
 """The record of the run's suite, as JSON (`shapelaw.suite.Suite`)."""
 OWN = "model."
-"""How the parameters of a run begin that are options and columns of a user's own model."""
+"""Prefix of parameters of a run that are options and columns of a user's own model."""
 NOISE_GRAD_SQ, NOISE_TRACE, NOISE_SCALE = "noise/grad_sq", "noise/trace_tokens", "noise/scale_tokens"
 """Estimates of |G|^2 and of tr(Sigma) of one token, and the ratio of their running means: the gradient noise scale."""
 
@@ -40,19 +40,19 @@ class Tracker(Protocol):
 
     @property
     def run_id(self) -> str | None:
-        """The tracker's own name of the run, as soon as it is known."""
+        """The tracker's own name of the run, once it is known."""
         ...
 
     def log(self, metrics: Mapping[str, float], tokens: int) -> None:
-        """Record metrics after so many tokens; what an earlier attempt recorded is not recorded twice."""
+        """Record metrics after a number of tokens, unless an earlier attempt already recorded them."""
         ...
 
     def rewind(self, number: int, tokens: int, metrics: Mapping[str, float]) -> None:
-        """Record that the run went back to so many tokens, for the number-th time; what follows is measured anew."""
+        """Record that the run went back to a number of tokens, for the number-th time; later metrics are measured again."""
         ...
 
     def flush(self) -> None:
-        """Make what was recorded outlive a power cut."""
+        """Make the records survive a power cut."""
         ...
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
@@ -68,18 +68,18 @@ class Tracker(Protocol):
         ...
 
     def close(self) -> None:
-        """Give the store a while to take what it has not yet; nothing is recorded after that."""
+        """Give the store some time for the remaining records; nothing is recorded after that."""
         ...
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a run is called and described by.
+    """The name and description of a run.
 
     Args:
         identity: the run's or fit's hash; one MLflow run per identity and experiment.
         kind: train, fit or sweep.
-        name: for people.
+        name: name for people.
         params: short flat parameters.
         tags: further tags.
         parent_run_id: the MLflow run of the sweep that this run belongs to.

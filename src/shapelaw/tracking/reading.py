@@ -42,12 +42,12 @@ if TYPE_CHECKING:
 WHOLE = ("width", "depth", "params", "vocab_size", "batch_tokens", "num_devices", "seq_len", "head_size")
 REAL = ("lr_base", "cooldown")
 ON_THE_WAY = COOLING, WARMING = "midway through a cooldown", "during the warm-up"
-"""Why a validation is on the way up or down a schedule."""
+"""Reasons why the rate is changing at a validation."""
 OPTIM = "optim."
-"""How the parameters of a run begin that are its optimizer's settings."""
+"""Prefix of parameters of a run that are its optimizer's settings."""
 SHOWN_NAMES = 12
 LAST = -1
-"""Stands for rollbacks, of which there are 0 or more."""
+"""Key in place of a number of rollbacks, which is 0 or more."""
 log = logging.getLogger(__name__)
 
 
@@ -58,12 +58,11 @@ def read_runs(uri: str, experiment: str) -> pd.DataFrame:
     seconds_per_step, num_devices, cooldown (its tokens over those before; 0 at a constant rate), seq_len, head_size,
     suite, status, mlflow_run_id, rollbacks (before the row), diverged_step, schedule, total_tokens, decay_fraction,
     unique_tokens, optimizer, precision, architecture, trainer (if programs trained some), sweep (if some have a name),
-    rate_course (as `shapelaw.courses.Course` has it, where the record says the rate of every step), excluded (a
-    reason, or nothing), loss_NAME of every further held-out set, and what users' own models have as columns and
-    options.
+    rate_course (as in `shapelaw.courses.Course`, if the record gives the rate of every step), excluded (a reason, or
+    nothing), loss_NAME of every further held-out set, and the columns and options of users' own models.
 
     Raises:
-        UserError: if there is no such store or experiment, or it holds no validations.
+        UserError: if the store or experiment is missing, or it holds no validations.
     """
     return read_table(uri, experiment)[0]
 
@@ -72,7 +71,7 @@ def read_table(uri: str, experiment: str) -> tuple[pd.DataFrame, dict[str, Suite
     """The runs table of an experiment (`read_runs`), and run -> the record of its suite.
 
     Raises:
-        UserError: as `read_runs`, or if a run's record is damaged.
+        UserError: as for `read_runs`, or if a run's record is damaged.
     """
     import pandas as pd
 
@@ -101,7 +100,7 @@ def experiment_of(uri: str, store: MlflowClient, experiment: str) -> str:
     """The id of an experiment.
 
     Raises:
-        UserError: if there is none of that name.
+        UserError: if no experiment has this name.
     """
     found = store.get_experiment_by_name(experiment)
     if found is None:
@@ -111,7 +110,7 @@ def experiment_of(uri: str, store: MlflowClient, experiment: str) -> str:
 
 
 def _refuse_foreign(experiment: str, runs: Sequence[Run]) -> None:
-    """Say of runs that something else tracked how they are read."""
+    """Refuse runs that another program tracked, and explain how to read them."""
     metrics = sorted({key for run in runs if KIND_TAG not in run.data.tags for key in run.data.metrics})
     params = sorted({key for run in runs if KIND_TAG not in run.data.tags for key in run.data.params})
     if metrics:
@@ -128,7 +127,7 @@ def _some(what: str, names: Sequence[str]) -> str:
 
 
 def _say_damaged(runs: Sequence[Run]) -> None:
-    """Say which runs lack records."""
+    """Report which runs lack records."""
     for run in runs:
         if count := run.data.tags.get(DAMAGED_TAG):
             log.warning(
@@ -139,7 +138,7 @@ def _say_damaged(runs: Sequence[Run]) -> None:
 
 
 def suite_of(run: Run) -> Suite:
-    """The record of a tracked run's suite; of a run that was tracked before there were any, what its parameters say."""
+    """The record of a tracked run's suite; for a run from before such records, the facts in its parameters."""
     params, tags = run.data.params, run.data.tags
     if SUITE_TAG in tags:
         return Suite.from_json(tags[SUITE_TAG], f"MLflow run {run.info.run_id}, tag {SUITE_TAG}")
@@ -152,10 +151,10 @@ def read_noise(uri: str, experiment: str) -> pd.DataFrame:
     """The gradient noise scale of an experiment's runs, one row per measurement.
 
     Columns: run, width, depth, batch_tokens, tokens, grad_sq, trace (of one token), and loss, the held-out one interpolated
-    in log(tokens); measurements before a run's first validation or after its last are left out.
+    in log(tokens); without measurements before a run's first validation or after its last.
 
     Raises:
-        UserError: if there is no such store or experiment, or nothing was measured.
+        UserError: if the store or experiment is missing, or nothing was measured.
     """
     import numpy as np
     import pandas as pd
@@ -188,10 +187,10 @@ def read_noise(uri: str, experiment: str) -> pd.DataFrame:
 
 
 def places(uri: str, experiment: str, kind: str) -> tuple[str, dict[str, str]]:
-    """Where the runs of an experiment lie: its id, and identity -> MLflow's id of every run of a kind; empty without one.
+    """The id of an experiment, and identity -> MLflow's id of every run of a kind; empty if it is missing.
 
     Raises:
-        UserError: if there is no such store.
+        UserError: if the store is missing.
     """
     with unreachable(uri):
         store = existing(uri)
@@ -203,10 +202,10 @@ def places(uri: str, experiment: str, kind: str) -> tuple[str, dict[str, str]]:
 
 
 def existing(uri: str) -> MlflowClient:
-    """A client of a store that is there.
+    """A client of an existing store.
 
     Raises:
-        UserError: if it is not, or is damaged.
+        UserError: if the store is missing or damaged.
     """
     check_uri(uri)
     file = database_file(uri)
@@ -222,7 +221,7 @@ def existing(uri: str) -> MlflowClient:
 
 
 def search(uri: str, store: MlflowClient, experiment_id: str, kind: str | None) -> Sequence[Run]:
-    """The runs of an experiment of a kind, or all of them, the newest first."""
+    """The runs of an experiment, of one kind or of all, the newest first."""
     if file := database_file(uri):
         recorded = database.recorded_runs(file, experiment_id)
         return [_entity(experiment_id, one) for one in recorded if kind in (None, one.tags.get(KIND_TAG))]
@@ -241,7 +240,7 @@ def _entity(experiment_id: str, recorded: database.Recorded) -> Run:
 
 
 def search_by_interface(store: MlflowClient, experiment_id: str, kind: str | None) -> Sequence[Run]:
-    """From any store, a thousand runs a request."""
+    """Search any store, a thousand runs per request."""
     condition = f"tags.`{KIND_TAG}` = '{kind}'" if kind else ""
     runs: list[Run] = []
     token: str | None = None
@@ -272,7 +271,7 @@ def rows_of(run: Run, values: Histories) -> list[dict[str, Any]]:
     course = course_of(params)
 
     def at(metric: str) -> dict[tuple[int, int], float]:
-        """Tokens and rollbacks before -> value; and tokens and LAST -> the last one there."""
+        """(tokens, number of earlier rollbacks) -> value; and (tokens, LAST) -> the last value there."""
         recorded = values.get((run_id, metric), ())
         last = {(v.tokens, LAST): v.value for v in recorded}
         return last | {(v.tokens, _before(v, rollbacks)): v.value for v in recorded}
@@ -292,14 +291,14 @@ def rows_of(run: Run, values: Histories) -> list[dict[str, Any]]:
 
 
 def _beside(value: Value, found: Mapping[tuple[int, int], float], rollbacks: Sequence[Value]) -> float | None:
-    """The value of another metric that belongs to a validation: of the same stretch between rollbacks; or, if the validation
-    stands, one that was measured when the run had ended (`shapelaw evaluate`)."""
+    """The value of another metric that belongs to a validation: one between the same rollbacks; or, if the validation was
+    not undone, one that was measured after the run ended (`shapelaw evaluate`)."""
     own = found.get((value.tokens, _before(value, rollbacks)))
     return own if own is not None or _undone(value, rollbacks) else found.get((value.tokens, LAST))
 
 
 def _of_own_model(params: Mapping[str, str]) -> dict[str, float | str]:
-    """Columns and options of a user's own model: numbers where they are some."""
+    """Columns and options of a user's own model, as numbers if possible."""
     found: dict[str, float | str] = {}
     for name, text in params.items():
         if name.startswith(OWN):
@@ -311,7 +310,7 @@ def _of_own_model(params: Mapping[str, str]) -> dict[str, float | str]:
 
 
 def _schedule(params: Mapping[str, str]) -> dict[str, Any]:
-    """How a run's rate goes, and where it ends; nothing of runs that were tracked before that was recorded."""
+    """The schedule of a run's rate, and its end; empty for runs from before it was recorded."""
     kind, final = params.get("schedule"), float(params.get("schedule.final_factor", 0.0))
     if kind is None:
         return {}
@@ -321,17 +320,17 @@ def _schedule(params: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _as_planned(value: Value, run: Run, rollbacks: Sequence[Value]) -> bool:
-    """Whether the rates up to a validation are those of the plan: no rollback before it has lowered them."""
+    """Whether the rates up to a validation are those of the plan, because no earlier rollback has lowered them."""
     return run.data.metrics.get(LR_SCALE, 1.0) == 1.0 or not _before(value, rollbacks)
 
 
 def _unique(params: Mapping[str, str]) -> dict[str, float]:
-    """Different tokens that the run draws from; nothing where that was not recorded."""
+    """Number of different tokens that the run draws from; empty if not recorded."""
     return {"unique_tokens": float(params["unique_tokens"])} if "unique_tokens" in params else {}
 
 
 def _trained(params: Mapping[str, str]) -> dict[str, str]:
-    """What a run was trained with, as far as it is recorded."""
+    """The recorded settings of a run's training."""
     chosen = {key.removeprefix(OPTIM): value for key, value in params.items() if key.startswith(OPTIM)}
     name = chosen.pop("name", "own" if "code" in chosen else "adamw")
     settings = sorted(f"{key}={value}" for key, value in chosen.items())
@@ -341,30 +340,30 @@ def _trained(params: Mapping[str, str]) -> dict[str, str]:
 
 
 def _before(value: Value, rollbacks: Sequence[Value]) -> int:
-    """Rollbacks of the run before a value was measured."""
+    """Number of rollbacks of the run before a value was measured."""
     return sum(back.time <= value.time for back in rollbacks)
 
 
 def _diverged(run: Run) -> int | None:
-    """The step at which a run diverged, unless it was taken up again and finished."""
+    """The step at which a run diverged, unless it was continued and finished."""
     step = run.data.tags.get(DIVERGED_TAG)
     return int(step) if step and run.info.status != "FINISHED" else None
 
 
 def _pruned(run: Run) -> str:
-    """Whether a search gave the run up: those that it let finish are the better ones of their kind."""
+    """Whether a search gave up the run; runs that it let finish are the better ones of their kind."""
     pruned = run.data.tags.get(PRUNED_TAG)
     return f"pruned {pruned} by a search" if pruned else ""
 
 
 def _undone(value: Value, rollbacks: Iterable[Value]) -> str:
-    """Whether the run went back behind a validation after it was made."""
+    """Whether the run later went back to a point before a validation."""
     undone = any(value.time < back.time and value.tokens > back.tokens for back in rollbacks)
     return "undone by a rollback" if undone else ""
 
 
 def _excluded(value: Value, params: Mapping[str, str]) -> str:
-    """Why a validation is no point for a fit: a rate that is neither the run's own nor annealed to the end."""
+    """Why a validation is not a point for a fit: its rate is neither the run's own nor fully annealed."""
     if float(params["cooldown"]) and value.tokens < int(params["tokens"]):
         return COOLING
     if value.tokens <= float(params.get("warmup_tokens", 0)):

@@ -29,12 +29,13 @@ if TYPE_CHECKING:
 def rename_sweep(
     uri: str, run_id: str, names: Mapping[str, str], identity_of: Callable[[Sequence[str]], str]
 ) -> str | None:
-    """Give a sweep's run the new identities of its jobs and, where all of them have one, its own; why not, in a line, or None.
+    """Give a sweep's run the new identities of its jobs and, if all of them have one, its own new identity; returns the
+    reason for a failure, in one line, or None.
 
     Args:
-        uri: of the store.
-        run_id: of the sweep's run.
-        names: former identities of jobs -> those of now.
+        uri: URI of the store.
+        run_id: id of the sweep's run.
+        names: former identities of jobs -> their present ones.
         identity_of: the sweep's identity from those of its jobs.
     """
     try:
@@ -48,7 +49,7 @@ def rename_sweep(
 def _rename(
     store: MlflowClient, run_id: str, names: Mapping[str, str], identity_of: Callable[[Sequence[str]], str]
 ) -> None:
-    """The list of jobs comes last: while it has the former names, all is done again."""
+    """Rename; the list of jobs comes last, because everything is repeated as long as it has the former names."""
     run = store.get_run(run_id)
     if run.data.tags.get(KIND_TAG) != "sweep":
         return
@@ -66,7 +67,7 @@ def _rename(
 
 
 def _runs_of(store: MlflowClient, experiment_id: str, sweep: str) -> list[Run]:
-    """The runs of a sweep, all pages of them."""
+    """The runs of a sweep, from all pages."""
     runs: list[Run] = []
     token: str | None = None
     while True:

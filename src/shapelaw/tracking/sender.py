@@ -18,39 +18,39 @@ from shapelaw.tracking.journal import JOURNAL
 from shapelaw.tracking.store import StoreAway
 
 POLL_SECONDS = 10.0
-"""Between two looks at the journal."""
+"""Time between two checks of the journal."""
 RETRY_SECONDS = (0.5, 30.0)
 """First and longest wait for a store that does not answer."""
 log = logging.getLogger(__name__)
 
 
 class Carries(Protocol):
-    """What carries a journal to a store, and can be asked how far it is."""
+    """A delivery of a journal to a store, which can report its progress."""
 
     folder: Path
     lock: str
 
     @property
     def left(self) -> bool:
-        """Whether the journal holds records that the store does not have."""
+        """Whether the journal holds records that the store lacks."""
         ...
 
     @property
     def store(self) -> str:
-        """What the store is called in messages."""
+        """Name of the store in messages."""
         ...
 
     def deliver(self) -> None:
-        """Send all that is in the journal now; raises StoreAway if the store does not answer."""
+        """Send the whole present content of the journal; raises StoreAway if the store does not answer."""
         ...
 
     def line(self, reason: str) -> str:
-        """What to tell the user of a journal that the store does not have in whole."""
+        """Message to the user about a journal that the store has only in part."""
         ...
 
 
 def deliver_rest(delivery: Carries) -> str | None:
-    """Deliver what an ended run left in its journal; why it could not be done, in a line, or None."""
+    """Deliver the remaining journal of an ended run; returns the reason for a failure, in one line, or None."""
     try:
         if delivery.left:
             delivery.deliver()
@@ -60,10 +60,10 @@ def deliver_rest(delivery: Carries) -> str | None:
 
 
 class Sender(threading.Thread):
-    """Delivers a journal while its run goes on; it never raises, and nobody waits for it but `finish`.
+    """Delivers a journal while its run goes on; it never raises, and only `finish` waits for it.
 
     Args:
-        delivery: of the journal.
+        delivery: the delivery of the journal.
     """
 
     def __init__(self, delivery: Carries) -> None:
@@ -74,7 +74,7 @@ class Sender(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """Until the run has ended and all is delivered."""
+        """Deliver until the run has ended and everything is delivered."""
         with delivering(self.delivery.folder, lambda: self._ending, self.delivery.lock):
             wait = RETRY_SECONDS[0]
             while True:
@@ -87,7 +87,7 @@ class Sender(threading.Thread):
                 self._wake.clear()
 
     def finish(self, seconds: float) -> None:
-        """Deliver what is left, for so long; what is left then stays in the journal, and that is said."""
+        """Deliver the remaining records within this time; any left after it stay in the journal, with a message."""
         self._ending = True
         self._wake.set()
         self.join(seconds)
@@ -96,10 +96,10 @@ class Sender(threading.Thread):
             log.warning("%s", self.delivery.line(self._reason))
 
     def _try(self) -> bool:
-        """Deliver once; whether the store was away."""
+        """Deliver once; returns whether the store was away."""
         try:
             self.delivery.deliver()
-        except Exception as error:  # whatever it is, training goes on and the journal keeps everything
+        except Exception as error:  # after any error, training goes on and the journal keeps everything
             self._say(str(error) if isinstance(error, (StoreAway, UserError)) else f"{type(error).__name__}: {error}")
             return True
         if self._reason:
@@ -124,7 +124,7 @@ class Sender(threading.Thread):
 
 @contextlib.contextmanager
 def delivering(folder: Path, hurried: Callable[[], bool], lock: str = JOURNAL) -> Iterator[bool]:
-    """Be the one who delivers a journal; wait for another until `hurried()`, and then go on beside it. Whether it is so."""
+    """Lock a journal's delivery; wait for another holder until `hurried()`, then go on without. Yields whether it is locked."""
     descriptor = os.open(folder / lock, os.O_RDONLY | os.O_CREAT, 0o644)
     try:
         alone = _locked(descriptor)

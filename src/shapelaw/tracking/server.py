@@ -16,21 +16,21 @@ from typing import Any
 KNOCK_SECONDS = 8.0
 EXPERIMENT = "/api/2.0/mlflow/experiments/get-by-name"
 MAX_BYTES = 2**20
-"""Of an answer that is read."""
+"""Most bytes of an answer to read."""
 TRANSIENT = {429, 500, 502, 503, 504}
-"""Answers after which the question is asked once more."""
+"""Status codes after which the request is repeated."""
 PAUSE_SECONDS = 0.5
 NOT_MLFLOWS = "it answers with JSON that is none of MLflow's"
 STAGES = ("active", "deleted")
 
 
 class ServerFault(OSError):
-    """What answers is no MLflow server, or one that is not well; the message says what it answered."""
+    """A server that is not MLflow, or not healthy, answered; the message describes its answer."""
 
 
 @dataclass
 class _Outcome:
-    """What a call in another thread came to."""
+    """The outcome of a call in another thread."""
 
     errors: list[BaseException] = field(default_factory=list)
 
@@ -39,7 +39,7 @@ def knock_database(uri: str) -> None:
     """Connect to a database once.
 
     Raises:
-        SQLAlchemyError, OSError: if that fails, or takes longer than KNOCK_SECONDS.
+        SQLAlchemyError, OSError: if this fails, or takes longer than KNOCK_SECONDS.
     """
     from sqlalchemy import create_engine
 
@@ -54,17 +54,17 @@ def knock_database(uri: str) -> None:
 
 
 def knock_server(uri: str) -> None:
-    """Ask an MLflow server for an experiment: any answer that MLflow gives will do.
+    """Ask an MLflow server for an experiment; any answer of MLflow suffices.
 
     Raises:
-        ServerFault: for every other answer.
+        ServerFault: for any other answer.
         OSError: if there is none, or none within KNOCK_SECONDS.
     """
     _in_time(lambda: _check(uri))
 
 
 def _in_time(call: Callable[[], None]) -> None:
-    """Do it in a thread that nobody waits for longer: a server may send a byte now and then, and no timeout ends that."""
+    """Call it in a thread and wait no longer than KNOCK_SECONDS: no timeout ends an answer that arrives byte by byte."""
     outcome = _Outcome()
 
     def tried() -> None:
@@ -92,7 +92,7 @@ def _check(uri: str) -> None:
 
 
 def _asked(uri: str) -> tuple[int, str, bytes]:
-    """Status, where it redirects to, and the beginning of the body."""
+    """Status, target of a redirection, and the beginning of the body."""
     from mlflow.exceptions import MlflowException
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
@@ -107,7 +107,7 @@ def _asked(uri: str) -> tuple[int, str, bytes]:
             allow_redirects=False,
             **options,
         )
-    except MlflowException as error:  # which is what it makes of a connection that fails
+    except MlflowException as error:  # raised for a failed connection
         raise error.__cause__ if isinstance(error.__cause__, OSError) else error from None
     with answer:
         body = answer.raw.read(MAX_BYTES, decode_content=True)
@@ -115,7 +115,7 @@ def _asked(uri: str) -> tuple[int, str, bytes]:
 
 
 def fault_of(status: int, location: str, body: bytes) -> str | None:
-    """What is wrong with an answer to the question for an experiment; None for those of an MLflow server.
+    """The fault in an answer to the request for an experiment; None for answers of an MLflow server.
 
     >>> fault_of(200, "", b"")
     'it answers with an empty body'
@@ -124,7 +124,7 @@ def fault_of(status: int, location: str, body: bytes) -> str | None:
         return f"it redirects to {location[:200] or 'nowhere'}"
     content = _json(body)
     if isinstance(content, dict) and isinstance(content.get("error_code"), str) and status not in (401, *TRANSIENT):
-        return None  # there is no such experiment, or it is not for this user to see
+        return None  # the experiment is missing, or this user may not see it
     if status != 200:
         return f"it answers with error code {status}"
     if not body.strip():

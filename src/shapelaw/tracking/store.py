@@ -34,19 +34,19 @@ SWEEP_TAG = "shapelaw.sweep"
 JOBS = "jobs.json"
 """Artifact of a sweep's run: identity -> name of its jobs."""
 PATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-"""How long a request may take and how often it is tried again, where whoever asks can wait."""
+"""Timeout and retries of a request, if the caller can wait."""
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Store:
-    """Where runs are recorded.
+    """The store of runs.
 
     Args:
         uri: a database or an MLflow server.
-        artifacts: root of the artifacts of experiments that are made in a database; a server has its own.
+        artifacts: root of the artifacts of new experiments in a database; a server has its own.
         experiment: name of the experiment.
-        experiment_id: its id where the launching process found the store; None leaves it to whoever reaches it first.
+        experiment_id: its id if the launching process found the store; None leaves it to the first process that reaches it.
     """
 
     uri: str
@@ -61,21 +61,21 @@ class Store:
 
 
 class StoreAway(Exception):
-    """The store does not answer, or cannot take anything now; the message is a line."""
+    """The store does not answer, or can accept nothing now; the message is one line."""
 
 
 class StoreRefused(Exception):
-    """The store does not take this record, and never will; the message is a line."""
+    """The store will never accept this record; the message is one line."""
 
 
 class RunGone(Exception):
-    """The store holds the run no more."""
+    """The store no longer holds the run."""
 
 
 def client(uri: str) -> MlflowClient:
-    """A client of the tracking store, without its chatter about new versions, migrations and errors that we say ourselves.
+    """A client of the tracking store, without its messages about new versions, migrations and errors that we report ourselves.
 
-    A request is tried twice, so that a launcher says within seconds what is wrong; whoever must not give up tries anew.
+    A request is tried twice, so that a launcher reports an error within seconds; code that must not give up tries again.
     """
     if kind_of(uri) in DATABASES:
         knock_database(connectable(uri))
@@ -93,13 +93,13 @@ def client(uri: str) -> MlflowClient:
 
 
 def open_store(uri: str, artifacts: str, experiment: str, tags: Mapping[str, str] | None = None) -> str:
-    """Make store and experiment if they are missing; the experiment's id.
+    """Create store and experiment if they are missing; returns the experiment's id.
 
-    To be called by the launching process, before any other opens the store.
+    The launching process must call it before any other process opens the store.
 
     Args:
-        tags: of the experiment, such as its view (`shapelaw.tracking_views`); set anew where they changed, but for a
-            description, which stays as it is.
+        tags: tags of the experiment, such as its view (`shapelaw.tracking_views`); changed ones are set again, except for a
+            description, which stays unchanged.
 
     Raises:
         UserError: if the tracking server or database cannot be reached.
@@ -117,7 +117,7 @@ def open_store(uri: str, artifacts: str, experiment: str, tags: Mapping[str, str
 
 @contextlib.contextmanager
 def _hurried() -> Iterator[None]:
-    """A launcher asks once and waits no longer than for a knock, unless the user's environment gives more time."""
+    """Let a launcher send one request and wait no longer than for a knock, unless the user's environment allows more."""
     hurried = {"MLFLOW_HTTP_REQUEST_TIMEOUT": f"{KNOCK_SECONDS:g}", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     before = {key: os.environ.get(key) for key in hurried}
     os.environ.update({key: value for key, value in hurried.items() if before[key] in (None, PATIENT[key])})
@@ -128,7 +128,7 @@ def _hurried() -> Iterator[None]:
 
 
 def find_experiment(store: Store) -> str:
-    """The id of the experiment, which is made if it is missing; one process at a time makes a database.
+    """The id of the experiment, which is created if it is missing; one process at a time creates a database.
 
     Raises:
         UserError: if it was deleted, or the database is damaged.
@@ -161,14 +161,14 @@ def _make_experiment(tracker: MlflowClient, store: Store) -> str:
     try:
         return _named(tracker.create_experiment(store.experiment, artifact_location=root))
     except MlflowException as error:
-        made = tracker.get_experiment_by_name(store.experiment)  # by another process in between
+        made = tracker.get_experiment_by_name(store.experiment)  # another process may have created it in between
         if made is None:
             raise error
         return str(made.experiment_id)
 
 
 def _named(made: object) -> str:
-    """What a store called something that it made; a server that answers with nothing did not make it."""
+    """The store's name of an object that it created; a server with an empty answer did not create it."""
     if not made:
         raise ServerFault("it answers without a name for what it was to make")
     return str(made)
@@ -176,14 +176,14 @@ def _named(made: object) -> str:
 
 @contextlib.contextmanager
 def _making(uri: str) -> Iterator[None]:
-    """A database file is made and migrated by one process at a time: several at once leave it half-made."""
+    """Let one process at a time create and migrate a database file; several at once would leave it incomplete."""
     file = database_file(uri)
     if file is None:
         yield
         return
     folder = file.absolute().parent
     with answers():
-        check_writable(folder)  # as MLflow goes on trying for two minutes
+        check_writable(folder)  # otherwise MLflow would try for two minutes
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -196,7 +196,7 @@ def _making(uri: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def answers() -> Iterator[None]:
-    """Turn the store's errors into what they mean for whoever records: away, refused, or the run is gone."""
+    """Turn the store's errors into their meaning for the recorder: away, refused, or the run is gone."""
     from json import JSONDecodeError
 
     from google.protobuf.json_format import ParseError
@@ -241,7 +241,7 @@ def unreachable(uri: str) -> Iterator[None]:
 
 
 def root_cause(error: BaseException) -> str:
-    """The innermost reason, in a line: an MLflow error wraps several that say the same."""
+    """The innermost reason, in one line: an MLflow error wraps several with the same content."""
     known = (
         "Connection refused|Connection reset|Connection aborted|Connection broken|Broken pipe|Response ended prematurely|"
         "timed out|Name or service not known|Temporary failure in name resolution|"
@@ -257,7 +257,7 @@ def root_cause(error: BaseException) -> str:
 
 
 def find_run(store: MlflowClient, experiment_id: str, identity: str) -> Run | None:
-    """The run of an identity, if it was made before."""
+    """The run of an identity, if it exists."""
     runs = store.search_runs([experiment_id], f"tags.`{IDENTITY_TAG}` = '{identity}'", max_results=1)
     return runs[0] if runs else None
 
@@ -273,7 +273,7 @@ def make_run(store: MlflowClient, experiment_id: str, info: RunInfo) -> Run:
 
 
 def _of_sweep(store: MlflowClient, parent_run_id: str) -> dict[str, str]:
-    """Tags of a sweep's runs; none in a store that does not hold the sweep, as one that is made again from journals."""
+    """Tags of a sweep's runs; none in a store without the sweep, such as one that is rebuilt from journals."""
     with contextlib.suppress(RunGone), answers():
         sweep = store.get_run(parent_run_id).data.tags[IDENTITY_TAG]
         return {PARENT_TAG: parent_run_id, SWEEP_TAG: sweep}
@@ -281,7 +281,7 @@ def _of_sweep(store: MlflowClient, parent_run_id: str) -> dict[str, str]:
 
 
 def complete_params(store: MlflowClient, run: Run, info: RunInfo) -> None:
-    """Record the parameters that the run lacks: whoever made it may have been killed before it had them."""
+    """Record the parameters that the run lacks, because its creator may have been killed before it recorded them."""
     from mlflow.entities import Param
 
     missing = [Param(key, str(value)) for key, value in info.params.items() if key not in run.data.params]
@@ -292,15 +292,15 @@ def complete_params(store: MlflowClient, run: Run, info: RunInfo) -> None:
 def begin(
     settings: TrackerConfig, experiment: str, identity: str, names: Mapping[str, str], tags: Mapping[str, str]
 ) -> dict[str, str]:
-    """Open the store for a command's jobs and, where there are several, their sweep's run; what to set in their
-    configurations: nothing where the store is away and they are to spool.
+    """Open the store for a command's jobs and, if there are several, their sweep's run. Returns the values to set in their
+    configurations: none if the store is away and they should spool.
 
     Args:
-        settings: of the tracker.
+        settings: settings of the tracker.
         experiment: name of the experiment.
-        identity: of the sweep.
+        identity: identity of the sweep.
         names: identity -> name of the jobs.
-        tags: of the experiment.
+        tags: tags of the experiment.
 
     Raises:
         UserError: if the store does not answer and tracker.when_unreachable is refuse.
@@ -320,7 +320,7 @@ def begin(
 
 
 def open_parent(uri: str, experiment_id: str, identity: str, names: Mapping[str, str]) -> str:
-    """The MLflow run of a sweep, made or taken up again; its runs lie nested under it.
+    """The MLflow run of a sweep, created or continued; its runs are nested under it.
 
     Raises:
         UserError: if the store does not answer.
@@ -341,7 +341,7 @@ def _take_up(uri: str, experiment_id: str, info: RunInfo) -> str:
 
 
 def open_search(uri: str, experiment_id: str, study: str, storage: str) -> str:
-    """The MLflow run of a study, made or taken up again; its trials lie nested under it.
+    """The MLflow run of a study, created or continued; its trials are nested under it.
 
     Raises:
         UserError: if the store does not answer.
@@ -351,7 +351,7 @@ def open_search(uri: str, experiment_id: str, study: str, storage: str) -> str:
 
 
 def close_search(uri: str, experiment: str, study: str, record: Mapping[str, Any]) -> None:
-    """Record what a study found, if the store answers: its best loss as a metric, all of it as an artifact."""
+    """Record the result of a study, if the store answers: its best loss as a metric, everything as an artifact."""
     try:
         with answers():
             if known := _known(uri, experiment, study):
@@ -390,7 +390,7 @@ def close_stopped(uri: str, experiment: str, identity: str) -> None:
 
 
 def _known(uri: str, experiment: str, identity: str) -> tuple[MlflowClient, str] | None:
-    """A client and the run of an identity, if it was made before; a database that is missing is not made to look for it."""
+    """A client and the run of an identity, if it exists; a missing database is not created for this search."""
     file = database_file(uri)
     if file and not file.exists():
         return None

@@ -24,20 +24,20 @@ from shapelaw.tracking.store import StoreAway
 
 SENT = "tracking.wandb.json"
 ABOUT = "shapelaw"
-"""Setting of a wandb run that holds what the journal says of it: identity, kind, parameters as text, tags."""
+"""Setting of a wandb run with the journal's facts about it: identity, kind, parameters as text, tags."""
 TIME = "journal/time_ms"
-"""Metric of a row: when it was recorded."""
+"""Metric of a row: its time of recording."""
 REMEDY = "log in by `wandb login`, give tracker.offline=true, or tracker=mlflow or none"
 
 
 @dataclass
 class _Sent:
-    """How far wandb has a journal.
+    """How much of a journal wandb has.
 
     Args:
-        bytes: of the journal that it has.
+        bytes: bytes of the journal that it has.
         rows: records of metrics before that byte.
-        uri: what it is called in messages.
+        uri: its name in messages.
         run_id: its name of the run.
     """
 
@@ -48,51 +48,51 @@ class _Sent:
 
 
 class WandbDelivery:
-    """Carries one journal to wandb.
+    """Delivers one journal to wandb.
 
     Args:
-        folder: of the run; what wandb writes lies in its folder `wandb`.
-        offline: whether it stays there, for `wandb sync`.
+        folder: folder of the run; wandb's files lie in its folder `wandb`.
+        offline: whether they stay there, for `wandb sync`.
     """
 
     lock = "tracking.wandb.lock"
-    """File of the run's folder that whoever delivers to wandb holds."""
+    """File in the run's folder that is locked during delivery to wandb."""
 
     def __init__(self, folder: Path, offline: bool) -> None:
         self.folder, self.path, self.offline = folder, folder / JOURNAL, offline
         self.sent = _read_sent(folder)
-        if self.sent.bytes > size_of(self.path):  # a power cut took lines of the journal
+        if self.sent.bytes > size_of(self.path):  # a power cut removed lines of the journal
             self.sent = _Sent()
         self._run: Any = None
         self._about: dict[str, Any] = {}
 
     @property
     def left(self) -> bool:
-        """Whether the journal holds records that wandb does not have."""
+        """Whether the journal holds records that wandb lacks."""
         return next(records(self.path, self.sent.bytes), None) is not None
 
     @property
     def store(self) -> str:
-        """What it is called in messages."""
+        """Its name in messages."""
         return self.sent.uri
 
     def line(self, reason: str) -> str:
-        """What to tell the user of a journal that wandb does not have in whole."""
+        """Message to the user about a journal that wandb has only in part."""
         return (
             f"tracking: {self.folder} is not in wandb in whole ({reason or 'it is slow'}); the same command again delivers the "
             f"rest; {REMEDY}"
         )
 
     def deliver(self) -> None:
-        """Send all that is in the journal now.
+        """Send the whole present content of the journal.
 
         Raises:
-            StoreAway: if wandb takes nothing.
+            StoreAway: if wandb accepts nothing.
         """
         start = self.sent.bytes
         with _answers():
             for record, end in records(self.path, start):
-                with contextlib.suppress(*MISTAKEN):  # of a record that was tampered with
+                with contextlib.suppress(*MISTAKEN):  # from a record that was tampered with
                     self._take(record)
                 self.sent.bytes = end
         if self.sent.bytes != start:
@@ -123,7 +123,7 @@ class WandbDelivery:
         return self._run
 
     def _open(self, record: Record) -> None:
-        """Open the wandb run of the identity, which goes on if it is there."""
+        """Open the wandb run of the identity, which continues if it exists."""
         if self._run is not None:
             self._run.finish(exit_code=1)
         import wandb
@@ -132,7 +132,7 @@ class WandbDelivery:
         told = [set_later["values"] for set_later, _ in records(self.path) if set_later["kind"] == "tags"]
         tags = {
             key: value for values in (info["tags"], *told) for key, value in values.items()
-        }  # earlier attempts' too
+        }  # including those of earlier attempts
         self._about = {**{key: info[key] for key in ("identity", "kind", "params")}, "tags": tags}
         os.environ.setdefault("WANDB_SILENT", "true")
         settings = {
@@ -168,10 +168,10 @@ class WandbDelivery:
 
 
 def check_login(settings: TrackerConfig) -> None:
-    """Refuse to start where wandb does not let this user in, unless the user wants to spool.
+    """Refuse to start if wandb does not log this user in, unless the user wants to spool.
 
     Raises:
-        UserError: that says what to do.
+        UserError: with what to do.
     """
     if settings.offline or settings.when_unreachable is WhenUnreachable.spool:
         return
@@ -188,13 +188,13 @@ def check_login(settings: TrackerConfig) -> None:
 
 
 def deliver_to_wandb(folder: Path, offline: bool) -> str | None:
-    """Deliver what an ended run left in its journal; why it could not be done, in a line, or None."""
+    """Deliver the remaining journal of an ended run; returns the reason for a failure, in one line, or None."""
     return deliver_rest(WandbDelivery(folder, offline))
 
 
 @contextlib.contextmanager
 def _answers() -> Iterator[None]:
-    """Turns wandb's errors into what they mean for whoever records."""
+    """Turn wandb's errors into their meaning for the recorder."""
     import requests
     import wandb
 
@@ -205,7 +205,7 @@ def _answers() -> Iterator[None]:
 
 
 def _typed(text: str) -> Any:
-    """A parameter as wandb compares them: a number where it is one."""
+    """A parameter in the type that wandb compares: a number if possible."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -214,7 +214,7 @@ def _typed(text: str) -> Any:
 
 
 def _read_sent(folder: Path) -> _Sent:
-    """What was noted; nothing where it cannot be read, which sends everything again."""
+    """The recorded progress; empty if it cannot be read, so that everything is sent again."""
     path = folder / SENT
     with contextlib.suppress(UserError):
         return as_record(_Sent, read_sealed(path), path) if path.exists() else _Sent()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OneTracked:
-    """A run as wandb holds it.
+    """A run in wandb.
 
     Args:
         state: finished, failed, crashed or running.
@@ -40,7 +40,7 @@ class OneTracked:
 
 
 def read_wandb_runs(runs: Sequence[OneTracked]) -> tuple[pd.DataFrame, dict[str, Suite]]:
-    """One row per validation, as `shapelaw.tracking.reading.read_table` has them, and run -> the record of its suite."""
+    """One row per validation, as from `shapelaw.tracking.reading.read_table`, and run -> the record of its suite."""
     import pandas as pd
 
     validated = [run for run in map(_entity, runs) if VAL_LOSS in run.data.metrics]
@@ -50,7 +50,7 @@ def read_wandb_runs(runs: Sequence[OneTracked]) -> tuple[pd.DataFrame, dict[str,
 
 
 def _entity(run: OneTracked) -> Any:
-    """A run with what `rows_of` asks of one of MLflow."""
+    """A run with the attributes that `rows_of` reads from MLflow's."""
     about = run.config[ABOUT]
     histories: dict[str, list[Value]] = {}
     for row in run.rows:
