@@ -21,14 +21,14 @@ from shapelaw.training.stored import StoredCheckpoint, all_checkpoints, folders_
 
 @dataclass(frozen=True)
 class Subject:
-    """A model that was found and checked, and is not loaded yet.
+    """A model that was found and checked, but not loaded yet.
 
     Args:
-        facts: what it is.
+        facts: facts about it.
         vocabulary: its tokenizer.
         context: predicted tokens of a window.
         load: loads it.
-        checkpoint: of a run of ours, what it is.
+        checkpoint: the stored checkpoint, for our own runs.
     """
 
     facts: Facts
@@ -40,15 +40,15 @@ class Subject:
 
 @dataclass(frozen=True)
 class Wanted:
-    """How models are evaluated.
+    """How to evaluate models.
 
     Args:
         tokens: predicted tokens of the sample; None for the whole held-out part.
         context: predicted tokens of a window; None for the model's own.
-        all_checkpoints: whether every checkpoint of a run is, or the newest alone.
-        batch_sequences: windows of a forward pass; None for what suits the model.
-        trained_tokens: that a model of transformers was trained on, for its row.
-        revision, download: of a model of the hub.
+        all_checkpoints: whether to evaluate every checkpoint of a run, or only the newest.
+        batch_sequences: windows of a forward pass; None for a number that suits the model.
+        trained_tokens: training tokens of a model of transformers, for its row.
+        revision, download: options of a model of the hub.
     """
 
     tokens: int | None = None
@@ -61,20 +61,20 @@ class Wanted:
 
 
 def subjects_of(models: Sequence[str], wanted: Wanted) -> list[Subject]:
-    """The models that are asked for, in their order.
+    """The requested models, in their order.
 
     Args:
-        models: folders of runs, of checkpoints or of transformers' models, patterns of such, or names of the hub.
-        wanted: how they are evaluated.
+        models: folders of runs, of checkpoints or of transformers' models, patterns for such folders, or names of the hub.
+        wanted: how to evaluate them.
 
     Raises:
-        UserError: for the first that there is none of, or that cannot be evaluated.
+        UserError: for the first model that is missing, or cannot be evaluated.
     """
     return [subject for name in models for source in _sources(name) for subject in _subjects(source, wanted)]
 
 
 def _sources(name: str) -> list[str]:
-    """A name of the hub is no path, and stays as it is written."""
+    """The folders of a pattern; a name of the hub is not a path, and stays unchanged."""
     return [str(path) for path in folders_of(name, "model")] if glob.has_magic(name) else [name]
 
 
@@ -105,10 +105,10 @@ class Evaluations:
     """Evaluations on one corpus.
 
     Args:
-        corpus: whose held-out part is taken.
-        folder: that they are written to, in a folder of the corpus's name.
-        wanted: how models are evaluated.
-        place: what they are computed on and in.
+        corpus: corpus whose held-out part is used.
+        folder: folder for them; they get a subfolder with the corpus's name.
+        wanted: how to evaluate models.
+        place: device and precision.
     """
 
     def __init__(self, corpus: Corpus, folder: Path, wanted: Wanted, place: Place) -> None:
@@ -116,10 +116,10 @@ class Evaluations:
         self._text: tuple[str, HeldOut] | None = None
 
     def of(self, subject: Subject, show: Show) -> Evaluation:
-        """The evaluation of a model: what was written before, or measured now, and written.
+        """The evaluation of a model: read if it exists, otherwise measured now, and written.
 
         Raises:
-            UserError: if the model's tokenizer does not keep the text, or the text is too short.
+            UserError: if the model's tokenizer does not preserve the text, or the text is too short.
         """
         sample = self.sample(subject)
         file = file_of(self.folder, subject.facts, sample)
@@ -132,7 +132,7 @@ class Evaluations:
         return found
 
     def sample(self, subject: Subject) -> Sample:
-        """What a model is measured on."""
+        """The sample for a model."""
         batch = self.wanted.batch_sequences or batch_for(subject.context, subject.facts.vocab_size)
         hashed, precision = self.corpus.hash, self.place.precision.value
         return Sample(self.corpus.name, hashed, subject.context, self.wanted.tokens, batch, precision)
@@ -141,7 +141,7 @@ class Evaluations:
         """The held-out text as a model's tokens; models of one tokenizer share it.
 
         Raises:
-            UserError: if a tokenizer does not keep it.
+            UserError: if a tokenizer does not preserve it.
         """
         identity = subject.vocabulary.identity
         if self._text is None or self._text[0] != identity:

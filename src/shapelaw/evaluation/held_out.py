@@ -15,7 +15,7 @@ from shapelaw.errors import UserError
 from shapelaw.evaluation.vocabulary import Counts, Encoded, Ids, Vocabulary
 
 BATCH_CHARACTERS = 2**20
-"""Of text that is encoded at a time."""
+"""Characters of text to encode at a time."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class HeldOut:
 
     Args:
         ids: the tokens.
-        text_bytes: UTF-8 bytes of text that each stands for; a separator stands for none.
-        documents: that there are.
+        text_bytes: UTF-8 bytes of text that each token stands for; a separator stands for none.
+        documents: number of documents.
     """
 
     ids: Ids
@@ -35,8 +35,8 @@ class HeldOut:
     documents: int
 
     def windows(self, length: int, tokens: int | None) -> Int64s:
-        """Numbers of the windows of so many predicted tokens, spread evenly over the stream until there are `tokens` of them;
-        all of them without. The same that validations of a run use.
+        """Numbers of windows of `length` predicted tokens, spread evenly over the stream, enough for `tokens` predicted tokens;
+        all windows if None. Validations of a run use the same.
 
         Raises:
             UserError: if the text is shorter than one window.
@@ -66,12 +66,12 @@ def held_out(corpus: Corpus, vocabulary: Vocabulary, key: str, model: str) -> He
     """A corpus's held-out text as a model's tokens.
 
     Args:
-        corpus: that holds it, as tokens of its own.
-        vocabulary: of the model.
+        corpus: corpus that holds it, as its own tokens.
+        vocabulary: vocabulary of the model.
         key, model: option that names the model, and its value, for messages.
 
     Raises:
-        UserError: if the corpus's tokenizer has not kept the text, or the model's does not give it back.
+        UserError: if the corpus's tokenizer has not preserved the text, or the model's does not reproduce it.
     """
     ids, sizes, documents = [], [], 0
     for texts in _batches(texts_of(corpus)):
@@ -86,10 +86,10 @@ def held_out(corpus: Corpus, vocabulary: Vocabulary, key: str, model: str) -> He
 def texts_of(corpus: Corpus) -> Iterator[str]:
     """The held-out documents of a corpus, decoded by its tokenizer.
 
-    A document is held out for the hash of its text, so a text that does not hash to the held-out side was not kept.
+    The hash of its text decides whether a document is held out, so a text with a hash on the other side was not preserved.
 
     Raises:
-        UserError: for the first text that the tokenizer has not kept.
+        UserError: for the first text that the tokenizer has not preserved.
     """
     tokenizer = corpus.tokenizer()
     for ids in documents_of(corpus):
@@ -103,7 +103,7 @@ def texts_of(corpus: Corpus) -> Iterator[str]:
 
 
 def documents_of(corpus: Corpus) -> Iterator[Int64s]:
-    """Token ids of each held-out document, without its separator; all of them as one where there is none."""
+    """Token ids of each held-out document, without its separator; all as one document if there is no separator."""
     separator, rest = corpus.manifest.separator, np.array([], np.int64)
     for shard in corpus.val.shards:
         joined = np.concatenate([rest, shard.astype(np.int64)])
@@ -114,9 +114,9 @@ def documents_of(corpus: Corpus) -> Iterator[Int64s]:
 
 
 def _kept(corpus: Corpus, tokenizer: Tokenizer, text: str) -> bool:
-    """Whether a decoded document is a text that the corpus holds out."""
+    """Whether a decoded document is one of the corpus's held-out texts."""
     if isinstance(tokenizer, BytesTokenizer):
-        return True  # and a byte 0 within a document only looks like its end
+        return True  # a byte 0 within a document only looks like its end
     if tokenizer.separator is None:
         return tokenizer.decode(tokenizer.encode_batch([text])[0]) == text
     return is_val(digest(utf8(text)), corpus.manifest.request.val_fraction)

@@ -17,7 +17,7 @@ from shapelaw.evaluation.vocabulary import LibraryVocabulary
 from shapelaw.extras import installed
 
 NO_LENGTH = 10**9
-"""From here on a tokenizer's model_max_length is transformers' word for none."""
+"""From this value on, a tokenizer's model_max_length means that there is no limit."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class HubModel:
 
     Args:
         name: a folder, or the hub's name of it.
-        revision: branch, tag or commit; None for the newest there is.
-        download: whether what the cache lacks may be fetched.
+        revision: branch, tag or commit; None for the newest one.
+        download: whether files missing from the cache may be downloaded.
         config: transformers' configuration.
     """
 
@@ -43,13 +43,13 @@ class HubModel:
 
     @property
     def context_max(self) -> int | None:
-        """Tokens of its longest context, if it says so."""
+        """Tokens of its longest context, if given."""
         length = getattr(self.text, "max_position_embeddings", None)
         return int(length) if length else None
 
     @property
     def identity(self) -> str:
-        """Changes when its files do: the hub's commit, or names, sizes and times of a folder's files."""
+        """Identity that changes with its files: the hub's commit, or names, sizes and times of a folder's files."""
         folder = Path(self.name)
         files = sorted(
             (path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in folder.glob("*") if path.is_file()
@@ -60,7 +60,7 @@ class HubModel:
 
     @property
     def where(self) -> dict[str, Any]:
-        """How transformers is told to find it; code of others is never run."""
+        """Arguments for transformers to find it; other people's code is never run."""
         return {"revision": self.revision or "main", "local_files_only": not self.download, "trust_remote_code": False}
 
 
@@ -68,7 +68,7 @@ def find(name: str, revision: str | None, download: bool) -> HubModel:
     """A model by its folder, or by its name in the hub's cache.
 
     Raises:
-        UserError: if there is none, or it has no causal head.
+        UserError: if it is missing, or has no causal head.
     """
     if not installed("transformers"):
         raise UserError(f"model={name}: transformers is not installed; run: pip install 'shapelaw[hub]'")
@@ -88,7 +88,7 @@ def find(name: str, revision: str | None, download: bool) -> HubModel:
 
 
 def _check_causal(name: str, config: Any) -> None:
-    """Refuse a model whose head predicts no next token."""
+    """Refuse a model whose head does not predict the next token."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
 
     known = {one for made in CAUSAL.values() for one in ([made] if isinstance(made, str) else made)}
@@ -102,10 +102,10 @@ def _check_causal(name: str, config: Any) -> None:
 
 
 def context_of(found: HubModel, asked: int | None, opening: int) -> int:
-    """Predicted tokens of a window: those that are asked for, or the model's own context up to CONTEXT_MAX.
+    """Predicted tokens of a window: the requested number, or the model's own context up to CONTEXT_MAX.
 
     Raises:
-        UserError: if the model takes fewer.
+        UserError: if the model supports fewer.
     """
     most = found.context_max
     if asked is not None and most is not None and asked + opening > most:
@@ -116,11 +116,11 @@ def context_of(found: HubModel, asked: int | None, opening: int) -> int:
 
 
 def vocabulary_of(found: HubModel) -> tuple[LibraryVocabulary, tuple[int, ...]]:
-    """A model's own tokenizer, and what it puts before every text. A document ends with its end-of-text token, or with what
-    begins one.
+    """A model's own tokenizer, and the ids that it puts before every text. A document ends with the end-of-text token, or
+    else with the token that begins one.
 
     Raises:
-        UserError: if it has none that says which characters a token stands for.
+        UserError: if it has no tokenizer that tells which characters a token stands for.
     """
     from transformers import AutoTokenizer
 
@@ -146,7 +146,7 @@ def vocabulary_of(found: HubModel) -> tuple[LibraryVocabulary, tuple[int, ...]]:
 
 
 def facts_of(found: HubModel, tokens: float | None) -> Facts:
-    """What a model is, by its configuration; its parameters are those of its shapes, which take no memory."""
+    """Facts about a model, from its configuration; parameters are counted from shapes, without memory for weights."""
     import torch
 
     with torch.device("meta"), _quiet():
@@ -167,7 +167,7 @@ def load(found: HubModel, facts: Facts, opening: tuple[int, ...], place: Place) 
     """The model, ready to be evaluated.
 
     Raises:
-        UserError: if its weights are missing, or lack some that the model needs.
+        UserError: if weights are missing.
     """
     try:
         with _quiet():
@@ -188,7 +188,7 @@ def load(found: HubModel, facts: Facts, opening: tuple[int, ...], place: Place) 
 
 
 def _causal_class() -> Any:
-    """transformers' own choice of a class; its types leave out what it returns."""
+    """transformers' own choice of a class; its type hints omit the return type."""
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM
@@ -200,7 +200,7 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' own words and bars: what is wrong is said here."""
+    """Silence transformers' own messages and bars; errors are reported here."""
     from transformers.utils import logging as library
 
     theirs: Any = library

@@ -18,22 +18,22 @@ from shapelaw.evaluation.models import Evaluated, Facts
 from shapelaw.files import as_record, read_sealed, write_sealed
 
 NOTE_SECONDS = 2.0
-"""Between two notes of how far a sum is."""
+"""Time between two records of a sum's progress."""
 Show = Callable[[int, int], None]
-"""Called with the windows done and those there are."""
+"""Called with the number of finished windows and their total."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What a model is measured on.
+    """The sample on which a model is measured.
 
     Args:
-        corpus: its name.
-        corpus_hash: of the corpus's content, tokenizer and split.
+        corpus: name of the corpus.
+        corpus_hash: hash of the corpus's content, tokenizer and split.
         context: predicted tokens of a window.
-        asked_tokens: predicted tokens that were asked for; None for all.
+        asked_tokens: requested number of predicted tokens; None for all.
         batch_sequences: windows of a forward pass.
-        precision: of the matrix products.
+        precision: precision of the matrix products.
     """
 
     corpus: str
@@ -49,10 +49,10 @@ class Evaluation:
     """The held-out loss of a model.
 
     Args:
-        model: what it is.
-        sample: what it was measured on.
-        windows: of it.
-        predicted_tokens: windows * context; separators are predicted, too.
+        model: facts about the model.
+        sample: the sample.
+        windows: number of its windows.
+        predicted_tokens: windows * context, including separators.
         text_bytes: UTF-8 bytes of the text that these tokens stand for.
         nats: sum of -log p over them.
     """
@@ -81,13 +81,13 @@ class Evaluation:
 
     @property
     def perplexity(self) -> float:
-        """exp(loss); infinite where that is too large for a number."""
+        """exp(loss); infinite if that is too large for a number."""
         return math.exp(self.loss) if self.loss < 700 else math.inf
 
 
 @dataclass(frozen=True)
 class _Partial:
-    """How far a sum is: windows done, and their nats."""
+    """Progress of a sum: finished windows, and their nats."""
 
     key: dict[str, Any]
     windows: int = 0
@@ -100,10 +100,10 @@ def measure(
     """The mean loss of a model over windows of a held-out text.
 
     Args:
-        model: on its device.
-        text: as its tokens.
-        sample: which windows, how many at a time.
-        file: where it is noted how far the sum is, and taken up from.
+        model: the model, on its device.
+        text: the text, as the model's tokens.
+        sample: selects the windows, and their number per batch.
+        file: record of the sum's progress, from which it resumes.
         show: called after every batch.
 
     Raises:
@@ -133,7 +133,7 @@ def _evaluation(facts: Facts, text: HeldOut, sample: Sample, windows: Int64s, na
 
 
 def _partial(file: Path, key: dict[str, Any]) -> _Partial:
-    """What was noted of this very sum; a note of another, or a damaged one, is begun anew."""
+    """The recorded progress of exactly this sum; with a record of another one, or a damaged record, it starts again."""
     try:
         found = as_record(_Partial, read_sealed(file), file)
     except (FileNotFoundError, Damaged):

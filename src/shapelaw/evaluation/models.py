@@ -17,11 +17,11 @@ from shapelaw.model import Transformer
 from shapelaw.training.stored import StoredCheckpoint
 
 CONTEXT_MAX = 4096
-"""Context of a model of transformers that takes more, if none is asked for."""
+"""Default context of a model of transformers that supports more."""
 CHUNK_BYTES = 2**26
-"""Of logits in float32 that exist at a time."""
+"""Most bytes of float32 logits at a time."""
 BATCH_BYTES = 2**28
-"""Of the logits of one forward pass, about, where no batch is asked for."""
+"""Approximate bytes of the logits of one forward pass, if no batch is requested."""
 BATCH_MAX = 64
 
 
@@ -30,7 +30,7 @@ class Evaluated(Protocol):
 
     @property
     def facts(self) -> Facts:
-        """What it is."""
+        """Facts about it."""
 
     def nats(self, rows_BT1: torch.Tensor) -> float:
         """Sum of -log p(token t + 1 | tokens 0..t) over all windows and predicted tokens."""
@@ -38,16 +38,16 @@ class Evaluated(Protocol):
 
 @dataclass(frozen=True)
 class Facts:
-    """What a model is.
+    """Facts about a model.
 
     Args:
-        name: for people.
-        source: where it lies.
-        identity: changes when its weights do.
-        params: parameters, embedding and head included.
+        name: name for people.
+        source: its place.
+        identity: changes with its weights.
+        params: parameters, including embedding and head.
         width, depth: features of the residual stream, and blocks.
         vocab_size: rows of the head.
-        tokens: it was trained on; None where nobody says.
+        tokens: its training tokens; None if unknown.
     """
 
     name: str
@@ -62,11 +62,11 @@ class Facts:
 
 @dataclass(frozen=True)
 class Place:
-    """What a model is computed on and in.
+    """Device and precision of a model.
 
     Args:
-        device: of the forward passes.
-        precision: of the matrix products; losses and sums are float32 or better.
+        device: device of the forward passes.
+        precision: precision of the matrix products; losses and sums are float32 or better.
     """
 
     device: torch.device
@@ -74,18 +74,18 @@ class Place:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights of a model that has no copy in float32."""
+        """Type of the weights of a model without a float32 copy."""
         return torch.bfloat16 if self.precision is Precision.bf16 else torch.float32
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Products in bf16 of weights in float32, as in training; nothing in float32."""
+        """bf16 products of float32 weights, as in training; no effect in float32."""
         if self.precision is Precision.bf16:
             return torch.autocast(self.device.type, torch.bfloat16)
         return nullcontext()
 
 
 def place_of(accelerator: str, precision: Precision) -> Place:
-    """The device that is asked for, and bf16 on a GPU unless a precision is asked for."""
+    """The requested device, and the requested precision or else bf16 on a GPU."""
     gpu = accelerator != "cpu" and torch.cuda.is_available()
     if precision is Precision.auto:
         precision = Precision.bf16 if gpu else Precision.fp32
@@ -93,7 +93,7 @@ def place_of(accelerator: str, precision: Precision) -> Place:
 
 
 def batch_for(context: int, vocab_size: int) -> int:
-    """Windows of one forward pass: a function of the model alone, so that an interrupted sum goes on the same."""
+    """Windows of one forward pass: a function of the model alone, so that an interrupted sum resumes identically."""
     return max(1, min(BATCH_MAX, BATCH_BYTES // (4 * context * vocab_size)))
 
 
@@ -102,9 +102,9 @@ class OwnModel:
     """A run's checkpoint.
 
     Args:
-        model: on its device, with its weights.
-        facts: what it is.
-        place: what it is computed on and in.
+        model: the model with its weights, on its device.
+        facts: facts about it.
+        place: device and precision.
     """
 
     model: Transformer = field(repr=False)
@@ -120,7 +120,7 @@ class OwnModel:
 
 
 def own_facts(checkpoint: StoredCheckpoint) -> Facts:
-    """What a checkpoint is; its weights are not read."""
+    """Facts about a checkpoint, without reading its weights."""
     from safetensors import safe_open
 
     from shapelaw.training.checkpoint import MODEL
@@ -155,10 +155,10 @@ class TransformersModel:
     """A causal model of transformers.
 
     Args:
-        model: on its device, with its weights.
+        model: the model with its weights, on its device.
         opening: ids that it expects before any text.
-        facts: what it is.
-        place: what it is computed on and in.
+        facts: facts about it.
+        place: device and precision.
     """
 
     model: Any = field(repr=False)
@@ -168,7 +168,7 @@ class TransformersModel:
 
     @torch.inference_mode()
     def nats(self, rows_BT1: torch.Tensor) -> float:
-        """Sum of the cross entropies of the logits, in float32 whatever they are computed in."""
+        """Sum of the cross entropies of the logits, in float32 for any precision of the logits."""
         rows = rows_BT1.to(self.place.device)
         opening = rows.new_tensor(self.opening).expand(len(rows), -1)
         inputs = torch.cat([opening, rows[:, :-1]], dim=1)

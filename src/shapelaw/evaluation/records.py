@@ -28,22 +28,22 @@ DERIVED = ("loss", "loss_per_byte", "bits_per_byte", "perplexity")
 
 
 def file_of(folder: Path, model: Facts, sample: Sample) -> Path:
-    """Where an evaluation is kept."""
+    """File of an evaluation."""
     key = json.dumps([model.identity, asdict(sample)], sort_keys=True)
     name = re.sub(r"[^A-Za-z0-9._+-]", "-", model.name).lstrip(".")[:80]
     return folder / sample.corpus / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
 
 
 def partial_of(file: Path) -> Path:
-    """Where it is noted how far an evaluation is."""
+    """File with the progress of an evaluation."""
     return file.with_name(f".{file.stem}.partial.json")
 
 
 def read(file: Path) -> Evaluation | None:
-    """The evaluation that a file holds; None if there is none.
+    """The evaluation in a file; None if the file is missing.
 
     Raises:
-        Damaged: if it is not what was written.
+        Damaged: if it was changed after it was written.
     """
     if not file.exists():
         return None
@@ -52,7 +52,7 @@ def read(file: Path) -> Evaluation | None:
 
 
 def keep(evaluation: Evaluation, file: Path) -> Path:
-    """Write an evaluation, and the table of all of its corpus anew; the table."""
+    """Write an evaluation, and rewrite the table of all evaluations of its corpus; returns the table's path."""
     file.parent.mkdir(parents=True, exist_ok=True)
     derived = {name: getattr(evaluation, name) for name in DERIVED}
     write_sealed(file, {**asdict(evaluation), **{k: v if v < float("inf") else None for k, v in derived.items()}})
@@ -61,15 +61,15 @@ def keep(evaluation: Evaluation, file: Path) -> Path:
 
 
 def write_table(folder: Path) -> Path:
-    """Write the table of a corpus's evaluations: a row a model and sample, in the order of names."""
+    """Write the table of a corpus's evaluations: one row per model and sample, in the order of names."""
     files = sorted(path for path in folder.glob("*.json") if not path.name.startswith("."))
     write_sealed_table(folder / TABLE, [row_of(one) for one in map(read, files) if one is not None])
     return folder / TABLE
 
 
 def row_of(one: Evaluation) -> dict[str, Any]:
-    """An evaluation as a row: name, params, width, depth, tokens (it was trained on) and loss, as figures of models take them,
-    and the rest."""
+    """An evaluation as a row: name, params, width, depth, (training) tokens and loss, as figures of models need them, and the
+    other fields."""
     model = {key: getattr(one.model, key) for key in ("name", "params", "width", "depth", "tokens")}
     losses = {name: getattr(one, name) for name in DERIVED}
     measured = {"predicted_tokens": one.predicted_tokens, "text_bytes": one.text_bytes}
@@ -80,17 +80,17 @@ def row_of(one: Evaluation) -> dict[str, Any]:
 def record_losses(
     run: Path, name: str, losses: Iterable[tuple[StoredCheckpoint, float]], trained: Iterable[str]
 ) -> int:
-    """Append losses to a run's journal as its further loss `name`; how many are new. The store has them when the journal is
-    delivered.
+    """Append losses to a run's journal as its further loss `name`; returns the number of new ones. The store gets them by
+    delivery of the journal.
 
     Args:
         run: the run's folder.
-        name: of the loss: metric val/NAME/loss, column loss_NAME.
+        name: name of the loss: metric val/NAME/loss, column loss_NAME.
         losses: checkpoint and loss in nats per token.
         trained: names of the further losses that the run measured itself.
 
     Raises:
-        UserError: if the run has another loss of this name, or is being trained.
+        UserError: if the run has another loss with this name, or is in training.
     """
     if not (run / JOURNAL).exists():
         raise UserError(

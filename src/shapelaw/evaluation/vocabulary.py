@@ -30,7 +30,7 @@ class Encoded(NamedTuple):
 
 
 class Vocabulary(Protocol):
-    """A tokenizer as evaluation sees it."""
+    """A tokenizer, as evaluation uses it."""
 
     @property
     def separator(self) -> int | None:
@@ -38,7 +38,7 @@ class Vocabulary(Protocol):
 
     @property
     def identity(self) -> str:
-        """Hash of what decides which ids a text becomes."""
+        """Hash of everything that decides the ids of a text."""
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """Ids of each text, without separators."""
@@ -60,7 +60,7 @@ class ByteVocabulary:
         return [Encoded(ids, np.ones_like(ids)) for ids in each]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text; bytes that are no UTF-8 become U+FFFD."""
+        """The text; bytes that are not UTF-8 become U+FFFD."""
         return BytesTokenizer().decode(np.asarray(ids))
 
 
@@ -69,7 +69,7 @@ class LibraryVocabulary:
     """A tokenizer of the tokenizers library.
 
     Args:
-        library: it; without padding and truncation.
+        library: the tokenizer, without padding and truncation.
         separator: id that follows every document, or None.
     """
 
@@ -78,7 +78,7 @@ class LibraryVocabulary:
 
     @property
     def identity(self) -> str:
-        """Of its definition and separator."""
+        """Hash of its definition and separator."""
         return hashlib.sha256(f"{self.separator} {self.library.to_str()}".encode()).hexdigest()
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
@@ -108,7 +108,7 @@ def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
 
 
 def _bytes_of(text: str, offsets: Sequence[tuple[int, int]]) -> Counts:
-    """UTF-8 bytes of each token, of the characters [start, end) that the library says it covers."""
+    """UTF-8 bytes of each token, from the characters [start, end) that it covers according to the library."""
     if not offsets:
         return np.array([], np.uint32)
     ends = np.maximum.accumulate(np.array(offsets, dtype=np.int64)[:, 1])

@@ -19,7 +19,7 @@ LEVEL = 0.9
 
 
 def draw(runs: RunsTable, result: FitResult, folder: Path, *, as_pdf: bool = False) -> list[Path]:
-    """Draw every figure of a fitted accuracy law into a folder, as PNG and, if asked, as PDF; the paths of the files."""
+    """Draw every figure of a fitted accuracy law into a folder, as PNG and optionally PDF; returns the paths of the files."""
     paths: list[Path] = []
     curves = (("accuracy_loss", accuracy_against_loss),) if get_law(str(result.law)).predictors == ("loss",) else ()
     with style.look():

@@ -15,7 +15,7 @@ from shapelaw.prescribe.prediction import Comparison
 
 
 def draw(answer: Prescription, folder: Path, name: str) -> list[Path]:
-    """Draw the table of an answer that has a figure; its files."""
+    """Draw the table of an answer that has a figure; returns its files."""
     figure, axes = style.canvas(3.4, 5.2)
     {"trade_off": trade_off, "curve": curve}[answer.drawn](axes, answer)
     return list(style.save(figure, folder, name, answer.units.get("loss", UNITS["loss"])))

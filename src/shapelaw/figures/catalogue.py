@@ -18,7 +18,7 @@ from shapelaw.laws.base import UNITS
 
 
 def _entries() -> Iterator[Entry]:
-    """The `ENTRIES` of every module beside this one that has some."""
+    """The `ENTRIES` of every sibling module that has some."""
     for module in pkgutil.iter_modules(figures.__path__, "shapelaw.figures."):
         if module.name != __name__:
             yield from getattr(importlib.import_module(module.name), "ENTRIES", ())
@@ -32,7 +32,7 @@ class Drawn:
     """A figure that was made.
 
     Args:
-        caption: of this one.
+        caption: its caption.
         files: PNG, PDF, and its tables as CSV.
     """
 
@@ -50,10 +50,10 @@ class NotDrawn:
 
 
 def chosen(wanted: Sequence[str] = ()) -> list[Entry]:
-    """Entries whose name holds one of the given texts; all without one.
+    """Entries whose name contains one of the given texts; all entries if none is given.
 
     Raises:
-        UserError: for a text that no name holds.
+        UserError: for a text that no name contains.
     """
     for text in wanted:
         if not any(text in entry.name for entry in CATALOGUE):
@@ -62,7 +62,7 @@ def chosen(wanted: Sequence[str] = ()) -> list[Entry]:
 
 
 def draw(evidence: Evidence, folder: Path, entries: Sequence[Entry] = CATALOGUE) -> Iterator[Drawn | NotDrawn]:
-    """Draw figures one after the other into a folder, each with its tables; what the data cannot show is left out."""
+    """Draw figures one by one into a folder, each with its tables, without those that the data cannot show."""
     folder.mkdir(parents=True, exist_ok=True)
     for entry in entries:
         try:

@@ -30,9 +30,9 @@ NAMES = {
 """Titles of the parts."""
 ROW_INCHES = 1.45
 FEW_DECADES = 200.0
-"""Highest over lowest below which 2 and 5 of each decade are named too."""
+"""Ratio of highest to lowest below which ticks at 2 and 5 of each decade have labels too."""
 LEAST_RANGE = 4.0
-"""Highest over lowest of a panel's axis, at least: a flat line must look flat."""
+"""Least ratio of highest to lowest on a panel's axis, so that a flat line looks flat."""
 
 
 def coordinates(lines: pd.DataFrame, rows: Mapping[tuple[str, str], str], over: str) -> Figure:
@@ -40,7 +40,7 @@ def coordinates(lines: pd.DataFrame, rows: Mapping[tuple[str, str], str], over: 
 
     Args:
         lines: rule, quantity, part, step, x, value.
-        rows: (quantity, rule) -> what its axis says, from the top.
+        rows: (quantity, rule) -> label of its axis, from the top.
         over: width or depth.
     """
     lines = lines[np.isfinite(lines["value"]) & (lines["value"] > 0)]
@@ -72,7 +72,7 @@ def _steps(axes: Axes, lines: pd.DataFrame, norm: Normalize) -> None:
 
 
 def _scales(axes: Axes, chosen: pd.DataFrame, x: pd.Series, label: str) -> None:
-    """Logarithmic axes; the vertical one spans what all rules of the quantity show, and at least LEAST_RANGE."""
+    """Logarithmic axes; the vertical one spans the values of all rules of the quantity, and at least LEAST_RANGE."""
     axes.set(xscale="log", yscale="log")
     sizes = sorted(set(x))
     axes.set_xticks(sizes, [f"{size:g}" for size in sizes] if label else [""] * len(sizes), rotation=45)

@@ -76,7 +76,7 @@ def _overtrained(axes: Axes, table: pd.DataFrame, budget: float) -> None:
 
 
 def _reference_losses(axes: Axes, industry: pd.DataFrame) -> None:
-    """Losses of widely used models within the panel, as ticks with names on its right, those that would overlap left out."""
+    """Losses of widely used models within the panel, as ticks with names on its right, without names that would overlap."""
     low, high = axes.get_ylim()
     last = -np.inf
     for _, one in industry.sort_values("loss").iterrows():
@@ -88,7 +88,7 @@ def _reference_losses(axes: Axes, industry: pd.DataFrame) -> None:
 
 
 def aspect_tables(evidence: Evidence) -> Tables:
-    """A row per budget and held ratio: what it costs in loss and in budget, by the interaction law."""
+    """A row per budget and fixed ratio: its cost in loss and in budget, by the interaction law."""
     fit = evidence.fit(OURS)
     problem = Problem(fit, wide_world(fit, evidence), space="relaxed")
     ratios = RATIOS if evidence.published else _tried_ratios(evidence)
@@ -97,14 +97,14 @@ def aspect_tables(evidence: Evidence) -> Tables:
 
 
 def _tried_ratios(evidence: Evidence) -> tuple[float, ...]:
-    """Ratios from half the smallest to twice the largest that was trained: further out the law has seen nothing."""
+    """Ratios from half the smallest to twice the largest trained one; further out the law has no data."""
     kept = evidence.runs().kept
     ratio = kept["width"] / kept["depth"]
     return tuple(np.geomspace(ratio.min() / 2, 2 * ratio.max(), len(RATIOS)))
 
 
 def aspect(tables: Tables) -> Figure:
-    """Loss above the lowest, and the budget that makes up for it."""
+    """Loss above the lowest, and the budget that compensates for it."""
     figure, grid = style.panels(1, 2, 2.6)
     frame = tables["costs"]
     for i, (budget, one) in enumerate(frame.groupby("budget")):

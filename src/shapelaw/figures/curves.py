@@ -16,12 +16,12 @@ from shapelaw.figures.evidence import CannotDraw, Evidence
 from shapelaw.wording import in_words
 
 APART = 1.35
-"""Ratio of neighbouring sizes from which models count as of another size."""
+"""Ratio of neighbouring sizes from which on models count as different sizes."""
 MOST_PANELS = 6
 LATE = 0.02
-"""Share of the longest run from which curves are drawn; before, they fall steeply and lie on each other."""
+"""Share of the longest run from which on curves are drawn; before, they fall steeply and overlap."""
 SHOWN = 0.9
-"""Share of the colours that is used: the last are too light for lines and names."""
+"""Share of the colours to use: the last ones are too light for lines and names."""
 DASHES = ("-", "--", ":", "-.")
 NAMES_APART = 0.075
 """Least distance of two names, as a share of a panel's height."""

@@ -24,9 +24,9 @@ DASHES = {"newton": "-", "newton_torch": "-.", "reference": ":"}
 SUBSETS = {"hot": "up to 100B tokens", "hot_100b+": "all tokens"}
 DELTAS = (1e-3, 1e-4, 1e-5)
 SIZES = {"reference": (8, 32), "newton": (32, 108, 243, 1024)}
-"""Starts of each solver on one's own runs; the reference needs some 0.2 s for each, and minutes for the paper's numbers."""
+"""Starts of each solver on the user's own runs; the reference needs some 0.2 s for each, and minutes for the paper's numbers."""
 RECORDED = "reference_fits.csv"
-"""Fits of the published runs by the reference solver, recorded, as they take six CPU-minutes."""
+"""Recorded fits of the published runs by the reference solver, which take six CPU-minutes."""
 
 
 def draw(results: Sequence[FitResult], folder: Path, name: str) -> list[Path]:
@@ -47,7 +47,7 @@ def _row(result: FitResult) -> dict[str, object]:
 
 
 def exponents(axes: Axes, frame: pd.DataFrame) -> None:
-    """A line for every delta and solver; lines that lie on each other are the answer.
+    """A line for every delta and solver; the result is that they coincide.
 
     Args:
         frame: solver, delta, grid_size, exponent.
@@ -58,7 +58,7 @@ def exponents(axes: Axes, frame: pd.DataFrame) -> None:
             line = own[own["delta"] == delta].sort_values("grid_size")
             look = style.MARKERS[i] + DASHES.get(str(solver), "--")
             label = f"{solver}, delta {np.format_float_scientific(delta, trim='-', exp_digits=1)}"
-            size = 1 + 0.6 * (len(deltas) - 1 - i)  # those below stay visible where lines lie on each other
+            size = 1 + 0.6 * (len(deltas) - 1 - i)  # so that lower lines stay visible if lines coincide
             marks: dict[str, Any] = {
                 "linewidth": size,
                 "markersize": 2 + 2 * size,
@@ -94,7 +94,7 @@ def _fitted(evidence: Evidence, subset: str, solver: str) -> Iterator[dict[str, 
 def recorded_fits() -> pd.DataFrame:
     """Eq 1 on the published runs by the reference solver: subset, solver, delta, grid_size, exponent, objective.
 
-    Each is what `fit(load_runs("gemstones", subset=...), "params_tokens", solver="reference", ...)` gave.
+    Each is the result of `fit(load_runs("gemstones", subset=...), "params_tokens", solver="reference", ...)`.
     """
     with resources.files(__package__).joinpath(RECORDED).open() as file:
         return pd.read_csv(file)

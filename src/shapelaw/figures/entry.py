@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from shapelaw.figures.evidence import Evidence
 
 Tables = Mapping[str, pd.DataFrame]
-"""What a figure shows, by name; written as CSV beside it."""
+"""Name -> table of a figure; written as CSV beside it."""
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,12 @@ class Entry:
     """A figure that a report may hold.
 
     Args:
-        name: of its files, such as `fig06_rainbow`.
-        number: of the paper's figure, such as `Fig 6`; empty for one that the paper does not have.
+        name: name of its files, such as `fig06_rainbow`.
+        number: number of the paper's figure, such as `Fig 6`; empty if the paper has no such figure.
         title: heading.
-        tables: what it shows; raises `UserError` (`CannotDraw` where the data are at fault) with the reason.
-        draw: pure: tables to a picture.
-        caption: what a reader must know: what is shown and, of the paper's own runs, where and why it differs.
+        tables: its data; raises `UserError` (`CannotDraw` if the data are at fault) with the reason.
+        draw: pure function from tables to a picture.
+        caption: what the figure shows and, for the paper's own runs, where and why it differs.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Entry:
 
 
 def said(ours: str, of_the_paper: str = "") -> Callable[[Evidence, Tables], str]:
-    """A caption that is the same for all runs but for what is said of the published ones and `{evidence.refits}`."""
+    """A caption that is the same for all runs, except for a part on the published ones and `{evidence.refits}`."""
 
     def caption(evidence: Evidence, tables: Tables) -> str:
         text = f"{ours} {of_the_paper}".strip() if evidence.published else ours

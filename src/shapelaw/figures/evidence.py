@@ -20,10 +20,10 @@ from shapelaw.runs.query import matches
 
 T = TypeVar("T")
 MAIN = "hot_100b+"
-"""The data set that most figures rest on: constant rate, all tokens."""
+"""The data set of most figures: constant rate, all tokens."""
 
 EVERY = "every row"
-"""The whole table of one's own, as it was loaded."""
+"""The user's whole table, as it was loaded."""
 
 
 class CannotDraw(UserError):
@@ -32,17 +32,17 @@ class CannotDraw(UserError):
 
 @dataclass(frozen=True)
 class Evidence:
-    """Tables and fits that figures share; each is made once.
+    """Tables and fits that figures share; each is computed once.
 
     Args:
         load: name of a data set of the paper (`hot_100b+`, `cool_end`, ...) -> its table; raises `UserError` with the reason
-            where there is none.
+            if there is none.
         published: whether these are the paper's own runs, so that its numbers belong beside ours.
         bootstrap: refits of fits whose intervals are shown; None for no intervals.
-        delta: of Huber's function, but for figures about another.
-        seed: of starts and resampling.
-        models: that belong beside the runs, as `industry.read` makes them.
-        mixture: `refuse` tables whose losses do not compare, or `allow` them.
+        delta: delta of Huber's function, except in figures about another one.
+        seed: seed of starts and resampling.
+        models: models to show beside the runs, as from `industry.read`.
+        mixture: `refuse` tables whose losses cannot be compared, or `allow` them.
     """
 
     load: Callable[[str], RunsTable]
@@ -68,12 +68,12 @@ class Evidence:
 
     @property
     def refits(self) -> str:
-        """What bands and bars are, for captions."""
+        """The meaning of bands and bars, for captions."""
         return f"{self.share} of refits on resampled {(self.bootstrap or BootstrapOptions()).by}"
 
     @property
     def loss_unit(self) -> str:
-        """Unit of the losses of the tables that were loaded."""
+        """Unit of the losses in the loaded tables."""
         return next((table.loss_unit for table in self.tables.values()), NATS_PER_TOKEN)
 
     def runs(self, subset: str = MAIN) -> RunsTable:
@@ -96,10 +96,10 @@ class Evidence:
         method: str = "parametric",
         cost: str = "flops",
     ) -> FitResult:
-        """A fit of a data set, with intervals where `bootstrap` asks for them.
+        """A fit of a data set, with intervals if `bootstrap` is set.
 
         Raises:
-            UserError: if there is no such data set, or it cannot be fitted.
+            UserError: if the data set is missing, or cannot be fitted.
         """
         used = self.delta if delta is None else delta
         counting = None if counting == get_law(law).default_counting else counting
@@ -110,7 +110,7 @@ class Evidence:
         return self.fits[key]
 
     def once(self, key: tuple[object, ...], make: Callable[[], T]) -> T:
-        """What several figures show of a fit or table: made by the first of them."""
+        """A result that several figures share; the first of them computes it."""
         if key not in self.made:
             self.made[key] = make()
         return cast(T, self.made[key])
@@ -121,18 +121,18 @@ def _published(subset: str) -> RunsTable:
 
 
 def of_the_paper(load: Callable[[str], RunsTable] = _published, **options: Any) -> Evidence:
-    """The published runs, as they are or as another function loads them."""
+    """The published runs, loaded by default or by another function."""
     return Evidence(load, published=True, **options)
 
 
 def of_a_table(
     table: RunsTable, conditions: Mapping[str, str], assumed: Mapping[str, float] | None = None, **options: Any
 ) -> Evidence:
-    """A table of one's own; data sets of equal conditions are one table.
+    """The user's own table; data sets with equal conditions share one table.
 
     Args:
-        conditions: data set of the paper -> which rows stand for it, such as `cooldown == 0 and lr_base == 5`.
-        assumed: what a condition reads of a column that the table lacks, such as `cooldown` 0.
+        conditions: data set of the paper -> condition for the rows in its place, such as `cooldown == 0 and lr_base == 5`.
+        assumed: values for conditions on columns that the table lacks, such as `cooldown` 0.
     """
     lacking = {name: value for name, value in (assumed or {}).items() if not table.has(name)}
     read = table.frame.assign(**lacking)
@@ -160,6 +160,6 @@ def of_a_table(
 
 
 def _said(lacking: Mapping[str, float]) -> str:
-    """What is taken for granted of columns that a table lacks."""
+    """The assumptions about columns that a table lacks."""
     taken = ", ".join(f"{name} counts as {value:g}" for name, value in lacking.items())
     return f" (no such column: {taken})" if taken else ""

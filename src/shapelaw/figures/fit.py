@@ -22,7 +22,7 @@ FLOPS_POINTS = 80
 
 
 def draw(runs: RunsTable, result: FitResult, folder: Path, *, as_pdf: bool = False) -> list[Path]:
-    """Draw every figure of a fitted law into a folder, as PNG and, if asked, as PDF; the paths of the files."""
+    """Draw every figure of a fitted law into a folder, as PNG and optionally PDF; returns the paths of the files."""
     paths: list[Path] = []
     with style.look():
         for name, plot in (("loss_flops", loss_against_flops), ("residuals", residuals)):
@@ -76,12 +76,12 @@ def loss_against_flops(axes: Axes, runs: RunsTable, result: FitResult) -> None:
 
 
 def _law_mark(run: pd.DataFrame) -> str:
-    """How the law is drawn along a run: as a line, or as a dash where a run has one point, which makes no line."""
+    """The mark of the law along a run: a line, or a dash for a run with a single point."""
     return "-" if len(run) > 1 else "_"
 
 
 def envelope(kept: pd.DataFrame, result: FitResult) -> tuple[Array, Array, NDArray[np.bool_]]:
-    """Lowest predicted loss at each budget over the table's shapes, each trained on what tokens the budget buys.
+    """Lowest predicted loss at each budget over the table's shapes, each trained on the tokens that the budget buys.
 
     Args:
         kept: rows with run, params, tokens and flops, and the columns that the law needs.
@@ -103,7 +103,7 @@ def envelope(kept: pd.DataFrame, result: FitResult) -> tuple[Array, Array, NDArr
 
 
 def residuals(axes: Axes, runs: RunsTable, result: FitResult) -> None:
-    """Relative error of the law at every point against tokens, a line per run: what lies between runs shows as offsets."""
+    """Relative error of the law at every point against tokens, a line per run; variation between runs appears as offsets."""
     law = get_law(str(result.law))
     kept = runs.kept.assign(error=runs.target(law) / result.predict(runs) - 1, params=runs.params())
     norm = style.log_norm(kept["params"].tolist())
@@ -118,7 +118,7 @@ def residuals(axes: Axes, runs: RunsTable, result: FitResult) -> None:
 
 
 def slope_profile(axes: Axes, result: FitResult) -> None:
-    """Lowest objective at each value of the compute-optimal exponent: how sharply the data fix it."""
+    """Lowest objective at each value of the compute-optimal exponent, which shows how sharply the data fix it."""
     profile = result.profiles[EXPONENT]
     rises = 100 * (np.asarray(profile["objectives"], dtype=float) / result.objective - 1)
     axes.plot(profile["values"], rises, ".-", color=style.FITTED, linewidth=1.2, markersize=4)

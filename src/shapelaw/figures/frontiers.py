@@ -34,12 +34,12 @@ TWENTY = "20 (Hoffmann et al.)"
 SHARED = ("published", TWENTY, "Kaplan et al. 2020", "Chinchilla, refitted")
 """Names of lines that several panels have."""
 ENOUGH = 400
-"""Points of a curve that are drawn."""
+"""Most points of a curve to draw."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What one figure shows: a data set, and which sizes are regressed on the costs."""
+    """The content of one figure: a data set, and the sizes that are regressed on the costs."""
 
     subset: str
     targets: Sequence[str]
@@ -78,7 +78,7 @@ class Asked:
 
 
 def _fit(evidence: Evidence, runs: RunsTable, cost: str, method: str) -> LineFit:
-    """The lines of one cost; those of the hull with intervals."""
+    """The lines for one cost; those of the hull have intervals."""
     resampling = evidence.bootstrap if method == "hull" else None
     return fit_lines(runs, LineOptions(method=method, cost=cost), resampling, evidence.seed)
 
@@ -155,7 +155,7 @@ def _is_own(label: str) -> bool:
 
 
 def _references(axes: Axes, ends: Array, target: str) -> None:
-    """What Kaplan et al. and the refit of Chinchilla prescribe, where it lies within the panel."""
+    """Prescriptions of Kaplan et al. and of the refit of Chinchilla, if they lie within the panel."""
     low, high = axes.get_ylim()
     for label, (dash, (budgets, values)) in others(pd.Series(ends), target).items():
         if (np.asarray(values) > low).any() and (np.asarray(values) < high).any():
@@ -164,7 +164,7 @@ def _references(axes: Axes, ends: Array, target: str) -> None:
 
 
 def _shared_legend(figure: Figure, grid: Sequence[Axes]) -> None:
-    """What is named alike in several panels, once above them."""
+    """One legend above the panels for names that several panels share."""
     named: dict[str, Artist] = {}
     for axes in grid:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -175,7 +175,7 @@ def _shared_legend(figure: Figure, grid: Sequence[Axes]) -> None:
 
 
 def _drawn(axes: Axes, line: pd.Series, ends: Array, at: Array) -> None:
-    """A line; the hull's with its interval about the centre of the points that it is fitted to."""
+    """A line; the hull's has its interval around the centre of its fitted points."""
     method = str(line["method"])
     if method == "published":
         axes.plot(ends, _at(line, ends), "--", color="black", linewidth=0.9, label="published", zorder=4)
@@ -191,7 +191,7 @@ def _drawn(axes: Axes, line: pd.Series, ends: Array, at: Array) -> None:
 
 
 def _hundredths(value: float) -> str:
-    """Two decimals, without a sign on nothing."""
+    """Two decimals, without a sign on zero."""
     return f"{round(value, 2) + 0.0:.2f}"
 
 
@@ -214,7 +214,7 @@ def _chosen(axes: Axes, tables: Tables, cost: str, name: str, named: bool = True
 
 
 def caption(about: str) -> Callable[[Evidence, Tables], str]:
-    """What is chosen and fitted; that the published lines are ours."""
+    """What is chosen and fitted, with the statement that the published lines agree with ours."""
 
     def text(evidence: Evidence, tables: Tables) -> str:
         said = (

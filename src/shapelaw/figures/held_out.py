@@ -28,7 +28,7 @@ KINDS = {
 }
 DELTA = 1e-3
 REFITS_OF_MANY_FOLDS = 30
-"""Refits where each shape is left out in turn, and so are made for every shape."""
+"""Refits when each shape is left out in turn, as every shape needs its own."""
 
 
 def table(evidence: Evidence) -> Tables:

@@ -15,7 +15,7 @@ from shapelaw.runs.registry import GEMSTONES, INDUSTRY_MODELS
 
 COLUMNS = ("name", "params", "width", "depth", "tokens", "loss")
 WIDELY_USED, EVALUATED = "widely used models", "models evaluated"
-"""What groups of models are called."""
+"""Names of groups of models."""
 LLAMA_2 = "Touvron et al. 2023, arXiv 2307.09288, Table 1"
 LLAMA_3 = "Llama Team 2024, arXiv 2407.21783: about 15T"
 LLAMA_3_2 = "Llama 3.2's model card: up to 9T"
@@ -37,7 +37,7 @@ TOKENS = {
     "Qwen2-": (7e12, QWEN_2),
     "Qwen2.5-": (18e12, QWEN_2_5),
 }
-"""Start of a name -> training tokens and who states them; the first that fits counts."""
+"""Start of a name -> training tokens and who states them; the first match counts."""
 
 SHAPES = {
     "Gemma": {
@@ -54,7 +54,7 @@ SHAPES = {
         "Qwen2.5-32B": (5120, 64),
     },
 }  # fmt: skip
-"""Family -> model -> (width, depth), as the authors' file has them: shapes alone need no download."""
+"""Family -> model -> (width, depth), from the authors' file, so that shapes alone need no download."""
 
 STUDIES = {
     "Porian et al. 2024": (
@@ -69,8 +69,8 @@ STUDIES = {
         (3072, 36), (3584, 40), (4096, 42), (4352, 47), (4608, 44), (4608, 47), (4864, 47), (4992, 49), (5120, 47),
     ),
 }  # fmt: skip
-"""Earlier study -> (width, depth) of its models, as plotters/plot_feasible_model_shapes.ipynb of the repository has them; the
-second is Table A9 of arXiv 2203.15556."""
+"""Earlier study -> (width, depth) of its models, from plotters/plot_feasible_model_shapes.ipynb of the repository; the second
+is Table A9 of arXiv 2203.15556."""
 
 
 def study_shapes() -> pd.DataFrame:
@@ -90,7 +90,7 @@ def models() -> pd.DataFrame:
     aspect_ratio, tokens_per_param. The loss is on the Gemstones' validation text, per token of the model's own tokenizer.
 
     Raises:
-        UserError: if the file cannot be had.
+        UserError: if the file is not available.
     """
     content = read_json(fetch(INDUSTRY_MODELS, GEMSTONES))
     frame = pd.DataFrame({name: content[name] for name in ("width", "depth", "params", "loss")})
@@ -104,12 +104,12 @@ def models() -> pd.DataFrame:
 
 
 def read(path: Path) -> pd.DataFrame:
-    """Models of a table as `shapelaw evaluate` writes it, in the columns of `models`; those without tokens have no FLOPs. One
-    that was made by hand has no seal, and is taken as it is.
+    """Models of a table from `shapelaw evaluate`, in the columns of `models`; those without tokens have no FLOPs. A table
+    made by hand has no seal, and is not verified.
 
     Raises:
-        UserError: if it is no such table.
-        Damaged: if it is sealed and not what was written.
+        UserError: if it is not such a table.
+        Damaged: if it is sealed and was changed after it was written.
     """
     frame = _frame(path)
     if lacking := [name for name in COLUMNS if name not in frame]:
@@ -132,7 +132,7 @@ def _frame(path: Path) -> pd.DataFrame:
 
 
 def _numbers(frame: pd.DataFrame, name: str, path: Path) -> pd.Series:
-    """A column of numbers, with empty cells where nothing is known."""
+    """A column of numbers, with empty cells for unknown values."""
     numbers = pd.to_numeric(frame[name], errors="coerce")
     wrong = frame.loc[(numbers.isna() & frame[name].notna()) | (numbers <= 0), ["name", name]]
     if len(wrong):
@@ -144,8 +144,8 @@ def _numbers(frame: pd.DataFrame, name: str, path: Path) -> pd.Series:
 
 
 def beside(evidence: Evidence) -> dict[str, pd.DataFrame]:
-    """The table `industry` of the models that belong beside the runs: widely used ones beside the paper's, and those that were
-    evaluated; empty where there are neither."""
+    """The table `industry` of the models to show beside the runs: widely used ones beside the paper's runs, and evaluated
+    ones; empty if there are none."""
     tables = [models()] if evidence.published else []
     tables += [evidence.models] if evidence.models is not None else []
     return {"industry": pd.concat(tables, ignore_index=True)} if tables else {}

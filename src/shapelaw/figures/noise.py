@@ -10,7 +10,7 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 from shapelaw.figures import style
 
 APART = 0.004
-"""Between the dots of neighbouring shapes, in log loss."""
+"""Distance between the dots of neighbouring shapes, in log loss."""
 QUARTILES = np.array([0.25, 0.5, 0.75])
 
 
@@ -19,7 +19,7 @@ def noise_and_critical(table: pd.DataFrame) -> Figure:
     batch of the contours.
 
     Args:
-        table: run, loss, noise_tokens and, where they are known, width, depth and critical_tokens
+        table: run, loss, noise_tokens and, if known, width, depth and critical_tokens
             (`shapelaw.step_batch.noise_scale`).
     """
     figure, axes = style.canvas(3.2, 4.6)
@@ -52,7 +52,7 @@ def noise_and_critical(table: pd.DataFrame) -> Figure:
 
 
 def _names(table: pd.DataFrame) -> pd.Series[str]:
-    """What each row is named by: the shape of its run, the smallest first, or the run."""
+    """The name of each row: the shape of its run, the smallest first, or the run."""
     if "width" not in table:
         return table["run"].astype(str)
     return table["width"].astype(str) + "x" + table["depth"].astype(str)

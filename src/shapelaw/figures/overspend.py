@@ -27,19 +27,19 @@ Array = NDArray[np.float64]
 COSTS = {"flops": "FLOPs", "device_hours": "GPU hours"}
 TARGET_LOSS, TOKENS = 2.6, 3e11
 CLIPPED = 0.75
-"""Quantile of the overspend from which colours are one, as in the paper's."""
+"""Quantile of the overspend above which all have one colour, as in the paper."""
 WORST_SIDES = ("bottom", "top", "center")
-"""Where the names of the worst three stand beside their shapes, which are mostly neighbours."""
+"""Positions of the names of the worst three shapes, which are mostly neighbours."""
 OVERSPEND_SHOWN = (1.0, 10.0)
 OVERSPEND_CONTOURS = (1.05, 1.2, 1.5, 2.0, 4.0)
 NEVER = 1e3
-"""What a shape that never reaches the loss counts as where contours are drawn."""
+"""Overspend, for contours, of a shape that never reaches the loss."""
 NEAR = (0.07, 0.035)
 """Shares of the axes within which a second label would lie on the first."""
 
 
 def same_tokens_table(evidence: Evidence) -> Tables:
-    """What every run paid over the frontier of the runs at the same tokens, by the paper's definition."""
+    """The cost of every run over the frontier of the runs at the same tokens, by the paper's definition."""
     runs = with_shapes(evidence.runs())
     found = [overspend_at_tokens(runs, _tokens(evidence), unit).assign(unit=unit) for unit in _units(evidence)]
     return {"overspend": pd.concat(found, ignore_index=True)}
@@ -76,7 +76,7 @@ def _plane(axes: Axes, table: pd.DataFrame, cost: str) -> None:
 
 
 def all_tokens_tables(evidence: Evidence) -> Tables:
-    """`measured`: what every run paid for its loss over what the best runs pay; `by_law`: the same of every feasible shape."""
+    """`measured`: the cost of every run's loss over that of the best runs; `by_law`: the same for every feasible shape."""
     runs = with_shapes(evidence.runs())
     fit = evidence.fit(OURS)
     world = World.of(fit, runs) if evidence.published else _trained_ranges(World.of(fit, runs))
@@ -90,7 +90,7 @@ def all_tokens_tables(evidence: Evidence) -> Tables:
 
 
 def _trained_ranges(world: World) -> World:
-    """The suite within the widths and depths that were trained: few small shapes say little of steps far beyond them."""
+    """The suite within the trained widths and depths, because few small shapes tell little about steps far beyond them."""
     (narrow, wide), (shallow, deep) = (map(int, world.domain.ranges[name]) for name in ("width", "depth"))
     rules = dataclasses.replace(
         world.rules, width_min=narrow, width_max=wide, depth_min=shallow, depth_max=deep, even_heads=False
@@ -99,13 +99,13 @@ def _trained_ranges(world: World) -> World:
 
 
 def _units(evidence: Evidence) -> list[str]:
-    """In which costs are compared: device hours where runs have some."""
+    """Units of the compared costs, including device hours if runs have them."""
     kept = evidence.runs().kept
     return [name for name in COSTS if name == "flops" or (name in kept and kept[name].gt(0).any())]
 
 
 def _tokens(evidence: Evidence) -> float:
-    """The paper's 300B; of a table of one's own the count at which most runs were validated, the largest of them."""
+    """The paper's 300B; for a user's own table, the largest of the counts at which most runs were validated."""
     if evidence.published:
         return TOKENS
     kept = evidence.runs().kept
@@ -146,7 +146,7 @@ def _measured(axes: Axes, table: pd.DataFrame, cost: str) -> None:
 
 
 def _name_points(axes: Axes, table: pd.DataFrame) -> None:
-    """Names of the shapes, but for those that would lie on another's."""
+    """Names of the shapes, without those that would overlap another."""
     named: list[Array] = []
     spans = [np.ptp(np.log(table[name])) or 1.0 for name in ("params", "overspend")]
     for _, row in table.iloc[::-1].iterrows():
@@ -165,7 +165,7 @@ def _by_law(axes: Axes, table: pd.DataFrame, cost: str) -> None:
     mesh = axes.pcolormesh(
         grid.columns, grid.index, values, norm=norm, cmap="cividis_r", shading="nearest", rasterized=True
     )
-    whole = np.minimum(grid.to_numpy(), NEVER)  # closed contours, though some shapes never get there
+    whole = np.minimum(grid.to_numpy(), NEVER)  # closed contours, though some shapes never reach the loss
     lines = axes.contour(grid.columns, grid.index, whole, levels=OVERSPEND_CONTOURS, colors="black", linewidths=0.6)
     style.name_contours(axes, lines, "{:g}x")
     best = table.iloc[int(np.argmin(table["overspend"]))]

@@ -37,17 +37,17 @@ LABELS = {
     "aspect_ratio": "width / depth",
 }
 PAPER_DELTA = 1e-4
-"""Of the paper's fits but for Figs 17 to 19."""
+"""Delta of the paper's fits, except for Figs 17 to 19."""
 SIZE_PANELS, SHAPE_PANELS = ("params", "tokens", "tokens_per_param"), ("width", "depth", "aspect_ratio")
 KAPLAN_PF_DAY, KAPLAN_COEFFICIENT, KAPLAN_EXPONENT = 8.64e19, 1.6e9, 0.88
 """Kaplan et al. 2020: N = 1.6e9 (C / PF-day)^0.88, N without embeddings."""
 CHINCHILLA = {"A": 482.006, "B": 2085.434, "alpha": 0.347813, "beta": 0.365854}
-"""Besiroglu et al. 2024 (arXiv 2404.10102): N = G (C/6)^a with G and a of these."""
+"""Besiroglu et al. 2024 (arXiv 2404.10102): N = G (C/6)^a with G and a from these."""
 PUBLISHED: dict[float | None, str] = {
     None: "they stop short of the optimum of the paper's own objective, so ours differ.",
     1e-3: "at this delta they reach the optimum: objectives agree within 0.02%, exponents of eq 1 within 0.0001.",
 }
-"""Delta that a figure is about -> how far the published fits are from ours."""
+"""Delta of a figure -> how far the published fits are from ours."""
 CURVES = {
     "ours": (style.FITTED, "-"),
     "whole": (style.COLOURS[5], "-"),
@@ -57,19 +57,19 @@ CURVES = {
 }
 """Kind of curve -> colour and dash."""
 SIZED = (style.ENVELOPE, "-")
-"""Of ours by eq 1."""
+"""Colour and dash of our own curves by eq 1."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """What one figure prescribes from.
+    """The basis of one figure's prescriptions.
 
     Args:
         subset: data set of the paper.
-        delta: of Huber's function where the figure is about one; None is the paper's 1e-4, or a table's own.
-        law: with width and depth.
-        whole: whether whole shapes are searched, too, beside real-valued ones.
-        sizes: whether eq 1 is asked too.
+        delta: delta of Huber's function if the figure is about one; None means the paper's 1e-4, or the table's own.
+        law: a law with width and depth.
+        whole: whether to search whole shapes in addition to real-valued ones.
+        sizes: whether to include eq 1.
         beside: a further law with width and depth.
     """
 
@@ -121,7 +121,7 @@ class Asked:
             yield evidence.once(("exactly", id(fit)), partial(exactly_counted, fit, bins))
 
     def _published(self, evidence: Evidence, law: str) -> FitResult | None:
-        """The paper's own fit, where its file is at hand."""
+        """The paper's own fit, if its file is available."""
         delta = self.delta or PAPER_DELTA
         try:
             return evidence.once(
@@ -141,7 +141,7 @@ def short(tables: Tables) -> Figure:
 
 
 def extended(tables: Tables) -> Figure:
-    """Every size: the law with shapes above and below, eq 1 between where it was asked (Figs 12-19, 21)."""
+    """Every size: the law with shapes above and below, eq 1 in between if included (Figs 12-19, 21)."""
     curves = tables["curves"]
     shaped, sized = curves[curves["law"] != EQ1], curves[curves["law"] == EQ1]
     rows: list[tuple[pd.DataFrame, Sequence[str]]] = [(shaped, SIZE_PANELS)]
@@ -174,9 +174,9 @@ def _panel(axes: Axes, tables: Tables, curves: pd.DataFrame, name: str) -> None:
         )
     axes.set(xscale="log", yscale="log", xlabel="training FLOPs", ylabel=LABELS[name])
     if "industry" not in tables:
-        style.near_lines(axes)  # the small runs of a laptop lie decades off what others state of large ones
+        style.near_lines(axes)  # the small runs of a laptop lie decades away from other people's lines
     limits = axes.get_ylim()
-    every = tables["curves"]["budget"]  # of all panels, however far this one's own curves reach
+    every = tables["curves"]["budget"]  # of all panels, whatever the range of this panel's curves
     for label, (dash, values) in others(every, name).items() if name in SIZE_PANELS else ():
         if "industry" in tables or any(limits[0] <= value <= limits[1] for value in values[1]):
             axes.plot(*values, dash, color=style.NEUTRAL, linewidth=0.9, label=label, zorder=1)
@@ -210,7 +210,7 @@ def _curve(axes: Axes, one: pd.DataFrame, name: str, kind: str, law: str) -> Non
 
 
 def others(budgets: pd.Series, name: str) -> dict[str, tuple[str, tuple[Array, Array]]]:
-    """What Kaplan et al. and the refit of Chinchilla prescribe, by 6N: label -> (dash, (budgets, values))."""
+    """Prescriptions of Kaplan et al. and of the refit of Chinchilla, by 6N: label -> (dash, (budgets, values))."""
     ends = np.array([budgets.min(), budgets.max()])
     p = CHINCHILLA
     scale = (p["alpha"] * p["A"] / (p["beta"] * p["B"])) ** (1 / (p["alpha"] + p["beta"]))
@@ -227,7 +227,7 @@ def others(budgets: pd.Series, name: str) -> dict[str, tuple[str, tuple[Array, A
 
 
 def _share_y(first: Axes, second: Axes) -> None:
-    """One range for two panels, so that they compare."""
+    """One range for two panels, so that they can be compared."""
     low, high = zip(first.get_ylim(), second.get_ylim(), strict=True)
     ends = min(low), max(high)
     first.set_ylim(*ends)

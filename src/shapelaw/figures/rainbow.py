@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 COUNTINGS = {"total": "", "no_embedding": ", no embedding", "no_embedding_and_head": ", no embedding or head"}
 SHORT = {"total": "", "no_embedding": ", no emb.", "no_embedding_and_head": ", no emb."}
 COLOURS = [{"#000000": "#7F4F24", "#F0E442": "#8F8F1F"}.get(colour, colour) for colour in style.COLOURS]
-"""Brown for black, which is the published fits', and a yellow dark enough for names."""
+"""Brown replaces black, which the published fits have, and the yellow is dark enough for names."""
 APPROACHES = {"parametric": "approach 3 (law)", "hull": "approach 1 (hull)"}
 UNIDENTIFIED = " (not identified)"
 MARKERS = {"parametric": "o", "hull": "s"}
@@ -61,9 +61,9 @@ FAN = (1e18, 1e26)
 
 
 def table(evidence: Evidence) -> Tables:
-    """A row per line that the data serve; `published` is the paper's exponent where it has one.
+    """A row per line that the data allow; `published` is the paper's exponent if it has one.
 
-    Several data sets of the paper may be one table of one's own, which then has one line."""
+    Several data sets of the paper may correspond to one table of the user, which then has one line."""
     found: dict[tuple[int, str, str], tuple[RainbowLine, dict[str, object]]] = {}
     for line in LINES:
         with contextlib.suppress(UserError):
@@ -112,7 +112,7 @@ def draw(tables: Tables) -> Figure:
 
 
 def _in_group(lines: pd.DataFrame, title: str) -> pd.Series:
-    """Which lines a panel shows."""
+    """Mask of the lines in a panel."""
     method, kinds = GROUPS[title]
     few = lines["subset"].isin(FEW)
     kind = np.where(few, "few", np.where(lines["counting"] == "total", "total", "without"))
@@ -139,7 +139,7 @@ def _absolute(axes: Axes, some: pd.DataFrame, every: pd.DataFrame, budgets: Arra
 
 
 def _exponents(axes: Axes, lines: pd.DataFrame) -> None:
-    """A row for every line, by exponent within its approach, and rows of others."""
+    """A row for every line, by exponent within its approach, and rows of other authors."""
     row, ticks = 0, {}
     for method, title in reversed(APPROACHES.items()):
         order = lines[lines["method"] == method].sort_values("exponent")
@@ -167,7 +167,7 @@ def _exponents(axes: Axes, lines: pd.DataFrame) -> None:
 
 
 def _row_names(axes: Axes, ticks: Mapping[int, str]) -> None:
-    """On the right, those of the approaches in bold."""
+    """Names of the rows, on the right; those of the approaches are bold."""
     axes.yaxis.tick_right()
     axes.set_yticks(list(ticks), list(ticks.values()), fontsize=6)
     for label in axes.get_yticklabels():
@@ -195,7 +195,7 @@ def _colours(some: pd.DataFrame, every: pd.DataFrame) -> list[str]:
 
 
 def caption(evidence: Evidence, tables: Tables) -> str:
-    """What the bars are, and how far the published exponents are from ours."""
+    """The meaning of the bars, and the distance of the published exponents from ours."""
     text = (
         "Best parameters for a budget (left; approach 3 by FLOPs of 6N) and their exponent a (right) by data set, counting of "
         f"parameters and approach; dashed: without embeddings. Bars: {evidence.refits}."

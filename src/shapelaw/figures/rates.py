@@ -24,16 +24,16 @@ NAME = re.compile(r"PyGemma-(\d+)x(\d+)_.*_lr([0-9.e+-]+)_")
 LR_BASE = 5.0
 """The paper's choice."""
 DIVERGED = 1.35
-"""Loss over the lowest above which a point is drawn at the panel's edge."""
+"""A point whose loss over the lowest exceeds this is drawn at the panel's edge."""
 FEWEST_RATES, FEWEST_SHAPES = 3, 2
 SHAPE = ["width", "depth"]
 RULED, PLAIN = "lr_base", "lr_eff"
-"""Columns of the rate: what the rule multiplies, and the rate itself."""
+"""Columns of the rate: the one that the rule multiplies, and the rate itself."""
 
 
 def rates_table(evidence: Evidence) -> Tables:
-    """`rates`: a row per shape and rate (width, depth, lr_eff, lr_base, loss), of the paper's study or of a table's runs;
-    `best`: the best rate of each shape, as lr_base and as lr_eff; `spread`: how far those lie apart, where two shapes have one.
+    """`rates`: a row per shape and rate (width, depth, lr_eff, lr_base, loss), from the paper's study or a table's runs;
+    `best`: the best rate of each shape, as lr_base and as lr_eff; `spread`: how far these lie apart, if two shapes have one.
     """
     frame = published_rates() if evidence.published else tracked_rates(evidence.runs("every_rate"))
     best = {rate: best_rates(frame, rate) for rate in (RULED, PLAIN)}
@@ -70,7 +70,7 @@ def said_of_rates(evidence: Evidence, tables: Tables) -> str:
 
 
 def published_rates() -> pd.DataFrame:
-    """The paper's study: four extreme shapes, 2B tokens each, rates as their names say."""
+    """The paper's study: four extreme shapes, 2B tokens each, with rates from their names."""
     raw = pd.read_csv(fetch(RATE_STUDY, GEMSTONES))
     rows = []
     for name, loss in zip(raw["Name"], raw["scaling/global_loss"], strict=True):
@@ -83,7 +83,7 @@ def published_rates() -> pd.DataFrame:
 
 
 def tracked_rates(runs: RunsTable) -> pd.DataFrame:
-    """Losses of a table's hot runs, of each shape at the token count that most of its rates share."""
+    """Losses of a table's hot runs, for each shape at the token count that most of its rates share."""
     if not runs.has_shapes or "lr_base" not in runs.kept:
         raise CannotDraw("the runs do not name their shape and lr_base")
     last = _at_shared_tokens(runs.kept.dropna(subset=["lr_base"]))
@@ -103,7 +103,7 @@ def tracked_rates(runs: RunsTable) -> pd.DataFrame:
 
 
 def _at_shared_tokens(kept: pd.DataFrame) -> pd.DataFrame:
-    """Of each shape a row per rate, all at one token count: the one with most rates, the largest of equals."""
+    """For each shape, a row per rate, all at one token count: the one with most rates, or the largest of several."""
     tried = kept.groupby([*SHAPE, "tokens"]).agg(rates=("lr_base", "nunique")).reset_index()
     shared = tried.sort_values(["rates", "tokens"]).groupby(SHAPE).tail(1)[[*SHAPE, "tokens"]]
     return kept.merge(shared).drop_duplicates([*SHAPE, "lr_base"], keep="last")

@@ -116,7 +116,7 @@ def with_shapes(runs: RunsTable) -> RunsTable:
 
 
 def own_shapes(runs: RunsTable) -> pd.DataFrame:
-    """Shapes of a table, for what reads no vocabulary.
+    """Shapes of a table, for figures that need no vocabulary.
 
     Raises:
         CannotDraw: if its rows do not name width and depth.
@@ -130,7 +130,7 @@ def one_value(runs: RunsTable, name: str, default: float | None = None) -> float
     """A size of the runs' suite.
 
     Raises:
-        CannotDraw: if nothing says it and there is no default.
+        CannotDraw: if it is unknown and has no default.
     """
     value = getattr(runs.suite, name)
     value = default if value is None else value

@@ -24,9 +24,9 @@ from shapelaw.prescribe.world import Points, World, law_of, reads_shapes
 BUDGETS = tuple(np.geomspace(1e18, 1e26, 17))
 WHOLE_BUDGETS = tuple(np.geomspace(1e18, 1e26, 81))
 WHOLE_HEADS, WHOLE_BLOCKS = 1024, 512
-"""Of the largest whole shape that is searched."""
+"""Heads and blocks of the largest whole shape in the search."""
 BEYOND = 1e2
-"""Of a table of one's own: how far beyond its largest budget is prescribed."""
+"""Factor beyond the largest budget of a user's own table up to which figures prescribe."""
 
 
 def wide_world(fit: FitResult, evidence: Evidence, subset: str = MAIN) -> World:
@@ -48,11 +48,11 @@ def budgets_of(evidence: Evidence, subset: str = MAIN) -> tuple[float, ...]:
 def curve(kind: str, fit: FitResult, world: World, budgets: Sequence[float]) -> pd.DataFrame:
     """Prescriptions over budgets: real-valued shapes, or params and tokens at 6N for a law without shapes.
 
-    Budgets that have no answer are left out: the best size is the smallest or the largest of all, lies too far from the runs,
-    or rests on what they do not identify.
+    Budgets without an answer are omitted: those whose best size is the smallest or the largest of all, lies too far from the
+    runs, or depends on parameters that the runs do not identify.
 
     Raises:
-        CannotDraw: if none has, with the reason of the last.
+        CannotDraw: if no budget has an answer, with the reason for the last.
     """
     space = "relaxed" if reads_shapes(law_of(fit)) else "params"
     problem = Problem(fit, dataclasses.replace(world, counting=_counting(fit)), space=space)
@@ -84,12 +84,12 @@ def _refusal(problem: Problem, budget: float) -> str:
 def whole_curve(fit: FitResult, world: World, budgets: Sequence[float]) -> pd.DataFrame:
     """Prescriptions over whole shapes that train.py accepts, searched exactly: tokens follow from the budget.
 
-    The shapes are those that prescribe.py searches, continued to 1,024 heads and 512 blocks, so that both name the same shape
-    unless it is wider or deeper than the suite's rules allow. A budget whose best shape is the smallest or the largest of all
-    is left out.
+    The shapes are those of prescribe.py's search, extended to 1,024 heads and 512 blocks, so that both name the same shape
+    unless it is wider or deeper than the suite's rules allow. Budgets whose best shape is the smallest or the largest of all
+    are omitted.
 
     Args:
-        world: of the runs, with the rules of their suite.
+        world: world of the runs, with the rules of their suite.
     """
     shapes = _continued(world)
     problem = Problem(fit, world, shapes=shapes, intervals=False)
@@ -109,12 +109,12 @@ def _continued(world: World) -> Points:
 
 
 def edges_of(fit: FitResult, triples: Triples) -> pd.DataFrame:
-    """The paper's brute force under its own fit: each bin's best triple, at the bin's left edge as it is drawn there."""
+    """The paper's brute force under its own fit: each bin's best triple, at the bin's left edge as in the paper."""
     return _with_ratios(bin_minima(Surface.of(fit, refits=False), triples, paper_edges()), "left")
 
 
 def narrow_bins(triples: Triples) -> list[Contenders]:
-    """What can win each of 80 narrow bins of FLOPs under a law without shapes, the same for all of them."""
+    """The triples that can win each of 80 narrow bins of FLOPs under a law without shapes, the same for all such laws."""
     some = Triples(triples.shapes, np.geomspace(triples.tokens[0], triples.tokens[-1], 2000).round())
     return contenders(some, np.geomspace(1e18, 1e26, 81))
 
@@ -122,8 +122,8 @@ def narrow_bins(triples: Triples) -> list[Contenders]:
 def exactly_counted(fit: FitResult, bins: Sequence[Contenders]) -> pd.DataFrame:
     """Eq 1 with FLOPs counted exactly: the best of the paper's triples in narrow bins, at the triple's own FLOPs.
 
-    A law without shapes prefers, of the shapes of one size, the one of fewest FLOPs per token. Bins are left out in which laws
-    that fit the runs as well differ in a size as far as no prescription may (`prescribe.trust.APART`).
+    Among shapes of one size, a law without shapes prefers the one with the fewest FLOPs per token. Bins are omitted if laws
+    that fit the runs equally well differ in a size by more than a prescription may (`prescribe.trust.APART`).
     """
     vectors = (tuple(fit.vector), *fit.ridge_vectors)
     found, *others = (minima_of(Surface.of(dataclasses.replace(fit, theta=one), refits=False), bins) for one in vectors)

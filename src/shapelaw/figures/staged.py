@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 
 
 def draw(runs: RunsTable, result: FitResult, folder: Path, *, as_pdf: bool = False) -> list[Path]:
-    """Draw every stage into a folder, as PNG and, if asked, as PDF; the paths of the files."""
+    """Draw every stage into a folder, as PNG and optionally PDF; returns the paths of the files."""
     plots: dict[str, Callable[[Axes], None]] = {
         "trade_off": lambda axes: trade_off(axes, result),
         "critical_batch": lambda axes: critical_batch(axes, result),
@@ -47,7 +47,7 @@ def law_of(result: FitResult) -> StepsBatchLaw:
 
 
 def trade_off(axes: Axes, result: FitResult) -> None:
-    """Steps and tokens that every batch takes to each loss, over the least of each: all contours on one hyperbola."""
+    """Steps and tokens to each loss for every batch, over the least of each; all contours lie on one hyperbola."""
     readings = pd.DataFrame(result.stages["critical_batch"]["readings"])
     norm = style.log_norm(readings["batch_tokens"].tolist())
     colours = colormaps[style.SEQUENTIAL]
@@ -126,7 +126,7 @@ def converged_loss(axes: Axes, result: FitResult) -> None:
 
 
 def learning_curve(axes: Axes, runs: RunsTable, result: FitResult) -> None:
-    """What every row lies above its size's converged loss, against its adjusted steps: all batches and sizes on one line."""
+    """Loss of every row above its size's converged loss, against adjusted steps; all batches and sizes lie on one line."""
     law, p = law_of(result), result.parameters
     data = FitData.of(runs, spec_of(result))
     batch = data.columns["batch_tokens"]
@@ -157,7 +157,7 @@ def learning_curve(axes: Axes, runs: RunsTable, result: FitResult) -> None:
 def _band(
     axes: Axes, x: Array, result: FitResult, curve: Callable[[StepsBatchLaw, Mapping[str, float]], Array]
 ) -> None:
-    """Shade the interval of a curve over the refits, where there are any."""
+    """Shade the interval of a curve over the refits, if there are any."""
     if not result.replicates:
         return
     law, names = law_of(result), list(result.replicates)

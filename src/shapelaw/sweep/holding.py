@@ -44,7 +44,7 @@ def stopped_by_sigterm() -> Iterator[None]:
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # only once: a second signal would abandon jobs that are checkpointing
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal would abandon checkpointing jobs
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, stop)

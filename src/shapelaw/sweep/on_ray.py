@@ -127,7 +127,7 @@ def _found_here() -> str:
     Raises:
         UserError: if there is none.
     """
-    from ray._private.services import canonicalize_bootstrap_address  # Ray has no other way to tell it without connecting
+    from ray._private.services import canonicalize_bootstrap_address  # no other way without connecting
 
     try:
         return str(canonicalize_bootstrap_address(AUTO))

@@ -17,12 +17,12 @@ from shapelaw.fitting.result import plain
 
 
 def write_answer(options: PlacesConfig, kind: str, law: str, fit: Path, content: Mapping[str, Any]) -> Path:
-    """Write an answer under the outputs' folder of its kind.
+    """Write an answer into the outputs' folder for its kind.
 
     Args:
-        options: what was asked.
+        options: the question.
         kind: name of that folder.
-        law: of the fit; the file's name begins with its name, without the file or module that it is of.
+        law: law of the fit; the file's name begins with its name, without its file or module.
         fit: its folder; the same question about another fit is another file.
         content: the answer.
     """

@@ -12,16 +12,16 @@ from shapelaw.sweep.hydra_internals import arguments_parser
 
 FLAGS = "allowed beside KEY=VALUE are --help, -m, --cfg job (with --resolve, --package KEY), -cd FOLDER and -cn NAME"
 MODES = ("run", "multirun", "cfg", "info", "shell_completion")
-"""Of which one is taken."""
+"""Modes of Hydra, of which one is used."""
 SHELLS = ("bash", "fish", "zsh")
 
 
 def check_arguments(verb: str, words: Sequence[str], conf: Path) -> None:
-    """Refuse flags that a verb does not have, and files of theirs that are not there.
+    """Refuse flags that a verb does not have, and flags that name missing files.
 
     Args:
-        verb: that is run.
-        words: after its name.
+        verb: the verb.
+        words: the words after its name.
         conf: folder of its configuration.
 
     Raises:
@@ -42,7 +42,7 @@ def check_arguments(verb: str, words: Sequence[str], conf: Path) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises what argparse would print."""
+    """Raises errors that argparse would print."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; {FLAGS}")
@@ -50,19 +50,19 @@ class _Parser(argparse.ArgumentParser):
 
 def _parsed(words: Sequence[str]) -> argparse.Namespace:
     parser = arguments_parser()
-    parser.__class__ = _Parser  # of Hydra's own making
+    parser.__class__ = _Parser  # Hydra created it
     return parser.parse_intermixed_args(words)
 
 
 def _check_completion(words: Sequence[str]) -> None:
-    """Hydra installs, removes or asks completion for a shell that it knows."""
+    """Check the shell completion: Hydra installs, removes or queries it, for a shell that it knows."""
     verbs = ("install", "uninstall", "query")
     if len(words) != 1 or not any(words[0] == f"{verb}={shell}" for verb in verbs for shell in SHELLS):
         raise UserError(f"-sc {' '.join(words)}: allowed is install=SHELL or uninstall=SHELL of {', '.join(SHELLS)}")
 
 
 def _check_files(verb: str, given: argparse.Namespace, conf: Path) -> None:
-    """Folders and files that flags name."""
+    """Check the folders and files that flags name."""
     for flag, folder in (("--config-dir", given.config_dir), ("--config-path", given.config_path)):
         if folder and not Path(folder).is_dir():
             raise UserError(
@@ -75,7 +75,7 @@ def _check_files(verb: str, given: argparse.Namespace, conf: Path) -> None:
 
 
 def _check_name(verb: str, name: str, given: argparse.Namespace, conf: Path) -> None:
-    """The configuration that is taken in place of the verb's own."""
+    """Check the configuration that replaces the verb's own."""
     folders = [Path(folder) for folder in (given.config_dir, given.config_path or conf) if folder]
     if not any((folder / f"{name}.yaml").is_file() for folder in folders):
         raise UserError(

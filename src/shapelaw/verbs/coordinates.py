@@ -40,15 +40,15 @@ if TYPE_CHECKING:
 
 AXES = ("width", "depth")
 FEWEST = 2
-"""Sizes that make a slope."""
+"""Fewest sizes for a slope."""
 UNEVEN = 1.5
-"""Factor by which a size may lie off its power before the verdict says so."""
+"""Factor by which a size may deviate from its power before the verdict mentions it."""
 ACTIVATIONS = ("size", "change")
 UPDATES = ("relative", "update")
 FILES_BYTES = 3e5
-"""Of the two tables and the figures."""
+"""Approximate bytes of the two tables and the figures."""
 WIDE = 160
-"""Columns of what is printed into a file or a pipe."""
+"""Columns of output to a file or a pipe."""
 WORDS = {
     "size": "size",
     "change": "change since start",
@@ -60,11 +60,11 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Check:
-    """What is measured.
+    """The measurements to make.
 
     Args:
         base: the configuration whose shape all lines go through.
-        shapes: (width, depth) of all, in order of their cost.
+        shapes: (width, depth) of all shapes, in order of their cost.
         rules: rate rule -> the lr_base that gives the base shape its rate.
     """
 
@@ -80,7 +80,7 @@ class Check:
 
 
 def check(config: DictConfig) -> None:
-    """Measure, draw, say what grows, and where it lies.
+    """Measure and draw, then print what grows, and where the files are.
 
     Raises:
         UserError: for bad input, before anything is measured.
@@ -112,10 +112,10 @@ def check(config: DictConfig) -> None:
 
 
 def check_of(asked: CoordinatesConfig) -> Check:
-    """The shapes and rates that are asked for.
+    """The requested shapes and rates.
 
     Raises:
-        UserError: for values out of range, and where neither width nor depth varies.
+        UserError: for values out of range, or if neither width nor depth varies.
     """
     if asked.devices * asked.num_nodes > 1:
         raise UserError(f"devices={asked.devices}, num_nodes={asked.num_nodes}: a coordinate check runs on one device")
@@ -134,11 +134,11 @@ def check_of(asked: CoordinatesConfig) -> Check:
 def lines_of(sizes: pd.DataFrame, width: int, depth: int) -> pd.DataFrame:
     """One value for every rule, axis, quantity, part, step and size x on the axis.
 
-    Of a part that every block has, the RMS over blocks; of the stream the last block's.
+    For a part that every block has, the value is the RMS over blocks; for the stream, that of the last block.
 
     Args:
-        sizes: of `training.coordinates`, with a column `rule`.
-        width, depth: of the shape that the axes go through.
+        sizes: sizes from `training.coordinates`, with a column `rule`.
+        width, depth: the shape that the axes go through.
     """
     last = sizes["layer"].isna() | (sizes["part"] != "stream") | (sizes["layer"] == sizes["depth"] - 1)
     keys = ["rule", "quantity", "part", "step", "width", "depth"]
@@ -187,8 +187,8 @@ def _variant(base: CoordinatesConfig, width: int, depth: int, rule: LrRule, lr_b
 
 
 def estimate(config: CoordinatesConfig, planned: PlannedRun) -> Cost:
-    """A run's, and what is held beside it: a copy of the weights, and of the probe the activations at the start and now,
-    logits twice more while their change is taken."""
+    """The cost of a run plus the additional memory: a copy of the weights, the probe's activations at the start and now, and
+    its logits twice more while their change is computed."""
     shape, machine = planned.shape, this_machine(config.accelerator)
     params = params_total(shape.width, shape.depth, planned.vocab_size, shape.head_size)
     a_token = 2 * (planned.vocab_size + (3 * shape.depth + 1) * shape.width) + 2 * planned.vocab_size
@@ -281,7 +281,7 @@ def _draw(lines: pd.DataFrame, rules: tuple[str, ...], folder: Path) -> None:
 
 
 def _table(slopes: pd.DataFrame, todo: Check, last: int) -> Table:
-    """A line a quantity, a column a rule: the verdicts after the last step, of sizes also at the start."""
+    """One row per quantity, one column per rule: the verdicts after the last step and, for sizes, also at the start."""
     table = Table(title=f"after {last} steps (start: before the first)", title_justify="left", box=SIMPLE)
     for name in ("against", "what", *(f"lr_rule={rule.value}" for rule in todo.rules)):
         table.add_column(name)

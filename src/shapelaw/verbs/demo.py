@@ -19,14 +19,14 @@ STEPS = (
     ("train", "-m", "sweeps=cooldown_nano"),
     ("fit", "-m", "sweeps=demo"),
 )
-"""Verbs and their arguments, one after the other."""
+"""Verbs and their arguments, in order."""
 
 
 def demo(words: Sequence[str]) -> None:
-    """Run every step in a process of its own.
+    """Run every step in its own process.
 
     Raises:
-        UserError: for any word, as it takes none, or if a package is missing.
+        UserError: for any word, because it takes none, or if a package is missing.
         WorkFailed: if a step fails; the same command continues from there.
     """
     if words:

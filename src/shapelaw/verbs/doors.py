@@ -20,7 +20,7 @@ from shapelaw.config.schema import store_schema
 from shapelaw.errors import UserError
 
 Door: TypeAlias = Callable[[DictConfig], Any]
-"""The work of a verb: called with a composed configuration; its `single`, if it has one, when that is not a sweep."""
+"""The work of a verb, called with a composed configuration; if it has `single`, that is called outside of sweeps."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Command:
 
     Args:
         usage: the words after its name.
-        run: called with these words as they were given.
+        run: called with these words.
     """
 
     usage: str
@@ -41,10 +41,10 @@ COMMANDS = ("demo", "examples", "init", "sweeps", "ui")
 
 
 def project_root() -> Path:
-    """Folder that holds conf/ and sweeps/: the package's own where a wheel was installed, else the repository.
+    """Folder with conf/ and sweeps/: the package's own if it was installed from a wheel, else the repository.
 
     Raises:
-        UserError: if neither holds them.
+        UserError: if neither has them.
     """
     root = PACKAGE if is_wheel() else PACKAGE.parents[1]
     if not (root / "conf").is_dir():
@@ -53,7 +53,7 @@ def project_root() -> Path:
 
 
 def is_wheel() -> bool:
-    """Whether the package lies apart from a repository."""
+    """Whether the package was installed from a wheel, outside of a repository."""
     return (PACKAGE / "conf").is_dir()
 
 
@@ -64,13 +64,13 @@ def verbs() -> list[str]:
 
 
 def command_of(name: str) -> Command:
-    """The command of a name; what it needs is imported now."""
+    """The command with a name; its imports happen now."""
     command: Command = importlib.import_module(f"shapelaw.verbs.{name}").COMMAND
     return command
 
 
 def door_of(verb: str) -> Door:
-    """The door of a verb; what it needs is imported now."""
+    """The door of a verb; its imports happen now."""
     door: Door = importlib.import_module(f"shapelaw.verbs.{verb}").DOOR
     return door
 

@@ -22,11 +22,11 @@ from shapelaw.terminal import Terminal, printable, write, write_error
 from shapelaw.wording import SILENT_SECONDS
 
 FILES_BYTES = 1e5
-"""Of a file for every model, and the table."""
+"""Approximate bytes of a file for every model, and the table."""
 
 
 def evaluate_models(config: DictConfig) -> None:
-    """Evaluate the models that the configuration names, and say their losses."""
+    """Evaluate the models that the configuration names, and print their losses."""
     asked: EvaluateConfig = to_dataclass(config)
     check_devices(asked.accelerator, 1, len(gpu_names()))
     folder, source = part_of_corpus(asked.data_dir, "corpus", asked.corpus)
@@ -36,10 +36,10 @@ def evaluate_models(config: DictConfig) -> None:
 
 
 def evaluate(asked: EvaluateConfig, corpus: Corpus, folder: Path) -> None:
-    """Evaluate models on a corpus, write what was measured, and record the losses of our own runs.
+    """Evaluate models on a corpus, write the results, and record the losses of our own runs.
 
     Raises:
-        UserError: for the first model that is not there or cannot be evaluated; before any is, as far as that can be seen.
+        UserError: for the first model that is missing or cannot be evaluated; before any evaluation, if it can be known then.
     """
     import torch
 
@@ -71,7 +71,7 @@ def evaluate(asked: EvaluateConfig, corpus: Corpus, folder: Path) -> None:
 
 
 def _line(one: Any) -> str:
-    """What a model's losses are."""
+    """A model's losses, in one line."""
     return (
         f"{one.model.name}: {one.loss:.6f} nats per token (perplexity {one.perplexity:.4g}), {one.loss_per_byte:.6f} nats and "
         f"{one.bits_per_byte:.6f} bits per byte, over {one.predicted_tokens:,} tokens of {one.text_bytes:,} bytes\n"
@@ -79,7 +79,7 @@ def _line(one: Any) -> str:
 
 
 def _record(asked: EvaluateConfig, measured: Sequence[tuple[Any, Any]]) -> None:
-    """Record the losses of our own runs, each run once, and bring them to the store."""
+    """Record the losses of our own runs, each run once, and deliver them to the store."""
     from shapelaw.evaluation.records import record_losses
 
     own = [(subject.checkpoint, one.loss) for subject, one in measured if subject.checkpoint is not None]
@@ -95,14 +95,14 @@ def _record(asked: EvaluateConfig, measured: Sequence[tuple[Any, Any]]) -> None:
 
 
 def _deliver(asked: EvaluateConfig, run: Path) -> None:
-    """Bring a run's new losses to its store, if that is the one in force; else `shapelaw replay` does."""
+    """Deliver a run's new losses to its store, if that is the present one; otherwise `shapelaw replay` does."""
     if asked.tracker.name == "none":
         return
     from shapelaw.tracking.delivery import Delivery, deliver_left
 
     delivery = Delivery(run)
     if not delivery.named:
-        return  # it is kept in its folder alone
+        return  # it is kept in its folder only
     same = delivery.named == asked.tracker.uri
     left = deliver_left(run, artifacts=asked.tracker.artifacts) if same else delivery.line("it is another store")
     if left:
@@ -111,7 +111,7 @@ def _deliver(asked: EvaluateConfig, run: Path) -> None:
 
 @contextmanager
 def _shown(name: str, enabled: bool) -> Iterator[Any]:
-    """Shows windows as they are done: a bar, or a line at least every 30 s where there is no terminal."""
+    """Show finished windows by a bar, or without a terminal by a line at least every 30 s."""
     console = Terminal(stderr=True, quiet=not enabled)
     columns = (
         TextColumn("{task.description}", markup=False),

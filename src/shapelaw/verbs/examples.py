@@ -14,10 +14,10 @@ FOLDER = "examples"
 
 
 def examples(words: Sequence[str]) -> None:
-    """Copy them into the folder that the only word names, `examples` without one, and list them.
+    """Copy the examples into the folder that the only word names (default `examples`), and list them.
 
     Raises:
-        UserError: for other words, or if the folder holds one of them already, and another content.
+        UserError: for other words, or if the folder already holds one of them with different content.
     """
     if len(words) > 1 or any(word.startswith("-") or "=" in word for word in words):
         raise UserError(f"{' '.join(['examples', *words])}: takes a folder and nothing else; give examples FOLDER")

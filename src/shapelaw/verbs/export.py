@@ -15,7 +15,7 @@ from shapelaw.training.stored import folders_of
 
 
 def export_run(config: DictConfig) -> None:
-    """Write what the configuration names and say so."""
+    """Write the export that the configuration names, and print its place."""
     asked: ExportConfig = to_dataclass(config)
     if not asked.revisions:
         checkpoint = export(Path(asked.run), Path(asked.out), asked.license)

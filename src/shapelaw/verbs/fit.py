@@ -41,7 +41,7 @@ from shapelaw.verbs.fit_views import LOG10_DELTA, fits
 from shapelaw.wording import counted, distinctions
 
 FILES_BYTES = 5e5
-"""Of fit.json, its table and its figures."""
+"""Approximate bytes of fit.json, its table and its figures."""
 EXPERIMENT = "fits"
 """MLflow experiment of all fits."""
 
@@ -54,7 +54,7 @@ class FitTask:
     noun: str = "fit"
 
     def __call__(self, config: DictConfig) -> float:
-        """Make one fit; its objective."""
+        """Make one fit; returns its objective."""
         asked: FitConfig = to_dataclass(config)
         runs = table_of(asked)
         return _record(asked, runs, make_fit(asked, runs), folder_of(asked, runs)).objective
@@ -75,7 +75,7 @@ class FitTask:
         return result.objective
 
     def plan(self, configs: Sequence[DictConfig]) -> list[Job]:
-        """Check every fit's values and load every table."""
+        """Check the values of every fit and load every table."""
         fits: list[FitConfig] = [to_dataclass(config) for config in configs]
         loaded: dict[str, RunsTable] = {}
         jobs = [_job(asked, _cached(asked, loaded)) for asked in fits]
@@ -125,10 +125,10 @@ class FitTask:
 
 
 def table_of(asked: FitConfig) -> RunsTable:
-    """The rows that a fit is asked to use; the others are excluded with their reasons.
+    """The table with the rows for a fit; other rows are excluded with their reasons.
 
     Raises:
-        UserError: if there are none.
+        UserError: if no rows remain.
     """
     return _subset(asked, _whole_table(asked.runs, _published(asked)))
 
@@ -145,7 +145,7 @@ def spec_of(asked: FitConfig) -> FitSpec:
         UserError: for a value that is not allowed.
     """
     options = dataclasses.asdict(asked.method)
-    get_method("staged", options)  # whatever the method is, wrong options of the stages are refused
+    get_method("staged", options)  # wrong options of the stages are refused for any method
     return FitSpec.of(
         asked.law.name or AUTO,
         method=asked.method.name,
@@ -171,7 +171,7 @@ def spec_of(asked: FitConfig) -> FitSpec:
 
 
 def science_of(asked: FitConfig, runs: RunsTable) -> dict[str, Any]:
-    """What decides a fit: its choices and the content of its table; `mixture` only decides whether there is one."""
+    """Everything that decides a fit's result: its choices and the content of its table; `mixture` only allows or refuses it."""
     chosen = dataclasses.asdict(asked)
     for key in ("tracker", "outputs_dir", "data_dir", "runs", "subset", "plots", "mixture"):
         del chosen[key]
@@ -182,13 +182,13 @@ def science_of(asked: FitConfig, runs: RunsTable) -> dict[str, Any]:
     chosen["law"] = {"name": _law(asked).name}
     if method.fits_law and is_reference(str(asked.law.name)):
         chosen["law"]["sha256"] = hash_of(str(asked.law.name))
-    if asked.weights:  # the column may be none of the table's content
+    if asked.weights:  # the column may not be part of the table's content
         chosen["weights"] = [asked.weights, hashlib.sha256(weights_of(runs, asked.weights).tobytes()).hexdigest()]
     chosen["over_cost"] = None if asked.over_cost == 1.0 else asked.over_cost
     for name in ("fixed", "weights", "speedup", "over_cost"):
         if not chosen[name]:
             del chosen[name]  # so that fits without it keep their folders
-    unit = {} if runs.loss_unit == NATS_PER_TOKEN else {"loss_unit": runs.loss_unit}  # the same values are other losses
+    unit = {} if runs.loss_unit == NATS_PER_TOKEN else {"loss_unit": runs.loss_unit}  # equal values are other losses
     return {**chosen, **unit, "runs": runs.hash, "schema": SCHEMA_VERSION}
 
 
@@ -199,7 +199,7 @@ def folder_of(asked: FitConfig, runs: RunsTable) -> Path:
 
 
 def _what(asked: FitConfig) -> str:
-    """What is fitted: a law, or a method's lines."""
+    """The object of the fit: a law, or a method's lines."""
     if not get_method(asked.method.name).fits_law:
         return asked.method.name
     return f"{_law(asked).name}-speedup" if asked.speedup else _law(asked).name
@@ -228,7 +228,7 @@ def load_table(runs: RunsConfig, published: str | None = None, where: str | None
 
 
 def _whole_table(runs: RunsConfig, published: str | None) -> RunsTable:
-    """The table before any selection, and before the rows of one size are reduced, which comes after it."""
+    """The table before any selection, and before the later reduction of rows of one size."""
     options: dict[str, Any] = {
         name: getattr(runs, name) for name in ("bad_rows", "loss", "diverged", "rolled_back", "midway")
     }
@@ -264,7 +264,7 @@ def _subset(asked: FitConfig, table: RunsTable) -> RunsTable:
 
 
 def _cached(asked: FitConfig, loaded: dict[str, RunsTable]) -> RunsTable:
-    """The rows of a fit, from a table that is loaded once however many fits use it."""
+    """The rows of a fit, from a table that is loaded once for all fits."""
     key = json.dumps([dataclasses.asdict(asked.runs), _published(asked)], sort_keys=True)
     if key not in loaded:
         loaded[key] = _whole_table(asked.runs, _published(asked))
@@ -280,7 +280,7 @@ def _job(asked: FitConfig, runs: RunsTable) -> Job:
 
 
 def _words(fits: Sequence[FitConfig], identities: Sequence[str]) -> list[tuple[str, ...]]:
-    """What each fit is called by: what is fitted, how, to what, and whatever else tells it from the others."""
+    """The name of each fit in words: its law, method and data, and whatever else distinguishes it from the others."""
     usual = [_usual_words(asked) for asked in fits]
     settings = [{**dataclasses.asdict(asked), "tracker": None} for asked in fits]
     apart = distinctions([" ".join(words) for words in usual], identities, settings)
@@ -294,7 +294,7 @@ def _usual_words(asked: FitConfig) -> tuple[str, ...]:
 
 
 def _record(asked: FitConfig, runs: RunsTable, result: FitResult, folder: Path) -> FitResult:
-    """Write the fit, its table and its figures, then track them; fit.json comes last, so that it marks a whole fit."""
+    """Write the fit, its table and its figures, then track them; fit.json comes last, so that it marks a complete fit."""
     folder.mkdir(parents=True, exist_ok=True)
     figures = []
     if asked.plots and result.law is not None:
@@ -343,7 +343,7 @@ def _track(asked: FitConfig, runs: RunsTable, result: FitResult, folder: Path, f
 
 
 def _metrics(result: FitResult) -> dict[str, float]:
-    """Numbers of a fit worth comparing: objective, slope, parameters, ends of their intervals; none of a ridge."""
+    """Numbers of a fit worth comparing: objective, slope, parameters, ends of their intervals; none for a ridge."""
     metrics = {"objective": result.objective}
     metrics |= {f"parameter/{k}": v for k, v in result.parameters.items() if k not in result.ridge}
     if result.settings.get("delta"):

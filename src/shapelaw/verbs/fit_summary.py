@@ -23,7 +23,7 @@ from shapelaw.wording import spelt
 SHOWN = 12
 """Fits whose parameters are printed in full."""
 WIDE = 160
-"""Columns of what is printed into a file or a pipe."""
+"""Columns of output to a file or a pipe."""
 
 
 def show_result(result: FitResult) -> None:
@@ -32,13 +32,13 @@ def show_result(result: FitResult) -> None:
 
 
 def show_place(result: FitResult, folder: Path) -> None:
-    """Print where a fit lies, and what can be asked of it."""
+    """Print where a fit lies, and the questions that it can answer."""
     _console().print(f"saved to {folder} ({_content(folder)}){_next(result, folder)}")
 
 
 def told(result: FitResult, folder: Path) -> str:
-    """A fit in a line: its exponent with the interval, the irreducible loss, and where it lies; no number of what the runs do
-    not identify."""
+    """A fit in one line: its exponent with the interval, the irreducible loss, and its place; without numbers that the runs
+    do not identify."""
     slope, low_high = result.compute_optimal_exponent, result.intervals.get(EXPONENT)
     range_told = "" if low_high is None else " ({:.3f} to {:.3f})".format(*low_high)
     found = {EXPONENT: None if slope is None else f"N ~ C^{slope:.3f}{range_told}"}
@@ -85,7 +85,7 @@ def _content(folder: Path) -> str:
 
 
 def _next(result: FitResult, folder: Path) -> str:
-    """The command that asks the fit for the best size; where prescribe.py would refuse it, why."""
+    """The command that asks the fit for the best size, or the reason if prescribe.py would refuse it."""
     if result.law is None and result.method in LINE_METHODS:
         return f"; next: shapelaw prescribe fit={folder} budget={'FLOPs' if result.settings['cost'] == 'flops' else 'HOURS'}"
     if result.law is None or "best" not in get_law(result.law).questions:
@@ -100,7 +100,7 @@ def _next(result: FitResult, folder: Path) -> str:
 
 
 def _table(rows: Sequence[Mapping[str, str]], shared: str) -> Table:
-    """Columns that any row has, in the order of their first appearance; what all fits share is the title."""
+    """Columns that any row has, in the order of their first appearance; the title names everything that all fits share."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     held_out = (
         "held out: mean |error| (mean signed error); " if any(name.startswith("held out") for name in names) else ""
@@ -120,7 +120,7 @@ def _table(rows: Sequence[Mapping[str, str]], shared: str) -> Table:
 
 
 def _row(label: str, result: FitResult, folder: Path) -> dict[str, str]:
-    """A fit's objective, slope and interval; for laws, AIC and BIC, what lies between runs, and held-out errors.
+    """A fit's objective, slope and interval; for laws, AIC and BIC, the variance between runs, and held-out errors.
 
     AIC and BIC compare laws on the same rows and delta only.
     """
@@ -142,7 +142,7 @@ def _row(label: str, result: FitResult, folder: Path) -> dict[str, str]:
     share = result.checklist["residuals"]["between_run_share"]
     row["between runs"] = f"{share:.0%}" if share is not None and math.isfinite(share) else ""
     found = result.checklist["held_out"]
-    for held_out in found if isinstance(found, list) else []:  # else: a word on why there is none
+    for held_out in found if isinstance(found, list) else []:  # otherwise a text explains why there is none
         row[f"held out: {held_out['holdout'].replace('_', ' ')}"] = (
             f"{held_out['mean_absolute']:.2%} ({held_out['mean_signed']:+.2%})"
         )

@@ -6,7 +6,7 @@ from shapelaw.laws.base import EXPONENT
 from shapelaw.tracking_views import differences, parallel, scatter, tags
 
 LOG10_DELTA = "log10_delta"
-"""Metric of a fit: an axis on which deltas lie evenly."""
+"""Metric of a fit, for an axis with evenly spaced deltas."""
 FITTED = """\
 Fits of scaling laws to runs tables. Each is also a folder under `outputs/fits/`, which the tag `shapelaw.folder` names.
 

@@ -14,7 +14,7 @@ from shapelaw.terminal import write
 from shapelaw.verbs.doors import Command, project_root
 
 MODEL = "nano"
-"""Suite that a new one starts from."""
+"""Suite from which a new one starts."""
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 CORPUS = """\
 # @package _global_
@@ -29,10 +29,10 @@ defaults:
 
 
 def init(words: Sequence[str]) -> None:
-    """Make a suite in the folder that the only word names, and say what to do with it.
+    """Make a suite in the folder that the only word names, and print what to do with it.
 
     Raises:
-        UserError: if there is not one word, or the folder is there already, or its name is none for a suite.
+        UserError: unless there is exactly one word, or if the folder exists already, or its name is not valid for a suite.
     """
     folder = Path(_folder(words)).expanduser().absolute()
     if not NAME.fullmatch(folder.name):
@@ -63,7 +63,7 @@ def _folder(words: Sequence[str]) -> str:
 
 
 def make(folder: Path) -> None:
-    """Copy the suite that new ones start from, under the folder's name; the folder is whole or not there."""
+    """Copy the suite from which new ones start, under the folder's name; the folder is either complete or missing."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as aside:
         copy = Path(aside) / folder.name

@@ -55,7 +55,7 @@ def run_verb() -> NoReturn:
             _run_command(verb, rest)
     except (Exception, KeyboardInterrupt) as error:
         _end(error)
-    sys.argv = [f"{PROGRAM} {verb}", *rest]  # what Hydra parses, and what a fit keeps as the command that made it
+    sys.argv = [f"{PROGRAM} {verb}", *rest]  # Hydra parses it, and a fit records it as its command
     main(verb, program=sys.argv[0])
 
 
@@ -65,7 +65,7 @@ def _print_and_end(text: str) -> NoReturn:
 
 
 def _complete(words: list[str]) -> NoReturn:
-    """Hydra's shell completion: `install=SHELL`, or `query=SHELL` of the line in COMP_LINE, whose first word is a verb."""
+    """Hydra's shell completion: `install=SHELL`, or `query=SHELL` for the line in COMP_LINE, whose first word is a verb."""
     verb, line = "train", os.environ.get("COMP_LINE", "")
     if words and words[0].startswith("query="):
         verb = [*line.split(), "", ""][1]
@@ -77,7 +77,7 @@ def _complete(words: list[str]) -> NoReturn:
 
 
 def _run_command(name: str, words: list[str]) -> NoReturn:
-    """A command without options, or how it is written."""
+    """Run a command without options, or print its usage."""
     command = command_of(name)
     if HELP & set(words):
         _print_and_end(f"{PROGRAM} {name} {command.usage}".rstrip() + f"\n\n{summary_of(name)}\n")
@@ -87,7 +87,7 @@ def _run_command(name: str, words: list[str]) -> NoReturn:
 
 
 def _list() -> str:
-    """Every door and command with a line."""
+    """Every door and command, with one line each."""
     known = sorted([*verbs(), *COMMANDS])
     width = max(map(len, known))
     lines = "".join(f"  {verb:<{width}}  {summary_of(verb)}\n" for verb in known)
@@ -107,11 +107,11 @@ def main(verb: str, work: Callable[[DictConfig], Any] | None = None, program: st
 
     Args:
         verb: name of the door.
-        work: done instead of the door's own.
-        program: how the command begins, for its help; the script of that name if not given.
+        work: work to do instead of the door's own.
+        program: start of the command, for its help; by default the script of that name.
 
-    Exit codes: 0; 130 when interrupted; 141 when whoever reads its output (`--help | head`) has read enough; else the
-    error's own: 2 for bad input, 1 if some of the work failed. Both are said in one line.
+    Exit codes: 0; 130 when interrupted; 141 when the reader of its output (`--help | head`) stops reading; else the
+    error's own: 2 for bad input, 1 if some of the work failed. Both are reported in one line.
     """
     collect_seldom()
     prepare_streams()
@@ -127,7 +127,7 @@ def main(verb: str, work: Callable[[DictConfig], Any] | None = None, program: st
         check_arguments(verb, sys.argv[1:], root / "conf")
         check_sweep(verb, sys.argv[1:])
         hydra.main(config_path=str(root / "conf"), config_name=verb)(_Entry(work or door_of(verb)))()
-    except SystemExit as ended:  # Hydra's, which has said why
+    except SystemExit as ended:  # Hydra has already reported why
         sys.exit(BAD_INPUT if ended.code == 1 else ended.code)
     except (Exception, KeyboardInterrupt, _Failed) as caught:
         _end(caught, schema)
@@ -135,7 +135,7 @@ def main(verb: str, work: Callable[[DictConfig], Any] | None = None, program: st
 
 
 def _help(conf: Path, verb: str, program: str) -> str:
-    """Its help, with the values of the other arguments, unless they are lists of them."""
+    """Help of the verb, with the values of the other arguments, unless they are lists."""
     from shapelaw.config.help import help_text
 
     arguments = sys.argv[1:]
@@ -144,7 +144,7 @@ def _help(conf: Path, verb: str, program: str) -> str:
 
 
 def _end(caught: BaseException, schema: type | None = None) -> NoReturn:
-    """Say an error in one line and end with its exit code; one that is not the user's goes on as it is."""
+    """Report an error in one line and end with its exit code; an error that is not the user's is raised unchanged."""
     error = caught.error if isinstance(caught, _Failed) else caught
     if isinstance(error, KeyboardInterrupt):
         _say("interrupted; run the same command again to continue")
@@ -159,7 +159,7 @@ def _end(caught: BaseException, schema: type | None = None) -> NoReturn:
 
 
 class _Failed(BaseException):
-    """Carries an error past Hydra, which would print lines of its own, and whose own launcher says nothing of it."""
+    """Carries an error past Hydra, which would print its own lines, and whose own launcher does not report it."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
@@ -167,7 +167,7 @@ class _Failed(BaseException):
 
 
 class _Entry:
-    """The task function that Hydra sees; launchers take the task itself from it."""
+    """The task function for Hydra; launchers take the task itself from it."""
 
     def __init__(self, task: Any) -> None:
         self.task = task
@@ -187,7 +187,7 @@ class _Entry:
 
 
 def _check_single(chosen: HydraConf) -> None:
-    """One run has one choice of every group; of a named sweep, it is asked for by a value of every key that is swept."""
+    """Check that a single run has one choice of every group, and with a named sweep one value of every swept key."""
     from shapelaw.sweep.grid import refuse_lists
 
     overrides = OverridesParser.create().parse_overrides(list(chosen.overrides.task))
@@ -206,18 +206,18 @@ def _check_single(chosen: HydraConf) -> None:
 
 
 def set_environment(root: Path) -> None:
-    """Set what conf/ refers to.
+    """Set the environment variables that conf/ refers to.
 
     Raises:
-        UserError: if SHAPELAW_SUITE names no suite.
+        UserError: if SHAPELAW_SUITE does not name a suite.
     """
     os.environ.update(environment(root, os.environ.get("SHAPELAW_SUITE", "nano")))
     os.environ["SHAPELAW_ROOT"] = str(root)
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, to be said in one line
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, to be reported in one line
 
 
 def _unread() -> bool:
-    """Whether nobody reads the output any more; what is left to be flushed goes nowhere then."""
+    """Whether nobody reads the output any more; in that case the unflushed rest is discarded."""
     output = select.poll()
     output.register(sys.stdout.fileno(), 0)
     closed = any(events & (select.POLLERR | select.POLLHUP) for _, events in output.poll(0))

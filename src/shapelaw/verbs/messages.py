@@ -16,15 +16,15 @@ from shapelaw.errors import UserError, WorkFailed
 from shapelaw.extras import explained
 
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
-UNWRITABLE |= {errno.ENOTDIR, errno.EEXIST, errno.ENOENT}  # of a folder below a file, or where none can be made
+UNWRITABLE |= {errno.ENOTDIR, errno.EEXIST, errno.ENOENT}  # for a folder below a file, or one that cannot be created
 
 
 def explain(error: BaseException, schema: type | None = None) -> str | None:
     """One line for the user, or None if the error is not theirs.
 
     Args:
-        error: what ended a command.
-        schema: of its options, among which the nearest to a misspelt one is looked for.
+        error: the error that ended a command.
+        schema: schema of its options, to find the nearest one to a misspelt option.
     """
     if isinstance(error, UserError | WorkFailed):
         return str(error)
@@ -52,7 +52,7 @@ def explain(error: BaseException, schema: type | None = None) -> str | None:
 
 
 def _composition(error: BaseException, schema: type | None) -> str:
-    """What was wrong with an override, with the nearest right key."""
+    """The fault of an override, with the nearest valid key."""
     if inside := re.match(r"In '([^']+)': \w+ raised while composing config:\n(.+)", str(error)):
         return _in_file(inside[1], inside[2], re.search(r"full_key: (\S+)", str(error)))
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
@@ -70,7 +70,7 @@ def _composition(error: BaseException, schema: type | None) -> str:
 
 
 def _in_file(file: str, what: str, key: re.Match[str] | None) -> str:
-    """What was wrong in a file of a group, with its key where Hydra's own line leaves it out."""
+    """The fault in a file of a group, with its key if Hydra's own line omits it."""
     if what.startswith(f"Key '{file.partition('/')[0]}' not in"):
         return f"{file}.yaml: its keys are taken for those of a group; make its first line # @package _global_"
     place = f"{file}.yaml: {key[1]}" if key and key[1] not in what else f"{file}.yaml"
@@ -89,18 +89,18 @@ REMEDIES = {
     "Could not load": "give the hydra.searchpath that conf/ gives its verbs, or leave it as it is",
     "Invalid hydra.mode": "give -m for a sweep, or nothing for one run",
 }
-"""Of what Hydra says -> what to do."""
+"""Part of Hydra's message -> what to do."""
 
 
 def _remedy(text: str) -> str:
-    """What to do about a value that is none of its key's."""
+    """What to do about a value that its key does not allow."""
     if several := re.match(r"Value '\[(.+)\]' of type 'list'", text):
         return f"several values are written {several[1].replace(', ', ',')}, without brackets, and need -m"
     return next((remedy for said, remedy in REMEDIES.items() if said in text), "give a value of that type")
 
 
 def _yaml(error: yaml.YAMLError) -> str:
-    """Where a file is no YAML."""
+    """The place at which a file is not valid YAML."""
     mark: yaml.Mark | None = getattr(error, "problem_mark", None)
     found = f"{mark.name}, line {mark.line + 1}: {getattr(error, 'problem', '')}" if mark else str(error)
     return f"{found}; correct the file's YAML there: its indentation, quotes and brackets"

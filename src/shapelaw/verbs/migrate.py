@@ -20,11 +20,11 @@ log = logging.getLogger(__name__)
 
 @functools.cache
 def take_over(outputs: Path, uri: str) -> None:
-    """Rename the runs of an earlier version, once in a process, with a note of what was done.
+    """Rename the runs of an earlier version, once per process, and print a note about it.
 
     Args:
         outputs: folder of all runs.
-        uri: of the tracking store, which gets the new names of the runs that were recorded for it.
+        uri: URI of the tracking store, which gets the new names of its runs.
     """
     if not old_runs(outputs):
         return
@@ -47,11 +47,11 @@ def take_over(outputs: Path, uri: str) -> None:
 
 
 def take_over_all(config: DictConfig) -> None:
-    """Rename the runs of an earlier version and say why some could not be.
+    """Rename the runs of an earlier version, and report why some could not be renamed.
 
     Raises:
-        UserError: if the outputs folder is not there.
-        WorkFailed: if a run was left as it is, or its record could not be delivered.
+        UserError: if the outputs folder is missing.
+        WorkFailed: if a run was not renamed, or its record could not be delivered.
     """
     options: MigrateConfig = to_dataclass(config)
     outputs = Path(options.outputs_dir)

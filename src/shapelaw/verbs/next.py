@@ -35,15 +35,15 @@ from shapelaw.verbs.prescribe import world_of
 from shapelaw.verbs.saved_fits import newest_fit, read
 
 FARTHER = 10.0
-"""Budget of the target over that of a run, where no target is given."""
+"""Budget of the target over that of a run, if no target is given."""
 SHOWN = 5
-"""Candidates that are printed and written; the run is the first."""
+"""Number of candidates to print and write; the first is the run."""
 WIDE = 140
-"""Columns of what is printed into a file or a pipe."""
+"""Columns of output to a file or a pipe."""
 
 
 def next_runs(config: DictConfig) -> None:
-    """Plan what the configuration asks, print it and write it.
+    """Plan the runs that the configuration asks for, print and write them.
 
     Raises:
         UserError: for bad input, or a target that no candidate informs.
@@ -58,7 +58,7 @@ def next_runs(config: DictConfig) -> None:
 
 
 def _basis(options: NextConfig) -> Basis:
-    """The fit that is named, or the newest that prescriptions would be taken from, with its runs and their suite."""
+    """The named fit, or the newest one that prescriptions would use, with its runs and their suite."""
     asked = PrescribeConfig(
         fit=options.fit,
         objective=ObjectiveConfig(name="flops"),
@@ -109,17 +109,17 @@ def best_size(basis: Basis, budget: float) -> BestSize:
 def planned(
     basis: Basis, target: Target, candidates: Candidates, wanted: int = 1, seconds: float = math.inf
 ) -> dict[str, Any]:
-    """The runs to train next, as they are printed and written.
+    """The runs to train next, in the form for printing and writing.
 
     Args:
         basis: fit, runs and their suite.
-        target: what is to be known.
+        target: the quantity to learn about.
         candidates: runs that could be trained.
-        wanted: how many are planned.
-        seconds: most that it may take.
+        wanted: number of runs to plan.
+        seconds: time limit.
 
     Raises:
-        UserError: if no candidate informs the target, or the seconds are not enough.
+        UserError: if no candidate informs the target, or the time is not enough.
     """
     chosen = plan(basis.fit, basis.runs, candidates, target, wanted, seconds)
     missing = unnamed(basis.world)
@@ -148,7 +148,7 @@ def planned(
 
 
 def _size(candidates: Candidates, i: int) -> dict[str, float]:
-    """Width and depth where there are any, params, further axes, tokens and FLOPs."""
+    """Width and depth if available, params, further axes, tokens and FLOPs."""
     points = candidates.points
     shape = {} if points.width is None or points.depth is None else {"width": points.width[i], "depth": points.depth[i]}
     axes = {name: values[i] for name, values in candidates.axes.items()}
@@ -184,7 +184,7 @@ def _show(content: dict[str, Any], path: Path) -> None:
 
 
 def _table(title: str, candidates: Sequence[dict[str, float]], before: float) -> Table:
-    """The run first, then those that come after it."""
+    """The chosen run first, then the next best candidates."""
     sizes = [name for name in candidates[0] if name not in ("deviation_after", "score")]
     last = f"target's standard deviation ({before:.2%} without)"
     table = Table(*sizes, last, title=title, title_justify="left")

@@ -20,7 +20,7 @@ from shapelaw.step_batch.noise_scale import compared, summary
 from shapelaw.terminal import write
 
 FILES_BYTES = 2e5
-"""Of the table and its figure."""
+"""Approximate bytes of the table and its figure."""
 
 
 def compare_with_noise(config: DictConfig) -> None:

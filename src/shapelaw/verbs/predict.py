@@ -20,7 +20,7 @@ from shapelaw.terminal import write
 from shapelaw.verbs.fit import load_table
 
 FILES_BYTES = 2e5
-"""Of the errors and their figure."""
+"""Approximate bytes of the errors and their figure."""
 
 
 def check_prediction(config: DictConfig) -> None:

@@ -25,7 +25,7 @@ from shapelaw.terminal import Terminal, terminal
 
 
 def prepare_corpus(config: DictConfig) -> None:
-    """Turn the configured text into token shards; says where they lie."""
+    """Turn the configured text into token shards, and print where they lie."""
     asked: PrepareConfig = to_dataclass(config)
     folder = corpus_dir(asked.data_dir, asked.data, asked.tokenizer)
     console = terminal(stderr=True)
@@ -72,7 +72,7 @@ def source_of(data: DataConfig) -> Source:
 
 
 def _files(data: DataConfig, paths: Sequence[str]) -> Source:
-    """The files of some paths, read as the group says."""
+    """The files of some paths, read by the options of the group."""
     if data.source is SourceKind.text:
         return TextSource(tuple(paths), data.document_chars)
     kind = JsonSource if data.source is SourceKind.jsonl else ParquetSource
@@ -96,13 +96,13 @@ def _mixture(data: DataConfig) -> Source:
 
 
 def _inside(folder: str, name: str) -> str:
-    """What a source is called in one folder of all, such as Dolma's: a folder, or files that begin with its name."""
+    """The path of a source in a common folder, such as Dolma's: a folder, or files whose names start with the source's."""
     path = Path(folder).expanduser() / name
     return str(path) if path.exists() else f"{path}-*"
 
 
 def _by_names(paths: Sequence[str]) -> dict[str, list[str]]:
-    """Paths by their last parts, without what follows a dot; a name may have several."""
+    """Paths by their last parts up to the first dot; a name may have several."""
     named: dict[str, list[str]] = {}
     for path in paths:
         named.setdefault(Path(path).name.partition(".")[0], []).append(path)
@@ -110,7 +110,7 @@ def _by_names(paths: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _say_sources(console: Terminal, manifest: Manifest) -> None:
-    """What each source of a mixture has given."""
+    """Print the amount from each source of a mixture."""
     whole = sum(one.text_bytes for one in manifest.sources.values())
     for name, one in manifest.sources.items():
         console.print(

@@ -31,13 +31,13 @@ from shapelaw.verbs.suites import find
 from shapelaw.wording import spelt
 
 FILES_BYTES = 1e5
-"""Of an answer and its figure."""
+"""Approximate bytes of an answer and its figure."""
 NEAR = 100.0
-"""Factor within which of the largest run's FLOPs a fit should have an answer."""
+"""A fit should have an answer within this factor of the largest run's FLOPs."""
 
 
 def prescribe_size(config: DictConfig) -> float:
-    """Answer what the configuration asks, print it and write it; the predicted loss.
+    """Answer the question of the configuration, print and write the answer; returns the predicted loss.
 
     Raises:
         UserError: for bad input.
@@ -51,10 +51,10 @@ def prescribe_size(config: DictConfig) -> float:
 
 
 def prescribe(options: PrescribeConfig) -> Prescription:
-    """The answer to what the options ask, by the fit that they name or the newest that can answer it.
+    """The answer to the question of the options, by the fit that they name or the newest that can answer.
 
     Raises:
-        UserError: for options that ask nothing that the fit's law answers, or values out of range.
+        UserError: for options that match no question of the fit's law, or values out of range.
     """
     path, newer = (Path(options.fit), None) if options.fit else newest_fit(Path(options.outputs_dir) / "fits", options)
     fit, runs = read(path)
@@ -73,7 +73,7 @@ def prescribe(options: PrescribeConfig) -> Prescription:
 
 
 def _passed_over(newer: Path | None) -> list[str]:
-    """What is said of a newer fit that could have answered, but not with a shape."""
+    """A note on a newer fit that could have answered, but without a shape."""
     if newer is None:
         return []
     return [
@@ -83,7 +83,7 @@ def _passed_over(newer: Path | None) -> list[str]:
 
 
 def world_of(asked: PrescribeConfig, fit: FitResult, runs: RunsTable) -> World:
-    """The world of the runs, with what the configuration says otherwise."""
+    """The world of the runs, with the changes of the configuration."""
     world = suite_world(fit, runs)
     rules = {name: value for name, value in dataclasses.asdict(asked.rules).items() if value is not None}
     if asked.flops.name is not None and asked.flops.name not in FLOPS_CONVENTIONS:
@@ -107,7 +107,7 @@ def world_of(asked: PrescribeConfig, fit: FitResult, runs: RunsTable) -> World:
 
 
 def suite_world(fit: FitResult, runs: RunsTable) -> World:
-    """The world of the runs; what they do not record of their suite is as train.py composes it now."""
+    """The world of the runs; facts of their suite that they do not record are taken from train.py's present one."""
     suite = runs.suite
     if suite.name is None:
         return World.of(fit, runs)
@@ -125,12 +125,12 @@ def suite_world(fit: FitResult, runs: RunsTable) -> World:
 
 
 def refusal(fit: FitResult, runs: RunsTable, space: str) -> str:
-    """Why no budget near those of the runs is answered by a fit; empty where one is.
+    """Why a fit answers no budget near those of the runs; empty if it answers one.
 
     Args:
-        fit: of a law.
-        runs: that it was made from.
-        space: that is searched, `feasible` or `params`.
+        fit: fit of a law.
+        runs: its runs.
+        space: searched space, `feasible` or `params`.
     """
     budget = float(runs.flops().max())
     try:
@@ -147,7 +147,7 @@ def refusal(fit: FitResult, runs: RunsTable, space: str) -> str:
 
 
 def write(options: PrescribeConfig, answer: Prescription) -> Path:
-    """Write an answer as YAML under outputs/prescriptions, named by what was asked, and its figure if it has one."""
+    """Write an answer as YAML under outputs/prescriptions, named after the question, and its figure if it has one."""
     path = write_answer(options, "prescriptions", str(answer.law), Path(answer.fit), answer.plain())
     if answer.drawn:
         from shapelaw.figures.answers import draw

@@ -12,9 +12,9 @@ from shapelaw.prescribe.answer import Prescription
 from shapelaw.terminal import terminal
 
 WIDE = 140
-"""Columns of what is printed into a file or a pipe."""
+"""Columns of output to a file or a pipe."""
 ROUNDING = 1e-12
-"""What is printed as 0."""
+"""Smaller values are printed as 0."""
 WHOLE = ("width", "depth")
 SHOWN = {
     "overtraining": ("factor", "tokens", "params", "tokens_per_param", "loss", "low", "high", "excess"),
@@ -24,20 +24,20 @@ SHOWN = {
     ),
     "laws": ("law", "width", "depth", "params", "tokens", "tokens_per_param", "loss", "domain"),
 }
-"""Columns of further tables that are printed; the YAML holds all."""
+"""Printed columns of further tables; the YAML holds all."""
 TITLES = {
     "overtraining": "Other token counts at the same budget (real-valued sizes; factor = tokens / best tokens; "
     "excess = loss / lowest loss - 1)",
     "aspect_ratio": "Other aspect ratios at the same budget (budget_factor = budget this ratio needs for the lowest loss / "
     "your budget)",
 }
-"""Of further tables; the others bear their name."""
+"""Headings of columns of further tables; other columns keep their name."""
 SHARES = ("excess", "wasted")
-"""How the names of columns begin that are printed in percent."""
+"""Prefixes of columns that are printed in percent."""
 
 
 def show(answer: Prescription, path: Path) -> None:
-    """Print an answer, its further tables and where it was written."""
+    """Print an answer, its further tables and its file."""
     console = terminal(wide=WIDE)
     question = answer.question[0].upper() + answer.question[1:]
     console.print(f"{question} (law {answer.law}, fit {answer.fit})")

@@ -17,11 +17,11 @@ from shapelaw.tracking.journal import JOURNAL
 
 
 def replay(config: DictConfig) -> None:
-    """Deliver what is left, or list it.
+    """Deliver the remaining records, or list them.
 
     Raises:
-        UserError: for a folder or a store that is not there.
-        WorkFailed: if something is left.
+        UserError: for a missing folder or store.
+        WorkFailed: if records remain.
     """
     asked: ReplayConfig = to_dataclass(config)
     if asked.uri is not None:
@@ -39,7 +39,7 @@ def replay(config: DictConfig) -> None:
 
 
 def journals(folders: Sequence[Path]) -> list[Path]:
-    """Folders of the runs under some folders that have a journal.
+    """Folders of runs with a journal under the given folders.
 
     Raises:
         UserError: if a folder is missing.
@@ -53,8 +53,8 @@ def journals(folders: Sequence[Path]) -> list[Path]:
 
 
 def _foreign(folder: Path, asked: ReplayConfig) -> str | None:
-    """Why a run is not sent to the store that its journal names: the user has not named it. A journal may come from anybody,
-    and what is sent to a store goes with the user's own password."""
+    """Why a run is not sent to the store that its journal names: the user has not named that store. A journal may come from
+    anybody, and requests to a store carry the user's own password."""
     delivery = Delivery(folder)
     if asked.uri is not None or not delivery.left or delivery.named == asked.tracker.uri:
         return None
@@ -65,7 +65,7 @@ def _foreign(folder: Path, asked: ReplayConfig) -> str | None:
 
 
 def _delivered(folder: Path, asked: ReplayConfig) -> str | None:
-    """Deliver a run, or only look; a line for what is left."""
+    """Deliver a run, or only check it; returns a line about the remaining records."""
     if asked.deliver:
         return deliver_left(folder, asked.uri, asked.tracker.artifacts)
     delivery = Delivery(folder)

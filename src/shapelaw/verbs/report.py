@@ -34,13 +34,13 @@ from shapelaw.wording import in_words
 SIZES = "params_tokens"
 """The law that answers runs without shapes."""
 FILES_BYTES = 1e6
-"""Of the figures, their tables and the page of a dozen runs."""
+"""Approximate bytes of the figures, their tables and the page, for a dozen runs."""
 WIDE = 140
-"""Columns of what is printed into a file or a pipe."""
+"""Columns of output to a file or a pipe."""
 
 
 def report(config: DictConfig) -> None:
-    """Make what the configuration asks for and say where it lies.
+    """Make the report that the configuration asks for, and print where it lies.
 
     Raises:
         UserError: for bad input.
@@ -52,13 +52,13 @@ def report(config: DictConfig) -> None:
     folder = folder_of(asked)
     check_room(folder, FILES_BYTES, "a report")
     evidence = evidence_of(asked)
-    evidence.runs()  # without the main table there is nothing to report
+    evidence.runs()  # without the main table a report is impossible
     silent = ""
     if asked.page:
         try:
-            problem, budget = answer_of(asked, evidence)  # what has no answer is refused before anything is drawn
+            problem, budget = answer_of(asked, evidence)  # questions without an answer are refused before drawing
             problem.best(budget)
-        except Unidentified as error:  # the figures show what the runs do say
+        except Unidentified as error:  # the figures still show what the runs tell
             silent = str(error)
     console = terminal(wide=WIDE)
     made: list[Drawn | NotDrawn] = []
@@ -75,10 +75,10 @@ def report(config: DictConfig) -> None:
 
 
 def evidence_of(asked: ReportConfig) -> Evidence:
-    """The tables that the report is about.
+    """The tables for the report.
 
     Raises:
-        UserError: for an unknown kind, or runs that are not of it.
+        UserError: for an unknown kind, or runs of another kind.
     """
     resampling = BootstrapOptions.of(asked.bootstrap)
     options: dict[str, Any] = {"bootstrap": resampling, "delta": asked.delta, "seed": asked.seed}
@@ -93,7 +93,7 @@ def evidence_of(asked: ReportConfig) -> Evidence:
 
 
 def folder_of(asked: ReportConfig) -> Path:
-    """Folder of a report: outputs/reports/NAME, with _ for what cannot stand in a folder's name."""
+    """Folder of a report: outputs/reports/NAME, with _ for characters that a folder's name cannot contain."""
     name = asked.report.name
     if name == "experiment":
         name = asked.runs.experiment or (Path(asked.runs.path).stem if asked.runs.path else asked.runs.source)
@@ -101,7 +101,7 @@ def folder_of(asked: ReportConfig) -> Path:
 
 
 def page_of(asked: ReportConfig, evidence: Evidence, made: list[Drawn | NotDrawn], folder: Path) -> Report:
-    """What the page holds: the answer by one law, the figures, the runs, and every fit that was made of them."""
+    """The content of the page: the answer by one law, the figures, the runs, and every fit of them."""
     runs = evidence.runs()
     problem, budget = answer_of(asked, evidence)
     listed = runs if evidence.published else evidence.runs(EVERY)
@@ -124,10 +124,10 @@ def page_of(asked: ReportConfig, evidence: Evidence, made: list[Drawn | NotDrawn
 
 
 def answer_of(asked: ReportConfig, evidence: Evidence) -> tuple[Problem, float]:
-    """What answers budgets on the page, and the one that it opens with.
+    """The problem that answers budgets on the page, and the budget with which the page opens.
 
     Raises:
-        UserError: if the law, or a given budget, cannot be answered.
+        UserError: if the law cannot answer budgets, or not the given one.
     """
     runs = evidence.runs()
     shaped = not unanswerable(runs)
@@ -147,12 +147,12 @@ def answer_of(asked: ReportConfig, evidence: Evidence) -> tuple[Problem, float]:
 
 
 def next_of(basis: Basis, limits: Limits, seconds: float) -> NextRun | None:
-    """The run to train next towards the best size for ten times the largest run's FLOPs, at no more FLOPs than that run had.
+    """The run to train next towards the best size for ten times the largest run's FLOPs, with at most that run's FLOPs.
 
     Args:
         basis: fit, runs and their suite.
-        limits: of the shapes.
-        seconds: most that it may take; 0 for none.
+        limits: limits on the shapes.
+        seconds: time limit; 0 skips the search.
     """
     if not seconds:
         return None
@@ -173,7 +173,7 @@ def next_of(basis: Basis, limits: Limits, seconds: float) -> NextRun | None:
 
 
 def unanswerable(runs: RunsTable) -> str:
-    """Why no shape can be prescribed from these runs; nothing where one can."""
+    """Why no shape can be prescribed from these runs; empty if one can."""
     kept = runs.kept
     known = runs.has_shapes and "vocab_size" in kept and not kept["vocab_size"].isna().any()
     return "" if known else "the runs do not name their width, depth and vocabulary, so no shape can be prescribed"

@@ -23,7 +23,7 @@ class Links:
     """Addresses of MLflow's pages.
 
     Args:
-        run: of a training run, with `{run}` for its id; empty for none.
+        run: address of a training run, with `{run}` for its id; empty for none.
         fit: identity of a fit -> the address of its run.
     """
 
@@ -32,7 +32,7 @@ class Links:
 
     @classmethod
     def of(cls, asked: ReportConfig) -> Links:
-        """Those of the experiment that is reported on; none where its runs come from elsewhere, or no pages are named."""
+        """Addresses for the report's experiment; none if its runs come from elsewhere, or no pages are named."""
         base, runs = asked.mlflow_ui.rstrip("/"), asked.runs
         if not base or runs.source != "mlflow" or runs.uri is None or runs.experiment is None:
             return cls()
@@ -46,10 +46,10 @@ class Links:
         )
 
     def fits(self, asked: ReportConfig, runs: RunsTable) -> list[FitRow]:
-        """Fits under outputs/fits whose rows came from where these runs did, with their addresses, the newest first.
+        """Fits under outputs/fits whose rows have the same source as these runs, with their addresses, the newest first.
 
         Raises:
-            Damaged: if one is not what was written.
+            Damaged: if one was changed after it was written.
         """
         source, rows = runs.about.get("source"), []
         files = sorted((Path(asked.outputs_dir) / "fits").glob("*/fit.json"), key=lambda path: -path.stat().st_mtime)
@@ -61,8 +61,8 @@ class Links:
 
 
 def published(asked: ReportConfig, page: Path) -> str:
-    """Keep the page in the store of its runs, linked from their experiment, where this store records our own work; the
-    address of the page there, or nothing. What is wrong with the store is said, and costs no more than the link."""
+    """Keep the page in the store of its runs, linked from their experiment, if this store records our own work. Returns the
+    address of the page there, or nothing. An error of the store is reported, and costs only the link."""
     runs = asked.runs
     ours = asked.tracker.in_mlflow and runs.source == "mlflow" and runs.uri == asked.tracker.uri and not runs.columns
     if not ours or runs.uri is None or runs.experiment is None:
@@ -78,10 +78,10 @@ def published(asked: ReportConfig, page: Path) -> str:
 
 
 def check_fits(folder: Path) -> None:
-    """Refuse a damaged fit: a page without it would be taken for one of all fits.
+    """Refuse a damaged fit, because a page without it would seem to show all fits.
 
     Raises:
-        Damaged: if one is not what was written.
+        Damaged: if one was changed after it was written.
     """
     for path in folder.glob("*/fit.json"):
         try:
@@ -91,10 +91,10 @@ def check_fits(folder: Path) -> None:
 
 
 def _usable(path: Path) -> FitResult | None:
-    """A fit; None, and a word, for one that this program cannot use, such as one of a law whose file was changed.
+    """A fit; None, with a message, if this program cannot use it, for example because its law's file was changed.
 
     Raises:
-        Damaged: if it is not what was written.
+        Damaged: if it was changed after it was written.
     """
     try:
         return load_fit(path)

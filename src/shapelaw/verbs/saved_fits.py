@@ -14,11 +14,11 @@ from shapelaw.runs.table import RunsTable
 
 
 def newest_fit(folder: Path, options: PrescribeConfig) -> tuple[Path, Path | None]:
-    """The newest fit whose law answers what the options ask, and a newer one that would but for its lack of width and depth.
+    """The newest fit whose law answers the options' question, and a newer one that only lacks width and depth for it.
 
     Raises:
-        UserError: if there is none; it says what was passed over. If a newer one is damaged: an older one is never taken in
-            its place.
+        UserError: if there is none, with the fits that were skipped; or if a newer one is damaged, since an older one never
+            replaces it.
     """
     passed: list[str] = []
     shapeless: Path | None = None
@@ -28,7 +28,7 @@ def newest_fit(folder: Path, options: PrescribeConfig) -> tuple[Path, Path | Non
         try:
             law = law_of(fit)
             answers = can_be_asked(law, options)
-        except UserError:  # no law of the loss
+        except UserError:  # not a law of the loss
             answers = False
         if answers and (special or reads_shapes(law)):
             return path.parent, shapeless
@@ -38,10 +38,10 @@ def newest_fit(folder: Path, options: PrescribeConfig) -> tuple[Path, Path | Non
 
 
 def load_newest(path: Path) -> FitResult:
-    """A fit that nobody named.
+    """A fit that the user did not name.
 
     Raises:
-        UserError: if it cannot be read; it says what to do about it.
+        UserError: if it cannot be read, with what to do about it.
     """
     try:
         return load_fit(path)
@@ -53,7 +53,7 @@ def load_newest(path: Path) -> FitResult:
 
 
 def _no_fit(folder: Path, options: PrescribeConfig, passed: list[str]) -> UserError:
-    """Which fit is missing, and how to make it."""
+    """The error that names the missing fit, and how to make it."""
     special = special_options(options)
     laws = [name for name in law_names() if can_be_asked(get_law(name), options)] if special else ["interaction"]
     kind = f"a law that is asked by {', '.join(special)}" if special else "a law with width and depth that answers this"
@@ -65,7 +65,7 @@ def _no_fit(folder: Path, options: PrescribeConfig, passed: list[str]) -> UserEr
 
 
 def read(path: Path) -> tuple[FitResult, RunsTable]:
-    """A fit and the runs that it was made from, which lie beside it.
+    """A fit and its runs, which lie beside it.
 
     Raises:
         UserError: if either is missing or unreadable.

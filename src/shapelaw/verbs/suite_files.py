@@ -20,18 +20,18 @@ from shapelaw.plugins import is_reference
 
 MAX_BYTES = 2**20
 MAX_DEPTH = 64
-"""Of brackets; the time that YAML's reader takes grows with the square of it, and more."""
+"""Most nested brackets; the time of YAML's reader grows at least with its square."""
 MAX_FILES = 10_000
 OWN = frozenset({"hydra", "search", "outputs_dir", "data_dir", "trainer"})
 """Options and groups that belong to whoever runs a suite."""
 OWN_KEYS = frozenset({"tracker.uri", "tracker.artifacts", "tracker.experiment_id", "tracker.parent_run_id"})
-"""And single options: where records are sent."""
+"""Further single options that belong to them: where records are sent."""
 SWEEPER, PARAMS = "hydra.sweeper.", "hydra.sweeper.params."
-"""What the files of a suite's own sweeps set of Hydra, and where the overrides of their runs lie."""
+"""The part of Hydra that the files of a suite's own sweeps may set, and the place of their overrides."""
 CONNECTED = frozenset({"hydra.sweeper.storage", "hydra.sweeper.sampler", "hydra.sweeper.pruner"})
-"""But not the database of a search, nor what it is made of."""
+"""Exceptions: the database of a search, and its components."""
 CODE_OPTIONS = frozenset({"model", "optim", "schedule", "cooldown", "law", "tracker"})
-"""Groups whose choice may be code, by its file or its module: whoever starts a command names it, and no suite."""
+"""Groups whose choice may be code, by its file or its module; only whoever starts a command may name it, never a suite."""
 CODE_KEYS = frozenset({"_target_", "_partial_", "_args_"})
 INTERPOLATION = re.compile(r"\$\{([^}]*)")
 REFERENCE = re.compile(r"\.*[A-Za-z_]\w*(?:\.\w+|\[\w+\])*")
@@ -43,7 +43,7 @@ def check_suite(folder: Path) -> None:
     """Refuse a suite's folder whose files set more than a suite may.
 
     Raises:
-        UserError: naming the file, what it sets and what a suite may set.
+        UserError: naming the file, its forbidden setting, and the settings that a suite may make.
     """
     files = sorted(path for path in folder.rglob("*") if path.suffix in (".yaml", ".yml"))
     if len(files) > MAX_FILES:
@@ -57,7 +57,7 @@ def check_suite(folder: Path) -> None:
 
 
 def _faults(path: Path, inside: Path) -> Iterator[str]:
-    """What a file sets that a suite may not, as ends of the sentence that begins with its name."""
+    """Forbidden settings of a file, as ends of a sentence that begins with its name."""
     if path.stat().st_size > MAX_BYTES:
         yield f"is larger than {MAX_BYTES // 2**20} MB"
         return
@@ -74,7 +74,7 @@ def _faults(path: Path, inside: Path) -> Iterator[str]:
         yield f"is no YAML of plain values ({error.problem})"
         return
     except yaml.YAMLError:
-        return  # Hydra says where it is broken
+        return  # Hydra reports where it is broken
     if isinstance(content, dict):
         defaults = content.pop("defaults", None)
         if not isinstance(defaults, list | None):
@@ -89,13 +89,13 @@ def _faults(path: Path, inside: Path) -> Iterator[str]:
 
 
 def _depth(text: str) -> int:
-    """Most brackets that are open at once, whether they count for YAML or not."""
+    """Most brackets that are open at once, including those without a meaning in YAML."""
     opened = accumulate(1 if bracket in "[{" else -1 for bracket in re.findall(r"[\[\]{}]", text))
     return max(opened, default=0)
 
 
 def _package(text: str, inside: Path) -> str:
-    """Where Hydra puts what a file sets: the package in its head, or that of its folder."""
+    """Hydra's package for the settings of a file: the one in its head, or that of its folder."""
     group = ".".join(inside.parent.parts)
     head = PACKAGE.search(text)
     parts = (head[1] if head else group).replace("_group_", group).split(".")
@@ -132,7 +132,7 @@ def _entry(entry: Any) -> str:
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every plain value, empty mappings included, with its dotted key."""
+    """Every plain value, including empty mappings, with its dotted key."""
     if isinstance(value, dict) and value:
         for name, held in value.items():
             yield from _leaves(held, f"{key}.{name}" if key else str(name))

@@ -26,17 +26,17 @@ NAME, FOLDER, ROOT = "SHAPELAW_SUITE", "SHAPELAW_SUITE_DIR", "SHAPELAW_ROOT"
 
 
 def environment(root: Path, name: str) -> dict[str, str]:
-    """What conf/ refers to of a suite, as environment variables.
+    """The environment variables by which conf/ refers to a suite.
 
     Args:
         root: the project's folder.
-        name: of a folder of conf/suite, or a path, which then has a slash.
+        name: name of a folder of conf/suite, or a path, which has a slash.
 
     Returns:
-        SHAPELAW_SUITE, by which any working directory finds it (the name, or the absolute path), and SHAPELAW_SUITE_DIR.
+        SHAPELAW_SUITE, which finds it from any working directory (the name, or the absolute path), and SHAPELAW_SUITE_DIR.
 
     Raises:
-        UserError: if there is no such suite, or a folder's files set what a suite may not.
+        UserError: if the suite is missing, or a folder's files make settings that a suite may not.
     """
     refuse_bytes({NAME: name})
     suites = root / "conf" / "suite"
@@ -50,7 +50,7 @@ def environment(root: Path, name: str) -> dict[str, str]:
 
 
 def suite_name() -> str:
-    """Name of the suite in force, which is that of its MLflow experiment; `${suite_name:}` in conf/.
+    """Name of the present suite, which is also that of its MLflow experiment; `${suite_name:}` in conf/.
 
     Raises:
         UserError: if its suite.yaml does not compose.
@@ -70,7 +70,7 @@ OmegaConf.register_resolver("tracker_here", lambda: "mlflow" if installed("mlflo
 
 
 def shapes() -> list[tuple[int, int]]:
-    """Width and depth of every shape of the suite in force, without those in folders of their own."""
+    """Width and depth of every shape of the present suite, without those in subfolders."""
     with _hydra():
         names = GlobalHydra.instance().config_loader().get_group_options("shape", ObjectType.CONFIG, "train")
         found = [_composed(f"shape={name}").shape for name in names]
@@ -78,17 +78,17 @@ def shapes() -> list[tuple[int, int]]:
 
 
 def find(suite: Suite) -> Suite | None:
-    """The suite of a record as train.py composes it now: where the record says, the suite in force, or conf/suite/NAME.
+    """The suite of a record as train.py composes it now: at the record's place, the present suite, or conf/suite/NAME.
 
     Returns:
-        its record, without a corpus; None where none of these is a suite of that name.
+        its record, without a corpus; None if none of these is a suite with that name.
     """
     places = dict.fromkeys(filter(None, (suite.folder, os.environ.get(NAME), suite.name)))
     return next((found for place in places if (found := _record(place)) and found.name == suite.name), None)
 
 
 def _record(place: str) -> Suite | None:
-    """The record of the suite at a place; None where there is none that composes."""
+    """The record of the suite at a place; None if none composes there."""
     try:
         return Suite.of(to_dataclass(_composed(place=place)))
     except (UserError, HydraException, OmegaConfBaseException, YAMLError):
@@ -96,17 +96,17 @@ def _record(place: str) -> Suite | None:
 
 
 def _composed(*overrides: str, place: str | None = None) -> DictConfig:
-    """The configuration that train.py composes in a suite, by default in the one in force."""
+    """The configuration that train.py composes in a suite, by default in the present one."""
     store_schemas("train")
     with _in_suite(place), _hydra():
         config = compose("train", list(overrides))
-        OmegaConf.resolve(config)  # while the suite is in force: its folder is an environment variable
+        OmegaConf.resolve(config)  # now, because an environment variable names the suite's folder
     return config
 
 
 @contextmanager
 def _in_suite(place: str | None) -> Iterator[None]:
-    """With another suite in force, if one is named."""
+    """Use another suite within the context, if one is named."""
     before = {name: os.environ[name] for name in (NAME, FOLDER)}
     os.environ.update(before if place is None else environment(Path(os.environ[ROOT]), place))
     try:
@@ -116,6 +116,6 @@ def _in_suite(place: str | None) -> Iterator[None]:
 
 
 def _hydra() -> AbstractContextManager[object]:
-    """Hydra on conf/: the one that runs, or one of our own in a process without."""
+    """Hydra on conf/: the running one, or our own in a process without one."""
     running = GlobalHydra.instance().is_initialized()
     return nullcontext() if running else initialize_config_dir(str(Path(os.environ[ROOT]) / "conf"))

@@ -28,9 +28,9 @@ class NamedSweep:
     """A file of sweeps/.
 
     Args:
-        name: as `sweeps=NAME` has it.
-        question: that it answers.
-        keys: of options and groups that it sets or sweeps.
+        name: NAME in `sweeps=NAME`.
+        question: the question that it answers.
+        keys: keys of options and groups that it sets or sweeps.
     """
 
     name: str
@@ -39,7 +39,7 @@ class NamedSweep:
 
     @classmethod
     def read(cls, file: Path) -> NamedSweep:
-        """The sweep that a file describes; one that is no YAML, of which its verb will say so, has no keys."""
+        """The sweep that a file describes; a file that is not valid YAML, which its verb will report, has no keys."""
         text = file.read_text(encoding="utf-8")
         try:
             content = yaml.safe_load(text)
@@ -53,7 +53,7 @@ class NamedSweep:
 
     @property
     def verbs(self) -> list[str]:
-        """Those that have all of its keys."""
+        """The verbs that have all of its keys."""
         return [verb for verb in SWEEPING if self.is_of(verb)]
 
 
@@ -64,7 +64,7 @@ def _question(text: str) -> str:
 
 
 def _keys(content: dict[str, Any]) -> Iterator[str]:
-    """First words of what a sweep chooses, sets and sweeps, but for Hydra's own."""
+    """First words of the keys that a sweep chooses, sets and sweeps, except for Hydra's own."""
     chosen = [key for default in content.get("defaults") or [] for key in _mapping(default)]
     swept = _mapping(_mapping(_mapping(content.get("hydra")).get("sweeper")).get("params"))
     words = [*(OVERRIDE.sub(r"\1", key).lstrip("/") for key in chosen), *content, *swept]
@@ -72,18 +72,18 @@ def _keys(content: dict[str, Any]) -> Iterator[str]:
 
 
 def _mapping(content: object) -> dict[str, Any]:
-    """A mapping as it is, and nothing else."""
+    """The content if it is a mapping, else an empty one."""
     return {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}
 
 
 def sweep_files() -> dict[str, Path]:
-    """Files of the named sweeps by name: the suite's own in force, and those that come with shapelaw."""
+    """Files of the named sweeps by name: those of the present suite, and those that come with shapelaw."""
     folders = (Path(os.environ["SHAPELAW_ROOT"]), Path(os.environ["SHAPELAW_SUITE_DIR"]))
     return {file.stem: file for folder in folders for file in sorted((folder / "sweeps").glob("*.yaml"))}
 
 
 def check_sweep(verb: str, arguments: Sequence[str]) -> None:
-    """Refuse a named sweep that is of another verb.
+    """Refuse a named sweep of another verb.
 
     Raises:
         UserError: with the command that runs it.
@@ -98,7 +98,7 @@ def check_sweep(verb: str, arguments: Sequence[str]) -> None:
 
 
 def _check_globs(verb: str, arguments: Sequence[str]) -> None:
-    """Refuse a glob that Hydra finds no choices for, as it would do nothing and say nothing."""
+    """Refuse a glob without choices, which Hydra would silently ignore."""
     for word in arguments if verb not in SWEEPING else ():
         key, _, value = word.partition("=")
         if value.startswith("glob(") and not (project_root() / "conf" / key).is_dir():
@@ -112,7 +112,7 @@ def show(words: Sequence[str]) -> None:
     """Print every named sweep as the command that runs it, with its question.
 
     Raises:
-        UserError: for any word, as it takes none.
+        UserError: for any word, because it takes none.
     """
     if words:
         raise UserError(f"{words[0]}: sweeps takes no words; run one by shapelaw VERB -m sweeps=NAME")

@@ -48,13 +48,12 @@ MODEL = ("shapelaw.training.run", "shapelaw.training.numba_ready")
 PROGRAM = ("shapelaw.command.run", "shapelaw.training.progress")
 """Modules of a run that a program trains."""
 UNPREPARED = "unprepared"
-"""Stands for the corpus hash while only costs are asked."""
+"""Placeholder for the corpus hash while only costs are needed."""
 
 
 @dataclass(frozen=True)
 class _Located:
-    """A configuration that was checked, the run that is planned from it, and the corpora that it reads: none where a program
-    has its own."""
+    """A checked configuration, the run planned from it, and the corpora that it reads; none if a program has its own."""
 
     config: TrainConfig
     planned: PlannedRun
@@ -72,7 +71,7 @@ class TrainTask:
 
     Args:
         preload: modules that every job imports.
-        noun: what a job is called.
+        noun: noun for a job.
         library: the corpora of this command.
     """
 
@@ -81,13 +80,13 @@ class TrainTask:
     library: Library = field(default_factory=Library, repr=False, compare=False)
 
     def __call__(self, config: DictConfig) -> float:
-        """Train one run, which was planned; its last held-out loss, nats per token."""
+        """Train one planned run; returns its last held-out loss, nats per token."""
         from shapelaw.training.progress import lines
 
         return _train(_located(to_dataclass(config), self.library), lines())
 
     def single(self, config: DictConfig) -> float:
-        """Check, then train one run in this process, with a progress bar, and a log as the runs of a sweep have it."""
+        """Check, then train one run in this process, with a progress bar, and a log like that of a sweep's runs."""
         self.check_machine([config])
         jobs = self.plan([config])
         for key, value in {**jobs[0].settings, **self.begin([config], jobs)}.items():
@@ -123,7 +122,7 @@ class TrainTask:
         check_parts([(run.planned, run.config) for run in runs if not run.is_command])
         warn_of_same([(run.config, run.planned) for run in runs if run.is_command])
         jobs = _jobs([run.planned for run in runs], [run.config for run in runs])
-        backwards = reversed([*zip(jobs, runs, strict=True)])  # of doubles the first is trained
+        backwards = reversed([*zip(jobs, runs, strict=True)])  # of duplicates, the first is trained
         to_come = {job.identity: (run.planned, run.config.checkpoint) for job, run in backwards if not job.done}
         for run in runs:
             if run.planned.identity in to_come and run.planned.parent is not None:
@@ -131,7 +130,7 @@ class TrainTask:
         return jobs
 
     def check_machine(self, configs: Sequence[DictConfig]) -> None:
-        """Refuse what this machine has no device for, or what takes it too long or too much memory; needs no corpus."""
+        """Refuse runs for which this machine lacks a device, time or memory; needs no corpus."""
         trains: list[TrainConfig] = [to_dataclass(config) for config in configs]
         priced = [(plan_run(train, UNPREPARED), train) for train in trains]
         for planned, train in priced:
@@ -144,12 +143,12 @@ class TrainTask:
         check_machine([(planned, cost_of(planned, train)) for planned, train in ours], trains[0])
 
     def gpus(self, configs: Sequence[DictConfig]) -> int:
-        """GPUs that a run takes on this machine: its devices, if there are any and accelerator=cpu does not say otherwise."""
+        """GPUs that a run takes on this machine: its devices, if there are any, unless accelerator=cpu."""
         wanted = [config.devices for config in configs if config.accelerator != "cpu"]
         return max(wanted, default=0) if gpu_names() else 0
 
     def estimate(self, configs: Sequence[DictConfig]) -> list[Job]:
-        """The jobs as far as they are known without a corpus: everything but their identities and states."""
+        """The jobs as far as they are known without a corpus: everything except their identities and states."""
         trains: list[TrainConfig] = [to_dataclass(config) for config in configs]
         return _jobs([plan_run(train, UNPREPARED) for train in trains], trains)
 
@@ -179,7 +178,7 @@ class TrainTask:
         return shared
 
     def end(self, configs: Sequence[DictConfig], jobs: Sequence[Job], failed: Sequence[str]) -> None:
-        """Close the sweep's parent run, and say what it trained."""
+        """Close the sweep's parent run, and print what it trained."""
         tracker, experiment = configs[0].tracker, ""
         if tracker.name in IN_MLFLOW and len(jobs) > 1:
             from shapelaw.tracking import close_parent
@@ -211,7 +210,7 @@ class TrainTask:
         return shared
 
     def end_search(self, config: DictConfig, study: str, record: Mapping[str, Any]) -> None:
-        """Close the study's run with what it found."""
+        """Close the study's run with its result."""
         if config.tracker.name in IN_MLFLOW:
             from shapelaw.tracking import close_search
 
@@ -219,7 +218,7 @@ class TrainTask:
 
 
 def _begin_wandb(tracker: TrackerConfig, jobs: Sequence[Job]) -> None:
-    """See that wandb lets this user in, and deliver what it has not of finished runs."""
+    """Check that wandb logs this user in, and deliver the records of finished runs that it lacks."""
     require("tracker=wandb", "wandb", instead="run: pip install 'shapelaw[wandb]', or give tracker=mlflow or none")
     from shapelaw.tracking import check_login, deliver_to_wandb
 
@@ -228,21 +227,21 @@ def _begin_wandb(tracker: TrackerConfig, jobs: Sequence[Job]) -> None:
 
 
 def _begin_own(tracker: TrackerConfig, jobs: Sequence[Job]) -> None:
-    """Hand the user's tracker what it has not of finished runs."""
+    """Pass the user's tracker the records of finished runs that it lacks."""
     from shapelaw.tracking import deliver_to_own
 
     _warn_left(jobs, lambda folder: deliver_to_own(folder, tracker.name, tracker.options))
 
 
 def _warn_left(jobs: Sequence[Job], deliver: Callable[[Path], str | None]) -> None:
-    """Deliver what finished runs have left, and say what remains."""
+    """Deliver the remaining records of finished runs, and report those that could not be delivered."""
     for job in jobs:
         if job.done and (left := deliver(job.folder)):
             log.warning("%s", left)
 
 
 def _deliver_left(jobs: Sequence[Job], train: TrainConfig, parent_run_id: str | None) -> None:
-    """Deliver what the store has not of finished runs: it was away, or they were recorded elsewhere or without a tracker."""
+    """Deliver records of finished runs that the store lacks: it was away, or they were recorded elsewhere or not tracked."""
     from shapelaw.tracking import Store, deliver_to
 
     store = Store.of(train.tracker, train.suite.name)
@@ -309,7 +308,7 @@ def _located(config: TrainConfig, library: Library, check: bool = False) -> _Loc
 
 
 def _check(run: _Located) -> None:
-    """Refuse what can be seen to be wrong of a run before anything is created."""
+    """Refuse a run with detectable errors before anything is created."""
     if run.is_command:
         check_command(run.config, run.planned)
     else:
@@ -319,7 +318,7 @@ def _check(run: _Located) -> None:
 
 
 def _check_continued(run: _Located, parent: tuple[PlannedRun, CheckpointConfig] | None) -> None:
-    """Refuse a branch whose run will not have what it continues: `parent` is that run if this sweep is still to train it."""
+    """Refuse a branch whose checkpoint will not exist; `parent` is the continued run if this sweep still has to train it."""
     if run.is_command:
         if parent is None:
             check_parent(run.planned)
@@ -330,7 +329,7 @@ def _check_continued(run: _Located, parent: tuple[PlannedRun, CheckpointConfig] 
 
 
 def _tell_former(run: _Located) -> None:
-    """Say of a run that was trained when further held-out corpora were known by their folders that it is not taken over."""
+    """Report a run from the time when folders identified further held-out corpora: it is not taken over."""
     further = run.config.validation.further
     if further and run.planned.parent is None:
         former = identity_of({**run.planned.fingerprint, "further_validation": dict(further)})
@@ -344,7 +343,7 @@ def _tell_former(run: _Located) -> None:
 
 
 def _train(run: _Located, show: Show) -> float:
-    """Train a run by its program, or in this process, or in several where it asks for them and nobody has started them yet."""
+    """Train a run by its program, in this process, or in several if it asks for them and they have not been started yet."""
     if run.is_command:
         from shapelaw.command.run import train as train_command
 
@@ -353,7 +352,7 @@ def _train(run: _Located, show: Show) -> float:
     import torch
 
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    check_devices(run.config.accelerator, run.config.devices, there)  # no plan knows the node that a cluster chooses
+    check_devices(run.config.accelerator, run.config.devices, there)  # a plan cannot know the node that a cluster chooses
     tags = _tags(run.config, run.corpora)
     if starts_processes(run.config):
         return launch(run.config, run.planned, run.corpora, tags, show)
@@ -378,7 +377,7 @@ def _trial_tags(search: SearchConfig) -> dict[str, str]:
 
 
 def git_commit() -> str:
-    """Commit of the code that runs, with a + if it was changed since; a wheel's version; unknown outside a repository."""
+    """Commit of the running code, with a + if it was changed since; a wheel's version; unknown outside a repository."""
     if is_wheel():
         return f"v{__version__}"
     root = str(project_root())

@@ -18,20 +18,20 @@ SERVE = "shapelaw ui"
 
 
 def say(line: str) -> None:
-    """Print to standard output, where long lines are left whole."""
+    """Print to standard output without breaking long lines."""
     if line:
         terminal().print(line)
 
 
 def of_run(job: Job, seconds: float, tracked: bool) -> str:
-    """What came of one run."""
+    """The result of one run, in words."""
     state = read_state(job.folder)
     loss = "" if state.val_loss is None else f"loss {state.val_loss:.4f}, "
     return f"{job.label}: {loss}{state.tokens:,} tokens in {clock(seconds)}; in {job.folder}{_next(tracked)}"
 
 
 def of_sweep(jobs: Sequence[Job], failed: Sequence[str], tracked: bool, compared: str = SERVE) -> str:
-    """What a sweep trained: how many runs, their losses, where they lie, and what fits a law to them and compares them."""
+    """Summary of a sweep: number of runs, their losses and places, and the commands that fit a law to them and compare them."""
     done = {job.identity: job for job in jobs if job.identity not in failed}
     found = [(read_state(job.folder).val_loss, job.label) for job in done.values()]
     known = sorted((loss, label) for loss, label in found if loss is not None)
@@ -44,7 +44,7 @@ def of_sweep(jobs: Sequence[Job], failed: Sequence[str], tracked: bool, compared
 
 
 def compared(uri: str, experiment_id: str) -> str:
-    """What shows the runs of an experiment side by side: a server's page, or the command that serves it, then the page."""
+    """How to see the runs of an experiment side by side: a server's page, or the command that serves it, then the page."""
     served = uri.startswith(("http://", "https://"))
     if not experiment_id:
         return uri if served else SERVE
@@ -53,7 +53,7 @@ def compared(uri: str, experiment_id: str) -> str:
 
 
 def _next(tracked: bool, compared: str = SERVE) -> str:
-    """The commands that fit a law to the suite's runs and show them; both find those that were tracked."""
+    """The commands that fit a law to the suite's runs and show them; both find tracked runs."""
     suite = os.environ.get("SHAPELAW_SUITE", USUAL_SUITE)
     prefix = "" if suite == USUAL_SUITE else f"SHAPELAW_SUITE={shlex.quote(suite)} "
     return f"; next: {prefix}shapelaw fit; to compare runs: {compared}" if tracked else ""

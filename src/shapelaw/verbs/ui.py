@@ -19,7 +19,7 @@ def ui(words: Sequence[str]) -> None:
     """Become MLflow's server.
 
     Raises:
-        UserError: for what is no port, without MLflow, or before anything was tracked.
+        UserError: for an invalid port, without MLflow, or before anything was tracked.
     """
     require("ui", "mlflow")
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # ten processes for evaluations of chat models
