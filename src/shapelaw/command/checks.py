@@ -18,7 +18,7 @@ SHOWN_OPTIONS = 4
 
 
 def check_command(config: TrainConfig, planned: PlannedRun) -> None:
-    """Refuse a command line that cannot be made, and options that a program cannot obey.
+    """Refuse a command line that cannot be built, and options that a program cannot obey.
 
     Raises:
         UserError: naming the option, and what to do.
@@ -71,7 +71,7 @@ def check_found(config: TrainConfig, planned: PlannedRun) -> None:
 
 
 def warn_of_same(runs: Sequence[tuple[TrainConfig, PlannedRun]]) -> None:
-    """Say of runs that get one command line what they differ in."""
+    """Warn about runs with the same command line, naming the options in which they differ."""
     first: dict[tuple[str, ...], tuple[TrainConfig, PlannedRun]] = {}
     for config, planned in runs:
         fields = fields_of(config, planned, resume=False) | dict.fromkeys(OWN_PLACE, "")

@@ -17,11 +17,11 @@ OWN_PLACE = ("folder", "metrics", "identity", "name", "parent", "resume")
 
 
 def fields_of(config: TrainConfig, planned: PlannedRun, resume: bool) -> dict[str, Any]:
-    """Every field: the options that are single values by their dotted names, and what follows from them.
+    """Every field: options with single values, by their dotted names, and values that follow from them.
 
     Args:
-        config: of the run.
-        planned: what was planned.
+        config: configuration of the run.
+        planned: the planned run.
         resume: whether the program was started for this run before.
     """
     shape, folder = planned.shape, planned.folder.absolute()
@@ -45,7 +45,7 @@ def fields_of(config: TrainConfig, planned: PlannedRun, resume: bool) -> dict[st
 
 
 def reads_corpus(config: TrainConfig) -> bool:
-    """Whether the program is told where the prepared corpus lies; else it has its own text."""
+    """Whether the program gets the path of the prepared corpus; otherwise it has its own text."""
     return "corpus" in Template(config.trainer.command).names
 
 
@@ -55,7 +55,7 @@ def command_of(config: TrainConfig, planned: PlannedRun, resume: bool) -> list[s
 
 
 def environment_of(config: TrainConfig, planned: PlannedRun, resume: bool) -> dict[str, str]:
-    """The program's environment: this process's, where its metrics go, and as many threads as a run has."""
+    """The program's environment: that of this process, the path for its metrics, and the number of threads of a run."""
     fields = fields_of(config, planned, resume)
     told = {f"SHAPELAW_{name.upper()}": str(fields[name]) for name in ("metrics", "folder", "identity", "resume")}
     threads = {"OMP_NUM_THREADS": str(config.threads)} if config.threads else {}

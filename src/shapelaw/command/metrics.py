@@ -27,9 +27,9 @@ NAMES = {
     "seconds_per_step": "speed/seconds_per_step",
     "tokens_per_second": "speed/tokens_per_second",
 }
-"""What a program calls a metric -> what it is tracked as; any other number keeps its name."""
+"""A program's name of a metric -> its tracked name; any other number keeps its name."""
 MODEL = ("params", "flops_per_token")
-"""What a program may say of its model, once: in its first line."""
+"""Facts about its model that a program may write once, in its first line."""
 LOSSES = ("loss", "train_loss")
 SHOWN = 80
 """Characters of a line that a message shows."""
@@ -37,19 +37,19 @@ log = logging.getLogger(__name__)
 
 
 class ProgramFailed(UserError):
-    """A program did not do its work; the message says what is wrong, and names the log."""
+    """A program failed; the message names the fault and the log."""
 
     exit_code: ClassVar[int] = 1
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a line says.
+    """The content of a line.
 
     Args:
-        tokens: seen by then; None of a line that describes the model alone.
+        tokens: tokens seen so far; None for a line that only describes the model.
         metrics: tracked name -> value.
-        model: what is said of the model.
+        model: facts about the model.
     """
 
     tokens: int | None
@@ -58,16 +58,16 @@ class Reading:
 
 
 def read_line(line: bytes, planned: PlannedRun, after: int = 0) -> Reading:
-    """What a line of a run's metrics says.
+    """The content of a line of a run's metrics.
 
     Args:
-        line: of the file.
+        line: line of the file.
         planned: the run.
-        after: tokens of the line before it.
+        after: tokens of the previous line.
 
     Raises:
-        ProgramFailed: if it is no line of metrics, or of another run.
-        Diverged: if a loss is no finite number.
+        ProgramFailed: if it is not a line of metrics, or belongs to another run.
+        Diverged: if a loss is not finite.
     """
     content = _object(line)
     _check_own(content, planned, line)
@@ -85,7 +85,7 @@ def read_line(line: bytes, planned: PlannedRun, after: int = 0) -> Reading:
 
 
 def own(planned: PlannedRun) -> dict[str, Any]:
-    """What a line may say of its run, to be compared: a line of another run is not taken for this one's."""
+    """Facts of the run for comparison with a line, so that a line of another run is not accepted."""
     return {
         "run": planned.identity,
         "width": planned.shape.width,
@@ -144,37 +144,37 @@ def _refused(line: bytes, fault: str) -> ProgramFailed:
 
 @dataclass(frozen=True)
 class _Read:
-    """How much of a file was read: its first bytes, and their SHA-256."""
+    """The part of a file that was read: the number of its first bytes, and their SHA-256."""
 
     bytes: int
     sha256: str
 
 
 class MetricsFile:
-    """Reads whole lines as they come, each once. A file that the program writes anew is read from its beginning.
+    """Reads complete lines as they arrive, each once. A file that the program rewrites is read from its beginning.
 
-    What was read is noted beside it (metrics.read.json), so that a later start notices when it was changed.
+    The progress of reading is recorded beside it (metrics.read.json), so that a later start notices changes.
 
     Args:
-        path: of the file.
+        path: path of the file.
     """
 
     def __init__(self, path: Path) -> None:
         self.path, self.note, self.position, self.last = path, path.with_suffix(".read.json"), 0, b""
         self.hash = hashlib.sha256()
         self.renewals = 0
-        """How often it was found to be written anew."""
+        """How often the file was found rewritten."""
         if path.exists():
-            with path.open("rb") as file:  # what a killed program was about to write
+            with path.open("rb") as file:  # the unfinished line of a killed program
                 os.truncate(path, file.read().rfind(b"\n") + 1)
 
     def lines(self) -> Iterator[bytes]:
-        """The whole lines since the last call; each counts as read when the next one is asked for."""
+        """The complete lines since the last call; each counts as read when the next one is requested."""
         if not self.path.exists():
             return
         with self.path.open("rb") as file:
             file.seek(self.position - len(self.last))
-            if file.read(len(self.last)) != self.last:  # it was written anew
+            if file.read(len(self.last)) != self.last:  # the file was rewritten
                 self.position, self.last, self.renewals, self.hash = 0, b"", self.renewals + 1, hashlib.sha256()
             file.seek(self.position)
             begun = self.position
@@ -189,7 +189,7 @@ class MetricsFile:
                 write_sealed(self.note, vars(_Read(self.position, self.hash.hexdigest())), durable=False)
 
     def check(self) -> None:
-        """Refuse a file that was changed since an earlier start read it; say of one that was cut short that it was.
+        """Refuse a file that was changed since an earlier start read it; report one that was cut short.
 
         Raises:
             Damaged: if it was changed.
@@ -211,7 +211,7 @@ class MetricsFile:
             )
 
     def set_aside(self) -> Path:
-        """Keep the file as it is under another name, and take the lines that were not read out of it."""
+        """Keep a copy of the file under another name, and remove the unread lines from the file."""
         aside = self.path.with_suffix(".rejected.jsonl")
         content = self.path.read_bytes()
         aside.write_bytes(content)

@@ -24,14 +24,14 @@ LIBC = ctypes.CDLL(None)
 
 
 class Program:
-    """A program that was started.
+    """A started program.
 
     Args:
-        words: of its command line; no shell reads them.
-        environment: of its own.
-        log: file that its output is appended to.
+        words: words of its command line; no shell reads them.
+        environment: its environment.
+        log: file to which its output is appended.
         held: descriptor of the run's lock, which it holds as long as it lives.
-        stop_seconds: how long it may take to end once it was asked to.
+        stop_seconds: how long it may take to end on request.
 
     Raises:
         ProgramFailed: if it cannot be started.
@@ -49,19 +49,19 @@ class Program:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    start_new_session=True,  # so that all that it starts can be stopped
+                    start_new_session=True,  # so that all its processes can be stopped
                     pass_fds=(held,),
                     preexec_fn=_ends_with(os.getpid()),
                 )
-        except (OSError, ValueError) as error:  # it is not there, no program, or a word holds what no word can
+        except (OSError, ValueError) as error:  # it is missing, not a program, or a word holds an invalid character
             raise ProgramFailed(f"{KEY}: {words[0]} cannot be started ({error}); correct the command") from error
         self._end = _end_of(self.process.pid)
 
     def ended(self, seconds: float) -> bool:
-        """Whether it has ended; waits so long for it. One that does not heed SIGTERM is killed when its time is over."""
+        """Whether it has ended; waits this long for it. If it ignores SIGTERM, it is killed after `stop_seconds`."""
         if time.monotonic() > self.deadline:
             self._signal(signal.SIGKILL)
-        if self._end is not None:  # which wakes at once, where `wait` looks now and then
+        if self._end is not None:  # wakes at once, whereas `wait` polls
             select.select([self._end], [], [], seconds)
             seconds = 0.0
         try:
@@ -71,19 +71,19 @@ class Program:
         return True
 
     def ask(self, number: int) -> None:
-        """Ask all of its processes to end, for a signal that was received."""
+        """Ask all of its processes to end, because a signal was received."""
         if not self.asked:
             self.asked, self.deadline = number, time.monotonic() + self.stop_seconds
         self._signal(signal.SIGTERM)
 
     def settle(self) -> None:
-        """Wait a little for the signal to this process, where one ended the program that a cluster sends to both."""
+        """Wait a little for the signal to this process, if a signal ended the program: a cluster sends it to both."""
         deadline = time.monotonic() + SETTLE_SECONDS
         while not self.asked and -self.process.returncode in SIGNALS and time.monotonic() < deadline:
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """See that none of its processes is left."""
+        """Make sure that none of its processes remains."""
         if self.process.poll() is None:
             self.ask(signal.SIGTERM)
             while not self.ended(0.1):
@@ -102,21 +102,21 @@ class Program:
         return f"the program ended with code {code}" if code else ""
 
     def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS says the latter of a group that is gone
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS raises the latter for a group that ended
             os.killpg(self.process.pid, number)
 
 
 def _end_of(pid: int) -> int | None:
-    """A descriptor that can be read once a process has ended; None where the kernel has none (before Linux 5.3, and macOS)."""
+    """A descriptor that can be read once a process has ended; None if the kernel has none (before Linux 5.3, and macOS)."""
     with contextlib.suppress(AttributeError, OSError):
         return os.pidfd_open(pid)
     return None
 
 
 def _ends_with(parent: int) -> Callable[[], None]:
-    """What a new process does before it becomes the program: it asks the kernel to be stopped when this one dies (Linux).
+    """Setup of a new process before it becomes the program: it asks the kernel to stop it when this process dies (Linux).
 
-    And it lets USR2 pass, which SLURM sends to every process of a job: the program is to end by the SIGTERM that follows.
+    It also ignores USR2, which SLURM sends to every process of a job: the program should end by the SIGTERM that follows.
     """
 
     def ask() -> None:
@@ -130,5 +130,5 @@ def _ends_with(parent: int) -> Callable[[], None]:
 
 
 def passed_on(program: Program) -> AbstractContextManager[None]:
-    """Signals that ask this process to stop ask the program's processes to; those that are ignored stay so."""
+    """Pass on signals that ask this process to stop to the program's processes; ignored signals stay ignored."""
     return signals_to(program.ask, [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN])

@@ -26,28 +26,28 @@ from shapelaw.training.run_info import run_info
 from shapelaw.training.trial import Trial
 
 POLL_SECONDS = 0.2
-"""Between two looks at the metrics."""
+"""Time between two checks of the metrics."""
 FLOPS_PER_PARAMETER = 6
-"""Of a token, where a program tells its parameters and not its FLOPs."""
+"""FLOPs per token and parameter, if a program gives its parameters but not its FLOPs."""
 TAIL_BYTES = 4096
 REASON_CHARACTERS = 160
 OUR_LINE = re.compile(r"start \d+: |step \d+/\d+, ")
-"""How the lines begin that are not the program's, in the log that it shares with this process."""
+"""Start of the lines that this process writes into the log that it shares with the program."""
 
 
 def train(config: TrainConfig, planned: PlannedRun, tags: Mapping[str, str], show: Show) -> float:
-    """Train a run by its program; the last held-out loss. A finished run is left as it is.
+    """Train a run by its program; returns the last held-out loss. A finished run is left unchanged.
 
     Args:
         config: its configuration, which was checked when it was planned.
-        planned: what was planned.
-        tags: of its tracked run.
+        planned: the planned run.
+        tags: tags of its tracked run.
         show: called about once a second with its state.
 
     Raises:
-        ProgramFailed: if the program fails, does not reach the run's end, or writes what is no line of this run.
-        Diverged: if it writes a loss that is no number.
-        Interrupted: when it was asked to stop.
+        ProgramFailed: if the program fails, does not reach the run's end, or writes an invalid line.
+        Diverged: if it writes a loss that is not finite.
+        Interrupted: if it was asked to stop.
     """
     with lock(planned.folder) as held:
         state = read_state(planned.folder)
@@ -59,12 +59,12 @@ def train(config: TrainConfig, planned: PlannedRun, tags: Mapping[str, str], sho
 
 
 class CommandRun:
-    """A run that this process has taken up, whose folder it holds.
+    """A run that this process trains, with its folder locked.
 
     Args:
         config: its configuration.
-        planned: what was planned.
-        tags: of its tracked run.
+        planned: the planned run.
+        tags: tags of its tracked run.
         show: called about once a second with its state.
         held: descriptor of its lock.
     """
@@ -86,7 +86,7 @@ class CommandRun:
 
     @cached_property
     def tracker(self) -> Tracker:
-        """Where it is recorded; opened when something is recorded, as the program's first line may describe its model."""
+        """The run's tracker; opened at the first record, because the program's first line may describe its model."""
         tracker = recorder(self.config, self.planned, self.info)
         tracker.artifact(self.planned.folder / "config.yaml")
         pruned = {PRUNED_TAG: ""} if self.goes_on else {}
@@ -94,17 +94,17 @@ class CommandRun:
         return tracker
 
     def fit(self) -> float:
-        """Train to the end; the last held-out loss. Whatever ends it is written into its state and its tracked run.
+        """Train to the end; returns the last held-out loss. The cause of any end goes into its state and its tracked run.
 
         Raises:
-            ProgramFailed, Diverged, Interrupted: as `train`.
+            ProgramFailed, Diverged, Interrupted: as for `train`.
         """
         with contextlib.ExitStack() as until_recorded:
             try:
                 self.report.begin(self.planned.last_step, self.report.state.mlflow_run_id)
                 self.report.write()
                 self.metrics.check()
-                self._read()  # what was written before
+                self._read()  # earlier output
                 self.tokens = 0  # a program that starts again may go back
                 self._carry_out(until_recorded)
             except BaseException as error:
@@ -120,8 +120,8 @@ class CommandRun:
     def _carry_out(self, until_recorded: contextlib.ExitStack) -> None:
         """Start the program, follow it to its end, and judge it.
 
-        A signal goes to the program until all is recorded: a second one, which clusters send, would end this process before it
-        has said how its run ended.
+        Signals go to the program until everything is recorded: a second one, which clusters send, would otherwise end this
+        process before it has recorded how its run ended.
         """
         with self.log.open("a") as log:
             log.write(f"start {self.report.state.attempts}: {shlex.join(self.words)}\n")
@@ -145,10 +145,10 @@ class CommandRun:
             program.ask(signal.SIGTERM)
 
     def _read(self) -> None:
-        """Take what the program has written since.
+        """Read the program's new output.
 
         Raises:
-            ProgramFailed, Diverged: for the first line that is wrong; it and what follows are set aside.
+            ProgramFailed, Diverged: for the first invalid line; it and the following lines are set aside.
         """
         try:
             for line in self.metrics.lines():
@@ -179,7 +179,7 @@ class CommandRun:
             self.pruned = hopeless and self.tokens < self.planned.tokens
 
     def _tell(self, metrics: Mapping[str, float]) -> None:
-        """Bring the state up to date."""
+        """Update the state."""
         now, tokens = time.monotonic(), self.tokens
         self.begun = self.begun or (now, tokens)
         seconds = now - self.begun[0]
@@ -195,11 +195,11 @@ class CommandRun:
         )
 
     def _judge(self, program: Program) -> None:
-        """Whether the program did its work.
+        """Check that the program did its work.
 
         Raises:
             Interrupted: if it was asked to stop before its end.
-            ProgramFailed: if it failed, or did not come to the run's end.
+            ProgramFailed: if it failed, or did not reach the run's end.
         """
         reached = self.loss_tokens == self.planned.tokens
         if self.pruned or (reached and not program.outcome):
@@ -228,6 +228,6 @@ class CommandRun:
 
 
 def _model(said: Mapping[str, float]) -> dict[str, float]:
-    """Parameters of the tracked run, from what the program says of its model."""
+    """Parameters of the tracked run, from the program's facts about its model."""
     model = {name: int(value) if name == "params" else value for name, value in said.items()}
     return {"flops_per_token": FLOPS_PER_PARAMETER * said["params"]} | model if "params" in said else model

@@ -29,12 +29,12 @@ QUICKLY_READ_BYTES = 2 * 10**9
 
 @dataclass(frozen=True)
 class TokenStream:
-    """The tokens of one split, one after the other, in memory-mapped shards.
+    """The tokens of one split, in order, in memory-mapped shards.
 
     A window of length n+1 at stride n starts at every multiple of n = seq_len: inputs are its first n tokens, targets
-    its last n. So neighbours share one token, and every token but the stream's first is a target exactly once. Windows
-    run across documents (a separator lies between them) and across shards; tokens after the last whole window are not
-    used.
+    its last n. So neighbours share one token, and every token except the stream's first is a target exactly once.
+    Windows run across documents (with a separator between them) and across shards; tokens after the last whole window
+    are not used.
 
     Args:
         files: the shards.
@@ -53,7 +53,7 @@ class TokenStream:
         return tuple(np.asarray(np.memmap(file, dtype=self.dtype, mode="r")) for file in self.files)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickles name the files; the maps are made anew."""
+        """State for pickling, which names the files; loading maps them again."""
         return {name: value for name, value in self.__dict__.items() if name != "shards"}
 
     @property
@@ -70,7 +70,7 @@ class TokenStream:
         return max(self.tokens - 1, 0) // seq_len
 
     def locate(self, starts: NDArray[Any]) -> tuple[Int64s, Int64s]:
-        """Shard and offset in it of positions in the stream (all shards but the last have the same size)."""
+        """Shard and offset of positions in the stream (all shards except the last have the same size)."""
         shard, offset = np.divmod(np.asarray(starts, dtype=np.int64), self._shard_tokens)
         return shard, offset
 
@@ -110,10 +110,10 @@ class Corpus:
     """A prepared corpus.
 
     Args:
-        folder: where it lies.
-        manifest: what it says of itself.
+        folder: its folder.
+        manifest: its manifest.
         streams: tokens of each split.
-        source: of a mixture, the source whose held-out documents alone are its held-out part.
+        source: for a mixture, the source whose held-out documents alone form its held-out part.
     """
 
     folder: Path
@@ -123,17 +123,17 @@ class Corpus:
 
     @property
     def name(self) -> str:
-        """Of its folder, and of the source: CORPUS or CORPUS@SOURCE."""
+        """Name of its folder and of the source: CORPUS or CORPUS@SOURCE."""
         return self.folder.name + (f"@{self.source}" if self.source else "")
 
     @property
     def hash(self) -> str:
-        """Of what decides its tokens, and of the source."""
+        """Hash of everything that decides its tokens, and of the source."""
         whole = self.manifest.corpus_hash
         return hashlib.sha256(f"{whole}@{self.source}".encode()).hexdigest() if self.source else whole
 
     def of_source(self, source: str | None) -> Corpus:
-        """The corpus, held out for one source of a mixture alone; as it is for None.
+        """The corpus with the held-out part of one source of a mixture only; unchanged for None.
 
         Raises:
             UserError: if it has no such source.
@@ -149,7 +149,7 @@ class Corpus:
         return self.streams[TRAIN]
 
     def unique_tokens(self, seq_len: int) -> int:
-        """Different tokens that runs of sequences of seq_len are trained on: more than these repeat."""
+        """Number of different training tokens for sequences of seq_len; a run with more repeats them."""
         return self.train.windows(seq_len) * seq_len
 
     @property
@@ -159,7 +159,7 @@ class Corpus:
 
     @property
     def vocab_size(self) -> int:
-        """Vocabulary of its tokenizer, padding included."""
+        """Vocabulary of its tokenizer, including padding."""
         return self.manifest.vocab_size
 
     def tokenizer(self) -> Tokenizer:
@@ -184,10 +184,10 @@ class Corpus:
         """Refuse the corpus of another text under the same name.
 
         Args:
-            options: that name the text (`shapelaw.config.corpus_options`); those that are None name nothing.
+            options: options that name the text (`shapelaw.config.corpus_options`); those that are None name nothing.
 
         Raises:
-            UserError: if it was prepared from something else, as far as its manifest says.
+            UserError: if it was prepared from something else, according to its manifest.
         """
         kind = self.manifest.request.source.get("kind")
         there = self.manifest.options or {"data.source": SOURCES.get(str(kind))}
@@ -208,7 +208,7 @@ def load_corpus(folder: Path, *, verify_hashes: bool | None = False) -> Corpus:
             corpus of up to QUICKLY_READ_BYTES.
 
     Raises:
-        NotPrepared: if there is no whole corpus.
+        NotPrepared: if there is no complete corpus.
         UserError: if a shard is missing, cut short or changed.
     """
     manifest = read_manifest(folder)
@@ -229,7 +229,7 @@ def load_corpus(folder: Path, *, verify_hashes: bool | None = False) -> Corpus:
 
 
 def check_sizes(folder: Path, manifest: Manifest) -> None:
-    """Raises UserError unless every shard of the manifest is there with the size its count says."""
+    """Raises UserError unless every shard of the manifest exists with the size that follows from its count."""
     item = np.dtype(manifest.dtype).itemsize
     for split in manifest.splits.values():
         for shard in split.shards:
@@ -258,10 +258,10 @@ def epochs_needed(corpus: Corpus, seq_len: int, tokens: int) -> float:
 
 
 def check_repeats(corpus: Corpus, seq_len: int, tokens: int, max_epochs: float) -> float:
-    """How often the corpus is repeated, if that is allowed.
+    """How often a run repeats the corpus, if that is allowed.
 
     Returns:
-        `epochs_needed`; up to 1 nothing repeats.
+        `epochs_needed`; up to 1, nothing repeats.
 
     Raises:
         UserError: if it is more than max_epochs.

@@ -28,9 +28,9 @@ class Document:
     """One text.
 
     Args:
-        id: name of the document in its source, for messages only; it decides nothing.
+        id: name of the document in its source, for messages only.
         text: the text.
-        missing: why there is no document here, such as `null`; it is counted and left out.
+        missing: why there is no document here, such as `null`; it is counted and skipped.
         source: name of its source, in a mixture of several.
     """
 
@@ -56,7 +56,7 @@ def digest(data: bytes) -> bytes:
 def chain(content: bytes, digests: Iterable[bytes]) -> bytes:
     """Content hash after more documents: c_n = sha256(c_{n-1} + digest_n), from `EMPTY_CONTENT`.
 
-    A chain, and not one running hash, because its state can be written down and continued.
+    It is a chain rather than one running hash, because its state can be stored and continued.
     """
     for one in digests:
         content = hashlib.sha256(content + one).digest()
@@ -79,7 +79,7 @@ def check_val_fraction(val_fraction: float) -> None:
 
 
 def batched(documents: Iterable[Document], batch_bytes: int) -> Iterator[list[str]]:
-    """Texts of consecutive documents in lists of about `batch_bytes` characters; empty documents are left out."""
+    """Texts of consecutive documents in lists of about `batch_bytes` characters, without empty documents."""
     batch: list[str] = []
     held = 0
     for document in documents:

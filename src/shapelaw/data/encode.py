@@ -27,14 +27,14 @@ _BATCHES_AHEAD = 2
 
 @dataclass(frozen=True)
 class EncodedBatch:
-    """What a batch of documents becomes.
+    """An encoded batch of documents.
 
     Args:
-        digests: of each document, in order.
+        digests: digest of each document, in order.
         text_bytes: UTF-8 bytes of all documents.
         documents: number of documents on each side.
         tokens: ids on each side, a separator after each document.
-        sides, sizes, text_sizes: of each document, in order: its side, its ids with the separator, its UTF-8 bytes.
+        sides, sizes, text_sizes: for each document, in order: its side, number of ids with the separator, UTF-8 bytes.
     """
 
     digests: list[bytes]
@@ -66,7 +66,7 @@ def encode_batch(tokenizer: Tokenizer, val_fraction: float, texts: Sequence[str]
 def encode_all(
     batches: Iterable[Sequence[str]], tokenizer: Tokenizer, val_fraction: float, workers: int
 ) -> Generator[EncodedBatch]:
-    """Every batch encoded, in order; with more than one worker in processes of their own.
+    """Every batch encoded, in order; if there is more than one worker, in separate processes.
 
     Raises:
         UserError: if a worker process died.
@@ -111,7 +111,7 @@ def _start_worker(tokenizer: Tokenizer, val_fraction: float) -> None:
 
 
 def _end_with_parent() -> None:
-    """A killed parent cannot stop its workers, and they would wait for work for ever."""
+    """End with the parent: if it is killed, it cannot stop its workers, and they would wait for work forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])

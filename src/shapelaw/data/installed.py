@@ -18,15 +18,15 @@ from shapelaw.errors import UserError
 
 _NOT_STDLIB = {"site-packages", "dist-packages", "__pycache__"}
 _OURSELVES = "shapelaw"
-"""Left out: a corpus must not change with the program that trains on it, nor with the way it is installed."""
+"""Excluded, because a corpus must not change with the program that trains on it, nor with the way it is installed."""
 
 
 @dataclass(frozen=True)
 class StdlibSource(Counted):
-    """The Python standard library's own source text: real text that is present everywhere.
+    """The source text of Python's standard library: real text that is available everywhere.
 
-    Every .py file below the running Python's library folder, by name, each one a document; installed packages and files
-    that are not UTF-8 (some tests of Python's own) are left out. The text depends on the Python version.
+    Every .py file below the running Python's library folder, by name, is a document, except for installed packages and
+    files that are not UTF-8 (some of Python's own tests). The text depends on the Python version.
     """
 
     folder: Path | None = None
@@ -64,11 +64,11 @@ class StdlibSource(Counted):
 class PackagesSource(Counted):
     """The standard library's source text, then that of every package installed for the running Python.
 
-    The .py files that each distribution's record names and that lie in the packages' folder, distributions by normalised
-    name, files by name; links and files that are not UTF-8 are left out. The text depends on what is installed.
+    It consists of the .py files that each distribution's record names and that lie in the packages' folder, distributions
+    by normalised name, files by name, without links and files that are not UTF-8. It depends on the installed packages.
 
     Args:
-        folder: where packages are installed; the running Python's own by default.
+        folder: folder of installed packages; by default that of the running Python.
         stdlib: the standard library.
     """
 
@@ -79,7 +79,7 @@ class PackagesSource(Counted):
         return (self.folder or Path(sysconfig.get_path("purelib"))).resolve()
 
     def _distributions(self) -> dict[str, Distribution]:
-        """By normalised name, sorted.
+        """Distributions by normalised name, sorted.
 
         Raises:
             UserError: if none is installed there.
@@ -94,7 +94,7 @@ class PackagesSource(Counted):
         return dict(sorted(found.items()))
 
     def _files(self) -> list[Path]:
-        """Each once, though two distributions may name the same."""
+        """The files, each once, though two distributions may name the same file."""
         root = self._root()
         return list(dict.fromkeys(path for one in self._distributions().values() for path in _sources(one, root)))
 
@@ -115,18 +115,18 @@ class PackagesSource(Counted):
 
 
 def _normalised(name: str) -> str:
-    """As the packages' index compares names."""
+    """A name in the form in which the package index compares names."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _sources(one: Distribution, root: Path) -> list[Path]:
-    """A distribution's .py files below the folder that are there, sorted."""
+    """A distribution's existing .py files below the folder, sorted."""
     named = {root / file for file in one.files or () if file.suffix == ".py" and ".." not in file.parts}
     return sorted(path for path in named if path.is_file() and not path.is_symlink())
 
 
 def _entries(files: Sequence[Path], root: Path) -> Iterator[Document]:
-    """The files that are UTF-8, named by their place below the folder."""
+    """The UTF-8 files, named by their path below the folder."""
     for path in files:
         try:
             text = path.read_bytes().decode("utf-8")

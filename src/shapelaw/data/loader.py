@@ -22,7 +22,7 @@ from shapelaw.errors import UserError
 Int64s = NDArray[np.int64]
 
 _BLOCK = 2**13
-"""Sequences whose place in the order is computed at a time: permuting few at a time would cost more than copying
+"""Sequences whose places in the order are computed at a time; permuting few at a time would cost more than copying
 them."""
 
 
@@ -30,7 +30,7 @@ def rank_rows(batch_sequences: int, rank: int, world: int) -> range:
     """Rows of a world batch that one of `world` devices takes: an equal, contiguous share.
 
     Raises:
-        UserError: if the devices do not divide the batch, or there is no such rank.
+        UserError: if the devices do not divide the batch, or the rank is out of range.
     """
     if batch_sequences < 1 or world < 1 or batch_sequences % world:
         raise UserError(
@@ -49,7 +49,7 @@ class Loader:
         stream: tokens of the training split.
         order: order of its windows.
         seq_len: predicted tokens in a sequence; rows hold one more.
-        dtype: of the batches; torch's embedding and loss take int64.
+        dtype: type of the batches; torch's embedding and loss take int64.
     """
 
     def __init__(self, stream: TokenStream, order: SequenceOrder, seq_len: int, dtype: DTypeLike = np.int64) -> None:
@@ -70,7 +70,7 @@ class Loader:
         """Sequences first .. first + count - 1 of the order.
 
         Args:
-            out: array to fill (count x seq_len + 1); a fresh one if None.
+            out: array to fill (count x seq_len + 1); a new one if None.
 
         Returns:
             Token ids, count x (seq_len + 1); inputs are [:, :-1], targets [:, 1:].
@@ -80,7 +80,7 @@ class Loader:
         return filled
 
     def batch(self, step: int, batch_sequences: int, rank: int = 0, world: int = 1) -> NDArray[Any]:
-        """What device `rank` of `world` trains on in optimizer step `step` (from 0), all its micro-batches together."""
+        """The sequences of device `rank` of `world` in optimizer step `step` (from 0), for all its micro-batches together."""
         mine = rank_rows(batch_sequences, rank, world)
         return self.rows(step * batch_sequences + mine.start, len(mine))
 
@@ -99,13 +99,13 @@ class Loader:
 
 @dataclass(frozen=True)
 class ValidationSample:
-    """The held-out sequences every run is measured on.
+    """The held-out sequences on which every run is measured.
 
     Args:
         stream: tokens of the validation split.
         seq_len: predicted tokens in a sequence.
         windows: numbers of the windows in the split, evenly spread over it.
-        tokens_asked: predicted tokens asked for.
+        tokens_asked: requested number of predicted tokens.
     """
 
     stream: TokenStream
@@ -115,12 +115,12 @@ class ValidationSample:
 
     @property
     def tokens(self) -> int:
-        """Predicted tokens there are: windows * seq_len."""
+        """Number of predicted tokens: windows * seq_len."""
         return len(self.windows) * self.seq_len
 
     @property
     def note(self) -> str | None:
-        """What to tell the user where the split has fewer tokens than were asked for, else None."""
+        """Message to the user if the split has fewer tokens than requested, else None."""
         if self.tokens_asked <= self.tokens:
             return None
         return (
@@ -131,7 +131,7 @@ class ValidationSample:
     def batches(self, batch_sequences: int, rank: int = 0, world: int = 1) -> Iterator[Int64s]:
         """Arrays of at most batch_sequences x (seq_len + 1) ids; device `rank` takes every world-th window.
 
-        Where the devices do not divide the windows, some get one more than others: sum losses and counts over devices.
+        If the devices do not divide the windows, some get one more than others: sum losses and counts over devices.
         """
         mine = self.windows[rank::world]
         for start in range(0, len(mine), batch_sequences):
@@ -144,8 +144,8 @@ class ValidationSample:
 def validation(corpus: Corpus, seq_len: int, tokens: int) -> ValidationSample:
     """The fixed held-out sample: K = ceil(tokens / seq_len) windows of the validation split, or all if there are fewer.
 
-    The windows are floor(k * n / K), k = 0 .. K - 1, of the split's n, spread evenly because the split follows the
-    source's order and its beginning alone would be of one kind. A function of corpus, seq_len and tokens only.
+    The windows are floor(k * n / K), k = 0 .. K - 1, of the split's n. They are spread evenly because the split follows the
+    source's order, so that its beginning alone would be of one kind. They depend on corpus, seq_len and tokens only.
 
     Raises:
         UserError: if tokens is not positive or the split is shorter than one sequence.

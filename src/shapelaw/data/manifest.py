@@ -14,8 +14,8 @@ from shapelaw.errors import UserError
 from shapelaw.files import as_record, read_json, unsealed
 
 VERSION = 1
-"""Version of the format: shards of little-endian ids, `SPLIT-NUMBER.bin`, all but a split's last of shard_tokens
-ids."""
+"""Version of the format: shards of little-endian ids, `SPLIT-NUMBER.bin`, each with shard_tokens ids except a split's
+last."""
 MANIFEST_FILE = "manifest.json"
 PROGRESS_FILE = "progress.json"
 SPLIT_NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -54,7 +54,7 @@ class Split:
 
     Args:
         documents: documents on this side.
-        tokens: ids, separators included.
+        tokens: ids, including separators.
         shards: its files, in order.
     """
 
@@ -65,11 +65,11 @@ class Split:
 
 @dataclass(frozen=True)
 class SourceCount:
-    """What one source of a mixture gave.
+    """The amount from one source of a mixture.
 
     Args:
         documents, text_bytes: documents and UTF-8 bytes of text.
-        train_tokens, val_tokens: ids on each side, separators included.
+        train_tokens, val_tokens: ids on each side, including separators.
     """
 
     documents: int = 0
@@ -80,7 +80,7 @@ class SourceCount:
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for; a folder answers one request for good.
+    """A request for a corpus; a folder belongs to one request for good.
 
     Args:
         source: spec of the source.
@@ -97,16 +97,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a preparation has come, at the end of a batch of documents.
+    """The progress of a preparation, at the end of a batch of documents.
 
     Args:
-        request: what was asked for.
+        request: the request.
         documents: documents done, counted from the source's first.
         text_bytes: UTF-8 bytes of these documents.
         content: content hash of these documents (hexadecimal).
-        splits: what lies in the shards; the tokens beyond the full shards are in the open one.
-        sources: of a mixture, what each source gave.
-        tokenizer: identity of the tokenizer of these documents; empty where none was noted yet.
+        splits: content of the shards; the tokens beyond the full shards are in the open one.
+        sources: for a mixture, the amount from each source.
+        tokenizer: identity of the tokenizer of these documents; empty if none was recorded yet.
         open: SHA-256 of the open shard of each split.
     """
 
@@ -122,24 +122,24 @@ class Progress:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A whole corpus.
+    """A complete corpus.
 
     Args:
-        request: what was asked for.
-        corpus_hash: hash of content, tokenizer and split rule: what decides the tokens of both splits.
+        request: the request.
+        corpus_hash: hash of content, tokenizer and split rule, which decide the tokens of both splits.
         content: hash of the documents' texts in order.
         documents, text_bytes: documents and UTF-8 bytes of text read.
         tokenizer: identity of the tokenizer.
         vocab_size: ids lie below it.
         separator: id after every document, or None.
         dtype: numpy's name of the stored type, one of `DTYPES`.
-        split_rule: in words.
-        splits: `train` and `val`; of a mixture also `val-SOURCE`, the held-out documents of each source, which are part of val.
-        options: by which the source was named (`shapelaw.config.corpus_options`); empty where it was made in Python, or by an
+        split_rule: the split rule, in words.
+        splits: `train` and `val`; for a mixture also `val-SOURCE`, each source's held-out documents, which are part of val.
+        options: options that named the source (`shapelaw.config.corpus_options`); empty for a corpus made in Python, or by an
             earlier version.
         left_out: reason -> number of documents without text, and of files without documents.
-        sources: of a mixture, what each source gave.
-        version: of the format.
+        sources: for a mixture, the amount from each source.
+        version: version of the format.
     """
 
     request: Request
@@ -165,13 +165,13 @@ class Manifest:
 
 
 def corpus_hash(content: str, tokenizer: str, separator: int | None, split_rule: str) -> str:
-    """Hash of what decides the tokens of both splits; shard sizes and where the text came from are no part of it."""
+    """Hash of everything that decides the tokens of both splits; it excludes shard sizes and the origin of the text."""
     parts = {"content": content, "tokenizer": tokenizer, "separator": separator, "split": split_rule, "v": VERSION}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The folder's manifest, or None where there is none.
+    """The folder's manifest, or None if it has none.
 
     Raises:
         UserError: if it is damaged or of another version.
@@ -192,7 +192,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def read_progress(folder: Path) -> Progress | None:
-    """The folder's progress, or None where there is none.
+    """The folder's progress, or None if it has none.
 
     Raises:
         UserError: if it is damaged.
@@ -204,7 +204,7 @@ def read_progress(folder: Path) -> Progress | None:
 
 
 def differences(asked: Request, found: Request) -> list[str]:
-    """What two requests differ in, one phrase each, such as `tokenizer.kind=bytes (there: bpe)`."""
+    """The differences between two requests, one phrase each, such as `tokenizer.kind=bytes (there: bpe)`."""
     flat_asked, flat_found = _flat(asdict(asked)), _flat(asdict(found))
     keys = [*flat_asked, *(key for key in flat_found if key not in flat_asked)]
     return [
@@ -232,7 +232,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _built(kind: type[Record], path: Path, fields: dict[str, Any]) -> Record:
-    """A manifest or progress of what was read, unless that was changed or lacks something."""
+    """A manifest or progress from the fields read, after a check that they are complete and unchanged."""
     built = as_record(kind, unsealed(path, fields), path)
     for name, split in built.splits.items():
         if not SPLIT_NAME.fullmatch(name):
@@ -246,7 +246,7 @@ def _built(kind: type[Record], path: Path, fields: dict[str, Any]) -> Record:
 
 
 def _contradiction(manifest: Manifest) -> str | None:
-    """What a manifest says that cannot be: also one that was written, or changed, by hand."""
+    """A contradiction in a manifest, for example in one that was written or changed by hand."""
     parts = (manifest.content, manifest.tokenizer, manifest.separator, manifest.split_rule)
     if manifest.corpus_hash != corpus_hash(*parts):
         return "its corpus_hash is not that of its content, tokenizer and split"

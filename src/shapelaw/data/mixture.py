@@ -25,9 +25,9 @@ class MixtureSource(Counted):
     """Several sources by weights.
 
     Args:
-        sources: by their names.
-        weights: share of the text that each gives, of the sum of all; in the order in which sources that are equally due
-            give their next document.
+        sources: name -> source.
+        weights: name -> share of the text, relative to the sum of all; their order decides between sources that are equally
+            due.
 
     >>> from shapelaw.data.sources import TextSource
     >>> MixtureSource({"a": TextSource(("a.txt",)), "b": TextSource(("b.txt",))}, {"a": 3, "b": 1}).names
@@ -39,7 +39,7 @@ class MixtureSource(Counted):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the sources."""
+        """Names of the sources."""
         return tuple(self.weights)
 
     def spec(self) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class MixtureSource(Counted):
         return {"kind": "mixture", "sources": each}
 
     def entries(self) -> Iterator[Document]:
-        """Documents of all sources, each with the name of its own."""
+        """Documents of all sources, each with the name of its source."""
         reading = {name: iter(_entries(self.sources[name])) for name in self.names}
         given = dict.fromkeys(self.names, 0)
         while True:
@@ -60,7 +60,7 @@ class MixtureSource(Counted):
             yield replace(entry, source=due)
 
     def text_bytes(self) -> int | None:
-        """Unknown: where the mixture ends, only reading tells."""
+        """Unknown: only reading shows where the mixture ends."""
         return None
 
 
@@ -70,11 +70,11 @@ def _entries(source: Source) -> Iterator[Document]:
 
 @dataclass
 class Shares:
-    """What each source of a mixture has become; of a source that is no mixture, nothing.
+    """The amounts from each source of a mixture; empty for a source that is not a mixture.
 
     Args:
-        names: of the sources.
-        pending: sources of the documents that were given to workers and have not come back, in order.
+        names: names of the sources.
+        pending: sources of the documents that workers still have, in order.
     """
 
     names: tuple[str, ...] = ()
@@ -87,11 +87,11 @@ class Shares:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Splits that are written: those of every corpus, and the held-out part of each source."""
+        """Splits to write: those of every corpus, and the held-out part of each source."""
         return (*SPLITS, *map(held_out_split, self.names))
 
     def give(self, document: Document) -> Document:
-        """Note a document that is given to a worker."""
+        """Record a document that goes to a worker."""
         if self.names:
             self.pending.append(document.source)
         return document

@@ -25,21 +25,21 @@ from shapelaw.errors import UserError
 UInt64s = NDArray[np.unsignedinteger[Any]]
 
 _ROUNDS = 4
-"""Double rounds; each half is mixed into the other once in each. Two make a pseudorandom permutation if the mixing were
-ideal; the others are margin for a cheap one."""
+"""Double rounds; in each, each half is mixed into the other once. With ideal mixing, two give a pseudorandom permutation;
+the others are a margin for cheap mixing."""
 _MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
 @dataclass(frozen=True)
 class SequenceOrder:
-    """Which window is trained on first, second, and so on, without end.
+    """The endless order in which a run trains on windows.
 
     Sequence i belongs to epoch i // n_windows; within an epoch every window comes once, and each epoch has its own
     permutation. Devices, micro-batches and restarts take their share of this one order and cannot change it.
 
     Args:
         n_windows: windows of the training split (`TokenStream.windows`).
-        seed: whole number from 0; another seed, another order.
+        seed: whole number from 0; each seed gives another order.
 
     Raises:
         UserError: if there are no windows or the seed is negative.

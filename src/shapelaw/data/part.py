@@ -18,15 +18,15 @@ from shapelaw.data.order import permute
 from shapelaw.errors import UserError
 
 _KEYS = np.random.SeedSequence(0).generate_state(8, np.uint64)
-"""Of the permutation whose first windows are the part."""
+"""Keys of the permutation whose first windows form the part."""
 
 
 @dataclass(frozen=True)
 class PartStream(TokenStream):
-    """Some windows of a stream, as if they were all.
+    """Some windows of a stream, presented as the whole stream.
 
     Args:
-        seq_len: of the windows.
+        seq_len: length of the windows.
         count: windows of the part.
     """
 
@@ -39,18 +39,18 @@ class PartStream(TokenStream):
         return self.count
 
     def gather(self, starts: NDArray[Any], out: NDArray[Any]) -> None:
-        """As of every stream, starts counting within the part."""
+        """As for every stream; starts count within the part."""
         numbers = np.asarray(starts, dtype=np.uint64) // np.uint64(self.seq_len)
         windows = permute(numbers, super().windows(self.seq_len), _KEYS)
         super().gather(windows.astype(np.int64) * self.seq_len, out)
 
 
 def part_of(corpus: Corpus, unique_tokens: float | None, seq_len: int) -> Corpus:
-    """The corpus with so many different training tokens; as it is for None.
+    """The corpus with this number of different training tokens; unchanged for None.
 
     Args:
-        corpus: the whole.
-        unique_tokens: of the part; whole windows of seq_len tokens are taken.
+        corpus: the whole corpus.
+        unique_tokens: tokens of the part, which has whole windows of seq_len tokens.
         seq_len: tokens of one sequence.
 
     Raises:

@@ -64,7 +64,7 @@ def prepare(
     options: Mapping[str, Any] | None = None,
     verify: bool | None = False,
 ) -> Manifest:
-    """Turn a source into shards of token ids in `out_dir`, or continue an interrupted call, or return what is there.
+    """Turn a source into shards of token ids in `out_dir`, continue an interrupted call, or return an existing corpus.
 
     The result depends on source, tokenizer, val_fraction and shard_tokens alone: not on workers, batches or
     interruptions. Memory holds a few batches, not the corpus.
@@ -72,16 +72,16 @@ def prepare(
     Args:
         source: where documents come from.
         tokenizer: which tokenizer.
-        out_dir: folder of the corpus; made if missing.
+        out_dir: folder of the corpus; created if missing.
         val_fraction: share of documents held out, by a hash of their text (`documents.is_val`).
         shard_tokens: ids in a full shard.
-        workers: processes that tokenise; None for one a core.
+        workers: processes that tokenise; None for one per core.
         progress: called after every batch.
-        batch_bytes: text handed to a worker at a time.
-        checkpoint_seconds: how often the place to continue from is noted.
-        options: that name the source, for the manifest.
-        verify: whether a corpus that is there is compared with the source's text, which tells also text that changed at equal
-            size; None does so for up to QUICKLY_READ_BYTES of text in files.
+        batch_bytes: text for a worker at a time.
+        checkpoint_seconds: how often the place to continue from is recorded.
+        options: options that name the source, for the manifest.
+        verify: whether to compare an existing corpus with the source's text, which also detects changes at equal size; None
+            does so for up to QUICKLY_READ_BYTES of text in files.
 
     Returns:
         The manifest, as written to the folder last.
@@ -103,7 +103,7 @@ def prepare(
 
 
 class _Job:
-    """One preparation under way in a folder that is ours."""
+    """One running preparation in a folder that this process has locked."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ class _Job:
         return writers
 
     def _remaining(self) -> Iterator[Document]:
-        """Documents not yet done, once those that are done have been found unchanged."""
+        """The unfinished documents, after a check that the finished ones are unchanged."""
         everything = self._with_text()
         content, seen, size = docs.EMPTY_CONTENT, 0, 0
         for document in itertools.islice(everything, self._at.documents):
@@ -189,7 +189,7 @@ class _Job:
         yield from map(self._shares.give, everything)
 
     def _with_text(self) -> Iterator[Document]:
-        """The documents that have text; what has none is counted."""
+        """The documents that have text; others are counted."""
         source = self._source
         for entry in source.entries() if isinstance(source, Counted) else source.documents():
             if entry.text:
@@ -226,7 +226,7 @@ class _Job:
         }
 
     def _note(self, writers: dict[str, ShardWriter]) -> None:
-        """Write down where to continue: first the ids onto the disk, then the note, then the shards' final names."""
+        """Record where to continue: first write the ids to disk, then the record, then rename the shards."""
         for writer in writers.values():
             writer.sync()
         self._at = replace(self._at, open={split: writer.open_sha256 for split, writer in writers.items()})
@@ -254,12 +254,12 @@ class _Job:
             sources=at.sources,
         )
         write_sealed(self._folder / MANIFEST_FILE, asdict(manifest))
-        for path in (self._folder / PROGRESS_FILE, *self._folder.glob(".*.tmp")):  # what a killed call wrote aside
+        for path in (self._folder / PROGRESS_FILE, *self._folder.glob(".*.tmp")):  # leftovers of a killed call
             path.unlink()
         return manifest
 
     def _check_splits(self) -> None:
-        """An empty side makes the folder useless, so it is cleared for another try."""
+        """Clear the folder for another try if a split is empty, because then it is useless."""
         empty = [split for split in self._shares.splits if not self._at.splits[split].documents]
         if not empty:
             return
@@ -298,7 +298,7 @@ def _checked_workers(workers: int | None) -> int:
 
 
 def _finished(folder: Path, request: Request) -> Manifest | None:
-    """The manifest of a whole corpus that answers this request."""
+    """The manifest of a complete corpus for this request."""
     found = read_manifest(folder)
     if found is not None:
         _check_same(folder, request, found.request, "already holds a corpus made from something else")
@@ -307,7 +307,7 @@ def _finished(folder: Path, request: Request) -> Manifest | None:
 
 
 def _still(source: Source, folder: Path, found: Manifest, options: dict[str, Any], verify: bool | None) -> Manifest:
-    """A whole corpus, once it is found to be made of the source's text as it is now; its options are those of this call.
+    """A complete corpus, after a check that it is made of the source's present text; its options are those of this call.
 
     Raises:
         UserError: if the text was changed.
@@ -327,13 +327,13 @@ def _still(source: Source, folder: Path, found: Manifest, options: dict[str, Any
 
 
 def content_of(source: Source) -> str:
-    """Content hash of a source's documents, as the manifest has it."""
+    """Content hash of a source's documents, as in the manifest."""
     texts = (document.text for document in source.documents() if document.text)
     return docs.chain(docs.EMPTY_CONTENT, (docs.digest(docs.utf8(text)) for text in texts)).hex()
 
 
 def _check_claimable(folder: Path, request: Request, source: Source) -> None:
-    """The folder must be missing, empty, or hold this very preparation, interrupted."""
+    """Check that the folder is missing, empty, or holds exactly this preparation, interrupted."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"corpus folder {folder}: this is a file; give another data.name or data_dir")
     at = read_progress(folder)
@@ -354,7 +354,7 @@ def _check_same(folder: Path, asked: Request, found: Request, what: str) -> None
 
 
 def _check_space(folder: Path, source: Source) -> None:
-    """Refuse early where even four bytes of text a token (two bytes stored) would not fit."""
+    """Refuse early if the corpus would not fit even at four bytes of text per token (two bytes stored)."""
     size = source.text_bytes()
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(place).free
@@ -367,7 +367,7 @@ def _check_space(folder: Path, source: Source) -> None:
 
 @contextmanager
 def _claimed(folder: Path) -> Iterator[None]:
-    """Holds the folder for this process; the hold ends with it, even when it is killed."""
+    """Lock the folder for this process; the lock ends with it, even when it is killed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = open(folder / LOCK_FILE, "w")  # noqa: SIM115  (the next statement closes it)

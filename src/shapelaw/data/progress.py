@@ -14,13 +14,13 @@ from shapelaw.terminal import terminal
 
 @dataclass(frozen=True)
 class PrepareStatus:
-    """How far a preparation is.
+    """The progress of a preparation.
 
     Args:
         phase: `training the tokenizer`, `checking` (documents that an earlier, interrupted call had done) or
             `tokenising`.
-        documents, text_bytes, tokens: done so far.
-        total_bytes: about how many bytes of text there are, or None where only reading would tell.
+        documents, text_bytes, tokens: finished so far.
+        total_bytes: approximate bytes of text in total, or None if only reading would tell.
     """
 
     phase: str

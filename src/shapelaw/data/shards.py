@@ -23,19 +23,19 @@ _HASH_BLOCK = 2**20
 class ShardWriter:
     """Appends token ids to the shards of one split.
 
-    Shards hold shard_tokens ids each, the last one the rest. After `sync`, the caller notes tokens and shards on
-    disk and calls `publish`, which renames the full shards; so a shard under its final name is whole and noted, and
-    never changes again. A writer that is given an earlier state continues from there: what came after it is cut off.
+    Shards hold shard_tokens ids each, the last one the rest. After `sync`, the caller records tokens and shards on
+    disk and calls `publish`, which renames the full shards. So a shard with its final name is complete and recorded,
+    and never changes again. A writer with an earlier state continues from there and cuts off later ids.
 
     Args:
-        folder: where the shards lie.
+        folder: folder of the shards.
         split: `train` or `val`.
         dtype: stored type.
         shard_tokens: ids in a full shard.
         state: where to continue.
 
     Raises:
-        UserError: if the shards on disk do not hold what the state says.
+        UserError: if the shards on disk do not match the state.
     """
 
     def __init__(self, folder: Path, split: str, dtype: np.dtype[Any], shard_tokens: int, state: Split) -> None:
@@ -59,7 +59,7 @@ class ShardWriter:
         return tuple(self._shards)
 
     def append(self, tokens: NDArray[Any]) -> None:
-        """Write ids after those written so far, opening as many shards as they need."""
+        """Append ids, opening as many shards as they need."""
         while tokens.size:
             piece = np.ascontiguousarray(tokens[: self._shard_tokens - self._open_tokens], dtype=self._dtype)
             self._file.write(piece.data)
@@ -70,7 +70,7 @@ class ShardWriter:
                 self._roll()
 
     def sync(self) -> None:
-        """Bring everything written onto the disk."""
+        """Flush everything to the disk."""
         if not self._file.closed:
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -86,7 +86,7 @@ class ShardWriter:
         self._published = len(self._shards)
 
     def finish(self) -> None:
-        """End the last, shorter shard (none where it would be empty)."""
+        """End the last, shorter shard, unless it would be empty."""
         if self._open_tokens:
             self._roll()
         self.close()
@@ -94,11 +94,11 @@ class ShardWriter:
 
     @property
     def open_sha256(self) -> str:
-        """Hash of what lies in the open shard."""
+        """Hash of the content of the open shard."""
         return self._hash.hexdigest()
 
     def close(self) -> None:
-        """Close the open file; on a full disk what was not yet written is dropped."""
+        """Close the open file; if the disk is full, unwritten data are dropped."""
         with contextlib.suppress(OSError):
             self._file.close()
 
@@ -114,7 +114,7 @@ class ShardWriter:
         return _part(self._folder / shard_name(self._split, len(self._shards)))
 
     def _reopen(self) -> IO[bytes]:
-        """The open shard, cut to what the state says, its hash caught up."""
+        """The open shard, cut to the length in the state, with its hash up to date."""
         path, size = self._open_path(), self._open_tokens * self._dtype.itemsize
         file = open(path, "r+b" if path.exists() else "w+b")  # noqa: SIM115  (`close` closes it)
         if os.fstat(file.fileno()).st_size < size:

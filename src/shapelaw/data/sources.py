@@ -25,7 +25,7 @@ DOCUMENT_CHARS = 2**20
 """Text files longer than this many characters are cut, so that memory does not grow with a file."""
 
 UTF_8 = "utf-8-sig"
-"""UTF-8, with or without a byte-order mark before it."""
+"""UTF-8, with or without a byte-order mark."""
 _TEXT_SUFFIXES = (".txt", ".md")
 _JSON_SUFFIXES = tuple(
     stem + packed for stem in (".jsonl", ".json", ".ndjson") for packed in ("", ".gz", ".zst", ".zstd")
@@ -37,28 +37,28 @@ class Source(Protocol):
     """Where documents come from."""
 
     def spec(self) -> dict[str, Any]:
-        """What identifies the source (kind, settings, names and sizes of files), as JSON values.
+        """Values that identify the source (kind, settings, names and sizes of files), as JSON values.
 
         Raises:
             UserError: if there is nothing to read.
         """
 
     def documents(self) -> Iterator[Document]:
-        """Every document, one by one, in an order that depends on nothing but the source.
+        """Every document, one by one, in an order that depends only on the source.
 
         Raises:
-            UserError: if a file cannot be read as what it should be.
+            UserError: if a file cannot be read in its format.
         """
 
     def text_bytes(self) -> int | None:
-        """About how many bytes of text there are, or None where only reading would tell."""
+        """Approximate bytes of text, or None if only reading would tell."""
 
 
 class Counted:
-    """A source that also says what is there and is no document, so that it can be counted."""
+    """A source that also yields entries that are not documents, so that they can be counted."""
 
     def entries(self) -> Iterator[Document]:
-        """The documents, and in their places what is none (`Document.missing`)."""
+        """The documents and, in their places, entries that are not documents (`Document.missing`)."""
         raise NotImplementedError
 
     def documents(self) -> Iterator[Document]:
@@ -73,7 +73,7 @@ class TextSource(Counted):
     Args:
         paths: files, glob patterns (`**` for any depth) or folders (all .txt and .md files below).
         document_chars: a file is one document; a longer file is cut at line ends into pieces of about this many
-            characters, each a document of its own. A corpus of few files needs small pieces for a held-out split.
+            characters, each a separate document. A corpus of few files needs small pieces for a held-out split.
         encoding: encoding of the files.
     """
 
@@ -93,7 +93,7 @@ class TextSource(Counted):
         return {"kind": "text", **settings, **fingerprint(self._files())}
 
     def entries(self) -> Iterator[Document]:
-        """Files in order of their paths, the pieces of a long file one after the other."""
+        """Files in order of their paths, with the pieces of a long file in order."""
         for path in self._files():
             with _readable(path), open(path, encoding=unmarked(self.encoding), newline="") as file:
                 yield from _or_empty(
@@ -107,7 +107,7 @@ class TextSource(Counted):
 
 @dataclass(frozen=True)
 class JsonSource(Counted):
-    """One JSON object a line: .jsonl and, compressed, Dolma's .json.gz and .jsonl.zst.
+    """One JSON object per line: .jsonl and, compressed, Dolma's .json.gz and .jsonl.zst.
 
     Args:
         paths: files, glob patterns or folders (all .jsonl, .json and .ndjson files below, compressed or not).
@@ -204,9 +204,9 @@ class HubSource(Counted):
 
     Args:
         name: name on the hub, or a local folder that `datasets` can load.
-        config: name of the configuration, where there are several.
-        split: split of the dataset to read; ours is made from its documents.
-        revision: commit or tag; give one, as a dataset may change under its name.
+        config: name of the configuration, if there are several.
+        split: split of the dataset to read; shapelaw's own split is made from its documents.
+        revision: commit or tag; give one, because a dataset may change under its name.
         text_key: the column.
     """
 
@@ -217,7 +217,7 @@ class HubSource(Counted):
     text_key: str = "text"
 
     def spec(self) -> dict[str, Any]:
-        """Kind and all settings; what lies under the name is not looked at."""
+        """Kind and all settings; the content behind the name is not checked."""
         settings = {"name": self.name, "config": self.config, "split": self.split, "revision": self.revision}
         return {"kind": "hub", **settings, "text_key": self.text_key}
 
@@ -259,7 +259,7 @@ def find_files(paths: Sequence[str], suffixes: tuple[str, ...]) -> list[Path]:
 
     Args:
         paths: files, patterns (`**` for any depth), or folders.
-        suffixes: what files in a folder end in to be taken.
+        suffixes: endings of the files to take from a folder.
 
     Raises:
         UserError: if one of the paths matches no file.
@@ -283,7 +283,7 @@ def _matches(given: str, suffixes: tuple[str, ...]) -> list[Path]:
 
 
 def cut(file: TextIO, chars: int) -> Iterator[str]:
-    """Pieces of a text of about `chars` characters (never twice as many), cut after a line end where there is one."""
+    """Pieces of a text of about `chars` characters (never twice as many), cut after a line end if there is one."""
     rest = ""
     while block := file.read(chars):
         text = rest + block
@@ -297,7 +297,7 @@ def cut(file: TextIO, chars: int) -> Iterator[str]:
 
 
 def open_text(path: Path) -> TextIO:
-    """A file as UTF-8 text, decompressed as its name says (.gz, .zst, .zstd)."""
+    """A file as UTF-8 text, decompressed according to its name (.gz, .zst, .zstd)."""
     if path.suffix == ".gz":
         return gzip.open(path, "rt", encoding=UTF_8)
     if path.suffix in (".zst", ".zstd"):
@@ -309,13 +309,13 @@ def open_text(path: Path) -> TextIO:
 
 
 def unmarked(encoding: str) -> str:
-    """The encoding by which a byte-order mark at the start of a file is no text."""
+    """The encoding that does not treat a byte-order mark at the start of a file as text."""
     return UTF_8 if codecs.lookup(encoding).name == "utf-8" else encoding
 
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Turns what a damaged file raises into one line that names it."""
+    """Turn the errors of a damaged file into one line that names it."""
     try:
         yield
     except UnicodeDecodeError as error:
@@ -339,7 +339,7 @@ def _document_of(line: str, key: str, where: str) -> Document:
 
 
 def _document_in(row: Any, key: str, where: str) -> Document:
-    """The document of a row; null is no text, and counted as such."""
+    """The document of a row; null counts as a document without text."""
     if isinstance(row, dict) and key in row and isinstance(row[key], str | None):
         return _document(row[key], where)
     found = f"keys {', '.join(map(str, row))}" if isinstance(row, dict) else type(row).__name__
@@ -351,7 +351,7 @@ def _document(text: str | None, where: str) -> Document:
 
 
 def _or_empty(path: Path, documents: Iterator[Document]) -> Iterator[Document]:
-    """The documents of a file; where there are none, one without text, so that the file is counted."""
+    """The documents of a file; if there are none, one without text, so that the file is counted."""
     first = next(documents, Document(str(path), "", "empty file"))
     yield first
     yield from documents
@@ -363,7 +363,7 @@ def total_size(files: Sequence[Path]) -> int:
 
 
 def fingerprint(files: Sequence[Path], root: Path | None = None) -> dict[str, Any]:
-    """Number, total size and a hash of names (below what the files share) and sizes."""
+    """Number, total size and a hash of names (without their common part) and sizes."""
     base = root or Path(os.path.commonpath([path.parent.absolute() for path in files]))
     sizes = [path.stat().st_size for path in files]
     names = [path.absolute().relative_to(base.absolute()).as_posix() for path in files]

@@ -24,7 +24,7 @@ from shapelaw.files import write_text
 Tokens = NDArray[np.uint16] | NDArray[np.uint32]
 
 SEPARATOR = "<|endoftext|>"
-"""Token that follows every document, as GPT-2 and GPT-NeoX call it."""
+"""Token that follows every document, with the name that GPT-2 and GPT-NeoX use."""
 TOKENIZER_FILE = "tokenizer.json"
 """Name of the tokenizer's file in a prepared folder."""
 _BYTES = 256
@@ -41,7 +41,7 @@ class Tokenizer(Protocol):
 
     @property
     def vocab_size(self) -> int:
-        """Ids lie below this number (padding included); the model's vocabulary."""
+        """The model's vocabulary, including padding; ids lie below this number."""
 
     @property
     def separator(self) -> int | None:
@@ -49,37 +49,37 @@ class Tokenizer(Protocol):
 
     @property
     def identity(self) -> str:
-        """Hash of everything that decides which ids a text becomes."""
+        """Hash of everything that decides the ids of a text."""
 
     def encode_batch(self, texts: Sequence[str]) -> list[Tokens]:
         """Ids of each text, of type `token_dtype(vocab_size)`, without separators."""
 
     def decode(self, ids: ArrayLike) -> str:
-        """The text of ids; separators show as what stands for them."""
+        """The text of ids; separators appear as their text."""
 
     def save(self, folder: Path) -> None:
-        """Write what `load_tokenizer` needs into the folder."""
+        """Write the files that `load_tokenizer` needs into the folder."""
 
 
 class TokenizerChoice(Protocol):
-    """Which tokenizer is wanted."""
+    """The choice of a tokenizer."""
 
     def spec(self) -> dict[str, Any]:
-        """What identifies the choice, as JSON values.
+        """JSON values that identify the choice.
 
         Raises:
             UserError: if it cannot be met.
         """
 
     def build(self, texts: Iterable[str]) -> Tokenizer:
-        """The tokenizer; texts (of the training split) are read only by one that has to be trained."""
+        """The tokenizer; only one that must be trained reads the texts (of the training split)."""
 
 
 @dataclass(frozen=True)
 class BytesTokenizer:
     """UTF-8 bytes as tokens: vocabulary 256, byte 0 as separator.
 
-    No text holds byte 0 in practice; where one does, it is kept, and only looks like the end of a document.
+    In practice, no text holds byte 0; if one does, the byte is kept, and only looks like the end of a document.
     """
 
     @property
@@ -102,7 +102,7 @@ class BytesTokenizer:
         return [np.frombuffer(utf8(text), dtype=np.uint8).astype("<u2") for text in texts]
 
     def decode(self, ids: ArrayLike) -> str:
-        """The text; bytes that are no UTF-8 (a cut character) become U+FFFD."""
+        """The text; bytes that are not UTF-8 (a cut character) become U+FFFD."""
         return bytes(np.asarray(ids).astype(np.uint8)).decode("utf-8", "replace")
 
     def save(self, folder: Path) -> None:
@@ -121,7 +121,7 @@ class JsonTokenizer:
         padded_size: vocabulary to report, at least the real one; None for the real one.
 
     Raises:
-        UserError: if the definition cannot be read, has no such token, or is larger than padded_size.
+        UserError: if the definition cannot be read, lacks the token, or is larger than padded_size.
     """
 
     definition: str = field(repr=False)
@@ -152,7 +152,7 @@ class JsonTokenizer:
 
     @property
     def real_size(self) -> int:
-        """Tokens there are, without padding: one more than the largest id."""
+        """Number of tokens without padding: one more than the largest id."""
         return 1 + max(self.library.get_vocab(with_added_tokens=True).values(), default=-1)
 
     @property
@@ -179,7 +179,7 @@ class JsonTokenizer:
         return [np.array(encoding.ids, dtype=dtype) for encoding in encodings]
 
     def decode(self, ids: ArrayLike) -> str:
-        """The text, special tokens included."""
+        """The text, including special tokens."""
         text: str = self.library.decode(np.asarray(ids).tolist(), skip_special_tokens=False)
         return text
 
@@ -206,8 +206,8 @@ class BpeChoice:
     """Byte-level byte-pair encoding trained on the corpus's training split.
 
     Args:
-        vocab_size: vocabulary, the 256 bytes and the separator included.
-        sample_bytes: text to train on, the first of the corpus; bounds time and memory.
+        vocab_size: vocabulary, including the 256 bytes and the separator.
+        sample_bytes: amount of text to train on, from the start of the corpus; bounds time and memory.
     """
 
     vocab_size: int
@@ -223,7 +223,7 @@ class BpeChoice:
         return {"kind": "bpe", "vocab_size": self.vocab_size, "sample_bytes": self.sample_bytes}
 
     def build(self, texts: Iterable[str]) -> Tokenizer:
-        """Train it. The same texts give the same tokenizer, whatever the number of threads."""
+        """Train it. The same texts give the same tokenizer, with any number of threads."""
         from tokenizers import Tokenizer as Library
         from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -273,14 +273,14 @@ class FileChoice:
 
 
 def load_tokenizer(folder: Path, spec: dict[str, Any]) -> Tokenizer | None:
-    """The tokenizer that `save` left in a prepared folder, or None where there is none yet.
+    """The tokenizer that `save` wrote into a prepared folder, or None if there is none yet.
 
     Args:
         folder: prepared folder.
         spec: spec of the choice it was built from.
 
     Raises:
-        Damaged: if what is there is no tokenizer.
+        Damaged: if the file is not a tokenizer.
     """
     if spec["kind"] == "bytes":
         return BytesTokenizer()
@@ -313,7 +313,7 @@ def _clean(text: str) -> str:
 
 
 def _first_bytes(texts: Iterable[str], size: int) -> Iterator[str]:
-    """Texts until `size` characters have been given, the last one cut."""
+    """Texts with `size` characters in total, the last one cut."""
     for text in texts:
         yield text[:size]
         size -= len(text)

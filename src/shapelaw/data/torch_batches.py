@@ -28,7 +28,7 @@ class TokenBatches(IterableDataset[torch.Tensor]):
         steps: steps to give; the iterator ends after them.
         rank, world: this device and how many there are.
         micro_sequences: sequences of a micro-batch; None for the whole share of the device.
-        device: where they go; to a GPU they are copied while it computes.
+        device: their device; they are copied to a GPU while it computes.
         batch_of: number of the order's batch that a step takes; None for its own.
 
     Raises:
@@ -61,11 +61,11 @@ class TokenBatches(IterableDataset[torch.Tensor]):
 
     @property
     def micro_batches(self) -> int:
-        """Micro-batches a step has on this device (Lightning's accumulate_grad_batches)."""
+        """Number of micro-batches of a step on this device (Lightning's accumulate_grad_batches)."""
         return len(self._rows) // self._micro
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        """Tensors micro_sequences x (seq_len + 1), int64, each with memory of its own."""
+        """Tensors micro_sequences x (seq_len + 1), int64, each with its own memory."""
         gpu = self._device.type == "cuda"
         stream = torch.cuda.Stream(self._device) if gpu else None  # type: ignore[no-untyped-call]
         worker = get_worker_info()
@@ -79,7 +79,7 @@ class TokenBatches(IterableDataset[torch.Tensor]):
 
 
 def _copied(rows: torch.Tensor, stream: torch.cuda.Stream) -> torch.Tensor:
-    """On the stream's GPU: from memory that it reads by itself, beside what it computes meanwhile."""
+    """Copy rows to the stream's GPU from pinned memory, while the GPU computes."""
     with torch.cuda.stream(stream):
         copy = rows.pin_memory().to(stream.device, non_blocking=True)
     current = torch.cuda.current_stream(stream.device)

@@ -24,7 +24,7 @@ DASHES = {"newton": "-", "newton_torch": "-.", "reference": ":"}
 SUBSETS = {"hot": "up to 100B tokens", "hot_100b+": "all tokens"}
 DELTAS = (1e-3, 1e-4, 1e-5)
 SIZES = {"reference": (8, 32), "newton": (32, 108, 243, 1024)}
-"""Starts of each solver on the user's own runs; the reference needs some 0.2 s for each, and minutes for the paper's numbers."""
+"""Starts of each solver on the user's own runs; the reference takes some 0.2 s for each, and minutes at the paper's numbers."""
 RECORDED = "reference_fits.csv"
 """Recorded fits of the published runs by the reference solver, which take six CPU-minutes."""
 

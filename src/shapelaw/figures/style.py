@@ -44,11 +44,11 @@ MARKERS = "os^Dv<>phX"
 BAND = 0.18
 """Opacity of intervals."""
 MANY_DECADES = 1e4
-"""Range of a logarithmic axis from which ticks between its decades only blacken it."""
+"""Range of a logarithmic axis from which on ticks between its decades only blacken it."""
 NAMES_APART = 0.07
-"""Share of an axis by which contours' names are apart."""
+"""Distance between contours' names, as a share of an axis."""
 NAMED_FROM, JOINED_TO = 1.05, 1.04
-"""Where names right of a panel begin, and the lines that join them to their ends stop, in widths of the panel."""
+"""Start of the names right of a panel, and end of the lines that join them to their curves, in widths of the panel."""
 BARE_SPAN = 0.05
 """Span of an axis whose lines are level, as a share of their value."""
 INSET = 0.85
@@ -56,11 +56,11 @@ INSET = 0.85
 SHORT_AXIS = 10.0
 """Range of a logarithmic axis below which its ticks are even in the value itself."""
 LEAST_TICKS, MOST_TICKS = 2, 6
-"""Of a logarithmic axis."""
+"""Fewest and most ticks of a logarithmic axis."""
 DOTS_PER_INCH = 200
-"""Of PNG files, and of what is no line or text in PDF."""
+"""Resolution of PNG files, and of anything but lines and text in PDF."""
 CHARACTERS = 2
-"""Over the three characters that matplotlib takes a label along the axis to be wide."""
+"""Added to the three characters that matplotlib assumes as the width of a label along the axis."""
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 ROUNDING = 1e-9
 PLAIN = (1e-3, 1e4)
@@ -79,7 +79,7 @@ _LOOK: Any = {
     "axes.linewidth": 0.6,
     "pdf.fonttype": 42,
 }
-"""Type that reads at the width a figure is made for; PDF text that can be searched."""
+"""Type that is readable at the figure's intended width; searchable text in PDF."""
 
 
 def look() -> AbstractContextManager[None]:
@@ -125,14 +125,14 @@ class RoundTicks(Locator):
     """Ticks of a logarithmic axis: its decades if it has three, else 1, 2 and 5 times them, 1 and 3 times, or even steps."""
 
     def __call__(self) -> Sequence[float]:
-        """Where they lie on the axis as it is now, as many as have room."""
+        """Their places on the present axis, as many as there is room for."""
         assert isinstance(self.axis, Axis)
         room = self.axis.get_tick_space() // (CHARACTERS if isinstance(self.axis, XAxis) else 1)
         low, high = sorted(self.axis.get_view_interval())
         return self._of(low, high, min(max(room, LEAST_TICKS), MOST_TICKS))
 
     def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
-        """Where they lie between two ends."""
+        """Their places between two ends."""
         return self._of(vmin, vmax, MOST_TICKS)
 
     def _of(self, low: float, high: float, most: int) -> list[float]:
@@ -157,7 +157,7 @@ def _multiples(low: float, high: float, digits: Sequence[int]) -> list[float]:
 
 
 def _round_label(value: float, _: int | None = None) -> str:
-    """A tick's value: as it is, or with a power of ten where it would be long (plain text: formulas take long to set)."""
+    """A tick's value: plain, or with a power of ten if it would be long (plain text, because formulas are slow to set)."""
     if PLAIN[0] <= value < PLAIN[1]:
         return f"{value:.4g}"
     digit, power = f"{value:e}".split("e")
@@ -166,7 +166,7 @@ def _round_label(value: float, _: int | None = None) -> str:
 
 
 def read_logs(grid: Sequence[Axes]) -> None:
-    """Round, few and plain ticks on every logarithmic axis (colour bars' too) that has matplotlib's own, which overlap."""
+    """Few, round and plain ticks on every logarithmic axis (also of colour bars) that has matplotlib's own, which overlap."""
     for axes in grid:
         for axis in (axes.xaxis, axes.yaxis):
             if axis.get_scale() == "log" and isinstance(axis.get_major_formatter(), LogFormatter):
@@ -186,7 +186,7 @@ def plain_ticks(axes: Axes, x: Sequence[float], y: Sequence[float]) -> None:
 
 
 def legend_above(figure: Figure, grid: Sequence[Axes], columns: int) -> None:
-    """One legend for all panels, above them; what is named alike is named once."""
+    """One legend for all panels, above them, in which each name appears once."""
     named: dict[str, Artist] = {}
     for axes in grid:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -205,10 +205,10 @@ def plain_losses(axes: Axes) -> None:
 
 
 def name_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]], apart: float) -> None:
-    """Names right of a panel at the ends of its lines, each joined to its end; limits and scales are set before.
+    """Names right of a panel at the ends of its lines, each joined to its end; set limits and scales first.
 
     Args:
-        ends: x, y, name and colour of each.
+        ends: x, y, name and colour of each line.
         apart: least distance of two names, as a share of the panel's height.
     """
     shares = (axes.transScale + axes.transLimits).transform([end[:2] for end in ends]) if ends else np.empty((0, 2))
@@ -224,7 +224,7 @@ def name_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]], apart: 
 
 
 def spread_apart(places: Sequence[float], apart: float) -> list[float]:
-    """Ascending places in 0 to 1, moved as little as they can be (least squares) to be so far apart, or as far as fits.
+    """Ascending places in 0 to 1, moved as little as possible (least squares) to be `apart`, or as far apart as fits.
 
     >>> [round(place, 2) for place in spread_apart([0.5, 0.52, 0.98, 0.99], 0.1)]
     [0.46, 0.56, 0.9, 1.0]
@@ -236,7 +236,7 @@ def spread_apart(places: Sequence[float], apart: float) -> list[float]:
 
 
 def near_lines(axes: Axes) -> None:
-    """Let the lines of a panel decide its y-axis, not its bands: these end at most as far beyond the lines as they span."""
+    """Let the lines of a panel set its y-axis; bands extend it beyond the lines by at most the lines' own span."""
     drawn = [np.ravel(np.asarray(line.get_ydata(), dtype=np.float64)) for line in axes.lines]
     values = np.concatenate(drawn or [np.empty(0)])
     scale = np.log if axes.get_yscale() == "log" else np.asarray
@@ -250,7 +250,7 @@ def near_lines(axes: Axes) -> None:
 
 
 def name_contours(axes: Axes, lines: QuadContourSet, form: str) -> None:
-    """Each contour's value once, where x times y is largest on it, but for names that would touch another."""
+    """Each contour's value once, where x times y is largest on it, without names that would touch another."""
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     box = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.7}
     spans, named = np.log([right / left, high / low]), list[np.ndarray]()
@@ -266,7 +266,7 @@ def name_contours(axes: Axes, lines: QuadContourSet, form: str) -> None:
 
 
 def save(figure: Figure, folder: Path, name: str, loss_unit: str = UNITS["loss"], *, as_pdf: bool = True) -> list[Path]:
-    """Write a figure as PNG and, if asked, as PDF, its losses in the unit that they have; the paths."""
+    """Write a figure as PNG and optionally PDF, with its losses in their own unit; returns the paths."""
     if loss_unit != UNITS["loss"]:
         for text in figure.findobj(Text):
             text.set_text(text.get_text().replace(UNITS["loss"], loss_unit))

@@ -26,7 +26,7 @@ def calculator(problem: Problem) -> dict[str, Any]:
     """The problem as plain types; arrays are base64 of little-endian float64.
 
     Raises:
-        UserError: for a cost other than training FLOPs, a space other than whole shapes, or a law that is no sum of powers.
+        UserError: for a cost other than training FLOPs, a space other than whole shapes, or a law that is not a sum of powers.
     """
     law = problem.surface.law
     if problem.cost.unit != "flops" or problem.cost.served_tokens or problem.space != "feasible":
@@ -71,7 +71,7 @@ def calculator(problem: Problem) -> dict[str, Any]:
 
 
 def _new_run(problem: Problem) -> dict[str, Any] | None:
-    """What a new run adds to the law's interval: quantiles of noise, and how much wider it is beyond which logarithms."""
+    """The part that a new run adds to the law's interval: quantiles of noise, and the widening beyond given logarithms."""
     fit = problem.fit
     if not fit.new_run or not len(fit.vectors) or not problem.intervals:
         return None
@@ -90,7 +90,7 @@ def packed(values: ArrayLike) -> str:
 
 
 def form_of(law: SumLaw) -> dict[str, Any]:
-    """Terms as [[predictor, sign, place in theta], ...] with fixed powers, and the places of what acts on the sum."""
+    """Terms as [[predictor, sign, index in theta], ...] with fixed powers, and the indices of parameters of the whole sum."""
     place = len(law.terms)
     terms = []
     for j, term in enumerate(law.terms):

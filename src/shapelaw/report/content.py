@@ -19,8 +19,8 @@ class Figure:
         name: file name without its ending.
         title: heading.
         caption: what it shows, and where it differs from the published one.
-        files: the same picture as .svg or .png (others are passed over); the page embeds the smallest.
-        alt: what a reader who cannot see it needs; the caption, if empty.
+        files: the same picture as .svg or .png (others are ignored); the page embeds the smallest.
+        alt: text for readers who cannot see it; if empty, the caption.
     """
 
     name: str
@@ -52,8 +52,8 @@ class NextRun:
     """The run to train next, in words, or why none is named.
 
     Args:
-        told: which one, towards what, and how much it tells.
-        command: that trains it; empty where nothing does.
+        told: the run, its target, and how much it tells.
+        command: command that trains it; empty if there is none.
         more: the command that plans more of them.
     """
 
@@ -67,18 +67,18 @@ class Report:
     """Everything that the page shows.
 
     Args:
-        title: of the page.
-        folder: where index.html is written.
-        problem: what answers the budget: costs are FLOPs, the space is whole shapes, or sizes without a shape.
-        budget: FLOPs that the page opens with.
-        runs: the table that the problem's fit was made from.
+        title: title of the page.
+        folder: folder for index.html.
+        problem: answers the budget; its cost is FLOPs, its space whole shapes, or sizes without a shape.
+        budget: FLOPs with which the page opens.
+        runs: the table of the problem's fit.
         fits: every fit to list; the problem's own is the first.
         figures, left_out: pictures, and those that the data cannot show.
-        listed: the rows that the page lists, where they are more than those of the fit.
+        listed: the rows that the page lists, if there are more than those of the fit.
         run_link: address of an MLflow run with `{run}` for its id, such as
             `http://127.0.0.1:5000/#/experiments/1/runs/{run}`; empty for none.
         next_run: the run to train next; None for a page without one.
-        without_shapes: why sizes without a shape are answered; empty where shapes are.
+        without_shapes: why the answers are sizes without a shape; empty if they are shapes.
     """
 
     title: str

@@ -37,16 +37,16 @@ Table = dict[str, Any]
 """Columns and rows of a table of the page."""
 MEDIA = {".svg": "image/svg+xml", ".png": "image/png"}
 DECADES_BELOW, DECADES_BEYOND = 1.0, 3.0
-"""How far the slider reaches beyond the FLOPs of the fitted runs, where the shapes serve it."""
+"""How far the slider reaches beyond the FLOPs of the fitted runs, as far as the shapes allow."""
 BEYOND = 10.0
-"""Over the largest FLOPs of the runs: the largest budget that is answered without a slider."""
+"""Largest budget that is answered without a slider, over the largest FLOPs of the runs."""
 STEP_DECADES = 0.02
-"""By which the slider's ends are looked for."""
+"""Step of the search for the slider's ends."""
 LEAD = {"params": " parameters", "tokens": " tokens"}
 """Counts of the answer's headline."""
 WHOLE = ("width", "depth")
 LONGEST = 40
-"""Entries of a list in the checklist that are shown."""
+"""Most entries of a list in the checklist to show."""
 RUN_COLUMNS = ("run", "width", "depth", "params", "lr_base", "cooldown", "tokens", "loss", "flops", "status")
 
 
@@ -90,7 +90,7 @@ def write(report: Report) -> Path:
 
 
 def environment() -> Environment:
-    """Templates that escape whatever they are given; style and script are the package's own files."""
+    """Templates that escape all input; style and script are the package's own files."""
     loader = PackageLoader("shapelaw.report", ".")
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     made.globals["own"] = lambda name: Markup(loader.get_source(made, name)[0])
@@ -100,7 +100,7 @@ def environment() -> Environment:
 
 
 def number(value: float, name: str = "") -> str:
-    """As prescribe.py prints it: whole widths and depths, else five digits."""
+    """A number as prescribe.py prints it: whole widths and depths, else five digits."""
     if name in WHOLE and value == int(value):
         return f"{value:.0f}"
     return f"{value:.5g}"
@@ -126,7 +126,7 @@ def _lead(answer: Prescription) -> list[dict[str, str]]:
 
 
 def _about(runs: RunsTable) -> str:
-    """What wrote the page, when, and from which runs."""
+    """The program that wrote the page, the time, and the runs."""
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     version = importlib.metadata.version("shapelaw")
     return f"shapelaw {version}, {today}; runs {runs.hash[:12]} ({runs.about.get('source', 'not recorded')})"
@@ -156,13 +156,13 @@ def _picture(figure: Figure, folder: Path) -> dict[str, Any]:
 
 
 def _label(path: Path, name: str) -> str:
-    """What a file of a figure is called: its kind, and for one of several tables which."""
+    """Label of a figure's file: its kind and, for one of several tables, the table's name."""
     table = path.stem.removeprefix(name).strip("_").replace("_", " ")
     return f"{path.suffix[1:].upper()} ({table})" if table else path.suffix[1:].upper()
 
 
 def _size(content: bytes) -> tuple[int, int]:
-    """Width and height of a PNG, or of an SVG with either, in pixels: what keeps its place on the page before it is drawn."""
+    """Width and height of a PNG, or of an SVG with either, in pixels, which reserve its place on the page."""
     if content.startswith(b"\x89PNG"):
         width, height = struct.unpack(">II", content[16:24])
         return width, height
@@ -172,7 +172,7 @@ def _size(content: bytes) -> tuple[int, int]:
 
 
 def _slider(report: Report) -> dict[str, str]:
-    """Ends of the slider, in decades of FLOPs, on its own grid of hundredths: as far as the shapes serve."""
+    """Ends of the slider, in decades of FLOPs, on its own grid of hundredths, as far as the shapes allow."""
     flops = report.runs.flops()
     here = math.log10(report.budget)
     low = _served(report.problem, here, math.log10(flops.min()) - DECADES_BELOW)
@@ -181,7 +181,7 @@ def _slider(report: Report) -> dict[str, str]:
 
 
 def _budgets(report: Report) -> Table:
-    """What budgets from the smallest among the runs to ten times the largest buy, by half decades."""
+    """Answers for budgets from the smallest among the runs to ten times the largest, by half decades."""
     low, high = np.log10([report.runs.flops().min(), BEYOND * report.runs.flops().max()])
     tried = [float(f"{10**place:.1e}") for place in np.arange(low, high, 0.5)]
     found = {budget: report.problem.best(budget) for budget in tried if report.problem.answers(budget)}
@@ -219,7 +219,7 @@ def run_table(runs: RunsTable, link: str) -> Table:
 
 
 def fit_table(fits: Sequence[FitRow]) -> Table:
-    """One row per fit: what tells fits apart, and what they found."""
+    """One row per fit: its distinguishing choices and its results."""
     columns = ["fit", "law", "delta", "counting", "objective", "exponent", "E", "flags"]
     rows = []
     for one in fits:
@@ -233,14 +233,14 @@ def fit_table(fits: Sequence[FitRow]) -> Table:
 
 
 def _address(link: str, run: Any) -> str:
-    """An address of the web, or nothing: no other scheme may be followed from the page."""
+    """A web address, or nothing: the page may link to no other scheme."""
     if not link.startswith(("http://", "https://")) or not isinstance(run, str) or not run:
         return ""
     return link.replace("{run}", run)
 
 
 def _cell(value: Any) -> dict[str, str]:
-    """What is shown, and by what it is sorted."""
+    """The text of a cell, and its key for sorting."""
     if value is None or (isinstance(value, float) and math.isnan(value)) or value is pd.NA:
         return {"text": "", "key": "", "kind": "number"}
     if isinstance(value, str):
@@ -253,7 +253,7 @@ def _checklist(points: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _lines(content: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """Nested content as (key, text), lists cut where they are long."""
+    """Nested content as (key, text), with long lists cut."""
     if isinstance(content, Mapping):
         return [line for key, value in content.items() for line in _lines(value, f"{prefix}{key} ")]
     if isinstance(content, Sequence) and not isinstance(content, str):

@@ -16,18 +16,18 @@ from shapelaw.prescribe.limits import SAME
 from shapelaw.runs.table import RunsTable
 
 WIDTH, HEIGHT = 440, 360
-"""The picture's own units; its text is set for a column of about so many pixels."""
+"""The picture's own units; its text is set for a column of about this many pixels."""
 LEFT, RIGHT = 46, 394
-"""Between which budgets lie; the names of lines stand right of them."""
+"""Ends of the budgets' axis; the names of lines are to its right."""
 LOSS, SIZES = (14, 196), (222, 322)
 """Top and bottom of both panels."""
 BUDGETS, REFITTED = 73, 13
-"""Budgets at which the law is asked, and those of them at which its refits are asked too."""
+"""Number of budgets at which the law is evaluated, and of those at which its refits are too."""
 MOST_RUNS, MOST_POINTS = 200, 40
-"""Runs that are drawn, and points of each."""
+"""Most runs to draw, and most points of each."""
 MOST_TICKS = 6
 SEEN = 0.9
-"""Share of the validations that the loss axis shows at least: the first ones of a run lie far above the law."""
+"""Least share of the validations on the loss axis; the first ones of a run lie far above the law."""
 MARGIN = 0.05
 Point = tuple[float, float]
 
@@ -37,7 +37,7 @@ class Scale:
     """A linear or logarithmic axis from values to the picture's units.
 
     Args:
-        low, high: ends, as logarithms to base 10 where `log`.
+        low, high: ends, as logarithms to base 10 if `log`.
         start, end: their places.
     """
 
@@ -48,11 +48,11 @@ class Scale:
     log: bool
 
     def __call__(self, value: float) -> float:
-        """Where a value lies."""
+        """The place of a value."""
         return self.start + self.share(value) * (self.end - self.start)
 
     def within(self, value: float) -> float:
-        """Where a value lies; what is beyond an end lies at that end."""
+        """The place of a value; a value beyond an end is placed at that end."""
         return self.start + min(max(self.share(value), 0.0), 1.0) * (self.end - self.start)
 
     def share(self, value: float) -> float:
@@ -70,12 +70,12 @@ class Scale:
 
 @dataclass(frozen=True)
 class Line:
-    """What is drawn of one quantity.
+    """The drawing of one quantity.
 
     Args:
-        name: of the answer's value.
+        name: name of the answer's value.
         law, beyond: paths inside the fitted domain and outside of it.
-        band: path about the interval; empty without refits.
+        band: path around the interval; empty without refits.
         at: place of the chosen budget's value, and both ends of its interval.
         label: place of its name.
     """
@@ -100,7 +100,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Picture:
-    """Both panels, and where the chosen budget lies."""
+    """Both panels, and the place of the chosen budget."""
 
     budgets: Scale
     panels: Sequence[Panel]
@@ -113,19 +113,19 @@ class Picture:
 
 @dataclass(frozen=True)
 class Asked:
-    """Answers along the budgets: of the law, and at fewer budgets with the intervals of its refits."""
+    """Answers along the budgets: by the law, and at fewer budgets with the intervals of its refits."""
 
     law: list[tuple[float, Prescription | None]] = field(default_factory=list)
     refits: list[tuple[float, Prescription]] = field(default_factory=list)
 
 
 def picture(problem: Problem, answer: Prescription, runs: RunsTable, high: float) -> Picture:
-    """What the page shows beside the answer to a budget.
+    """The picture beside the answer to a budget.
 
     Args:
-        problem: that answered.
-        answer: to the budget that the page opens with.
-        runs: whose losses are shown.
+        problem: the problem that gave the answer.
+        answer: answer to the budget with which the page opens.
+        runs: runs whose losses are shown.
         high: log10 of the largest budget shown.
     """
     curves = _curves(runs)
@@ -165,12 +165,12 @@ def _curves(runs: RunsTable) -> list[list[Point]]:
 
 
 def _spread(n: int) -> np.ndarray:
-    """Places of at most so many of n points, both ends among them."""
+    """Indices of at most MOST_POINTS of n points, including both ends."""
     return np.unique(np.linspace(0, n - 1, min(n, MOST_POINTS)).round().astype(int))
 
 
 def _ask(problem: Problem, budgets: Scale) -> Asked:
-    """Answers along the axis; None where the law has none."""
+    """Answers along the axis; None if the law has none."""
     alone, grid = problem.without_refits(), np.logspace(budgets.low, budgets.high, BUDGETS)
     law = [(float(budget), _answer(alone, float(budget))) for budget in grid]
     some = list(grid[:: (BUDGETS - 1) // (REFITTED - 1)]) if len(problem.surface) > 1 else []
@@ -237,7 +237,7 @@ def _path(points: Sequence[Point], budgets: Scale, scale: Scale) -> str:
 
 
 def _round_values(scale: Scale) -> list[float]:
-    """At most MOST_TICKS values of one digit within a scale: whole decades where a logarithmic one has enough of them."""
+    """At most MOST_TICKS values of one digit within a scale: whole decades if a logarithmic one has enough of them."""
     if scale.log:
         decades = range(math.ceil(scale.low), math.floor(scale.high) + 1)
         if len(decades) > 2:

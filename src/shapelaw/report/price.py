@@ -20,7 +20,7 @@ PRICE = 2.5
 
 
 def asking_price(report: Report, answer: Prescription) -> dict[str, Any]:
-    """Fields with their defaults, what those rest on, and the cost of the budget by them."""
+    """Fields with their defaults, the origin of these, and the resulting cost of the budget."""
     measured = _measured(report, answer)
     device, mfu = (DEVICE_FLOPS, MFU) if measured is None else (float(f"{measured:.3g}"), 1.0)
     hours = report.budget / (device * mfu) / SECONDS

@@ -17,7 +17,7 @@ from shapelaw.laws import Columns, Law
 Array = NDArray[np.float64]
 
 STARTS = ((3.0, 0.3), (3.0, 0.7), (6.0, 0.3), (6.0, 0.7), (8.0, 1.0))
-"""ln S_c and alpha_S where no earlier stage gives them."""
+"""ln S_c and alpha_S if no earlier stage gives them."""
 
 
 class AdjustedCurve(Law):
@@ -65,8 +65,8 @@ def fit_adjusted(
 
     Args:
         floors: converged loss of each row's size, (n,).
-        log_steps_min, loss, weights: of each row, (n,).
-        delta: where Huber's function turns linear, in log loss.
+        log_steps_min, loss, weights: values of each row, (n,).
+        delta: where Huber's function becomes linear, in log loss.
         start: ln S_c and alpha_S to polish from; None searches.
     """
     columns = {"floor": floors, "steps_min": np.exp(log_steps_min)}

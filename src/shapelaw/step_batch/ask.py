@@ -36,7 +36,7 @@ Array = NDArray[np.float64]
 Parameters = Mapping[str, float]
 
 EXCESSES = (0.1, 0.05, 0.02, 0.01)
-"""Shares above the lowest loss whose steps are listed."""
+"""Shares above the lowest loss for which steps are listed."""
 BATCH_FACTORS = tuple(2.0**k for k in range(-5, 6))
 """Batches over the critical one at which the trade-off is listed."""
 CURVE_POINTS = 60
@@ -62,7 +62,7 @@ UNITS = {
 
 @dataclass(frozen=True)
 class Size:
-    """A size as the law counts it, with its shape where there is one."""
+    """A size as the law counts it, with its shape if it has one."""
 
     params: float
     width: int | None = None
@@ -73,7 +73,7 @@ class Size:
 
     @property
     def label(self) -> str:
-        """For people."""
+        """Its name for people."""
         return f"{self.width}x{self.depth}" if self.width else f"{self.params:,.0f} parameters"
 
     @property
@@ -85,10 +85,10 @@ class Size:
 
 @dataclass(frozen=True)
 class StepBatchProblem:
-    """A fit of the step-and-batch law and the runs it was made from.
+    """A fit of the step-and-batch law, and its runs.
 
     Args:
-        fit: by method=staged.
+        fit: a fit by method=staged.
         runs: its runs.
     """
 
@@ -131,10 +131,10 @@ class StepBatchProblem:
         return min(fitted), max(fitted)
 
     def lowest(self, size: Size) -> Prescription:
-        """The smallest loss of a size: L(N), which no number of steps goes below.
+        """The smallest loss of a size, L(N), which no number of steps can undercut.
 
         Raises:
-            UserError: where the runs end so far above it that it is unknown.
+            UserError: if the runs end so far above it that it is unknown.
         """
         if unknown := self._floors_unknown:
             raise UserError(
@@ -156,11 +156,11 @@ class StepBatchProblem:
         """Steps and tokens from a size to a loss, at a batch and along the trade-off.
 
         Raises:
-            UserError: for a loss that the size does not reach, with the range it does.
+            UserError: for a loss that the size does not reach, with the reachable range.
         """
         _check_positive("loss", loss, f", in {self.fit.loss_unit}")
         self._check_batch(batch)
-        self.law.steps_min_to(self.fit.parameters, size.params, loss)  # refuses what cannot be reached
+        self.law.steps_min_to(self.fit.parameters, size.params, loss)  # refuses a loss that cannot be reached
 
         def values(p: Parameters) -> dict[str, float]:
             return self._costs(p, size, loss, batch)
@@ -174,7 +174,7 @@ class StepBatchProblem:
         return dataclasses.replace(answer, tables={"trade_off": table}, drawn="trade_off")
 
     def critical(self, loss: float) -> Prescription:
-        """The critical batch at a loss, whatever the size: there both steps and tokens are twice their least."""
+        """The critical batch at a loss, for any size: there both steps and tokens are twice their minimum."""
         _check_positive("loss", loss, f", in {self.fit.loss_unit}")
 
         def values(p: Parameters) -> dict[str, float]:
@@ -214,7 +214,7 @@ class StepBatchProblem:
 
     @property
     def _floors_unknown(self) -> str | None:
-        """The fit's word that the losses to which its runs converge are unknown."""
+        """The fit's statement that the converged losses of its runs are unknown."""
         code = f"{UNKNOWN_FLOORS}: "
         return next((flag.removeprefix(code) for flag in self.fit.flags if flag.startswith(code)), None)
 
@@ -223,7 +223,7 @@ class StepBatchProblem:
         return [(1 - self.level) / 2, (1 + self.level) / 2]
 
     def _costs(self, p: Parameters, size: Size, loss: float, batch: float | None) -> dict[str, float]:
-        """What a loss takes at least, and at a batch; infinite where these parameters do not reach it."""
+        """The least cost of a loss, and its cost at a batch; infinite if these parameters do not reach it."""
         critical = float(self.law.critical_batch(p, loss))
         try:
             steps_min = self.law.steps_min_to(p, size.params, loss)
@@ -238,7 +238,7 @@ class StepBatchProblem:
         return out
 
     def _trade_off(self, critical: float, steps_min: float) -> pd.DataFrame:
-        """Steps and tokens at batches about the critical one, and both over their least."""
+        """Steps and tokens at batches around the critical one, and both over their minimum."""
         factor = np.array(BATCH_FACTORS)
         frame = pd.DataFrame(
             {"batch_tokens": critical * factor, "steps_ratio": 1 + 1 / factor, "tokens_ratio": 1 + factor}

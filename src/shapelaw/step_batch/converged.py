@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 EXPONENTS = np.geomspace(0.05, 3.0, 60)
-"""alpha_S at which a start is sought; it is kept between the first and the last."""
+"""alpha_S of starts; the fitted alpha_S is kept between the first and the last."""
 FLOOR_MIN = 1e-3
-"""Lowest floor, as a share of the lowest loss of its run: a lower one is no measurement."""
+"""Lowest floor, as a share of the lowest loss of its run; a lower one is not a measurement."""
 TIGHT = 1e-15
 """Tolerance of the least squares: to rounding, so that exact curves give exact constants."""
 
 
 @dataclass(frozen=True)
 class Tails:
-    """Rows of the runs that got furthest.
+    """Rows of the longest run of each size.
 
     Args:
         params: sizes, (sizes,).
@@ -49,8 +49,8 @@ class Floors:
     """Converged losses.
 
     Args:
-        values: of every size, nats per token, (sizes,).
-        log_s_c, alpha_s: of the common learning curve; NaN where the last losses were taken as they are.
+        values: converged loss of every size, nats per token, (sizes,).
+        log_s_c, alpha_s: parameters of the common learning curve; NaN if the last losses were taken unchanged.
     """
 
     values: Array
@@ -79,7 +79,7 @@ class Converged:
 
 
 def extrapolate(tails: Tails, start: Floors | None = None) -> Floors | None:
-    """Floors of all sizes with one learning curve, by least squares of the log loss; None where no curve bends."""
+    """Floors of all sizes with one learning curve, by least squares of the log loss; None if no curve bends."""
     first = start or _coarse(tails)
     if first is None:
         return None
@@ -112,7 +112,7 @@ def extrapolate(tails: Tails, start: Floors | None = None) -> Floors | None:
 
 
 def regress(params: Array, floors: Array, weights: Array, *, irreducible: bool) -> Converged | None:
-    """The size law through the floors; None where fewer sizes than parameters remain or the loss does not fall with size."""
+    """The size law through the floors; None if fewer sizes than parameters remain or the loss does not fall with size."""
     used = weights > 0
     log_n, log_l, share = np.log(params[used]), np.log(floors[used]), weights[used]
     if used.sum() < (3 if irreducible else 2):
@@ -162,7 +162,7 @@ def _power(log_n: Array, log_l: Array, weights: Array) -> Converged | None:
 
 
 def _power_and_constant(log_n: Array, log_l: Array, weights: Array, plain: Converged) -> Converged:
-    """The same with E, from several starts; the plain law where an E does not help."""
+    """The same with E, from several starts; the plain law if an E does not help."""
     root, middle, lowest = np.sqrt(weights), float(log_n.mean()), float(np.exp(log_l.min()))
 
     def residual(theta: Array) -> Array:

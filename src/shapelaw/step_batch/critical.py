@@ -21,7 +21,7 @@ from shapelaw.step_batch.curves import Curve
 Array = NDArray[np.float64]
 
 FEWEST_BATCHES = 3
-"""Batches of one size that a hyperbola rests on; two decide it without a check."""
+"""Fewest batches of one size for a hyperbola; two would determine it without a check."""
 BEYOND = 5.0
 """Logarithm by which B_crit may lie beyond the batches before its hyperbola counts as a straight line."""
 STEEPNESS_MIN = 1e-3
@@ -36,8 +36,8 @@ class Readings:
     Args:
         params: size of each contour, (contours,).
         log_loss: its level, (contours,).
-        log_steps: steps of every run at the level, NaN for runs of other sizes or that do not reach it, (contours, runs).
-        log_batch: of every run, (runs,).
+        log_steps: log steps of every run at the level, NaN for runs of other sizes or short of it, (contours, runs).
+        log_batch: log batch of every run, (runs,).
     """
 
     params: Array
@@ -53,8 +53,8 @@ class Critical:
     Args:
         log_b_star: ln B_star, tokens at a loss of 1 nat.
         steepness: 1/alpha_B.
-        log_critical: ln B_crit of every contour, (contours,); NaN where its hyperbola is not decided.
-        information: of every contour's ln B_crit, (contours,): 0 where it is not decided.
+        log_critical: ln B_crit of every contour, (contours,); NaN if its hyperbola is undetermined.
+        information: information of every contour's ln B_crit, (contours,): 0 if it is undetermined.
         log_steps_min: ln S_min of every contour, (contours,).
         flat: whether the critical batch was found not to grow as the loss falls.
     """
@@ -75,7 +75,7 @@ def read_contours(curves: Sequence[Curve], levels: Sequence[float] | None, count
     """Steps of every run at `count` levels of every size, or at the levels given.
 
     Raises:
-        UserError: if no size has curves of enough batches, or the levels given are reached by too few.
+        UserError: if no size has curves of enough batches, or too few reach the given levels.
     """
     sizes = _sizes_with_batches(curves)
     log_batch = np.log([curve.batch for curve in curves])
@@ -95,10 +95,10 @@ def read_contours(curves: Sequence[Curve], levels: Sequence[float] | None, count
 
 
 def fit_critical(read: Readings, weights: Array, start: Array | None = None) -> Critical | None:
-    """The stage at multiplicities of the runs; None where they leave no hyperbola.
+    """The stage at multiplicities of the runs; None if they leave no hyperbola.
 
     Args:
-        weights: of every run, (runs,).
+        weights: multiplicity of every run, (runs,).
         start: ln B_crit of every contour to start from, (contours,).
     """
     counts = np.where(np.isfinite(read.log_steps), weights, 0.0)
@@ -113,7 +113,7 @@ def fit_critical(read: Readings, weights: Array, start: Array | None = None) -> 
 
 
 def contour_table(read: Readings, fitted: Critical) -> pd.DataFrame:
-    """A row per contour: size, loss, B_crit, S_min, E_min, and how many batches it rests on."""
+    """A row per contour: size, loss, B_crit, S_min, E_min, and number of batches."""
     steps_min, critical = np.exp(fitted.log_steps_min), np.exp(fitted.log_critical)
     return pd.DataFrame(
         {
@@ -129,7 +129,7 @@ def contour_table(read: Readings, fitted: Critical) -> pd.DataFrame:
 
 
 def reading_table(read: Readings, critical: Critical) -> pd.DataFrame:
-    """A row per reading of a decided contour: size, loss, batch, steps, and both costs over their least."""
+    """A row per reading of a determined contour: size, loss, batch, steps, and both costs over their minimum."""
     rows, runs = np.nonzero(np.isfinite(read.log_steps) & (critical.information > 0)[:, None])
     log_steps, log_batch = read.log_steps[rows, runs], read.log_batch[runs]
     ratio = log_steps - critical.log_steps_min[rows]
@@ -170,7 +170,7 @@ def _sizes_with_batches(curves: Sequence[Curve]) -> dict[float, list[int]]:
 
 
 def _common_levels(curves: Sequence[Curve], count: int) -> Array:
-    """Log losses that the curves of at least FEWEST_BATCHES batches pass through, evenly spaced, ends left out."""
+    """Log losses that the curves of at least FEWEST_BATCHES batches pass through, evenly spaced, without the ends."""
     lows = sorted(min(c.log_range[0] for c in curves if c.batch == b) for b in {c.batch for c in curves})
     highs = sorted(
         (max(c.log_range[1] for c in curves if c.batch == b) for b in {c.batch for c in curves}), reverse=True
@@ -210,7 +210,7 @@ def _coarse(read: Readings, counts: Array) -> Array:
 
 
 def _residuals(read: Readings, counts: Array, u: Array) -> tuple[Array, Array, Array]:
-    """(ln S less its mean and the hyperbola's, its derivative by u less its mean, ln S_min), for ln B_crit = u."""
+    """(ln S minus its mean and the hyperbola's, its derivative by u minus its mean, ln S_min), for ln B_crit = u."""
     excess = u[:, None] - read.log_batch
     gap = np.nan_to_num(read.log_steps) - np.logaddexp(0.0, excess)
     total = np.maximum(counts.sum(axis=1), 1e-300)[:, None]
@@ -220,7 +220,7 @@ def _residuals(read: Readings, counts: Array, u: Array) -> tuple[Array, Array, A
 
 
 def _hyperbolas(read: Readings, counts: Array, u: Array) -> tuple[Array, Array, Array]:
-    """(ln B_crit, its information, ln S_min) of every contour by Gauss-Newton in ln B_crit, S_min eliminated."""
+    """(ln B_crit, its information, ln S_min) of every contour by Gauss-Newton in ln B_crit, with S_min eliminated."""
     low, high = read.log_batch.min() - BEYOND, read.log_batch.max() + BEYOND
     for _ in range(ROUNDS):
         residual, slope, _ = _residuals(read, counts, u)
@@ -237,7 +237,7 @@ def _hyperbolas(read: Readings, counts: Array, u: Array) -> tuple[Array, Array, 
 
 
 def _line(log_loss: Array, log_critical: Array, weights: Array) -> tuple[float, float, bool]:
-    """(ln B_star, 1/alpha_B, whether it was held at its smallest) by weighted least squares."""
+    """(ln B_star, 1/alpha_B, whether this was held at its minimum) by weighted least squares."""
     share = weights / weights.sum()
     x, y = share @ log_loss, share @ log_critical
     spread = share @ (log_loss - x) ** 2

@@ -14,8 +14,8 @@ Array = NDArray[np.float64]
 FEWEST_POINTS = 5
 """Validations that a smoothing spline needs."""
 NOISELESS = 1e-6
-"""Median distance of log loss from the smooth curve below which the points are joined as they are: less than any
-measurement's noise, and a smoothing spline bends at its ends."""
+"""Median distance of log loss from the smooth curve below which the points are joined directly: it is less than any
+measurement's noise, and a smoothing spline would bend at its ends."""
 GRID = 512
 """Points at which a curve is searched for its first crossing of a loss."""
 HALVINGS = 60
@@ -27,7 +27,7 @@ class Curve:
 
     Args:
         run: its name.
-        params: as the law counts them.
+        params: parameters as the law counts them.
         batch: tokens of one step.
         steps: optimizer steps, (n,).
         loss: nats per token, (n,).
@@ -48,7 +48,7 @@ class Curve:
 
     @property
     def readable(self) -> bool:
-        """Whether it has points enough to be read between them."""
+        """Whether it has enough points to be read between them."""
         return len(self.steps) >= FEWEST_POINTS
 
     @property
@@ -58,7 +58,7 @@ class Curve:
 
     @property
     def last_slope(self) -> float:
-        """d ln L / d ln S at the last validation; NaN without points enough."""
+        """d ln L / d ln S at the last validation; NaN without enough points."""
         return float(self.smooth.derivative()(np.log(self.steps[-1]))) if self.readable else float("nan")
 
     @cached_property
@@ -74,7 +74,7 @@ class Curve:
         return float(falling[-1]), float(falling[0])
 
     def log_steps_at(self, log_losses: Array) -> Array:
-        """Log steps at which the curve first falls to each log loss, (levels,); NaN where it does not, or began below."""
+        """Log steps at which the curve first falls to each log loss, (levels,); NaN if it does not, or began below it."""
         if not self.readable:
             return np.full(len(log_losses), np.nan)
         grid, falling = self._falling
@@ -90,7 +90,7 @@ class Curve:
 
 
 def curves_of(runs: NDArray[np.str_], params: Array, batch: Array, steps: Array, loss: Array) -> list[Curve]:
-    """Curves of a table's rows, one a run, in order of their first appearance."""
+    """Curves of a table's rows, one per run, in order of their first appearance."""
     found = []
     for run in dict.fromkeys(runs):
         rows = np.flatnonzero(runs == run)

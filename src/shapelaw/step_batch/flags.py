@@ -12,15 +12,15 @@ from shapelaw.step_batch.pipeline import Estimate, StagedData
 Array = NDArray[np.float64]
 
 STRADDLE = 2.0
-"""B_crit counts as straddled by batches of at most half and at least twice as much."""
+"""B_crit counts as straddled if batches include at most half and at least twice of it."""
 FAR = 0.05
-"""Predicted remaining drop, as a share of the loss, from which a run counts as far from convergence."""
+"""Predicted remaining drop, as a share of the loss, from which on a run counts as far from convergence."""
 UNKNOWN = 0.5
-"""The same, of most sizes, from which extrapolated floors are unknown: no run came within a factor of two of its own."""
+"""The same for most sizes, from which on extrapolated floors are unknown: no run came within a factor of two of its own."""
 UNKNOWN_FLOORS = "unknown_floors"
-"""Code of the flag that says so."""
+"""Code of the flag for unknown floors."""
 SIZES, RUNS, CONTOURS = 5, 10, 4
-"""Below so many sizes, runs or contours a stage rests on too few."""
+"""With fewer sizes, runs or contours, a stage has too few."""
 
 
 def warnings(data: StagedData, estimated: Estimate) -> tuple[str, ...]:
@@ -35,7 +35,7 @@ def warnings(data: StagedData, estimated: Estimate) -> tuple[str, ...]:
 
 
 def remaining_drops(data: StagedData, estimated: Estimate) -> Array:
-    """Of each size, what the run that got furthest would still fall by, as a share of its last loss, (sizes,)."""
+    """The further drop of each size's longest run, as a share of its last loss, (sizes,)."""
     last = np.array([data.curves[i].last_loss for i in estimated.furthest])
     floors = np.exp(estimated.converged.log_floor_at(np.log(data.sizes)))
     floors = estimated.floors.values if np.isfinite(estimated.floors.log_s_c) else floors

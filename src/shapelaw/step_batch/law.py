@@ -19,7 +19,7 @@ from shapelaw.errors import UserError
 from shapelaw.laws.base import Array, Columns, Law, level_range
 
 ITERATIONS = 200
-"""Bisection alone ends within 70 of them."""
+"""Most iterations; bisection alone ends within 70."""
 Parameters = Mapping[str, float]
 
 
@@ -87,7 +87,7 @@ class StepsBatchLaw(Law):
         return np.asarray(np.stack(rows, axis=1) / slope[:, None])
 
     def converged_loss(self, parameters: Parameters, params: ArrayLike) -> Array:
-        """L(N) = (N_c/N)^alpha_N (+ E): nats per token that more steps do not go below."""
+        """L(N) = (N_c/N)^alpha_N (+ E): nats per token that no number of steps can undercut."""
         floor = self._log_floor(self.theta(parameters), np.log(np.asarray(params, dtype=np.float64)))
         return np.asarray(np.exp(floor))
 
@@ -106,7 +106,7 @@ class StepsBatchLaw(Law):
         """S_min at which L(N, S_min) equals the loss.
 
         Raises:
-            UserError: if the loss is not above L(N), or not below what one step gives.
+            UserError: if the loss is not above L(N), or not below the loss after one step.
         """
         floor, first = float(self.converged_loss(parameters, params)), float(self.curve(parameters, params, 1.0))
         if not floor < loss < first:
@@ -123,7 +123,7 @@ class StepsBatchLaw(Law):
         return np.asarray(self.steps_min_to(parameters, params, loss) * (1 + ratio))
 
     def start_levels(self, spread: int | None = None) -> tuple[Array, ...]:
-        """Levels of theta; the staged estimation needs none of them."""
+        """Levels of theta, which the staged estimation does not need."""
         scale, power = np.linspace(5.0, 40.0, spread or 4), np.linspace(0.05, 0.8, spread or 3)
         levels = (scale, power, scale[: len(scale) // 2], power, scale[: len(scale) // 2 + 1], power)
         return levels + ((level_range("irreducible", spread),) if self.irreducible else ())

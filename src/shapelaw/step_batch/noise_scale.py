@@ -15,26 +15,26 @@ from shapelaw.step_batch.law import StepsBatchLaw
 
 Floats = NDArray[np.float64]
 AVERAGE = 20
-"""Measurements of a running mean."""
+"""Number of measurements in a running mean."""
 LEVELS = 12
 """Losses at which both are compared, spread over those of the contours."""
 
 
 def noise_at_losses(measured: pd.DataFrame, losses: Sequence[float], average: int = AVERAGE) -> pd.DataFrame:
-    """B_simple = tr(Sigma) / |G|^2 of every run where it passes a loss, in tokens.
+    """B_simple = tr(Sigma) / |G|^2 of every run at the points where it passes a loss, in tokens.
 
     |G|^2 and tr(Sigma) are averaged separately over `average` measurements around each; a mean of their ratios would be
     biased.
 
     Args:
-        measured: one row per measurement, as `shapelaw.tracking.read_noise` gives: run, tokens, loss (nats per token),
+        measured: one row per measurement, as from `shapelaw.tracking.read_noise`: run, tokens, loss (nats per token),
             grad_sq, trace.
         losses: levels, nats per token.
         average: measurements of the running mean.
 
     Returns:
-        run, loss, noise_tokens, and what the measurements say of the run (width, depth, batch_tokens); a level that a run
-        does not pass, or where |G|^2 is not above 0, is left out.
+        run, loss, noise_tokens, and the measurements' facts about the run (width, depth, batch_tokens); without levels that
+        a run does not pass, or where |G|^2 is not above 0.
 
     Raises:
         UserError: if no run passes any of the levels, with the reachable range.
@@ -68,11 +68,11 @@ def beside_critical(noise: pd.DataFrame, critical: Callable[[Floats], Floats]) -
     """The noise scale over the critical batch at the same losses.
 
     Args:
-        noise: of `noise_at_losses`.
-        critical: loss -> B_crit in tokens, such as a fitted step-and-batch law's.
+        noise: result of `noise_at_losses`.
+        critical: loss -> B_crit in tokens, such as that of a fitted step-and-batch law.
 
     Returns:
-        the table with critical_tokens and ratio. A ratio that is the same at all losses says that both follow one course.
+        the table with critical_tokens and ratio. If the ratio is the same at all losses, both follow the same course.
     """
     tokens = np.asarray(critical(noise["loss"].to_numpy(dtype=np.float64)), dtype=np.float64)
     return noise.assign(critical_tokens=tokens, ratio=noise["noise_tokens"] / tokens)
@@ -82,11 +82,11 @@ def compared(fit: FitResult, measured: pd.DataFrame) -> pd.DataFrame:
     """Noise scale, critical batch and their ratio, for every run at losses between the fit's contours.
 
     Args:
-        fit: by method=staged.
-        measured: of `shapelaw.tracking.read_noise`.
+        fit: a fit by method=staged.
+        measured: result of `shapelaw.tracking.read_noise`.
 
     Raises:
-        UserError: for a fit of another law, or where no run measured its noise at these losses.
+        UserError: for a fit of another law, or if no run measured its noise at these losses.
     """
     law = get_law(str(fit.law))
     if not isinstance(law, StepsBatchLaw):

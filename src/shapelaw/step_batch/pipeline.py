@@ -26,14 +26,14 @@ FEWEST_SIZES = 3
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the stages say together.
+    """The combined result of the stages.
 
     Args:
         theta: the law's vector.
         critical, floors, converged, adjusted: each stage's result.
-        other: the size law with E where the law has none, and the other way round; None where it could not be made.
-        furthest: index of the run that stage N takes of each size, (sizes,).
-        rows: rows of stage S, (n,) of all.
+        other: the size law with E if the law has none, and vice versa; None if it could not be fitted.
+        furthest: index of the run that stage N takes for each size, (sizes,).
+        rows: mask of the rows of stage S, (n,).
     """
 
     theta: Array
@@ -52,11 +52,11 @@ class StagedData:
 
     Args:
         law: the law of the stages.
-        options: how they are made.
-        delta: where Huber's function turns linear, in log loss.
-        curves: one a run.
+        options: options of the stages.
+        delta: where Huber's function becomes linear, in log loss.
+        curves: one curve per run.
         run: index of each row's run, (n,).
-        params, batch, steps, loss: of each row, (n,).
+        params, batch, steps, loss: values of each row, (n,).
     """
 
     law: Law
@@ -71,7 +71,7 @@ class StagedData:
 
     @classmethod
     def of(cls, data: FitData, options: StagedOptions, delta: float) -> StagedData:
-        """The stages' data from rows as the law sees them.
+        """The stages' data from rows as the law reads them.
 
         Raises:
             UserError: for too few sizes.
@@ -101,10 +101,10 @@ class StagedData:
 
 
 def estimate(data: StagedData, weights: Array | None = None, near: Estimate | None = None) -> Estimate | None:
-    """All stages at multiplicities of the runs; None where these leave a stage without data.
+    """All stages at multiplicities of the runs; None if these leave a stage without data.
 
     Args:
-        weights: of every run, (runs,); None counts each once.
+        weights: multiplicity of every run, (runs,); None counts each once.
         near: an estimate to start from.
     """
     counts = np.ones(len(data.curves)) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -141,7 +141,7 @@ def _theta(critical: Critical, converged: Converged, adjusted: Adjusted, irreduc
 
 
 def _known(near: Estimate | None) -> Array | None:
-    """Stage B's critical batches to start from; undecided ones start at the line."""
+    """Stage B's critical batches to start from; undetermined ones start at the line."""
     if near is None:
         return None
     log_critical = near.critical.log_critical
@@ -149,7 +149,7 @@ def _known(near: Estimate | None) -> Array | None:
 
 
 def _log_steps_min(data: StagedData, critical: Critical) -> Array:
-    """ln S_min of every row by its measured loss."""
+    """ln S_min of every row, by its measured loss."""
     excess = critical.log_critical_at(np.log(data.loss)) - np.log(data.batch)
     return np.asarray(np.log(data.steps) - np.logaddexp(0.0, excess))
 
@@ -159,7 +159,7 @@ def _log_first(data: StagedData) -> float:
 
 
 def _furthest(data: StagedData, counts: Array, log_steps_min: Array) -> NDArray[np.intp]:
-    """Of each size the drawn run with the most adjusted steps; -1 where none is drawn."""
+    """The drawn run of each size with the most adjusted steps; -1 if none is drawn."""
     last = np.full(len(data.curves), -np.inf)
     np.maximum.at(last, data.run, log_steps_min)
     params = np.array([curve.params for curve in data.curves])
@@ -173,7 +173,7 @@ def _furthest(data: StagedData, counts: Array, log_steps_min: Array) -> NDArray[
 def _floors(
     data: StagedData, counts: Array, log_steps_min: Array, furthest: NDArray[np.intp], near: Estimate | None
 ) -> Floors | None:
-    """Converged losses of the sizes drawn; those of the others stand at 1 and count for nothing."""
+    """Converged losses of the drawn sizes; those of the others are 1 and do not count."""
     drawn = np.flatnonzero(furthest >= 0)
     values = np.ones(len(furthest))
     if data.options.converged == "last":

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SIZES = (("width", "depth"), ("params",))
 """Options that name a size."""
 VALIDATIONS = 25
-"""Of a run whose loss curve was predicted."""
+"""Validations of a run whose loss curve was predicted."""
 
 
 def _sized(*further: str) -> tuple[tuple[str, ...], ...]:
@@ -82,7 +82,7 @@ LOSS_CURVE = Question(
 
 
 def size_of(options: PrescribeConfig, world: World) -> Size:
-    """The size asked about: a shape, or parameters as the law counts them.
+    """The size in the options: a shape, or parameters as the law counts them.
 
     Raises:
         UserError: for both, or a shape that train.py would refuse.
@@ -99,7 +99,7 @@ def size_of(options: PrescribeConfig, world: World) -> Size:
 
 
 def prediction_of(answer: Prescription, basis: Basis) -> dict[str, Any]:
-    """A loss curve as a sealed prediction, with what it rests on."""
+    """A loss curve as a sealed prediction, with its origin."""
     names = ("width", "depth", "params", "batch_tokens", "tokens")
     file = _file(basis.folder)
     facts = {
@@ -120,7 +120,7 @@ def _file(folder: Path) -> Path:
 
 
 def _training(answer: Prescription) -> tuple[str, ...]:
-    """What train.py is given; the rest of the configuration is that of the fitted runs."""
+    """The overrides for train.py; the rest of the configuration is that of the fitted runs."""
     values, batch = answer.values, answer.values["batch_tokens"]
     every = max(round(values["tokens"] / VALIDATIONS / batch), 1) * batch
     spent = (f"batch_tokens={batch:.0f}", f"tokens={values['tokens']:.0f}", f"validation.every_tokens={every:.0f}")

@@ -33,7 +33,7 @@ class Staged(Method):
     """The stages of the step-and-batch law.
 
     Args:
-        staged: how they are made.
+        staged: options of the stages.
     """
 
     name: str = "staged"
@@ -42,11 +42,11 @@ class Staged(Method):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Those of the stages."""
+        """Options of the stages."""
         return dataclasses.asdict(self.staged)
 
     def configured(self, options: Mapping[str, Any]) -> Staged:
-        """With those of the options that the stages have, or with all of `staged`.
+        """The method with those of the options that the stages have, or with all of `staged`.
 
         Raises:
             UserError: for an unknown option in `staged`, or a value that is not allowed.
@@ -63,7 +63,7 @@ class Staged(Method):
         """Estimate the law stage by stage (see `shapelaw.fitting.fit.fit`).
 
         Raises:
-            UserError: where a stage has no data.
+            UserError: if a stage has no data.
         """
         rows = FitData.of(runs, spec)
         data = StagedData.of(rows, self.staged, spec.delta)
@@ -93,7 +93,7 @@ STAGED = Staged()
 
 
 def _ridge(data: StagedData, result: Estimate) -> Ridge | None:
-    """The size law, where the floors that it goes through are unknown."""
+    """The ridge of the size law, if its floors are unknown."""
     nothing = np.empty((0, len(result.theta)))
     return Ridge(("N_c", "alpha_N"), nothing, 0.0, nothing) if floors_unknown(data, result) else None
 
@@ -102,7 +102,7 @@ def estimated(data: StagedData) -> Estimate:
     """All stages on the data themselves.
 
     Raises:
-        UserError: where a stage has no data.
+        UserError: if a stage has no data.
     """
     result = estimate(data)
     if result is None:
@@ -114,7 +114,7 @@ def estimated(data: StagedData) -> Estimate:
 
 
 def _polished(rows: FitData, spec: FitSpec, staged: Estimate) -> dict[str, Any]:
-    """All parameters at once, from the staged solution: reported beside it."""
+    """A fit of all parameters at once, from the staged solution, to report beside it."""
     problem = rows.problem(spec)
     theta, objective = GeneralNewton(problem).polish(staged.theta[None]).best
     return {

@@ -15,14 +15,14 @@ from shapelaw.step_batch.pipeline import Estimate, StagedData, estimate
 Array = NDArray[np.float64]
 
 TRIES = 100
-"""Draws after which a stage without data counts as the table's fault."""
+"""Number of draws after which a stage without data counts as a fault of the table."""
 
 
 def resample(data: StagedData, estimated: Estimate, wanted: BootstrapOptions, seed: int) -> Bootstrap:
-    """Draw runs with replacement and make all stages anew; a draw that leaves a stage without data is drawn again.
+    """Draw runs with replacement and repeat all stages; a draw that leaves a stage without data is drawn again.
 
     Raises:
-        UserError: for resampling by rows, or where hardly any draw serves all stages.
+        UserError: for resampling by rows, or if hardly any draw has data for all stages.
     """
     if wanted.by != "runs":
         raise UserError(f"bootstrap.by={wanted.by}: method=staged draws whole runs; give bootstrap=runs or none")
@@ -45,7 +45,7 @@ def _draw(data: StagedData, estimated: Estimate, rng: np.random.Generator) -> Ar
 
 
 def _jackknife(data: StagedData, estimated: Estimate) -> Iterator[Array]:
-    """theta without each run in turn, where the others serve all stages."""
+    """theta without each run in turn, if the others have data for all stages."""
     for i in range(len(data.curves)):
         refit = estimate(data, (np.arange(len(data.curves)) != i).astype(np.float64), estimated)
         if refit is not None:

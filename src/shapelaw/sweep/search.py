@@ -158,7 +158,7 @@ class _Search:
     def __init__(self, machine: Machine, slots: Slots, lined: list[_Line], settings: SearchSettings) -> None:
         self.machine, self.lined, self.settings = machine, lined, settings
         self.pool = _Trials(machine, slots)
-        self.asked: dict[str, list[tuple[_Line, Ticket]]] = {}  # by the identity of the running job, which duplicates share
+        self.asked: dict[str, list[tuple[_Line, Ticket]]] = {}  # by identity of the running job; duplicates share it
         self.number = 0
 
     def run(self) -> None:

@@ -83,7 +83,7 @@ class Delivery:
         self.sent = _read_sent(folder)
         if uri is not None:  # it may have lost records, so it is asked
             self.sent = _Sent(uri)
-        if self.sent.bytes > size_of(self.path):  # a power cut removed lines that the store has, so it is asked what it has
+        if self.sent.bytes > size_of(self.path):  # a power cut removed lines: the store is asked what it has
             self.sent = _Sent(self.sent.uri)
             with contextlib.suppress(OSError):
                 (folder / SENT).unlink()  # before the journal has grown again

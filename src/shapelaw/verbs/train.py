@@ -352,7 +352,7 @@ def _train(run: _Located, show: Show) -> float:
     import torch
 
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    check_devices(run.config.accelerator, run.config.devices, there)  # a plan cannot know the node that a cluster chooses
+    check_devices(run.config.accelerator, run.config.devices, there)  # no plan can know the node that a cluster chooses
     tags = _tags(run.config, run.corpora)
     if starts_processes(run.config):
         return launch(run.config, run.planned, run.corpora, tags, show)
