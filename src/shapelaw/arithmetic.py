@@ -17,7 +17,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parent
 PINNED = SOURCE / "arithmetic.json"
-"""Part -> the hash of the code that its version was given to; `python tests/model/test_arithmetic.py` writes it."""
+"""Part -> the hash of the code that received its version; `python tests/model/test_arithmetic.py` writes it."""
 MODEL_FILES = ("transformer.py", "attention.py", "loss.py", "initialisation.py", "kernels.py", "cpu_kernels.py")
 FILES = {
     "model": (*(f"model/{name}" for name in MODEL_FILES), "thresholds.py"),
@@ -32,13 +32,13 @@ FILES = {
 
 @cache
 def version_of(part: str, version: int) -> int | str:
-    """What stands for a part: the version, or the hash of its code where that was edited and has no version yet."""
+    """The identity of a part: its version, or the hash of its code if that was edited and has no version yet."""
     found = hash_of(part)
     return version if pinned()[part] == found else found
 
 
 def pinned() -> dict[str, str]:
-    """Part -> the hash of the code that its version was given to."""
+    """Part -> the hash of the code that received its version."""
     return dict(json.loads(PINNED.read_text(encoding="utf-8")))
 
 
@@ -49,7 +49,7 @@ def hash_of(part: str) -> str:
 
 
 def code(path: Path) -> str:
-    """The code of a file without comments, docstrings and empty lines: what is left decides what it computes."""
+    """The code of a file without comments, docstrings and empty lines; the rest decides what it computes."""
     text = path.read_text(encoding="utf-8")
     lines = text.splitlines()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):

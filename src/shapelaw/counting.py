@@ -36,14 +36,14 @@ def params_total(
     *,
     relaxed: bool = False,
 ) -> Array:
-    """All parameters of the shape, embedding and head included.
+    """All parameters of the shape, including embedding and head.
 
     depth * (width*(h + 2k)*s + s*h*width + 12*width^2 + 2*width) + width + 2*vocab*width, with head size s,
     h = width // s query heads and k = max(h // 2, 1) key-value heads. Whole inputs are counted in 64-bit integers, exactly.
 
     Args:
         relaxed: h = width / s and k = h / 2 without rounding: smooth in the width, for optimisation, and the same count
-            wherever the heads are whole and even.
+            if the heads are whole and even.
 
     Source: checked against every published row of the Gemstones (GEMSTONES facts, section 1).
     """
@@ -67,12 +67,12 @@ def params(
     """Parameters by a named convention.
 
     Args:
-        convention: `total`; `no_embedding` leaves out the token embedding (approach 3 of the paper calls this "no
-            embeds"); `no_embedding_and_head` leaves out the head too (approach 1's "no embeds").
+        convention: `total`; `no_embedding` omits the token embedding (approach 3 of the paper calls this "no embeds");
+            `no_embedding_and_head` also omits the head (approach 1's "no embeds").
         relaxed: see `params_total`.
 
     Raises:
-        UserError: for another convention.
+        UserError: for an unknown convention.
     """
     return recount(params_total(width, depth, vocab_size, head_size, relaxed=relaxed), width, vocab_size, convention)
 
@@ -94,7 +94,7 @@ class Flops:
 
     @property
     def total(self) -> Array:
-        """Forward plus backward: what training on one token costs."""
+        """Forward plus backward: the cost of training on one token."""
         return np.asarray(self.forward + self.backward)
 
 
@@ -111,7 +111,7 @@ def flops_exact(
     Heads are width / head_size and key-value heads heads / queries_per_kv, not rounded, as the paper counts them (its
     384-wide models therefore count 1.5 key-value heads), so the same formula serves relaxed shapes. Attention scores are
     halved because the mask is triangular; the backward pass of the scores costs 2.5 times the forward (it recomputes them,
-    as flash attention does), all else twice. The token embedding is a look-up and costs nothing.
+    as flash attention does), everything else twice. The token embedding is a look-up and costs nothing.
 
     Source: Gemstones (arXiv 2502.06857), appendix G.
     """

@@ -18,17 +18,17 @@ KINDS: Mapping[str, type[Constant | Cosine | Linear | WarmupStableDecay]] = {
     "linear": Linear,
     "wsd": WarmupStableDecay,
 }
-"""The schedules whose course follows from their numbers alone."""
+"""Schedules whose course follows from their numbers alone."""
 
 
 @dataclass(frozen=True)
 class Course:
-    """The rate of every step of a run, from numbers that its record holds.
+    """The rate of every step of a run, from numbers in its record.
 
     Args:
         peak: rate at factor 1.
-        batch_tokens: of one step.
-        schedule, cooldown: as `lr_factor` takes them.
+        batch_tokens: tokens of one step.
+        schedule, cooldown: as for `lr_factor`.
 
     >>> Course.of(Course(0.5, 100, Linear(400.0)).plain()).rates(3)
     [0.5, 0.375, 0.25]
@@ -41,7 +41,7 @@ class Course:
 
     @classmethod
     def of(cls, plain: str) -> Course:
-        """From what `plain` gives."""
+        """The course from the result of `plain`."""
         read = json.loads(plain)
         kind, cooldown = KINDS[read["schedule"].pop("kind")], read["cooldown"]
         return cls(read["peak"], read["batch_tokens"], kind(**read["schedule"]), cooldown and Cooldown(**cooldown))
@@ -58,10 +58,10 @@ class Course:
 
 
 def course_of(params: Mapping[str, str]) -> str:
-    """The course of a run's rate as `Course.plain` has it; empty where the record leaves it open.
+    """The course of a run's rate in the form of `Course.plain`; empty if the record does not determine it.
 
-    That is so for a schedule or cooldown of a user's own, a program, a run of before its peak rate or its cooldown's shape was
-    recorded, and a branch of a schedule whose own end the branch does not record.
+    That is the case for a user's own schedule or cooldown, a program, a run from before peak rates or shapes of cooldowns were
+    recorded, and a branch that does not record the end of its main run's schedule.
     """
     kind, branch = params.get("schedule", ""), float(params.get(FROM, 0.0)) > 0
     told = {"lr_eff", "warmup_tokens", *([SHAPE] if branch else [])} <= params.keys()
@@ -76,7 +76,7 @@ def course_of(params: Mapping[str, str]) -> str:
 
 
 def _numbers(kind: str, params: Mapping[str, str]) -> dict[str, float]:
-    """What a schedule is made of."""
+    """The numbers of a schedule."""
     numbers = {"warmup_tokens": float(params["warmup_tokens"])}
     if kind != "constant":
         numbers |= {"total_tokens": float(params["tokens"]), "final_factor": float(params[FACTOR])}

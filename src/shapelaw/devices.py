@@ -15,12 +15,12 @@ from shapelaw.errors import UserError
 from shapelaw.wording import counted
 
 KFD_NODES = Path("/sys/class/kfd/kfd/topology/nodes")
-"""One folder for every processor and every GPU that computes (of an MI250X, for each of its two dies)."""
+"""One folder for every processor and every computing GPU (for an MI250X, for each of its two dies)."""
 AMD_NAMES = {90008: "AMD MI100", 90010: "AMD MI250X (one die)", 90402: "AMD MI300", 90500: "AMD MI350"}
 """gfx_target_version -> name: gfx908, gfx90a, gfx942, gfx950."""
 VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 RUNS_PER_GPU_VARIABLE = "SHAPELAW_RUNS_PER_GPU"
-"""Set by whoever starts several runs on one GPU: they share its memory."""
+"""Set by the process that starts several runs on one GPU, so that they share its memory."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Gpu:
     """One device, as torch counts them.
 
     Args:
-        name: for people; names the rated ones.
-        memory_bytes: all it has.
+        name: name for people, which identifies rated devices.
+        memory_bytes: its whole memory.
     """
 
     name: str
@@ -43,22 +43,22 @@ def gpus() -> tuple[Gpu, ...]:
 
 
 def gpu_names() -> tuple[str, ...]:
-    """By which CUDA_VISIBLE_DEVICES tells those GPUs apart that this process may use."""
+    """Names in CUDA_VISIBLE_DEVICES of the GPUs that this process may use."""
     given = next((os.environ[name] for name in VISIBLE if name in os.environ), None)
     if given is None or not gpus():
         return tuple(map(str, range(len(gpus()))))
     names = tuple(name.strip() for name in given.split(",") if name.strip())
-    # ROCR's list hides the others from HIP, which counts those that are left from 0
+    # ROCR's list hides the others from HIP, which counts the visible ones from 0
     renumbered = not any(name in os.environ for name in VISIBLE[:2])
     return tuple(map(str, range(len(names)))) if renumbered else names
 
 
 def check_devices(accelerator: str, devices: int, there: int) -> None:
-    """Refuse GPUs that are not there.
+    """Refuse missing GPUs.
 
     Args:
-        accelerator, devices: as they are asked for.
-        there: GPUs that may be used where the run starts.
+        accelerator, devices: the requested ones.
+        there: number of usable GPUs on the machine where the run starts.
 
     Raises:
         UserError: naming the option, and how many there are.
@@ -72,7 +72,7 @@ def check_devices(accelerator: str, devices: int, there: int) -> None:
 
 
 def cores() -> int:
-    """Cores that this process may use; where the system does not say (macOS), all that the machine has."""
+    """Cores that this process may use; if the system does not tell (macOS), all cores of the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -91,7 +91,7 @@ def _nvidia() -> tuple[Gpu, ...]:
 
 
 def _read(name: str, memory_mib: str) -> Gpu:
-    """From the driver's line; a device that shares the computer's memory has no figure of its own."""
+    """A GPU from the driver's line; a device that shares the computer's memory has no own figure."""
     mib = re.fullmatch(r"\s*(\d+)\s*", memory_mib)
     return Gpu(name.strip(), float(mib[1]) * 2**20 if mib else host_memory())
 
@@ -112,7 +112,7 @@ def _described(node: Path, found: Mapping[str, int]) -> Gpu:
 
 
 def _properties(file: Path) -> dict[str, int]:
-    """Lines of a name and a number; nothing where they may not be read."""
+    """Lines with a name and a number; empty if they may not be read."""
     try:
         return {name: int(value) for name, value in re.findall(r"^(\w+) (\d+)$", file.read_text(), re.M)}
     except OSError:

@@ -7,25 +7,25 @@ import importlib.util
 from shapelaw.errors import UserError
 
 TRAIN = ("torch", "lightning", "mlflow", "submitit", "tokenizers", "safetensors")
-"""Its modules."""
+"""Modules of the extra."""
 REMEDY = "run: pip install 'shapelaw[train]'"
 
 
 def installed(module: str) -> bool:
-    """Whether a module can be imported; it is not."""
+    """Whether a module can be imported, without importing it."""
     return importlib.util.find_spec(module) is not None
 
 
 def require(what: str, *modules: str, instead: str = "") -> None:
-    """Refuse to start what needs a module that is not installed.
+    """Refuse to start work whose modules are not installed.
 
     Args:
-        what: needs them, for the message.
-        modules: of the extra.
-        instead: what can be done without them.
+        what: the work that needs them, for the message.
+        modules: modules of the extra.
+        instead: an alternative that needs none of them.
 
     Raises:
-        UserError: naming the first that is missing and the command that installs it.
+        UserError: naming the first missing one and the command that installs it.
     """
     for module in modules:
         if not installed(module):
@@ -33,7 +33,7 @@ def require(what: str, *modules: str, instead: str = "") -> None:
 
 
 def explained(error: ModuleNotFoundError) -> str | None:
-    """One line for an import that failed for want of the extra; None if the module is none of its.
+    """One line for an import that failed because the extra is missing; None if the module is not part of it.
 
     >>> explained(ModuleNotFoundError("No module named 'torch.nn'", name="torch.nn"))
     "torch is not installed; run: pip install 'shapelaw[train]'"

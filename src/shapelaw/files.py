@@ -33,17 +33,17 @@ SEAL = "seal"
 """Key under which a sealed file holds the hash of everything else in it."""
 _MARK = f"# {SEAL}: "
 _HALF = re.compile(rb"[0-9a-f]{32}")
-"""Of a hash: what is left of it where one byte was changed."""
+"""Half of a hash, which is still intact if one byte was changed."""
 _CELLS = re.compile(rb"(?<=,)[0-9a-f]{64}(?=\n)")
 """The seals of a table, at the ends of its rows."""
 _OPEN = b"0" * 64
 
 
 def check_writable(folder: Path) -> None:
-    """Refuse a folder that cannot be written to, or not be made where it is missing; nothing is made.
+    """Refuse a folder that cannot be written to, or created if it is missing; this creates nothing.
 
     Raises:
-        OSError: naming what is in the way.
+        OSError: naming the obstacle.
     """
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not there.is_dir():
@@ -54,15 +54,15 @@ def check_writable(folder: Path) -> None:
 
 
 def check_room(folder: Path, needed_bytes: float, what: str) -> None:
-    """Refuse a folder that cannot be written to, or whose disk is too full for what is to be made; nothing is made.
+    """Refuse a folder that cannot be written to, or whose disk is too full for the planned files; this creates nothing.
 
     Args:
-        folder: where files go.
-        needed_bytes: of them, about.
-        what: takes them, such as `1 fit`.
+        folder: folder for the files.
+        needed_bytes: their approximate size.
+        what: the work that needs them, such as `1 fit`.
 
     Raises:
-        OSError: naming what is in the way.
+        OSError: naming the obstacle.
     """
     check_writable(folder)
     there = next(path for path in (folder, *folder.parents) if path.exists())
@@ -73,7 +73,7 @@ def check_room(folder: Path, needed_bytes: float, what: str) -> None:
 
 
 def say_if_open_to_all(folder: Path) -> None:
-    """Say of a folder that anybody may write to it: what is read there later may be somebody else's."""
+    """Warn about a folder that anybody may write to: content that is read there later may be somebody else's."""
     if folder.is_dir() and folder.stat().st_mode & stat.S_IWOTH:
         log.warning(
             "note: %s: anybody may write to this folder, and so change what is read from it later; take that right away by "
@@ -84,7 +84,7 @@ def say_if_open_to_all(folder: Path) -> None:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Name the file in errors of whoever writes it: a full disk is noticed when buffers are flushed, which name none."""
+    """Name the file in errors of its writer: a full disk is noticed when buffers are flushed, and such errors name no file."""
     try:
         yield
     except OSError as error:
@@ -94,10 +94,10 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str, durable: bool = True) -> None:
-    """Write a text file aside, flush it to disk (if it is to outlive a power cut), then rename it into place.
+    """Write a text file aside, flush it to disk (if it must survive a power cut), then rename it into place.
 
     Raises:
-        OSError: naming the file; what was there before stays.
+        OSError: naming the file; an earlier file stays.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -107,14 +107,14 @@ def write_text(path: Path, text: str, durable: bool = True) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         aside.replace(path)
-    except OSError as error:  # of a full disk, which a flush does not name
+    except OSError as error:  # a full disk, whose file a flush does not name
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         aside.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any, durable: bool = True) -> None:
-    """Write JSON by `write_text`; NaN and infinity are refused, as JSON has none."""
+    """Write JSON by `write_text`; NaN and infinity are refused, because JSON lacks them."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n", durable)
 
 
@@ -131,27 +131,27 @@ def read_json(path: Path) -> Any:
 
 
 def write_sealed(path: Path, value: Mapping[str, Any], durable: bool = True) -> None:
-    """Write a JSON object with its own hash under `seal`, so that a byte that changes later is noticed."""
+    """Write a JSON object with its own hash under `seal`, so that later changes of any byte are noticed."""
     content = json.loads(json.dumps(value, allow_nan=False))  # as it will be read: tuples are lists, keys are text
     write_json(path, {**content, SEAL: _seal(content)}, durable)
 
 
 def read_sealed(path: Path) -> Any:
-    """Read what `write_sealed` wrote; a file without a seal is taken as it is (`unsealed`).
+    """Read a file from `write_sealed`; a file without a seal is not verified (`unsealed`).
 
     Raises:
-        Damaged: if it is not what was written.
+        Damaged: if it was changed after it was written.
     """
     content = read_json(path)
     return unsealed(path, content) if isinstance(content, dict) else content
 
 
 def unsealed(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """What `read_json` found in a sealed file, without its seal. Without one it is taken as it is: so it can be edited, and
-    files that were written before there were seals are read.
+    """The content that `read_json` found in a sealed file, without its seal. A file without a seal is not verified, so it can
+    be edited by hand, and files from before there were seals can be read.
 
     Raises:
-        Damaged: if it is not what was written.
+        Damaged: if it was changed after it was written.
     """
     rest = {key: value for key, value in content.items() if key != SEAL}
     if content[SEAL] != _seal(rest) if SEAL in content else _sealed_by_another_name(rest):
@@ -163,18 +163,18 @@ def unsealed(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sealed_by_another_name(content: Mapping[str, Any]) -> bool:
-    """Whether a value is the hash of everything else: then its key is what was changed."""
+    """Whether a value is the hash of everything else, so that its key was changed."""
     hashes = [key for key, value in content.items() if isinstance(value, str) and len(value) == len(_OPEN)]
     return any(content[key] == _seal({name: content[name] for name in content if name != key}) for key in hashes)
 
 
 def write_sealed_text(path: Path, text: str) -> None:
-    """Write a text under a first line that holds its hash, as a comment of YAML."""
+    """Write a text after a first line with its hash, as a YAML comment."""
     write_text(path, f"{_MARK}{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
 
 
 def check_sealed_text(path: Path) -> None:
-    """Refuse a text that `write_sealed_text` wrote and that is no longer the same; one without a seal is taken as it is.
+    """Refuse a text that was changed since `write_sealed_text` wrote it; a text without a seal is not verified.
 
     Raises:
         Damaged: if it was changed.
@@ -189,7 +189,7 @@ def check_sealed_text(path: Path) -> None:
 
 
 def read_sealed_text(path: Path) -> str:
-    """Read what `write_sealed_text` wrote, without its seal.
+    """Read a text from `write_sealed_text`, without its seal.
 
     Raises:
         Damaged: if it was changed.
@@ -200,8 +200,8 @@ def read_sealed_text(path: Path) -> str:
 
 
 def write_sealed_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV whose last column, `seal`, repeats the hash of the file with zeros in its place: so any program reads
-    the table, and its seal goes where it goes."""
+    """Write rows as CSV whose last column, `seal`, repeats the hash of the file with zeros in place of the hash. So any
+    program can read the table, and the seal stays with it."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [*rows[0], SEAL], lineterminator="\n")
     writer.writeheader()
@@ -211,11 +211,11 @@ def write_sealed_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def check_sealed_table(path: Path, remedy: str) -> None:
-    """Refuse a table that `write_sealed_table` wrote and that is no longer the same; one without a seal is taken as it is.
+    """Refuse a table that was changed since `write_sealed_table` wrote it; a table without a seal is not verified.
 
     Args:
-        path: of the table.
-        remedy: what makes it anew.
+        path: path of the table.
+        remedy: how to make it again.
 
     Raises:
         Damaged: if it was changed.
@@ -231,10 +231,10 @@ def check_sealed_table(path: Path, remedy: str) -> None:
 
 
 def as_record(kind: type[Record], content: Any, path: Path) -> Record:
-    """What `read_json` found in a file as a dataclass: every field there, of its type, and no other.
+    """The content that `read_json` found in a file as a dataclass, with exactly its fields, each of its type.
 
     Raises:
-        Damaged: naming the first that is not so.
+        Damaged: naming the first field that does not fit.
     """
     from pydantic import ValidationError
 
@@ -267,6 +267,6 @@ def _seal(content: Mapping[str, Any]) -> str:
 
 
 def plain(value: float) -> float | str:
-    """A number as JSON has it; NaN and infinities as the text that `float` reads."""
+    """A number in JSON types; NaN and infinities become text that `float` reads."""
     number = float(value)
     return number if math.isfinite(number) else str(number)

@@ -23,15 +23,15 @@ from shapelaw.plugins import code_of, is_reference
 from shapelaw.template import trainer_record
 
 IDENTITY_VERSION = 2
-"""Raise it when a fingerprint comes to mean something else, and teach `shapelaw.migration` to rename the runs of before."""
+"""Raise it when the meaning of a fingerprint changes, and teach `shapelaw.migration` to rename earlier runs."""
 BUILT_IN = {"model": 1, "optimizer": 1, "schedule": 1, "step": 1}
-"""Version of each built-in part. Raise it when the part's arithmetic changes, so that runs of the old arithmetic are not taken
-for runs of the new one; tests/model/test_arithmetic.py fails until that is decided, and until then the code's hash stands for
-it."""
+"""Version of each built-in part. Raise it when the part's arithmetic changes, so that runs of the old arithmetic do not pass
+for runs of the new one. tests/model/test_arithmetic.py fails until this is decided; until then the code's hash replaces the
+version."""
 SPIKE_MONITOR = 1
-"""Version of the spike monitor. It decides the result of runs that roll back, and of no other."""
+"""Version of the spike monitor, which decides the result only of runs that roll back."""
 CORPUS_PART = 1
-"""Version of how a part of a corpus is drawn. It decides the result of runs with data.unique_tokens, and of no other."""
+"""Version of how a part of a corpus is drawn, which decides the result only of runs with data.unique_tokens."""
 
 FILE = "fingerprint.yaml"
 Fingerprint = dict[str, Any]
@@ -48,12 +48,12 @@ def fingerprint_of(
     """Fingerprint of a main run; a cooldown's differs from its main run's by the entry `cooldown` alone.
 
     Args:
-        config: of the run.
-        corpus_hash: of what it trains on; None where a program has its own.
+        config: configuration of the run.
+        corpus_hash: hash of its training corpus; None if a program has its own.
         batch_tokens: tokens of one optimizer step.
         steps: optimizer steps of the whole run.
-        batch_factor: by which the batch scales the rate.
-        further: name of a further held-out set -> hash of its corpus; where nothing was opened yet, its folder stands for it.
+        batch_factor: factor of the batch on the rate.
+        further: name of a further held-out set -> hash of its corpus, or its folder if nothing was opened yet.
     """
     schedule = config.schedule
     return {
@@ -91,7 +91,7 @@ def fingerprint_of(
 
 
 def _trainer(config: TrainConfig) -> dict[str, Any]:
-    """What trains: a program, or the parts of our own and of users."""
+    """The trainer: a program, or our own parts and those of users."""
     if config.trainer.name == COMMAND:
         return {"trainer": trainer_record(config)}
     options = {"model_options": dict(config.model.options)} if config.model.options else {}
@@ -99,7 +99,7 @@ def _trainer(config: TrainConfig) -> dict[str, Any]:
 
 
 def _part_of_corpus(config: TrainConfig) -> dict[str, Any]:
-    """The part of its corpus that a run draws from; nothing where it is all of it."""
+    """The part of its corpus that a run draws from; empty if it is the whole corpus."""
     if config.data.unique_tokens is None:
         return {}
     windows = int(config.data.unique_tokens) // config.seq_len
@@ -108,9 +108,9 @@ def _part_of_corpus(config: TrainConfig) -> dict[str, Any]:
 
 
 def _patch(config: TrainConfig) -> dict[str, Any]:
-    """The patch of extreme shapes, as far as it decides anything of this shape.
+    """The patch of extreme shapes, as far as it affects this shape.
 
-    Strictness decides only at exactly the ratio, and a named shape only where the ratio alone would spare it.
+    Strictness matters only at exactly the ratio, and a named shape only if the ratio alone would spare it.
     """
     rule, width, depth = config.lr_rule, config.shape.width * config.suite.width_unit, config.shape.depth
     patched, exactly_there = rule.applies(width, depth), width / depth == rule.patch_ratio
@@ -123,24 +123,24 @@ def _patch(config: TrainConfig) -> dict[str, Any]:
 
 
 def parts() -> dict[str, int | str]:
-    """What stands for the code of each part of a run: the version of the built-in one; where it was edited, its hash."""
+    """The identity of the code of each part of a run: the version of the built-in one, or its hash if it was edited."""
     return {part: version_of(part, version) for part, version in BUILT_IN.items()}
 
 
 def _adamw(optim: OptimConfig) -> dict[str, Any]:
-    """What AdamW reads, which other optimizers take over."""
+    """The options of AdamW, which other optimizers share."""
     return {
         "beta1": optim.beta1,
         "beta2": optim.beta2,
         "eps": optim.eps,
         "weight_decay": optim.weight_decay,
         "clip_norm": optim.clip_norm,
-        **({} if optim.decay_embedding else {"decay_embedding": False}),  # absent as the paper has it
+        **({} if optim.decay_embedding else {"decay_embedding": False}),  # absent as in the paper
     }
 
 
 def _optimizer(optim: OptimConfig) -> dict[str, Any]:
-    """What another optimizer than plain AdamW is, as far as it decides."""
+    """The optimizer, if it is not plain AdamW, as far as it affects the result."""
     name = {} if optim.name == "adamw" or optim.own else {"name": optim.name}
     momentum = {"momentum": optim.momentum} if optim.name == "muon" else {}
     factors = {"lr_factors": dict(optim.lr_factors)} if optim.lr_factors else {}
@@ -148,20 +148,20 @@ def _optimizer(optim: OptimConfig) -> dict[str, Any]:
 
 
 def _own(group: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The code of a user's part, and its options; nothing of any other."""
+    """The code of a user's part, and its options; empty for any other part."""
     code = {"code": code_of(group, name)} if is_reference(name) else {}
     return {**code, **({"options": dict(options)} if options else {})}
 
 
 def cooldown_of(cooldown: CooldownConfig) -> dict[str, Any]:
-    """How a cooldown falls; nothing where it goes linearly to 0, as the paper's do."""
+    """The shape of a cooldown; empty if it goes linearly to 0, as in the paper."""
     shape = {} if cooldown.name == "linear" or is_reference(cooldown.name) else {"shape": cooldown.name}
     final = {"final_factor": cooldown.final_factor} if cooldown.final_factor else {}
     return {**shape, **final, **_own("cooldown", cooldown.name, cooldown.options)}
 
 
 def _own_parts(config: TrainConfig) -> dict[str, str]:
-    """What stands for the code of parts that the user brings: its hash."""
+    """The hashes of the code of the user's own parts."""
     return {"model": code_of("model", config.model.name)} if config.model.own else {}
 
 
@@ -172,10 +172,10 @@ def identity_of(fingerprint: Mapping[str, Any], version: int = IDENTITY_VERSION)
 
 
 def former_identity(folder: Path) -> str | None:
-    """What the run of a folder was called before it was migrated, if it was.
+    """The identity of the run in a folder before its migration, if it was migrated.
 
     Raises:
-        Damaged: if its fingerprint is not what was written.
+        Damaged: if its fingerprint was changed after it was written.
     """
     path = folder / FILE
     if not path.exists():
@@ -188,11 +188,11 @@ def former_identity(folder: Path) -> str | None:
 
 
 def write_fingerprint(folder: Path, fingerprint: Mapping[str, Any], former: str | None = None) -> None:
-    """Write into a run's folder what its name is the hash of.
+    """Write into a run's folder the fingerprint whose hash is in its name.
 
     Args:
-        folder: of the run.
-        fingerprint: of the run.
+        folder: folder of the run.
+        fingerprint: fingerprint of the run.
         former: the identity that an earlier version of shapelaw gave it.
     """
     content = {"version": IDENTITY_VERSION, **({"former": former} if former else {}), **fingerprint}
@@ -200,19 +200,20 @@ def write_fingerprint(folder: Path, fingerprint: Mapping[str, Any], former: str 
 
 
 def computed_precision(config: TrainConfig) -> Precision:
-    """The number format that a run is computed in: `auto` is bf16 on a GPU and fp32 on a processor, and up to a program."""
+    """The number format of a run: `auto` means bf16 on a GPU and fp32 on a CPU; a program decides for itself."""
     if config.precision is not Precision.auto or config.trainer.name == COMMAND:
         return config.precision
     return Precision.bf16 if computes_on_gpu(config) else Precision.fp32
 
 
 def computes_on_gpu(config: TrainConfig) -> bool:
-    """Whether a run computes on GPUs: it asks for them, or leaves it open on a machine that has some."""
+    """Whether a run computes on GPUs: it requests them, or leaves the choice open on a machine that has some."""
     return config.accelerator == "gpu" or (config.accelerator != "cpu" and bool(gpu_names()))
 
 
 def _spikes(config: TrainConfig) -> dict[str, Any] | None:
-    """The rule of rollbacks, and the cadences of what they look at and go back to; no other policy changes a value."""
+    """The rule of rollbacks, and the cadences of the values they check and the checkpoints they return to; no other policy
+    changes a value."""
     if config.spikes.policy is not SpikePolicy.rollback:
         return None
     rule = {name: value for name, value in vars(config.spikes).items() if name != "policy"}

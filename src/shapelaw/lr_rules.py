@@ -13,9 +13,9 @@ from shapelaw.errors import UserError
 from shapelaw.shapes import Shape
 
 DEFAULT_PATCH = DepthPatch(patch_shapes=["1792x7", "2560x8", "3072x12"])
-"""The paper's: the shapes that it names, and the rule of its text for any other."""
+"""The paper's patch: the shapes that it names, and the rule of its text for any other."""
 NO_PATCH = DepthPatch(patch_ratio=math.inf)
-"""Leaves every shape as it is."""
+"""Leaves every shape unchanged."""
 
 _DIVISORS: dict[str, Callable[[float, float], float]] = {
     "width_sqrt_depth": lambda width, depth: width * math.sqrt(depth),
@@ -39,7 +39,7 @@ def lr_eff(
 ) -> float:
     """Peak learning rate of a shape.
 
-    With w = width * width_unit and d the depth that counts (see DepthPatch, which is asked about w too):
+    With w = width * width_unit and d the effective depth (see DepthPatch, which also gets w):
     `width_sqrt_depth` lr_base / (w sqrt(d)), `width` lr_base / w, `sqrt_depth` lr_base / sqrt(d), `none` lr_base.
 
     Args:
@@ -70,6 +70,6 @@ def batch_factor(scaling: str, batch_tokens: float, reference: float) -> float:
     Args:
         scaling: how the rate follows the batch.
         batch_tokens: tokens of one optimizer step.
-        reference: tokens of the batch at which the base rate holds as it is; not read by `none`.
+        reference: tokens of the batch at which the base rate needs no scaling; `none` ignores it.
     """
     return 1.0 if scaling == "none" else _BATCH_FACTORS[scaling](batch_tokens / reference)

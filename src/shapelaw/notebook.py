@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 HEIGHT_INCHES, WIDTH_INCHES = 3.4, 5.2
 DOTS_PER_INCH = 130
 ROWS = 8
-"""Rows of a runs table that its HTML shows."""
+"""Most rows in the HTML of a runs table."""
 KINDS: dict[str, Callable[[Axes, RunsTable, FitResult], None]] = {
     "loss": figures.loss_against_flops,
     "residuals": figures.residuals,
@@ -54,8 +54,8 @@ def plot_fit(result: FitResult, kind: str, runs: RunsTable | None, ax: Axes | No
 
     Args:
         kind: `loss` (against FLOPs), `residuals`, or `profile` of the exponent.
-        runs: that were fitted; those that the result knows if None.
-        ax: to draw on; a figure of its own if None.
+        runs: the fitted runs; None takes those that the result knows.
+        ax: axes to draw on; None makes a new figure.
     """
     if kind not in KINDS:
         raise UserError(f"kind={kind}: allowed are {', '.join(KINDS)}")
@@ -73,7 +73,7 @@ def plot_fit(result: FitResult, kind: str, runs: RunsTable | None, ax: Axes | No
 
 
 def plot_runs(runs: RunsTable, ax: Axes | None) -> Axes:
-    """Loss against FLOPs, a line a run, coloured by parameters."""
+    """Loss against FLOPs, one line per run, coloured by parameters."""
     drawn_on = ax or _figure()
     with style.look():
         axes = drawn_on if isinstance(drawn_on, Axes) else drawn_on.add_subplot()
@@ -85,7 +85,7 @@ def plot_runs(runs: RunsTable, ax: Axes | None) -> Axes:
 def _figure() -> Figure:
     """A figure that a notebook shows.
 
-    Made outside of `style.look`, at whose end the settings of pyplot's back end, such as that it is interactive, would be lost.
+    It is created outside of `style.look`, at whose end settings of pyplot's back end, such as interactivity, get lost.
     """
     import matplotlib.pyplot as plt
 
@@ -107,7 +107,7 @@ def prescribe(
 
 
 def fit_html(result: FitResult) -> str:
-    """What was fitted, its parameters with intervals, what to know before using them, and its picture."""
+    """The fit as HTML: what was fitted, its parameters with intervals, its flags, and its picture."""
     head = escape(result.summary().partition("\n")[0])
     table = table_of(result).to_html(float_format="{:.4g}".format, na_rep="", border=0)
     flags = "".join(f"<li>{escape(flag)}</li>" for flag in result.flags)
@@ -115,7 +115,7 @@ def fit_html(result: FitResult) -> str:
 
 
 def _picture(result: FitResult) -> str:
-    """Loss against FLOPs as an image; nothing where the fit is no law of the loss, or its runs are not known."""
+    """Loss against FLOPs as an image; empty if the fit is not a law of the loss, or its runs are unknown."""
     try:
         with style.look():
             figure, axes = style.canvas(HEIGHT_INCHES, WIDTH_INCHES)
@@ -133,7 +133,7 @@ def image(write: Callable[[BytesIO], None], words: str) -> str:
 
 
 def runs_html(runs: RunsTable) -> str:
-    """What a table holds, and its first rows."""
+    """A summary of a table, and its first rows."""
     shown = runs.kept.head(ROWS).to_html(index=False, border=0)
     reasons = "".join(f"<li>{count} rows excluded: {escape(reason)}</li>" for reason, count in runs.exclusions.items())
     return f"<p>{escape(repr(runs))}</p>{f'<ul>{reasons}</ul>' if reasons else ''}{shown}"

@@ -42,7 +42,7 @@ from shapelaw.wording import distinctions
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a sweep, with every derived number whole and checked.
+    """One run of a sweep, with all derived numbers computed and checked.
 
     Args:
         suite: record of the suite that it belongs to.
@@ -50,13 +50,13 @@ class PlannedRun:
         vocab_size: rows of the embedding and of the head.
         seq_len: context in tokens.
         batch_sequences: sequences of one optimizer step over all devices.
-        first_step: steps done where it starts: 0, or the checkpoint a cooldown branches from.
-        last_step: steps done where it ends.
+        first_step: finished steps at its start: 0, or the checkpoint from which a cooldown branches.
+        last_step: finished steps at its end.
         validate_every_steps, checkpoint_every_steps: cadences.
         lr_eff: peak rate.
         schedule: course of the rate over the tokens of the main run.
-        fingerprint: all that decides its result.
-        folder: where its state, checkpoints and log lie.
+        fingerprint: everything that decides its result.
+        folder: folder of its state, checkpoints and log.
         model: the built-in one, or a user's.
         annealing: how the rate of a cooldown falls.
         parent: identity of the run that a cooldown continues.
@@ -91,7 +91,7 @@ class PlannedRun:
 
     @property
     def tokens(self) -> int:
-        """Tokens seen where the run ends."""
+        """Tokens seen at the end of the run."""
         return self.last_step * self.batch_tokens
 
     @property
@@ -110,16 +110,16 @@ class PlannedRun:
         return Cooldown(self.first_step * self.batch_tokens, fraction, how.name, how.final_factor, how.options, code)
 
     def lr_at(self, step: int) -> float:
-        """Rate of the step that follows `step` done steps."""
+        """Rate of the step after `step` finished steps."""
         return self.lr_eff * lr_factor(step * self.batch_tokens, self.schedule, self.cooldown)
 
     def validates_at(self, step: int) -> bool:
-        """Whether the held-out loss is measured after `step`; a branch also measures where it starts."""
+        """Whether the held-out loss is measured after `step`; a branch also measures it at its start."""
         return step % self.validate_every_steps == 0 or step == self.last_step or step == self.first_step > 0
 
     @property
     def checkpoints(self) -> list[int]:
-        """Steps after which it writes one."""
+        """Steps after which it writes a checkpoint."""
         every = self.checkpoint_every_steps
         return [*range(self.first_step // every * every + every, self.last_step, every), self.last_step]
 
@@ -129,7 +129,7 @@ class PlannedRun:
 
 
 def labels_of(runs: Sequence[PlannedRun]) -> list[str]:
-    """Short names of a sweep's runs; where several share one, with the settings that tell them apart."""
+    """Short names of a sweep's runs; if several share one, with the settings that distinguish them."""
     labels = [planned.label for planned in runs]
     apart = distinctions(labels, [planned.identity for planned in runs], [planned.fingerprint for planned in runs])
     return [" ".join([label, *words]) for label, words in zip(labels, apart, strict=True)]
@@ -144,13 +144,13 @@ def plan_run(
     """Plan the run of a configuration on a corpus.
 
     Args:
-        config: of the run.
-        corpus_hash: of the corpus; it decides the identity. None where a program trains on its own.
-        tokenizer_hash: of the corpus's tokenizer, for the record of the suite.
-        further: name of a further held-out set -> hash of its corpus, which decides the identity too.
+        config: configuration of the run.
+        corpus_hash: hash of the corpus, which decides the identity; None if a program trains on its own corpus.
+        tokenizer_hash: hash of the corpus's tokenizer, for the record of the suite.
+        further: name of a further held-out set -> hash of its corpus, which also decides the identity.
 
     Raises:
-        UserError: for a value that is out of range or does not fit the others.
+        UserError: for a value that is out of range or conflicts with others.
     """
     shape = Shape(config.shape.width, config.shape.depth, config.suite.head_size)
     if not config.model.own:
@@ -218,7 +218,7 @@ def parent_checkpoint(planned: PlannedRun) -> Path:
     """The checkpoint that a cooldown continues.
 
     Raises:
-        UserError: if it is not there, naming those that are.
+        UserError: if it is missing, naming the existing ones.
     """
     folder = parent_folder(planned)
     path = checkpoint_path(folder, planned.first_step)
@@ -242,8 +242,8 @@ def corpus_folder(config: TrainConfig) -> Path:
 
 
 def further_folders(config: TrainConfig) -> dict[str, tuple[Path, str | None]]:
-    """Folders of the corpora whose held-out parts are measured too, by the names of their losses; and, of a mixture, the source
-    whose held-out part it is.
+    """Folders of the corpora whose held-out parts are also measured, by the names of their losses; for a mixture, also the
+    source of the held-out part.
 
     Raises:
         UserError: for a name that would lead out of data_dir.
@@ -272,13 +272,13 @@ def _branch(config: TrainConfig, main: PlannedRun) -> PlannedRun:
     fingerprint = {**main.fingerprint, "cooldown": cooldown}
     branch = replace(main, first_step=first, last_step=last, fingerprint=fingerprint, parent=main.identity)
     branch = replace(branch, annealing=config.cooldown)
-    assert branch.cooldown is not None  # a user's shape has been tried
+    assert branch.cooldown is not None  # a user's shape has been checked
     return branch
 
 
 def _branch_step(config: TrainConfig, main: PlannedRun) -> int:
-    """The checkpoint nearest to cooldown.from_tokens; the last step has one, whatever the cadence."""
-    at_end = config.sized and config.cooldown.from_tokens == config.tokens  # as the groups' files have it
+    """The checkpoint nearest to cooldown.from_tokens; the last step has one for any cadence."""
+    at_end = config.sized and config.cooldown.from_tokens == config.tokens  # as in the groups' files
     wanted = main.last_step if at_end else config.cooldown.from_tokens / main.batch_tokens
     every, last = main.checkpoint_every_steps, main.last_step
     regular = min(round(wanted / every), last // every) * every
@@ -308,7 +308,7 @@ def _steps(config: TrainConfig, batch_tokens: int) -> int:
 
 
 def _sized_steps(config: TrainConfig, batch_tokens: int) -> int:
-    """Steps that FLOPs, or tokens for each parameter, give a shape, to the nearest."""
+    """Steps of a shape from FLOPs, or from tokens per parameter, rounded to the nearest."""
     if config.model.own:
         raise UserError(
             f"model={config.model.name}: flops and tokens_per_param count the built-in model; give tokens for each shape"

@@ -27,17 +27,17 @@ GROUPS = {
     "tracker": "shapelaw.trackers",
     "law": "shapelaw.laws",
 }
-"""Group of the configuration -> entry points by which an installed package gives it choices: NAME = "package.module:PART"."""
+"""Group of the configuration -> entry points by which an installed package adds choices: NAME = "package.module:PART"."""
 MARK = ".py:"
-"""What tells a part of a user's file, `path/to/file.py:NAME`, from one that has a name."""
+"""Text that distinguishes a part in a user's file, `path/to/file.py:NAME`, from a named one."""
 
 
 @cache
 def installed(group: str) -> dict[str, EntryPoint]:
-    """Entry points of a group by name; nothing is imported.
+    """Entry points of a group by name. It imports nothing.
 
     Raises:
-        UserError: if two packages bring different parts of one name.
+        UserError: if two packages bring different parts with one name.
     """
     named: dict[str, EntryPoint] = {}
     for entry in entry_points(group=group):
@@ -51,10 +51,10 @@ def installed(group: str) -> dict[str, EntryPoint]:
 
 
 def reference_to(group: str, name: str) -> str | None:
-    """`package.module:PART` of the choice that an installed package gives a group of the configuration; None if none does.
+    """`package.module:PART` of a choice that an installed package adds to a group of the configuration; None if none does.
 
     Raises:
-        UserError: if its entry point names no part of a module, or two packages give it.
+        UserError: if its entry point does not name a part of a module, or two packages add it.
     """
     entry = installed(GROUPS[group]).get(name)
     if entry is not None and MODULE.fullmatch(entry.value) is None:
@@ -85,13 +85,13 @@ def load(group: str, name: str) -> Any:
 MODULE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 """A part of a module, `package.module:NAME`."""
 DIGITS = 16
-"""Of the hash that stands for a part's code."""
+"""Digits of the hash of a part's code."""
 _RUN: dict[tuple[str, str], ModuleType] = {}
-"""(absolute path, sha256 of the file) -> what running it gave: a file is run once."""
+"""(absolute path, sha256 of the file) -> the resulting module, so that a file is run only once."""
 
 
 def is_file(reference: str) -> bool:
-    """Whether a part is asked for by its file."""
+    """Whether a part is named by its file."""
     return MARK in reference
 
 
@@ -119,16 +119,16 @@ def absolute(reference: str) -> str:
 
 
 def run_file(group: str, reference: str) -> tuple[str, ModuleType]:
-    """SHA-256 of the file of a reference, and the module that running it gives.
+    """SHA-256 of the file of a reference, and the module that results from running it.
 
-    What is run is what was hashed, never an older compiled form of it.
+    The hashed text itself is run, never an older compiled form of it.
 
     Args:
-        group: what is chosen, such as law or model, for the message.
+        group: kind of the part, such as law or model, for the message.
         reference: `path/to/file.py:NAME`.
 
     Raises:
-        UserError: if there is no such file, or it cannot be run.
+        UserError: if the file is missing, or cannot be run.
     """
     path, _ = split(reference)
     content = content_of(group, reference)
@@ -151,11 +151,11 @@ def content_of(group: str, reference: str) -> bytes:
 
 
 def code_of(group: str, reference: str) -> str:
-    """What stands for the code of a user's part in a run's identity: sixteen digits of the SHA-256 of its file, or of every
-    Python file of the package that its module belongs to, and of its name. Nothing is run.
+    """The identity of the code of a user's part in a run's identity: sixteen digits of the SHA-256 of its file, or of every
+    Python file of its module's package, and of its name. Nothing is run.
 
     Raises:
-        UserError: if the file or the package is not there.
+        UserError: if the file or the package is missing.
     """
     _, _, name = reference.rpartition(":")
     digest = hashlib.sha256(name.encode())
@@ -168,10 +168,10 @@ def code_of(group: str, reference: str) -> str:
 
 
 def part_of(group: str, reference: str) -> Any:
-    """The user's part: NAME of the file that is run, or of the module that is imported.
+    """The user's part: NAME in the file, which is run, or in the module, which is imported.
 
     Raises:
-        UserError: if either fails, or holds no such name.
+        UserError: if either fails, or lacks the name.
     """
     place, _, name = reference.rpartition(":")
     module = run_file(group, reference)[1] if is_file(reference) else imported(group, reference)
@@ -212,7 +212,7 @@ def _files_of_package(group: str, reference: str) -> list[Path]:
 def _run(said: str, path: Path, content: bytes, sha256: str) -> ModuleType:
     module = ModuleType(f"shapelaw_part_{sha256[:DIGITS]}")
     module.__file__ = str(path)
-    sys.modules[module.__name__] = module  # where dataclasses and pickle look a class up
+    sys.modules[module.__name__] = module  # where dataclasses and pickle look up a class
     try:
         exec(compile(content, str(path), "exec"), module.__dict__)
     except Exception as error:

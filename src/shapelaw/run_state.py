@@ -15,9 +15,9 @@ from shapelaw.errors import UserError
 from shapelaw.files import as_record, read_sealed, write_sealed
 
 LOG_FILE = "log.txt"
-"""What a run says while it trains, in its folder."""
+"""Log of a run's training, in its folder."""
 LOCK_SECONDS = 900.0
-"""How long a run's former process, on a node that was lost, may keep the run's lock."""
+"""How long a run's former process, on a lost node, may keep the run's lock."""
 
 
 class Status(Enum):
@@ -34,7 +34,7 @@ class Status(Enum):
 
 @dataclass(frozen=True)
 class State:
-    """What a run's folder says of it (state.json), refreshed about once a second while it runs."""
+    """The state in a run's folder (state.json), refreshed about once a second while it runs."""
 
     status: Status = Status.new
     step: int = 0
@@ -55,7 +55,7 @@ class State:
 
 
 def read_state(folder: Path) -> State:
-    """The state in a run's folder; a run without one is new, and a running one whose process is gone interrupted."""
+    """The state in a run's folder; a run without one is new, and a running one without a process is interrupted."""
     path = folder / "state.json"
     if not path.exists():
         return State()
@@ -66,16 +66,16 @@ def read_state(folder: Path) -> State:
 
 
 def write_state(folder: Path, state: State) -> None:
-    """Write state.json, sealed, aside, then rename."""
+    """Write state.json, sealed, first aside, then rename it."""
     values = asdict(replace(state, updated=time.time()))
-    lasting = state.status is not Status.running  # a running state is written anew every second
+    lasting = state.status is not Status.running  # a running state is rewritten every second
     write_sealed(folder / "state.json", {**values, "status": state.status.value}, durable=lasting)
 
 
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[int]:
-    """Hold a run's folder: one process trains a run, a second refuses. The lock's file descriptor: a process that inherits it
-    holds the folder, too.
+    """Lock a run's folder, so that only one process trains the run. Yields the lock's file descriptor; a process that inherits
+    it also holds the lock.
 
     Raises:
         UserError: if another process holds it.
@@ -105,7 +105,7 @@ def is_locked(folder: Path) -> bool:
 
 
 def await_lock(folder: Path) -> None:
-    """Wait until a run's former process is gone: where its node was lost, the file system may notice late."""
+    """Wait until a run's former process is gone; if its node was lost, the file system may notice that late."""
     deadline = time.monotonic() + LOCK_SECONDS
     while is_locked(folder) and time.monotonic() < deadline:
         time.sleep(1.0)

@@ -25,7 +25,7 @@ QUERY = re.compile(r"([?&;])(?:\w*passw(?:or)?d|pwd|\w*token|\w*secret|api_?key)
 
 
 def without_password(uri: str) -> str:
-    """A URI without its password; others stay as they are."""
+    """A URI without its password; a URI without one stays unchanged."""
     named = QUERY.sub(r"\1", PASSWORD.sub(r"\1@", uri))
     return re.sub(r"[?&;]+$", "", re.sub(r"([?&;])[&;]+", r"\1", named)) if named != uri else uri
 
@@ -39,7 +39,7 @@ def refuse_password(key: str, uri: str) -> None:
     """Refuse a URI that holds a password.
 
     Raises:
-        UserError: that says where to put it, and does not repeat it.
+        UserError: telling where to put it, without repeating it.
     """
     named = without_password(uri)
     if named != uri:
@@ -57,7 +57,7 @@ def refuse_passwords(options: Any) -> None:
 
 
 def connectable(uri: str, variable: str = TRACKING_VARIABLE) -> str:
-    """What to connect to for a URI without password: the environment's, where that is the same with its password."""
+    """The URI to connect to for one without a password: the environment's, if that is the same with its password."""
     whole = os.environ.get(variable, "")
     return whole if whole and without_password(whole) == uri else uri
 

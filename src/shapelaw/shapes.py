@@ -70,20 +70,20 @@ class Shape:
 
     @property
     def name(self) -> str:
-        """`WIDTHxDEPTH`, as the published models are called."""
+        """`WIDTHxDEPTH`, as in the names of the published models."""
         return f"{self.width}x{self.depth}"
 
 
 def heads_share(n_head: int) -> bool:
-    """Whether so many query heads fall evenly on their key-value heads: one, three, or an even number."""
+    """Whether this number of query heads divides evenly over the key-value heads: one, three, or an even number."""
     return n_head % max(n_head // 2, 1) == 0
 
 
 def check_heads(shape: Shape) -> None:
-    """Refuse what cannot be trained.
+    """Refuse a shape that cannot be trained.
 
     Raises:
-        UserError: if the query heads do not fall evenly on the key-value heads, naming the nearest widths where they do.
+        UserError: if the query heads do not divide evenly over the key-value heads, naming the nearest widths that work.
     """
     if not heads_share(shape.n_head):
         below, above = ((shape.n_head + step) * shape.head_size for step in (-1, 1))
@@ -96,12 +96,12 @@ def check_heads(shape: Shape) -> None:
 
 @dataclass(frozen=True)
 class ShapeRules:
-    """What makes a shape feasible in a suite.
+    """The rules of a feasible shape in a suite.
 
     Args:
         head_size: features of one attention head; widths are multiples of it.
-        even_heads: whether the number of query heads must be even, so that two share a key-value head; else one and three
-            are allowed as well.
+        even_heads: whether the number of query heads must be even, so that two share a key-value head; otherwise one and
+            three are also allowed.
         width_min, width_max: range of the width, inclusive.
         depth_min, depth_max: range of the depth, inclusive.
     """

@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 KEY = "trainer.command"
 SCRIPTS = frozenset({".py", ".sh", ".yaml", ".yml", ".json", ".toml"})
-"""Files that are read as part of a program where its template names them."""
+"""Endings of files that count as part of a program if its template names them."""
 ELSEWHERE = frozenset(
     ("outputs_dir", "data_dir", "suite.folder", "accelerator", "devices", "num_nodes", "threads", "progress", "force")
 )
-"""Options that say where and on what a run is trained: they decide no result."""
+"""Options for the place and devices of training, which do not affect the result."""
 ELSEWHERE_GROUPS = frozenset(("tracker", "trainer", "search", "limits", "resources", "cooldown", "sweep"))
-"""Groups of such options, and those that a fingerprint holds by itself."""
+"""Groups of such options, and those that a fingerprint holds separately."""
 LINE_END = re.compile(r"(?:[ \t]*\\\r?\n)+[ \t]*")
 PIECE = re.compile(rf"""{LINE_END.pattern}|\\.|'[^']*'|"(?:\\.|[^"\\])*"|\{{[^{{}}]*\}}|.""", re.DOTALL)
-"""A piece of a command line as a shell reads it: a line's end behind a backslash, something quoted, a field, a character."""
+"""A piece of a command line as a shell reads it: a line's end after a backslash, a quoted text, a field, a character."""
 OF_A_SHELL = {
     r"[\r\n]": (
         "a line that does not end with a backslash is a command of its own",
@@ -51,7 +51,7 @@ OF_A_SHELL = {
     r"(?<!\S)#\S*": ("{} begins a comment", "leave it out, or quote what is only text"),
     r"\A[A-Za-z_]\w*=\S*": ("{} sets a variable", "write env before it: env {} ..."),
 }
-"""What only a shell does something with, where it is not quoted -> what that is, and what to do."""
+"""Unquoted syntax that needs a shell -> its meaning, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Template:
     """A command template.
 
     Args:
-        text: as it was given.
+        text: the text as given.
 
     >>> Template("train.py --lr {lr:.4f} --name 'run {name}'").filled({"lr": 0.01, "name": "a; rm b"})
     ['train.py', '--lr', '0.0100', '--name', 'run a; rm b']
@@ -82,7 +82,7 @@ class Template:
         """Its words, not filled yet.
 
         Raises:
-            UserError: if a quote is left open, there is none, or only a shell could read it.
+            UserError: if a quote is left open, there are no words, or only a shell could read it.
         """
         line = self.line
         try:
@@ -96,7 +96,7 @@ class Template:
 
     @property
     def names(self) -> list[str]:
-        """The fields that it names, in their order, each once.
+        """The fields that it names, in order, each once.
 
         Raises:
             UserError: if a brace is left open.
@@ -105,7 +105,7 @@ class Template:
 
     @property
     def program(self) -> str:
-        """What it runs, in words: its first word, and the scripts and modules that it names.
+        """The program in words: the first word, and the scripts and modules that it names.
 
         >>> Template("torchrun --standalone train.py {lr}").program, Template("{python} -m lab.train").program
         ('torchrun train.py', 'python lab.train')
@@ -118,7 +118,7 @@ class Template:
         """The words with their fields filled in.
 
         Raises:
-            UserError: for a field that there is none of, listing what there is, or a format that its value does not take.
+            UserError: for an unknown field, listing the known ones, or a format that its value does not support.
         """
         return ["".join(self._pieces(word, values)) for word in self.words]
 
@@ -151,7 +151,7 @@ class Template:
 
 
 def _joined(piece: str) -> str:
-    """A piece of a command line without the ends of lines that a backslash hides."""
+    """A piece of a command line without line ends after a backslash."""
     if piece[0] == '"':
         return re.sub(r"\\(\r?\n|.)", lambda found: "" if found[1].endswith("\n") else found[0], piece, flags=re.DOTALL)
     if LINE_END.fullmatch(piece):
@@ -160,7 +160,7 @@ def _joined(piece: str) -> str:
 
 
 def _refuse_shell(line: str) -> None:
-    """Refuse what the program would be given as it is, where a shell would do something else.
+    """Refuse syntax that the program would get literally, although a shell would interpret it.
 
     Raises:
         UserError: naming it, and what to do.
@@ -178,12 +178,12 @@ def _refuse_shell(line: str) -> None:
 
 
 def _filled_in(piece: re.Match[str]) -> str:
-    """What a shell fills variables into: what stands in double quotes."""
+    """The part of a piece into which a shell fills variables: text in double quotes."""
     return re.sub(r"\\.", " ", piece[0]) if piece[0].startswith('"') else " "
 
 
 def plain(value: Any) -> Any:
-    """A value as a program is told it: whole numbers without a point, others to the last digit; nothing for null.
+    """A value in the form for a program: whole numbers without a point, others with all digits; empty for null.
 
     >>> plain(2e9), plain(0.1), plain(None), plain(True)
     (2000000000, 0.1, '', 'true')
@@ -208,12 +208,12 @@ def options_in(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def trainer_record(config: TrainConfig) -> dict[str, Any]:
-    """What a fingerprint holds of a program: its template, the options that it is told, and the scripts that it reads.
+    """The record of a program in a fingerprint: its template, the options that it gets, and the scripts that it reads.
 
-    What follows from the rest of the fingerprint ({lr}, {tokens}, ...) and says where a run is trained is left out.
+    It omits values that follow from the rest of the fingerprint ({lr}, {tokens}, ...) or concern the place of training.
 
     Raises:
-        UserError: for a template that cannot be read, or a file of trainer.files that is not there.
+        UserError: for a template that cannot be read, or a missing file of trainer.files.
     """
     template, options = Template(config.trainer.command), options_in(config)
     told = [name for name in template.names if name in options and _decides(name)]
@@ -229,7 +229,7 @@ def _decides(name: str) -> bool:
 
 
 def _scripts(template: Template) -> list[str]:
-    """Scripts that the template names, alone or behind an equals sign."""
+    """Scripts that the template names, alone or after an equals sign."""
     named = [word.rpartition("=")[2] for word in template.words]
     return sorted({name for name in named if Path(name).suffix in SCRIPTS and Path(name).is_file()})
 

@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.text import Text
 
 KEPT = "\n\t"
-"""Of what is not printable, what lays out lines."""
+"""Unprintable characters that lay out lines."""
 
 
 def printable(text: object) -> str:
-    r"""A text in which everything that a terminal acts on, or cannot print, is spelt as Python spells it.
+    r"""A text in which everything that a terminal acts on, or cannot print, is spelt in Python's notation.
 
     >>> printable("a\x1b[31m b\udcff [red]\n")
     'a\\x1b[31m b\\udcff [red]\n'
@@ -31,7 +31,7 @@ def printable(text: object) -> str:
 
 
 class Terminal(Console):
-    """A console that takes texts as they are: no markup, no emoji, nothing highlighted, nothing raw."""
+    """A console that prints texts literally: no markup, no emoji, no highlighting, nothing raw."""
 
     def __init__(self, stderr: bool = False, **options: Any) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False, **{"soft_wrap": True, **options})
@@ -45,9 +45,9 @@ def terminal(stderr: bool = False, wide: int | None = None, soft_wrap: bool = Tr
     """The terminal on standard output or error.
 
     Args:
-        stderr: which of them.
-        wide: columns where it is no terminal but a file or a pipe.
-        soft_wrap: whether long lines are left to the terminal.
+        stderr: whether to use standard error.
+        wide: columns if it is not a terminal but a file or a pipe.
+        soft_wrap: whether the terminal wraps long lines.
     """
     made = Terminal(stderr, soft_wrap=soft_wrap)
     return made if made.is_terminal or wide is None else Terminal(stderr, soft_wrap=soft_wrap, width=wide)
@@ -69,8 +69,8 @@ def _write(stream: TextIO, text: object) -> None:
 
 
 def prepare_streams() -> None:
-    """Let no letter end a command that has done its work: what the stream's encoding lacks is spelt, too; warnings go the same
-    way."""
+    """Let no character fail a command that has done its work: characters outside the stream's encoding are spelt out, also in
+    warnings."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -79,7 +79,7 @@ def prepare_streams() -> None:
 
 
 class Spelling(logging.Handler):
-    """Warnings on standard error, a line each."""
+    """Warnings on standard error, one line each."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 FAST_THREADS_MAX = 4
-"""Our CPU kernels use one thread and are about five times as fast as torch's on one: above this many, torch's win."""
+"""Our CPU kernels use one thread, on which they are about five times as fast as torch's; with more than this, torch's win."""
 SMALL_HEAD_MAX = 64
 SMALL_TIME_MAX = 512
 """Up to these sizes batched matmuls with the weights kept beat torch's CPU flash kernel (benchmarks/train_step.py)."""
 CHUNK_BYTES_CPU = 64 * 2**20
 CHUNK_BYTES_GPU = 512 * 2**20
-"""Largest chunk of float32 logits: the fastest on a CPU (`train_step.py --parts`), enough rows to fill a GPU."""
+"""Largest chunk of float32 logits: the fastest on a CPU (`train_step.py --parts`), and enough rows to fill a GPU."""
 
 
 def chunk_rows(rows: int, vocab_size: int, device_type: str) -> int:

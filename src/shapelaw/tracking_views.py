@@ -23,18 +23,18 @@ Training runs of one suite of model shapes. `val/loss` is the held-out loss in n
 """
 SECTION = "shapelaw"
 NOTE = "mlflow.note.content"
-"""Tag of an experiment's description, which its users may write anew."""
+"""Tag of an experiment's description, which its users may rewrite."""
 TRAINING_VIEW = {"mlflow.experimentKind": "custom_model_development"}
-"""Tags by which MLflow shows an experiment as one of training, not of language models' answers."""
+"""Tags that make MLflow show an experiment as training, rather than as language models' answers."""
 RUNS_SHOWN = 100
 CREATED = 1_700_000_000_000
-"""A view needs a time of its making, in milliseconds; one that does not change keeps the tag as it is."""
+"""A view needs a creation time, in milliseconds; a constant one keeps the tag unchanged."""
 
 Chart = dict[str, Any]
 
 
 def address(pages: str, experiment_id: str) -> str:
-    """Where an experiment's own view is opened: its runs side by side.
+    """Address of an experiment's own view: its runs side by side.
 
     >>> address("http://127.0.0.1:5000", "1")
     'http://127.0.0.1:5000/#/experiments/1/runs?viewStateShareKey=shapelaw&compareRunsMode=CHART'
@@ -43,7 +43,7 @@ def address(pages: str, experiment_id: str) -> str:
 
 
 def training() -> dict[str, str]:
-    """Tags of an experiment of training runs: losses against FLOPs and tokens, what differs, parallel coordinates."""
+    """Tags of an experiment of training runs: losses against FLOPs and tokens, differences, parallel coordinates."""
     charts = [
         line("val/loss", FLOPS),
         line("val/loss", TOKENS),
@@ -57,11 +57,11 @@ def training() -> dict[str, str]:
 def tags(
     kind: str, charts: Sequence[Chart], params: Sequence[str], metrics: Sequence[str], description: str
 ) -> dict[str, str]:
-    """Tags of an experiment with a view of its own.
+    """Tags of an experiment with its own view.
 
     Args:
-        kind: of the runs that it lists, train or fit.
-        charts: in their order.
+        kind: kind of the listed runs, train or fit.
+        charts: charts in order.
         params, metrics: columns of its table.
         description: Markdown, shown above its runs.
     """
@@ -70,11 +70,11 @@ def tags(
 
 
 def _view(kind: str, charts: Sequence[Chart], params: Sequence[str], metrics: Sequence[str]) -> str:
-    """The view as MLflow reads it: its state as it is, and once more in the envelope that lists it by name."""
+    """The view as MLflow reads it: its plain state, and a copy in the envelope that lists it by name."""
     section = {"uuid": SECTION, "name": SECTION, "display": True, "isReordered": False, "isGenerated": False}
     state = {
         "searchFilter": f"tags.`shapelaw.kind` = '{kind}'",
-        "orderByKey": f"metrics.`{metrics[0]}`",  # any order but that of time lists runs flat, not folded under their sweeps
+        "orderByKey": f"metrics.`{metrics[0]}`",  # any order except by time lists runs flat, not folded under their sweeps
         "orderByAsc": True,
         "selectedColumns": [f"params.`{name}`" for name in params] + [f"metrics.`{name}`" for name in metrics],
         "runsHiddenMode": "FIRST_20_RUNS",
@@ -101,7 +101,7 @@ def line(metric: str, axis: str) -> Chart:
 
 
 def scatter(x: str, y: str) -> Chart:
-    """One dot a run: a metric against another."""
+    """One dot per run: a metric against another."""
     axes = {"xaxis": {"key": x, "type": "METRIC"}, "yaxis": {"key": y, "type": "METRIC"}}
     return _chart("SCATTER", f"{y} against {x}", **axes)
 
@@ -114,6 +114,6 @@ def differences() -> Chart:
 
 
 def parallel(params: Sequence[str], metrics: Sequence[str]) -> Chart:
-    """Parallel coordinates: one line a run through its parameters and metrics."""
+    """Parallel coordinates: one line per run through its parameters and metrics."""
     chosen = {"selectedParams": list(params), "selectedMetrics": list(metrics), "showAllRuns": False}
     return _chart("PARALLEL", f"{', '.join(params)} and {', '.join(metrics)}", **chosen)

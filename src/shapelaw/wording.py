@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 SILENT_SECONDS = 30.0
-"""Longest time without a line where there is no terminal."""
+"""Longest time without a line if there is no terminal."""
 SCALES = ((1e6, "million"), (1e9, "billion"), (1e12, "trillion"))
-"""Short scale, and what its steps are called."""
+"""Steps of the short scale, and their names."""
 SPANS = (("second", 1.0, 60.0), ("minute", 60.0, 3600.0), ("hour", 3600.0, float("inf")))
 """Units of time, their seconds, and the seconds from which the next one is used."""
 
@@ -34,7 +34,7 @@ def amount(value: float) -> str:
 
 
 def spelt(key: str, value: object) -> str:
-    r"""An option as it is typed: quoted for Hydra where its value needs it, then for the shell.
+    r"""An option as a user types it: quoted for Hydra if its value needs it, then for the shell.
 
     >>> spelt("fit", "outputs/fits/a"), spelt("fit", "my [new] fits")
     ('fit=outputs/fits/a', '"fit=\'my [new] fits\'"')
@@ -47,7 +47,7 @@ def spelt(key: str, value: object) -> str:
 
 
 def storage(size: float) -> str:
-    """Bytes as disks count them: in GB, below one in MB.
+    """Bytes as disks count them: in GB, or below one GB in MB.
 
     >>> storage(2.34e9), storage(250e6), storage(1.2e6), storage(3e4), storage(0)
     ('2.3 GB', '250 MB', '1.2 MB', '0.03 MB', '0 MB')
@@ -95,12 +95,12 @@ def span(seconds: float) -> str:
 def distinctions(
     labels: Sequence[str], identities: Sequence[str], settings: Sequence[Mapping[str, Any]]
 ) -> list[tuple[str, ...]]:
-    """Of each job the `key=value` that tell it from the others of its label; nothing where it has its label alone.
+    """For each job, the `key=value` that distinguish it from others with its label; empty if its label is unique.
 
     Args:
-        labels: its short name.
-        identities: two jobs of one identity are one job.
-        settings: what was chosen for it, nested.
+        labels: short name of each job.
+        identities: two jobs with the same identity are one job.
+        settings: nested settings of each job.
     """
     alike: dict[str, dict[str, dict[str, Any]]] = {}
     for label, identity, chosen in zip(labels, identities, settings, strict=True):
@@ -121,7 +121,7 @@ def leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _telling_apart(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The first keys, each of which tells more of these apart, until all are."""
+    """The first keys that each distinguish more of these settings, until all are distinct."""
     chosen: list[str] = []
     found = 1
     for key in dict.fromkeys(key for one in settings for key in one):

@@ -15,15 +15,15 @@ from shapelaw.tracking.protocol import FURTHER_LOSS, VAL_LOSS
 from shapelaw.training.stored import StoredCheckpoint
 
 NAMED_DATA = ("name", "source", "dataset", "subset", "split", "revision", "val_fraction")
-"""Options of the corpus that say what it is to people elsewhere; paths of this machine do not."""
+"""Options of the corpus that are meaningful to people elsewhere, unlike local paths."""
 
 
 def card(checkpoint: StoredCheckpoint, license_id: str) -> str:
-    """The model card of a checkpoint: what it is, what it was trained on and how, its losses, how it is loaded.
+    """The model card of a checkpoint: its description, data, training, losses, and how to load it.
 
     Args:
-        checkpoint: that is exported.
-        license_id: as the hub names licences, such as apache-2.0.
+        checkpoint: the exported checkpoint.
+        license_id: the hub's name of the licence, such as apache-2.0.
     """
     shape, config = checkpoint.shape, checkpoint.config
     head = {
@@ -42,7 +42,7 @@ def card(checkpoint: StoredCheckpoint, license_id: str) -> str:
 
 
 def losses_of(run: Path) -> dict[int, dict[str, float]]:
-    """Tokens -> held-out losses that a run recorded there, by metric; what a rollback undid is left out."""
+    """Tokens -> held-out losses that a run recorded there, by metric, without those that a rollback undid."""
     found: dict[int, dict[str, float]] = {}
     for record, _ in records(run / JOURNAL):
         if record["kind"] == "rewind":
@@ -59,7 +59,7 @@ def _is_loss(metric: str) -> bool:
 
 
 def _losses(checkpoint: StoredCheckpoint) -> str:
-    """A table of the losses up to the checkpoint, the last of them its own."""
+    """A table of the losses up to the checkpoint; the last one is its own."""
     rows = {tokens: losses for tokens, losses in losses_of(checkpoint.run).items() if tokens <= checkpoint.tokens}
     if not rows:
         return "None was recorded.\n"

@@ -34,15 +34,15 @@ UNKNOWN = "unknown"
 
 
 def export(source: Path, out: Path, license_id: str = UNKNOWN) -> Path:
-    """Write a checkpoint for transformers' AutoModelForCausalLM and AutoTokenizer; it is whole or not there.
+    """Write a checkpoint for transformers' AutoModelForCausalLM and AutoTokenizer; the folder is either complete or missing.
 
     Args:
-        source: folder of a run (its newest checkpoint is taken) or of a checkpoint, checkpoints/step-NNNNNNNN.
+        source: folder of a run (its newest checkpoint is used) or of a checkpoint, checkpoints/step-NNNNNNNN.
         out: folder to write; it must not exist.
-        license_id: as the hub names licences, for the model card.
+        license_id: the hub's name of the licence, for the model card.
 
     Returns:
-        The checkpoint that was taken.
+        The exported checkpoint.
 
     Raises:
         UserError: if there is no checkpoint, it is damaged, its corpus was removed or `out` exists.
@@ -86,8 +86,8 @@ def write_folder(checkpoint: StoredCheckpoint, folder: Path, license_id: str) ->
 def byte_tokenizer() -> Any:
     """`BytesTokenizer` as one of the tokenizers library: ids 1 to 255 are bytes, 0 is the separator.
 
-    The library writes bytes as printable characters, GPT-2's table: those that print stand for themselves, the others
-    follow from U+0100 on. A byte 0 in a text, which stands for the separator in the corpus, is left out.
+    The library writes bytes as printable characters by GPT-2's table: printable ones stand for themselves, the others
+    follow from U+0100 on. A byte 0 in a text, which means the separator in the corpus, is dropped.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 

@@ -56,7 +56,7 @@ class Repository:
         return folder if folder and folder.is_dir() else None
 
     def add(self, revision: str, write: Callable[[Path], None]) -> None:
-        """Add a revision: it is whole or not there.
+        """Add a revision; it is either complete or missing.
 
         Args:
             revision: its name.
@@ -72,12 +72,12 @@ class Repository:
             shutil.rmtree(aside, ignore_errors=True)
 
     def name_commit(self, revision: str, commit: str) -> None:
-        """Let a revision be a commit."""
+        """Let a revision name a commit."""
         self.ref(revision).parent.mkdir(parents=True, exist_ok=True)
         write_text(self.ref(revision), commit)
 
     def _link(self, aside: Path) -> str:
-        """Move files among the blobs and link to them from a snapshot; its commit, which follows from the files."""
+        """Move files to the blobs and link to them from a snapshot; returns its commit, which follows from the files."""
         blobs, links = self.folder / "blobs", aside / "links"
         for folder in (blobs, links, self.folder / "snapshots"):
             folder.mkdir(exist_ok=True)
@@ -95,13 +95,13 @@ class Repository:
 def release(
     sources: Sequence[Path], out: Path, namespace: str, license_id: str, tell: Callable[[str], None]
 ) -> list[Repository]:
-    """Write every checkpoint of runs as a revision of the run's repository; what is there already is left as it is.
+    """Write every checkpoint of runs as a revision of the run's repository; existing revisions stay unchanged.
 
     Args:
         sources: folders of runs, or of single checkpoints.
         out: folder of the cache; it is missing, empty, or holds repositories.
         namespace: first part of the repositories' names.
-        license_id: as the hub names licences.
+        license_id: the hub's name of the licence.
         tell: called with a line for every run.
 
     Raises:

@@ -27,12 +27,12 @@ from shapelaw.training.rollback import ROLLBACKS
 
 @dataclass(frozen=True)
 class Migration:
-    """What became of the runs of an earlier version.
+    """The result of a migration.
 
     Args:
-        renamed: folders as they are named now.
-        left: a line for every run that could not be taken over, and stays as it is.
-        undelivered: a line for every tracked run that the store does not know by its new name yet.
+        renamed: the renamed folders.
+        left: a line for every run that could not be taken over, and stays unchanged.
+        undelivered: a line for every tracked run whose new name the store lacks.
     """
 
     renamed: Sequence[Path] = ()
@@ -46,13 +46,12 @@ def old_runs(outputs: Path) -> bool:
 
 
 def migrate(outputs: Path, precision: Precision | None = None, uri: str = "") -> Migration:
-    """Give all runs of an earlier version the names they have now. It may be called again, or by several at once.
+    """Give all runs of an earlier version today's names. It may be called again, or by several processes at once.
 
     Args:
         outputs: folder of all runs (outputs/).
-        precision: that runs with precision=auto were computed in, where nothing of them says so.
-        uri: of the tracking store, which gets the new names of the runs that were recorded for it, as a database in `outputs`
-            does.
+        precision: precision of runs with precision=auto that do not record it.
+        uri: URI of the tracking store, which gets the new names of its runs, as a database in `outputs` does.
 
     Raises:
         OSError: if the folder cannot be written to.
@@ -95,7 +94,7 @@ def _plans(outputs: Path, precision: Precision | None) -> tuple[list[OldRun], li
 
 
 def _obstacle(run: OldRun, main: OldRun | None, double: OldRun | None) -> str:
-    """Why a run cannot have its new name: because of the run that it continues, or of another of the same fingerprint."""
+    """Why a run cannot have its new name: because of the run that it continues, or another with the same fingerprint."""
     if double:
         return f"is the same run as {double.folder.name} now, which came as far; remove it if you do not need it"
     if main and main.identity != run.continues:
@@ -107,7 +106,7 @@ def _obstacle(run: OldRun, main: OldRun | None, double: OldRun | None) -> str:
 
 
 def _is_inside(outputs: Path, uri: str) -> bool:
-    """Whether a store is a database in the folder of all runs: one that is elsewhere is only written to when it is named."""
+    """Whether a store is a database in the folder of all runs; one elsewhere is only written to if the user names it."""
     file = database_file(uri)
     return file is not None and file.resolve().is_relative_to(outputs.resolve())
 
@@ -122,10 +121,10 @@ def _alone(runs: Path) -> Iterator[None]:
 
 
 def _renamed(run: OldRun) -> list[Path]:
-    """Rename a run; its folder now, or nothing where another process has renamed it meanwhile.
+    """Rename a run; returns its new folder, or nothing if another process has renamed it meanwhile.
 
     Raises:
-        UserError: if it is being trained, or its new name is taken.
+        UserError: if it is in training, or its new name is taken.
     """
     if not run.folder.is_dir():
         return []
@@ -138,10 +137,10 @@ def _renamed(run: OldRun) -> list[Path]:
 
 
 def _change_files(run: OldRun) -> None:
-    """Put the new identities into what a run has written."""
+    """Replace the identities in a run's files by the new ones."""
     for path in (run.folder / JOURNAL, run.folder / ROLLBACKS):
         if path.exists():
-            _replace(path, run.names)  # identities are all of one length: whoever reads on from a byte finds its place
+            _replace(path, run.names)  # all identities have one length, so byte positions stay valid
     for path in run.folder.glob("checkpoints/step-*/state.json"):
         _change_checkpoint(path, run.names)
     note_names(run)
@@ -156,7 +155,7 @@ def _replace(path: Path, names: Mapping[str, str]) -> None:
 
 
 def _change_checkpoint(path: Path, names: Mapping[str, str]) -> None:
-    """Change whose rollbacks a checkpoint knows; a damaged one is left to who loads it."""
+    """Change the identities of rollbacks in a checkpoint; a damaged one stays, and its loader reports it."""
     with contextlib.suppress(UserError):
         state = unsealed(path, read_json(path))
         events = [{**event, "cell": names.get(event["cell"], event["cell"])} for event in state.get("rollbacks", [])]
@@ -176,7 +175,7 @@ def _rename(run: OldRun) -> None:
 
 
 def _former(outputs: Path) -> dict[str, str]:
-    """Former identities -> those of now, of all runs that were ever renamed."""
+    """Former identities -> present ones, for all runs that were ever renamed."""
     names = {}
     for path in outputs.glob(f"runs/*/*/{FILE}"):
         if former := former_identity(path.parent):

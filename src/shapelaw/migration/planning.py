@@ -25,7 +25,7 @@ from shapelaw.tracking.journal import JOURNAL, records
 RECORDED = {"bf16-mixed": Precision.bf16, "32-true": Precision.fp32}
 """Values of the tag shapelaw.precision."""
 LIVE_SECONDS = 900.0
-"""A run on another machine whose state is younger than this is taken to go on: locks do not pass every network file system."""
+"""A run on another machine with a younger state counts as running, because not every network file system passes on locks."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class OldRun:
     """A run of an earlier version.
 
     Args:
-        folder: where it lies.
-        fingerprint: what it has now.
-        names: identities that its files hold -> what they are now: its own first, then that of the run that it continues.
-        progress: whether it finished, and its last step; of two runs of one fingerprint the one that came further is kept.
+        folder: its folder.
+        fingerprint: its present fingerprint.
+        names: identities in its files -> present ones: its own first, then that of the run that it continues.
+        progress: whether it finished, and its last step; of two runs with one fingerprint, the longer one is kept.
     """
 
     folder: Path
@@ -46,46 +46,46 @@ class OldRun:
 
     @property
     def former(self) -> str:
-        """The identity that it had."""
+        """Its former identity."""
         return next(iter(self.names))
 
     @property
     def identity(self) -> str:
-        """The identity that it has now."""
+        """Its present identity."""
         return self.names[self.former]
 
     @property
     def new_folder(self) -> Path:
-        """Where it is to lie."""
+        """Its new folder."""
         return self.folder.with_name(f"{self.folder.name.rpartition('-')[0]}-{self.identity}")
 
     @property
     def continues(self) -> str | None:
-        """Identity, as it is now, of the run that it continues."""
+        """Present identity of the run that it continues."""
         cooldown = self.fingerprint["cooldown"]
         return None if cooldown is None else str(cooldown["parent"])
 
     @property
     def continued(self) -> str | None:
-        """The identity which that run had."""
+        """Former identity of the run that it continues."""
         return next((old for old, new in self.names.items() if new == self.continues), None)
 
 
 def old_folders(outputs: Path) -> list[Path]:
-    """Folders of runs that an earlier version left: they say what was trained, and have no fingerprint."""
+    """Folders of runs from an earlier version: they record what was trained, but have no fingerprint."""
     return sorted(path.parent for path in outputs.glob("runs/*/*/config.yaml") if not (path.parent / FILE).exists())
 
 
 def planned(folder: Path, outputs: Path, precision: Precision | None) -> OldRun:
-    """What a run's names are now.
+    """The present names of a run.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         outputs: the folder of all runs, for corpora that were moved with it.
-        precision: that it was computed in, where nothing of it says so.
+        precision: precision of the run, if it does not record it.
 
     Raises:
-        UserError: in one line, if that cannot be told, or the run goes on.
+        UserError: if the names cannot be determined, or the run is still in training.
     """
     state = read_state(folder)
     _check_still(folder, state)
@@ -110,7 +110,7 @@ def _fingerprints(
     for corpus_hash in dict.fromkeys(_corpus_hashes(values, outputs)):
         old = fingerprint_1(values, corpus_hash)
         new = fingerprint_2(old, precision.value, further)
-        if identity in (identity_1(old), identity_of(new)):  # the second where a migration was killed after renaming
+        if identity in (identity_1(old), identity_of(new)):  # the second if a migration was killed after renaming
             return old, new
     raise UserError(
         f"{folder}: its name is not the identity of its config.yaml on any corpus in {values.get('data_dir')}; put the corpus "
@@ -136,7 +136,7 @@ def _values(path: Path) -> dict[str, Any]:
 
 
 def _corpus_hashes(values: Mapping[str, Any], outputs: Path) -> Iterator[str]:
-    """Of the corpus that the run names, then of all that lie where it may have been moved to."""
+    """Hash of the corpus that the run names, then those of all corpora where it may have been moved to."""
     named = f"{values.get('data', {}).get('name')}-{values.get('tokenizer', {}).get('name')}"
     roots = [Path(str(values.get("data_dir"))), outputs / "corpora"]
     manifests = [root / named / MANIFEST_FILE for root in roots]
@@ -147,10 +147,10 @@ def _corpus_hashes(values: Mapping[str, Any], outputs: Path) -> Iterator[str]:
 
 
 def _further_hashes(values: Mapping[str, Any], folder: Path, outputs: Path) -> dict[str, str]:
-    """Of the further held-out corpora, by the names of their losses.
+    """Hashes of the further held-out corpora, by the names of their losses.
 
     Raises:
-        UserError: if one is not there any more.
+        UserError: if one no longer exists.
     """
     hashes = {}
     for name, corpus in values.get("validation", {}).get("further", {}).items():
@@ -166,7 +166,7 @@ def _further_hashes(values: Mapping[str, Any], folder: Path, outputs: Path) -> d
 
 
 def _precision(values: Mapping[str, Any], folder: Path, state: State, given: Precision | None) -> Precision:
-    """The number format that a run was computed in: as it was asked for, recorded, or as this machine computes."""
+    """The number format of a run: the requested one, the recorded one, or this machine's."""
     if values.get("precision") in ("bf16", "fp32"):
         return Precision[values["precision"]]
     recorded = [record["values"].get("shapelaw.precision") for record in _tags(folder)]
@@ -190,7 +190,7 @@ def _tags(folder: Path) -> Sequence[Mapping[str, Any]]:
 
 
 def _check_still(folder: Path, state: State) -> None:
-    """Refuse a run that another machine may be training: there its lock does not tell, and it counts as interrupted here."""
+    """Refuse a run that another machine may be training, whose lock is invisible here, so that it looks interrupted."""
     path = folder / "state.json"
     running = path.exists() and read_sealed(path)["status"] == Status.running.value
     if running and state.host != socket.gethostname() and time.time() - state.updated < LIVE_SECONDS:

@@ -16,7 +16,7 @@ from shapelaw.tracking.store import IDENTITY_TAG
 
 
 def note_names(run: OldRun) -> None:
-    """Append to a run's journal what its tracked run is called from now on, unless that is there already."""
+    """Append the new name of a tracked run to its journal, unless it is there already."""
     path = run.folder / JOURNAL
     if not path.exists():
         return
@@ -34,12 +34,12 @@ def note_names(run: OldRun) -> None:
 
 
 def rename_tracked(folders: Sequence[Path], names: Mapping[str, str], is_own: Callable[[str], bool]) -> list[str]:
-    """Deliver the new names of runs, then those of their sweeps; a line for each that the store does not have yet.
+    """Deliver the new names of runs, then those of their sweeps; returns a line for each name that the store lacks.
 
     Args:
-        folders: of the runs that were renamed.
-        names: former identities -> those of now, of all runs.
-        is_own: whether a store may be written to; what a journal names may be anybody's.
+        folders: folders of the renamed runs.
+        names: former identities -> present ones, for all runs.
+        is_own: whether a store may be written to, because the store that a journal names may be anybody's.
     """
     left: list[str] = []
     sweeps: set[tuple[str, str]] = set()
@@ -60,7 +60,7 @@ def _start(folder: Path) -> dict[str, Any] | None:
 
 
 def _is_there(uri: str) -> bool:
-    """Whether a store may be asked: a database that is missing is not made for it."""
+    """Whether a store may be queried; a missing database is not created for it."""
     file = database_file(uri)
     return file is None or file.exists()
 

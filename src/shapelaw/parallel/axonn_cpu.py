@@ -60,6 +60,6 @@ def _empty(*size: Any, device: Any = None, **options: Any) -> torch.Tensor:
 
 
 def _wait_for_handles() -> None:
-    """What synchronising a GPU stands in for: on a CPU a gradient is garbage until its own handle is done."""
+    """The counterpart of synchronising a GPU: on a CPU, a gradient is garbage until its own handle is done."""
     for handle in importlib.import_module("axonn.intra_layer.overlap_communication").handles:
         handle.wait()

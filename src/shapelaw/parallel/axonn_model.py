@@ -25,7 +25,7 @@ from shapelaw.thresholds import chunk_rows
 
 
 class AxonnTransformer(Transformer):
-    """The same function as `Transformer`, of this process's part of the weights. Needs `axonn.init` before.
+    """The same function as `Transformer`, for this process's part of the weights. Call `axonn.init` first.
 
     Args:
         spec: sizes of the full model.
@@ -184,4 +184,4 @@ def _linear(full: Any, transpose: bool = False) -> Any:
 
 
 def _unset(weight: torch.Tensor) -> None:
-    """The package would draw from each process's own generator, and copies would differ."""
+    """Leave a weight unset: the package would draw it from each process's own generator, and copies would differ."""

@@ -82,7 +82,7 @@ def _axonn(degrees: dict[str, int], data: int | None, world: int) -> Layout:
 
 
 def check_degrees(config: ParallelConfig, shape: Shape, vocab_size: int) -> None:
-    """What can be checked before the number of processes is known; raises UserError as `check_layout` does."""
+    """Make the checks that do not need the number of processes; raises UserError like `check_layout`."""
     if config.kind is ParallelKind.axonn:
         check_matrices(Layout(config.kind, **_degrees(config)), shape, vocab_size)
         _check_package()
@@ -106,15 +106,15 @@ def check_layout(layout: Layout, shape: Shape, vocab_size: int, batch_sequences:
 
 
 def check_noise(layout: Layout, batch_sequences: int, micro_batch: int | str) -> None:
-    """Refuse to measure the noise scale where no gradient of a part of the batch is seen whole.
+    """Refuse to measure the noise scale if no process has the whole gradient of a part of the batch.
 
     Args:
-        layout: of the processes.
-        batch_sequences: of the world batch.
-        micro_batch: sequences of one forward pass, as it was given.
+        layout: layout of the processes.
+        batch_sequences: sequences of the world batch.
+        micro_batch: sequences of one forward pass, as given.
 
     Raises:
-        UserError: with what to give instead.
+        UserError: with the option to give instead.
     """
     if layout.kind not in (ParallelKind.single, ParallelKind.ddp):
         raise UserError(
@@ -136,7 +136,7 @@ def _check_package() -> None:
 
 
 def check_matrices(layout: Layout, shape: Shape, vocab_size: int) -> None:
-    """Refuse degrees that do not divide heads, features and matrices: AxoNN's own helper passes such layers over."""
+    """Refuse degrees that do not divide heads, features and matrices, because AxoNN's own helper skips such layers."""
     row, column, depth = layout.row, layout.column, layout.depth
     _divides("row", row, "query heads", shape.n_head)
     _divides("row", row, "key-value heads", shape.n_kv_head)

@@ -30,7 +30,7 @@ class Split:
     flat: bool = True
 
     def copies(self, layout: Layout) -> int:
-        """How many processes of one tensor group hold the same numbers."""
+        """Number of processes of one tensor group that hold the same numbers."""
         count = 1 if self.flat else layout.depth
         return count * (1 if "row" in self.axes else layout.row)
 
@@ -50,14 +50,14 @@ def split_of(name: str, shape: Shape) -> Split:
 
 
 def coordinates(layout: Layout, rank: int) -> dict[str, int]:
-    """Where a rank stands on every axis."""
+    """The coordinate of a rank on every axis."""
     rest, column = divmod(rank, layout.column)
     rest, row = divmod(rest, layout.row)
     return {"none": 0, "column": column, "row": row, "depth": rest % layout.depth}
 
 
 def part(full: torch.Tensor, split: Split, layout: Layout, rank: int) -> torch.Tensor:
-    """What a rank holds of a full tensor."""
+    """The part of a full tensor that a rank holds."""
     at = coordinates(layout, rank)
     sections = full.split(list(split.sections)) if split.sections else (full,)  # type: ignore[no-untyped-call]
     kept = torch.cat([_chunk(section, 0, split.axes[0], layout, at) for section in sections])
@@ -69,9 +69,9 @@ def part(full: torch.Tensor, split: Split, layout: Layout, rank: int) -> torch.T
 
 
 def join(parts: Sequence[torch.Tensor], split: Split, layout: Layout, size: torch.Size) -> torch.Tensor:
-    """The full tensor of the parts of one tensor group, in the order of its ranks.
+    """The full tensor from the parts of one tensor group, in the order of its ranks.
 
-    Each part says where it belongs by being cut from the places' own numbers with `part`, so that there is one rule only.
+    To find the place of each part, `part` is applied to a tensor of place numbers, so that only one rule exists.
     """
     places = torch.arange(size.numel()).view(size)
     full = parts[0].new_empty(size.numel())

@@ -25,23 +25,23 @@ from shapelaw.parallel.matrices import Split, join, part, split_of
 
 
 class Placement:
-    """One process: everything is where it is.
+    """One process: nothing is distributed.
 
     Args:
         layout: the degrees.
-        rank: this process.
-        device: where the model goes.
+        rank: rank of this process.
+        device: device of the model.
     """
 
     sharded = False
-    """Whether full tensors take all processes to make."""
+    """Whether assembling full tensors needs all processes."""
 
     def __init__(self, layout: Layout, rank: int, device: torch.device) -> None:
         self.layout, self.rank, self.device = layout, rank, device
 
     @property
     def share(self) -> int:
-        """Which part of the batch this process takes."""
+        """The part of the batch that this process takes."""
         return self.layout.share_of(self.rank)
 
     @property
@@ -58,18 +58,18 @@ class Placement:
         return full
 
     def full(self, name: str, held: torch.Tensor) -> torch.Tensor:
-        """The full tensor of every process's part; where `sharded`, all processes must call it."""
+        """The full tensor from every process's part; if `sharded`, all processes must call it."""
         return held
 
     def settle(self, model: nn.Module) -> None:
-        """Before parameters are read for a checkpoint."""
+        """Called before parameters are read for a checkpoint."""
 
     def accumulating(self, model: nn.Module, last: bool) -> AbstractContextManager[None]:
         """Surrounds the backward pass of a micro-batch."""
         return contextlib.nullcontext()
 
     def sync(self, model: nn.Module) -> None:
-        """After the last micro-batch: every gradient becomes that of the world batch."""
+        """Called after the last micro-batch: every gradient becomes that of the world batch."""
 
     def clip(self, model: nn.Module, max_norm: float) -> torch.Tensor:
         """Clips by the norm over all parameters, each counted once; returns it."""
@@ -100,7 +100,7 @@ class CopiedNorm(Norm):
 
 
 class Fsdp(Placement):
-    """torch's FSDP2, one group of parameters to a block and one for embedding, norm and head."""
+    """torch's FSDP2, with one group of parameters per block and one for embedding, norm and head."""
 
     sharded = True
 
@@ -133,7 +133,7 @@ class Fsdp(Placement):
         return gathered
 
     def settle(self, model: nn.Module) -> None:
-        """A validation, which has no backward pass, leaves the last group gathered."""
+        """Free the last group, which a validation, without a backward pass, leaves gathered."""
         model.reshard()  # type: ignore[operator]
 
     @contextlib.contextmanager
@@ -144,7 +144,7 @@ class Fsdp(Placement):
 
     @torch.no_grad()
     def clip(self, model: nn.Module, max_norm: float) -> torch.Tensor:
-        """By the norm over all parts."""
+        """Clip by the norm over all parts."""
         held = [p.grad.to_local() for p in model.parameters() if p.grad is not None]  # type: ignore[attr-defined]
         return _clip_by(held, [1.0] * len(held), None, max_norm)
 
@@ -188,14 +188,14 @@ class Axonn(Placement):
         return join(parts, self.splits[name], self.layout, self.sizes[name])
 
     def sync(self, model: nn.Module) -> None:
-        """Mean over the batch's shares. Not in the package's easy mode, which would also divide by row and column."""
+        """Mean over the batch's shares. The package's easy mode is not used, as it would also divide by row and column."""
         from axonn.intra_layer import sync_gradients
 
         sync_gradients(model, mean=True, expert_mode=True)
 
     @torch.no_grad()
     def clip(self, model: nn.Module, max_norm: float) -> torch.Tensor:
-        """By the norm over the tensor group, what several processes hold counted once."""
+        """Clip by the norm over the tensor group, counting values that several processes hold once."""
         held = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
         weights = [1.0 / self.splits[name].copies(self.layout) for name in held]
         return _clip_by(list(held.values()), weights, self.group, max_norm)
@@ -205,7 +205,7 @@ def axonn_module() -> Any:
     """The package.
 
     Raises:
-        UserError: where it is there and cannot be imported: it takes an mpi4py that finds no MPI library for a fault.
+        UserError: if it is installed but cannot be imported: it fails if mpi4py finds no MPI library.
     """
     try:
         from axonn import axonn
@@ -235,5 +235,5 @@ PLACEMENTS = {
 
 
 def place(layout: Layout, rank: int, device: torch.device) -> Placement:
-    """The placement of a layout in this process; but for one process, the process group is there already."""
+    """The placement of a layout in this process; except for one process, the process group exists already."""
     return PLACEMENTS[layout.kind](layout, rank, device)
