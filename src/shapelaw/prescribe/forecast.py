@@ -77,7 +77,7 @@ def flops_for_loss(basis: Basis, loss: float) -> Prescription:
 
 
 def _losses(basis: Basis, flops: float) -> dict[str, tuple[float, float]]:
-    """Interval of the law and of a new run; beyond the fitted FLOPs, params and tokens each grow by the square root."""
+    """Interval of the law and of a new run; beyond the fitted FLOPs, params and tokens each grow by the root of the factor."""
     fit = basis.fit
     if not fit.new_run or not len(fit.vectors):
         return {}

@@ -113,7 +113,7 @@ def load_runs(
 def chosen(table: RunsTable, source: str, rule: str, by: Sequence[str], read: Sequence[str]) -> RunsTable:
     """The table with the rows of one size reduced by a rule, after every selection (`shapelaw.runs.reduce.reduced`).
 
-    With `auto`, only rows of files are reduced: other sources record what their rows differ in.
+    With `auto`, only the user's own runs are reduced (`of_your_own`): other sources record what their rows differ in.
 
     Args:
         read: columns that the law reads; rows that differ in them are not compared.

@@ -169,7 +169,7 @@ def _told_apart(files: list[Path]) -> list[str]:
 
 
 def _shared(parts: list[tuple[str, ...]]) -> int:
-    """Number of leading parts that all share, such that each keeps at least one further part."""
+    """Number of leading parts that all have in common."""
     shortest = min(map(len, parts))
     differ = [k for k in range(shortest) if len({own[k] for own in parts}) > 1]
     return differ[0] if differ else shortest

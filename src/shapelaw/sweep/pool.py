@@ -109,7 +109,7 @@ class Pool(Generic[Started]):
         return str(result._return_value) if result.status is JobStatus.FAILED else ""
 
     def _result(self, index: int) -> JobReturn:
-        """A job's result; jobs done before, and duplicates, take it from disk."""
+        """A job's result; duplicates share one, and a job that was done before is a success, with its result on disk."""
         first = self.first[self.jobs[index].identity]
         if first in self.results:
             return self.results[first]
