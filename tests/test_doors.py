@@ -207,7 +207,7 @@ def test_a_mandatory_option_is_asked_for(opened: Program) -> None:
     for verb, key in (("export", "run"), ("predict", "prediction"), ("noise_scale", "fit")):
         done = opened(verb)
         assert done.returncode == 2
-        assert done.stderr.startswith(f"shapelaw: {key}: is not given; give it as {key}=VALUE"), done.stderr
+        assert done.stderr.startswith(f"shapelaw: {key}: is missing; give {key}=VALUE"), done.stderr
 
 
 def test_replay_lists_and_delivers(opened: Program, outputs: Path, tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_what_cannot_be_exported_is_said_in_one_line(opened: Program, tmp_path: 
         "give a run's folder (outputs/runs/SUITE/RUN) or a checkpoint's\n"
     )
     unnamed = opened("export")
-    assert (unnamed.returncode, unnamed.stderr.startswith("shapelaw: run: is not given; give it as run=VALUE")) == (
+    assert (unnamed.returncode, unnamed.stderr.startswith("shapelaw: run: is missing; give run=VALUE")) == (
         2,
         True,
     )

@@ -159,7 +159,7 @@ def test_what_cannot_be_released_is_one_line(
     empty.mkdir()
     out = f"out={tmp_path / 'hub'}"
     cases = {
-        (f"run={run}", out, "push=true"): "push=true: uploads revisions; give revisions=true, too",
+        (f"run={run}", out, "push=true"): "push=true: only revisions are uploaded; give revisions=true too",
         (f"run={run}", out, "license=MIT"): "license='MIT': allowed are the hub's names",
         (f"run={run}", out, "revisions=true", "namespace=a/b"): "namespace='a/b': allowed are names",
         (f"run={run.parent}/*", out, "revisions=true"): f"run={empty}: no checkpoint there",

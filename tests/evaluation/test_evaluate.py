@@ -310,7 +310,7 @@ def test_what_cannot_be_evaluated_is_one_line(words: Path, tmp_path: Path, door:
         f"model={tmp_path}/nothing/*": f"model={tmp_path}/nothing/*: matches no folder",
         f"model={tmp_path}/nothing": "no run, no model of transformers and none of that name in the hub's cache",
         f"model={plain} corpus=missing": "there is no prepared corpus",
-        f"model={plain} name=a-b": "name=a-b: is no name of a loss",
+        f"model={plain} name=a-b": "name=a-b: cannot name a loss",
         "model=[]": "model=[]: allowed are folders",
     }
     for words_given, expected in cases.items():

@@ -1,4 +1,4 @@
-"""A scaling law from small models that this machine trains: corpus, sweep, cooldowns and fits."""
+"""Trains small models on this machine and fits a scaling law to them: corpus, sweep, cooldowns and fits."""
 
 from __future__ import annotations
 

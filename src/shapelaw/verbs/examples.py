@@ -1,4 +1,4 @@
-"""Examples of models, optimizers, rates, trackers and trainers of your own, copied into a folder."""
+"""Copies examples into a folder: your own models, optimizers, rates, trackers and trainers."""
 
 from __future__ import annotations
 

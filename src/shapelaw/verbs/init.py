@@ -1,4 +1,4 @@
-"""A suite of your own, ready to edit, in a new folder: shapes, tokens, batch, rate, corpus and tokenizer."""
+"""Creates your own suite in a new folder, ready to edit: shapes, tokens, batch, rate, corpus and tokenizer."""
 
 from __future__ import annotations
 

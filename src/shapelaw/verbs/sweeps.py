@@ -1,4 +1,4 @@
-"""The named sweeps: what each asks, and the verb that runs it."""
+"""Lists the named sweeps: the question of each, and the verb that runs it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MLflow's pages with all runs and fits, on this machine's loopback address alone."""
+"""Serves MLflow's pages with all runs and fits, on this machine's loopback address only."""
 
 from __future__ import annotations
 
