@@ -105,7 +105,7 @@ def test_a_process_of_its_own_says_it_as_well(script: Script) -> None:
             ["hydra: {sweeper: {params: {shape: '${suite.shapes}'}}}"],
             ["params.shape", "'suite.shapes' not found", "name a"],
         ),
-        ([], ["sweeps/mine.yaml", "first line # @package _global_"]),
+        ([], ["sweeps/mine.yaml", "# @package _global_ its first line"]),
     ],
 )
 def test_mistakes_in_a_sweep_s_file(
@@ -153,7 +153,7 @@ def test_comma_strings_in_a_suite_are_lists_now(here: Script, tmp_path: Path) ->
         done = here(name, *arguments, SHAPELAW_SUITE=str(suite))
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
         assert "suite.yaml: suite.branches" in done.stderr
-        assert "written as a list, [A, B]" in done.stderr
+        assert "must be a list, [A, B]" in done.stderr
 
 
 def test_output_that_nobody_reads_any_more_is_no_error(outputs: Path) -> None:

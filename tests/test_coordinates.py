@@ -221,7 +221,7 @@ def test_the_command(composed: Compose, outputs: Path, capsys: pytest.CaptureFix
         (["probe_sequences=-1"], "probe_sequences=-1: allowed"),
         (["widths=[20]"], "shape.width=20: allowed are multiples of head_size=8"),
         (["depths=[0]"], "depths=0: allowed"),
-        (["widths=[16]", "depths=[]"], "one shape alone has no slope"),
+        (["widths=[16]", "depths=[]"], "a single shape has no slope"),
         (["flat_slope=1.5"], "flat_slope=1.5: allowed"),
         (["devices=2"], "runs on one device"),
         (["widths=[65536]"], "GiB for 65536x1"),

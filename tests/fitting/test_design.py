@@ -175,14 +175,14 @@ def test_tokens_of_isoflops_are_those_of_the_table(k: Any, exponent: float, said
             "params_tokens",
             {"beta": -3.25, "B": 1e-60},
             {},
-            "no size can be prescribed from it: by its parameters the best size",
+            "it cannot prescribe a size: by its parameters the best size",
         ),
         ("interaction", {}, {}, "; next: shapelaw prescribe fit="),
         (
             "interaction",
             {},
             {"vocab_size": np.nan},
-            "no size can be prescribed from it: vocab_size: the runs do",
+            "it cannot prescribe a size: vocab_size: the runs do",
         ),
     ],
 )

@@ -162,7 +162,7 @@ def test_a_loss_above_that_of_guessing_is_no_prediction() -> None:
     result, runs = planted()
     problem = Problem.of(result, runs)
     assert problem.at(512, 8, 1e10).values["loss"] < np.log(1000)
-    with pytest.raises(UserError, match=r"gives a loss of .* outside 0 to 6.908 .*it says nothing there"):
+    with pytest.raises(UserError, match=r"gives a loss of .* outside 0 to 6.908 .*the law means nothing there"):
         problem.at(128, 1, 1e5)
     wrong = dataclasses.replace(result, theta=(*result.theta[:-1], 5.0), ridge_vectors=())
     with pytest.raises(UserError, match="outside 0 to"):

@@ -432,7 +432,7 @@ def test_a_run_says_what_it_is(old: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        ([], 0, "6 runs renamed, 0 runs left as they are"),
+        ([], 0, "6 runs renamed, 0 runs left unchanged"),
         (["precision=fp16"], 2, "precision"),
         (["outputs=x"], 2, "outputs: there is no such key; did you mean outputs_dir?"),
         (["outputs_dir=nowhere"], 2, "outputs_dir=nowhere: there is no such folder"),
@@ -449,7 +449,7 @@ def test_the_command_says_what_is_left(opened: Program, old: Path) -> None:
     _no_yaml(old, old / f"runs/nano/16x1-{OLD[UNTRACKED]}")
     ended = opened("migrate")
     assert ended.returncode == 1
-    assert "5 runs renamed, 1 run left as they are" in ended.stderr
+    assert "5 runs renamed, 1 run left unchanged" in ended.stderr
     assert "config.yaml: cannot be read" in ended.stderr
 
 
@@ -459,6 +459,6 @@ def test_a_command_that_meets_old_runs_says_so_once(old: Path, caplog: pytest.Lo
         TrainTask().plan([composed(*FIRST)])
     messages = [record.getMessage() for record in caplog.records]
     assert messages == [
-        "5 runs of an earlier version renamed to what such runs are called now",
-        "1 run of an earlier version cannot be taken over and would be trained again; `shapelaw migrate` says why",
+        "5 runs of an earlier version renamed as this version names them",
+        "1 run of an earlier version cannot be taken over and would be trained again; `shapelaw migrate` explains why",
     ]

@@ -79,7 +79,7 @@ def test_a_size_has_one_too_and_losses_beyond_those_fitted_are_said(ask: Any) ->
 
 
 def test_a_fit_that_is_none_of_an_accuracy_is_refused(ask: Any) -> None:
-    with pytest.raises(UserError, match=r"law=params_tokens is none of an accuracy; give a fit of law=accuracy/"):
+    with pytest.raises(UserError, match=r"law=params_tokens is not a law of an accuracy; give a fit of law=accuracy/"):
         ask(losses(), budget=1e20)
 
 

@@ -83,5 +83,5 @@ def test_a_law_of_flops_answers_both_ways(ask: Any, law: str) -> None:
 
 
 def test_a_loss_below_the_floor_is_refused(ask: Any) -> None:
-    with pytest.raises(UserError, match=r"loss=0.1: law power_flops_e reaches it at no number of FLOPs"):
+    with pytest.raises(UserError, match=r"loss=0.1: law power_flops_e does not reach it at any number of FLOPs"):
         ask("power_flops_e", loss=0.1)

@@ -116,7 +116,7 @@ def test_other_questions_are_refused(tmp_path: Path) -> None:
     result = fit(runs, method="isoflop")
     for options in ({"loss": 2.5}, {"budget": 1e20, "width": 64}, {}):
         with pytest.raises(
-            UserError, match="method=isoflop gives lines of the best size alone; give budget=NUMBER, in FLOPs"
+            UserError, match="method=isoflop gives only lines of the best size; give budget=NUMBER, in FLOPs"
         ):
             answer(result, runs, tmp_path, **options)
     assert "no intervals" in answer(result, runs, tmp_path, budget=1e20).notes[0]

@@ -175,8 +175,8 @@ def test_the_edge_of_the_rules_is_named_with_the_option_that_moves_it() -> None:
     assert edge.values["loss"] > best.values["loss"]
     (note,) = [note for note in edge.notes if "allowed" in note]
     assert note == (
-        "the best width is the largest allowed by the suite's rules, and one beyond may be better: look there by "
-        "rules.width_max=NUMBER"
+        "the best width is the largest allowed by the suite's rules, and a shape beyond may be better: allow it "
+        "with rules.width_max=NUMBER"
     )
 
 

@@ -201,7 +201,7 @@ def test_a_loss_curve_has_the_command_that_trains_it(saved: Path) -> None:
 def test_a_file_without_a_prediction_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"x\.yaml: (is no YAML|holds no prediction|the prediction's hash)") as said:
+    with pytest.raises(UserError, match=r"x\.yaml: (is not YAML|contains no prediction|the prediction's hash)") as said:
         read_prediction(path)
     assert "\n" not in str(said.value)
 

@@ -19,7 +19,7 @@ def test_losses_of_a_run_s_checkpoints_become_a_column_of_its_runs_table(
     folder = train(composed, *store, "tokens=1024", "validation.every_tokens=512").folder
     asked = (f"model={outputs}/runs/tiny/*", f"data_dir={corpora}", "corpus=text-bytes", "name=again", *store)
     code, said = door("evaluate", *asked, "tokens=1024")
-    assert (code, "recorded as val/again/loss; fit it by runs.loss=again\n" in said) == (0, True), said
+    assert (code, "recorded as val/again/loss; to fit it, give runs.loss=again\n" in said) == (0, True), said
     assert read_runs(uri, "tiny")["loss_again"].isna().tolist() == [True, False]
 
     code, said = door("evaluate", *asked, "tokens=1024", "checkpoints=all")
