@@ -312,5 +312,5 @@ def test_where_no_folder_takes_the_cache_the_solvers_are_compiled_and_one_line_s
     kernels = [compiling.callable_kernel(lambda x, k=k: x + k) for k in range(2)]
     assert [kernel(1.5) for kernel in kernels] == [1.5, 2.5]
     assert [record.getMessage().partition(",")[0] for record in caplog.records] == [
-        "no folder takes the compiled solvers"
+        "the compiled solvers cannot be saved"
     ]

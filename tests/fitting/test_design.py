@@ -44,10 +44,10 @@ def codes(result: FitResult) -> set[str]:
 def test_sizes_and_tokens_on_one_line_are_refused(method: str, exponent: float) -> None:
     """20 tokens per parameter, or any other line: beta was -3.25, and the next step a prescription."""
     with pytest.raises(
-        UserError, match=r"params and tokens go together over the 12 rows \(condition number"
+        UserError, match=r"params and tokens vary together over the 12 rows \(condition number"
     ) as refused:
         fit(table(SIZES, 4e8 * (SIZES / 2e7) ** exponent), method=method, delta=1e-3)
-    assert "a run off that line mends it, such as params=" in str(refused.value)
+    assert "train a run off that line, such as params=" in str(refused.value)
 
 
 def test_what_is_suggested_mends_it() -> None:
@@ -102,7 +102,7 @@ def test_one_ratio_of_shapes_is_flagged_by_a_law_of_shapes() -> None:
 
 
 def test_one_size_has_no_line() -> None:
-    with pytest.raises(UserError, match=r"method=hull: all 6 rows have params=1e\+08.*train others"):
+    with pytest.raises(UserError, match=r"method=hull: all 6 rows have params=1e\+08.*train other values"):
         fit(table([1e8] * 6, np.geomspace(1e9, 1e11, 6)), method="hull")
 
 

@@ -465,7 +465,7 @@ def test_what_is_refused() -> None:
         measured_cost(type(runs)(runs.frame.drop(columns="seconds_per_step")), World.of(fit, runs))
     with pytest.raises(UserError, match="vocabulary"):
         Problem.of(fit, type(runs)(runs.frame.drop(columns="vocab_size")))
-    with pytest.raises(UserError, match="no law of the loss"):
+    with pytest.raises(UserError, match="not a law of the loss"):
         Problem.of(dataclasses.replace(fit, law=None, method="hull"), runs)
 
 

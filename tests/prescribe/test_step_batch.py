@@ -113,7 +113,7 @@ def test_what_cannot_be_answered_is_refused_with_the_reachable_range() -> None:
     floor = (6e7 / 5e4) ** 0.06
     with pytest.raises(UserError, match=f"reaches losses between {floor:.4f}"):
         problem.reach(SIZE, 0.9 * floor, 2048)
-    with pytest.raises(UserError, match="no multiple of the context, seq_len=128; the nearest are 896 and 1024"):
+    with pytest.raises(UserError, match="not a multiple of the context, seq_len=128; the nearest are 896 and 1024"):
         problem.trajectory(SIZE, 1000, 1e6)
     with pytest.raises(UserError, match="above one batch"):
         problem.trajectory(SIZE, 1024, 10)
