@@ -82,7 +82,7 @@ def test_a_table_is_sealed_wherever_it_is_read(runs: RunsTable, tmp_path: Path) 
 def test_a_table_of_before_is_read_and_said(runs: RunsTable, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     runs.frame.to_parquet(tmp_path / "runs.parquet", index=False)
     assert RunsTable.read(tmp_path / "runs.parquet") == runs
-    assert "is of a version without seals: nothing tells whether it was changed since" in caplog.text
+    assert "was written by a version without seals, so later changes to it cannot be detected" in caplog.text
 
 
 def test_no_older_fit_is_taken_for_a_damaged_newer_one(runs: RunsTable, tmp_path: Path, composed: Compose) -> None:

@@ -142,7 +142,10 @@ def test_axes_are_refused_by_a_law_that_reads_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        (frame().drop(columns="experts"), r"law=experts: reads experts, which is no column of the table; it has run, "),
+        (
+            frame().drop(columns="experts"),
+            r"law=experts: reads experts, which is not a column of the table; it has run, ",
+        ),
         (frame().assign(experts=[0.0, *[2.0] * 47]), r"reads experts, and 1 of 48 rows have no positive number"),
         (frame().assign(experts="many"), r"reads experts, and 48 of 48 rows"),
         (frame().assign(experts=4.0), r"column experts has the single value 4"),
