@@ -182,7 +182,7 @@ def test_the_named_sweeps_are_listed_with_their_questions(capsys: pytest.Capture
     listed = capsys.readouterr().out
     files = {path.stem for path in (ROOT / "sweeps").glob("*.yaml")}
     assert {*re.findall(r"^shapelaw (?:fit|train) -m sweeps=(\S+)$", listed, re.M)} == files
-    assert "shapelaw fit -m sweeps=demo\n    what do the suite's runs say of parameters" in listed
+    assert "shapelaw fit -m sweeps=demo\n    what do the suite's runs say about parameters" in listed
     assert "shapelaw train -m sweeps=lr_search\n    where is the best rate of each" in listed
     assert all(sweeps.NamedSweep.read(file).question.endswith(("?", ".")) for file in sweeps.sweep_files().values())
 

@@ -56,7 +56,7 @@ def test_outputs_that_were_moved_are_found(uri: str, tmp_path: Path, caplog: pyt
     here.rename(there)
     second = f"sqlite:///{there}/mlflow.db"
     assert deliver_to(there / "aaa", store_of(second, there)) is None
-    assert f"are found in {(there / 'artifacts' / 'tiny').as_uri()} now" in caplog.text
+    assert f"are now in {(there / 'artifacts' / 'tiny').as_uri()}" in caplog.text
     assert stored(second, "aaa") == [(VAL_LOSS, 128, 2.5)]
     (found,) = client(second).search_runs([find_experiment(store_of(second, there))])
     kept = Path(urlparse(str(found.info.artifact_uri)).path)
