@@ -35,7 +35,7 @@ SCHEMAS = tuple(schema_of(verb) for verb in verbs())
         (["schedule=stairs"], ["schedule=stairs", "constant, cosine, linear, wsd"]),
         (["-m", "shape=glob(z*)"], ["shape=glob(z*)", "matches nothing", "16x1, 16x2, 32x1"]),
         (["-m", "shape=glob(*)", "lr_base=interval(1,2)"], ["interval", "hydra/sweeper=optuna"]),
-        (["-m", "shape=glob(*)", "lr_base=1,2", "hydra.sweeper.pair=[[shape,lr_base]]"], ["differ in length"]),
+        (["-m", "shape=glob(*)", "lr_base=1,2", "hydra.sweeper.pair=[[shape,lr_base]]"], ["have different lengths"]),
         (
             ["-m", "shape=16x1,16x2", "lr_base=1,2", "seed=0,1", "hydra.sweeper.pair=[[shape,lr_base],[shape,seed]]"],
             ["pair=[[shape,lr_base],[shape,seed]]", "shape is named twice", "one group"],

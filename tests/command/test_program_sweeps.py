@@ -168,7 +168,7 @@ def test_runs_of_one_command_line_are_said(sweep: Sweep, caplog: pytest.LogCaptu
     template = TEMPLATE.replace("seed={seed} ", "")
     sweep("-m", "trainer=command", option(template), "seed=0,1", "hydra/launcher=plan")
     (said,) = caplog.messages
-    assert "the same command line, though they differ in seed; name that in braces" in said
+    assert "the same command line, although they differ in seed; name that field in braces" in said
 
 
 def test_identity_is_of_template_values_and_scripts_and_not_of_places(prepared: Prepare, tmp_path: Path) -> None:

@@ -336,12 +336,12 @@ def _on_another_machine(outputs: Path, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (_without_corpus, "not the identity of its config.yaml on any corpus in .*corpora; put the corpus back"),
+        (_without_corpus, "not the identity of its config.yaml on any corpus in .*corpora; restore the corpus"),
         (_other_seed, "not the identity of its config.yaml"),
         (_no_yaml, "config.yaml: cannot be read .*; put back what was written"),
         (_half, "its config.yaml is not that of a run .*batch_tokens.*; put back"),
-        (_unknown_device, "precision=auto, and nothing says .* run migrate with precision=bf16 if it was"),
-        (_taken, "which is its name now, is there already; remove one of the two"),
+        (_unknown_device, "precision=auto, and no record says .* run migrate with precision=bf16 if it was"),
+        (_taken, "which is its name now, exists already; remove one of the two"),
         (_on_another_machine, "is being trained on laptop; run migrate again when it has ended"),
     ],
 )
@@ -385,7 +385,7 @@ def test_of_two_runs_of_one_fingerprint_the_one_that_came_further_is_renamed(old
     (double / "state.json").write_text(json.dumps({**read_json(source / "state.json"), "step": 6, "status": "failed"}))
     (line,) = migrate(old).left
     assert line.startswith(str(double))
-    assert f"is the same run as {source.name} now, which came as far" in line
+    assert f"is now the same run as {source.name}, which came as far" in line
     assert checkpoint_steps(run_folder(INTERRUPTED, old)) == [7]
 
 
