@@ -288,7 +288,7 @@ def test_losses_that_are_no_numbers_are_left_out_with_their_text(tmp_path: Path)
     assert len(runs) == 8
     assert "reading" not in runs.about
     assert runs.exclusions == {
-        "loss is missing or not a number": 2, "loss is infinite": 1, "loss is no number (diverged)": 1,
+        "loss is missing or not a number": 2, "loss is infinite": 1, "loss is not a number (diverged)": 1,
     }  # fmt: skip
 
 
@@ -424,7 +424,7 @@ def test_wide_tables_are_made_long(tmp_path: Path, names: str) -> None:
     both = pd.concat([wide, (wide.drop(columns="params") / 9).add_prefix("acc_")], axis=1)
     if names == "loss@{}":
         both.columns = [str(name).replace("acc_loss", "acc") for name in both]
-        assert "the columns hold acc, loss; give" in refusal(tmp_path / "both.csv", csv_of(both), wide="tokens")
+        assert "the columns have acc, loss; give" in refusal(tmp_path / "both.csv", csv_of(both), wide="tokens")
         chosen = loaded(tmp_path / "both.csv", csv_of(both), wide="tokens", columns={"loss": "loss"})
         assert sorted(chosen.kept["loss"]) == sorted(runs["loss"])
     turned = wide_of(frame, "tokens", "params")

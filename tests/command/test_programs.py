@@ -72,7 +72,7 @@ def test_what_is_recorded_is_what_the_program_said(prepared: Prepare) -> None:
 FAULTS = {
     "exit": r"the program ended with code 1 \(no such dataset: c4\); its log is .*log\.txt$",
     "silent": r"the program ended without a loss in .*metrics\.jsonl, .*; its log is .*log\.txt$",
-    "short": r"the program ended with its last loss at 2,432 tokens, and the run ends at 2,560",
+    "short": r"the program ended with its last loss at 2,432 tokens, but the run ends at 2,560",
     "nan": r"the run diverged at step 4: the program wrote loss=nan; try a smaller lr_base; .*its log is .*log\.txt$",
     "back": r"says tokens=128 after 384: tokens must not decrease within a start; .*its log is .*log\.txt$",
     "other": r"says width=7, and this run has 16: it is another run's; .*its log is",

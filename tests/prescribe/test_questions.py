@@ -118,7 +118,7 @@ def test_a_law_that_answers_at_only_is_refused_for_all_else(
 
 def test_in_python_such_a_law_is_refused_too(points: PointLaw) -> None:
     problem = Problem.of(fitted(points.name), table())
-    with pytest.raises(UserError, match="budget: law=points answers at alone, not best; ask it that"):
+    with pytest.raises(UserError, match="budget: law=points answers only at, not best; ask that"):
         problem.best(1e21)
     with pytest.raises(UserError, match="loss: law=points answers at alone, not reach"):
         problem.reach(2.5)

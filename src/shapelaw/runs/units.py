@@ -208,7 +208,7 @@ def refuse_rising(frame: pd.DataFrame) -> None:
         return
     raise UserError(
         f"runs table: the column loss rises with params and tokens, in {rises} of {count} pairs of rows, but losses "
-        f"fall; give the column of losses in 'runs.columns={loss: COLUMN}' and that of accuracies in "
+        "fall; give the column of losses in 'runs.columns={loss: COLUMN}' and that of accuracies in "
         "'runs.columns={accuracy: COLUMN}', or 'runs.units={loss: nats}' if they are losses"
     )
 
@@ -232,5 +232,5 @@ def odd_losses(frame: pd.DataFrame) -> str:
         return ""
     return (
         f"losses of {np.nanmin(loss):.4g} to {np.nanmax(loss):.4g} are read as {NATS_PER_TOKEN}, for which they are "
-        f"low; if they are bits per byte give 'runs.units={loss: bits_per_byte}'"
+        "low; if they are bits per byte give 'runs.units={loss: bits_per_byte}'"
     )
