@@ -226,7 +226,7 @@ def test_the_command(composed: Compose, outputs: Path, capsys: pytest.CaptureFix
         (["devices=2"], "runs on one device"),
         (["widths=[65536]"], "GiB for 65536x1"),
         (["micro_batch_sequences=0", "sequences=512", "limits.memory_gb=0.01"], "512 sequences at a time; 0.0 allowed"),
-        (["accelerator=gpu"], "accelerator=gpu: this machine has no GPU"),
+        (["accelerator=gpu"], "accelerator=gpu: this machine has no usable GPU"),
         (["data=jsonl"], "no prepared corpus"),
         (["attention=flash"], "attention=flash: runs on CUDA"),
     ],

@@ -171,7 +171,7 @@ def test_a_table_without_its_column_of_seals_is_its_user_s(tmp_path: Path) -> No
     frame = pd.read_csv(path)
     assert frame["name"].tolist() == ['a "b", c\nd', "b"]
     frame.assign(loss=2.0).to_csv(path, index=False)
-    with pytest.raises(Damaged, match=r"models\.csv was changed after .*; make it anew, or take out its column 'seal'"):
+    with pytest.raises(Damaged, match=r"models\.csv was changed after .*; make it again, or remove its column 'seal'"):
         check_sealed_table(path, "make it anew")
     frame.drop(columns="seal").assign(loss=2.0).to_csv(path, index=False)
     check_sealed_table(path, "make it anew")

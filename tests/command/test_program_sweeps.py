@@ -122,9 +122,9 @@ def test_a_run_that_fails_is_told_with_its_log_and_the_others_go_on(sweep: Sweep
 
 
 REFUSED = {
-    "{python} x.py --lr {lrr}": r"trainer\.command: \{lrr\} is no field; there are .*, lr, lr_base, .*shape\.width, .*",
+    "{python} x.py --lr {lrr}": r"trainer\.command: \{lrr\} is not a field; the fields are .*, lr, lr_base, .*shape\.width, .*",
     "{python} x.py --lr {lr:.2q}": r"\{lr:\.2q\}: .* cannot be written so",
-    "{python} x.py {shape}": r"\{shape\} is no field",
+    "{python} x.py {shape}": r"\{shape\} is not a field",
     "{python} x.py {lr!r}": r"takes a format only",
     "{python} x.py {lr": r"\{lr: .*fields are written \{NAME\}",
     "{python} 'x.py": r"No closing quotation; close the quote",

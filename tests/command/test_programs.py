@@ -79,7 +79,7 @@ FAULTS = {
     "run": r"says run=abc, and this run has \w{12}: it is another run's",
     "beyond": r"says tokens=2,561, and this run goes from 0 to 2,560",
     "text": r"says loss='low', which is not a number",
-    "junk": r"the line \{ is no JSON",
+    "junk": r"the line \{ is not JSON",
 }
 
 

@@ -205,7 +205,7 @@ def test_a_file_cut_anywhere_is_damaged(tmp_path: Path) -> None:
 
 
 BAD_FILES: list[tuple[str, bytes, type[Any], str]] = [
-    ("x.jsonl", b'{"text": "a"}\n{"tex', JsonSource, "x.jsonl:2 is no JSON"),
+    ("x.jsonl", b'{"text": "a"}\n{"tex', JsonSource, "x.jsonl:2 is not JSON"),
     ("x.jsonl", b'{"body": "a"}\n', JsonSource, "data.text_key=text: .*x.jsonl:1 .*keys body"),
     ("x.jsonl", b'{"text": 5}\n', JsonSource, "text_key=text"),
     ("x.jsonl", b"[1, 2]\n", JsonSource, "found: list"),

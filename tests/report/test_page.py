@@ -361,7 +361,7 @@ def test_runs_that_were_not_timed_are_priced_by_a_stated_device(tmp_path: Path) 
     told = asking_price(dataclasses.replace(made, runs=untimed), made.problem.best(1e21))
     assert told["text"] == "701 hours of one device, 1,750 dollars"
     assert told["source"] == (
-        "Unless you enter others: an H100's dense bfloat16 (9.9e+14 FLOP/s) at 40%, for 2.5 dollars an hour."
+        "Unless you enter other values: an H100's dense bfloat16 (9.9e+14 FLOP/s) at 40%, for 2.5 dollars per hour."
     )
 
 
