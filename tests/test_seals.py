@@ -142,7 +142,7 @@ SEALED = {
     "text": (lambda path: write_sealed_text(path, "run: a\nloss: 2.5\n"), check_sealed_text),
     "table": (
         lambda path: write_sealed_table(path, [{"run": "a", "loss": 2.5}]),
-        lambda path: check_sealed_table(path, "make it anew"),
+        lambda path: check_sealed_table(path, "make it again"),
     ),
 }
 
@@ -167,11 +167,11 @@ def test_no_changed_byte_of_a_seal_makes_a_file_one_without_a_seal(kind: str, tm
 def test_a_table_without_its_column_of_seals_is_its_user_s(tmp_path: Path) -> None:
     path = tmp_path / "models.csv"
     write_sealed_table(path, [{"name": 'a "b", c\nd', "loss": 2.5}, {"name": "b", "loss": 2.25}])
-    check_sealed_table(path, "make it anew")
+    check_sealed_table(path, "make it again")
     frame = pd.read_csv(path)
     assert frame["name"].tolist() == ['a "b", c\nd', "b"]
     frame.assign(loss=2.0).to_csv(path, index=False)
     with pytest.raises(Damaged, match=r"models\.csv was changed after .*; make it again, or remove its column 'seal'"):
-        check_sealed_table(path, "make it anew")
+        check_sealed_table(path, "make it again")
     frame.drop(columns="seal").assign(loss=2.0).to_csv(path, index=False)
-    check_sealed_table(path, "make it anew")
+    check_sealed_table(path, "make it again")
