@@ -34,7 +34,7 @@ MISUSE = [
     ("=5", ["'=5'", "KEY=VALUE"]),
     ("@", ["@", "KEY=VALUE"]),
     ("a@b=c", ["a@b=c", "lists the groups"]),
-    ("~lr_base", ["lr_base", "not given"]),
+    ("~lr_base", ["lr_base", "is missing"]),
     ("~nothing", ["'nothing'", "lists the keys that can be deleted"]),
     ("+lr_base=5", ["'lr_base'", "leave the + out"]),
     ("++nothing=5", ["nothing", "no such key"]),

@@ -96,7 +96,7 @@ def test_no_older_fit_is_taken_for_a_damaged_newer_one(runs: RunsTable, tmp_path
     check_fits(tmp_path)
     flipped(tmp_path / "interaction" / "fit.json", b"parametric")
     with pytest.raises(
-        UserError, match=r"interaction/fit\.json was changed .*; every other usable fit is older .* or give fit="
+        UserError, match=r"interaction/fit\.json was changed .*; every other usable fit is older.* or give fit="
     ):
         newest_fit(tmp_path, options)
     with pytest.raises(

@@ -111,7 +111,7 @@ BAD = [
     (["loss=2.5", "compare=[x]"], "compare=['x']: has no effect beside loss=NUMBER"),
     (
         ["width=1024", "depth=3", "tokens=1e10", "limits.params_max=1e9"],
-        "limits.params_max=1000000000.0: without effect",
+        "limits.params_max=1000000000.0: has no effect",
     ),
     (
         ["budget=1e21", "fit=FITS/params_tokens-000000", "space=params", "rules.width_max=512", "flops=6n"],

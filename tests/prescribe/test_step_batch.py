@@ -140,7 +140,7 @@ def test_a_prediction_is_written_with_its_hash_and_compared(saved: Path, outputs
     )
     found = compare(prediction, RunsTable(run)).plain()
     assert found["mean_absolute_error"] == pytest.approx(1 - 1 / 1.02, rel=1e-6)
-    with pytest.raises(UserError, match="none has"):
+    with pytest.raises(UserError, match="no run has"):
         compare(prediction, world())
     content = OmegaConf.load(path)
     content.prediction.parameters.alpha_N = 0.07
