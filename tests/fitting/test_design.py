@@ -97,7 +97,7 @@ def test_one_ratio_of_shapes_is_flagged_by_a_law_of_shapes() -> None:
         flag for flag in fit(runs, law="width_depth_tokens", delta=1e-3).flags if flag.startswith("collinear_design:")
     ]
     assert len(said) == 1
-    assert re.search(r"width and depth go together .*such as width=128 depth=64", said[0])
+    assert re.search(r"width and depth vary together .*such as width=128 depth=64", said[0])
     assert "collinear_design" not in codes(fit(runs, law="params_tokens", delta=1e-3))
 
 

@@ -150,7 +150,7 @@ def test_the_flag_names_the_option() -> None:
         ({"fixed": {"E": -1.0}}, "fixed.E=-1.0: allowed are values from 0, in nats per token"),
         ({"fixed": {"E": "low"}}, "fixed.E=low: allowed are finite numbers"),
         ({"fixed": {"beta": float("nan")}}, "fixed.beta=nan: allowed are finite numbers"),
-        ({"fixed": dict.fromkeys(NAMES, 1.0)}, "nothing is left to be fitted"),
+        ({"fixed": dict.fromkeys(NAMES, 1.0)}, "nothing is left to fit"),
         ({"fixed": {"E": 1.0}, "law": "median3"}, "law=median3 is chosen by the fit"),
         ({"fixed": {"E": 1.0}, "method": "hull"}, "method=hull does not fit all parameters of a law at once"),
     ],

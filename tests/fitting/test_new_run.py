@@ -82,7 +82,7 @@ def test_what_cannot_be_told_is_refused(fitted: FitResult) -> None:
         fitted.predict(table, kind="median")
     with pytest.raises(UserError, match="has no refits"):
         fit(table, law="params_tokens", delta=1e-2).predict(table, kind="mean")
-    with pytest.raises(UserError, match=r"more than 6.908 of guessing"):
+    with pytest.raises(UserError, match=r"more than the 6.908 of a uniform guess"):
         fitted.predict({"params": [1e4], "tokens": [1e4], "vocab_size": [1000]}, kind="new_run")
 
 

@@ -338,8 +338,8 @@ def _on_another_machine(outputs: Path, folder: Path) -> None:
     [
         (_without_corpus, "not the identity of its config.yaml on any corpus in .*corpora; restore the corpus"),
         (_other_seed, "not the identity of its config.yaml"),
-        (_no_yaml, "config.yaml: cannot be read .*; put back what was written"),
-        (_half, "its config.yaml is not that of a run .*batch_tokens.*; put back"),
+        (_no_yaml, "config.yaml: cannot be read .*; restore the original file"),
+        (_half, "its config.yaml is not that of a run .*batch_tokens.*; restore"),
         (_unknown_device, "precision=auto, and no record says .* run migrate with precision=bf16 if it was"),
         (_taken, "which is its name now, exists already; remove one of the two"),
         (_on_another_machine, "is being trained on laptop; run migrate again when it has ended"),

@@ -116,7 +116,7 @@ def test_a_server_that_answers_badly_is_told_as_it_is(
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_server_that_lets_nobody_in_is_told_as_it_is(tmp_path: Path, status: int) -> None:
     with serving(page(status)) as uri:
-        assert "does not let this user in" in refusal(tmp_path, uri)
+        assert "refuses this user" in refusal(tmp_path, uri)
 
 
 def _silent(connection: socket.socket) -> None:

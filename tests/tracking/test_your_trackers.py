@@ -68,7 +68,7 @@ def logdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_tensorboard_gives_the_law(logdir: Path, composed: Compose) -> None:
     runs = load_runs("tensorboard", path=logdir, columns=MAPPED)
     assert_whole(runs, rtol=2e-7)  # event files hold 32-bit floats
-    assert "tokens: tokens, on the line between its records at 16 rows" in runs.about["reading"]
+    assert "tokens: tokens, interpolated between its records at 16 rows" in runs.about["reading"]
     assert set(runs.kept["optimizer"]) == {"adamw"}
     given = [f"runs.path={logdir}", "runs.columns={loss: eval/loss, params: n_params}"]
     asked: FitConfig = to_dataclass(composed("runs=tensorboard", *given, name="fit"))
