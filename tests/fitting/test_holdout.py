@@ -135,7 +135,8 @@ def test_comparison_is_one_table(gemstones: RunsTable) -> None:
         compare(gemstones, [])
     for kind in ("where", "biggest"):
         with pytest.raises(
-            UserError, match=f"holdout={kind}: allowed are largest, latest.*leave_one_shape_out; give your own conditions"
+            UserError,
+            match=f"holdout={kind}: allowed are largest, latest.*leave_one_shape_out; give your own conditions",
         ):
             compare(gemstones, ["interaction"], [kind])
     with pytest.raises(UserError, match="law=chinchilla"):

@@ -61,7 +61,9 @@ def test_prescriptions_that_rest_on_a_ridge_are_refused() -> None:
     runs = two_sizes(1e-3)
     problem = Problem.of(fit(runs, law="params_tokens", delta=1e-3, bootstrap={"n": 5}), runs, space="params")
     for ask in (lambda: problem.best(1e21), lambda: problem.reach(2.5)):
-        with pytest.raises(Unidentified, match="depends on A, alpha, E, compute_optimal_exponent, which the runs do not"):
+        with pytest.raises(
+            Unidentified, match="depends on A, alpha, E, compute_optimal_exponent, which the runs do not"
+        ):
             ask()
     known = runs_of(10 ** np.random.default_rng(1).uniform(7, 9.5, 40), 1e-3)
     answered = fit(known, law="params_tokens", delta=1e-3, bootstrap={"n": 5})

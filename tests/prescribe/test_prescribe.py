@@ -452,7 +452,9 @@ def test_what_is_refused() -> None:
     inverted = Problem(fit, dataclasses.replace(problem.world, rules=rules), space="relaxed")
     with pytest.raises(UserError, match="no shape of widths 9999 to 99"):
         inverted.best(1e21)
-    with pytest.raises(UserError, match=r"limits.params_min=2e\+09, limits.params_max=1e\+09: the smallest is above the largest"):
+    with pytest.raises(
+        UserError, match=r"limits.params_min=2e\+09, limits.params_max=1e\+09: the smallest is above the largest"
+    ):
         Limits(params_min=2e9, params_max=1e9)
     with pytest.raises(UserError, match="space=params has neither width nor depth"):
         Problem.of(fitted("params_tokens"), runs, space="params", limits=Limits(aspect_max=64.0))

@@ -177,4 +177,6 @@ def test_a_run_whose_journal_was_damaged_before_it_was_delivered_is_said_by_ever
     assert deliver_to(tmp_path / "aaa", store_of(uri, tmp_path)) is None
     caplog.clear()
     assert read_runs(uri, "tiny")["tokens"].tolist() == [512, 1024]
-    assert "note: run aaa lacks records: 1 lines of its journal were damaged before they reached the store" in caplog.text
+    assert (
+        "note: run aaa lacks records: 1 lines of its journal were damaged before they reached the store" in caplog.text
+    )
