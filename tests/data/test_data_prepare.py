@@ -285,7 +285,7 @@ def test_source_that_changed_meanwhile_is_refused(tmp_path: Path) -> None:
 def test_foreign_folder_file_and_lock_are_refused(tmp_path: Path) -> None:
     source = ListSource(random_texts(30))
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(UserError, match="no corpus"):
+    with pytest.raises(UserError, match="not a corpus"):
         prepare(source, BytesChoice(), tmp_path, val_fraction=0.2)
     with pytest.raises(UserError, match="this is a file"):
         prepare(source, BytesChoice(), tmp_path / "thesis.txt", val_fraction=0.2)
