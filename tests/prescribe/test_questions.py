@@ -120,7 +120,7 @@ def test_in_python_such_a_law_is_refused_too(points: PointLaw) -> None:
     problem = Problem.of(fitted(points.name), table())
     with pytest.raises(UserError, match="budget: law=points answers only at, not best; ask that"):
         problem.best(1e21)
-    with pytest.raises(UserError, match="loss: law=points answers at alone, not reach"):
+    with pytest.raises(UserError, match="loss: law=points answers only at, not reach"):
         problem.reach(2.5)
     fits = {"first": fitted("interaction"), "second": fitted(points.name)}
     with pytest.raises(UserError, match="budget: law=points answers at alone"):
