@@ -115,7 +115,7 @@ def test_what_cannot_be_fitted_is_said(tmp_path: Path) -> None:
     table = frame("accuracy_sigmoid")
     table.to_csv(tmp_path / "a.csv", index=False)
     runs = load_runs("csv", path=tmp_path / "a.csv", reduce="none")
-    with pytest.raises(UserError, match=r"the table has none.*by runs\.columns"):
+    with pytest.raises(UserError, match=r"the table has none.*with runs\.columns"):
         fit(runs, law="accuracy_sigmoid")
     with pytest.raises(UserError, match=r"shares from 0 to 1 \(percent"):
         loaded(tmp_path / "a.csv", table.assign(arc=100 * table["arc"]))

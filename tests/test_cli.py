@@ -35,7 +35,7 @@ SCHEMAS = tuple(schema_of(verb) for verb in verbs())
         (["schedule=stairs"], ["schedule=stairs", "constant, cosine, linear, wsd"]),
         (["-m", "shape=glob(z*)"], ["shape=glob(z*)", "matches nothing", "16x1, 16x2, 32x1"]),
         (["-m", "shape=glob(*)", "lr_base=interval(1,2)"], ["interval", "hydra/sweeper=optuna"]),
-        (["-m", "shape=glob(*)", "lr_base=1,2", "hydra.sweeper.pair=[[shape,lr_base]]"], ["differ in length"]),
+        (["-m", "shape=glob(*)", "lr_base=1,2", "hydra.sweeper.pair=[[shape,lr_base]]"], ["have different lengths"]),
         (
             ["-m", "shape=16x1,16x2", "lr_base=1,2", "seed=0,1", "hydra.sweeper.pair=[[shape,lr_base],[shape,seed]]"],
             ["pair=[[shape,lr_base],[shape,seed]]", "shape is named twice", "one group"],
@@ -49,7 +49,7 @@ SCHEMAS = tuple(schema_of(verb) for verb in verbs())
         (["lr_base=5,2.5"], ["lr_base=5,2.5", "need -m"]),
         (["shape=glob(*)"], ["shape=glob(*)", "need -m"]),
         (["lr_base=[1"], ["lr_base=[1", "no viable alternative", "KEY=VALUE"]),
-        (["lr_base=[5,2.5]"], ["lr_base=[5,2.5]", "written 5,2.5, without brackets"]),
+        (["lr_base=[5,2.5]"], ["lr_base=[5,2.5]", "as 5,2.5, without brackets"]),
         (["shape=[16x1,32x1]"], ["shape=[16x1,32x1]", "written 16x1,32x1, without brackets"]),
         (["shape.width=20"], ["shape.width=20", "head_size=8"]),
         (["-m", "shape=16x1,16x2", "shape.width=20"], ["shape.width=20", "head_size=8"]),
@@ -105,7 +105,7 @@ def test_a_process_of_its_own_says_it_as_well(script: Script) -> None:
             ["hydra: {sweeper: {params: {shape: '${suite.shapes}'}}}"],
             ["params.shape", "'suite.shapes' not found", "name a"],
         ),
-        ([], ["sweeps/mine.yaml", "first line # @package _global_"]),
+        ([], ["sweeps/mine.yaml", "# @package _global_ its first line"]),
     ],
 )
 def test_mistakes_in_a_sweep_s_file(
@@ -153,7 +153,7 @@ def test_comma_strings_in_a_suite_are_lists_now(here: Script, tmp_path: Path) ->
         done = here(name, *arguments, SHAPELAW_SUITE=str(suite))
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
         assert "suite.yaml: suite.branches" in done.stderr
-        assert "written as a list, [A, B]" in done.stderr
+        assert "must be a list, [A, B]" in done.stderr
 
 
 def test_output_that_nobody_reads_any_more_is_no_error(outputs: Path) -> None:

@@ -207,7 +207,7 @@ def test_a_mandatory_option_is_asked_for(opened: Program) -> None:
     for verb, key in (("export", "run"), ("predict", "prediction"), ("noise_scale", "fit")):
         done = opened(verb)
         assert done.returncode == 2
-        assert done.stderr.startswith(f"shapelaw: {key}: is not given; give it as {key}=VALUE"), done.stderr
+        assert done.stderr.startswith(f"shapelaw: {key}: is missing; give {key}=VALUE"), done.stderr
 
 
 def test_replay_lists_and_delivers(opened: Program, outputs: Path, tmp_path: Path) -> None:
@@ -217,13 +217,13 @@ def test_replay_lists_and_delivers(opened: Program, outputs: Path, tmp_path: Pat
     process.join(100)
     away = "tracker.uri=http://127.0.0.1:9"
     listed = opened("replay", "deliver=false", away)
-    assert (listed.returncode, listed.stdout) == (1, "1 runs, 1 with something left to deliver\n")
+    assert (listed.returncode, listed.stdout) == (1, "1 runs, 1 with undelivered records\n")
     assert f"1 values of {outputs / 'runs' / 'lost'} are not in http://127.0.0.1:9 yet" in listed.stderr
-    assert listed.stderr.splitlines()[-1] == "shapelaw: 1 of 1 runs are not delivered in whole: give deliver=true"
+    assert listed.stderr.splitlines()[-1] == "shapelaw: 1 of 1 runs are not fully delivered: give deliver=true"
     elsewhere = opened("replay", f"folders=[{tmp_path / 'elsewhere'}]")
     assert (elsewhere.returncode, "there is no such folder" in elsewhere.stderr) == (2, True)
     done = opened("replay", f"folders=[{outputs / 'runs'}]", f"uri=sqlite:///{tmp_path}/mlflow.db")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "1 runs, 0 with something left to deliver\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1 runs, 0 with undelivered records\n", "")
     assert (
         stored(f"sqlite:///{tmp_path}/mlflow.db", "lost")
         == journaled(outputs / "runs" / "lost")

@@ -103,7 +103,7 @@ def test_what_cannot_be_exported_is_said_in_one_line(opened: Program, tmp_path: 
         "give a run's folder (outputs/runs/SUITE/RUN) or a checkpoint's\n"
     )
     unnamed = opened("export")
-    assert (unnamed.returncode, unnamed.stderr.startswith("shapelaw: run: is not given; give it as run=VALUE")) == (
+    assert (unnamed.returncode, unnamed.stderr.startswith("shapelaw: run: is missing; give run=VALUE")) == (
         2,
         True,
     )
@@ -112,7 +112,7 @@ def test_what_cannot_be_exported_is_said_in_one_line(opened: Program, tmp_path: 
 
 def test_a_damaged_checkpoint_or_a_taken_place_is_refused(composed: Compose, tmp_path: Path) -> None:
     planned = trained(composed)
-    with pytest.raises(UserError, match="exists; name a folder that does not"):
+    with pytest.raises(UserError, match="exists; give a new folder"):
         export(planned.folder, tmp_path)
     newest = checkpoint_path(planned.folder, planned.last_step) / "model.safetensors"
     newest.write_bytes(newest.read_bytes()[:-4] + b"\0\1\2\3")

@@ -111,7 +111,7 @@ def test_curves_as_lists_of_a_record(tmp_path: Path) -> None:
     unequal = [{"run": "a", "params": 2e7, "tokens": [1e9, 2e9], "loss": [4.0]}]
     (tmp_path / "b.json").write_text(json.dumps(unequal))
     with pytest.raises(
-        UserError, match=r"tokens holds something that is not a number \('\[1000000000.0, 2000000000.0\]'"
+        UserError, match=r"tokens contains something that is not a number \('\[1000000000.0, 2000000000.0\]'"
     ):
         load_runs("csv", path=tmp_path / "b.json")
 
@@ -130,7 +130,7 @@ def test_curves_as_lists_of_a_record(tmp_path: Path) -> None:
         (
             rows("log10(N),log10(D),loss", lambda n, d: f"{math.log10(n):.8f},{math.log10(d):.8f},{planted(n, d):.5f}"),
             {"columns": {"params": "log10(N)", "tokens": "log10(D)"}},
-            "params: log10, as the column is named log10(N)",
+            "params: log10, because the column is named log10(N)",
         ),
         (
             rows("params,tokens,loss", lambda n, d: f"{math.log10(n):.8f},{math.log10(d):.8f},{planted(n, d):.5f}"),
@@ -150,7 +150,7 @@ def test_curves_as_lists_of_a_record(tmp_path: Path) -> None:
         (
             rows("params,Compute (PF-days),loss", lambda n, d: f"{n:g},{6 * n * d / 8.64e19:.8g},{planted(n, d):.5f}"),
             {"columns": {"flops": "Compute (PF-days)"}, "tokens_from": "6n"},
-            "flops: PF-days, as the column is named Compute (PF-days)",
+            "flops: PF-days, because the column is named Compute (PF-days)",
         ),
         (
             rows(
@@ -158,7 +158,7 @@ def test_curves_as_lists_of_a_record(tmp_path: Path) -> None:
                 lambda n, d: f"{n:g},{d / 512 / 1024:.0f},512,1024,{planted(n, d):.5f}",
             ),
             {"columns": {"batch_tokens": "batch_size"}, "units": {"batch_tokens": 1024}},
-            "batch_size is taken for tokens, not for sequences",
+            "batch_size is read as tokens, not as sequences",
         ),
     ],
     ids=["a table of a paper", "log10 by name", "log10 by option", "D/N", "tokens_per_param", "PF-days", "sequences"],
@@ -236,24 +236,24 @@ TRAINED = {"columns": {"loss": "eval/loss"}, "constants": {"params": SIZES}}
         (
             rows("N (x10^6),D/1e9,loss", lambda n, d: f"{n / 1e6:g},{d / 1e9:g},{planted(n, d):.5f}"),
             {"columns": {"params": "N (x10^6)", "tokens": "D/1e9"}},
-            "params: M, as the column is named N (x10^6); tokens: B, as the column is named D/1e9",
+            "params: M, because the column is named N (x10^6); tokens: B, because the column is named D/1e9",
         ),
         (
             rows(
                 "params,step,batch size (M tokens),loss", lambda n, d: f"{n:g},{d / BATCH:.0f},0.5,{planted(n, d):.5f}"
             ),
             {"columns": {"batch_tokens": "batch size (M tokens)"}},
-            "batch_tokens: M, as the column is named batch size (M tokens)",
+            "batch_tokens: M, because the column is named batch size (M tokens)",
         ),
         (
             rows("Mparams,Gtokens,loss", lambda n, d: f"{n / 1e6:g},{d / 1e9:g},{planted(n, d):.5f}"),
             {"columns": {"params": "Mparams", "tokens": "Gtokens"}},
-            "tokens: B, as the column is named Gtokens",
+            "tokens: B, because the column is named Gtokens",
         ),
         (
             rows("params,C (EFLOPs),loss", lambda n, d: f"{n:g},{6 * n * d / 1e18:.9g},{planted(n, d):.5f}"),
             {"columns": {"flops": "C (EFLOPs)"}, "tokens_from": "6n"},
-            "flops: 1e+18, as the column is named C (EFLOPs)",
+            "flops: 1e+18, because the column is named C (EFLOPs)",
         ),
         (
             rows(
@@ -278,12 +278,12 @@ TRAINED = {"columns": {"loss": "eval/loss"}, "constants": {"params": SIZES}}
         (
             chart("ppl", math.exp),
             {"wide": "run", "constants": BY_SIZE},
-            "loss: perplexity, as the column is named val/ppl",
+            "loss: perplexity, because the column is named val/ppl",
         ),
         (
             chart("bpb", lambda loss: loss / math.log(2) / BPT),
             {"wide": "run", "constants": {**BY_SIZE, "bytes_per_token": BPT}},
-            "loss: bits_per_byte, as the column is named val_bpb",
+            "loss: bits_per_byte, because the column is named val_bpb",
         ),
         (
             tidy(lambda n, d: {"train/loss": planted(n, d) - 0.3, "eval/loss": planted(n, d), "tokens": d}),
@@ -316,7 +316,7 @@ TRAINED = {"columns": {"loss": "eval/loss"}, "constants": {"params": SIZES}}
                 lambda n, d: f'{n / 1e6:g},{d / 1e9:g},{planted(n, d):.5f},"a\n# b"',
             ),
             {"columns": {"params": "params (M)", "tokens": "tokens (B)"}},
-            "params: M, as the column is named params (M)",
+            "params: M, because the column is named params (M)",
         ),
         (
             rows(
@@ -329,7 +329,7 @@ TRAINED = {"columns": {"loss": "eval/loss"}, "constants": {"params": SIZES}}
         (
             rows("params,tokens,loss", lambda n, d: f"{n:g},{d:g},{planted(n, d):.5f}") + "#1,2e9,3.9\n",
             {},
-            "1 lines below the header that begin with # or //, as comments do, left out",
+            "1 lines below the header that begin with # or //, like comments, are left out",
         ),
     ],
     ids=[
@@ -362,7 +362,7 @@ def test_tables_that_were_misread(tmp_path: Path, text: str, options: Mapping[st
         (
             rows("params,tokens (K),loss", lambda n, d: f"{n:g},{d / 1e3:g},{planted(n, d):.5f}"),
             {"columns": {"tokens": "tokens (K)"}},
-            r"tokens \(K\) speaks of thousands; give 'runs.units={tokens: K}'",
+            r"tokens \(K\) seems to be in thousands; give 'runs.units={tokens: K}'",
         ),
         (
             rows("params,tokens,loss", lambda n, d: f"{n:g},{d / 1e3:g},{planted(n, d):.5f}"),
@@ -390,7 +390,7 @@ def test_tables_that_were_misread(tmp_path: Path, text: str, options: Mapping[st
         (
             rows("params,tokens/s,loss", lambda n, d: f"{n:g},{d:g},{planted(n, d):.5f}"),
             {"columns": {"tokens": "tokens/s"}},
-            r"the column tokens/s speaks of tokens a second",
+            r"the column tokens/s seems to have tokens per second",
         ),
         (
             rows("params,tokens,loss,loss.1", lambda n, d: f"{n:g},{d:g},3,{planted(n, d):.5f}"),
@@ -410,7 +410,7 @@ def test_tables_that_were_misread(tmp_path: Path, text: str, options: Mapping[st
         (
             rows("params tokens loss accuracy", lambda n, d: f"{n:g} {d:g} {'' if d == 1e9 else planted(n, d)} 0.31"),
             {},
-            r"row 1 has 3 fields, the header 4: between spaces an empty field cannot be seen",
+            r"row 1 has 3 fields, the header 4: an empty field between spaces cannot be seen",
         ),
         (
             rows("params,tokens,loss", lambda n, d: f"#{n:g},{d:g},3.1"),
@@ -420,7 +420,7 @@ def test_tables_that_were_misread(tmp_path: Path, text: str, options: Mapping[st
         (
             "2024-05-01T10:00:00.000Z,2000,3.9\n2024-05-01T11:00:00.000Z,4000,3.8\n",
             {},
-            r"its first row holds values, no names",
+            r"its first row has values instead of names",
         ),
         (
             "[step=20/60,epoch=1]\n    train/CE loss=3.2\nFinished lm evals in 0.4 seconds. Metrics:\n    c4/CE loss=3.1\n",

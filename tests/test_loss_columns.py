@@ -61,7 +61,7 @@ def test_further_held_out_sets_are_measured(sweep: Sweep, outputs: Path, other: 
 
 
 @pytest.mark.parametrize(
-    ("further", "said"), [("{x: nowhere}", "there is no prepared corpus"), ("{x-y: text-bytes}", "no name of a loss")]
+    ("further", "said"), [("{x: nowhere}", "there is no prepared corpus"), ("{x-y: text-bytes}", "cannot name a loss")]
 )
 def test_a_further_set_that_is_not_there_is_refused(further: str, said: str, sweep: Sweep) -> None:
     done = sweep("shape=16x1", f"validation.further={further}")

@@ -55,7 +55,7 @@ def test_named_shapes_are_patched_whatever_their_ratio() -> None:
     assert str(DEFAULT_PATCH).startswith("from width / depth > 256 and for 1792x7, 2560x8, 3072x12, depth")
     assert lr_eff(5.0, Shape(64, 4, 16), width_unit=8.0, patch=named) == pytest.approx(5 / (512 * math.sqrt(6)))
     assert hash(named) == hash(DepthPatch(patch_ratio=math.inf, patch_shapes=["512x4"]))
-    with pytest.raises(UserError, match="patch_shapes=wide: allowed are WIDTHxDEPTH"):
+    with pytest.raises(UserError, match="patch_shapes=wide: allowed are shapes as WIDTHxDEPTH"):
         DepthPatch(patch_shapes=["wide"])
 
 

@@ -148,7 +148,7 @@ def test_rows_that_do_not_say_it_are_flagged_and_counted() -> None:
     frame = pd.concat([world(prefix="a", corpus="x"), world(0.3, "b")])
     result = fit(RunsTable(frame), **PLAIN)
     assert (
-        "unrecorded_corpus: some rows do not say their corpus: x (12 rows of 4 runs), not said (12 rows of 4 runs)"
+        "unrecorded_corpus: some rows do not name their corpus: x (12 rows of 4 runs), not said (12 rows of 4 runs)"
         in (result.flags)
     )
     three = RunsTable(pd.concat([frame, world(0.2, "c", corpus="z")]))

@@ -71,7 +71,7 @@ def test_a_fit_whose_law_was_changed_or_is_gone_is_refused(file: Path, tmp_path:
     with pytest.raises(UserError, match=r"fit\.json: law=.*ONE_TERM: the file was changed after the fit .*fit again"):
         load_fit(path)
     file.unlink()
-    with pytest.raises(UserError, match=r"fit\.json: law=.*ONE_TERM: .* cannot be read .*put it back, or fit again"):
+    with pytest.raises(UserError, match=r"fit\.json: law=.*ONE_TERM: .* cannot be read .*restore it, or fit again"):
         load_fit(path)
 
 
@@ -154,7 +154,7 @@ from shapelaw.laws import get_law, law_names
 imported = Path({str(tmp_path)!r}, "brought.py.imported")
 assert "brought" in law_names() and not imported.exists()
 assert "shapelaw.step_batch.law" not in sys.modules
-for name, words in (("none", "brought"), ("broken", "cannot be imported"), ("wrong", "is no law of that name")):
+for name, words in (("none", "brought"), ("broken", "cannot be imported"), ("wrong", "is not a law with that name")):
     try:
         get_law(name)
     except UserError as error:

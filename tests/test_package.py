@@ -109,7 +109,7 @@ def test_fits_are_tracked_where_mlflow_is_installed(composed: Compose, monkeypat
         assert asked.tracker.name == name
     monkeypatch.setattr("shapelaw.extras.installed", lambda module: False)
     said = (
-        "runs=mlflow needs mlflow, which is not installed; run: pip install 'shapelaw[train]', or give a table of yours"
+        "runs=mlflow needs mlflow, which is not installed; run: pip install 'shapelaw[train]', or give your own table"
     )
     with pytest.raises(UserError, match=f"^{re.escape(said)}"):
         load_table(asked.runs)
@@ -168,11 +168,11 @@ def test_the_examples_are_copied_and_never_over_anothers(
     assert "examples/plain_torch.py: A plain PyTorch script that knows nothing of shapelaw" in listed[-2]
     examples.examples(["examples"])
     (tmp_path / "examples/lion.py").write_text("mine")
-    with pytest.raises(UserError, match=r"examples/lion\.py: is there already, with another content"):
+    with pytest.raises(UserError, match=r"examples/lion\.py: exists already, with other content"):
         examples.examples([])
     assert (tmp_path / "examples/lion.py").read_text() == "mine"
     for words in (["a", "b"], ["-m"], ["folder=a"]):
-        with pytest.raises(UserError, match="takes a folder and nothing else; give examples FOLDER"):
+        with pytest.raises(UserError, match="takes one folder and nothing else; give examples FOLDER"):
             examples.examples(words)
 
 
@@ -182,7 +182,7 @@ def test_the_named_sweeps_are_listed_with_their_questions(capsys: pytest.Capture
     listed = capsys.readouterr().out
     files = {path.stem for path in (ROOT / "sweeps").glob("*.yaml")}
     assert {*re.findall(r"^shapelaw (?:fit|train) -m sweeps=(\S+)$", listed, re.M)} == files
-    assert "shapelaw fit -m sweeps=demo\n    what do the suite's runs say of parameters" in listed
+    assert "shapelaw fit -m sweeps=demo\n    what do the suite's runs say about parameters" in listed
     assert "shapelaw train -m sweeps=lr_search\n    where is the best rate of each" in listed
     assert all(sweeps.NamedSweep.read(file).question.endswith(("?", ".")) for file in sweeps.sweep_files().values())
 
@@ -244,11 +244,11 @@ def test_a_new_suite_composes_and_is_named_by_its_folder(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "init: takes the folder of the new suite and nothing else"),
-        (["a", "b"], "init a b: takes the folder"),
-        (["folder=a"], "init folder=a: takes the folder"),
-        (["here"], "is there already; give a folder that is empty or not there yet"),
-        (["a:b"], "a:b: a suite is named by letters, digits"),
+        ([], "init: takes one folder for the new suite and nothing else"),
+        (["a", "b"], "init a b: takes one folder"),
+        (["folder=a"], "init folder=a: takes one folder"),
+        (["here"], "exists already; give a new or empty folder"),
+        (["a:b"], "a:b: a suite's name has letters and digits"),
     ],
     ids=str,
 )
@@ -266,7 +266,7 @@ def test_what_is_no_new_folder_is_refused(
 @pytest.mark.usefixtures("in_tiny")
 def test_commands_take_no_options(monkeypatch: pytest.MonkeyPatch) -> None:
     for command in (demo.demo, sweeps.show):
-        with pytest.raises(UserError, match=r"^x=1: (demo|sweeps) takes no words; "):
+        with pytest.raises(UserError, match=r"^x=1: (demo|sweeps) takes no arguments; "):
             command(["x=1"])
 
 
@@ -280,7 +280,7 @@ def test_the_demo_runs_its_steps_in_order_and_ends_at_one_that_fails(
         return subprocess.CompletedProcess(command, int(len(ran) == 2 and not os.environ.get("AGAIN")))
 
     monkeypatch.setattr(demo.subprocess, "run", run)
-    with pytest.raises(demo.WorkFailed, match=r"^the demo ended at: shapelaw train -m 'shape=glob\(\*\)'"):
+    with pytest.raises(demo.WorkFailed, match=r"^the demo stopped at: shapelaw train -m 'shape=glob\(\*\)'"):
         demo.demo([])
     assert ran == [*demo.STEPS[:2]]
     ran.clear()
@@ -299,7 +299,7 @@ def test_the_pages_are_served_on_the_loopback_address(tmp_path: Path) -> None:
     assert f"--backend-store-uri sqlite:///{tmp_path}/mlflow.db --default-artifact-root {tmp_path}/mlflow" in said
     assert "--port 6000 " in " ".join(ui.server(["6000"], tmp_path))
     for words in (["0"], ["65536"], ["x"], ["5000", "x"], ["-1"], [""]):
-        with pytest.raises(UserError, match=r"takes a port and nothing else; allowed are 1 to 65535$"):
+        with pytest.raises(UserError, match=r"takes one port and nothing else; allowed are 1 to 65535$"):
             ui.server(words, tmp_path)
 
 
@@ -312,5 +312,5 @@ def test_where_no_folder_takes_the_cache_the_solvers_are_compiled_and_one_line_s
     kernels = [compiling.callable_kernel(lambda x, k=k: x + k) for k in range(2)]
     assert [kernel(1.5) for kernel in kernels] == [1.5, 2.5]
     assert [record.getMessage().partition(",")[0] for record in caplog.records] == [
-        "no folder takes the compiled solvers"
+        "the compiled solvers cannot be saved"
     ]

@@ -264,11 +264,11 @@ def test_tokens_are_rounded_as_asked(composed: Compose, rounding: str, steps: in
         ("cooldown=linear10 cooldown.from_tokens=inf", ["cooldown.from_tokens=inf"]),
         (
             "cooldown=linear10 cooldown.from_tokens=256 checkpoint.every_tokens=1e30",
-            ["the run has them at 2,560 tokens"],
+            ["it has checkpoints at 2,560 tokens"],
         ),
-        ("cooldown=linear10 schedule=wsd", ["schedule=wsd has brought the rate to 0", "earlier cooldown.from_tokens"]),
-        ("cooldown=linear10 schedule=linear", ["schedule=linear has brought the rate to 0"]),
-        ("cooldown=linear10 schedule=cosine schedule.final_factor=0", ["schedule=cosine has brought the rate to 0"]),
+        ("cooldown=linear10 schedule=wsd", ["schedule=wsd has lowered the rate to 0", "earlier cooldown.from_tokens"]),
+        ("cooldown=linear10 schedule=linear", ["schedule=linear has lowered the rate to 0"]),
+        ("cooldown=linear10 schedule=cosine schedule.final_factor=0", ["schedule=cosine has lowered the rate to 0"]),
     ],
 )
 def test_bad_values_are_refused_in_one_line(composed: Compose, override: str, words: list[str]) -> None:
@@ -384,8 +384,8 @@ def test_a_cooldown_begins_at_the_end_that_a_budget_gives(composed: Compose) -> 
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["flops=1e9", "tokens_per_param=20"], "each says how long a run is; give one"),
-        (["flops=1e6"], r"flops=1e\+06: gives shape=16x1 .* tokens, and a batch has 128; give at least"),
+        (["flops=1e9", "tokens_per_param=20"], "each sets the length of a run; give only one"),
+        (["flops=1e6"], r"flops=1e\+06: gives shape=16x1 .* tokens, but a batch has 128; give at least"),
         (["tokens_per_param=1e-4"], "tokens_per_param=0.0001: gives shape=16x1"),
         (["flops=-1"], "flops=-1: allowed are finite numbers above 0"),
         (

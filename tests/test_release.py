@@ -141,7 +141,7 @@ def test_a_hub_that_refuses_or_is_away_is_one_line(
     with hub(refuse=403) as server:
         logged_in(server.address)
         with pytest.raises(
-            UserError, match=rf"could not be uploaded \(.*403.*{REFUSAL}.*\); log in by `hf auth login`"
+            UserError, match=rf"could not be uploaded \(.*403.*{REFUSAL}.*\); log in with `hf auth login`"
         ) as refused:
             push(repository, True, print)
     assert "\n" not in str(refused.value)
@@ -159,12 +159,12 @@ def test_what_cannot_be_released_is_one_line(
     empty.mkdir()
     out = f"out={tmp_path / 'hub'}"
     cases = {
-        (f"run={run}", out, "push=true"): "push=true: uploads revisions; give revisions=true, too",
+        (f"run={run}", out, "push=true"): "push=true: only revisions are uploaded; give revisions=true too",
         (f"run={run}", out, "license=MIT"): "license='MIT': allowed are the hub's names",
         (f"run={run}", out, "revisions=true", "namespace=a/b"): "namespace='a/b': allowed are names",
         (f"run={run.parent}/*", out, "revisions=true"): f"run={empty}: no checkpoint there",
         (f"run={tmp_path}/none/*", out, "revisions=true"): "matches no folder",
-        (f"run={run}", f"out={tmp_path / 'taken'}", "revisions=true"): "holds notes.txt, which is no repository",
+        (f"run={run}", f"out={tmp_path / 'taken'}", "revisions=true"): "holds notes.txt, which is not a repository",
     }
     for words, expected in cases.items():
         code, said = door("export", *words)
@@ -180,4 +180,4 @@ def test_what_cannot_be_released_is_one_line(
     monkeypatch.setattr(huggingface_hub, "HfApi", Refusing)
     code, said = door("export", f"run={run}", out, "revisions=true", "push=true")
     assert (code, said.splitlines()[0]) == (2, f"shapelaw/{run.name}: 1 revision, 1 of them new, step-4 is main")
-    assert "could not be uploaded (Token is required); log in by `hf auth login`" in said.splitlines()[1]
+    assert "could not be uploaded (Token is required); log in with `hf auth login`" in said.splitlines()[1]

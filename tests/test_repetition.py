@@ -169,7 +169,7 @@ def test_the_next_run_is_planned_for_the_different_tokens_that_there_are(
     words = (f"fit={tmp_path}/fit", "budget=3e18", "target.params=2e9", "target.tokens=1e11", "limits.params_min=4e9")
     code, said = door("next", *words)
     assert (code, said.count("\n")) == (2, 1)
-    assert "give unique_tokens=NUMBER, the different tokens that there are" in said
+    assert "give unique_tokens=NUMBER, the different tokens available" in said
     code, said = door("next", *words, "unique_tokens=1e9")
     assert code == 0, said
     assert "To know the loss of 2e+09 parameters at 1e+11 tokens" in said

@@ -135,7 +135,7 @@ def test_without_a_connection_the_reason_is_short(tmp_path: Path, monkeypatch: p
         with pytest.raises(UserError) as caught:
             load_runs("chinchilla")
     assert str(caught.value).endswith(
-        f": cannot be fetched (no connection to {place}); go online, or name a folder with the data in SHAPELAW_DATA_DIR"
+        f": cannot be fetched (no connection to {place}); go online, or set a folder with the data in SHAPELAW_DATA_DIR"
     )
     assert len(str(caught.value)) < 180
 
@@ -213,7 +213,7 @@ def test_params_are_counted_with_each_row_s_head_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"width": ["?"] * 6}, "column width holds something that is not a number"),
+        ({"width": ["?"] * 6}, "column width contains something that is not a number"),
         ({"head_size": [0] * 6}, "head_size is zero or negative"),
         ({"width": [None] * 6}, "params is missing"),
     ],
@@ -310,7 +310,7 @@ def test_the_column_of_runs_is_said_where_one_holds_several_rows_of_each(tmp_pat
         ({"units": {"tokens": None}}, "tokens=None; allowed are positive numbers, K, M, B, T"),
         ({"units": {"width": "K"}}, "width=K; allowed are positive numbers$"),
         ({"units": {"loss": -1.0}}, "allowed are positive numbers"),
-        ({"units": {"flops": "PF-days"}}, "flops is no numeric column"),
+        ({"units": {"flops": "PF-days"}}, "flops is not a numeric column"),
         ({"subset": "hot"}, "does not take subset"),
         ({"bad_rows": "drop"}, "allowed are raise, exclude"),
         ({"where": "width == 513"}, "selects none of the 6 rows"),

@@ -82,7 +82,7 @@ def test_a_table_is_sealed_wherever_it_is_read(runs: RunsTable, tmp_path: Path) 
 def test_a_table_of_before_is_read_and_said(runs: RunsTable, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     runs.frame.to_parquet(tmp_path / "runs.parquet", index=False)
     assert RunsTable.read(tmp_path / "runs.parquet") == runs
-    assert "is of a version without seals: nothing tells whether it was changed since" in caplog.text
+    assert "was written by a version without seals, so later changes to it cannot be detected" in caplog.text
 
 
 def test_no_older_fit_is_taken_for_a_damaged_newer_one(runs: RunsTable, tmp_path: Path, composed: Compose) -> None:
@@ -96,7 +96,7 @@ def test_no_older_fit_is_taken_for_a_damaged_newer_one(runs: RunsTable, tmp_path
     check_fits(tmp_path)
     flipped(tmp_path / "interaction" / "fit.json", b"parametric")
     with pytest.raises(
-        UserError, match=r"interaction/fit\.json was changed .*; it is newer than any fit .* name a fit by fit="
+        UserError, match=r"interaction/fit\.json was changed .*; every other usable fit is older.* or give fit="
     ):
         newest_fit(tmp_path, options)
     with pytest.raises(
@@ -142,7 +142,7 @@ SEALED = {
     "text": (lambda path: write_sealed_text(path, "run: a\nloss: 2.5\n"), check_sealed_text),
     "table": (
         lambda path: write_sealed_table(path, [{"run": "a", "loss": 2.5}]),
-        lambda path: check_sealed_table(path, "make it anew"),
+        lambda path: check_sealed_table(path, "make it again"),
     ),
 }
 
@@ -167,11 +167,11 @@ def test_no_changed_byte_of_a_seal_makes_a_file_one_without_a_seal(kind: str, tm
 def test_a_table_without_its_column_of_seals_is_its_user_s(tmp_path: Path) -> None:
     path = tmp_path / "models.csv"
     write_sealed_table(path, [{"name": 'a "b", c\nd', "loss": 2.5}, {"name": "b", "loss": 2.25}])
-    check_sealed_table(path, "make it anew")
+    check_sealed_table(path, "make it again")
     frame = pd.read_csv(path)
     assert frame["name"].tolist() == ['a "b", c\nd', "b"]
     frame.assign(loss=2.0).to_csv(path, index=False)
-    with pytest.raises(Damaged, match=r"models\.csv was changed after .*; make it anew, or take out its column 'seal'"):
-        check_sealed_table(path, "make it anew")
+    with pytest.raises(Damaged, match=r"models\.csv was changed after .*; make it again, or remove its column 'seal'"):
+        check_sealed_table(path, "make it again")
     frame.drop(columns="seal").assign(loss=2.0).to_csv(path, index=False)
-    check_sealed_table(path, "make it anew")
+    check_sealed_table(path, "make it again")

@@ -77,7 +77,7 @@ def test_packing_gives_every_run_its_record_back(suites: dict[str, Suite]) -> No
         ('{"head_size": 16.5}', "head_size"),
         ('{"patch": {"patch_ratio": "wide"}}', "patch"),
         ("[]", "here"),
-        ("{", "is no record of a suite"),
+        ("{", "is not a record of a suite"),
     ],
 )
 def test_what_is_no_record_is_said_with_its_place(text: str, said: str) -> None:

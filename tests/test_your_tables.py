@@ -255,7 +255,7 @@ def test_an_archive_of_one_file_is_read(tmp_path: Path) -> None:
         ("run,params,tokens,loss,loss\nm,2e7,1e9,3.9,4.1\n", "2 columns are named loss and differ"),
         ("", "cannot be read (it is empty)"),
         ("run,params,tokens,loss,vocab_size\n", "holds no rows to fit"),
-        ("20000000,1000000000,3.97\n43088694,1000000000,3.66\n", "its first row holds values, no names"),
+        ("20000000,1000000000,3.97\n43088694,1000000000,3.66\n", "its first row has values instead of names"),
     ],
 )
 def test_what_cannot_be_told_is_refused_with_the_remedy(tmp_path: Path, content: str, said: str) -> None:
@@ -288,7 +288,7 @@ def test_losses_that_are_no_numbers_are_left_out_with_their_text(tmp_path: Path)
     assert len(runs) == 8
     assert "reading" not in runs.about
     assert runs.exclusions == {
-        "loss is missing or not a number": 2, "loss is infinite": 1, "loss is no number (diverged)": 1,
+        "loss is missing or not a number": 2, "loss is infinite": 1, "loss is not a number (diverged)": 1,
     }  # fmt: skip
 
 
@@ -328,8 +328,8 @@ def test_what_rises_with_model_and_data_is_no_loss(tmp_path: Path, of_loss: Call
 def test_a_loss_in_a_unit_that_is_not_converted_is_refused(tmp_path: Path, name: str) -> None:
     """Never taken for the unit of which its name holds a word."""
     said = refusal(tmp_path / "runs.csv", csv_of(table().rename(columns={"loss": name})), columns={"loss": name})
-    assert f"the column {name} speaks of " in said
-    assert "make them nats per token" in said
+    assert f"the column {name} seems to be in " in said
+    assert "convert it to nats per token" in said
 
 
 @pytest.mark.parametrize(
@@ -361,8 +361,8 @@ def test_a_column_s_name_says_its_unit(tmp_path: Path) -> None:
     runs = loaded(tmp_path / "runs.csv", csv_of(named), columns=columns)
     same(runs, rtol=1e-12)
     assert runs.about["reading"] == (
-        "params: M, as the column is named Size (M); tokens: B, as the column is named train_tokens_B; "
-        "loss: perplexity, as the column is named val/ppl"
+        "params: M, because the column is named Size (M); tokens: B, because the column is named train_tokens_B; "
+        "loss: perplexity, because the column is named val/ppl"
     )
     by_column = loaded(tmp_path / "runs.csv", csv_of(PERPLEXITIES.assign(loss_unit="PPL")))
     same(by_column, rtol=1e-14)
@@ -424,13 +424,13 @@ def test_wide_tables_are_made_long(tmp_path: Path, names: str) -> None:
     both = pd.concat([wide, (wide.drop(columns="params") / 9).add_prefix("acc_")], axis=1)
     if names == "loss@{}":
         both.columns = [str(name).replace("acc_loss", "acc") for name in both]
-        assert "the columns hold acc, loss; give" in refusal(tmp_path / "both.csv", csv_of(both), wide="tokens")
+        assert "the columns have acc, loss; give" in refusal(tmp_path / "both.csv", csv_of(both), wide="tokens")
         chosen = loaded(tmp_path / "both.csv", csv_of(both), wide="tokens", columns={"loss": "loss"})
         assert sorted(chosen.kept["loss"]) == sorted(runs["loss"])
     turned = wide_of(frame, "tokens", "params")
     turned = loaded(tmp_path / "turned.csv", csv_of(turned), wide="params").kept.sort_values(["params", "tokens"])
     np.testing.assert_array_equal(turned["loss"], runs["loss"])
-    assert "is long as it is" in refusal(tmp_path / "long.csv", csv_of(frame.assign(**{"1e9": 3.0})), wide="tokens")
+    assert "is long already" in refusal(tmp_path / "long.csv", csv_of(frame.assign(**{"1e9": 3.0})), wide="tokens")
 
 
 CHART = (
@@ -524,7 +524,7 @@ def test_what_no_rule_can_be_chosen_for_is_refused(tmp_path: Path) -> None:
     every = loaded(tmp_path / "runs.csv", csv_of(mixed), reduce="best").about["reduction"]
     assert every.endswith("36 rows became 12 (they differ in lr, dataset)")
     said = refusal(tmp_path / "runs.csv", csv_of(rates().drop(columns="lr")))
-    assert "more than repeats of one setting do; give runs.reduce=best, last or mean" in said
+    assert "more than for repeats of one setting; give runs.reduce=best, last or mean" in said
     seeds = pd.concat([table(), table().assign(loss=table()["loss"] * 1.001)], ignore_index=True)
     repeats = loaded(tmp_path / "runs.csv", csv_of(seeds.assign(run=range(len(seeds)), seed=range(len(seeds)))))
     assert len(repeats) == 24
@@ -554,7 +554,7 @@ def test_conditions_read_every_column_of_the_file(tmp_path: Path) -> None:
 
 def test_runs_that_did_not_end_as_they_should_are_said(tmp_path: Path) -> None:
     frame = table().assign(State=["finished"] * 10 + ["crashed", "failed"])
-    said = "2 rows are of runs whose State is crashed, failed: leave them out by subset.where"
+    said = "2 rows are of runs whose State is crashed, failed: leave them out with subset.where"
     assert loaded(tmp_path / "runs.csv", csv_of(frame)).about["reading"] == said
     assert len(loaded(tmp_path / "runs.csv", csv_of(frame), where="State == 'finished'")) == 10
 
@@ -590,9 +590,9 @@ def test_runs_of_one_name_are_told_apart_by_their_settings(tmp_path: Path) -> No
     runs = loaded(tmp_path / "runs.csv", csv_of(shared))
     np.testing.assert_array_equal(runs.kept["loss"], table()["loss"])
     assert runs.kept["run"][0] == "m0 0.003"
-    assert runs.about["reading"] == "run: told apart by lr"
+    assert runs.about["reading"] == "run: distinguished by lr"
     splits = pd.concat([table().assign(split="train", loss=table()["loss"] - 0.1), table().assign(split="val")])
-    assert "differ in split; pick some by subset.where" in refusal(tmp_path / "runs.csv", csv_of(splits))
+    assert "differ in split; select some with subset.where" in refusal(tmp_path / "runs.csv", csv_of(splits))
     chosen = loaded(tmp_path / "runs.csv", csv_of(splits), where="split == 'val'")
     np.testing.assert_array_equal(chosen.kept["loss"], table()["loss"])
 
@@ -600,7 +600,7 @@ def test_runs_of_one_name_are_told_apart_by_their_settings(tmp_path: Path) -> No
 def test_a_table_that_lies_on_its_side_is_turned(tmp_path: Path) -> None:
     runs = loaded(tmp_path / "runs.csv", str(table().T.to_csv(header=False)))
     same(runs)
-    assert runs.about["reading"] == "the table lay on its side"
+    assert runs.about["reading"] == "the table was transposed"
 
 
 @pytest.mark.parametrize("options", [{}, {"bad_rows": "exclude"}])
@@ -629,7 +629,7 @@ def test_public_tables_are_read_by_options_alone(data_dir: Path) -> None:
     others = data_dir / "others"
     if not others.is_dir():
         pytest.skip("no folder others in the data")
-    with pytest.raises(UserError, match="differ in variant; pick some by subset"):
+    with pytest.raises(UserError, match="differ in variant; select some with subset"):
         load_runs("csv", path=others / "porian2024_isoflops.csv")
     variant = "variant == 'rw-tuned-short-const-standard-val'"
     porian = load_runs("csv", path=others / "porian2024_isoflops.csv", where=variant)
@@ -684,7 +684,7 @@ def test_rows_in_several_units_are_each_read_in_their_own(tmp_path: Path) -> Non
     assert (part.loss_unit, len(part)) == ("nats per token", bits.sum())
     per_byte = mixed.assign(loss_unit=np.where(bits, "bits_per_byte", "nats"))
     (reason,) = loaded(tmp_path / "b.csv", csv_of(per_byte)).exclusions
-    assert reason == "loss in bits per byte beside others per token: give the column bytes_per_token"
+    assert reason == "loss in bits per byte beside losses per token: give the column bytes_per_token"
     assert "loss_unit says 'hartleys'; known are nats" in refusal(
         tmp_path / "c.csv", csv_of(frame.assign(loss_unit="hartleys"))
     )

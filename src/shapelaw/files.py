@@ -68,7 +68,7 @@ def check_room(folder: Path, needed_bytes: float, what: str) -> None:
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(there).free
     if free < needed_bytes:
-        said = f"{os.strerror(errno.ENOSPC)}: about {storage(needed_bytes)} for {what}, {storage(free)} are free"
+        said = f"{os.strerror(errno.ENOSPC)}: about {storage(needed_bytes)} for {what}, but {storage(free)} are free"
         raise OSError(errno.ENOSPC, said, str(folder))
 
 
@@ -76,8 +76,8 @@ def say_if_open_to_all(folder: Path) -> None:
     """Warn about a folder that anybody may write to: content that is read there later may be somebody else's."""
     if folder.is_dir() and folder.stat().st_mode & stat.S_IWOTH:
         log.warning(
-            "note: %s: anybody may write to this folder, and so change what is read from it later; take that right away by "
-            "chmod o-w, or give another outputs_dir",
+            "note: %s: anybody can write to this folder, and so change files that are read later; remove that "
+            "permission with chmod o-w, or give another outputs_dir",
             folder,
         )
 
@@ -127,7 +127,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Damaged(f"{path} is not the JSON that was written there ({error}); remove it to start it anew") from error
+        raise Damaged(f"{path} is not the JSON that was written there ({error}); remove it to start again") from error
 
 
 def write_sealed(path: Path, value: Mapping[str, Any], durable: bool = True) -> None:
@@ -156,8 +156,8 @@ def unsealed(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     rest = {key: value for key, value in content.items() if key != SEAL}
     if content[SEAL] != _seal(rest) if SEAL in content else _sealed_by_another_name(rest):
         raise Damaged(
-            f"{path} was changed after it was written: it does not match its {SEAL}; make it anew, or take out its "
-            f"line {SEAL!r} if you changed it yourself"
+            f"{path} was changed after it was written: it does not match its {SEAL}; make it again, or remove its line "
+            f"{SEAL!r} if you changed it yourself"
         )
     return rest
 
@@ -183,8 +183,8 @@ def check_sealed_text(path: Path) -> None:
     marked = first.startswith(_MARK.encode()) or _HALF.search(first)  # either may be what was changed
     if marked and first != f"{_MARK}{hashlib.sha256(text).hexdigest()}".encode():
         raise Damaged(
-            f"{path} was changed after it was written: it does not match its {SEAL}; put back what was there, or take out its "
-            "first line if you changed it yourself"
+            f"{path} was changed after it was written: it does not match its {SEAL}; restore the original, or remove "
+            "its first line if you changed it yourself"
         )
 
 
@@ -225,7 +225,7 @@ def check_sealed_table(path: Path, remedy: str) -> None:
     named = header.endswith(f",{SEAL}".encode())
     if (found or named) and found != {hashlib.sha256(_CELLS.sub(_OPEN, content)).hexdigest().encode()}:
         raise Damaged(
-            f"{path} was changed after it was written: it does not match its {SEAL}; {remedy}, or take out its column {SEAL!r} "
+            f"{path} was changed after it was written: it does not match its {SEAL}; {remedy}, or remove its column {SEAL!r} "
             "if you changed it yourself"
         )
 
@@ -250,7 +250,7 @@ def as_record(kind: type[Record], content: Any, path: Path) -> Record:
 
 
 def _damaged(path: Path, what: str) -> Damaged:
-    return Damaged(f"{path} is damaged ({what}); put back what was written there, or remove it to start it anew")
+    return Damaged(f"{path} is damaged ({what}); restore the original, or remove it to start again")
 
 
 @cache

@@ -62,7 +62,7 @@ def plot_fit(result: FitResult, kind: str, runs: RunsTable | None, ax: Axes | No
     if kind == "profile" and EXPONENT not in result.profiles:
         raise UserError("kind=profile: the fit has no profile of its exponent; fit with profile=True")
     if kind != "profile" and (result.law is None or get_law(result.law).target != "loss"):
-        raise UserError(f"kind={kind}: is drawn of laws of the loss, and this is {result.law or result.method}")
+        raise UserError(f"kind={kind}: is drawn only for laws of the loss, and this is {result.law or result.method}")
     known = None if kind == "profile" and runs is None else runs or result.fitted_runs
     drawn_on = ax or _figure()
     with style.look():
@@ -101,7 +101,7 @@ def prescribe(
 ) -> Prescription:
     """The size for a budget in FLOPs, or the cheapest that reaches a loss."""
     if (budget is None) == (loss is None):
-        raise UserError("prescribe: give budget=FLOPs or loss=NATS, one of them")
+        raise UserError("prescribe: give either budget=FLOPs or loss=NATS")
     problem = Problem.of(result, runs or result.fitted_runs, space=space)
     return problem.best(budget) if budget is not None else problem.reach(loss or 0.0)
 

@@ -260,7 +260,7 @@ def _branch(config: TrainConfig, main: PlannedRun) -> PlannedRun:
     asked = f"cooldown.from_tokens={config.cooldown.from_tokens:g}"
     if main.lr_at(first) == 0:
         raise UserError(
-            f"{asked}: schedule={config.schedule.kind.value} has brought the rate to 0 there; give an earlier "
+            f"{asked}: schedule={config.schedule.kind.value} has lowered the rate to 0 there; give an earlier "
             "cooldown.from_tokens, or schedule=constant"
         )
     last = cooldown_end_step(first, fraction)
@@ -286,8 +286,8 @@ def _branch_step(config: TrainConfig, main: PlannedRun) -> int:
     if step < 1 or abs(wanted - step) > min(every, last) / 2:
         have = ", ".join(f"{at * main.batch_tokens:,}" for at in main.checkpoints)
         raise UserError(
-            f"cooldown.from_tokens={config.cooldown.from_tokens:g}: no checkpoint is made near there; "
-            f"the run has them at {have} tokens"
+            f"cooldown.from_tokens={config.cooldown.from_tokens:g}: the run makes no checkpoint near there; it has "
+            f"checkpoints at {have} tokens"
         )
     return step
 
@@ -302,7 +302,7 @@ def _steps(config: TrainConfig, batch_tokens: int) -> int:
     if rounding is Rounding.refuse or (tokens < batch_tokens and rounding is Rounding.down):
         raise UserError(
             f"tokens={tokens}: allowed are multiples of batch_tokens={batch_tokens}; "
-            f"give {_multiples_around(tokens, batch_tokens)}, or tokens_rounding=up or =down to have it rounded so"
+            f"give {_multiples_around(tokens, batch_tokens)}, or tokens_rounding=up or =down to round it"
         )
     return math.ceil(tokens / batch_tokens) if rounding is Rounding.up else tokens // batch_tokens
 
@@ -326,7 +326,7 @@ def _sized_steps(config: TrainConfig, batch_tokens: int) -> int:
     steps = round(tokens / batch_tokens)
     if steps < 1:
         raise UserError(
-            f"{asked}: gives shape={config.shape.width}x{config.shape.depth} {tokens:,.0f} tokens, and a batch has "
+            f"{asked}: gives shape={config.shape.width}x{config.shape.depth} {tokens:,.0f} tokens, but a batch has "
             f"{batch_tokens:,}; give at least {batch_tokens * unit:.3g}, a smaller shape or smaller batch_tokens"
         )
     return steps

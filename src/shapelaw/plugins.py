@@ -44,7 +44,7 @@ def installed(group: str) -> dict[str, EntryPoint]:
         other = named.setdefault(entry.name, entry)
         if other.value != entry.value:
             raise UserError(
-                f"{group}: two installed packages bring a part named {entry.name}: {other.value} and {entry.value}; "
+                f"{group}: two installed packages register a part named {entry.name}: {other.value} and {entry.value}; "
                 "uninstall one of them"
             )
     return named
@@ -59,7 +59,8 @@ def reference_to(group: str, name: str) -> str | None:
     entry = installed(GROUPS[group]).get(name)
     if entry is not None and MODULE.fullmatch(entry.value) is None:
         raise UserError(
-            f"{group}={name}: an installed package registers {entry.value}, which is no package.module:NAME; correct its entry "
+            f"{group}={name}: an installed package registers {entry.value}, which is not package.module:NAME; correct "
+            "its entry "
             f"point {GROUPS[group]}, or uninstall it"
         )
     return entry.value if entry else None
@@ -145,8 +146,8 @@ def content_of(group: str, reference: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UserError(
-            f"{group}={reference}: {path} cannot be read ({error.strerror}); give {group}=path/to/file.py:NAME of a file that "
-            "is there"
+            f"{group}={reference}: {path} cannot be read ({error.strerror}); give {group}=path/to/file.py:NAME of an "
+            "existing file"
         ) from error
 
 

@@ -61,7 +61,7 @@ def read_state(folder: Path) -> State:
         return State()
     state = as_record(State, read_sealed(path), path)
     if state.status is Status.running and not is_locked(folder):
-        return replace(state, status=Status.interrupted, reason="its process ended without a word")
+        return replace(state, status=Status.interrupted, reason="its process ended without a message")
     return state
 
 

@@ -45,7 +45,8 @@ def refuse_password(key: str, uri: str) -> None:
     if named != uri:
         variable = VARIABLES.get(key, TRACKING_VARIABLE)
         raise UserError(
-            f"{key}={hidden(uri)}: holds a password, and options are written into every run's records; give {key}={named} and "
+            f"{key}={hidden(uri)}: contains a password, and options are written into every run's records; give "
+            f"{key}={named} and "
             f"the whole address in the environment variable {variable}"
         )
 

@@ -134,7 +134,7 @@ class Suite:
         try:
             return cls.from_plain(json.loads(text), place)
         except json.JSONDecodeError as error:
-            raise UserError(f"{place}: is no record of a suite ({error})") from None
+            raise UserError(f"{place}: is not a record of a suite ({error})") from None
 
     def plain(self) -> dict[str, Any]:
         """The known fields as JSON types; an infinite patch ratio as text."""
@@ -257,7 +257,7 @@ def unpack(packed: Any, place: str) -> dict[str, Suite]:
     try:
         pairs = [(Suite.from_plain(one["suite"], place), list(map(str, one["runs"]))) for one in packed]
     except (TypeError, KeyError) as error:
-        raise UserError(f"{place}: its records of suites are damaged ({error!r}); make it anew") from None
+        raise UserError(f"{place}: its records of suites are damaged ({error!r}); make it again") from None
     return {run: suite for suite, runs in pairs for run in runs}
 
 

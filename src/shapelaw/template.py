@@ -37,18 +37,18 @@ PIECE = re.compile(rf"""{LINE_END.pattern}|\\.|'[^']*'|"(?:\\.|[^"\\])*"|\{{[^{{
 """A piece of a command line as a shell reads it: a line's end after a backslash, a quoted text, a field, a character."""
 OF_A_SHELL = {
     r"[\r\n]": (
-        "a line that does not end with a backslash is a command of its own",
+        "a line that does not end with a backslash is a separate command",
         "end every line but the last with a backslash, with nothing behind it",
     ),
     r"&&|\|\||[;&|<>]|\$\(|`": (
         "{} joins or redirects programs",
-        "put the line into a script that takes the values (bash run.sh {{lr}} {{folder}}), or quote what is only text",
+        "put the line into a script that takes the values (bash run.sh {{lr}} {{folder}}), or quote plain text",
     ),
     r"\$[\w{(]+|(?<![^\s=])~(?=/|\s|$)": (
         "{} stands for something else",
-        "write what it stands for, or quote what is only text by '...'",
+        "write what it stands for, or quote plain text with '...'",
     ),
-    r"(?<!\S)#\S*": ("{} begins a comment", "leave it out, or quote what is only text"),
+    r"(?<!\S)#\S*": ("{} begins a comment", "leave it out, or quote plain text"),
     r"\A[A-Za-z_]\w*=\S*": ("{} sets a variable", "write env before it: env {} ..."),
 }
 """Unquoted syntax that needs a shell -> its meaning, and what to do."""
@@ -130,7 +130,9 @@ class Template:
 
     def _piece(self, name: str, spec: str, values: Mapping[str, Any]) -> str:
         if name not in values:
-            raise UserError(f"{KEY}: {{{name}}} is no field; there are {', '.join(sorted(values))}; {{{{ is a brace")
+            raise UserError(
+                f"{KEY}: {{{name}}} is not a field; the fields are {', '.join(sorted(values))}; {{{{ is a brace"
+            )
         value = plain(values[name])
         try:
             return format(value, spec)
@@ -145,9 +147,7 @@ class Template:
                     raise ValueError(f"{{{name}}} takes a format only, such as {{{name}:.4f}}")
                 yield literal, name, spec or ""
         except ValueError as error:
-            raise UserError(
-                f"{KEY}: {word}: {error}; fields are written {{NAME}}, and a brace that is meant as such is doubled"
-            ) from error
+            raise UserError(f"{KEY}: {word}: {error}; write fields as {{NAME}}, and double a literal brace") from error
 
 
 def _joined(piece: str) -> str:
@@ -173,7 +173,7 @@ def _refuse_shell(line: str) -> None:
     if found := re.search(r"\$[\w{(]+|`", PIECE.sub(_filled_in, line)):
         raise UserError(
             f"{KEY}: {found[0]} stands for something else in a shell, also between double quotes, and no shell reads this; "
-            "write what it stands for, or quote what is only text by '...'"
+            "write what it stands for, or quote plain text with '...'"
         )
 
 

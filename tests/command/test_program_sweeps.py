@@ -78,7 +78,7 @@ def test_two_sweeps_of_a_program_beside_each_other(sweep: Sweep, door: Door, out
     assert ours.returncode == 0, ours.stderr
     code, said = door("fit", "law=power_flops", "bootstrap=none", "tracker=none")
     assert code == 2
-    assert "the rows differ in trainer, so their losses have no law in common" in said
+    assert "the rows differ in trainer, so no single law fits their losses" in said
     assert r"trainer == \"shapelaw\"" in said
 
 
@@ -122,9 +122,9 @@ def test_a_run_that_fails_is_told_with_its_log_and_the_others_go_on(sweep: Sweep
 
 
 REFUSED = {
-    "{python} x.py --lr {lrr}": r"trainer\.command: \{lrr\} is no field; there are .*, lr, lr_base, .*shape\.width, .*",
+    "{python} x.py --lr {lrr}": r"trainer\.command: \{lrr\} is not a field; the fields are .*, lr, lr_base, .*shape\.width, .*",
     "{python} x.py --lr {lr:.2q}": r"\{lr:\.2q\}: .* cannot be written so",
-    "{python} x.py {shape}": r"\{shape\} is no field",
+    "{python} x.py {shape}": r"\{shape\} is not a field",
     "{python} x.py {lr!r}": r"takes a format only",
     "{python} x.py {lr": r"\{lr: .*fields are written \{NAME\}",
     "{python} 'x.py": r"No closing quotation; close the quote",
@@ -168,7 +168,7 @@ def test_runs_of_one_command_line_are_said(sweep: Sweep, caplog: pytest.LogCaptu
     template = TEMPLATE.replace("seed={seed} ", "")
     sweep("-m", "trainer=command", option(template), "seed=0,1", "hydra/launcher=plan")
     (said,) = caplog.messages
-    assert "the same command line, though they differ in seed; name that in braces" in said
+    assert "the same command line, although they differ in seed; name that field in braces" in said
 
 
 def test_identity_is_of_template_values_and_scripts_and_not_of_places(prepared: Prepare, tmp_path: Path) -> None:

@@ -72,14 +72,14 @@ def test_what_is_recorded_is_what_the_program_said(prepared: Prepare) -> None:
 FAULTS = {
     "exit": r"the program ended with code 1 \(no such dataset: c4\); its log is .*log\.txt$",
     "silent": r"the program ended without a loss in .*metrics\.jsonl, .*; its log is .*log\.txt$",
-    "short": r"the program ended with its last loss at 2,432 tokens, and the run ends at 2,560",
+    "short": r"the program ended with its last loss at 2,432 tokens, but the run ends at 2,560",
     "nan": r"the run diverged at step 4: the program wrote loss=nan; try a smaller lr_base; .*its log is .*log\.txt$",
-    "back": r"says tokens=128 after 384: tokens never go back within a start; .*its log is .*log\.txt$",
+    "back": r"says tokens=128 after 384: tokens must not decrease within a start; .*its log is .*log\.txt$",
     "other": r"says width=7, and this run has 16: it is another run's; .*its log is",
     "run": r"says run=abc, and this run has \w{12}: it is another run's",
     "beyond": r"says tokens=2,561, and this run goes from 0 to 2,560",
-    "text": r"says loss='low', which is no number",
-    "junk": r"the line \{ is no JSON",
+    "text": r"says loss='low', which is not a number",
+    "junk": r"the line \{ is not JSON",
 }
 
 
@@ -361,7 +361,7 @@ def test_metrics_that_were_changed_after_they_were_read_are_refused(
     whole = path.read_text()
     first = json.loads(whole.splitlines()[0])["loss"]
     path.write_text(whole.replace(f"{first}", f"{first + 1}"))
-    with pytest.raises(UserError, match=r"metrics.jsonl was changed after it was read: put back .* metrics.read.json"):
+    with pytest.raises(UserError, match=r"metrics.jsonl was changed after it was read: restore .* metrics.read.json"):
         MetricsFile(path).check()
     path.write_text(whole + whole.splitlines()[-1] + "\n")
     MetricsFile(path).check()

@@ -42,8 +42,8 @@ def test_what_is_pasted_is_split_as_a_shell_does(pasted: str) -> None:
 
 
 IN_A_SHELL = "in a shell, and no shell reads this"
-SCRIPT = "put the line into a script that takes the values (bash run.sh {lr} {folder}), or quote what is only text"
-VALUE = "write what it stands for, or quote what is only text by '...'"
+SCRIPT = "put the line into a script that takes the values (bash run.sh {lr} {folder}), or quote plain text"
+VALUE = "write what it stands for, or quote plain text with '...'"
 REFUSED = {
     "train.py\n--lr {lr}": "end every line but the last with a backslash, with nothing behind it",
     "train.py \\ \n--lr {lr}": "end every line but the last with a backslash, with nothing behind it",
@@ -61,8 +61,8 @@ REFUSED = {
     "nohup python train.py &": f"& joins or redirects programs {IN_A_SHELL}; {SCRIPT}",
     "python train.py --data <PATH>": f"< joins or redirects programs {IN_A_SHELL}; {SCRIPT}",
     "python train.py --at $(date)": f"$( joins or redirects programs {IN_A_SHELL}; {SCRIPT}",
-    "python train.py # the usual": f"# begins a comment {IN_A_SHELL}; leave it out, or quote what is only text",
-    "python train.py --config '{\"lr\": 1}'": '{"lr"} is no field; there are folder, lr; {{ is a brace',
+    "python train.py # the usual": f"# begins a comment {IN_A_SHELL}; leave it out, or quote plain text",
+    "python train.py --config '{\"lr\": 1}'": '{"lr"} is not a field; the fields are folder, lr; {{ is a brace',
 }
 
 

@@ -78,7 +78,7 @@ def test_text_that_changes_at_equal_size_is_noticed(tmp_path: Path) -> None:
     moved = prepare(source, BytesChoice(), made, **SETTINGS, options={**options, "data.path": "there"}, verify=None)  # type: ignore[arg-type]
     assert moved.options["data.path"] == "there", "the same text, now named otherwise"
     (folder / "3.txt").write_text(TEXTS[3].replace("3", "4"))
-    with pytest.raises(UserError, match="the text that it was made of was changed since, at the same names and sizes"):
+    with pytest.raises(UserError, match="its text has changed since, with the same names and sizes"):
         prepare(source, BytesChoice(), made, **SETTINGS, options=options, verify=None)  # type: ignore[arg-type]
     unread = prepare(source, BytesChoice(), made, **SETTINGS, options=options, verify=False)  # type: ignore[arg-type]
     assert unread.content == first.content

@@ -182,7 +182,7 @@ def test_weights_that_say_nothing_are_refused(door: Door, tmp_path: Path, texts:
             "data.weights={code: 1, prose: 0}",
         ): "data.weights.prose=0: allowed are finite numbers above 0",
         ("data=text", listed, "data.weights={code: 1, b: 2}"): "names code, b, and data.path lists code, prose",
-        ("data=text", listed, "data.weights={code: 1, a b: 2}"): "'a b' is no source's name",
+        ("data=text", listed, "data.weights={code: 1, a b: 2}"): "'a b' cannot name a source",
         (
             "data=text",
             f"data.path={texts}",

@@ -276,16 +276,16 @@ def interrupt(source: ListSource, folder: Path, val_fraction: float) -> None:
 def test_source_that_changed_meanwhile_is_refused(tmp_path: Path) -> None:
     texts = random_texts(30)
     interrupt(ListSource(texts), tmp_path, 0.2)
-    with pytest.raises(UserError, match="not those of the interrupted call"):
+    with pytest.raises(UserError, match="no longer those of the interrupted call"):
         prepare(ListSource(("other", *texts[1:])), BytesChoice(), tmp_path, val_fraction=0.2, workers=1)
-    with pytest.raises(UserError, match="not those of the interrupted call"):
+    with pytest.raises(UserError, match="no longer those of the interrupted call"):
         prepare(ListSource(("",) * 30), BytesChoice(), tmp_path, val_fraction=0.2, workers=1)
 
 
 def test_foreign_folder_file_and_lock_are_refused(tmp_path: Path) -> None:
     source = ListSource(random_texts(30))
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(UserError, match="no corpus"):
+    with pytest.raises(UserError, match="not a corpus"):
         prepare(source, BytesChoice(), tmp_path, val_fraction=0.2)
     with pytest.raises(UserError, match="this is a file"):
         prepare(source, BytesChoice(), tmp_path / "thesis.txt", val_fraction=0.2)
@@ -318,7 +318,7 @@ def test_settings_out_of_range(tmp_path: Path, settings: dict[str, Any], message
 def test_empty_side_says_so_and_can_be_tried_again(tmp_path: Path) -> None:
     (tmp_path / "one.txt").write_text("word\n" * 2000)
     source = TextSource((str(tmp_path / "one.txt"),))
-    with pytest.raises(UserError, match=r"none of the 1 documents fell on the side val; raise it.*document_chars"):
+    with pytest.raises(UserError, match=r"none of the 1 documents are in the split val; raise it.*document_chars"):
         prepare(source, BytesChoice(), tmp_path / "out", val_fraction=0.001, workers=1)
     with pytest.raises(UserError, match="none of the 0 documents"):
         prepare(ListSource(("",)), BytesChoice(), tmp_path / "out", workers=1)

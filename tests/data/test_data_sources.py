@@ -205,15 +205,15 @@ def test_a_file_cut_anywhere_is_damaged(tmp_path: Path) -> None:
 
 
 BAD_FILES: list[tuple[str, bytes, type[Any], str]] = [
-    ("x.jsonl", b'{"text": "a"}\n{"tex', JsonSource, "x.jsonl:2 is no JSON"),
+    ("x.jsonl", b'{"text": "a"}\n{"tex', JsonSource, "x.jsonl:2 is not JSON"),
     ("x.jsonl", b'{"body": "a"}\n', JsonSource, "data.text_key=text: .*x.jsonl:1 .*keys body"),
     ("x.jsonl", b'{"text": 5}\n', JsonSource, "text_key=text"),
     ("x.jsonl", b"[1, 2]\n", JsonSource, "found: list"),
-    ("x.jsonl", b'{"text": "\xff"}\n', JsonSource, "is no utf-8 text"),
+    ("x.jsonl", b'{"text": "\xff"}\n', JsonSource, "is not utf-8 text"),
     ("x.json.gz", gzip.compress(b'{"text": "a"}\n' * 99, mtime=0)[:-9], JsonSource, "damaged or cut short"),
     ("x.json.gz", b'{"text": "a"}\n', JsonSource, "damaged or cut short"),
     ("x.jsonl.zst", b'{"text": "a"}\n', JsonSource, "damaged or cut short"),
-    ("x.txt", b"\xff\xfe", TextSource, "is no utf-8 text"),
+    ("x.txt", b"\xff\xfe", TextSource, "is not utf-8 text"),
     ("x.parquet", b"PAR1 no", ParquetSource, "cannot be read as Parquet"),
 ]
 
@@ -230,7 +230,7 @@ def test_parquet_columns_are_checked(tmp_path: Path) -> None:
     pq.write_table(pa.table({"n": [1], "t": ["a"]}), tmp_path / "x.parquet")
     with pytest.raises(UserError, match="columns n, t"):
         texts_of(ParquetSource((str(tmp_path),)))
-    with pytest.raises(UserError, match="holds int64"):
+    with pytest.raises(UserError, match="has int64"):
         texts_of(ParquetSource((str(tmp_path),), text_key="n"))
 
 

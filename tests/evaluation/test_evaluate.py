@@ -308,9 +308,10 @@ def test_what_cannot_be_evaluated_is_one_line(words: Path, tmp_path: Path, door:
         f"model={plain} context=24 tokens=0": "tokens=0: allowed are whole numbers from 1",
         f"model={trained.folder}": f"model={trained.folder}: no checkpoint there",
         f"model={tmp_path}/nothing/*": f"model={tmp_path}/nothing/*: matches no folder",
-        f"model={tmp_path}/nothing": "no run, no model of transformers and none of that name in the hub's cache",
+        f"model={tmp_path}/nothing": "is neither a run nor a model of transformers, and the hub's cache has no model "
+        "with that name",
         f"model={plain} corpus=missing": "there is no prepared corpus",
-        f"model={plain} name=a-b": "name=a-b: is no name of a loss",
+        f"model={plain} name=a-b": "name=a-b: cannot name a loss",
         "model=[]": "model=[]: allowed are folders",
     }
     for words_given, expected in cases.items():

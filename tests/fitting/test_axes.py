@@ -118,7 +118,11 @@ def test_a_size_is_predicted_at_its_experts(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({}, r"law=my_experts: reads experts too, 1 to 16 in the fitted runs; give 'axes=\{experts: NUMBER\}'"),
+        (
+            {},
+            r"law=my_experts: reads experts too, 1 to 16 in the fitted runs; give the value for which you want the "
+            r"answer, as 'axes=\{experts: NUMBER\}'",
+        ),
         ({"axes": {"experts": 0.0}}, r"axes\.experts=0: allowed are positive numbers"),
         ({"axes": {"experts": 4, "heads": 2}}, r"axes\.heads=2: law=my_experts does not read it; allowed are experts"),
     ],
@@ -138,7 +142,10 @@ def test_axes_are_refused_by_a_law_that_reads_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        (frame().drop(columns="experts"), r"law=experts: reads experts, which is no column of the table; it has run, "),
+        (
+            frame().drop(columns="experts"),
+            r"law=experts: reads experts, which is not a column of the table; it has run, ",
+        ),
         (frame().assign(experts=[0.0, *[2.0] * 47]), r"reads experts, and 1 of 48 rows have no positive number"),
         (frame().assign(experts="many"), r"reads experts, and 48 of 48 rows"),
         (frame().assign(experts=4.0), r"column experts has the single value 4"),
@@ -176,7 +183,7 @@ def test_the_doors_fit_and_ask(tmp_path: Path, outputs: Path, door: Door) -> Non
     words = (f"fit={folder}", "budget=1e20", "space=params")
     code, said = door("prescribe", *words)
     assert (code, said.count("\n")) == (2, 1)
-    assert "give 'axes={experts: NUMBER}'" in said
+    assert "give the value for which you want the answer, as 'axes={experts: NUMBER}'" in said
     code, said = door("prescribe", *words, "axes={experts: 8}")
     assert code == 0, said
     assert "holds at experts=8" in " ".join(said.split())

@@ -171,7 +171,7 @@ def test_the_irreducible_loss_is_given_to_every_candidate_and_other_parameters_t
     assert (exponent.law, exponent.parameters["alpha"]) == ("params_tokens", 0.34)
     assert exponent.flags[0].startswith("auto: params_tokens was taken of 5 candidates as the only one")
     assert {row["reason"] for row in exponent.candidates if row["law"] == "skaling"} == {
-        "fixed.alpha is taken as that of params_tokens; name law=skaling to give its own"
+        "fixed.alpha is read as the parameter of params_tokens; give law=skaling to set its own"
     }
 
 

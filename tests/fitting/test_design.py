@@ -44,10 +44,10 @@ def codes(result: FitResult) -> set[str]:
 def test_sizes_and_tokens_on_one_line_are_refused(method: str, exponent: float) -> None:
     """20 tokens per parameter, or any other line: beta was -3.25, and the next step a prescription."""
     with pytest.raises(
-        UserError, match=r"params and tokens go together over the 12 rows \(condition number"
+        UserError, match=r"params and tokens vary together over the 12 rows \(condition number"
     ) as refused:
         fit(table(SIZES, 4e8 * (SIZES / 2e7) ** exponent), method=method, delta=1e-3)
-    assert "a run off that line mends it, such as params=" in str(refused.value)
+    assert "train a run off that line, such as params=" in str(refused.value)
 
 
 def test_what_is_suggested_mends_it() -> None:
@@ -97,12 +97,12 @@ def test_one_ratio_of_shapes_is_flagged_by_a_law_of_shapes() -> None:
         flag for flag in fit(runs, law="width_depth_tokens", delta=1e-3).flags if flag.startswith("collinear_design:")
     ]
     assert len(said) == 1
-    assert re.search(r"width and depth go together .*such as width=128 depth=64", said[0])
+    assert re.search(r"width and depth vary together .*such as width=128 depth=64", said[0])
     assert "collinear_design" not in codes(fit(runs, law="params_tokens", delta=1e-3))
 
 
 def test_one_size_has_no_line() -> None:
-    with pytest.raises(UserError, match=r"method=hull: all 6 rows have params=1e\+08.*train others"):
+    with pytest.raises(UserError, match=r"method=hull: all 6 rows have params=1e\+08.*train other values"):
         fit(table([1e8] * 6, np.geomspace(1e9, 1e11, 6)), method="hull")
 
 
@@ -175,14 +175,14 @@ def test_tokens_of_isoflops_are_those_of_the_table(k: Any, exponent: float, said
             "params_tokens",
             {"beta": -3.25, "B": 1e-60},
             {},
-            "no size can be prescribed from it: by its parameters the best size",
+            "it cannot prescribe a size: by its parameters the best size",
         ),
         ("interaction", {}, {}, "; next: shapelaw prescribe fit="),
         (
             "interaction",
             {},
             {"vocab_size": np.nan},
-            "no size can be prescribed from it: vocab_size: the runs do",
+            "it cannot prescribe a size: vocab_size: the runs do",
         ),
     ],
 )

@@ -223,7 +223,7 @@ def test_lines(data_dir: Path, method: str, tmp_path: Path) -> None:
     assert result.parameters["params_exponent"] == result.compute_optimal_exponent
     path = result.save(tmp_path / "lines.json")
     assert load_fit(path) == result
-    with pytest.raises(UserError, match="no law of the loss"):
+    with pytest.raises(UserError, match="not a law of the loss"):
         result.predict(table)
 
 
@@ -373,8 +373,8 @@ def test_checklist_is_filled(small: RunsTable) -> None:
     ("content", "message"),
     [
         ({"schema": "shapelaw.fit", "version": 99}, "version 99 of the schema"),
-        ({"version": 1}, "is no fit"),
-        ([1], "is no fit"),
+        ({"version": 1}, "is not a fit"),
+        ([1], "is not a fit"),
         ({"schema": "shapelaw.fit", "version": 1}, "is damaged"),
     ],
 )

@@ -87,7 +87,7 @@ def test_every_law_holds_every_parameter_at_its_own_optimum(name: str) -> None:
     free = fit(frame(), law=name, delta=1e-2, ties="optimum")
     for parameter in get_law(name).parameters:
         if (name, parameter) == ("kaplan", "alpha_N"):
-            with pytest.raises(UserError, match=r"fixed.alpha_N: cannot be held in law=kaplan \(alpha_N is a product"):
+            with pytest.raises(UserError, match=r"fixed.alpha_N: cannot be fixed in law=kaplan \(alpha_N is a product"):
                 fit(frame(), law=name, delta=1e-2, fixed={parameter: 0.3})
             continue
         held = fit(frame(), law=name, delta=1e-2, ties="optimum", fixed={parameter: free.parameters[parameter]})
@@ -129,7 +129,7 @@ def test_given_exponents_answer_where_tokens_follow_from_sizes() -> None:
     params = np.geomspace(1e7, 1e10, 12)
     line = pd.DataFrame({"run": range(12), "params": params, "tokens": 20 * params})
     line["loss"] = 1.8 + 410 * line.params**-0.34 + 1200 * line.tokens**-0.35
-    with pytest.raises(UserError, match="go together"):
+    with pytest.raises(UserError, match="vary together"):
         fit(line)
     result = fit(line, fixed={"alpha": 0.34, "A": 410.0})
     assert result.parameters["beta"] == pytest.approx(0.35, rel=1e-4)
@@ -139,7 +139,7 @@ def test_the_flag_names_the_option() -> None:
     """Of two sizes, any exponent goes with a coefficient."""
     table = frame()[lambda rows: rows.params.isin(sorted(rows.params.unique())[:2])]
     said = " ".join(fit(table, law="params_tokens", delta=1e-2).flags)
-    assert "or give one by fixed.alpha=VALUE" in said
+    assert "or give one with fixed.alpha=VALUE" in said
     assert "fix one (fixed.A=VALUE)" in said
 
 
@@ -150,7 +150,7 @@ def test_the_flag_names_the_option() -> None:
         ({"fixed": {"E": -1.0}}, "fixed.E=-1.0: allowed are values from 0, in nats per token"),
         ({"fixed": {"E": "low"}}, "fixed.E=low: allowed are finite numbers"),
         ({"fixed": {"beta": float("nan")}}, "fixed.beta=nan: allowed are finite numbers"),
-        ({"fixed": dict.fromkeys(NAMES, 1.0)}, "nothing is left to be fitted"),
+        ({"fixed": dict.fromkeys(NAMES, 1.0)}, "nothing is left to fit"),
         ({"fixed": {"E": 1.0}, "law": "median3"}, "law=median3 is chosen by the fit"),
         ({"fixed": {"E": 1.0}, "method": "hull"}, "method=hull does not fit all parameters of a law at once"),
     ],

@@ -119,7 +119,7 @@ def test_bad_splits_are_named(gemstones: RunsTable, holdout: Holdout, message: s
 
 
 def test_a_table_without_shapes_has_no_shape_to_leave_out(data_dir: Path) -> None:
-    with pytest.raises(UserError, match="names no width and depth"):
+    with pytest.raises(UserError, match="has no width and depth"):
         Holdout("leave_one_shape_out").folds(load_runs("chinchilla"))
 
 
@@ -135,7 +135,8 @@ def test_comparison_is_one_table(gemstones: RunsTable) -> None:
         compare(gemstones, [])
     for kind in ("where", "biggest"):
         with pytest.raises(
-            UserError, match=f"holdout={kind}: allowed are largest, latest.*leave_one_shape_out; conditions"
+            UserError,
+            match=f"holdout={kind}: allowed are largest, latest.*leave_one_shape_out; give your own conditions",
         ):
             compare(gemstones, ["interaction"], [kind])
     with pytest.raises(UserError, match="law=chinchilla"):

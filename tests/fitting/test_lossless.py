@@ -126,10 +126,10 @@ def test_version_1_is_read_and_predicts_from_natural_units(tmp_path: Path) -> No
     [
         (
             {"parameters": {"alpha": 0.9}},
-            "its parameters say alpha=0.9, its theta .* change both, or leave theta empty",
+            "its parameters have alpha=0.9, but its theta.* change both, or leave theta empty",
         ),
-        ({"theta": [1.0, 2.0]}, "its theta or refits have not 5 numbers"),
-        ({"refits": [[1.0]]}, "its theta or refits have not 5 numbers"),
+        ({"theta": [1.0, 2.0]}, "its theta or refits do not have the 5 numbers"),
+        ({"refits": [[1.0]]}, "its theta or refits do not have the 5 numbers"),
     ],
 )
 def test_files_that_contradict_themselves_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:

@@ -80,9 +80,9 @@ def test_what_cannot_be_told_is_refused(fitted: FitResult) -> None:
     table = RunsTable(planted())
     with pytest.raises(UserError, match="kind=median: allowed are mean"):
         fitted.predict(table, kind="median")
-    with pytest.raises(UserError, match="holds no refits"):
+    with pytest.raises(UserError, match="has no refits"):
         fit(table, law="params_tokens", delta=1e-2).predict(table, kind="mean")
-    with pytest.raises(UserError, match=r"more than 6.908 of guessing"):
+    with pytest.raises(UserError, match=r"more than the 6.908 of a uniform guess"):
         fitted.predict({"params": [1e4], "tokens": [1e4], "vocab_size": [1000]}, kind="new_run")
 
 
@@ -119,7 +119,7 @@ def test_what_an_earlier_version_added_is_not_taken_for_this(fitted: FitResult, 
     earlier = dataclasses.replace(fitted, new_run={"noise": [0.0], "axes": {}})
     back = load_fit(earlier.save(tmp_path))
     assert len(back.predict(planted(), kind="mean")) == len(planted())
-    with pytest.raises(UserError, match="does not hold what a new run adds; fit again"):
+    with pytest.raises(UserError, match="does not contain the spread of a new run; fit again"):
         back.predict(planted(), kind="new_run")
 
 

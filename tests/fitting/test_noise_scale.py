@@ -51,5 +51,5 @@ def test_the_ratio_to_a_critical_batch() -> None:
 
 
 def test_losses_out_of_reach_name_the_range() -> None:
-    with pytest.raises(UserError, match=r"measured from 1\.\d+ to 3\.\d+"):
+    with pytest.raises(UserError, match=r"the measured losses are 1\.\d+ to 3\.\d+"):
         noise_at_losses(measured(), [0.5])

@@ -187,12 +187,15 @@ def test_the_command_line_takes_it_and_folders_without_it_stay(composed: Compose
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"over_cost": 0.0}, "over_cost=0: allowed are numbers from 0.001 to 1000; 1 weighs both alike"),
+        ({"over_cost": 0.0}, "over_cost=0: allowed are numbers from 0.001 to 1000; 1 weighs both equally"),
         ({"over_cost": -2.0}, "over_cost=-2: allowed"),
         ({"over_cost": float("nan")}, "over_cost=nan: allowed"),
-        ({"over_cost": 10.0, "method": "isoflop"}, "over_cost=10: method=isoflop takes none; give method=parametric"),
-        ({"over_cost": 10.0, "method": "hull"}, "over_cost=10: method=hull takes none"),
-        ({"over_cost": 0.5, "method": "staged", "law": "steps_batch"}, "over_cost=0.5: method=staged takes none"),
+        (
+            {"over_cost": 10.0, "method": "isoflop"},
+            "over_cost=10: method=isoflop does not take it; give method=parametric",
+        ),
+        ({"over_cost": 10.0, "method": "hull"}, "over_cost=10: method=hull does not take it"),
+        ({"over_cost": 0.5, "method": "staged", "law": "steps_batch"}, "over_cost=0.5: method=staged does not take it"),
     ],
 )
 def test_what_is_no_cost_is_refused(options: dict[str, float], message: str) -> None:

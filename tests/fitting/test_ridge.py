@@ -61,7 +61,9 @@ def test_prescriptions_that_rest_on_a_ridge_are_refused() -> None:
     runs = two_sizes(1e-3)
     problem = Problem.of(fit(runs, law="params_tokens", delta=1e-3, bootstrap={"n": 5}), runs, space="params")
     for ask in (lambda: problem.best(1e21), lambda: problem.reach(2.5)):
-        with pytest.raises(Unidentified, match="rests on A, alpha, E, compute_optimal_exponent, which the runs do not"):
+        with pytest.raises(
+            Unidentified, match="depends on A, alpha, E, compute_optimal_exponent, which the runs do not"
+        ):
             ask()
     known = runs_of(10 ** np.random.default_rng(1).uniform(7, 9.5, 40), 1e-3)
     answered = fit(known, law="params_tokens", delta=1e-3, bootstrap={"n": 5})
@@ -162,7 +164,7 @@ def test_a_loss_above_that_of_guessing_is_no_prediction() -> None:
     result, runs = planted()
     problem = Problem.of(result, runs)
     assert problem.at(512, 8, 1e10).values["loss"] < np.log(1000)
-    with pytest.raises(UserError, match=r"gives a loss of .* outside 0 to 6.908 .*it says nothing there"):
+    with pytest.raises(UserError, match=r"gives a loss of .* outside 0 to 6.908 .*the law means nothing there"):
         problem.at(128, 1, 1e5)
     wrong = dataclasses.replace(result, theta=(*result.theta[:-1], 5.0), ridge_vectors=())
     with pytest.raises(UserError, match="outside 0 to"):

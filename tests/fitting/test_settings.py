@@ -92,7 +92,7 @@ def test_minima_at_the_edge_make_no_law_and_say_so(tmp_path: Path) -> None:
     lower = frame[frame["lr"] < 0.7 * best(frame["params"], frame["tokens"])[0]]
     laws, why = setting_laws(loaded(tmp_path / "runs.csv", lower), "total")
     assert laws == ()
-    assert re.search(r": 0 of 1\d sizes and token counts have a best one inside those tried", why)
+    assert re.search(r": 0 of 1\d sizes and token counts have their best value inside the tried range", why)
 
 
 def test_a_table_of_one_setting_says_nothing_of_settings() -> None:

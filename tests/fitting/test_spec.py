@@ -109,8 +109,8 @@ def test_solvers_with_a_name_are_found_by_it(table: RunsTable, monkeypatch: pyte
     ("wrong", "message"),
     [
         ("adam", "solver=adam: allowed are newton, newton_torch, reference"),
-        (3, "solver=3: a solver of your own is an object with a name and minimise"),
-        (object(), "a solver of your own"),
+        (3, "solver=3: your own solver must be an object with a name and minimise"),
+        (object(), "your own solver"),
     ],
 )
 def test_what_is_no_solver_is_refused(table: RunsTable, wrong: object, message: str) -> None:
@@ -146,7 +146,7 @@ def test_a_method_of_ones_own_is_an_object(table: RunsTable) -> None:
     result = fit(table, method=Constant(), seed=3)
     assert result.parameters["E"] == pytest.approx(table.kept["loss"].mean())
     assert result.settings == {"seed": 3}
-    with pytest.raises(UserError, match="method=constant predicts nothing that could be held out"):
+    with pytest.raises(UserError, match="method=constant makes no predictions that could be held out"):
         Constant().theta(None, FitSpec())  # type: ignore[arg-type]
 
 

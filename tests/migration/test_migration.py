@@ -336,12 +336,12 @@ def _on_another_machine(outputs: Path, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (_without_corpus, "not the identity of its config.yaml on any corpus in .*corpora; put the corpus back"),
+        (_without_corpus, "not the identity of its config.yaml on any corpus in .*corpora; restore the corpus"),
         (_other_seed, "not the identity of its config.yaml"),
-        (_no_yaml, "config.yaml: cannot be read .*; put back what was written"),
-        (_half, "its config.yaml is not that of a run .*batch_tokens.*; put back"),
-        (_unknown_device, "precision=auto, and nothing says .* run migrate with precision=bf16 if it was"),
-        (_taken, "which is its name now, is there already; remove one of the two"),
+        (_no_yaml, "config.yaml: cannot be read .*; restore the original file"),
+        (_half, "its config.yaml is not that of a run .*batch_tokens.*; restore"),
+        (_unknown_device, "precision=auto, and no record says .* run migrate with precision=bf16 if it was"),
+        (_taken, "which is its name now, exists already; remove one of the two"),
         (_on_another_machine, "is being trained on laptop; run migrate again when it has ended"),
     ],
 )
@@ -385,7 +385,7 @@ def test_of_two_runs_of_one_fingerprint_the_one_that_came_further_is_renamed(old
     (double / "state.json").write_text(json.dumps({**read_json(source / "state.json"), "step": 6, "status": "failed"}))
     (line,) = migrate(old).left
     assert line.startswith(str(double))
-    assert f"is the same run as {source.name} now, which came as far" in line
+    assert f"is now the same run as {source.name}, which came as far" in line
     assert checkpoint_steps(run_folder(INTERRUPTED, old)) == [7]
 
 
@@ -432,7 +432,7 @@ def test_a_run_says_what_it_is(old: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        ([], 0, "6 runs renamed, 0 runs left as they are"),
+        ([], 0, "6 runs renamed, 0 runs left unchanged"),
         (["precision=fp16"], 2, "precision"),
         (["outputs=x"], 2, "outputs: there is no such key; did you mean outputs_dir?"),
         (["outputs_dir=nowhere"], 2, "outputs_dir=nowhere: there is no such folder"),
@@ -449,7 +449,7 @@ def test_the_command_says_what_is_left(opened: Program, old: Path) -> None:
     _no_yaml(old, old / f"runs/nano/16x1-{OLD[UNTRACKED]}")
     ended = opened("migrate")
     assert ended.returncode == 1
-    assert "5 runs renamed, 1 run left as they are" in ended.stderr
+    assert "5 runs renamed, 1 run left unchanged" in ended.stderr
     assert "config.yaml: cannot be read" in ended.stderr
 
 
@@ -459,6 +459,6 @@ def test_a_command_that_meets_old_runs_says_so_once(old: Path, caplog: pytest.Lo
         TrainTask().plan([composed(*FIRST)])
     messages = [record.getMessage() for record in caplog.records]
     assert messages == [
-        "5 runs of an earlier version renamed to what such runs are called now",
-        "1 run of an earlier version cannot be taken over and would be trained again; `shapelaw migrate` says why",
+        "5 runs of an earlier version renamed as this version names them",
+        "1 run of an earlier version cannot be taken over and would be trained again; `shapelaw migrate` explains why",
     ]

@@ -79,14 +79,14 @@ def test_a_size_has_one_too_and_losses_beyond_those_fitted_are_said(ask: Any) ->
 
 
 def test_a_fit_that_is_none_of_an_accuracy_is_refused(ask: Any) -> None:
-    with pytest.raises(UserError, match=r"law=params_tokens is none of an accuracy; give a fit of law=accuracy/"):
+    with pytest.raises(UserError, match=r"law=params_tokens is not a law of an accuracy; give a fit of law=accuracy/"):
         ask(losses(), budget=1e20)
 
 
 def test_losses_of_another_unit_are_refused(ask: Any) -> None:
     runs, result = accuracies()
     other = RunsTable(runs.frame, {"loss_unit": "bits per byte"})
-    with pytest.raises(UserError, match="in bits per byte, those of the law of the loss in nats per token"):
+    with pytest.raises(UserError, match="in bits per byte, but those of the law of the loss are in nats per token"):
         ask((other, result), budget=1e20)
 
 
@@ -101,5 +101,5 @@ def test_the_direct_law_reads_the_size_itself(ask: Any) -> None:
     assert told.values["accuracy"] == pytest.approx(by_hand, rel=1e-6)
     other = fit(runs, law="accuracy_direct", delta=1e-2)
     changed = {**other.settings, "counting": "no_embedding"}
-    with pytest.raises(UserError, match="counted as no_embedding, those of the law of the loss as total"):
+    with pytest.raises(UserError, match="counted as no_embedding, but those of the law of the loss as total"):
         ask((runs, dataclasses.replace(other, settings=changed)), budget=1e20)

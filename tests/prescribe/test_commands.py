@@ -202,7 +202,7 @@ def test_runs_tracked_before_the_record_are_completed_by_their_suite(ask: Ask) -
     notes = [
         note
         for note in found.notes
-        if "the runs do not record width_unit=8, patch=none: these are the values of the suite nano today" in note
+        if "the runs do not record width_unit=8, patch=none: the current values of the suite nano are used" in note
     ]
     assert len(notes) == 1
 
@@ -215,7 +215,7 @@ def test_a_suite_s_heads_and_context_count_where_the_runs_name_none(ask: Ask) ->
     assert [
         note
         for note in found.notes
-        if "the runs do not record seq_len=16: these are the values of the suite tiny today" in note
+        if "the runs do not record seq_len=16: the current values of the suite tiny are used" in note
     ]
 
 
@@ -239,7 +239,7 @@ def test_a_context_is_not_asked_for_where_flops_do_not_hang_on_it(ask: Ask) -> N
 def test_a_context_that_the_batch_cannot_hold_has_no_command(ask: Ask) -> None:
     found, command = ask(Suite.of(train_config(str(TINY))), seq_len=100)
     assert command == ""
-    assert [note for note in found.notes if "batch_tokens=128: is no multiple of seq_len=100" in note]
+    assert [note for note in found.notes if "batch_tokens=128: is not a multiple of seq_len=100" in note]
 
 
 def test_tables_of_two_suites_say_so(outputs: Path) -> None:

@@ -63,7 +63,10 @@ def test_tokens_for_a_loss_and_the_loss_of_these_tokens_agree(ask: Any) -> None:
     assert ask("params_tokens", params=1e9, tokens=told.values["tokens"]).values["loss"] == pytest.approx(2.6, rel=1e-9)
     low, high = told.intervals["tokens"]
     assert low < told.values["tokens"] < high
-    with pytest.raises(UserError, match=r"params=1e\+06, loss=2: so many parameters .* lowest is"):
+    with pytest.raises(
+        UserError,
+        match=r"params=1e\+06, loss=2: under law params_tokens this many parameters do not reach it .* lowest is",
+    ):
         ask("params_tokens", params=1e6, loss=2.0)
 
 
@@ -83,5 +86,5 @@ def test_a_law_of_flops_answers_both_ways(ask: Any, law: str) -> None:
 
 
 def test_a_loss_below_the_floor_is_refused(ask: Any) -> None:
-    with pytest.raises(UserError, match=r"loss=0.1: law power_flops_e reaches it at no number of FLOPs"):
+    with pytest.raises(UserError, match=r"loss=0.1: law power_flops_e does not reach it at any number of FLOPs"):
         ask("power_flops_e", loss=0.1)

@@ -106,7 +106,7 @@ def test_narrow_grids_about_the_best_are_not_flagged() -> None:
 
 def test_four_sizes_a_budget_cannot_tell(tmp_path: Path) -> None:
     runs = isoflops(0.5, 2.0, sizes=4)
-    assert any("too few sizes a budget" in flag for flag in fit(runs, method="isoflop").flags)
+    assert any("too few sizes per budget" in flag for flag in fit(runs, method="isoflop").flags)
     with pytest.raises(UserError, match="at least 5 sizes"):
         fit(runs, method="isoflop", curve="cubic")
 
@@ -116,7 +116,7 @@ def test_other_questions_are_refused(tmp_path: Path) -> None:
     result = fit(runs, method="isoflop")
     for options in ({"loss": 2.5}, {"budget": 1e20, "width": 64}, {}):
         with pytest.raises(
-            UserError, match="method=isoflop gives lines of the best size alone; give budget=NUMBER, in FLOPs"
+            UserError, match="method=isoflop gives only lines of the best size; give budget=NUMBER, in FLOPs"
         ):
             answer(result, runs, tmp_path, **options)
     assert "no intervals" in answer(result, runs, tmp_path, budget=1e20).notes[0]

@@ -119,9 +119,11 @@ def test_candidates_are_affordable_new_and_near() -> None:
     assert (found.tokens >= 1e9).all()
     assert (found.tokens <= 16e9).all()
     assert len(feasible(near, small, 1e19, Limits(params_max=1e8))) < len(found)
-    with pytest.raises(UserError, match="buys no run within a factor of 4 of the sizes and tokens of the runs"):
+    with pytest.raises(
+        UserError, match="buys no new run within a factor of 4 of the sizes and tokens of the table's runs"
+    ):
         feasible(near, small, 1e12, UNLIMITED)
-    with pytest.raises(UserError, match="allows no size within a factor of 4"):
+    with pytest.raises(UserError, match="no allowed size is within a factor of 4"):
         feasible(near, small, 1e19, Limits(params_min=1e12))
 
 
@@ -181,7 +183,7 @@ def test_a_plan_is_printed_with_the_commands_of_its_runs(saved: Path, opened: Pr
     assert plan["target"] == "the best size for 1e+21 training FLOPs"
     assert f"written to {file}" in done.stdout
     assert 1 <= len(plan["runs"]) < 9
-    assert "note: next=9: no further candidate informs the target once these are trained\n" in done.stdout
+    assert "note: next=9: after these runs, no further candidate informs the target\n" in done.stdout
     for run in plan["runs"]:
         assert f"train it:  {run['command']}" in done.stdout
         values = dict(word.split("=") for word in shlex.split(run["command"]) if "=" in word)
@@ -202,7 +204,7 @@ def test_a_plan_is_printed_with_the_commands_of_its_runs(saved: Path, opened: Pr
         ),
         (["target.budget=1e21", "target.width=512"], "target.budget, target.width: allowed are target.budget alone"),
         (["next=0"], "next=0: allowed are whole numbers from 1 to 100"),
-        (["budget=1e9"], "budget=1e+09 FLOPs: buys no run within a factor of 4"),
+        (["budget=1e9"], "budget=1e+09 FLOPs: buys no new run within a factor of 4"),
     ],
     ids=str,
 )

@@ -175,8 +175,8 @@ def test_the_edge_of_the_rules_is_named_with_the_option_that_moves_it() -> None:
     assert edge.values["loss"] > best.values["loss"]
     (note,) = [note for note in edge.notes if "allowed" in note]
     assert note == (
-        "the best width is the largest allowed by the suite's rules, and one beyond may be better: look there by "
-        "rules.width_max=NUMBER"
+        "the best width is the largest allowed by the suite's rules, and a shape beyond may be better: allow it "
+        "with rules.width_max=NUMBER"
     )
 
 
@@ -452,7 +452,9 @@ def test_what_is_refused() -> None:
     inverted = Problem(fit, dataclasses.replace(problem.world, rules=rules), space="relaxed")
     with pytest.raises(UserError, match="no shape of widths 9999 to 99"):
         inverted.best(1e21)
-    with pytest.raises(UserError, match=r"limits.params_min=2e\+09, limits.params_max=1e\+09: allowed are"):
+    with pytest.raises(
+        UserError, match=r"limits.params_min=2e\+09, limits.params_max=1e\+09: the smallest is above the largest"
+    ):
         Limits(params_min=2e9, params_max=1e9)
     with pytest.raises(UserError, match="space=params has neither width nor depth"):
         Problem.of(fitted("params_tokens"), runs, space="params", limits=Limits(aspect_max=64.0))
@@ -465,7 +467,7 @@ def test_what_is_refused() -> None:
         measured_cost(type(runs)(runs.frame.drop(columns="seconds_per_step")), World.of(fit, runs))
     with pytest.raises(UserError, match="vocabulary"):
         Problem.of(fit, type(runs)(runs.frame.drop(columns="vocab_size")))
-    with pytest.raises(UserError, match="no law of the loss"):
+    with pytest.raises(UserError, match="not a law of the loss"):
         Problem.of(dataclasses.replace(fit, law=None, method="hull"), runs)
 
 

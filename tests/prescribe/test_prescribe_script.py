@@ -47,10 +47,10 @@ def test_a_budget_has_its_table_yaml_and_command(fits: Path, script: Script, out
     assert answer.domain in done.stdout
     assert "\nOther token counts at the same budget (" in done.stdout
     assert "\nRow factor 1 is the real-valued optimum" in done.stdout
-    assert "budget this ratio needs for the lowest loss / your budget)" in done.stdout
+    assert "the budget that this ratio needs for the lowest loss / your budget)" in done.stdout
     assert "90% interval" in done.stdout
     passed = fits / "params_tokens-000000"  # newer still
-    assert f"the newer fit {passed.name} was passed over, as its law has no width and depth" in done.stdout
+    assert f"the newer fit {passed.name} was not used, because its law has no width and depth" in done.stdout
     assert f"give fit={passed} space=params" in done.stdout
     written = OmegaConf.to_container(OmegaConf.load(next((outputs / "prescriptions").iterdir())))
     assert isinstance(written, dict)
@@ -106,16 +106,16 @@ BAD = [
     (["budget=1e21", "flops=7n"], "allowed are 6n, auto, exact"),
     (["budget=1e21", "flops=recorded"], "allowed are auto, exact, 6n"),
     (["budgt=1e21"], "did you mean budget"),
-    (["budget=1e21", "width=1024", "depth=3"], "width=1024, depth=3: without effect beside budget=NUMBER"),
-    (["budget=1e21", "least=foo"], "least=foo: without effect beside budget=NUMBER"),
-    (["loss=2.5", "compare=[x]"], "compare=['x']: without effect beside loss=NUMBER"),
+    (["budget=1e21", "width=1024", "depth=3"], "width=1024, depth=3: has no effect beside budget=NUMBER"),
+    (["budget=1e21", "least=foo"], "least=foo: has no effect beside budget=NUMBER"),
+    (["loss=2.5", "compare=[x]"], "compare=['x']: has no effect beside loss=NUMBER"),
     (
         ["width=1024", "depth=3", "tokens=1e10", "limits.params_max=1e9"],
-        "limits.params_max=1000000000.0: without effect",
+        "limits.params_max=1000000000.0: has no effect",
     ),
     (
         ["budget=1e21", "fit=FITS/params_tokens-000000", "space=params", "rules.width_max=512", "flops=6n"],
-        "rules.width_max=512, flops=6n: without effect beside space=params",
+        "rules.width_max=512, flops=6n: has no effect beside space=params",
     ),
     (["budget=1e21", "fit=FITS/steps_batch-000000"], "budget=1e+21: law=steps_batch answers a size alone"),
     (["budget=1e21", "compare=[FITS/steps_batch-000000]"], "law=steps_batch: reads batch_tokens too"),

@@ -81,10 +81,10 @@ def test_the_options_make_the_question(law: str, options: dict[str, Any], questi
         ("interaction", {"tokens": 1e9}, "^tokens=.*; give both width and depth too$"),
         ("interaction", {"width": 64, "depth": 2}, "^width=64, depth=2: .*; give tokens too$"),
         ("interaction", {"budget": 1e21, "batch_tokens": 512}, "^batch_tokens=512: law=interaction answers budget: "),
-        ("interaction", {"loss": 2.5, "compare": ["x"]}, "without effect beside loss=NUMBER"),
+        ("interaction", {"loss": 2.5, "compare": ["x"]}, "has no effect beside loss=NUMBER"),
         ("steps_batch", {"width": 64}, "^width=64: .*; give depth too$"),
         ("steps_batch", {"batch_tokens": 512}, "^batch_tokens=512: .*; give both params and tokens too$"),
-        ("steps_batch", {"loss": 2.5, "batch_tokens": 512}, "^batch_tokens=512: without effect beside loss=NUMBER"),
+        ("steps_batch", {"loss": 2.5, "batch_tokens": 512}, "^batch_tokens=512: has no effect beside loss=NUMBER"),
         (
             "power_flops",
             {"params": 1e9},
@@ -110,7 +110,7 @@ def test_a_law_that_answers_at_only_is_refused_for_all_else(
     ((name, value),) = options.items()
     with pytest.raises(UserError) as refused:
         prescribe(asked(fit=str(folder), outputs_dir=str(outputs), **options))
-    assert str(refused.value) == f"{name}={value}: {WHAT_IT_ANSWERS}; give no more than one of these takes"
+    assert str(refused.value) == f"{name}={value}: {WHAT_IT_ANSWERS}; give only the options of one of these"
     answer = prescribe(asked(fit=str(folder), width=1024, depth=28, tokens=5e10))
     assert answer.values == Problem.of(fitted("interaction"), table()).at(1024, 28, 5e10).values
     assert answer.law == "points"
@@ -118,9 +118,9 @@ def test_a_law_that_answers_at_only_is_refused_for_all_else(
 
 def test_in_python_such_a_law_is_refused_too(points: PointLaw) -> None:
     problem = Problem.of(fitted(points.name), table())
-    with pytest.raises(UserError, match="budget: law=points answers at alone, not best; ask it that"):
+    with pytest.raises(UserError, match="budget: law=points answers only at, not best; ask that"):
         problem.best(1e21)
-    with pytest.raises(UserError, match="loss: law=points answers at alone, not reach"):
+    with pytest.raises(UserError, match="loss: law=points answers only at, not reach"):
         problem.reach(2.5)
     fits = {"first": fitted("interaction"), "second": fitted(points.name)}
     with pytest.raises(UserError, match="budget: law=points answers at alone"):
@@ -152,14 +152,16 @@ def test_a_question_of_ones_own(points: PointLaw, monkeypatch: pytest.MonkeyPatc
     monkeypatch.delitem(QUESTIONS, "chinchilla", raising=False)
     question = Question("chinchilla", "params: the loss at 20 tokens each", (("params",),), (), answer)
     monkeypatch.setattr(PointLaw, "questions", ("at", "chinchilla"))
-    with pytest.raises(UserError, match="law=points: names the questions chinchilla; known are best, reach, at"):
+    with pytest.raises(
+        UserError, match="law=points: names the unknown questions chinchilla; known are best, reach, at"
+    ):
         question_of(asked(params=1e9), points)
     monkeypatch.setitem(QUESTIONS, "chinchilla", question)
     assert question_of(asked(params=1e9), points) is question
     basis = Basis(fitted("points"), table(), World.of(fitted("points"), table()), Path())
     assert question.answer(asked(params=1e9), basis).values["tokens"] == pytest.approx(2e10)
     assert register(question) is question
-    with pytest.raises(UserError, match="question chinchilla: one of this name is registered already"):
+    with pytest.raises(UserError, match="question chinchilla: a question with this name is registered already"):
         register(dataclasses.replace(question, takes=("loss",)))
 
 

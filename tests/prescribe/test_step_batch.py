@@ -113,7 +113,7 @@ def test_what_cannot_be_answered_is_refused_with_the_reachable_range() -> None:
     floor = (6e7 / 5e4) ** 0.06
     with pytest.raises(UserError, match=f"reaches losses between {floor:.4f}"):
         problem.reach(SIZE, 0.9 * floor, 2048)
-    with pytest.raises(UserError, match="no multiple of the context, seq_len=128; the nearest are 896 and 1024"):
+    with pytest.raises(UserError, match="not a multiple of the context, seq_len=128; the nearest are 896 and 1024"):
         problem.trajectory(SIZE, 1000, 1e6)
     with pytest.raises(UserError, match="above one batch"):
         problem.trajectory(SIZE, 1024, 10)
@@ -140,7 +140,7 @@ def test_a_prediction_is_written_with_its_hash_and_compared(saved: Path, outputs
     )
     found = compare(prediction, RunsTable(run)).plain()
     assert found["mean_absolute_error"] == pytest.approx(1 - 1 / 1.02, rel=1e-6)
-    with pytest.raises(UserError, match="none has"):
+    with pytest.raises(UserError, match="no run has"):
         compare(prediction, world())
     content = OmegaConf.load(path)
     content.prediction.parameters.alpha_N = 0.07
@@ -201,7 +201,7 @@ def test_a_loss_curve_has_the_command_that_trains_it(saved: Path) -> None:
 def test_a_file_without_a_prediction_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"x\.yaml: (is no YAML|holds no prediction|the prediction's hash)") as said:
+    with pytest.raises(UserError, match=r"x\.yaml: (is not YAML|contains no prediction|the prediction's hash)") as said:
         read_prediction(path)
     assert "\n" not in str(said.value)
 

@@ -361,7 +361,7 @@ def test_runs_that_were_not_timed_are_priced_by_a_stated_device(tmp_path: Path) 
     told = asking_price(dataclasses.replace(made, runs=untimed), made.problem.best(1e21))
     assert told["text"] == "701 hours of one device, 1,750 dollars"
     assert told["source"] == (
-        "Unless you enter others: an H100's dense bfloat16 (9.9e+14 FLOP/s) at 40%, for 2.5 dollars an hour."
+        "Unless you enter other values: an H100's dense bfloat16 (9.9e+14 FLOP/s) at 40%, for 2.5 dollars per hour."
     )
 
 
@@ -681,6 +681,6 @@ def test_the_run_to_train_next_has_a_section_and_its_command(tmp_path: Path) -> 
     assert '<p id="next">To know &lt;b&gt; better, train 64x2.</p>' in text
     assert "shapelaw train shape.width=64 &amp;&amp; &#39;y&#39;</pre>" in text
     assert "<code>shapelaw next budget=1e19 next=5</code>" in text
-    silent = write(dataclasses.replace(plain, next_run=NextRun("None is named: too few"))).read_text()
-    assert "None is named: too few" in silent
+    silent = write(dataclasses.replace(plain, next_run=NextRun("No run is named: too few"))).read_text()
+    assert "No run is named: too few" in silent
     assert "next-command" not in silent

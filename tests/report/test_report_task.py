@@ -40,8 +40,8 @@ def test_an_unknown_figure_is_refused_with_what_there_is() -> None:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["report=gemstones", "runs=chinchilla"], "the published runs go with report=gemstones alone"),
-        (["runs=gemstones"], "the published runs go with report=gemstones alone"),
+        (["report=gemstones", "runs=chinchilla"], "the published runs need report=gemstones"),
+        (["runs=gemstones"], "the published runs need report=gemstones"),
         (["delta=-1"], "delta=-1: allowed are finite numbers from 1e-15"),
         (["report.name=mine"], "report.name=mine: allowed are gemstones, experiment"),
     ],
@@ -151,7 +151,8 @@ def test_the_page_opens_with_the_largest_budget_inside_the_fitted_domain(compose
     given = to_dataclass(composed("budget=1e20", name="report"))
     assert answer_of(given, evidence)[1] == 1e20
     with pytest.raises(
-        UserError, match="budget=1e\\+30 flops: outside what the shapes can serve, as the best is the largest"
+        UserError,
+        match="budget=1e\\+30 flops: outside the range that the shapes can serve, because the best is the largest",
     ):
         answer_of(to_dataclass(composed("budget=1e30", name="report")), evidence)
 
@@ -164,11 +165,9 @@ def test_the_nearest_budget_served_is_the_first_whose_best_shape_is_no_end(budge
     assert (found < budget) == downward
     problem.best(found)
     nearer = found * 10 ** (0.06 if downward else -0.06)  # a step of the scan, and the rounding to two digits
-    with pytest.raises(UserError, match="outside what the shapes can serve"):
+    with pytest.raises(UserError, match="outside the range that the shapes can serve"):
         problem.best(nearer)
-    with pytest.raises(
-        UserError, match=re.escape(f"the nearest budget that they serve is about {found:.3g}: give that")
-    ):
+    with pytest.raises(UserError, match=re.escape(f"give the nearest budget that they serve, about {found:.3g}")):
         problem.best(budget)
     assert problem.nearest_served(found) == found
     assert problem.nearest_served(1e60) is None
@@ -256,8 +255,8 @@ def test_the_search_for_the_next_run_ends_in_its_time_and_says_why_none_is_named
     assert next_of(basis(), UNLIMITED, 0.0) is None
     named = next_of(basis(), UNLIMITED, 1e-6)
     assert named is not None
-    assert re.fullmatch(r"None is named: the time was over after 0 of \d+ candidates; `shapelaw next` .*", named.told)
+    assert re.fullmatch(r"No run is named: time ran out after 0 of \d+ candidates; `shapelaw next` .*", named.told)
     assert (named.command, named.more) == ("", "")
     narrow = next_of(basis(), Limits(params_min=1e15), 60.0)
     assert narrow is not None
-    assert narrow.told.startswith("None is named: ")
+    assert narrow.told.startswith("No run is named: ")

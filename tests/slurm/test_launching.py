@@ -121,7 +121,7 @@ def test_the_first_failed_run_can_stop_the_others(bench: Bench) -> None:
     done = bench.run(*sweep, WAIT, "hydra.launcher.stop_on_failure=true", "hydra.launcher.max_attempts=1")
     assert done.returncode == 1
     assert "the run diverged at step" in done.stderr
-    assert "1 jobs cancelled, as hydra.launcher.stop_on_failure is set" in done.stderr
+    assert "1 jobs cancelled, because hydra.launcher.stop_on_failure is set" in done.stderr
     assert "2 of 2 runs failed, after hydra.launcher.max_attempts=1" in done.stderr
     assert slurm("squeue", "-h", "-j", ",".join(bench.arrays()), "-t", "PENDING,RUNNING") == ""
 

@@ -37,4 +37,4 @@ def test_the_signal_of_a_time_limit_stops_the_program_and_the_job_is_requeued(be
 def test_more_processes_than_one_are_refused(bench: Bench) -> None:
     done = bench.run(*of_program(0), "shape=16x1", "resources.tasks_per_node=2")
     assert done.returncode == 2
-    assert "takes one process, and would get 2" in done.stderr
+    assert "takes one process, but would get 2" in done.stderr

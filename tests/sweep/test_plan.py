@@ -60,7 +60,8 @@ def test_shapes_that_a_device_cannot_hold_are_flagged_and_refused(here: Script) 
     assert done.stderr.count("\n") == 1
     assert "2048x27 lr_base=5: does not fit on V100: a step takes" in done.stderr
     assert (
-        "1 sequence at a time, and limits.memory_share allows 12.8; share the model out by parallel=fsdp" in done.stderr
+        "1 sequence at a time, and limits.memory_share allows 12.8; split the model over several devices with "
+        "parallel=fsdp" in done.stderr
     )
     forced = here("train.py", *PLAN, *named, "force=true", SHAPELAW_SUITE="gemstones")
     assert (forced.returncode, forced.stderr) == (0, "")
@@ -125,7 +126,9 @@ def test_the_plan_knows_what_there_is(here: Script, script: Script, outputs: Pat
     assert re.search(r"to run: 1\b", done.stdout)
     assert "limit, min" not in done.stdout
     one = here("train.py", *PLAN, "lr_base=5", "shape=16x1,16x1", "resources.timeout_min=1234").stdout
-    assert one.startswith("1 run; device hours: estimated for this device at the throughput such runs usually reach")
+    assert one.startswith(
+        "1 run; device hours: estimated for this device at the throughput that such runs usually reach"
+    )
     assert re.search(r" nodes +limit, min .*\n.*\n.* 1,234 ", one)
     again = here("train.py", *PLAN, "shape=16x1", "lr_base=1e30", "optim.clip_norm=0")
     assert re.search(r"failed: the run diverged at step", " ".join(again.stdout.split()))

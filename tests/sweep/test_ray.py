@@ -267,7 +267,7 @@ def test_where_no_cluster_runs_on_this_machine_any_more_it_is_said(
     (tmp_path / CURRENT).write_text("127.0.0.1:1")
     ended = sweep(*TRAIN, command(), "shape=16x1", "hydra.launcher.address=auto")
     for done, told in (
-        (none, "no Ray runs on this machine; start one by `ray start --head`, or give HOST:PORT"),
+        (none, "Ray is not running on this machine; start it with `ray start --head`, or give HOST:PORT"),
         (ended, r"nothing answers at [\d.]+:1, where this machine's last cluster was"),
     ):
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr

@@ -46,7 +46,7 @@ def test_a_launcher_that_others_keep_waiting_says_so(tmp_path: Path, monkeypatch
     monkeypatch.setattr(records, "LOCK_SECONDS", 0.0)
     with (
         records.launcher_lock(tmp_path),
-        pytest.raises(UserError, match=r"another launcher has held .*lock for 0 s; wait for it"),
+        pytest.raises(UserError, match=r"another launcher has locked .*lock for 0 s; wait for it"),
         records.launcher_lock(tmp_path),
     ):
         pass

@@ -134,7 +134,7 @@ def test_the_two_records_agree_or_say_so() -> None:
     assert judge(running, "RUNNING")[0] is Standing.running
     standing, reason, note = judge(running, "COMPLETED")
     assert standing is Standing.failed
-    assert note == reason == "SLURM says COMPLETED, its own records say running after step 12"
+    assert note == reason == "SLURM says COMPLETED, but its records say running after step 12"
     assert judge(State(Status.failed, 3, reason="diverged"), "FAILED")[1] == "diverged (SLURM: FAILED)"
     assert judge(State(), "CANCELLED")[1] == "it never started (SLURM: CANCELLED)"
     assert judge(State(), None) == (Standing.new, "", "")

@@ -103,7 +103,7 @@ def test_every_sampler_finds_the_bottom_of_a_bowl(tmp_path: Path, sampler: str) 
 def test_a_study_of_another_question_is_refused(tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path}/s.db"
     Study("s", "one", Space({"lr_base": Interval(0.5, 50.0, True)}), storage, TPE)
-    with pytest.raises(UserError, match=r"study_name=s: the study of that name in .* asks something else"):
+    with pytest.raises(UserError, match=r"study_name=s: the study with that name in .* asks something else"):
         Study("s", "two", Space({"lr_base": Interval(1.0, 50.0, True)}), storage, TPE)
 
 
@@ -296,4 +296,4 @@ def test_bad_input(sweep: Sweep, outputs: Path, arguments: list[str], words: lis
 def test_a_fit_is_nothing_to_search_for(script: Script, outputs: Path) -> None:
     done = script("fit.py", "-m", "hydra/sweeper=optuna", "delta=interval(1e-5,1e-3)", "runs=gemstones", "tracker=none")
     assert done.returncode == 2, done.stderr
-    assert "a fit is nothing to search for" in done.stderr
+    assert "a fit cannot be searched" in done.stderr

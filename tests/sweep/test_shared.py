@@ -163,7 +163,7 @@ def test_outputs_that_anybody_may_write_to_are_said(
     outputs.mkdir()
     outputs.chmod(mode)
     assert door("train", *words, "data=jsonl")[0] == 2
-    assert ("anybody may write to this folder" in caplog.text) is said
+    assert ("anybody can write to this folder" in caplog.text) is said
 
 
 def status_of_sweep(outputs: Path) -> str:

@@ -160,5 +160,5 @@ def test_a_job_that_slurm_forgot_is_not_waited_for(
     monkeypatch.setattr(slurm, "submit_all", submit)
     with pytest.raises(SweepFailed, match="1 of 12 runs failed; run the same command again to retry them"):
         launch(runs, runs.configs, SlurmSettings(wait=True, poll_seconds=0.0))
-    assert "failed a: SLURM does not know it any more" in capsys.readouterr().err
+    assert "failed a: SLURM no longer knows it" in capsys.readouterr().err
     assert runs.ended == [["a"]]

@@ -75,18 +75,18 @@ BAD = {
     ),
     "redirect to nowhere": (page(301), "it redirects to nowhere"),
     "a page": (page(200), "with a page, not with JSON"),
-    "no JSON": (page(200, b"pong"), "with what is no JSON"),
+    "no JSON": (page(200, b"pong"), "with something that is not JSON"),
     "bytes": (page(200, bytes(range(256))), "with a"),
     "an empty body": (page(200, b""), "with an empty body"),
-    "an empty object": (says({}), "JSON that is none of MLflow's"),
-    "a list": (says([1]), "JSON that is none of MLflow's"),
-    "null": (page(200, b"null"), "no JSON"),
-    "a number": (says(3), "JSON that is none of MLflow's"),
-    "deep nesting": (page(200, b"[" * 100_000), "no JSON"),
-    "wrong types": (says({"experiment": {**EXPERIMENT, "experiment_id": 7}}), "JSON that is none of MLflow's"),
-    "no id": (says({"experiment": {**EXPERIMENT, "experiment_id": ""}}), "JSON that is none of MLflow's"),
-    "no stage": (says({"experiment": {"experiment_id": "1"}}), "JSON that is none of MLflow's"),
-    "an error that is no text": (says({"error_code": 5}), "JSON that is none of MLflow's"),
+    "an empty object": (says({}), "JSON that is not MLflow's"),
+    "a list": (says([1]), "JSON that is not MLflow's"),
+    "null": (page(200, b"null"), "not JSON"),
+    "a number": (says(3), "JSON that is not MLflow's"),
+    "deep nesting": (page(200, b"[" * 100_000), "not JSON"),
+    "wrong types": (says({"experiment": {**EXPERIMENT, "experiment_id": 7}}), "JSON that is not MLflow's"),
+    "no id": (says({"experiment": {**EXPERIMENT, "experiment_id": ""}}), "JSON that is not MLflow's"),
+    "no stage": (says({"experiment": {"experiment_id": "1"}}), "JSON that is not MLflow's"),
+    "an error that is no text": (says({"error_code": 5}), "JSON that is not MLflow's"),
 }
 
 
@@ -108,7 +108,7 @@ def test_a_server_that_answers_badly_is_told_as_it_is(
     with serving(answers) as uri:
         said = refusal(tmp_path, uri)
     assert word in said
-    assert "is no MLflow server that is well" in said
+    assert "is not a healthy MLflow server" in said
     assert "deleted" not in said
     assert time.monotonic() - begun < SECONDS
 
@@ -116,7 +116,7 @@ def test_a_server_that_answers_badly_is_told_as_it_is(
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_server_that_lets_nobody_in_is_told_as_it_is(tmp_path: Path, status: int) -> None:
     with serving(page(status)) as uri:
-        assert "does not let this user in" in refusal(tmp_path, uri)
+        assert "refuses this user" in refusal(tmp_path, uri)
 
 
 def _silent(connection: socket.socket) -> None:
@@ -167,7 +167,7 @@ def listening(behaviour: Callable[[socket.socket], None]) -> Iterator[int]:
         (_silent, "timed out"),
         (_dripping, "timed out"),
         (_closing, "cannot be reached"),
-        (_endless, "with what is no JSON"),
+        (_endless, "with something that is not JSON"),
     ],
 )
 def test_a_server_that_says_nothing_or_without_end_is_given_up(

@@ -19,7 +19,7 @@ def test_losses_of_a_run_s_checkpoints_become_a_column_of_its_runs_table(
     folder = train(composed, *store, "tokens=1024", "validation.every_tokens=512").folder
     asked = (f"model={outputs}/runs/tiny/*", f"data_dir={corpora}", "corpus=text-bytes", "name=again", *store)
     code, said = door("evaluate", *asked, "tokens=1024")
-    assert (code, "recorded as val/again/loss; fit it by runs.loss=again\n" in said) == (0, True), said
+    assert (code, "recorded as val/again/loss; to fit it, give runs.loss=again\n" in said) == (0, True), said
     assert read_runs(uri, "tiny")["loss_again"].isna().tolist() == [True, False]
 
     code, said = door("evaluate", *asked, "tokens=1024", "checkpoints=all")
@@ -32,7 +32,7 @@ def test_losses_of_a_run_s_checkpoints_become_a_column_of_its_runs_table(
     assert door("evaluate", *asked, "tokens=1024", "checkpoints=all")[0] == 0
     assert (folder / "tracking.jsonl").read_bytes() == journal  # the same losses once
     code, said = door("evaluate", *asked, "tokens=128")
-    assert (code, f"name=again: {folder.name} has another loss of that name at 1,024 tokens" in said) == (2, True)
+    assert (code, f"name=again: {folder.name} has another loss with that name at 1,024 tokens" in said) == (2, True)
 
 
 def test_a_run_that_was_rolled_back_has_them_at_every_validation_that_stands(uri: str, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_a_damaged_line_is_said_and_takes_no_other_with_it(tmp_path: Path, caplo
     lines = (tmp_path / JOURNAL).read_bytes().splitlines(keepends=True)
     (tmp_path / JOURNAL).write_bytes(lines[0] + lines[1].replace(b'"', b"'") + lines[2])
     assert journaled(tmp_path) == [("a", 1, 1), ("a", 3, 3)]
-    assert "is damaged and passed over" in caplog.text
+    assert "is damaged and was skipped" in caplog.text
 
 
 def test_numbers_keep_every_bit(tmp_path: Path) -> None:

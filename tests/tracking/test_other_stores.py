@@ -56,7 +56,7 @@ def test_outputs_that_were_moved_are_found(uri: str, tmp_path: Path, caplog: pyt
     here.rename(there)
     second = f"sqlite:///{there}/mlflow.db"
     assert deliver_to(there / "aaa", store_of(second, there)) is None
-    assert f"are found in {(there / 'artifacts' / 'tiny').as_uri()} now" in caplog.text
+    assert f"are now in {(there / 'artifacts' / 'tiny').as_uri()}" in caplog.text
     assert stored(second, "aaa") == [(VAL_LOSS, 128, 2.5)]
     (found,) = client(second).search_runs([find_experiment(store_of(second, there))])
     kept = Path(urlparse(str(found.info.artifact_uri)).path)
@@ -177,4 +177,6 @@ def test_a_run_whose_journal_was_damaged_before_it_was_delivered_is_said_by_ever
     assert deliver_to(tmp_path / "aaa", store_of(uri, tmp_path)) is None
     caplog.clear()
     assert read_runs(uri, "tiny")["tokens"].tolist() == [512, 1024]
-    assert "note: run aaa lacks records: 1 lines of its journal were damaged before the store had them" in caplog.text
+    assert (
+        "note: run aaa lacks records: 1 lines of its journal were damaged before they reached the store" in caplog.text
+    )

@@ -100,8 +100,8 @@ def test_who_is_not_let_in_is_told_in_a_line(
 ) -> None:
     """A wrong password, none, a server that is not there, a database that is not."""
     ways = {
-        uri.replace("me@", "me:planted-wrong@"): r"does not let this user in \(password authentication failed\)",
-        "": r"does not let this user in \(no password supplied\); put .* environment variable MLFLOW_TRACKING_URI",
+        uri.replace("me@", "me:planted-wrong@"): r"refuses this user \(password authentication failed\)",
+        "": r"refuses this user \(no password supplied\); put .* environment variable MLFLOW_TRACKING_URI",
     }
     for whole, words in ways.items():
         monkeypatch.setenv(TRACKING_VARIABLE, whole)

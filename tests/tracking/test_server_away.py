@@ -60,10 +60,10 @@ def test_a_server_that_is_down_at_the_start_is_said_or_waited_for(
     assert "shapelaw replay" in spooled.stderr.splitlines()[-1]
     deliver = ("replay", f"folders=[{outputs}]", f"tracker.uri={server.uri}")
     left = program(*deliver)
-    assert (left.returncode, left.stdout) == (1, "1 runs, 1 with something left to deliver\n"), left.stderr
+    assert (left.returncode, left.stdout) == (1, "1 runs, 1 with undelivered records\n"), left.stderr
     server.start()
     done = program(*deliver)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "1 runs, 0 with something left to deliver\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1 runs, 0 with undelivered records\n", "")
     identity = folder.name.split("-")[1]
     assert stored(server.uri, identity) == journaled(folder)
     rows = read_runs(server.uri, "tiny")

@@ -19,7 +19,7 @@ from shapelaw.tracking.store import root_cause
             "Connection broken",
         ),
         ("ProtocolError('Connection aborted.', BrokenPipeError(32, 'Broken pipe'))", "Broken pipe"),
-        ("ProtocolError('Connection aborted.', BadStatusLine('x'))", "what answers there does not speak HTTP"),
+        ("ProtocolError('Connection aborted.', BadStatusLine('x'))", "the server there does not speak HTTP"),
         ("ProtocolError('Connection aborted.', OSError(5, 'Input/output error'))", "Connection aborted"),
         ("ChunkedEncodingError: Response ended prematurely", "Response ended prematurely"),
         ("ResponseError('too many 503 error responses')", "too many 503 error responses"),

@@ -119,7 +119,7 @@ def test_without_a_login_a_command_says_so_before_it_starts(monkeypatch: pytest.
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     settings = TrackerConfig(name="wandb")
     with pytest.raises(
-        UserError, match=r"tracker=wandb: wandb does not answer .*wandb login`, give tracker\.offline=true"
+        UserError, match=r"tracker=wandb: wandb does not answer .*wandb login`, or give tracker\.offline=true"
     ):
         check_login(settings)
     check_login(TrackerConfig(name="wandb", offline=True))

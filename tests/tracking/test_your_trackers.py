@@ -68,7 +68,7 @@ def logdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_tensorboard_gives_the_law(logdir: Path, composed: Compose) -> None:
     runs = load_runs("tensorboard", path=logdir, columns=MAPPED)
     assert_whole(runs, rtol=2e-7)  # event files hold 32-bit floats
-    assert "tokens: tokens, on the line between its records at 16 rows" in runs.about["reading"]
+    assert "tokens: tokens, interpolated between its records at 16 rows" in runs.about["reading"]
     assert set(runs.kept["optimizer"]) == {"adamw"}
     given = [f"runs.path={logdir}", "runs.columns={loss: eval/loss, params: n_params}"]
     asked: FitConfig = to_dataclass(composed("runs=tensorboard", *given, name="fit"))
@@ -81,7 +81,10 @@ def test_tensorboard_refuses_what_it_cannot_tell_and_says_what_there_is(logdir: 
             {},
             r"no metric loss; the runs recorded eval/loss, hparam/last, tokens, .*\{params: n_params, loss: eval/loss\}",
         ),
-        ({"columns": {"loss": "val"}}, "runs.columns: loss=val is no metric or setting; the runs recorded eval/loss"),
+        (
+            {"columns": {"loss": "val"}},
+            "runs.columns: loss=val is not a metric or setting; the runs recorded eval/loss",
+        ),
         ({"columns": {"loss": "hparam/last"}}, r"no column params; .*\{params: n_params\}"),
         ({"columns": MAPPED, "wide": "tokens"}, "does not take wide"),
     ):
@@ -177,7 +180,7 @@ def test_a_run_of_wandbs_that_was_killed_is_read_as_far_as_it_went(offline: Path
     expected = [law(params, tokens) for params, tokens in zip(runs.kept["params"], runs.kept["tokens"], strict=True)]
     np.testing.assert_allclose(runs.kept["loss"], expected, rtol=1e-12)
     torn.write_bytes(b"PK" + whole)
-    with pytest.raises(UserError, match="does not begin as wandb's files do"):
+    with pytest.raises(UserError, match="does not begin like wandb's files"):
         load_runs("wandb", path=torn, columns=COLUMNS)
 
 
@@ -247,7 +250,7 @@ def test_any_mlflow_experiment_gives_the_law_by_its_own_names(uri: str, composed
     remedy = r"not trained by shapelaw; .*\{loss: eval/loss, .*\(metrics: eval/loss, tokens, train/loss; parameters: n_params\)"
     with pytest.raises(UserError, match=remedy):
         load_runs("mlflow", uri=uri, experiment="theirs")
-    with pytest.raises(UserError, match="loss=nll is no metric or setting"):
+    with pytest.raises(UserError, match="loss=nll is not a metric or setting"):
         load_runs("mlflow", uri=uri, experiment="theirs", columns={"loss": "nll"})
 
 
@@ -282,7 +285,7 @@ def test_litgpts_logs_a_file_a_run_and_a_row_a_kind_of_metric(tmp_path: Path) ->
     runs = load_runs("csv", path=pattern, columns=columns, constants=sizes)
     assert_whole(runs)
     assert "4 files; a log: 16 losses in 60 rows" in runs.about["reading"]
-    with pytest.raises(UserError, match="no file is named so"):
+    with pytest.raises(UserError, match="there is no such file"):
         load_runs("csv", path=f"{tmp_path}/*/none.csv", columns=columns)
 
 
@@ -303,6 +306,7 @@ def test_a_few_missing_losses_are_still_refused(tmp_path: Path) -> None:
 def test_nanochats_table(tmp_path: Path) -> None:
     """The header of its scaling_laws.sh; val_bpb is in bits per byte by its name, a run is a budget and a depth."""
     header = (
+        "flops_budget,depth,model_dim,params_wte,params_value_embeds,params_lm_head,params_transformer,params_scalars,params_total,"
         "flops_budget,depth,model_dim,params_wte,params_value_embeds,params_lm_head,params_transformer,params_scalars,params_total,"
         "num_iterations,tokens_trained,val_bpb,core_score,train_time_sec"
     )

@@ -115,7 +115,7 @@ def test_a_run_of_registered_parts(package: Path, outputs: Path, corpora: Path, 
     ("group", "choice", "said"),
     [
         ("model", "mixxer", "allowed are mixer, nothing, transformer, path/to/file.py:NAME, package.module:NAME"),
-        ("model", "nothing", "registers lab_parts.models, which is no package.module:NAME; correct its entry point"),
+        ("model", "nothing", "registers lab_parts.models, which is not package.module:NAME; correct its entry point"),
         ("tracker", "lab_parts.courses:inverse_sqrt", "does not take (info, folder): missing a required argument"),
         (
             "tracker",

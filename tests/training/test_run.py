@@ -184,8 +184,8 @@ def test_a_full_disk_leaves_the_older_checkpoints(composed: Compose, monkeypatch
 @pytest.mark.parametrize(
     ("gpus", "options", "words"),
     [
-        (0, ("accelerator=gpu",), "accelerator=gpu: this machine has no GPU"),
-        (1, ("accelerator=auto", "devices=2"), "devices=2: this machine has 1 GPU; give that many at most"),
+        (0, ("accelerator=gpu",), "accelerator=gpu: this machine has no usable GPU"),
+        (1, ("accelerator=auto", "devices=2"), "devices=2: this machine has 1 GPU; give at most that many"),
         (0, ("accelerator=auto", "devices=2"), None),
         (1, ("accelerator=cpu", "devices=2"), None),
         (2, ("accelerator=gpu", "devices=2"), None),

@@ -89,7 +89,7 @@ def test_no_file_outside_of_the_folder_is_sent(tmp_path: Path, place: str, caplo
     assert deliver_left(folder, own.uri, own.artifacts) is None
     kept = [path for path in Path(own.artifacts).rglob("*") if path.is_file()]
     assert [path.name for path in kept] == ["own.txt"]
-    assert "lies outside its run's folder" in caplog.text
+    assert "is outside its run's folder" in caplog.text
     assert not (tmp_path / "loot").exists(), "artifacts lie where the user's own configuration says"
 
 

@@ -105,7 +105,7 @@ def test_what_a_store_says_is_told_without_its_password(tmp_path: Path, monkeypa
         with pytest.raises(UserError, match="cannot be reached") as said:
             open_store(f"http://me@{address}", str(tmp_path), "tiny")
     assert SECRET not in str(said.value)
-    assert "(what answers there does not speak HTTP)" in str(said.value)
+    assert "(the server there does not speak HTTP)" in str(said.value)
 
 
 def _talk_nonsense(server: socket.socket) -> None:

@@ -26,11 +26,14 @@ def check_command(config: TrainConfig, planned: PlannedRun) -> None:
     command_of(config, planned, resume=False)
     for key, asked in _of_our_step(config, planned).items():
         if asked:
-            raise UserError(f"{key}: trainer=command does not read it, as the program takes the steps; leave it out")
+            raise UserError(
+                f"{key}: trainer=command does not read it, because the program takes the steps; leave it out"
+            )
     if planned.parent and "parent" not in Template(config.trainer.command).names:
         raise UserError(
             f"cooldown.fraction={config.cooldown.fraction:g}: {KEY} does not name {{parent}}, the folder of the run that the "
-            "cooldown continues (empty for a run of its own); let the program read its checkpoint there, or give cooldown=none"
+            "cooldown continues (empty for a run that continues none); let the program read its checkpoint there, or "
+            "give cooldown=none"
         )
 
 
@@ -66,7 +69,7 @@ def check_found(config: TrainConfig, planned: PlannedRun) -> None:
     program = command_of(config, planned, resume=False)[0]
     if shutil.which(program) is None:
         raise UserError(
-            f"{KEY}: {program} cannot be found, or not be run; give its path, or {{python}} for the Python of this environment"
+            f"{KEY}: {program} was not found or cannot be run; give its path, or {{python}} for the Python of this environment"
         )
 
 
@@ -81,8 +84,8 @@ def warn_of_same(runs: Sequence[tuple[TrainConfig, PlannedRun]]) -> None:
             options = options_in(other)
             apart = [name for name, value in options_in(config).items() if value != options[name]][:SHOWN_OPTIONS]
             log.warning(
-                "note: %s gives %s and %s the same command line, though they differ in %s; name that in braces, unless the "
-                "program reads it from {folder}/config.yaml",
+                "note: %s gives %s and %s the same command line, although they differ in %s; name that field in "
+                "braces, unless the program reads it from {folder}/config.yaml",
                 *(KEY, before.label, planned.label, ", ".join(apart)),
             )
             return

@@ -100,9 +100,9 @@ def _object(line: bytes) -> dict[str, Any]:
     try:
         content = json.loads(line)
     except ValueError as error:
-        raise _refused(line, f"is no JSON ({error})") from error
+        raise _refused(line, f"is not JSON ({error})") from error
     if not isinstance(content, dict):
-        raise _refused(line, "is no JSON object with tokens and loss")
+        raise _refused(line, "is not a JSON object with tokens and loss")
     return content
 
 
@@ -114,22 +114,22 @@ def _check_own(content: Mapping[str, Any], planned: PlannedRun, line: bytes) -> 
 
 def _tokens(content: Mapping[str, Any], planned: PlannedRun, after: int, line: bytes) -> int:
     if content.get("tokens") is None:
-        raise _refused(line, "does not say its tokens")
+        raise _refused(line, "does not give its tokens")
     tokens = _number(content, "tokens", line)
     if not math.isfinite(tokens) or tokens != int(tokens) or tokens < 0:
-        raise _refused(line, f"says tokens={tokens:g}, which is no count")
+        raise _refused(line, f"says tokens={tokens:g}, which is not a count")
     first = planned.first_step * planned.batch_tokens
     if not first <= tokens <= planned.tokens:
         raise _refused(line, f"says tokens={tokens:,.0f}, and this run goes from {first:,} to {planned.tokens:,}")
     if tokens < after:
-        raise _refused(line, f"says tokens={tokens:,.0f} after {after:,}: tokens never go back within a start")
+        raise _refused(line, f"says tokens={tokens:,.0f} after {after:,}: tokens must not decrease within a start")
     return int(tokens)
 
 
 def _number(content: Mapping[str, Any], name: str, line: bytes) -> float:
     value = content[name]
     if not _is_number(value):
-        raise _refused(line, f"says {name}={value!r}, which is no number")
+        raise _refused(line, f"says {name}={value!r}, which is not a number")
     return float(value)
 
 
@@ -199,14 +199,14 @@ class MetricsFile:
         try:
             read = as_record(_Read, read_sealed(self.note), self.note)
         except Damaged as error:
-            log.warning("note: %s is not compared with what was read of it: %s", self.path, error)
+            log.warning("note: %s is not compared with the lines that were read before: %s", self.path, error)
             return
         content = self.path.read_bytes()
         if len(content) < read.bytes:
-            log.warning("note: %s lacks lines that were read of it; what was recorded of them stays", self.path)
+            log.warning("note: %s lacks lines that were read before; their records stay", self.path)
         elif hashlib.sha256(content[: read.bytes]).hexdigest() != read.sha256:
             raise Damaged(
-                f"{self.path} was changed after it was read: put back what was there, or remove {self.note.name} if you "
+                f"{self.path} was changed after it was read: restore it, or remove {self.note.name} if you "
                 "changed it yourself"
             )
 

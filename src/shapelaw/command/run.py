@@ -210,12 +210,12 @@ class CommandRun:
             raise ProgramFailed(f"{program.outcome}{self._last_words()}; its log is {self.log}")
         if not self.loss_tokens:
             raise ProgramFailed(
-                f"the program ended without a loss in {self.metrics.path}, where lines such as "
-                f'{{"tokens": {self.planned.tokens}, "loss": 2.5}} belong; its log is {self.log}'
+                f"the program ended without a loss in {self.metrics.path}, which should have lines such as "
+                f'{{"tokens": {self.planned.tokens}, "loss": 2.5}}; its log is {self.log}'
             )
         raise ProgramFailed(
-            f"the program ended with its last loss at {self.loss_tokens:,} tokens, and the run ends at "
-            f"{self.planned.tokens:,}; let its last line be there; its log is {self.log}"
+            f"the program ended with its last loss at {self.loss_tokens:,} tokens, but the run ends at "
+            f"{self.planned.tokens:,}; it must write its last line there; its log is {self.log}"
         )
 
     def _last_words(self) -> str:

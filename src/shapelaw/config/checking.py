@@ -13,19 +13,17 @@ class CoordinatesConfig(TrainConfig):
     go through: widths vary at its depth, depths at its width."""
 
     widths: list[int] | None = option(
-        "Widths at the shape's depth; null is every width that the suite's shapes have.", default=None
+        "Widths at the shape's depth; null takes every width among the suite's shapes.", default=None
     )
     depths: list[int] | None = option(
-        "Depths at the shape's width; null is every depth that the suite's shapes have.", default=None
+        "Depths at the shape's width; null takes every depth among the suite's shapes.", default=None
     )
     steps: int = option("Steps of AdamW, at the peak rate from the first.", low=1, unit="steps")
     sequences: int = option("Sequences of one step.", low=1)
     probe_sequences: int = option("Held-out sequences on which activations are measured.", low=1)
-    random_tokens: bool = option(
-        "Whether uniformly random tokens stand in for the corpus, which then need not be prepared."
-    )
+    random_tokens: bool = option("Whether uniformly random tokens replace the corpus, which then need not be prepared.")
     compare: LrRule | None = option(
-        "Rate rule drawn beside the chosen one, at the rate that gives the shape the same lr_eff; null is none.",
+        "Rate rule drawn beside the chosen one, at the rate that gives the shape the same lr_eff; null draws none.",
         default=None,
     )
-    flat_slope: float = option("Largest exponent of a size in width or depth that is called flat.", low=0, below=1)
+    flat_slope: float = option("Largest exponent of a size in width or depth that counts as flat.", low=0, below=1)

@@ -27,16 +27,16 @@ class RunsConfig:
 
     source: str = option("mlflow, gemstones, chinchilla, csv, tensorboard or wandb.")
     uri: str | None = option("mlflow: tracking URI.", default=None)
-    experiment: str | None = option("mlflow: name of the experiment (a suite's name).", default=None)
-    project: str | None = option("wandb: ENTITY/PROJECT of the server, in place of a path.", default=None)
+    experiment: str | None = option("mlflow: name of the experiment (that of a suite).", default=None)
+    project: str | None = option("wandb: ENTITY/PROJECT on the server, instead of a path.", default=None)
     path: str | None = option(
         "csv: a CSV, TSV, JSON, JSON-lines, Parquet or Excel file; tensorboard: the folder of event files; wandb: the folder "
-        "that it wrote.",
+        "that wandb wrote.",
         default=None,
     )
     columns: dict[str, str] = option(
-        "Your own runs (csv, tensorboard, wandb; mlflow, whose runs of any experiment it reads): canonical name -> name in the "
-        "file or tracker, such as {tokens: D}.",
+        "Your own runs (csv, tensorboard, wandb, and any experiment of mlflow): canonical name -> name in the file or tracker, "
+        "such as {tokens: D}.",
         default_factory=dict,
     )
     units: dict[str, Any] = option(
@@ -48,34 +48,34 @@ class RunsConfig:
         default_factory=dict,
     )
     wide: str | None = option(
-        "csv: what the columns of a wide table are named by (tokens, params, step, flops, lr_base, batch_tokens or run); it is "
-        "made long.",
+        "csv: quantity in the column headers of a wide table (tokens, params, step, flops, lr_base, batch_tokens or run); the "
+        "table is made long.",
         default=None,
     )
     decimal: str | None = option(
-        "csv: the decimal sign of the file's numbers; null tells it from them.", default=None, choices=("dot", "comma")
+        "csv: the decimal sign of the file's numbers; null infers it from them.", default=None, choices=("dot", "comma")
     )
     sheet: str | None = option("csv: the sheet of an Excel file; null takes the first.", default=None)
     tokens_from: str | None = option(
-        "Your own runs: 6n takes tokens = FLOPs / (6 params) where the file has no tokens.",
+        "Your own runs: 6n takes tokens = FLOPs / (6 params) if the file has no tokens.",
         default=None,
         choices=("6n",),
     )
     reduce: str = option(
-        "What becomes of the rows of one size and token count: best (lowest loss), last or mean makes one, none keeps all; "
-        "auto: of files, best where they differ in a rate, a batch or the like, all where they are repeats; of other sources, "
-        "all.",
+        "How rows of one size and token count are merged: best (lowest loss), last or mean gives one row, none keeps all. "
+        "auto: in files, best if the rows differ in a rate, a batch or the like, and none if they are repeats; in other "
+        "sources, none.",
         default="auto",
         choices=("auto", "best", "last", "mean", "none"),
     )
     reduce_by: list[str] = option(
-        "Columns that rows share which runs.reduce makes one; [] is params, tokens, shape, what the law reads, and what makes "
-        "losses incomparable.",
+        "Columns in which rows must agree for runs.reduce to merge them; [] means params, tokens, shape, the columns that the "
+        "law reads, and those that make losses incomparable.",
         default_factory=list,
     )
     loss: str | None = option(
-        "mlflow, csv: NAME of a further loss (the column loss_NAME, the metric val/NAME/loss) that is fitted in "
-        "place of loss.",
+        "mlflow, csv: NAME of a further loss (the column loss_NAME, the metric val/NAME/loss) that is fitted "
+        "instead of loss.",
         default=None,
     )
     bad_rows: str = option(
@@ -94,7 +94,7 @@ class RunsConfig:
         choices=("exclude", "keep"),
     )
     midway: str = option(
-        "Rows at which the rate is on its way up or down a schedule: exclude (with that reason) or keep (the fit is flagged, "
+        "Rows at which the rate is still rising or falling: exclude (with that reason) or keep (the fit is flagged, "
         "unless its law reads total_tokens or decay_fraction).",
         default="exclude",
         choices=("exclude", "keep"),
@@ -106,10 +106,10 @@ class SubsetConfig:
     """Which rows of the table are fitted."""
 
     name: str = option(
-        "A published data set (runs=gemstones), or auto: hot runs at the suite's main rate; everything elsewhere."
+        "A published data set (runs=gemstones), or auto: hot runs at the suite's main rate, and every row of other tables."
     )
     tracked: str | None = option(
-        "The condition that selects the same kind of rows from tracked runs; null: there are none of that kind.",
+        "The condition that selects the same kind of rows from tracked runs; null if they have none.",
         default=None,
     )
     where: str | None = option(
@@ -128,17 +128,21 @@ class NamedConfig:
 class LineMethod:
     """Options of approaches 1 and 2."""
 
-    cost: str = option("hull, binning: what the lines run over.", default="flops", choices=("flops", "device_hours"))
-    bins_per_decade: int = option("binning: bins of a decade of the cost.", default=BINS_PER_DECADE, low=1)
+    cost: str = option(
+        "hull, binning: the cost that the lines run over.", default="flops", choices=("flops", "device_hours")
+    )
+    bins_per_decade: int = option("binning: bins per decade of the cost.", default=BINS_PER_DECADE, low=1)
     bins: int | None = option(
-        "binning: bins of the whole range of the cost; null is bins_per_decade for each decade.", default=None, low=1
+        "binning: bins over the whole range of the cost; null takes bins_per_decade for each decade.",
+        default=None,
+        low=1,
     )
     tolerance: float = option(
         "isoflop: largest spread of the log costs of one budget.", default=TOLERANCE, above=0, advice="0.15 is usual"
     )
     curve: str = option(
-        "isoflop: what goes through the losses of one budget in log params: parabola (the paper's), or cubic, which follows "
-        "that one side is steeper.",
+        "isoflop: curve through the losses of one budget in log params: parabola (the paper's), or cubic, which allows one "
+        "side to be steeper.",
         default="parabola",
         choices=("parabola", "cubic"),
     )
@@ -149,31 +153,33 @@ class StagedOptions:
     """Options of the stages of the step-and-batch law."""
 
     converged: str = option(
-        "staged: the loss that a size converges to: extrapolated (the rest of each size's way by a common learning curve) or "
-        "last (the last losses as they are, the paper's way for runs trained close to convergence).",
+        "staged: the loss that a size converges to: extrapolated (each size's remaining drop by a common learning curve) or "
+        "last (the last losses unchanged, as in the paper, for runs trained close to convergence).",
         default="extrapolated",
         choices=("extrapolated", "last"),
     )
     steps_min: float = option(
-        "staged: adjusted steps from which rows count in the stages N and S, as the first ones follow no power law.",
+        "staged: adjusted steps from which rows count in stages N and S; the first steps follow no power law.",
         default=0.0,
         low=0,
         unit="adjusted steps",
     )
     levels: list[float] | None = option(
-        "staged: losses at which stage B compares batches; null spreads level_count of them over what the curves share.",
+        "staged: losses at which stage B compares batches; null spreads level_count of them over the range that the "
+        "curves share.",
         default=None,
         above=0,
         unit="nats per token",
     )
     level_count: int = option(
-        "staged: number of losses at which stage B compares batches, where levels is null.",
+        "staged: number of losses at which stage B compares batches if levels is null.",
         default=12,
         low=2,
         advice="12 is usual",
     )
     polish: bool = option(
-        "staged: whether a joint fit of all parameters from the stages' solution is reported beside it.", default=False
+        "staged: whether a joint fit of all parameters, started at the stages' solution, is reported beside it.",
+        default=False,
     )
 
 
@@ -192,10 +198,10 @@ class BootstrapOptions:
     """Resampling for intervals."""
 
     n: int = option(
-        "Number of refits; 0 is none.", default=1000, low=2, high=MOST_REFITS, also=(0,), advice="1000 is usual"
+        "Number of refits; 0 turns them off.", default=1000, low=2, high=MOST_REFITS, also=(0,), advice="1000 is usual"
     )
     by: str = option(
-        "What is drawn: runs, each with all its rows, or single rows.", default="runs", choices=("runs", "rows")
+        "Unit of the draws: runs, each with all its rows, or single rows.", default="runs", choices=("runs", "rows")
     )
     kind: str = option(
         "percentile, expanded (widened for few runs) or bca.",
@@ -222,7 +228,7 @@ class BootstrapOptions:
 class HoldoutConfig:
     """Hold-outs whose errors the fit's checklist is to hold."""
 
-    kinds: list[str] = option("Names of hold-outs; the group holdout has them.", default_factory=list)
+    kinds: list[str] = option("Names of hold-outs; set by the group holdout.", default_factory=list)
 
 
 @record()
@@ -240,7 +246,7 @@ class FitConfig(PlacesConfig):
     holdout: HoldoutConfig
     tracker: TrackerConfig
     delta: float = option(
-        "Where Huber's function turns linear.",
+        "Residual at which Huber's function turns linear.",
         low=DELTA_LEAST,
         unit="units of log loss",
         advice="the paper's is 1e-4",
@@ -248,12 +254,13 @@ class FitConfig(PlacesConfig):
     starts: str = option(
         "varpro (variable projection and random starts) or grid (the authors' full grid).", choices=("varpro", "grid")
     )
-    grid_size: int | None = option("Number of starts of another grid; null is the solver's own.", default=None, low=1)
+    grid_size: int | None = option("Number of starts of another grid; null takes the solver's.", default=None, low=1)
     seed: int = option("Seed of random starts and of resampling.", low=0)
-    sensitivity: bool = option("Whether the checklist holds the fit at other deltas and countings.", default=False)
+    sensitivity: bool = option("Whether the checklist also has the fit at other deltas and countings.", default=False)
     profile: bool = option("Whether profile intervals are computed.", default=False)
     mixture: str = option(
-        "Rows that differ in corpus, tokenizer, vocabulary or held-out sample: refuse them, or allow (the fit is flagged).",
+        "Rows that differ in corpus, tokenizer, vocabulary or held-out sample: refuse them, or allow them (the fit is "
+        "flagged).",
         default="refuse",
         choices=("refuse", "allow"),
     )
@@ -268,20 +275,20 @@ class FitConfig(PlacesConfig):
     )
     weights: str | None = option(
         "A column of the table, or of your file, whose values weigh the rows in the objective (parametric); null weighs all "
-        "alike.",
+        "equally.",
         default=None,
     )
     over_cost: float = option(
-        "How many times as much an overestimate of the loss costs in the objective as an underestimate: above 1 draws the law "
-        "below the rows, below 1 above them (parametric).",
+        "Cost of an overestimate of the loss in the objective, relative to an underestimate: values above 1 draw the law "
+        "below the rows, values below 1 above them (parametric).",
         default=1.0,
         low=OVER_COST_LEAST,
         high=1 / OVER_COST_LEAST,
-        advice="1 weighs both alike",
+        advice="1 weighs both equally",
     )
     speedup: str | None = option(
-        "A condition that tells a set of runs from the others, such as \"recipe == 'new'\": one law is fitted to both, in "
-        "which a token of that set counts speedup times (parametric); null compares none.",
+        "A condition that selects a set of runs, such as \"recipe == 'new'\": one law is fitted to them and the others, in "
+        "which a token of that set counts speedup times (parametric); null turns this off.",
         default=None,
     )
     plots: bool | str = option(

@@ -21,7 +21,7 @@ from shapelaw.config.option import Option, options_of, said
 LAUNCHING = ("hydra/sweeper", "hydra/launcher")
 SWEEPS = """
 With -m every value may be a list (a,b,c), a range (range(1,4)) or, for a choice, a pattern (glob(*)), in quotes:
-all combinations are run; those already finished are skipped.
+all combinations are run; finished runs are skipped.
 """
 KINDS = {float: "number", int: "whole number", str: "text", bool: "true or false", NoneType: "null"}
 KEY_COLUMNS = 30
@@ -50,9 +50,9 @@ def help_text(conf: Path, verb: str, program: str, overrides: list[str]) -> str:
     return (
         f"{program} {'[-m] ' if launching else ''}{'[GROUP=CHOICE ...] ' if options else ''}[KEY=VALUE ...]\n\n"
         f"{_about(conf / f'{verb}.yaml')}\n{SWEEPS if launching else ''}\n"
-        f"{_section('Choices, as they are now, and what there is', choices)}"
-        f"{_section('Values, as they are now', values)}"
-        "--cfg job shows the values as YAML, --hydra-help Hydra's own options.\n"
+        f"{_section('Choices: the current one, and all there are', choices)}"
+        f"{_section('Values: the current one, its type and its meaning', values)}"
+        "--cfg job shows the values as YAML; --hydra-help shows Hydra's own options.\n"
     )
 
 

@@ -270,7 +270,7 @@ def record_of(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
     groups, known = groups_of(kind), {one.name: one for one in fields(kind)}  # type: ignore[arg-type]
     for key in values:
         if key not in known:
-            raise UserError(f"+{prefix}{key}: there is no such key; see them all with --help")
+            raise UserError(f"+{prefix}{key}: there is no such key; --help lists all keys")
     made: dict[str, Any] = {}
     for name, one in known.items():
         value = values.get(name, {} if name in groups else MISSING)
@@ -278,9 +278,7 @@ def record_of(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
             made[name] = record_of(groups[name], value, f"{prefix}{name}.")
         elif isinstance(value, str) and value == MISSING:
             if name in values or _required(one):
-                raise UserError(
-                    f"{prefix}{name}: is not given; give it as {prefix}{name}=VALUE, or see with --help what it is"
-                )
+                raise UserError(f"{prefix}{name}: is missing; give {prefix}{name}=VALUE (--help explains it)")
         else:
             made[name] = value
     return kind(**made)

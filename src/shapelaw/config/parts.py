@@ -47,12 +47,12 @@ class ModelConfig:
     """What is trained."""
 
     name: str = option(
-        "transformer (the built-in one), or a model of your own: path/to/file.py:NAME or package.module:NAME "
+        "transformer (the built-in one), or your own model: path/to/file.py:NAME or package.module:NAME "
         "(docs/your_model.md).",
         default=OURS,
     )
     options: dict[str, Any] = option(
-        "Options of a model of your own, which it is called with: +model.options.experts=4.", default_factory=dict
+        "Options that your own model is called with: +model.options.experts=4.", default_factory=dict
     )
 
     @property
@@ -70,8 +70,8 @@ class ModelConfig:
 class ScheduleConfig:
     """The rate's course over the run."""
 
-    kind: ScheduleKind = option("How the rate goes on after the warm-up; wsd: constant, then falling.")
-    warmup_tokens: float = option("Linear warm-up from 0 over so many tokens.", low=0, unit="tokens")
+    kind: ScheduleKind = option("Course of the rate after the warm-up; wsd: constant, then falling.")
+    warmup_tokens: float = option("Tokens of the linear warm-up from 0.", low=0, unit="tokens")
     decay_fraction: float = option(
         "wsd: share of the run, at its end, over which the rate falls linearly to final_factor.",
         default=0.0,
@@ -82,18 +82,18 @@ class ScheduleConfig:
         "wsd, cosine, linear: the rate at the end, as a share of the peak.", default=0.0, low=0, high=1
     )
     name: str = option(
-        "own: path/to/file.py:NAME or package.module:NAME, given as schedule=...; NAME(tokens_seen, total_tokens, "
-        "warmup_tokens, **options) is the factor on the peak rate.",
+        "own: the schedule, given as schedule=path/to/file.py:NAME or schedule=package.module:NAME; NAME(tokens_seen, "
+        "total_tokens, warmup_tokens, **options) returns the factor on the peak rate.",
         default="",
     )
-    options: dict[str, Any] = option("own: options that it is called with.", default_factory=dict)
+    options: dict[str, Any] = option("own: options that the schedule is called with.", default_factory=dict)
 
     def check(self) -> None:
         """Refuse what the kind does not read: it would make another run of the same."""
         own = self.kind is ScheduleKind.own
         if own != bool(self.name) or (own and not is_reference(self.name)):
             raise UserError(
-                f"schedule.name={self.name or 'null'} with schedule.kind={self.kind.value}: a schedule of your own is given as "
+                f"schedule.name={self.name or 'null'} with schedule.kind={self.kind.value}: give your own schedule as "
                 "schedule=path/to/file.py:NAME or schedule=package.module:NAME"
             )
         refuse_options("schedule", self.kind.value, self.options, own)
@@ -111,18 +111,23 @@ class CooldownConfig:
     """A branch that continues a run's checkpoint and anneals its rate."""
 
     name: str = option(
-        "How the rate falls over the branch: linear, sqrt (1 - sqrt, Haegele et al. 2024), cosine, or a shape of your own: "
-        "path/to/file.py:NAME or package.module:NAME, given as cooldown=...; NAME(done, **options) is the factor.",
+        "How the rate falls over the branch: linear, sqrt (1 - sqrt, Haegele et al. 2024), cosine, or your own shape, given "
+        "as cooldown=path/to/file.py:NAME or cooldown=package.module:NAME; NAME(done, **options) returns the factor.",
         default="linear",
     )
-    final_factor: float = option("The rate at its end, as a share of that at its start.", default=0.0, low=0, below=1)
-    options: dict[str, Any] = option("Options that a shape of your own is called with.", default_factory=dict)
+    final_factor: float = option(
+        "The rate at the end of the branch, as a share of the rate at its start.", default=0.0, low=0, below=1
+    )
+    options: dict[str, Any] = option("Options that your own shape is called with.", default_factory=dict)
 
     fraction: float = option(
-        "Tokens of the branch as a share of those seen at its start; 0 is no cooldown.", default=0.0, low=0
+        "Tokens of the branch as a share of those seen at its start; 0 means no cooldown.", default=0.0, low=0
     )
     from_tokens: float = option(
-        "Tokens seen where it branches off; the nearest checkpoint's.", default=0.0, low=0, unit="tokens"
+        "Tokens seen at the start of the branch, which begins at the nearest checkpoint.",
+        default=0.0,
+        low=0,
+        unit="tokens",
     )
 
     def check(self) -> None:
@@ -139,7 +144,7 @@ class OptimConfig:
 
     name: str = option(
         "adamw, amsgrad (AdamW with the largest second moment), nadamw and radamw (NAdam and RAdam with decoupled decay), muon "
-        "(of hidden matrices; AdamW for the rest), or one of your own: path/to/file.py:NAME or package.module:NAME.",
+        "(for hidden matrices; AdamW for the rest), or your own: path/to/file.py:NAME or package.module:NAME.",
         default="adamw",
     )
 
@@ -147,18 +152,18 @@ class OptimConfig:
     beta2: float = option("Decay of the mean of their squares.", default=0.95, low=0, below=1)
     eps: float = option("Number added to the square root of the second moment.", default=1e-8, low=0)
     weight_decay: float = option(
-        "Decoupled weight decay of every matrix, and of no norm: times the rate, the share that a step takes off.",
+        "Decoupled weight decay of every matrix, but not of norms: times the rate, it is the share that a step takes off.",
         default=0.1,
         low=0,
     )
-    clip_norm: float = option("Global norm to which gradients are clipped; 0 is no clipping.", default=1.0, low=0)
-    decay_embedding: bool = option("Whether the token embedding decays, too.", default=True)
+    clip_norm: float = option("Global norm to which gradients are clipped; 0 turns clipping off.", default=1.0, low=0)
+    decay_embedding: bool = option("Whether the token embedding decays too.", default=True)
     momentum: float = option("muon: decay of the mean of gradients.", default=MOMENTUM, low=0, below=1)
     lr_factors: dict[str, float] = option(
-        "How parameters' names begin -> factor of their rate: +optim.lr_factors.embedding=0.5; the first that fits holds.",
+        "Beginning of parameters' names -> factor on their rate: +optim.lr_factors.embedding=0.5; the first match wins.",
         default_factory=dict,
     )
-    options: dict[str, Any] = option("Options that an optimizer of your own is called with.", default_factory=dict)
+    options: dict[str, Any] = option("Options that your own optimizer is called with.", default_factory=dict)
 
     @property
     def own(self) -> bool:

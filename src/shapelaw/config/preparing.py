@@ -31,13 +31,13 @@ class DataConfig:
         default=None,
     )
     weights: dict[str, float] = option(
-        "text, jsonl, parquet: the share of text that each of several sources gives, by their names: the last parts of the "
-        "listed paths, or what lies in the one folder that is given (NAME, or files NAME-*).",
+        "text, jsonl, parquet: name of a source -> its share of the text. Sources are named by the last parts of the listed "
+        "paths, or by what lies in the one given folder (NAME, or files NAME-*).",
         default_factory=dict,
     )
     text_key: str = option("jsonl, parquet, huggingface: field that holds the text.", default="text")
     document_chars: int = option(
-        "text: a file is one document; a longer one is cut at line ends into pieces of about so many characters.",
+        "text: a file is one document; a longer one is cut at line ends into pieces of about this length.",
         default=1048576,
         low=1,
         unit="characters",
@@ -46,16 +46,16 @@ class DataConfig:
     subset: str | None = option("huggingface: name of its configuration.", default=None)
     split: str = option("huggingface: split to read.", default="train")
     revision: str | None = option(
-        "huggingface: commit or tag; give one, as a data set may change under its name.", default=None
+        "huggingface: commit or tag; give one, because a data set may change under its name.", default=None
     )
     val_fraction: float = option(
         "Share of documents held out for validation, chosen by hash.", above=0, below=1, advice="0.02 is usual"
     )
     shard_tokens: float = option("Tokens of one shard file.", low=1, whole=True, unit="tokens")
-    max_epochs: float = option("How often a run may repeat the corpus before it is refused.", above=0)
+    max_epochs: float = option("Most passes over the corpus that a run may make; a longer run is refused.", above=0)
     unique_tokens: float | None = option(
         "train.py: different training tokens that a run draws from, a random part of the corpus that is the same for all runs; "
-        "more tokens repeat them. null is the whole corpus.",
+        "a longer run repeats them. null takes the whole corpus.",
         default=None,
         low=1,
         whole=True,
@@ -63,7 +63,7 @@ class DataConfig:
     )
     verify: Verify = option(
         "train.py: whether every shard is read and its hash compared before a sweep and before each run; auto "
-        "does so for corpora of up to 2 GB. File sizes are compared always.",
+        "does so for corpora of up to 2 GB. File sizes are always compared.",
         default=Verify.auto,
     )
 
@@ -93,12 +93,13 @@ def check_weights(data: DataConfig) -> None:
     if data.source not in WEIGHED:
         allowed = ", ".join(source.value for source in WEIGHED)
         raise UserError(
-            f"data.weights: data.source={data.source.value} has one source; allowed are {allowed}; leave it out"
+            f"data.weights: data.source={data.source.value} has one source; weights are for data.source={allowed}; "
+            "leave them out"
         )
     for name, weight in data.weights.items():
         if not SOURCE_NAME.fullmatch(name):
             raise UserError(
-                f"data.weights: {name!r} is no source's name; allowed are letters, digits, _ and -; give another"
+                f"data.weights: {name!r} cannot name a source; allowed are letters, digits, _ and -; give another"
             )
         positive(f"data.weights.{name}", weight)
     if len(data.weights) < 2:

@@ -21,7 +21,7 @@ class ObjectiveConfig:
         "flops, device_hours or dollars: the unit of the budget.", choices=("flops", "device_hours", "dollars")
     )
     mfu: float | None = option(
-        "device_hours, dollars: share of device_flops that training reaches; null: by the runs' measured steps.",
+        "device_hours, dollars: share of device_flops that training reaches; null: from the runs' measured steps.",
         default=None,
         above=0,
         high=1,
@@ -32,7 +32,7 @@ class ObjectiveConfig:
     )
     price: float = option("dollars: price of one device hour.", default=1.0, above=0, unit="dollars an hour")
     inference_tokens: float = option(
-        "Tokens that the model will serve, whose cost is paid too.", default=0.0, low=0, unit="tokens"
+        "Tokens that the model will serve; their cost counts too.", default=0.0, low=0, unit="tokens"
     )
 
 
@@ -54,9 +54,11 @@ class ShapeLimits:
     params_min: float = option(
         "Fewest parameters, embedding included; in space=params as the law counts them.", default=0.0, low=0
     )
-    params_max: float = option("Most parameters; inf is no limit.", default=math.inf, above=0, also=(math.inf,))
+    params_max: float = option("Most parameters; inf means no limit.", default=math.inf, above=0, also=(math.inf,))
     aspect_min: float = option("Smallest width / depth.", default=0.0, low=0)
-    aspect_max: float = option("Largest width / depth; inf is no limit.", default=math.inf, above=0, also=(math.inf,))
+    aspect_max: float = option(
+        "Largest width / depth; inf means no limit.", default=math.inf, above=0, also=(math.inf,)
+    )
 
     def check(self) -> None:
         """Some size meets them."""
@@ -64,8 +66,8 @@ class ShapeLimits:
             low, high = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
             if low > high:
                 raise UserError(
-                    f"limits.{name}_min={low:g}, limits.{name}_max={high:g}: allowed are positive numbers, the smallest "
-                    "not above the largest; give others"
+                    f"limits.{name}_min={low:g}, limits.{name}_max={high:g}: the smallest is above the largest; "
+                    "give other limits"
                 )
 
 
@@ -74,7 +76,7 @@ class PrescribeConfig(PlacesConfig):
     """One prescription: give budget, or loss, or width, depth and tokens."""
 
     fit: str | None = option(
-        "Folder of a fit, or its fit.json; null is the newest under outputs_dir/fits whose law has width and "
+        "Folder of a fit, or its fit.json; null takes the newest under outputs_dir/fits whose law has width and "
         "depth, or, with batch_tokens or params, the newest of the step-and-batch law.",
         default=None,
     )
@@ -90,7 +92,7 @@ class PrescribeConfig(PlacesConfig):
     )
     least: str = option("With loss: cost (in the objective's unit) or tokens.")
     width: int | None = option(
-        "With depth and tokens, instead of a budget: the shape whose loss is asked.",
+        "With depth and tokens, instead of a budget: the width of the shape whose loss is wanted.",
         default=None,
         low=1,
     )
@@ -102,7 +104,7 @@ class PrescribeConfig(PlacesConfig):
         above=0,
     )
     batch_tokens: float | None = option(
-        "Tokens of one step, for a fit of the step-and-batch law: whole sequences.",
+        "Tokens of one step, for a fit of the step-and-batch law: a whole number of sequences.",
         default=None,
         above=0,
         unit="tokens",
@@ -111,17 +113,17 @@ class PrescribeConfig(PlacesConfig):
         "With width and depth, or params: the training tokens.", default=None, above=0, unit="tokens"
     )
     unique_tokens: float | None = option(
-        "Different tokens that there are to train on, for a fit of a law of data that repeats; tokens beyond them repeat.",
+        "Different tokens available for training, for a fit of a law of repeated data; training beyond them repeats them.",
         default=None,
         above=0,
         unit="tokens",
     )
     axes: dict[str, float] = option(
-        "Values of the further columns that the law reads, at which it is asked: 'axes={experts: 8}'.",
+        "Values of the further columns that the law reads, at which the answer holds: 'axes={experts: 8}'.",
         default_factory=dict,
     )
     accuracy: str | None = option(
-        "Folder of a fit of an accuracy (law=accuracy/...): the accuracy of what is prescribed is told too.",
+        "Folder of a fit of an accuracy (law=accuracy/...): adds the accuracy of the prescribed model to the answer.",
         default=None,
     )
     space: str = option(
@@ -130,7 +132,7 @@ class PrescribeConfig(PlacesConfig):
         choices=("feasible", "relaxed", "params"),
     )
     aspect_ratio: float | None = option(
-        "Width / depth to hold; a law without width and depth needs it, or space=params.",
+        "Fixed width / depth; a law without width and depth needs it, or space=params.",
         default=None,
         above=0,
         advice="64 is usual",
@@ -139,14 +141,14 @@ class PrescribeConfig(PlacesConfig):
     limits: ShapeLimits
     vocab_size: int | None = option("Vocabulary size, if the runs do not name it.", default=None, low=1)
     seq_len: int | None = option(
-        "Context of the models to train; null is that of the runs. The FLOPs of a token grow with it.",
+        "Context of the models to train; null takes that of the runs. The FLOPs of a token grow with it.",
         default=None,
         low=2,
         unit="tokens",
     )
     flops: NamedConfig
     compare: list[str] = option(
-        "Further fits, for what each law prescribes for the budget and what following it costs if another is true.",
+        "Further fits to compare: what each law prescribes for the budget, and what following it costs if another is true.",
         default_factory=list,
     )
     studies: bool = option(

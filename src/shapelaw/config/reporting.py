@@ -20,7 +20,8 @@ class ReportKindConfig:
         default_factory=dict,
     )
     assumed: dict[str, float] = option(
-        "experiment: column -> what those conditions read where the table has no such column.", default_factory=dict
+        "experiment: column -> the value that those conditions read if the table has no such column.",
+        default_factory=dict,
     )
 
 
@@ -44,7 +45,7 @@ class ReportConfig(PlacesConfig):
     bootstrap: BootstrapOptions
     tracker: TrackerConfig
     delta: float = option(
-        "Where Huber's function turns linear, but for figures that are about another.",
+        "Residual at which Huber's function turns linear, except in figures about other values.",
         low=DELTA_LEAST,
         unit="units of log loss",
         advice="the paper's is 1e-4",
@@ -55,23 +56,25 @@ class ReportConfig(PlacesConfig):
         choices=("refuse", "allow"),
     )
     models: str | None = option(
-        "Table of models that belong beside the runs, as shapelaw evaluate writes it (outputs/evaluations/CORPUS/models.csv): "
-        "in the figures of shapes, of prescriptions and of overtraining.",
+        "Table of models to show beside the runs in the figures of shapes, prescriptions and overtraining, as shapelaw "
+        "evaluate writes it (outputs/evaluations/CORPUS/models.csv).",
         default=None,
     )
     seed: int = option("Seed of random starts and of resampling.", low=0)
     budget: float | None = option(
-        "Training FLOPs that the page opens with; null is the largest up to those of the runs whose answer lies in "
+        "Training FLOPs that the page opens with; null takes the largest budget up to those of the runs whose answer lies in "
         "the fitted domain, or else the nearest that the shapes serve.",
         default=None,
         above=0,
         unit="FLOPs",
     )
     next_seconds: float = option(
-        "Most seconds to look for the run to train next, for the page; 0 leaves it out.", low=0, unit="seconds"
+        "Longest search for the page's run to train next; 0 leaves that run out.", low=0, unit="seconds"
     )
-    figures: list[str] = option("Names of figures, or parts of them; none is all.", default_factory=list)
-    page: bool = option("Whether the page is written too.")
+    figures: list[str] = option(
+        "Names of figures, or parts of names; an empty list means all figures.", default_factory=list
+    )
+    page: bool = option("Whether the page is also written.")
     mlflow_ui: str = option(
         "Address of MLflow's pages, to which the page's runs and fits link (runs=mlflow); empty for no links."
     )

@@ -55,7 +55,7 @@ class ParallelConfig:
         "axonn: processes that share out every matrix as it is stored, and the batch.", default=1, low=1
     )
     data: int | None = option(
-        "axonn: copies of all that, which share out the batch; null is what the other degrees leave of the processes.",
+        "axonn: copies of the model, which share out the batch; null uses all processes that the other degrees leave.",
         default=None,
         low=1,
     )
@@ -68,7 +68,7 @@ class TrainerConfig:
     name: str = option("What trains the runs.", default=BUILTIN, choices=(BUILTIN, COMMAND))
     command: str = option(
         "command: the program's command line. {shape.width}, {lr}, {tokens}, {folder} and the like are filled in; no shell "
-        "reads it. Part of the identity, with the options that it names and the scripts that it names.",
+        "reads it. The command line, and the options and scripts that it names, are part of the identity.",
         default="",
     )
     files: list[str] = option(
@@ -77,7 +77,7 @@ class TrainerConfig:
         default_factory=list,
     )
     stop_seconds: float = option(
-        "command: how long the program may take to end after SIGTERM; then it is killed.",
+        "command: how long the program may take to end after SIGTERM before it is killed.",
         default=15.0,
         low=0,
         unit="seconds",
@@ -101,7 +101,8 @@ class SweepConfig:
     """What a sweep is called beside others of its experiment."""
 
     name: str | None = option(
-        "Name of the sweep that a run belongs to, a column of the runs table; part of the identity.", default=None
+        "Name of the sweep that a run belongs to, which is a column of the runs table; part of the identity.",
+        default=None,
     )
 
     def check(self) -> None:
@@ -115,7 +116,9 @@ class CheckpointConfig:
     """Checkpoints."""
 
     every_tokens: float = option(
-        "Cadence, rounded up to whole steps; also at the end of the run.", above=0, unit="tokens"
+        "Tokens between checkpoints, rounded up to whole steps; the end of the run is saved too.",
+        above=0,
+        unit="tokens",
     )
     keep: Keep = option("Which checkpoints stay on disk.")
     newest: int = option("How many checkpoints stay with keep=newest.", default=2, low=1)
@@ -126,29 +129,29 @@ class TrackerConfig:
     """Where runs are recorded."""
 
     name: str = option(
-        "What records the runs: mlflow, wandb, both, none (their folders alone), or a tracker of your own, "
-        "path/to/file.py:NAME or package.module:NAME, given as tracker=... (docs/your_model.md); fits go to MLflow, or stay in "
+        "What records the runs: mlflow, wandb, both, none (only their folders), or your own tracker, given as "
+        "tracker=path/to/file.py:NAME or tracker=package.module:NAME (docs/your_model.md). Fits go to MLflow, or stay in "
         "their folders.",
     )
-    options: dict[str, Any] = option("Options that a tracker of your own is called with.", default_factory=dict)
+    options: dict[str, Any] = option("Options that your own tracker is called with.", default_factory=dict)
     offline: bool = option(
-        "wandb, both: whether what wandb records stays in the runs' folders, for `wandb sync`; else it goes to its server.",
+        "wandb, both: whether wandb's records stay in the runs' folders, for `wandb sync`, or go to its server.",
         default=False,
     )
     uri: str = option(
-        "Tracking URI of a database or a server, without a password: MLFLOW_TRACKING_URI may hold the same URI "
-        "with it.",
+        "Tracking URI of a database or a server, without a password; a URI with its password belongs in "
+        "MLFLOW_TRACKING_URI.",
         default="",
     )
     artifacts: str = option("Artifact root of new experiments in a database store (a server has its own).", default="")
     log_every_steps: int = option("How often training metrics are recorded.", default=10, low=1, unit="steps")
     when_unreachable: WhenUnreachable = option(
-        "What a command does when the store does not answer as it starts: refuse to start, or spool (record in "
-        "the runs' folders, and deliver when it answers). Runs that have started never stop for the store.",
+        "What a command does if the store does not answer at its start: refuse to start, or spool (record in "
+        "the runs' folders, and deliver once the store answers). Runs that have started never stop for the store.",
         default=WhenUnreachable.refuse,
     )
     finish_seconds: float = option(
-        "How long a run waits at its end for a store that does not take everything; what is left is delivered later.",
+        "How long a run waits at its end for a slow or absent store; the remaining records are delivered later.",
         default=30.0,
         low=0,
         unit="seconds",
@@ -183,7 +186,7 @@ class TrackerConfig:
 class SearchConfig:
     """Which trial of a search a run is; set by the launching process."""
 
-    study: str | None = option("Name of the study this run is a trial of.", default=None)
+    study: str | None = option("Name of the study that this run is a trial of.", default=None)
     storage: str = option("Database URL of the study.", default="")
     trial: int | None = option("Number of the trial.", default=None, low=0)
     pruner: Any = option("Configuration of one of Optuna's pruners.", default=None)
@@ -193,11 +196,11 @@ class SearchConfig:
 class LimitsConfig:
     """What may be started on this machine without `force=true`."""
 
-    hours: float = option("Estimated hours of the whole sweep here.", low=0, unit="hours")
+    hours: float = option("Most estimated hours of the whole sweep on this machine.", low=0, unit="hours")
     memory_share: float = option(
-        "Estimated memory of a step, as a share of the device's; on a CPU a run counts with its threads' part of it.",
+        "Most estimated memory of a step, as a share of the device's; on a CPU a run may use only its threads' part of that.",
         low=0,
     )
     memory_gb: float | None = option(
-        "Memory that a step may take, in 1e9 bytes, instead of that share.", default=None, above=0, unit="GB"
+        "Most memory of a step, in 1e9 bytes, instead of limits.memory_share.", default=None, above=0, unit="GB"
     )

@@ -83,7 +83,8 @@ def refuse_bytes(options: Any) -> None:
     for key, text in texts_of(options):
         if SURROGATE.search(text):
             raise UserError(
-                f"{key}={printable(text)}: holds bytes that are no UTF-8, which no record keeps; rename it, or work elsewhere"
+                f"{key}={printable(text)}: contains bytes that are not UTF-8, which no record can store; rename it, or "
+                "work in another folder"
             )
 
 

@@ -23,21 +23,23 @@ class EvaluateConfig(PlacesConfig):
 
     model: Any = option(
         "What is evaluated: the folder of a run (its newest checkpoint), of a checkpoint, or of a model of transformers; a "
-        "name of the Hugging Face hub that is in its cache; a pattern such as 'outputs/runs/nano/*'; or a list of these."
+        "name on the Hugging Face hub whose model is in the hub's cache; a pattern such as 'outputs/runs/nano/*'; or a "
+        "list of these."
     )
     corpus: str = option(
-        "Prepared corpus whose held-out part is taken: its folder under data_dir, such as stdlib-bytes; of a mixture also "
+        "Prepared corpus whose held-out part is used: its folder under data_dir, such as stdlib-bytes; of a mixture also "
         "CORPUS@SOURCE, the held-out part of one source."
     )
     tokens: float | None = option(
-        "Predicted tokens of the sample, spread over the held-out part as a run's validations are; null for all of it.",
+        "Predicted tokens of the sample, spread over the held-out part as in a run's validations; null for all of it.",
         default=None,
         low=1,
         whole=True,
         unit="tokens",
     )
     context: int | None = option(
-        "Predicted tokens of one window; null for the run's seq_len, or what a model of transformers takes, up to 4096.",
+        "Predicted tokens of one window; null for the run's seq_len, or for the longest context of a model of "
+        "transformers, up to 4096.",
         default=None,
         low=1,
         unit="tokens",
@@ -47,7 +49,7 @@ class EvaluateConfig(PlacesConfig):
         "Whether the losses of our own runs are recorded with their tracked runs, as val/NAME/loss: a column of the runs table."
     )
     name: str | None = option(
-        "Name of that loss, which fit.py takes as runs.loss=NAME; null for the corpus's, letters, digits and _ alone.",
+        "Name of that loss, which fit.py takes as runs.loss=NAME: letters, digits and _ only; null for the name of the corpus.",
         default=None,
     )
     trained_tokens: float | None = option(
@@ -56,20 +58,20 @@ class EvaluateConfig(PlacesConfig):
         above=0,
         unit="tokens",
     )
-    revision: str | None = option("Branch, tag or commit of a model of the hub.", default=None)
+    revision: str | None = option("Branch, tag or commit of a model on the hub.", default=None)
     download: bool = option("Whether a model that is not in the hub's cache is downloaded.")
     batch_sequences: int | None = option(
-        "Windows of one forward pass; null for as many as 256 MB of logits take, 64 at most.",
+        "Windows of one forward pass; null for as many as fit in 256 MB of logits, at most 64.",
         default=None,
         low=1,
         unit="windows",
     )
     precision: Precision = option("Number format of the matrix products: bf16, fp32; auto: bf16 on a GPU.")
     accelerator: str = option(
-        "What it runs on: auto (a GPU where there is one), cpu, gpu.", choices=("auto", "cpu", "gpu")
+        "Device for the evaluation: auto (a GPU if available), cpu, gpu.", choices=("auto", "cpu", "gpu")
     )
-    threads: int = option("CPU threads; 0 leaves torch's own choice.", low=0, high=THREADS_MAX)
-    progress: bool = option("Whether progress is shown: a bar, or without a terminal a line every 30 s.")
+    threads: int = option("CPU threads; 0 leaves the choice to torch.", low=0, high=THREADS_MAX)
+    progress: bool = option("Whether progress is shown, as a bar or, without a terminal, as a line every 30 s.")
     tracker: TrackerConfig
 
     def check(self) -> None:
@@ -78,7 +80,7 @@ class EvaluateConfig(PlacesConfig):
             raise UserError(f"model={self.model}: allowed are folders, patterns and names; give one, or a list of them")
         part_of_corpus(self.data_dir, "corpus", self.corpus)
         if not re.fullmatch(r"[A-Za-z0-9_]+", self.loss_name):
-            raise UserError(f"name={self.name}: is no name of a loss; allowed are letters, digits and _; give another")
+            raise UserError(f"name={self.name}: cannot name a loss; allowed are letters, digits and _; give another")
 
     @property
     def names(self) -> list[str]:
@@ -99,7 +101,9 @@ class ExportConfig(PlacesConfig):
         "Folder of a run, whose newest checkpoint is taken, or of a checkpoint (checkpoints/step-NNNNNNNN); with "
         "revisions=true also a pattern, such as 'outputs/runs/nano/*'."
     )
-    out: str = option("Folder to write; it must not exist, or with revisions=true hold nothing but repositories.")
+    out: str = option(
+        "Folder to write. It must not exist; with revisions=true it may hold repositories, but nothing else."
+    )
     revisions: bool = option(
         "Whether every checkpoint is written, as revision step-N of the repository NAMESPACE/RUN, in the layout of the Hugging "
         "Face hub's cache."
@@ -107,9 +111,9 @@ class ExportConfig(PlacesConfig):
     namespace: str = option("revisions=true: user or organisation of the repositories on the hub.")
     license: str = option("Licence of the weights in the model card, as the hub names it, such as apache-2.0.")
     push: bool = option(
-        "revisions=true: whether the repositories are uploaded to the hub, by the login of huggingface_hub."
+        "revisions=true: whether the repositories are uploaded to the hub, with the login of huggingface_hub."
     )
-    private: bool = option("push=true: whether repositories that are made on the hub are private.")
+    private: bool = option("push=true: whether repositories created on the hub are private.")
 
     def check(self) -> None:
         """Names that the hub takes, and revisions where they are asked for."""
@@ -119,7 +123,7 @@ class ExportConfig(PlacesConfig):
                 f"license={self.license!r}: allowed are the hub's names, such as apache-2.0, mit, unknown; give one"
             )
         if self.push and not self.revisions:
-            raise UserError("push=true: uploads revisions; give revisions=true, too")
+            raise UserError("push=true: only revisions are uploaded; give revisions=true too")
 
 
 @record()
@@ -128,7 +132,7 @@ class MigrateConfig(PlacesConfig):
 
     tracker: TrackerConfig
     precision: Precision = option(
-        "Number format, fp32 or bf16, of runs that left it open and did not record it; auto leaves such runs as they are."
+        "Number format, fp32 or bf16, of runs that left it open and did not record it; auto leaves such runs unchanged."
     )
 
 
@@ -137,12 +141,14 @@ class TargetConfig:
     """What is to be known: the best size for a budget, or the loss of a size."""
 
     budget: float | None = option(
-        "The budget whose best size is to be known; null, and no other target, is ten times the budget of a run.",
+        "The budget whose best size is wanted; without any target, ten times the budget of a run.",
         default=None,
         above=0,
         unit="FLOPs",
     )
-    width: int | None = option("With depth and tokens: the shape whose loss is to be known.", default=None, low=1)
+    width: int | None = option(
+        "With depth and tokens: the width of the shape whose loss is wanted.", default=None, low=1
+    )
     depth: int | None = option("With width: the number of blocks of that shape.", default=None, low=1)
     params: float | None = option(
         "Instead of width and depth, for a law without them: parameters as the law counts them.", default=None, above=0
@@ -165,24 +171,24 @@ class NextConfig(PlacesConfig):
     """The run to train next."""
 
     fit: str | None = option(
-        "Folder of a fit, or its fit.json; null is the newest under outputs_dir/fits whose law has width and depth.",
+        "Folder of a fit, or its fit.json; null takes the newest under outputs_dir/fits whose law has width and depth.",
         default=None,
     )
     budget: float = option("Most training FLOPs of one run.", above=0, unit="FLOPs")
     next: int = option(
-        "How many runs to plan, each chosen with those before it counted as trained.",
+        "How many runs to plan; each is chosen as if those before it were trained.",
         low=1,
         high=100,
         advice="5 is usual",
     )
     target: TargetConfig
     axes: dict[str, float] = option(
-        "Values of the further columns that the law reads, at which the target is to be known: 'axes={experts: 8}'; of one "
-        "that is left out, the median of the runs.",
+        "Values of the further columns that the law reads, at which the target is wanted: 'axes={experts: 8}'; a column that "
+        "is left out takes the median of the runs.",
         default_factory=dict,
     )
     unique_tokens: float | None = option(
-        "Different tokens that there are to train on, for a fit of a law of data that repeats.",
+        "Different tokens available for training, for a fit of a law of repeated data.",
         default=None,
         above=0,
         unit="tokens",
@@ -191,7 +197,7 @@ class NextConfig(PlacesConfig):
     limits: ShapeLimits
     vocab_size: int | None = option("Vocabulary size, if the runs do not name it.", default=None, low=1)
     seq_len: int | None = option(
-        "Context of the models to train; null is that of the runs.", default=None, low=2, unit="tokens"
+        "Context of the models to train; null takes that of the runs.", default=None, low=2, unit="tokens"
     )
     flops: NamedConfig
 
@@ -200,7 +206,7 @@ class NextConfig(PlacesConfig):
 class NoiseScaleConfig(PlacesConfig):
     """The critical batch and the gradient noise scale, side by side."""
 
-    fit: str = option("Folder of a fit by method=staged, or its fit.json.")
+    fit: str = option("Folder of a fit with method=staged, or its fit.json.")
     uri: str = option("Tracking store of the runs that measured their noise (noise.every_steps).")
     experiment: str = option("MLflow experiment of those runs: the suite.")
 
@@ -218,10 +224,11 @@ class PredictConfig(PlacesConfig):
 class ReplayConfig(PlacesConfig):
     """Delivery of what runs recorded while their store was away."""
 
-    folders: list[str] = option("Folders of runs, or any above them; the outputs folder by default.")
+    folders: list[str] = option("Folders of runs, or folders above them; the outputs folder by default.")
     tracker: TrackerConfig
     uri: str | None = option(
-        "Store that gets everything, whichever store the runs were recorded for, as when a server moved or lost its database.",
+        "Store that receives all records instead of the store of each run, for example after a server moved or lost "
+        "its database.",
         default=None,
     )
-    deliver: bool = option("Whether what is left is delivered; false only lists it.")
+    deliver: bool = option("Whether the remaining records are delivered; false only lists them.")

@@ -40,9 +40,9 @@ NAMED_SHAPE = re.compile(r"[1-9]\d*x[1-9]\d*")
 class SuiteConfig:
     """A named world of shapes and scale (conf/suite/NAME/suite.yaml)."""
 
-    name: str = option("Name of the suite; also of its MLflow experiment and its folder under outputs/.")
+    name: str = option("Name of the suite, of its MLflow experiment and of its folder under outputs/.")
     folder: str | None = option(
-        "What SHAPELAW_SUITE is set to for it: the name of a folder of conf/suite, or a path. Set by the scripts.",
+        "Value of SHAPELAW_SUITE that selects the suite: the name of a folder in conf/suite, or a path. Set by the scripts.",
         default=None,
     )
     head_size: int = option("Features of one attention head; widths are multiples of it.", low=1)
@@ -52,7 +52,7 @@ class SuiteConfig:
         above=0,
     )
     branches: list[float] = option(
-        "Token counts at which its cooldowns branch off (sweeps/cooldown.yaml).",
+        "Token counts at which the suite's cooldowns branch off (sweeps/cooldown.yaml).",
         default_factory=list,
         above=0,
         unit="tokens",
@@ -69,13 +69,13 @@ class SuiteConfig:
         "Batches of the study of steps and batches.", default_factory=list, above=0, unit="tokens"
     )
     step_batch_tokens: list[float] = option(
-        "Tokens of the runs of the study of steps and batches: one value a batch, rounded up to whole batches.",
+        "Tokens of the runs of the study of steps and batches: one value per batch, rounded up to whole batches.",
         default_factory=list,
         above=0,
         unit="tokens",
     )
     step_batch_every: list[float] = option(
-        "Tokens between validations in the study of steps and batches: one value a batch.",
+        "Tokens between validations in the study of steps and batches: one value per batch.",
         default_factory=list,
         above=0,
         unit="tokens",
@@ -94,7 +94,9 @@ class ShapeConfig:
 
     width: int = option("Features of the residual stream: a multiple of the head size.", low=1)
     depth: int = option("Number of blocks.", low=1)
-    nodes: int = option("Nodes that a run of it takes on a cluster; resources.nodes refers to it.", default=1, low=1)
+    nodes: int = option(
+        "Nodes that a run of this shape takes on a cluster; resources.nodes refers to it.", default=1, low=1
+    )
 
 
 @record("lr_rule")
@@ -109,20 +111,21 @@ class DepthPatch:
     """
 
     patch_ratio: float = option(
-        "Width / depth from which a shape counts as extreme and is treated as if it were deeper; inf switches that off.",
+        "Width / depth from which a shape counts as extreme and is treated as if it were deeper; inf turns this off.",
         default=256.0,
         above=0,
         also=(math.inf,),
     )
-    patch_strict: bool = option("Whether a shape at exactly patch_ratio is spared.", default=True)
+    patch_strict: bool = option("Whether a shape at exactly patch_ratio is left unpatched.", default=True)
     patch_divisor: float = option(
-        "Width that one block of the counted depth stands for: an extreme shape counts as ceil(width / patch_divisor) deep.",
+        "Width that one block of the counted depth stands for: the depth of an extreme shape counts as ceil(width / "
+        "patch_divisor).",
         default=100.0,
         above=0,
     )
 
     patch_shapes: list[str] = option(
-        "Shapes that are patched whatever their ratio, as WIDTHxDEPTH, their width in the units of the rate rule "
+        "Shapes that are patched whatever their ratio, as WIDTHxDEPTH, with the width in the units of the rate rule "
         "(width * width_unit).",
         default_factory=list,
     )
@@ -131,7 +134,9 @@ class DepthPatch:
         """Refuse what names no shape."""
         for name in self.patch_shapes:
             if not NAMED_SHAPE.fullmatch(name):
-                raise UserError(f"lr_rule.patch_shapes={name}: allowed are WIDTHxDEPTH; give shapes such as 1792x7")
+                raise UserError(
+                    f"lr_rule.patch_shapes={name}: allowed are shapes as WIDTHxDEPTH; give one such as 1792x7"
+                )
 
     def __hash__(self) -> int:
         return hash((self.patch_ratio, self.patch_strict, self.patch_divisor, *self.patch_shapes))
@@ -171,8 +176,10 @@ class LrRuleConfig(DepthPatch):
 class SpikeRule:
     """When a step is high, and how many high steps make a spike."""
 
-    window_steps: int = option("Sound steps that give the running median and scale.", low=1, unit="steps")
-    least_steps: int = option("Sound steps before anything is judged.", low=1, unit="steps")
+    window_steps: int = option(
+        "Normal steps from which the running median and scale are computed.", low=1, unit="steps"
+    )
+    least_steps: int = option("Normal steps before any step is judged.", low=1, unit="steps")
     loss_mads: float = option(
         "A loss is high this many robust standard deviations (1.4826 median absolute deviations) above the median.",
         above=0,
@@ -181,14 +188,14 @@ class SpikeRule:
         "A gradient norm is high when its logarithm is this many robust standard deviations above the median.", above=0
     )
     over_best_nats: float = option(
-        "A loss is also high this much above the run's own best, its lowest running median; inf is no limit.",
+        "A loss is also high this much above the run's lowest running median; inf means no limit.",
         above=0,
         also=(math.inf,),
         unit="nats per token",
     )
     over_chance_nats: float = option(
-        "Once warm-up is over, a loss is also high this much above that of a model which knows nothing: ln(vocabulary), or "
-        "the first step's where it is higher; inf is no limit.",
+        "After warm-up, a loss is also high this much above that of a uniform guess, ln(vocabulary), or above the loss of "
+        "the first step if that is higher; inf means no limit.",
         above=0,
         also=(math.inf,),
         unit="nats per token",
@@ -199,7 +206,8 @@ class SpikeRule:
         """The scale needs no more steps than it keeps."""
         if self.least_steps > self.window_steps:
             raise UserError(
-                f"spikes.least_steps={self.least_steps}: allowed are 1 to spikes.window_steps={self.window_steps}; give one"
+                f"spikes.least_steps={self.least_steps}: allowed are 1 to spikes.window_steps={self.window_steps}; "
+                "give one of these"
             )
 
 
@@ -208,19 +216,19 @@ class SpikesConfig(SpikeRule):
     """Divergence and spikes. Part of the identity where they change the result: with policy=rollback."""
 
     policy: SpikePolicy = option(
-        "stop: the run ends as diverged. rollback: it goes back to the newest checkpoint before the spike and "
-        "leaves out its batches, at a lower rate. ignore: the spike is recorded. NaN or infinity ends the run "
-        "unless it rolls back."
+        "stop: the run ends as diverged. rollback: the run returns to the newest checkpoint before the spike and "
+        "skips the batches of the spike, at a lower rate. ignore: the spike is only recorded. NaN or infinity ends the "
+        "run unless the policy is rollback."
     )
     every_steps: int = option(
-        "How often loss and gradient norm are read from the device; also before validations and checkpoints.",
+        "How often loss and gradient norm are read from the device; they are also read before validations and checkpoints.",
         low=1,
         unit="steps",
     )
-    lr_factor: float = option("rollback: factor of the rate from then on.", default=1.0, above=0, high=1)
-    max_rollbacks: int = option("rollback: how often; after that a spike ends the run.", default=0, low=0)
+    lr_factor: float = option("rollback: factor on the rate after each rollback.", default=1.0, above=0, high=1)
+    max_rollbacks: int = option("rollback: the most rollbacks; after them a spike ends the run.", default=0, low=0)
     margin_steps: int = option(
-        "rollback: steps between the checkpoint that it goes back to and the spike, at least.",
+        "rollback: fewest steps between the checkpoint that the run returns to and the spike.",
         default=0,
         low=0,
         unit="steps",
@@ -238,7 +246,9 @@ class ValidationConfig:
     """Held-out loss, in nats per token."""
 
     every_tokens: float = option(
-        "Cadence, rounded up to whole steps; also at the end of the run.", above=0, unit="tokens"
+        "Tokens between validations, rounded up to whole steps; the end of the run is validated too.",
+        above=0,
+        unit="tokens",
     )
     tokens: float = option("Size of the fixed held-out sample.", low=1, whole=True, unit="tokens")
     further: dict[str, str] = option(
@@ -252,7 +262,7 @@ class ValidationConfig:
         for name in self.further:
             if not re.fullmatch(r"[A-Za-z0-9_]+", name):
                 raise UserError(
-                    f"validation.further: {name!r} is no name of a loss; allowed are letters, digits and _; give another"
+                    f"validation.further: {name!r} cannot name a loss; allowed are letters, digits and _; give another"
                 )
 
 
@@ -260,7 +270,9 @@ class ValidationConfig:
 class NoiseConfig:
     """The gradient noise scale, from the gradients of a step's micro-batches or processes (docs/noise.md)."""
 
-    every_steps: int = option("Steps from one measurement to the next; 0 is none.", default=0, low=0, unit="steps")
+    every_steps: int = option(
+        "Steps from one measurement to the next; 0 turns measuring off.", default=0, low=0, unit="steps"
+    )
     average: int = option("Measurements over which the recorded scale is smoothed.", low=1)
 
 
@@ -280,7 +292,7 @@ class TrainConfig(PlacesConfig):
         default=BatchScaling.none,
     )
     lr_batch_reference: float = option(
-        "Tokens of the batch at which lr_base holds as it is; needed with lr_batch_scaling.",
+        "Tokens of the batch at which lr_base applies unchanged; needed with lr_batch_scaling.",
         default=0.0,
         low=0,
         unit="tokens",
@@ -294,16 +306,17 @@ class TrainConfig(PlacesConfig):
     attention: AttentionConfig
     parallel: ParallelConfig
     tokens: float = option("Training tokens of the run: a whole number of batches.", low=1, whole=True, unit="tokens")
-    tokens_rounding: Rounding = option("What to do with tokens that are no whole number of batches.")
+    tokens_rounding: Rounding = option("What to do if tokens is not a whole number of batches.")
     flops: float | None = option(
-        "Training FLOPs of the run, which give its tokens by the shape's exact count, to the nearest batch; null: tokens.",
+        "Training FLOPs of the run, from which its tokens are computed by the shape's exact count, to the nearest batch; null: "
+        "tokens sets the length.",
         default=None,
         above=0,
         unit="FLOPs",
     )
     tokens_per_param: float | None = option(
-        "Tokens for each parameter, embedding and head included, which give the run's tokens to the nearest batch; null: "
-        "tokens.",
+        "Tokens for each parameter, embedding and head included, from which the run's tokens are computed to the nearest "
+        "batch; null: tokens sets the length.",
         default=None,
         above=0,
         unit="tokens per parameter",
@@ -312,10 +325,10 @@ class TrainConfig(PlacesConfig):
         "Tokens of one optimizer step over all devices: a whole number of sequences.", low=1, whole=True, unit="tokens"
     )
     seq_len: int = option("Context: tokens of one sequence.", low=2, unit="tokens")
-    warmup_tokens: float = option("Warm-up of this suite; the schedules refer to it.", low=0, unit="tokens")
+    warmup_tokens: float = option("Tokens of the suite's warm-up; the schedules refer to it.", low=0, unit="tokens")
     micro_batch_sequences: int | str = option(
         "Sequences of one forward pass on a device; the rest of the batch is accumulated. auto: the most that fit "
-        "its memory by the estimate, and half as many when they do not; 0: all that the device gets.",
+        "its memory by the estimate, and half as many if they do not fit after all; 0: all sequences of the device.",
         low=0,
         whole=True,
         also=(AUTO,),
@@ -325,8 +338,8 @@ class TrainConfig(PlacesConfig):
         "Whether blocks and loss are compiled (torch.compile); auto: on a GPU.", choices=(AUTO, True, False)
     )
     deterministic: bool = option(
-        "Whether a GPU adds up attention's gradients in one order too, so that a run repeats to the last bit at every "
-        "context; its steps take longer. On a CPU runs repeat in any case.",
+        "Whether a GPU also sums attention's gradients in a fixed order, so that a run repeats bit for bit at every "
+        "context; its steps take longer. On a CPU runs always repeat.",
         default=False,
     )
     seed: int = option("Seed of the initial weights.", low=0)
@@ -342,14 +355,14 @@ class TrainConfig(PlacesConfig):
     noise: NoiseConfig
     search: SearchConfig
     limits: LimitsConfig
-    force: bool = option("Start even what exceeds `limits`.", default=False)
+    force: bool = option("Whether runs that exceed `limits` start all the same.", default=False)
     accelerator: str = option(
-        "What it trains on: auto (a GPU where there is one), cpu, gpu.", default="auto", choices=(AUTO, "cpu", "gpu")
+        "What runs train on: auto (a GPU if available), cpu, gpu.", default="auto", choices=(AUTO, "cpu", "gpu")
     )
     devices: int = option("Devices of one run on each node.", default=1, low=1)
     num_nodes: int = option("Nodes of one run.", default=1, low=1)
     resources: ResourcesConfig
-    threads: int = option("CPU threads of one run; 0 leaves torch's own choice.", default=1, low=0, high=THREADS_MAX)
+    threads: int = option("CPU threads of one run; 0 leaves the choice to torch.", default=1, low=0, high=THREADS_MAX)
     progress: bool = option("Whether a single run draws a progress bar.", default=True)
 
     def check(self) -> None:
@@ -358,7 +371,7 @@ class TrainConfig(PlacesConfig):
             positive("lr_batch_reference", self.lr_batch_reference)
         if self.flops is not None and self.tokens_per_param is not None:
             raise UserError(
-                f"flops={self.flops:g} tokens_per_param={self.tokens_per_param:g}: each says how long a run is; give one"
+                f"flops={self.flops:g} tokens_per_param={self.tokens_per_param:g}: each sets the length of a run; give only one"
             )
 
     @property

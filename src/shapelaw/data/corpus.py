@@ -139,7 +139,7 @@ class Corpus:
             UserError: if it has no such source.
         """
         if source is not None and source not in self.manifest.sources:
-            there = ", ".join(self.manifest.sources) or "none: it is no mixture"
+            there = ", ".join(self.manifest.sources) or "none: it is not a mixture"
             raise UserError(f"{self.folder.name}@{source}: the corpus has no such source; its sources are {there}")
         return replace(self, source=source)
 
@@ -270,7 +270,7 @@ def check_repeats(corpus: Corpus, seq_len: int, tokens: int, max_epochs: float) 
     if epochs > max_epochs:
         has = corpus.unique_tokens(seq_len)
         raise UserError(
-            f"tokens={tokens:,}: the corpus in {corpus.folder} has {has:,} training tokens, so every one would be seen "
+            f"tokens={tokens:,}: the corpus in {corpus.folder} has {has:,} training tokens, so each would be seen "
             f"{epochs:.2f} times; allowed is data.max_epochs={max_epochs:g}: prepare a larger corpus (or raise "
             f"data.unique_tokens), lower tokens to {math.floor(has * max_epochs):,}, or raise data.max_epochs"
         )

@@ -83,7 +83,7 @@ def encode_all(
         yield from _in_order(pool, batches, _BATCHES_AHEAD * workers)
     except BrokenProcessPool as error:
         raise UserError(
-            f"workers={workers}: a worker process died (often for want of memory); "
+            f"workers={workers}: a worker process died (often for lack of memory); "
             "run the same command again with fewer workers to continue"
         ) from error
     finally:

@@ -42,8 +42,8 @@ class StdlibSource(Counted):
             files += [Path(folder, name) for name in names if name.endswith(".py")]
         if not files:
             raise UserError(
-                f"data.source=stdlib: no .py file below {root}; this Python comes without its library's source, "
-                "choose another source, such as text files"
+                f"data.source=stdlib: there is no .py file below {root}; this Python comes without its library's "
+                "source; choose another source, such as text files"
             )
         return sorted(files, key=lambda path: path.relative_to(root).as_posix())
 

@@ -182,8 +182,8 @@ def read_manifest(folder: Path) -> Manifest | None:
     version = fields.get("version")
     if version != VERSION:
         raise UserError(
-            f"{folder / MANIFEST_FILE} has version {version}, this program reads version {VERSION}; "
-            "prepare the corpus again in another folder"
+            f"{folder / MANIFEST_FILE} has version {version}, but this program reads version {VERSION}; prepare the "
+            "corpus again in another folder"
         )
     manifest = _built(Manifest, folder / MANIFEST_FILE, fields)
     if wrong := _contradiction(manifest):

@@ -147,8 +147,8 @@ class _Job:
             built.save(self._folder)
         elif self._at.tokenizer not in ("", built.identity):
             raise Damaged(
-                f"corpus folder {self._folder}: its tokenizer.json is not that of the interrupted call any more; remove the "
-                "folder to start anew"
+                f"corpus folder {self._folder}: its tokenizer.json is no longer that of the interrupted call; remove "
+                "the folder to start again"
             )
         self._at = replace(self._at, tokenizer=built.identity)
         write_sealed(self._folder / PROGRESS_FILE, asdict(self._at))
@@ -166,8 +166,8 @@ class _Job:
         for split, digest in self._at.open.items():
             if writers[split].open_sha256 != digest:
                 raise Damaged(
-                    f"corpus folder {self._folder}: tokens of {split} were changed since the interrupted call; remove the "
-                    "folder to start anew"
+                    f"corpus folder {self._folder}: tokens of {split} were changed since the interrupted call; remove "
+                    "the folder to start again"
                 )
         return writers
 
@@ -183,8 +183,8 @@ class _Job:
                 self._report(PrepareStatus("checking", seen, size, self._tokens(), self._total_bytes))
         if content.hex() != self._at.content:
             raise UserError(
-                f"corpus folder {self._folder}: the source's first {self._at.documents} documents are not those of the "
-                "interrupted call any more; remove the folder to start anew, or give another data.name"
+                f"corpus folder {self._folder}: the source's first {self._at.documents} documents are no longer those "
+                "of the interrupted call; remove the folder to start again, or give another data.name"
             )
         yield from map(self._shares.give, everything)
 
@@ -267,8 +267,8 @@ class _Job:
             path.unlink(missing_ok=True)
         remedy = "raise it" if all(split.startswith(VAL) for split in empty) else "change it"
         raise UserError(
-            f"data.val_fraction={self._request.val_fraction}: none of the {self._at.documents} documents fell on the "
-            f"side {' and '.join(empty)}; {remedy}, or give more or smaller documents (text files: data.document_chars)"
+            f"data.val_fraction={self._request.val_fraction}: none of the {self._at.documents} documents are in the "
+            f"split {' and '.join(empty)}; {remedy}, or give more or smaller documents (text files: data.document_chars)"
         )
 
     def _full_shards(self) -> int:
@@ -293,7 +293,7 @@ def _checked_workers(workers: int | None) -> int:
     if workers is None:
         return cores()
     if workers < 1:
-        raise UserError(f"workers={workers}: allowed are whole numbers from 1, or null for one a core")
+        raise UserError(f"workers={workers}: allowed are whole numbers from 1, or null for one per core")
     return workers
 
 
@@ -317,8 +317,8 @@ def _still(source: Source, folder: Path, found: Manifest, options: dict[str, Any
     same = not verify or content_of(source) == found.content
     if not same and found.options:
         raise UserError(
-            f"corpus folder {folder}: the text that it was made of was changed since, at the same names and sizes; give "
-            "another data.name, or remove the folder"
+            f"corpus folder {folder}: its text has changed since, with the same names and sizes; give another "
+            "data.name, or remove the folder"
         )
     if options and same and options != found.options:
         found = replace(found, options=options)
@@ -340,7 +340,9 @@ def _check_claimable(folder: Path, request: Request, source: Source) -> None:
     if at is not None:
         _check_same(folder, request, at.request, "holds an interrupted preparation of something else")
     elif folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
-        raise UserError(f"corpus folder {folder}: holds files that are no corpus; give another data.name or data_dir")
+        raise UserError(
+            f"corpus folder {folder}: contains files that are not a corpus; give another data.name or data_dir"
+        )
     else:
         _check_space(folder, source)
 
@@ -360,7 +362,7 @@ def _check_space(folder: Path, source: Source) -> None:
     free = shutil.disk_usage(place).free
     if size is not None and size / 2 > free:
         raise UserError(
-            f"corpus folder {folder}: {storage(size)} of text need at least {storage(size / 2)} on disk, "
+            f"corpus folder {folder}: {storage(size)} of text need at least {storage(size / 2)} on disk, but "
             f"{storage(free)} are free; free some space or give a data_dir on another disk"
         )
 

@@ -140,7 +140,7 @@ def _check_size(path: Path, size: int) -> None:
     found = path.stat().st_size if path.exists() else 0
     if found != size:
         raise UserError(
-            f"{path} holds {found} bytes, {size} were noted: the folder is damaged; "
+            f"{path} has {found} bytes instead of the recorded {size}: the folder is damaged; "
             "remove it and prepare the corpus again"
         )
 

@@ -190,7 +190,7 @@ class ParquetSource(Counted):
         values = kind.value_type if pa.types.is_dictionary(kind) else kind
         if not any(fits(values) for fits in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)):
             raise UserError(
-                f"data.text_key={self.text_key}: this column of {path} holds {kind}; name a column of strings"
+                f"data.text_key={self.text_key}: this column of {path} has {kind}; give a column of strings"
             )
 
     def text_bytes(self) -> int | None:
@@ -266,7 +266,7 @@ def find_files(paths: Sequence[str], suffixes: tuple[str, ...]) -> list[Path]:
     """
     found = {path for given in paths for path in _matches(given, suffixes)}
     if not found:
-        raise UserError(f"data.path={list(paths)}: no path given; name files, folders or glob patterns")
+        raise UserError(f"data.path={list(paths)}: no path given; give files, folders or glob patterns")
     return sorted(found, key=lambda path: path.as_posix())
 
 
@@ -320,21 +320,21 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path} is no {error.encoding} text (byte {error.start}: {error.reason}); leave it out or convert it"
+            f"{path} is not {error.encoding} text (byte {error.start}: {error.reason}); leave it out or convert it"
         ) from error
     except (EOFError, zlib.error, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # the system's: gzip's and Arrow's have no number
             raise
         raise UserError(f"{path} is damaged or cut short ({error}); fetch it again") from error
     except LookupError as error:
-        raise UserError(f"encoding of the text files: {error}; name one that Python knows, such as utf-8") from error
+        raise UserError(f"encoding of the text files: {error}; give one that Python knows, such as utf-8") from error
 
 
 def _document_of(line: str, key: str, where: str) -> Document:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise UserError(f"{where} is no JSON ({error}); the file must hold one JSON object a line") from error
+        raise UserError(f"{where} is not JSON ({error}); the file must have one JSON object per line") from error
     return _document_in(row, key, where)
 
 
@@ -343,7 +343,7 @@ def _document_in(row: Any, key: str, where: str) -> Document:
     if isinstance(row, dict) and key in row and isinstance(row[key], str | None):
         return _document(row[key], where)
     found = f"keys {', '.join(map(str, row))}" if isinstance(row, dict) else type(row).__name__
-    raise UserError(f"data.text_key={key}: {where} has no text under it (found: {found}); name the key of the text")
+    raise UserError(f"data.text_key={key}: {where} has no text under it (found: {found}); give the key of the text")
 
 
 def _document(text: str | None, where: str) -> Document:

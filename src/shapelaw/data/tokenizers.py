@@ -138,8 +138,8 @@ class JsonTokenizer:
             )
         if token is not None and self.separator is None:
             raise UserError(
-                f"tokenizer.separator={token}: no such token among the tokenizer's {size}; "
-                "name one that ends a document, or null"
+                f"tokenizer.separator={token}: there is no such token among the tokenizer's {size}; give one that ends "
+                "a document, or null"
             )
 
     def __reduce__(self) -> tuple[Any, ...]:

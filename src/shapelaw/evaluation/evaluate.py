@@ -93,8 +93,8 @@ def _own(checkpoint: StoredCheckpoint, wanted: Wanted) -> Subject:
     context = wanted.context or checkpoint.config.seq_len
     if context > checkpoint.config.seq_len:
         raise UserError(
-            f"context={context}: {checkpoint.run.name} was trained with seq_len={checkpoint.config.seq_len}, its longest; "
-            "give that or less, or leave context out"
+            f"context={context}: {checkpoint.run.name} was trained with seq_len={checkpoint.config.seq_len}, which is "
+            "its longest context; give that or less, or leave context out"
         )
     facts = own_facts(checkpoint)
     vocabulary = vocabulary_of(checkpoint.tokenizer())

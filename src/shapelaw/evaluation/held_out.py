@@ -44,8 +44,8 @@ class HeldOut:
         available = max(len(self.ids) - 1, 0) // length
         if available == 0:
             raise UserError(
-                f"context={length}: the held-out part of the corpus has {len(self.ids):,} tokens of this model, one window "
-                "needs one more than the context; give a smaller context, or prepare a larger corpus"
+                f"context={length}: the held-out part of the corpus has {len(self.ids):,} tokens of this model, but "
+                "one window needs one more than the context; give a smaller context, or prepare a larger corpus"
             )
         count = available if tokens is None else min(-(-tokens // length), available)
         return np.arange(count, dtype=np.int64) * available // count  # as `shapelaw.data.validation` spreads them
@@ -97,7 +97,7 @@ def texts_of(corpus: Corpus) -> Iterator[str]:
         if not _kept(corpus, tokenizer, text):
             raise UserError(
                 f"corpus={corpus.name}: its tokenizer does not keep the text ({text[:40]!r}... is not what was "
-                "prepared), so other models cannot be given it; prepare the text once more with tokenizer=bytes"
+                "prepared), so other models cannot be evaluated on it; prepare the text again with tokenizer=bytes"
             )
         yield text
 
@@ -127,8 +127,9 @@ def _check_round_trip(vocabulary: Vocabulary, text: str, encoded: Encoded, named
     if back != text:
         at = next((i for i, (a, b) in enumerate(zip(text, back, strict=False)) if a != b), min(len(text), len(back)))
         raise UserError(
-            f"{named}: its tokenizer does not give the text back ({text[at : at + 20]!r} becomes {back[at : at + 20]!r}), so "
-            "its loss is not that of this text; give another model, or a corpus of text that it keeps"
+            f"{named}: its tokenizer does not give the text back ({text[at : at + 20]!r} becomes "
+            f"{back[at : at + 20]!r}), so its loss is not that of this text; give another model, or a corpus of text "
+            "that it keeps"
         )
 
 

@@ -80,8 +80,8 @@ def find(name: str, revision: str | None, download: bool) -> HubModel:
             config = AutoConfig.from_pretrained(name, **where)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
-            f"model={name}: no run, no model of transformers and none of that name in the hub's cache "
-            f"({_first_line(error)}); give a folder, or a name with download=true"
+            f"model={name}: is neither a run nor a model of transformers, and the hub's cache has no model with that "
+            f"name ({_first_line(error)}); give a folder, or a name with download=true"
         ) from error
     _check_causal(name, config)
     return HubModel(name, revision, download, config)
@@ -97,7 +97,7 @@ def _check_causal(name: str, config: Any) -> None:
         what = ", ".join(said) or config.model_type
         raise UserError(
             f"model={name}: {what} has no causal head, so it gives no probability of a next token; give a model that "
-            "AutoModelForCausalLM was saved from"
+            "was saved from AutoModelForCausalLM"
         )
 
 
@@ -134,8 +134,8 @@ def vocabulary_of(found: HubModel) -> tuple[LibraryVocabulary, tuple[int, ...]]:
     library = getattr(tokenizer, "backend_tokenizer", None)
     if library is None:
         raise UserError(
-            f"model={found.name}: its tokenizer has no tokenizer.json, which says the characters of each token; convert it "
-            "with transformers' own converters, and save it beside the model"
+            f"model={found.name}: its tokenizer has no tokenizer.json, which has the characters of each token; convert "
+            "it with transformers' own converters, and save it beside the model"
         )
     library.no_padding()
     library.no_truncation()
@@ -176,13 +176,13 @@ def load(found: HubModel, facts: Facts, opening: tuple[int, ...], place: Place) 
             )
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"model={found.name}: its weights cannot be loaded ({_first_line(error)}); give a whole copy of the model"
+            f"model={found.name}: its weights cannot be loaded ({_first_line(error)}); give a complete copy of the model"
         ) from error
     if missing := sorted(report["missing_keys"]):
         more = f" and {len(missing) - 1} more" if missing[1:] else ""
         raise UserError(
-            f"model={found.name}: its weights lack {missing[0]}{more}, which "
-            "would be random numbers; give a model that AutoModelForCausalLM was saved from"
+            f"model={found.name}: its weights lack {missing[0]}{more}, which would be random numbers; give a model "
+            "that was saved from AutoModelForCausalLM"
         )
     return TransformersModel(model.eval().to(place.device), opening, facts, place)
 

@@ -94,18 +94,19 @@ def record_losses(
     """
     if not (run / JOURNAL).exists():
         raise UserError(
-            f"model={run}: was trained by a version that kept no records without a tracker, so it takes no further loss; give "
-            "record=false"
+            f"model={run}: was trained by a version that kept no records without a tracker, so no further loss can be "
+            "recorded for it; give record=false"
         )
     if name in trained:
-        raise UserError(f"name={name}: {run.name} has a loss of that name from its training; give name=OTHER")
+        raise UserError(f"name={name}: {run.name} has a loss with that name from its training; give name=OTHER")
     metric = further_loss(name)
     with lock(run):
         there = _recorded(run, metric)
         new = {one.tokens: loss for one, loss in losses if there.get(one.tokens) != loss}
         if clash := sorted(there.keys() & new.keys()):
             raise UserError(
-                f"name={name}: {run.name} has another loss of that name at {clash[0]:,} tokens, {there[clash[0]]:.6f} and not "
+                f"name={name}: {run.name} has another loss with that name at {clash[0]:,} tokens, "
+                f"{there[clash[0]]:.6f} and not "
                 f"{new[clash[0]]:.6f}; give name=OTHER, or record=false"
             )
         journal = Journal(run)

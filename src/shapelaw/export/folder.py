@@ -48,7 +48,7 @@ def export(source: Path, out: Path, license_id: str = UNKNOWN) -> Path:
         UserError: if there is no checkpoint, it is damaged, its corpus was removed or `out` exists.
     """
     if out.exists():
-        raise UserError(f"out={out} exists; name a folder that does not, or remove it")
+        raise UserError(f"out={out} exists; give a new folder, or remove this one")
     from shapelaw.training.checkpoint import MODEL
 
     checkpoint = newest_checkpoint(source, "run")
@@ -60,7 +60,7 @@ def export(source: Path, out: Path, license_id: str = UNKNOWN) -> Path:
         write_folder(checkpoint, aside, license_id)
         aside.rename(out)
     except OSError as error:
-        raise UserError(f"out={out} cannot be written ({error}); name another folder or free some space") from error
+        raise UserError(f"out={out} cannot be written ({error}); give another folder or free some space") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return checkpoint.path

@@ -154,8 +154,8 @@ def push(repository: Repository, private: bool, tell: Callable[[str], None]) -> 
     except Exception as error:  # its own, those of httpx, of the store behind it, and of the disk
         said = [_first_line(each) for each in (error, error.__cause__) if each]
         raise UserError(
-            f"push=true: {repository.name} could not be uploaded ({': '.join(said)}); log in by `hf auth login` and run "
-            "the same command again: what is there is left as it is"
+            f"push=true: {repository.name} could not be uploaded ({': '.join(said)}); log in with `hf auth login` and "
+            "run the same command again: revisions that are on the hub stay unchanged"
         ) from error
 
 
@@ -173,11 +173,11 @@ def _upload(hub: Any, repository: Repository, revision: str) -> None:
 
 def _check_cache(out: Path) -> None:
     if out.exists() and not out.is_dir():
-        raise UserError(f"out={out} is a file; name a folder")
+        raise UserError(f"out={out} is a file; give a folder")
     others = [path.name for path in out.glob("*") if not path.name.startswith("models--")] if out.exists() else []
     if others:
         raise UserError(
-            f"out={out} holds {others[0]}, which is no repository of revisions; name an empty folder, or one that is not there"
+            f"out={out} holds {others[0]}, which is not a repository of revisions; give an empty or new folder"
         )
 
 

@@ -149,7 +149,7 @@ def groups_of(data: FitData, wanted: BootstrapOptions) -> NDArray[np.int64]:
     """The group of each row that is resampled as one."""
     labels = _labels(data.runs, len(data.loss)) if wanted.by == "runs" else np.arange(len(data.loss))
     if labels.max() < 1:
-        raise UserError("a single run cannot be resampled by runs; use by=rows, or give the run of each point")
+        raise UserError("a single run cannot be resampled by runs; give by=rows, or the run of each point")
     return labels
 
 

@@ -188,8 +188,8 @@ def outside_intervals(
     if not outside:
         return ()
     return (
-        f"outside_interval: {', '.join(outside)}: outside the refits' own interval, so the refits lead elsewhere than the "
-        "fit: do not read the interval as one of this estimate; use more starts, or bootstrap.kind=bca against a bias",
+        f"outside_interval: {', '.join(outside)}: outside the refits' own interval, so the refits disagree with the "
+        "fit: do not read the interval as one of this estimate; use more starts, or bootstrap.kind=bca if refits are biased",
     )
 
 

@@ -105,8 +105,8 @@ def choose(runs: RunsTable, spec: FitSpec) -> Choice:
     possible = [one for one in fitted if one.rows is not None]
     if not possible:
         raise UserError(
-            f"law={choice.name}: no candidate can be fitted to this table ({fitted[0].law}: {fitted[0].reason}, and the others "
-            "need no less); give law=NAME"
+            f"law={choice.name}: no candidate can be fitted to this table ({fitted[0].law}: {fitted[0].reason}, and "
+            "the others need at least as much); give law=NAME"
         )
     held_out = hold_out(runs, counting, min(one.size for one in possible) + SPARE, _used(runs, spec))
     least = PRECISION if held_out.folds else -UNKNOWN
@@ -169,7 +169,7 @@ def _refuse_other_meaning(spec: FitSpec, name: str) -> None:
     first = get_law(CANDIDATES[0])
     others = [given for given in spec.fixed if given != first.irreducible]
     if others and name != first.name:
-        raise UserError(f"fixed.{others[0]} is taken as that of {first.name}; name law={name} to give its own")
+        raise UserError(f"fixed.{others[0]} is read as the parameter of {first.name}; give law={name} to set its own")
 
 
 def _judged(one: Candidate, spec: FitSpec, held_out: HoldOut) -> Candidate:

@@ -67,7 +67,7 @@ def compare(
     [5, 6]
     """
     if laws is not None and not laws:
-        raise UserError("laws: none given; name at least one, such as params_tokens")
+        raise UserError("laws: none given; give at least one, such as params_tokens")
     wanted, laws = [Holdout.of(holdout) for holdout in holdouts], laws or _candidates(runs, spec or FitSpec())
     fits: dict[str, FitResult] = {}
     errors: dict[tuple[str, str], HoldoutResult] = {}

@@ -72,6 +72,6 @@ def _compiled(function: Function, options: dict[str, Any]) -> Function:
 @cache
 def _say_uncached() -> None:
     log.warning(
-        "no folder takes the compiled solvers, as neither the package's nor the home folder can be written to; they are "
-        "compiled again in every process, about 20 s: set NUMBA_CACHE_DIR to a folder"
+        "the compiled solvers cannot be saved, because neither the package's folder nor the home folder is writable; "
+        "every process compiles them again, in about 20 s: set NUMBA_CACHE_DIR to a writable folder"
     )

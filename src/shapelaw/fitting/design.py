@@ -150,7 +150,7 @@ def refuse(design: Design, spec: FitSpec) -> None:
     if set(spec.fixed) & set(whole(spec.law).exponents):  # one slope along the line remains to be fitted
         return
     raise UserError(
-        f"runs: {_tied(design)}, at most {CONDITION_MOST:g}), so no fit tells what each of them does; {_advice(design)}"
+        f"runs: {_tied(design)}, at most {CONDITION_MOST:g}), so no fit can separate their effects; {_advice(design)}"
     )
 
 
@@ -162,13 +162,13 @@ def flags(design: Design) -> tuple[str, ...]:
     for name, decades in design.decades.items():
         if design.levels[name] < LEVELS_LEAST:
             found.append(
-                f"few_levels: the rows have {counted(design.levels[name], 'value')} of {name}; an exponent beside a constant "
-                f"needs {LEVELS_LEAST}: train another one"
+                f"few_levels: the rows have {counted(design.levels[name], 'value')} of {name}; an exponent beside a "
+                f"constant needs {LEVELS_LEAST}: train another value"
             )
         elif decades < DECADES_LEAST:
             found.append(
-                f"short_range: {name} spans {decades:.2g} decades, below {DECADES_LEAST:g}; its exponent rests on a short "
-                f"piece of a curve: {_longer(design, name)}"
+                f"short_range: {name} spans {decades:.2g} decades, below {DECADES_LEAST:g}; its exponent depends on a "
+                f"short piece of a curve: {_longer(design, name)}"
             )
     return tuple(found)
 
@@ -184,22 +184,22 @@ def _refuse_constant(design: Design, spec: FitSpec) -> None:
         name = constant[0]
         value = 10 ** float(design.logs[0, design.axes.index(name)])
         raise UserError(
-            f"method={spec.method.name}: all {len(design.logs)} rows have {name}={value:.4g}, so there is no line of the best "
-            f"{name}; train others, such as {name}={value / 3:.2g} and {name}={value * 3:.2g}"
+            f"method={spec.method.name}: all {len(design.logs)} rows have {name}={value:.4g}, so there is no line of "
+            f"the best {name}; train other values, such as {name}={value / 3:.2g} and {name}={value * 3:.2g}"
         )
 
 
 def _tied(design: Design) -> str:
     condition = "infinite" if np.isinf(design.condition) else f"{design.condition:.3g}"
-    return f"{' and '.join(design.tied)} go together over the {len(design.logs)} rows (condition number {condition}"
+    return f"{' and '.join(design.tied)} vary together over the {len(design.logs)} rows (condition number {condition}"
 
 
 def _advice(design: Design) -> str:
     runs = [" ".join(f"{name}={value:.3g}" for name, value in run.items()) for run in design.mending()]
-    return f"a run off that line mends it, such as {', or '.join(runs)}"
+    return f"train a run off that line, such as {', or '.join(runs)}"
 
 
 def _longer(design: Design, name: str) -> str:
     """A value that makes an axis long enough."""
     low = float(design.logs[:, design.axes.index(name)].min())
-    return f"a run at {name}={10 ** (low + DECADES_LEAST):.2g} or beyond makes it longer"
+    return f"a run at {name}={10 ** (low + DECADES_LEAST):.2g} or beyond extends the range"

@@ -68,7 +68,7 @@ def _search(solution: Solution) -> Iterator[Flag]:
             "not_converged", None, "the best start ran out of iterations: a lower optimum may exist; use more starts"
         )
     if solution.status is Status.bound_hit:
-        yield Flag("bound_hit", None, "an exponent ran to its bound: the data do not identify it")
+        yield Flag("bound_hit", None, "an exponent reached its bound: the data do not identify it")
     if solution.share_at_best < LOW_SHARE:
         yield Flag(
             "low_share",
@@ -104,7 +104,7 @@ def _out_of_range(law: Law, solution: Solution) -> Iterator[Flag]:
     for name in law.exponents:
         low, high = ranges[name]
         if not low <= parameters[name] <= high:
-            message = f"{name} = {parameters[name]:.3g} lies outside {low:g} to {high:g}, the range of the starts"
+            message = f"{name} = {parameters[name]:.3g} is outside {low:g} to {high:g}, the range of the starts"
             yield Flag("exponent_range", name, message)
 
 
@@ -146,6 +146,6 @@ def _flat(search: Search, solution: Solution, gone: set[str | None]) -> Iterator
             except UserError:  # the law has no such constraint in closed form
                 break
             if moved <= (1 + RISE) * solution.objective:
-                other = f"{name} = {value:.4g} may be {factor * value:.4g} as well"
+                other = f"{name} = {value:.4g} may just as well be {factor * value:.4g}"
                 yield Flag("near_flat", name, f"{other}: the objective rises by less than {RISE:.1%}")
                 break

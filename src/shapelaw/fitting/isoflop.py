@@ -59,8 +59,8 @@ def isoflop_bins(data: LineData, tolerance: float = TOLERANCE, curve: str = "par
     if len(minima) < MIN_BINS:
         raise UserError(
             f"method=isoflop: the data have {len(minima)} bins of equal FLOPs (within {tolerance:.0%}, at least "
-            f"{MIN_SIZES + order - 2} sizes, the best one not at an end); at least {MIN_BINS} are needed. Runs that share a "
-            "schedule of tokens, not of FLOPs, have none: use method=parametric or method=hull"
+            f"{MIN_SIZES + order - 2} sizes, the best one not at an end); at least {MIN_BINS} are needed. Runs that "
+            "share a schedule of tokens, not of FLOPs, have no such bins: use method=parametric or method=hull"
         )
     return minima
 
@@ -120,7 +120,8 @@ def token_note(bins: list[IsoflopBin]) -> tuple[str, ...]:
     if abs(worst) <= TOKENS_AGREE:
         return ()
     return (
-        f"isoflop_tokens: the best tokens are the table's, up to {abs(worst):.1%} {'more' if worst > 0 else 'fewer'} than "
+        f"isoflop_tokens: the best tokens are taken from the table, up to {abs(worst):.1%} "
+        f"{'more' if worst > 0 else 'fewer'} than "
         "FLOPs / (6 params)",
     )
 
@@ -136,7 +137,9 @@ def bias_note(data: LineData, tolerance: float) -> tuple[str, ...]:
             curve: isoflop_lines(isoflop_bins(data, tolerance, curve))["params"] for curve in ("parabola", "cubic")
         }
     except UserError:
-        return (f"isoflop_bias: too few sizes a budget ({MIN_SIZES + 1} are needed) to tell how far parabolas are off",)
+        return (
+            f"isoflop_bias: too few sizes per budget ({MIN_SIZES + 1} are needed) to tell how far parabolas are off",
+        )
     far = BEYOND * float(np.exp(data.log_cost.max()))
     off = float(lines["parabola"].at(far) / lines["cubic"].at(far) - 1.0)
     if abs(off) < BIASED:
@@ -144,8 +147,8 @@ def bias_note(data: LineData, tolerance: float) -> tuple[str, ...]:
     slopes = {curve: line.slope for curve, line in lines.items()}
     return (
         f"isoflop_bias: parabolas put the best params at {far:.3g} FLOPs {abs(off):.1%} {'above' if off > 0 else 'below'} "
-        f"those of cubics, and the exponent at {slopes['parabola']:.4f}, not {slopes['cubic']:.4f}: they cannot follow that "
-        "one side is steeper; give method.curve=cubic, or train sizes closer to the best (arXiv 2603.22339)",
+        f"those of cubics, and the exponent at {slopes['parabola']:.4f}, not {slopes['cubic']:.4f}: parabolas cannot "
+        "have one steeper side; give method.curve=cubic, or train sizes closer to the best (arXiv 2603.22339)",
     )
 
 

@@ -71,7 +71,7 @@ def fit_lines(
             that do not span two costs.
     """
     if options.method == "isoflop" and options.cost != "flops":
-        raise UserError(f"method=isoflop: works on cost=flops, not {options.cost}; use method=hull")
+        raise UserError(f"method=isoflop: needs cost=flops, not {options.cost}; use method=hull")
     data, kept_rows = line_data(table, options.counting, options.cost, options.flops)
     if options.method == "isoflop":
         bins = isoflop_bins(data, options.tolerance, options.curve)

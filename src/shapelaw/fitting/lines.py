@@ -135,7 +135,7 @@ def line_data(
     steps = frame["step"].to_numpy(dtype=np.float64) if "step" in frame else np.ones(len(frame))
     rows = np.flatnonzero(~(steps <= 0))
     if not len(rows):
-        raise UserError("no row lies past step 0; give validations of trained models")
+        raise UserError("no row is past step 0; give validations of trained models")
     costs = table.flops(flops) if cost == "flops" else table.column("device_hours", "cost=device_hours")
     data = LineData(
         np.log(costs[rows]),

@@ -62,7 +62,7 @@ class Compiled:
         """
         law = problem.law
         if not isinstance(law, SumLaw):
-            raise TypeError(f"law {law.name} is no sum law")
+            raise TypeError(f"law {law.name} is not a sum law")
         used = problem.weights > 0
         design = law.design({name: values[used] for name, values in problem.columns.items()})
         mean, offset_mean = design.features.mean(axis=1), design.offset.mean(axis=1)

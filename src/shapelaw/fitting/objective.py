@@ -153,8 +153,8 @@ class Problem:
         for name, values in self.columns.items():
             if name not in self.law.free_predictors | self.law.histories and len(np.unique(values[used])) < 2:
                 raise UserError(
-                    f"column {name} has the single value {values[0]:g}, so law {self.law.name} cannot be told from its "
-                    f"constant; add points of another {name} or choose a law without it"
+                    f"column {name} has the single value {values[0]:g}, so the term of {name} in law {self.law.name} "
+                    f"cannot be told from the constant; add points with another {name}, or choose a law without it"
                 )
 
     @property
@@ -200,7 +200,9 @@ def _positive(name: str, values: ArrayLike, zero: bool = False) -> Array:
     try:
         array = np.atleast_1d(np.asarray(values, dtype=np.float64))
     except (TypeError, ValueError) as error:
-        raise UserError(f"column {name} holds something that is no number ({error}); give positive numbers") from error
+        raise UserError(
+            f"column {name} contains something that is not a number ({error}); give positive numbers"
+        ) from error
     if array.ndim != 1:
         raise UserError(f"column {name} has shape {array.shape}; give one value per point")
     bad = np.flatnonzero(~(np.isfinite(array) & ((array >= 0) if zero else (array > 0))))

@@ -127,10 +127,10 @@ def _warnings(raised: Sequence[Flag], ridge: Ridge, exponents: Sequence[str]) ->
     if not ridge.names:
         return kept
     first = next((name for name in (*exponents, *ridge.names) if name in ridge.names), EXPONENT)
-    given = "" if first == EXPONENT else f", or give one by fixed.{first}=VALUE"
+    given = "" if first == EXPONENT else f", or give one with fixed.{first}=VALUE"
     named = (
-        f"{', '.join(ridge.names)}: not identified, as laws that fit these rows as well differ in them; no number of "
-        f"them is to be quoted (train other sizes, tokens or shapes{given}; docs/laws.md)"
+        f"{', '.join(ridge.names)}: not identified, because laws that fit these rows equally well differ in them; do "
+        f"not quote their values (train other sizes, tokens or shapes{given}; docs/laws.md)"
     )
     return [Flag("ridge", None, named), *kept]
 
@@ -140,7 +140,7 @@ def _notes(data: FitData, spec: FitSpec) -> list[str]:
     notes, usual = [], data.law.default_counting
     if spec.counting is None and data.counting != usual and "params" in data.columns:
         notes.append(
-            f"counting: params are counted as {data.counting}, as the table lacks what the law's {usual} needs"
+            f"counting: params are counted as {data.counting}, because the table lacks what the law's {usual} needs"
         )
     if spec.bootstrap:
         notes.append(search_of(spec.solver, data.problem(spec)).refit_note)

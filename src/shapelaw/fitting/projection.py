@@ -49,7 +49,7 @@ def projected_starts(problem: Problem, count: int) -> Array:
     """
     law = problem.law
     if not isinstance(law, SumLaw):
-        raise TypeError(f"law {law.name} is no sum law")
+        raise TypeError(f"law {law.name} is not a sum law")
     used = problem.weights > 0
     design = law.design({name: values[used] for name, values in problem.columns.items()})
     loss, weights = problem.loss[used], problem.weights[used]

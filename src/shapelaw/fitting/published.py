@@ -39,7 +39,7 @@ def published_law(law: str, subset: str, counting: str = "total", delta: float =
         UserError: if the paper has none, or its file is not available.
     """
     if delta not in DELTAS:
-        raise UserError(f"delta={delta:g}: the paper has published fits at {', '.join(f'{one:g}' for one in DELTAS)}")
+        raise UserError(f"delta={delta:g}: the paper has fits only at {', '.join(f'{one:g}' for one in DELTAS)}")
     stem = f"{DELTAS[delta]}/approach_3_{_LAWS.get(law, law)}_grid_search_0_{subset}{_WITHOUT[counting]}"
     content = {key: value["0"] for key, value in _read(stem).items()}
     form = get_law(law)
@@ -67,12 +67,12 @@ def published_line(target: str, subset: str, counting: str = "total") -> PowerLi
         UserError: if the paper has none.
     """
     if subset not in _LINE_SUFFIX:
-        raise UserError(f"subset={subset}: the paper has no line of approach 1 for it")
+        raise UserError(f"subset={subset}: the paper has no line of approach 1 for this subset")
     content = _read(f"approach_1/approach_1_linear_regression_{target}{_LINE_SUFFIX[subset]}{_WITHOUT[counting]}")
     return PowerLine(content["coef"][0], content["intercept"])
 
 
 def _read(stem: str) -> dict[str, Any]:
     if stem not in FITS:
-        raise UserError(f"{stem}: the paper has published no such fit")
+        raise UserError(f"{stem}: the paper has no such fit")
     return dict(read_json(fetch(FITS[stem], GEMSTONES)))

@@ -91,7 +91,7 @@ def _finite(rates: ArrayLike, losses: ArrayLike) -> tuple[Floats, Floats]:
         raise UserError(f"a rate of {rate.min():g}: allowed are rates above 0")
     if len(np.unique(rate[finite])) < 3:
         raise UserError(
-            f"{len(np.unique(rate[finite]))} rates with a finite loss: a best one needs at least 3; try more"
+            f"{len(np.unique(rate[finite]))} rates with a finite loss: a best rate needs at least 3; try more"
         )
     return np.log(rate[finite]), loss[finite]
 
@@ -161,7 +161,7 @@ def spread(best: pd.DataFrame) -> Spread:
     """
     served = best[best["refused"] == ""]
     if len(served) < 2:
-        raise UserError(f"{len(served)} shapes have a best rate: a spread needs two; {'; '.join(best['refused'])}")
+        raise UserError(f"{len(served)} shapes have a best rate, and a spread needs two; {'; '.join(best['refused'])}")
     logs = np.log(served["rate"].to_numpy(dtype=np.float64))
     costs = served["curvature"].to_numpy(dtype=np.float64) / 2 * (logs - logs.mean()) ** 2
     return Spread(float(np.exp(np.ptp(logs))), float(logs.std(ddof=1)), len(served), float(costs.max()))

@@ -32,8 +32,8 @@ class Reference(Search):
     """
 
     refit_note = (
-        "refits_by_newton: the intervals are of refits by solver=newton, which does not stop early: they are those of "
-        "its optimum, not of the point at which solver=reference stopped"
+        "refits_by_newton: the intervals come from refits with solver=newton, which does not stop early: they belong "
+        "to its optimum, not to the point at which solver=reference stopped"
     )
 
     def __init__(self, problem: Problem, exact: Search) -> None:

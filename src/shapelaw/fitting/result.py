@@ -127,7 +127,7 @@ class FitResult(Shown):
     def _form_of_law(self) -> Law:
         if self.law is None:
             raise UserError(
-                f"method={self.method}: gives lines of the optimal size, no law of the loss; use parametric"
+                f"method={self.method}: gives lines of the optimal size, not a law of the loss; use parametric"
             )
         return get_law(self.law)
 
@@ -176,7 +176,7 @@ class FitResult(Shown):
         law = self._form_of_law()
         if not len(self.vectors):
             raise UserError(
-                "kind: the fit holds no refits of resampled runs, so it has no interval; fit with bootstrap=runs"
+                "kind: the fit has no refits of resampled runs, so it has no interval; fit with bootstrap=runs"
             )
         return law.log_predictions(np.array([*self.vectors, *self.ridge_vectors]), columns)
 
@@ -193,7 +193,7 @@ class FitResult(Shown):
         if kind == "new_run" and self.new_run:
             low, high = NewRun.read(self.new_run).interval(centre, refits, sizes, level)
         elif kind == "new_run":
-            raise UserError("kind=new_run: this fit.json does not hold what a new run adds; fit again")
+            raise UserError("kind=new_run: this fit.json does not contain the spread of a new run; fit again")
         else:
             low, high = law_interval(refits, level)
         ends = np.vstack([low, high, ridge])
@@ -314,10 +314,10 @@ def load_fit(path: str | os.PathLike[str]) -> FitResult:
     source = Path(path)
     source = source / "fit.json" if source.is_dir() else source
     if not source.is_file():
-        raise UserError(f"path={path}: no such fit; write one by fit(...).save(path, runs) or fit.py")
+        raise UserError(f"path={path}: there is no such fit; write one with fit(...).save(path, runs) or shapelaw fit")
     content = read_sealed(source)
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise UserError(f"path={path}: is no fit (schema {SCHEMA} is missing)")
+        raise UserError(f"path={path}: is not a fit (schema {SCHEMA} is missing)")
     if content.get("version") not in READABLE:
         raise UserError(
             f"path={path}: version {content.get('version')} of the schema; this program reads {READABLE[0]} to "
@@ -335,8 +335,8 @@ def _check_chance(predicted: Array, runs: RunsTable, law: Law, unit: str) -> Non
     if len(above):
         row = above[0]
         raise UserError(
-            f"row {row}: law {law.name} predicts {predicted[row]:.4g} {unit}, more than {chance[row]:.4g} of guessing "
-            "among the vocabulary: it says nothing so far from the fitted runs"
+            f"row {row}: law {law.name} predicts {predicted[row]:.4g} {unit}, more than the {chance[row]:.4g} of a "
+            "uniform guess: the law means nothing so far from the fitted runs"
         )
 
 
@@ -367,14 +367,16 @@ def _check_usable(result: FitResult, path: Path) -> None:
             raise UserError(f"{path}: its {field_name} lack {missing[0]}, which law={result.law} needs; fit again")
     size = len(get_law(result.law).parameters)
     if any(len(row) != size for row in (result.theta, *result.refits, *result.ridge_vectors) if row):
-        raise UserError(f"{path}: its theta or refits have not {size} numbers, which law={result.law} needs; fit again")
+        raise UserError(
+            f"{path}: its theta or refits do not have the {size} numbers that law={result.law} needs; fit again"
+        )
     natural = get_law(result.law).natural(result.theta) if result.theta else {}
     for name, value in natural.items():
         stored = result.parameters[name]
         if name not in result.not_identified and not math.isclose(stored, value, rel_tol=1e-9):
             raise UserError(
-                f"{path}: its parameters say {name}={stored:g}, its theta {value:g}, from which predictions are made; change "
-                "both, or leave theta empty to predict from the parameters"
+                f"{path}: its parameters have {name}={stored:g}, but its theta, from which predictions are made, has "
+                f"{value:g}; change both, or leave theta empty to predict from the parameters"
             )
 
 

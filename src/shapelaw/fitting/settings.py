@@ -120,8 +120,9 @@ def setting_laws(
 
 def _why_none(minima: pd.DataFrame, several: int, column: str) -> str:
     return (
-        f"no law of the best {column}: {len(minima)} of {several} sizes and token counts have a best one inside those tried, "
-        "and a law needs four or more that differ in params and in tokens; try more rates about the best of each"
+        f"no law of the best {column}: {len(minima)} of {several} sizes and token counts have their best value inside "
+        "the tried range, and a law needs four or more that differ in params and in tokens; try more rates around the "
+        "best of each"
     )
 
 

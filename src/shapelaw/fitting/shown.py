@@ -40,7 +40,7 @@ class Shown:
             runs = RunsTable.read(runs)
             object.__setattr__(self, "_runs", runs)
         if not isinstance(runs, RunsTable):
-            raise UserError("runs: this fit does not know the table it was made from; give runs=TABLE")
+            raise UserError("runs: this fit does not know the table that it was made from; give runs=TABLE")
         return runs
 
     def __repr__(self) -> str:

@@ -134,7 +134,7 @@ def _solution(law: Law, reached: Multistart) -> Solution:
     if not len(endpoints.objectives):
         raise UserError(
             f"none of {reached.n_starts} starts of law {law.name} ended with a finite objective; look for outliers in "
-            "the data, take another delta or more starts (grid_size)"
+            "the data, or give another delta or more starts (grid_size)"
         )
     return Solution(
         theta=endpoints.thetas[0],

@@ -50,7 +50,7 @@ def newton(problem: Problem) -> Search:
 def _newton_torch(problem: Problem) -> Search:
     if sum_of(problem.law) is None:
         raise UserError(
-            f"solver=newton_torch: fits laws that are sums of powers, and law={problem.law.name} is none; give "
+            f"solver=newton_torch: fits only laws that are sums of powers, and law={problem.law.name} is not; give "
             "solver=newton"
         )
     return FixedSearch(problem, NewtonTorch) if isinstance(problem.law, FixedLaw) else NewtonTorch(problem)
@@ -81,7 +81,7 @@ def get_solver(solver: str | Solver) -> Solver:
         return SOLVERS[solver]
     if not callable(getattr(solver, "minimise", None)) or not isinstance(getattr(solver, "name", None), str):
         raise UserError(
-            f"solver={solver!r}: a solver of your own is an object with a name and minimise(problem, starts); allowed "
+            f"solver={solver!r}: your own solver must be an object with a name and minimise(problem, starts); allowed "
             f"names are {', '.join(SOLVERS)}"
         )
     return solver

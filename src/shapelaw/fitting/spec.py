@@ -76,7 +76,9 @@ class Method(ABC):
         Raises:
             UserError: if the method fits no law to some of the rows.
         """
-        raise UserError(f"holdout: method={self.name} predicts nothing that could be held out; give method=parametric")
+        raise UserError(
+            f"holdout: method={self.name} makes no predictions that could be held out; give method=parametric"
+        )
 
 
 def law_for(law: Law, method: Method) -> Law:
@@ -180,7 +182,9 @@ class FitSpec:
             raise UserError(f"seed={self.seed}: allowed are whole numbers from 0; give one")
         for key, given in (("weights", self.weights), ("over_cost", self.over_cost if self.over_cost != 1.0 else None)):
             if given and self.method.name in (*LINE_METHODS, "staged"):
-                raise UserError(f"{key}={said(given)}: method={self.method.name} takes none; give method=parametric")
+                raise UserError(
+                    f"{key}={said(given)}: method={self.method.name} does not take it; give method=parametric"
+                )
         if self.method.fits_law:
             self._check_method()
 
@@ -197,7 +201,7 @@ class FitSpec:
             return
         others = [law for law in sorted(law_names()) if name in get_law(law).methods]
         raise UserError(
-            f"law={self.law.name} with method={name}: {self.method.does} is known to fail for this law; give "
+            f"law={self.law.name} with method={name}: {self.method.does} fails for this law; give "
             f"method={' or '.join(allowed)}, or a law of method={name}: allowed are {', '.join(others)}"
         )
 
@@ -278,7 +282,7 @@ class FitData:
             UserError: if the table lacks a predictor, or the law has not been chosen yet.
         """
         if isinstance(spec.law, LawChoice):
-            raise UserError(f"law={spec.law.name}: is chosen by a fit; name a law, or take that of a result")
+            raise UserError(f"law={spec.law.name}: is chosen by a fit; give the name of a law, or the law of a result")
         counting = resolve_counting(table, spec)
         columns = table.columns_for(spec.law, counting, spec.flops)
         weights = weights_of(table, spec.weights) if spec.weights else None

@@ -65,8 +65,8 @@ class Holdout:
             return holdout
         if holdout not in KINDS or holdout == "where":
             raise UserError(
-                f"holdout={holdout}: allowed are {', '.join(kind for kind in KINDS if kind != 'where')}; conditions of your "
-                "own are given in Python, by Holdout('where', train=..., test=...)"
+                f"holdout={holdout}: allowed are {', '.join(kind for kind in KINDS if kind != 'where')}; give your own "
+                "conditions in Python, with Holdout('where', train=..., test=...)"
             )
         return cls(holdout)
 
@@ -125,7 +125,7 @@ def _largest_and_latest(holdout: Holdout, table: RunsTable) -> list[Fold]:
 
 def _leave_one_shape_out(holdout: Holdout, table: RunsTable) -> list[Fold]:
     if not table.has_shapes:
-        raise UserError(f"holdout={holdout.label}: the table names no width and depth; use largest or latest")
+        raise UserError(f"holdout={holdout.label}: the table has no width and depth; use largest or latest")
     labels = shape_labels(table.kept)
     return [Fold(str(shape), labels != shape, labels == shape) for shape in np.unique(labels)]
 
@@ -137,8 +137,8 @@ def _rolling(holdout: Holdout, table: RunsTable) -> list[Fold]:
     first = max(FEWEST_SIZES, len(sizes) // 2)
     if len(sizes) <= first:
         raise UserError(
-            f"holdout={holdout.label}: the table has {len(sizes)} sizes, and each fold needs {FEWEST_SIZES} to fit and the "
-            "next to predict; use latest"
+            f"holdout={holdout.label}: the table has {len(sizes)} sizes, and each fold needs {FEWEST_SIZES} to fit and "
+            "a further one to predict; use latest"
         )
     places = np.unique(np.linspace(first, len(sizes) - 1, ROLLS).round().astype(int))
     return [Fold(f"params={sizes[k]:.4g}", params < sizes[k], params == sizes[k]) for k in places]

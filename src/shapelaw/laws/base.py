@@ -209,8 +209,8 @@ class Law(ABC):
         read = ((name, np.atleast_1d(np.asarray(columns[name], dtype=np.float64))) for name in single)
         given = ", ".join(f"{name}={values[row if len(values) > 1 else 0]:g}" for name, values in read)
         return (
-            f"law={self.name}: its parameters give {reason} at row {row} ({given}); predict nearer to the fitted runs, or "
-            "choose another law"
+            f"law={self.name}: its parameters give {reason} at row {row} ({given}); predict closer to the fitted runs, "
+            "or choose another law"
         )
 
     def compute_optimal_exponent(self, parameters: Mapping[str, float]) -> float | None:

@@ -31,7 +31,7 @@ def register(law: Law) -> Law:
         UserError: if another law has that name.
     """
     if law.name in (*law_names(), *CHOICES):
-        raise UserError(f"law={law.name}: a law of this name is registered already; choose another name")
+        raise UserError(f"law={law.name}: a law with this name is registered already; choose another name")
     registry = LAWS if law.target == "loss" else ACCURACY_LAWS
     registry[law.name] = law
     return law
@@ -63,12 +63,14 @@ def get_law(name: str) -> Law:
         return composed
     if name not in installed(GROUP):
         raise UserError(
-            f"law={name}: allowed are {', '.join([*CHOICES, *sorted(law_names())])}; or bring one of your own as "
+            f"law={name}: allowed are {', '.join([*CHOICES, *sorted(law_names())])}; or give your own as "
             "path/to/file.py:NAME or package.module:NAME"
         )
     law = load(GROUP, name)
     if not isinstance(law, Law) or law.name != name:
-        raise UserError(f"law={name}: {installed(GROUP)[name].value} of an installed package is no law of that name")
+        raise UserError(
+            f"law={name}: {installed(GROUP)[name].value} of an installed package is not a law with that name"
+        )
     return law
 
 

@@ -38,7 +38,7 @@ class LawChoice(Law):
         Raises:
             UserError: always.
         """
-        raise UserError(f"law={self.name}: is chosen by a fit; predict from its result")
+        raise UserError(f"law={self.name}: is chosen by a fit; predict with the result of a fit")
 
 
 AUTO = LawChoice("auto", "the candidate that predicts its own held-out largest models best")

@@ -74,9 +74,9 @@ def check_unchanged(reference: str, sha256: str | None, user: str) -> None:
     try:
         there = hash_of(reference)
     except UserError as error:
-        raise UserError(f"{user}: {error}; it was fitted from that {what}: put it back, or fit again") from None
+        raise UserError(f"{user}: {error}; the fit used that {what}: restore it, or fit again") from None
     if there != sha256:
         raise UserError(
             f"{user}: law={reference}: the {what} was changed after the fit (sha256 {there[:12]}, fitted from "
-            f"{str(sha256)[:12]}); put the fitted one back, or fit again"
+            f"{str(sha256)[:12]}); restore the fitted version, or fit again"
         )

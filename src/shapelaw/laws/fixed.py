@@ -140,7 +140,7 @@ def sum_of(law: Law) -> SumLaw | None:
 
 def _checked(law: Law, fixed: Mapping[str, float]) -> dict[str, float]:
     if isinstance(law, LawChoice) or not law.parameters:
-        raise UserError(f"fixed: law={law.name} is chosen by the fit, so nothing can be fixed; name a law")
+        raise UserError(f"fixed: law={law.name} is chosen by the fit, so nothing can be fixed; give the name of a law")
     for name, value in fixed.items():
         if name not in law.parameters:
             raise UserError(f"fixed.{name}: law={law.name} has no such parameter; it has {', '.join(law.parameters)}")
@@ -149,9 +149,7 @@ def _checked(law: Law, fixed: Mapping[str, float]) -> dict[str, float]:
         if name in law.log_parameters and not value >= 0:
             raise UserError(f"fixed.{name}={value}: allowed are values from 0, in {law.units.get(name, '1')}")
     if len(fixed) == len(law.parameters):
-        raise UserError(
-            f"fixed: all parameters of law={law.name} are given, so nothing is left to be fitted; leave one out"
-        )
+        raise UserError(f"fixed: all parameters of law={law.name} are fixed, so nothing is left to fit; leave one out")
     return {name: float(value) for name, value in fixed.items()}
 
 
@@ -162,5 +160,5 @@ def _constraints(law: Law, fixed: Mapping[str, float]) -> tuple[Array, Array]:
         try:
             held.append(law.constraint(name, value))
         except UserError as error:
-            raise UserError(f"fixed.{name}: cannot be held in law={law.name} ({str(error).split(';')[0]})") from None
+            raise UserError(f"fixed.{name}: cannot be fixed in law={law.name} ({str(error).split(';')[0]})") from None
     return np.array([row for row, _ in held]), np.array([target for _, target in held])

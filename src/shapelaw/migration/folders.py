@@ -96,11 +96,11 @@ def _plans(outputs: Path, precision: Precision | None) -> tuple[list[OldRun], li
 def _obstacle(run: OldRun, main: OldRun | None, double: OldRun | None) -> str:
     """Why a run cannot have its new name: because of the run that it continues, or another with the same fingerprint."""
     if double:
-        return f"is the same run as {double.folder.name} now, which came as far; remove it if you do not need it"
+        return f"is now the same run as {double.folder.name}, which came as far; remove it if you do not need it"
     if main and main.identity != run.continues:
         return (
             f"is a cooldown in {run.fingerprint['precision']} of the run {main.folder.name} in "
-            f"{main.fingerprint['precision']}, which no configuration means any more; its tracked run stays as it is"
+            f"{main.fingerprint['precision']}, which no configuration describes any more; its tracked run stays unchanged"
         )
     return ""
 
@@ -170,7 +170,7 @@ def _rename(run: OldRun) -> None:
         if not run.new_folder.exists():
             raise
         raise UserError(
-            f"{run.folder}: {run.new_folder.name}, which is its name now, is there already; remove one of the two"
+            f"{run.folder}: {run.new_folder.name}, which is its name now, exists already; remove one of the two"
         ) from error
 
 

@@ -96,7 +96,7 @@ def planned(folder: Path, outputs: Path, precision: Precision | None) -> OldRun:
         raise
     except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise UserError(
-            f"{folder}: its config.yaml is not that of a run ({type(error).__name__}: {error}); put back what was written"
+            f"{folder}: its config.yaml is not that of a run ({type(error).__name__}: {error}); restore the original file"
         ) from error
     progress = state.status is Status.finished, max([state.step, *checkpoint_steps(folder)])
     return OldRun(folder, new, _names(old, new), progress)
@@ -113,8 +113,8 @@ def _fingerprints(
         if identity in (identity_1(old), identity_of(new)):  # the second if a migration was killed after renaming
             return old, new
     raise UserError(
-        f"{folder}: its name is not the identity of its config.yaml on any corpus in {values.get('data_dir')}; put the corpus "
-        "back that it was trained on, and run migrate again"
+        f"{folder}: its name is not the identity of its config.yaml on any corpus in {values.get('data_dir')}; restore "
+        "the corpus that it was trained on, and run migrate again"
     )
 
 
@@ -128,10 +128,10 @@ def _values(path: Path) -> dict[str, Any]:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(
-            f"{path}: cannot be read ({' '.join(str(error).split())}); put back what was written"
+            f"{path}: cannot be read ({' '.join(str(error).split())}); restore the original file"
         ) from error
     if not isinstance(found, dict):
-        raise UserError(f"{path}: holds no options; put back what was written")
+        raise UserError(f"{path}: contains no options; restore the original file")
     return found
 
 
@@ -158,8 +158,8 @@ def _further_hashes(values: Mapping[str, Any], folder: Path, outputs: Path) -> d
         found = next((path for path in places if path.exists()), None)
         if found is None:
             raise UserError(
-                f"{folder}: its further held-out corpus {corpus} is not in {places[0].parent.parent}; put it back, and run "
-                "migrate again"
+                f"{folder}: its further held-out corpus {corpus} is not in {places[0].parent.parent}; restore it, and "
+                "run migrate again"
             )
         hashes[name] = str(read_sealed(found)["corpus_hash"])
     return hashes
@@ -180,7 +180,7 @@ def _precision(values: Mapping[str, Any], folder: Path, state: State, given: Pre
     if state.host == socket.gethostname():
         return Precision.bf16 if gpu_names() else Precision.fp32
     raise UserError(
-        f"{folder}: precision=auto, and nothing says whether it was computed on a GPU; run migrate with precision=bf16 if it "
+        f"{folder}: precision=auto, and no record says whether it was computed on a GPU; run migrate with precision=bf16 if it "
         "was, or precision=fp32 if it was not"
     )
 

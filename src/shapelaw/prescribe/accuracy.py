@@ -46,19 +46,19 @@ class FittedAccuracy:
         law = None if fit.law is None else get_law(fit.law)
         if law is None or law.target != "error" or set(law.predictors) - READ:
             raise UserError(
-                f"accuracy: the fit's law={fit.law} is none of an accuracy; give a fit of law=accuracy/exponential, "
+                f"accuracy: the fit's law={fit.law} is not a law of an accuracy; give a fit of law=accuracy/exponential, "
                 "accuracy/sigmoid or accuracy/direct"
             )
         if "loss" in law.predictors and runs.loss_unit != loss_unit:
             raise UserError(
-                f"accuracy: its losses are in {runs.loss_unit}, those of the law of the loss in {loss_unit}; fit both to one "
-                "unit"
+                f"accuracy: its losses are in {runs.loss_unit}, but those of the law of the loss are in {loss_unit}; "
+                "fit both in the same unit"
             )
         own = fit.settings.get("counting")
         if "params" in law.predictors and own != counting:
             raise UserError(
-                f"accuracy: its params are counted as {own}, those of the law of the loss as {counting}; fit both "
-                "with one counting"
+                f"accuracy: its params are counted as {own}, but those of the law of the loss as {counting}; fit both "
+                "with the same counting"
             )
         losses = runs.column("loss", "accuracy")
         return cls(fit, float(losses.min()), float(losses.max()))
@@ -82,11 +82,11 @@ class FittedAccuracy:
         notes = (
             []
             if len(self.fit.vectors)
-            else ["accuracy: its fit holds no refits, so the interval is that of the size alone"]
+            else ["accuracy: its fit has no refits, so the interval is that of the size alone"]
         )
         if "loss" not in get_law(str(self.fit.law)).predictors or self.lowest <= loss <= self.highest:
             return notes
         side = (
             f"below the lowest ({self.lowest:.4g})" if loss < self.lowest else f"above the highest ({self.highest:.4g})"
         )
-        return [*notes, f"accuracy: a loss of {loss:.4g} lies {side} that its law was fitted to"]
+        return [*notes, f"accuracy: a loss of {loss:.4g} is {side} that its law was fitted to"]

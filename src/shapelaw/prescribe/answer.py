@@ -308,10 +308,10 @@ def _same(drawn: Array) -> bool:
 def _notes(search: SizeSearch, values: Mapping[str, float], usable: NDArray[np.bool_]) -> tuple[str, ...]:
     notes = standing(search)
     if len(search.surface) == 1 and search.intervals:
-        notes.append("no intervals: the fit holds no refits of resampled runs (bootstrap=runs makes them)")
+        notes.append("no intervals: the fit has no refits of resampled runs (bootstrap=runs makes them)")
     failed = int((~usable).sum())
     if failed > AMONG * max(len(usable), 1):
-        notes.append(f"{failed} of {len(usable)} refits reach it at no size and are left out of the intervals")
+        notes.append(f"{failed} of {len(usable)} refits do not reach it at any size and are left out of the intervals")
     notes += _edges(search, values)
     throughput = search.cost.throughput
     if throughput is not None:
@@ -343,7 +343,7 @@ def _wider(search: SizeSearch, name: str, end: float, which: str) -> str:
     least = {"depth_min": 1, "width_min": rules.head_size}
     if search.limits.given or getattr(rules, rule, None) != end or least.get(rule) == end:
         return ""
-    return f" by the suite's rules, and one beyond may be better: look there by rules.{rule}=NUMBER"
+    return f" by the suite's rules, and a shape beyond may be better: allow it with rules.{rule}=NUMBER"
 
 
 def _number(value: float) -> float | int | None:

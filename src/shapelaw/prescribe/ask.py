@@ -74,7 +74,7 @@ class Problem(SizeSearch):
         optimum = self.search(goal)
         if not math.isfinite(optimum.value[0]):
             raise UserError(
-                f"loss={loss:g}: no allowed size reaches it under law {self.fit.law}, at any number of tokens; "
+                f"loss={loss:g}: under law {self.fit.law} no allowed size reaches it at any number of tokens; "
                 f"the lowest is {self.lowest_loss():.6g} {self.fit.loss_unit}"
             )
         refuse_ridge(self, lambda other: other.search(goal), f"loss={loss:g}")
@@ -122,7 +122,8 @@ class Problem(SizeSearch):
         if not math.isfinite(optimum.value[0]):
             floor = float(self.surface.at(points).loss(np.array([LOG_TOKENS_MAX]))[0, 0])
             raise UserError(
-                f"{option}: so many parameters reach it at no number of tokens under law {self.fit.law}; the lowest is "
+                f"{option}: under law {self.fit.law} this many parameters do not reach it at any number of tokens; the "
+                "lowest is "
                 f"{floor:.6g} {self.fit.loss_unit}"
             )
         refuse_ridge(self, lambda other: exact(other.objective(goal), points), option)
@@ -178,15 +179,15 @@ class Problem(SizeSearch):
         law = self.surface.law
         if question not in law.questions:
             raise UserError(
-                f"{options}: law={law.name} answers {' and '.join(law.questions) or 'no question'} alone, not {question}; "
-                "ask it that, or take a fit of another law"
+                f"{options}: law={law.name} answers only {' and '.join(law.questions) or 'no question'}, not "
+                f"{question}; ask that, or give a fit of another law"
             )
 
     def _refuse_unaffordable(self, optimum: Optimum, budget: float) -> None:
         if not math.isfinite(optimum.value[0]):
             raise UserError(
-                f"budget={budget:.6g} {self.cost.unit}: buys no training token of any allowed size{self._ends_text()}; "
-                "give more, or fewer inference_tokens"
+                f"budget={budget:.6g} {self.cost.unit}: buys no training token at any allowed size{self._ends_text()}; "
+                "give a larger budget, or fewer inference_tokens"
             )
 
     def _refuse_ends(self, optimum: Optimum, option: str, budget: float | None = None) -> None:
@@ -195,12 +196,11 @@ class Problem(SizeSearch):
         if not which:
             return
         other = None if budget is None else self.nearest_served(budget)
-        instead = (
-            "give another" if other is None else f"the nearest budget that they serve is about {other:.3g}: give that"
-        )
+        instead = "give another" if other is None else f"give the nearest budget that they serve, about {other:.3g}"
         kind, wider = WIDER[self.space == "params"]
         raise UserError(
-            f"{option}: outside what the {kind}s can serve, as the best is the {which} of all{self._ends_text()}; "
+            f"{option}: outside the range that the {kind}s can serve, because the best is the {which} of "
+            f"all{self._ends_text()}; "
             f"{instead}, or {wider}"
         )
 

@@ -37,8 +37,8 @@ def remarks_of_axes(given: Mapping[str, float], law: Law, runs: RunsTable) -> tu
     for name, (low, high) in ranges.items():
         if name not in given:
             raise UserError(
-                f"law={law.name}: reads {name} too, {low:g} to {high:g} in the fitted runs; give 'axes={{{name}: NUMBER}}', at "
-                "which the answer is to hold"
+                f"law={law.name}: reads {name} too, {low:g} to {high:g} in the fitted runs; give the value for which "
+                f"you want the answer, as 'axes={{{name}: NUMBER}}'"
             )
     for name, value in given.items():
         if name not in ranges:

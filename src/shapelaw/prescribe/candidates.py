@@ -99,8 +99,8 @@ def feasible(world: World, runs: RunsTable, budget: float, limits: Limits) -> Ca
     found = every.take(np.flatnonzero(_near(every, world, runs) & ~_trained(every, runs)))
     if not len(found):
         raise UserError(
-            f"budget={budget:.6g} FLOPs: buys no run within a factor of {WIDER:g} of the sizes and tokens of the runs that the "
-            "table does not hold yet; give more, or other limits"
+            f"budget={budget:.6g} FLOPs: buys no new run within a factor of {WIDER:g} of the sizes and tokens of the "
+            "table's runs; give a larger budget, or other limits"
         )
     return found
 
@@ -125,7 +125,7 @@ def _sizes(world: World, runs: RunsTable, limits: Limits) -> Points:
     low, high = max(low, limits.params_min), min(high, limits.params_max)
     if low > high:
         raise UserError(
-            f"{limits}: allows no size within a factor of {WIDER:g} of those of the runs; give other limits"
+            f"{limits}: no allowed size is within a factor of {WIDER:g} of the sizes of the runs; give other limits"
         )
     return world.sizes(np.geomspace(low, high, SIZES))
 

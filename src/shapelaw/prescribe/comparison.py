@@ -77,7 +77,7 @@ def compare_laws(
         UserError: for a single law, a budget without an answer by some law, or sizes that are counted differently.
     """
     if len(fits) < 2:
-        raise UserError(f"laws: {', '.join(fits) or 'none'} given; comparing takes at least two fits")
+        raise UserError(f"laws: {', '.join(fits) or 'none'} given; a comparison takes at least two fits")
     worlds = {label: _world(fit, runs, world) for label, fit in fits.items()}
     problems = _problems(fits, worlds, budget, cost, limits)
     optima = {label: problem.search(SpendBudget(budget)) for label, problem in problems.items()}
@@ -110,8 +110,8 @@ def _check_countings(worlds: Mapping[str, World]) -> None:
     if len({world.counting for world in worlds.values()}) > 1:
         counted = ", ".join(f"{label} counts {world.counting}" for label, world in worlds.items())
         raise UserError(
-            f"compare: {counted}, and sizes without a shape cannot be counted anew; give fits of one counting, or hold a "
-            "ratio by aspect_ratio=NUMBER without space=params"
+            f"compare: {counted}, and sizes without a shape cannot be converted; give fits with the same counting, or "
+            "fix a ratio with aspect_ratio=NUMBER without space=params"
         )
 
 

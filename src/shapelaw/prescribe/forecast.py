@@ -66,11 +66,15 @@ def flops_for_loss(basis: Basis, loss: float) -> Prescription:
     fit = basis.fit
     found = [_reaching(fit, vector, loss) for vector in (fit.vector, *fit.vectors)]
     if not np.isfinite(found[0]):
-        raise UserError(f"loss={loss:g}: law {fit.law} reaches it at no number of FLOPs; give a higher one")
+        raise UserError(f"loss={loss:g}: law {fit.law} does not reach it at any number of FLOPs; give a higher loss")
     usable = np.array(found[1:])[np.isfinite(found[1:])]
     intervals = {"flops": percentile(usable, _level(fit))} if len(usable) > 1 else {}
     missed = len(found) - 1 - len(usable)
-    notes = (f"{missed} of {len(found) - 1} refits reach it at no number of FLOPs and are left out",) if missed else ()
+    notes = (
+        (f"{missed} of {len(found) - 1} refits do not reach it at any number of FLOPs and are left out",)
+        if missed
+        else ()
+    )
     values = {"flops": found[0], "loss": loss}
     told = _told(basis, f"FLOPs for a loss of {loss:g}", values, intervals, _losses(basis, found[0]))
     return replace(told, notes=(*told.notes, *notes))
@@ -120,7 +124,7 @@ def _told(
     flops = values["flops"]
     outside = {"flops": flops / high} if flops > high else {"flops": flops / low} if flops < low else {}
     notes = (
-        () if loss_of_size else ("no intervals: the fit holds no refits of resampled runs (bootstrap=runs makes them)",)
+        () if loss_of_size else ("no intervals: the fit has no refits of resampled runs (bootstrap=runs makes them)",)
     )
     return Prescription(
         question=question,

@@ -94,9 +94,9 @@ def _check_size(rules: ShapeRules) -> None:
     depths = rules.depth_max - rules.depth_min + 1
     if widths * depths > MOST_SHAPES:
         raise UserError(
-            f"rules.width_max={rules.width_max}, rules.depth_max={rules.depth_max}: {widths} widths by {depths} depths are "
-            f"too many to search; allowed are {MOST_SHAPES:,} shapes; narrow rules.width_min to rules.width_max, or "
-            "rules.depth_min to rules.depth_max, or ask for space=relaxed"
+            f"rules.width_max={rules.width_max}, rules.depth_max={rules.depth_max}: {widths} widths by {depths} depths "
+            f"are too many shapes to search; allowed are up to {MOST_SHAPES:,}; narrow rules.width_min to rules.width_max, or "
+            "rules.depth_min to rules.depth_max, or give space=relaxed"
         )
 
 

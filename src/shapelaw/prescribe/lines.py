@@ -43,7 +43,7 @@ def best_by_lines(options: PrescribeConfig, fit: FitResult, runs: RunsTable) -> 
     drawn = {name: _drawn(fit, name, budget) for name in names}
     intervals = {name: percentile(some, level) for name, some in drawn.items() if len(some) > 1}
     cost = str(fit.settings["cost"])
-    notes = [] if intervals else ["no intervals: the fit holds no refits of resampled runs (bootstrap=runs makes them)"]
+    notes = [] if intervals else ["no intervals: the fit has no refits of resampled runs (bootstrap=runs makes them)"]
     return Prescription(
         question=f"best size for {budget:.6g} {UNITS[cost]}, by the lines of method={fit.method}",
         law=fit.method,
@@ -64,7 +64,7 @@ def _refuse_others(options: PrescribeConfig, fit: FitResult) -> None:
     further = [text for name, text in given.items() if name not in ("budget", "space")]
     if further or options.budget is None:
         raise UserError(
-            f"{', '.join(further) or 'nothing is asked'}: method={fit.method} gives lines of the best size alone; give "
+            f"{', '.join(further) or 'nothing is asked'}: method={fit.method} gives only lines of the best size; give "
             f"budget=NUMBER, in {UNITS[str(fit.settings['cost'])]}, or a fit of method=parametric"
         )
 

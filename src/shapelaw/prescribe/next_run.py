@@ -212,8 +212,8 @@ def plan(
             if chosen:
                 break
             raise UserError(
-                f"target: none of {len(candidates)} candidates informs {target.told}: the best of them would take "
-                f"{max(share, 0.0):.1%} off its variance; give a larger budget, wider limits, or another target"
+                f"target: none of {len(candidates)} candidates informs {target.told}: the best would reduce its "
+                f"variance by only {max(share, 0.0):.1%}; give a larger budget, wider limits, or another target"
             )
         chosen.append(found)
         rows = rows_of(candidates, found.place, cadence)
@@ -282,7 +282,7 @@ def _refits(
     for i in range(len(candidates)):
         if time.monotonic() > until:
             raise UserError(
-                f"the time was over after {i} of {len(candidates)} candidates; `shapelaw next` takes as long as it needs"
+                f"time ran out after {i} of {len(candidates)} candidates; `shapelaw next` takes as long as it needs"
             )
         rows = rows_of(candidates, i, cadence)
         predicted = data.law.log_prediction(theta, rows)

@@ -90,7 +90,7 @@ def read_prediction(path: Path) -> dict[str, Any]:
         UserError: if the file holds no prediction, or was changed after it was written.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file; shapelaw prescribe with width, depth and tokens writes one")
+        raise UserError(f"{path}: there is no such file; shapelaw prescribe with width, depth and tokens writes one")
     from omegaconf import OmegaConf  # writes and reads these files; a prediction in Python needs neither it nor YAML
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -99,14 +99,18 @@ def read_prediction(path: Path) -> dict[str, Any]:
         content = OmegaConf.to_container(OmegaConf.load(path))
     except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: is no YAML ({reason}); give a file of prescribe.py with a prediction") from error
+        raise UserError(
+            f"{path}: is not YAML ({reason}); give a file with a prediction that shapelaw prescribe wrote"
+        ) from error
     prediction = content.get(PREDICTION) if isinstance(content, dict) else None
     if not isinstance(prediction, dict):
         raise UserError(
-            f"{path}: holds no prediction; ask shapelaw prescribe for width, depth and tokens of a fit with refits"
+            f"{path}: contains no prediction; shapelaw prescribe writes one for width, depth and tokens, from a fit with refits"
         )
     if sealed(prediction)["hash"] != prediction.get("hash"):
-        raise UserError(f"{path}: the prediction's hash does not fit its content: it was changed after it was written")
+        raise UserError(
+            f"{path}: the prediction's hash does not match its content: the file was changed after it was written"
+        )
     return {str(key): value for key, value in prediction.items()}
 
 
@@ -122,7 +126,7 @@ def compare(prediction: Mapping[str, Any], runs: RunsTable) -> Comparison:
     same = rows[mask & (rows["tokens"] <= prediction["tokens"] * (1 + 1e-9))]
     if not len(same):
         have = rows.drop_duplicates("run")[list(wanted)].to_dict("records")
-        raise UserError(f"runs: none has {wanted}; train it first; there are {have[:8]}")
+        raise UserError(f"runs: no run has {wanted}; train it first; there are {have[:8]}")
     run = str(same.groupby("run")["tokens"].max().idxmax())
     return Comparison(prediction, run, _beside(prediction, same[same["run"] == run].sort_values("tokens")))
 

@@ -100,7 +100,7 @@ class Throughput:
         if self.degree == 0:
             return np.asarray(np.exp(own[0]))
         if points.width is None or points.depth is None:
-            raise UserError("objective: measured steps need a shape; give objective.mfu, or ask for shapes")
+            raise UserError("objective: measured steps need a shape; give objective.mfu, or space=feasible")
         features = _SURFACES[self.degree](np.log(points.width) - self.centre[0], np.log(points.depth) - self.centre[1])
         return np.asarray(np.exp(sum(factor * x for factor, x in zip(own, features, strict=True))))
 
@@ -127,9 +127,9 @@ class Cost:
         if self.unit != "flops" and self.throughput is None:
             raise UserError(f"objective={self.unit}: needs a rate; give objective.mfu, or runs with seconds_per_step")
         if not (math.isfinite(self.price) and self.price > 0):
-            raise UserError(f"objective.price={self.price}: allowed are positive dollars a device hour")
+            raise UserError(f"objective.price={self.price}: allowed are positive dollars per device hour")
         if not (math.isfinite(self.served_tokens) and self.served_tokens >= 0):
-            raise UserError(f"objective.inference_tokens={self.served_tokens}: allowed are tokens from 0")
+            raise UserError(f"objective.inference_tokens={self.served_tokens}: allowed are numbers from 0")
 
     @property
     def words(self) -> str:
@@ -175,7 +175,7 @@ def cost_of(objective: ObjectiveConfig, runs: RunsTable, world: World) -> Cost:
     if (objective.mfu is None) != (objective.device_flops is None):
         raise UserError(
             f"objective.mfu={objective.mfu}, objective.device_flops={objective.device_flops}: give both, such as 0.4 "
-            "and 990e12, or neither to take the runs' measured steps"
+            "and 990e12, or neither to use the runs' measured steps"
         )
     if objective.mfu is not None and objective.device_flops is not None:
         throughput = Throughput.given(objective.device_flops, objective.mfu)
@@ -214,7 +214,7 @@ def _per_shape(runs: RunsTable) -> tuple[Array, Array, Array]:
         )
     timed = runs.kept[runs.kept["seconds_per_step"].notna() & runs.kept["batch_tokens"].notna()]
     if timed.empty:
-        raise UserError(f"{purpose}: no run has its seconds_per_step; give objective.mfu and objective.device_flops")
+        raise UserError(f"{purpose}: no run has seconds_per_step; give objective.mfu and objective.device_flops")
     devices = timed["num_devices"].fillna(1) if "num_devices" in timed else 1
     seconds = timed["seconds_per_step"] * devices / timed["batch_tokens"]
     shapes = timed.assign(seconds=seconds).groupby(["width", "depth"])["seconds"].median().reset_index()

@@ -93,7 +93,9 @@ def register(question: Question) -> Question:
         UserError: if another question has that name.
     """
     if QUESTIONS.setdefault(question.name, question) is not question:
-        raise UserError(f"question {question.name}: one of this name is registered already; choose another name")
+        raise UserError(
+            f"question {question.name}: a question with this name is registered already; choose another name"
+        )
     return question
 
 
@@ -114,8 +116,8 @@ def questions_of(law: Law) -> tuple[Question, ...]:
     unknown = [name for name in law.questions if name not in known]
     if unknown:
         raise UserError(
-            f"law={law.name}: names the questions {', '.join(unknown)}; known are {', '.join(known)}; make them known by "
-            "shapelaw.prescribe.registry.register"
+            f"law={law.name}: names the unknown questions {', '.join(unknown)}; known are {', '.join(known)}; register "
+            "yours with shapelaw.prescribe.registry.register"
         )
     return tuple(known[name] for name in law.questions)
 
@@ -165,7 +167,7 @@ def refuse_idle(texts: Sequence[str], beside: str) -> None:
         UserError: if there are any.
     """
     if texts:
-        raise UserError(f"{', '.join(texts)}: without effect beside {beside}; leave out the one or the other")
+        raise UserError(f"{', '.join(texts)}: has no effect beside {beside}; leave out one or the other")
 
 
 def given_options(options: PrescribeConfig) -> dict[str, str]:
@@ -200,7 +202,7 @@ def _unanswerable(
     answers = "; ".join(question.asks for question in questions) or "no question"
     if foreign:
         return UserError(
-            f"{', '.join(foreign)}: law={law.name} answers {answers}; give no more than one of these takes"
+            f"{', '.join(foreign)}: law={law.name} answers {answers}; give only the options of one of these"
         )
     missing = _missing(questions, texts.keys())
     instead = f"give {_all_of(missing)} too" if missing else "give exactly one of these"

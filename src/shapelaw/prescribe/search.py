@@ -152,7 +152,9 @@ class SizeSearch:
             return self.region.box
         low, high = np.log([max(self.limits.params_min, PARAMS[0]), min(self.limits.params_max, PARAMS[1])])
         if low > high:
-            raise UserError(f"{self.limits}: space=params searches {PARAMS[0]:g} to {PARAMS[1]:g} params; give others")
+            raise UserError(
+                f"{self.limits}: space=params searches {PARAMS[0]:g} to {PARAMS[1]:g} params; give other limits"
+            )
         return np.array([low]), np.array([high])
 
     def build(self, coordinates: Array) -> Points:
@@ -217,12 +219,12 @@ def _check_space(law: Law, space: str, limits: Limits) -> None:
         raise UserError(f"space=params: law {law.name} reads width and depth; give space=feasible or relaxed")
     if space == "params" and limits.aspects != UNLIMITED.aspects:
         raise UserError(
-            f"{limits}: space=params has neither width nor depth; give limits.params_min or limits.params_max "
-            "alone, or space=feasible or relaxed"
+            f"{limits}: space=params has neither width nor depth; give only limits.params_min or limits.params_max, or "
+            "space=feasible or relaxed"
         )
     if space != "params" and not reads_shapes(law) and limits.aspect_ratio is None:
         raise UserError(
-            f"law={law.name}: has no width and depth, so it prescribes no aspect ratio; hold one by "
-            "aspect_ratio=NUMBER, ask for params and tokens alone by space=params, or take a fit of interaction, "
+            f"law={law.name}: has no width and depth, so it prescribes no aspect ratio; fix one with "
+            "aspect_ratio=NUMBER, ask only for params and tokens with space=params, or give a fit of interaction, "
             "width_depth_params_tokens or width_depth_tokens"
         )

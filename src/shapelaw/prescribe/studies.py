@@ -69,9 +69,7 @@ def overtraining(problem: SizeSearch, budget: float, factors: Sequence[float] = 
     Source: Gemstones (arXiv 2502.06857), Fig 8.
     """
     if problem.cost.unit != "flops" or problem.cost.served_tokens:
-        raise UserError(
-            "overtraining: is asked for a budget of training FLOPs; give objective=flops, no inference_tokens"
-        )
+        raise UserError("overtraining: needs a budget of training FLOPs; give objective=flops without inference_tokens")
     relaxed = problem if problem.space == "params" else problem.relaxed()
     best = relaxed.search(SpendBudget(budget))
     rows = []
@@ -102,7 +100,7 @@ def aspect_ratio_cost(problem: SizeSearch, budget: float, ratios: Sequence[float
         UserError: for a law without width and depth, or a ratio that no shape has.
     """
     if not reads_shapes(problem.surface.law):
-        raise UserError(f"law={problem.fit.law}: has no width and depth, so no aspect ratio costs anything under it")
+        raise UserError(f"law={problem.fit.law}: has no width and depth, so the aspect ratio has no cost under it")
     best = problem.relaxed().search(SpendBudget(budget))
     rows = []
     for ratio in ratios:

@@ -72,12 +72,12 @@ class Surface:
         further = sorted({*law.predictors} - READ - {*given})
         if further == ["unique_tokens"]:
             raise UserError(
-                f"law={law.name}: reads unique_tokens too; give unique_tokens=NUMBER, the different tokens that there are"
+                f"law={law.name}: reads unique_tokens too; give unique_tokens=NUMBER, the different tokens available"
             )
         if further:
             raise UserError(
-                f"law={law.name}: reads {', '.join(further)} too, so no budget and no comparison of laws can be asked of "
-                "it; give a fit of a law of width, depth, params and tokens"
+                f"law={law.name}: reads {', '.join(further)} too, so it answers no budget and no comparison of laws; "
+                "give a fit of a law of width, depth, params and tokens"
             )
         return cls(law, np.array([fit.vector, *(fit.vectors if refits else ())]))
 

@@ -42,9 +42,9 @@ def refuse_ridge(search: SizeSearch, again: Callable[[SizeSearch], Optimum], opt
     if apart:
         names = ", ".join(search.fit.ridge)
         raise Unidentified(
-            f"{option}: rests on {names}, which the runs do not identify: laws of the form {search.fit.law} that fit them as "
-            f"well differ in the answer's {', '.join(apart)}; add runs of other sizes, tokens or shapes, or fit a law that "
-            "these runs identify (law=auto)"
+            f"{option}: depends on {names}, which the runs do not identify: laws of the form {search.fit.law} that fit "
+            f"them equally well differ in the answer's {', '.join(apart)}; add runs of other sizes, tokens or "
+            "shapes, or fit a law that these runs identify (law=auto)"
         )
 
 
@@ -66,7 +66,7 @@ def refuse_nonsense(search: SizeSearch, values: Mapping[str, float], outside: Ma
     if not 0 < loss <= chance:
         raise UserError(
             f"{option}: law {search.fit.law} gives a loss of {loss:.4g} {unit}, outside 0 to {chance:.4g} "
-            f"(guessing among {vocab_size or 'all'} tokens): it says nothing there; ask nearer to the fitted runs"
+            f"(guessing among {vocab_size or 'all'} tokens): the law means nothing there; ask nearer to the fitted runs"
         )
     far = {name: outside[name] for name in ("params", "tokens") if name in outside}
     far = {name: factor for name, factor in far.items() if not 1 / FAR <= factor <= FAR}

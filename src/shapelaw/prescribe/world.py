@@ -163,8 +163,8 @@ class World:
         if off <= ARCHITECTURE_TOLERANCE:
             return ()
         return (
-            f"the runs' params differ by up to {off:.0%} from those of their shapes here: another architecture; new shapes "
-            "and their FLOPs are counted as this program builds them",
+            f"the runs' params differ by up to {off:.0%} from those of the same shapes here, so their architecture is "
+            "another; new shapes and their FLOPs are counted as this program builds them",
         )
 
     def points(self, width: ArrayLike, depth: ArrayLike, *, relaxed: bool = False) -> Points:
@@ -177,7 +177,7 @@ class World:
         if not vocab_size:
             raise UserError(
                 "vocab_size: the runs do not name their vocabulary, so shapes have no FLOPs; give vocab_size=NUMBER, "
-                "or ask for the size alone by space=params"
+                "or ask only for the size with space=params"
             )
         sizes = (vocab_size, self.rules.head_size)
         w, d = np.asarray(width), np.asarray(depth)
@@ -240,7 +240,7 @@ class World:
         check_heads(Shape(width, depth, self.rules.head_size))
         batch, seq_len = self.suite.batch_tokens, self.suite.seq_len
         if batch and seq_len and batch % seq_len:
-            raise UserError(f"batch_tokens={batch}: is no multiple of seq_len={seq_len}; give another seq_len")
+            raise UserError(f"batch_tokens={batch}: is not a multiple of seq_len={seq_len}; give another seq_len")
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -261,7 +261,7 @@ class World:
     def _assumed_context(self) -> str:
         if not self.assumes_context:
             return ""
-        return f"the runs do not name their context: {self.seq_len:,} tokens are assumed; give seq_len=NUMBER if it is another"
+        return f"the runs do not name their context: {self.seq_len:,} tokens are assumed; give seq_len=NUMBER if that is wrong"
 
     def _assumed_heads(self) -> str:
         if self.suite.head_size:
@@ -293,7 +293,9 @@ def _taken(recorded: Suite, suite: Suite) -> tuple[str, ...]:
     """A note on the facts taken from the suite as it is now."""
     taken = {name: getattr(suite, name) for name in recorded.missing(*SAID)}
     values = ", ".join(f"{name}={_shown(value)}" for name, value in taken.items() if value is not None)
-    return (f"the runs do not record {values}: these are the values of the suite {suite.name} today",) if values else ()
+    return (
+        (f"the runs do not record {values}: the current values of the suite {suite.name} are used",) if values else ()
+    )
 
 
 def _shown(value: object) -> str:
@@ -319,7 +321,7 @@ def law_of(fit: FitResult) -> Law:
     """
     if fit.law is None:
         raise UserError(
-            f"fit: method={fit.method} gives lines of the optimal size, no law of the loss; fit with method=parametric"
+            f"fit: method={fit.method} gives lines of the optimal size, not a law of the loss; fit with method=parametric"
         )
     law = get_law(fit.law)
     if "tokens" not in law.predictors:

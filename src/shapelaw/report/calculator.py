@@ -34,7 +34,7 @@ def calculator(problem: Problem) -> dict[str, Any]:
             "report: the page's calculator answers budgets of training FLOPs over whole shapes; give objective=flops"
         )
     if not isinstance(law, SumLaw):
-        raise UserError(f"report: law={law.name}: the page computes sums of power laws; take a fit of one of them")
+        raise UserError(f"report: law={law.name}: the page computes only sums of power laws; give a fit of such a law")
     world, shapes = problem.world, problem.shapes
     assert shapes is not None
     assert shapes.width is not None

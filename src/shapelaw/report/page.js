@@ -185,7 +185,7 @@
 
   function notes(own) {
     const out = [...data.notes];
-    if (data.vectors === 1) out.push("no intervals: the fit holds no refits of resampled runs (bootstrap=runs makes them)");
+    if (data.vectors === 1) out.push("no intervals: the fit has no refits of resampled runs (bootstrap=runs makes them)");
     if (count === 1) return out;
     for (const name of ["width", "depth"]) {
       const ends = [shapes[name].reduce((a, b) => Math.min(a, b)), shapes[name].reduce((a, b) => Math.max(a, b))];
@@ -279,7 +279,7 @@
       tell("refined", spread);
       if ($("new-run") && refitted.length) $("new-run").textContent = ofThisSize(answered, logTokens, refitted);
       if (failed > 0.05 * Math.max(data.vectors - 1, 1))
-        $("notes").append(Object.assign(document.createElement("li"), { textContent: `${failed} of ${data.vectors - 1} refits reach it at no size and are left out of the intervals` }));
+        $("notes").append(Object.assign(document.createElement("li"), { textContent: `${failed} of ${data.vectors - 1} refits do not reach it at any size and are left out of the intervals` }));
       $("answer").setAttribute("aria-busy", "false");
     })();
   }

@@ -25,14 +25,14 @@ def asking_price(report: Report, answer: Prescription) -> dict[str, Any]:
     device, mfu = (DEVICE_FLOPS, MFU) if measured is None else (float(f"{measured:.3g}"), 1.0)
     hours = report.budget / (device * mfu) / SECONDS
     given = f"an H100's dense bfloat16 ({device:.3g} FLOP/s) at {mfu:.0%}"
-    source = given if measured is None else "what the runs' own steps reached at this shape, so a utilisation of 1"
+    source = given if measured is None else "the throughput of the runs' own steps at this shape, so a utilisation of 1"
     return {
         "fields": [
             {"name": "device", "label": "FLOP/s of a device", "value": f"{device:.3g}".replace("e+", "e")},
             {"name": "mfu", "label": "Utilisation (MFU)", "value": f"{mfu:g}"},
-            {"name": "price", "label": "Dollars a device hour", "value": f"{PRICE:g}"},
+            {"name": "price", "label": "Dollars per device hour", "value": f"{PRICE:g}"},
         ],
-        "source": f"Unless you enter others: {source}, for {PRICE:g} dollars an hour.",
+        "source": f"Unless you enter other values: {source}, for {PRICE:g} dollars per hour.",
         "text": f"{span(hours * SECONDS)} of one device, {in_words(hours * PRICE)} dollars",
     }
 

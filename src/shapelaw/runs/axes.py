@@ -54,15 +54,15 @@ def _axis(table: RunsTable, law: Law, name: str) -> pd.Series:
     if further is None or name not in further:
         has = ", ".join([*(one for one in table if one != "excluded"), *map(str, () if further is None else further)])
         raise UserError(
-            f"law={law.name}: reads {name}, which is no column of the table; it has {has}; record it with the runs, or add it "
-            "to the file"
+            f"law={law.name}: reads {name}, which is not a column of the table; it has {has}; record the column with "
+            "the runs, or add it to the file"
         )
     values = pd.to_numeric(further[name], errors="coerce").astype(float)
     kept = (table.frame["excluded"] == "").to_numpy()
     bad = int((~(values[kept] > 0)).sum())
     if bad:
         raise UserError(
-            f"law={law.name}: reads {name}, and {bad} of {int(kept.sum())} rows have no positive number there; leave them out "
-            "by subset.where, or correct them"
+            f"law={law.name}: reads {name}, and {bad} of {int(kept.sum())} rows have no positive number there; leave "
+            "them out with subset.where, or correct them"
         )
     return values.where(values > 0)

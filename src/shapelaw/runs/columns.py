@@ -71,24 +71,24 @@ CANONICAL: dict[str, Column] = {
     "num_devices": Column("devices the run was trained on", whole=True),
     "cooldown": Column("tokens of the cooldown over the tokens before it; 0 at a constant rate", zero=True),
     "unique_tokens": Column(
-        "different tokens of the corpus that the run drew from; beyond them its tokens repeat",
+        "different tokens of the corpus that the run drew from; a longer run repeats them",
         units=COUNTS,
-        remedy="; name it by runs.columns, or give 'runs.constants={unique_tokens: NUMBER}'",
+        remedy="; name it with runs.columns, or give 'runs.constants={unique_tokens: NUMBER}'",
     ),
     "lr_area": Column(
-        "learning rate summed over the steps up to the row, computed where a column lr varies along runs",
+        "learning rate summed over the steps up to the row, computed if a column lr varies along runs",
         remedy=OF_RATES,
     ),
-    "lr_step": Column("learning rate of the row's step, where it varies along runs", zero=True, remedy=OF_RATES),
+    "lr_step": Column("learning rate of the row's step, if it varies along runs", zero=True, remedy=OF_RATES),
     "lr_annealed": Column(
         "how far and how long ago the rate fell, summed likewise; 0 at a constant rate", zero=True, remedy=OF_RATES
     ),
     "compared_set": Column("1 in the set of runs whose speedup over the others is fitted, 0 in the others", zero=True),
     "bytes_per_token": Column(
-        "bytes of text that a token stands for on average, by which losses per byte become per token"
+        "bytes of text that a token stands for on average, which converts losses per byte to losses per token"
     ),
-    "seq_len": Column("tokens of one sequence; 2048 where it is not named", whole=True, units=COUNTS),
-    "head_size": Column("features of one attention head; 128 where it is not named", whole=True),
+    "seq_len": Column("tokens of one sequence; 2048 if missing", whole=True, units=COUNTS),
+    "head_size": Column("features of one attention head; 128 if missing", whole=True),
     "suite": Column("named world of shapes and scale", text=True),
     "corpus": Column("name or hash of the text that the run was trained on", text=True),
     "tokenizer": Column("name or hash of the tokenizer", text=True),
@@ -96,22 +96,22 @@ CANONICAL: dict[str, Column] = {
     "validation_tokens": Column("tokens of the held-out sample", whole=True, units=COUNTS),
     "loss_unit": Column("unit of the loss", text=True),
     "lr_rule": Column("how the base rate becomes the rate of a shape", text=True),
-    "schedule": Column("how the rate runs: constant, or what it falls along (cosine, linear, wsd, ...)", text=True),
+    "schedule": Column(
+        "course of the rate: constant, or the curve along which it falls (cosine, linear, wsd, ...)", text=True
+    ),
     "total_tokens": Column("tokens of the whole run, at which its schedule ends", units=COUNTS),
     "decay_fraction": Column("share of the run, at its end, over which the schedule falls", zero=True),
     "warmup_tokens": Column("tokens over which the rate rises from 0", zero=True, units=COUNTS),
     "optimizer": Column("optimizer, with its settings", text=True),
-    "precision": Column("number format that the run is computed in", text=True),
+    "precision": Column("number format of the run's computation", text=True),
     "architecture": Column("name or version of the architecture", text=True),
     "trainer": Column("program that trained the run and measured its loss", text=True),
     "sweep": Column("name of the sweep that the run belongs to", text=True),
-    "status": Column("how the run stands in its tracker", text=True),
+    "status": Column("state of the run in its tracker", text=True),
     "rollbacks": Column("rollbacks of the run before the row, each to a lower rate", whole=True, zero=True),
-    "diverged_step": Column(
-        "step at which the run diverged in the end; missing where it did not", whole=True, units=COUNTS
-    ),
+    "diverged_step": Column("step at which the run finally diverged; missing if it did not", whole=True, units=COUNTS),
     "mlflow_run_id": Column("the run in its tracker", text=True),
-    "excluded": Column("reason why the row is left out; empty where it is kept", text=True),
+    "excluded": Column("reason why the row is left out; empty if it is kept", text=True),
 }
 """Canonical name -> meaning. Also, `loss_NAME` holds further losses in nats per token, `axis_NAME` further predictors."""
 
@@ -164,7 +164,7 @@ def tidy(frame: pd.DataFrame) -> pd.DataFrame:
     if missing:
         raise UserError(
             f"runs table: no column {', '.join(missing)}; it has {', '.join(map(str, frame.columns)) or 'none'}; "
-            "name them by columns={canonical: source}, " + "; ".join(f"{m} = {CANONICAL[m].meaning}" for m in missing)
+            "name them with columns={canonical: source}, " + "; ".join(f"{m} = {CANONICAL[m].meaning}" for m in missing)
         )
     further = sorted(name for name in map(str, frame.columns) if name not in CANONICAL and is_canonical(name))
     out = {name: _typed(name, frame[name]) for name in [*CANONICAL, *further] if name in frame.columns}
@@ -202,7 +202,7 @@ def as_numbers(name: str, values: pd.Series) -> NDArray[np.float64]:
     try:
         return np.asarray(pd.to_numeric(values).to_numpy(dtype=np.float64, na_value=np.nan))
     except (TypeError, ValueError) as error:
-        raise UserError(f"runs table: column {name} holds something that is not a number ({error})") from None
+        raise UserError(f"runs table: column {name} contains something that is not a number ({error})") from None
 
 
 def faults(frame: pd.DataFrame, loss_unit: str = NATS_PER_TOKEN) -> pd.Series:
@@ -275,7 +275,7 @@ def refuse_faults(frame: pd.DataFrame, loss_unit: str) -> None:
         kinds = ", ".join(f"{reason} ({count} rows)" for reason, count in bad.value_counts().items())
         raise UserError(
             f"runs table: {kinds}; first at {_places(kept.loc[bad.index])}; correct them, or leave them out with a "
-            "reason in the column excluded (bad_rows=exclude does both)"
+            "reason in the column excluded (bad_rows=exclude does so)"
         )
     repeated = duplicates(frame)
     if repeated.any():

@@ -56,7 +56,7 @@ def _with_tokens(table: FileTable, given: FileOptions) -> FileTable:
         frame = frame.assign(tokens=steps * as_numbers("batch_tokens", frame["batch_tokens"]))
         untrained = pd.Series(np.where(steps == 0, "before the first step", ""), index=frame.index, dtype=object)
         source = table.sources.get("batch_tokens", "tokens")
-        doubt = "" if "tok" in source.lower() else f"; {source} is taken for tokens, not for sequences"
+        doubt = "" if "tok" in source.lower() else f"; {source} is read as tokens, not as sequences"
         return replace(table, frame=excluding(frame, untrained)).noting(f"tokens: step * batch_tokens{doubt}")
     if "tokens" not in frame and given.tokens_from == "6n" and {"flops", "params"} <= set(frame):
         tokens = as_numbers("flops", frame["flops"]) / (6.0 * as_numbers("params", frame["params"]))
@@ -82,9 +82,7 @@ def _refuse_sequences(frame: pd.DataFrame) -> None:
         return
     sizes = np.unique(context[np.isfinite(context)])
     factor = (
-        f"'runs.units={{batch_tokens: {sizes[0]:g}}}'"
-        if len(sizes) == 1
-        else "a column of the tokens of a step instead"
+        f"'runs.units={{batch_tokens: {sizes[0]:g}}}'" if len(sizes) == 1 else "or a column with the tokens of a step"
     )
     raise UserError(
         f"runs table: batch_tokens are {np.nanmin(batch):g}, fewer than the {np.nanmin(context):g} tokens of a sequence; if "
@@ -96,7 +94,7 @@ def _with_runs(table: FileTable) -> FileTable:
     if "run" in table.frame:
         return table
     runs = [f"row-{i:05d}" for i in range(len(table.frame))]
-    about = {**table.about, "runs": "the file names no runs: each row counts as a run of its own"}
+    about = {**table.about, "runs": "the file names no runs: each row counts as a separate run"}
     return replace(table, frame=table.frame.assign(run=runs), about=about)
 
 
@@ -104,11 +102,11 @@ def _with_params(table: FileTable) -> FileTable:
     """Parameters counted from shapes if the file has none; a note if the file's parameters omit the embedding."""
     frame, source = table.frame, table.sources.get("params", "")
     if _NON_EMBEDDING.search(names.plain_name(source)):
-        counted = f"{WITHOUT_EMBEDDING}, as the column is named {source}"
+        counted = f"{WITHOUT_EMBEDDING}, because the column is named {source}"
         return replace(table, about={**table.about, "params_counting": counted}).noting(f"params: {counted}")
     if "params" in frame or not {"width", "depth", "vocab_size"} <= set(frame):
         return table
-    counted = "total: counted from width, depth, vocab_size and head_size (128 where not named)"
+    counted = "total: counted from width, depth, vocab_size and head_size (128 if missing)"
     return replace(
         table, frame=frame.assign(params=_counted(frame)), about={**table.about, "params_counting": counted}
     ).noting(f"params: {counted}")
@@ -159,7 +157,7 @@ def with_repeats(table: FileTable, given: FileOptions) -> FileTable:
         told = table.frame.join(table.further)[names_of_settings].astype(str).agg(" ".join, axis=1)
         runs = table.frame["run"].where(~table.frame["run"].isin(repeated["run"]), table.frame["run"] + " " + told)
         return replace(table, frame=table.frame.assign(run=runs)).noting(
-            f"run: told apart by {', '.join(names_of_settings)}"
+            f"run: distinguished by {', '.join(names_of_settings)}"
         )
     if repeated.groupby(["run", "tokens"])["params"].nunique().gt(1).any():
         raise UserError(
@@ -205,8 +203,8 @@ def _refuse_gaps(rows: pd.DataFrame) -> None:
         gaps = ~np.isfinite(missing)
         if gaps.mean() >= GAPS and not gaps[0] and np.isfinite(as_numbers("loss", rows["loss"])[gaps]).all():
             raise UserError(
-                f"runs table: {name} is empty in {int(gaps.sum())} of {len(rows)} rows that have a loss: if it stands only in "
-                "the first row of each group, as merged cells leave it, fill it down; else take these rows out of the file"
+                f"runs table: {name} is empty in {int(gaps.sum())} of {len(rows)} rows that have a loss: if it stands "
+                "only in the first row of each group, as after merged cells, fill it down; else remove these rows from the file"
             )
 
 
@@ -218,5 +216,5 @@ def unfinished(table: FileTable) -> str:
     for name, values in columns.items():
         if values is not None and (bad := values.astype(str).str.lower().isin(_UNFINISHED)).any():
             said = ", ".join(sorted(values[bad].astype(str).unique()))
-            return f"{int(bad.sum())} rows are of runs whose {name} is {said}: leave them out by subset.where"
+            return f"{int(bad.sum())} rows are of runs whose {name} is {said}: leave them out with subset.where"
     return ""

@@ -46,8 +46,8 @@ def parse(text: str) -> tuple[pd.DataFrame, str, list[str]]:
         )
         header = _stripped(pd.Series(names))
     if all(headers.is_value(name) for name in header if name):
-        raise ValueError("its first row holds values, no names: put a line of names above it")
-    left_out = f"{below} lines below the header that begin with # or //, as comments do, left out" if below else ""
+        raise ValueError("its first row has values instead of names: put a line of names above it")
+    left_out = f"{below} lines below the header that begin with # or //, like comments, are left out" if below else ""
     if below and taken == len(cells):
         raise ValueError(f"no rows: {left_out}")
     said = [left_out, headers.note(header, taken)]
@@ -179,7 +179,7 @@ def _named(body: pd.DataFrame, header: list[str], delimiter: str) -> pd.DataFram
     if delimiter == _SPACES and (short := widths < len(header)).any():
         row = int(short.argmax())
         raise ValueError(
-            f"row {row + 1} has {widths[row]} fields, the header {len(header)}: between spaces an empty field cannot be seen; "
-            "write - in it, or commas between the fields"
+            f"row {row + 1} has {widths[row]} fields, the header {len(header)}: an empty field between spaces cannot "
+            "be seen; write - in it, or separate the fields by commas"
         )
     return body.reindex(columns=range(len(header)), fill_value="").set_axis(header, axis=1).reset_index(drop=True)

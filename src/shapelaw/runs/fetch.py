@@ -23,7 +23,9 @@ def local_folder() -> Path | None:
         return None
     folder = Path(named)
     if not folder.is_dir():
-        raise UserError(f"{DATA_DIR_VARIABLE}={named}: no such folder; name one with gemstones/ and chinchilla/")
+        raise UserError(
+            f"{DATA_DIR_VARIABLE}={named}: there is no such folder; give one with gemstones/ and chinchilla/"
+        )
     return folder
 
 
@@ -68,7 +70,7 @@ def fetch(file: PublishedFile, repository: Repository) -> Path:
         found = pooch.retrieve(url, f"sha256:{file.sha256}", fname=place.name, path=place.parent)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{place.name}: cannot be fetched ({_short(error, url)}); go online, or name a folder with the data in "
+            f"{place.name}: cannot be fetched ({_short(error, url)}); go online, or set a folder with the data in "
             f"{DATA_DIR_VARIABLE}"
         ) from None
     return Path(found)
@@ -86,5 +88,7 @@ def _short(error: Exception, url: str) -> str:
 def _in_folder(folder: Path, file: PublishedFile) -> Path:
     path = folder / file.local
     if not path.is_file():
-        raise UserError(f"{DATA_DIR_VARIABLE}={folder}: no file {file.local}; add it, or unset the variable")
+        raise UserError(
+            f"{DATA_DIR_VARIABLE}={folder}: the folder has no file {file.local}; add it, or unset the variable"
+        )
     return path

@@ -53,7 +53,7 @@ def from_file(path: str | os.PathLike[str] | None, options: FileOptions | None =
         UserError: if the file, a column or a unit cannot be found, or a value is invalid.
     """
     if path is None:
-        raise UserError("path: none given; name a .csv, .parquet, .json or .xlsx file")
+        raise UserError("path: none given; give a .csv, .parquet, .json or .xlsx file")
     given = options or FileOptions()
     return from_raw(str(path), read_logs(path, given.sheet, {} if given.wide else given.columns), given)
 
@@ -90,7 +90,7 @@ def _named(raw: RawTable, given: FileOptions) -> FileTable:
             allowed = ", ".join([*CANONICAL, "loss_NAME"])
             raise UserError(f"columns: {ours} is not canonical (a mapping is canonical: source); allowed are {allowed}")
     if given.wide is None and (upright := turned(frame)) is not None:
-        frame, notes = upright, (*notes, "the table lay on its side")
+        frame, notes = upright, (*notes, "the table was transposed")
         raw = replace(raw, reasons=None)
     metric = ""
     if given.wide:
@@ -177,7 +177,7 @@ def _typed(table: FileTable, raw: RawTable, given: FileOptions) -> FileTable:
         bad = (numbers.unreadable != "") & open_rows.to_numpy()
         if bad.any():
             _refuse_texts(str(name), numbers, bad, given.exclude_faults)
-            said = [f"{name} is no number ({text})" for text in numbers.unreadable[bad]]
+            said = [f"{name} is not a number ({text})" for text in numbers.unreadable[bad]]
             reasons[bad] = reasons[bad].where(reasons[bad] != "", said)
         out[name], notes = numbers.values, [*notes, *numbers.notes]
         suffixed |= {} if numbers.suffixed is None else {str(name): numbers.suffixed}
@@ -193,11 +193,9 @@ def _refuse_texts(name: str, numbers: Numbers, bad: NDArray[np.bool_], exclude: 
     if exclude and not whole:
         return
     more = f" and {int(bad.sum()) - 1} more" if bad.sum() > 1 else ""
-    remedy = (
-        "correct them" if whole else "correct them, or leave these rows out with that reason (runs.bad_rows=exclude)"
-    )
+    remedy = "correct them" if whole else "correct them, or leave these rows out (runs.bad_rows=exclude)"
     raise UserError(
-        f"runs table: column {name} holds something that is not a number ({numbers.unreadable[first]!r} in row "
+        f"runs table: column {name} contains something that is not a number ({numbers.unreadable[first]!r} in row "
         f"{first + 1}{more}); {remedy}"
     )
 
@@ -217,7 +215,9 @@ def _further(frame: pd.DataFrame, decimal: str) -> pd.DataFrame:
 def _in_units(table: FileTable, given: FileOptions) -> FileTable:
     """Values in canonical units, from the named units or else from those that a column's name suggests."""
     hinted = _hints(table, given)
-    said = [f"{name}: {_unit(unit)}, as the column is named {table.sources[name]}" for name, unit in hinted.items()]
+    said = [
+        f"{name}: {_unit(unit)}, because the column is named {table.sources[name]}" for name, unit in hinted.items()
+    ]
     frame, by_row = table.frame, {} if "loss" in given.units else _said_units(table)
     if len(by_row) > 1:
         hinted["loss"], frame = "nats", _each_in_its_unit(frame, by_row)
@@ -266,7 +266,7 @@ def _each_in_its_unit(frame: pd.DataFrame, rows_of: Mapping[str, pd.Series]) -> 
         converted, kept = units.convert(frame[rows], {"loss": unit})
         out.loc[rows, "loss"] = converted["loss"]
         if kept:
-            reasons[rows] = f"loss in {kept['loss']} beside others per token: give the column bytes_per_token"
+            reasons[rows] = f"loss in {kept['loss']} beside losses per token: give the column bytes_per_token"
     return excluding(out, reasons)
 
 
@@ -280,16 +280,17 @@ def _hints(table: FileTable, given: FileOptions) -> dict[str, str | float]:
     for name, source in table.sources.items():
         if name in ("tokens", "flops") and name not in given.units and names.is_rate(source):
             raise UserError(
-                f"runs table: the column {source} speaks of {name} a second, not of those up to the row; map another column, "
-                f"or give 'runs.units={{{name}: 1}}' if they are"
+                f"runs table: the column {source} seems to have {name} per second, not those up to the row; map "
+                f"another column, or give 'runs.units={{{name}: 1}}' if they are"
             )
         unit = names.hint(name, source) if name in (*_LARGEST, "loss", "flops") or name.startswith("loss_") else None
         if unit is None or name in given.units:
             continue
         if isinstance(unit, str) and unit not in rules_of(name).units:
             raise UserError(
-                f"runs table: the column {source} speaks of {unit}, which are not converted; make them nats per token, map "
-                f"another column, or give 'runs.units={{{name}: UNIT}}' if they are {', '.join(LOSSES)} or a multiple of one"
+                f"runs table: the column {source} seems to be in {unit}, which cannot be converted; convert "
+                f"it to nats per token, map another column, or give 'runs.units={{{name}: UNIT}}' if it is "
+                f"{', '.join(LOSSES)} or a multiple of one"
             )
         if name in _LARGEST:
             values = as_numbers(name, table.frame[name])
@@ -302,7 +303,7 @@ def _hints(table: FileTable, given: FileOptions) -> dict[str, str | float]:
                 continue
             if unit == "K":  # which would fit counts as well
                 raise UserError(
-                    f"runs table: the column {source} speaks of thousands; give 'runs.units={{{name}: K}}' if it holds them, "
+                    f"runs table: the column {source} seems to be in thousands; give 'runs.units={{{name}: K}}' if it is, "
                     f"'runs.units={{{name}: 1}}' if it counts one by one"
                 )
         out[name] = unit

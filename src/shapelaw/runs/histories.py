@@ -87,7 +87,7 @@ class Histories:
             return
         there = f"the runs recorded {_listed(self.recorded)}; their settings are {_listed(settings.columns)}"
         if unknown:
-            raise UserError(f"{place}: runs.columns: {', '.join(unknown)} is no metric or setting; {there}")
+            raise UserError(f"{place}: runs.columns: {', '.join(unknown)} is not a metric or setting; {there}")
         if "loss" in sources:
             raise UserError(
                 f"{place}: {', '.join([sources['loss'], *rivals])} may be the loss; give 'runs.columns={{loss: {rivals[0]}}}'"
@@ -151,7 +151,7 @@ def at_losses(wide: pd.DataFrame, sources: Mapping[str, str], step: str) -> tupl
         if name in growing and name != step:
             out[name] = _interpolated(wide["run"].to_numpy(), wide[step].to_numpy(float), wide[name].to_numpy(float))
             between = int((rows & wide[name].isna().to_numpy() & out[name].notna().to_numpy()).sum())
-            notes += [f"{growing[name]}: {name}, on the line between its records at {between} rows"] if between else []
+            notes += [f"{growing[name]}: {name}, interpolated between its records at {between} rows"] if between else []
         elif name not in growing:
             out[name] = wide.groupby("run")[name].transform(lambda values: values.ffill().bfill())
     return out[rows].reset_index(drop=True), notes

@@ -203,7 +203,7 @@ def _from_histories(
     """Other people's runs in a tracker. Its libraries are imported only here."""
     place = Path(path) if path is not None else None
     if place is not None and not place.exists():
-        raise UserError(f"runs.path={path}: no such file or folder; give the one that the tracker wrote")
+        raise UserError(f"runs.path={path}: there is no such file or folder; give the one that the tracker wrote")
     if source == "tensorboard":
         if place is None:
             raise UserError("runs=tensorboard: give runs.path=FOLDER, TensorBoard's --logdir")

@@ -46,7 +46,7 @@ def rows_of(text: str) -> tuple[pd.DataFrame, str] | None:
     small = text.lower()
     for form, words in FORMS.items():
         if words in small and (rows := list(form(lines))):
-            what = "a row a block of metrics" if form is _olmo else "loss: the held-out one"
+            what = "one row per block of metrics" if form is _olmo else "loss: the held-out one"
             return pd.DataFrame(rows).fillna(""), f"lines of a training program's log; {what}"
     return None
 

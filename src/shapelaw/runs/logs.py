@@ -40,7 +40,7 @@ def read_logs(path: str | os.PathLike[str], sheet: str | None, columns: Mapping[
     """
     files = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))] if _is_pattern(path) else [Path(path)]
     if not files:
-        raise UserError(f"path={path}: no file is named so; give a file, or a pattern such as logs/*/metrics.csv")
+        raise UserError(f"path={path}: there is no such file; give a file, or a pattern such as logs/*/metrics.csv")
     files = [file for file in files if not (_OF_STEP.search(file.stem) and file.read_text().strip() == "{}")] or files
     raws = [_known(file, spread(read_raw(file, sheet))) for file in files]
     raw = raws[0] if not _is_pattern(path) else _joined(files, raws)
@@ -115,7 +115,9 @@ def settings_beside(folder: Path) -> dict[str, Any]:
     try:
         return flattened(yaml.safe_load(file.read_text()) or {}) if file.exists() else {}
     except yaml.YAMLError as error:
-        raise UserError(f"{file}: cannot be read ({str(error).splitlines()[0]}); correct it, or move it away") from None
+        raise UserError(
+            f"{file}: cannot be read ({str(error).splitlines()[0]}); correct it, or move it elsewhere"
+        ) from None
 
 
 def _split(there: pd.DataFrame, rows: pd.Series) -> bool:

@@ -37,7 +37,9 @@ def matches(frame: pd.DataFrame, where: str) -> pd.Series:
     except _EVALUATION_ERRORS as error:
         raise UserError(f"where={where!r}: cannot be evaluated ({error}); allowed are {_ALLOWED}") from None
     if not isinstance(mask, pd.Series) or mask.dtype != np.bool_:
-        raise UserError(f"where={where!r}: gives no true or false per row; compare a column, as in 'width == 512'")
+        raise UserError(
+            f"where={where!r}: does not give true or false for each row; compare a column, as in 'width == 512'"
+        )
     return mask
 
 

@@ -110,7 +110,7 @@ def _excel(path: Path, sheet: str | None) -> RawTable:
     said = [
         f"sheet {sheet or names[0]!r} of {len(names)}" if len(names) > 1 else "",
         headers.note(header, taken),
-        f"{len(seen)} rows that the sheet hides are read, too" if seen else "",
+        f"{len(seen)} rows that the sheet hides are also read" if seen else "",
     ]
     return RawTable(body.reset_index(drop=True), notes=tuple(filter(None, said)))
 
@@ -258,7 +258,7 @@ def _of_mappings(value: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
 def _of_records(rows: list[Any]) -> pd.DataFrame:
     if not rows or not all(isinstance(row, Mapping) for row in rows):
-        raise ValueError("JSON whose rows name no columns")
+        raise ValueError("JSON whose rows have no column names")
     return _flat(pd.json_normalize(rows))
 
 

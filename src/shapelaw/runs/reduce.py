@@ -117,7 +117,7 @@ def reduced(table: RunsTable, rule: str, by: Sequence[str] = (), apart: Sequence
     taken = _chosen(table, several) if rule == "auto" else rule
     if taken == "none":
         left = settings_of(table, _default_key(known, [name for name in apart if not is_canonical(name)]))
-        said = f"none: {left.words}; runs.reduce=best, last or mean takes one" if left.cells else ""
+        said = f"none: {left.words}; runs.reduce=best, last or mean keeps one" if left.cells else ""
         return table.noting("reduction", said) if said else table
     frame, said = collapse(table.frame, table.rows, taken, key)
     settings = ", ".join(dict.fromkeys((*several.tuned, *several.apart)))
@@ -149,15 +149,15 @@ def _chosen(table: RunsTable, several: Settings) -> str:
         name = several.apart[0]
         example = f"{name} == '{table.rows[name].mode()[0]}'"
         raise UserError(
-            f"runs table: {several.words} and differ in {', '.join(several.apart)}; pick some by subset.where, such as "
+            f"runs table: {several.words} and differ in {', '.join(several.apart)}; select some with subset.where, such as "
             f'"{example}", or give runs.reduce=best, last or mean (one row for each size), or runs.reduce=none (all rows)'
         )
     if several.tuned:
         return "best"
     if several.spread > MOST_SPREAD and not table.has("accuracy"):  # a law of accuracies has the loss as its predictor
         raise UserError(
-            f"runs table: {several.words} whose losses differ by {several.spread:.1%}, more than repeats of one setting do; "
-            "give runs.reduce=best, last or mean (one row for each size), or runs.reduce=none (all rows)"
+            f"runs table: {several.words} whose losses differ by {several.spread:.1%}, more than for repeats of one "
+            "setting; give runs.reduce=best, last or mean (one row for each size), or runs.reduce=none (all rows)"
         )
     return "none"
 

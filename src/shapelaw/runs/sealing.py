@@ -40,7 +40,8 @@ def read_parquet(path: Path) -> tuple[pd.DataFrame, bool]:
     found = {place[2] for place in _PLACES.finditer(data)}
     if found and found != {_digest(_PLACES.sub(rb"\g<1>" + OPEN.encode(), data)).encode()}:
         raise Damaged(
-            f"{path} was changed after it was written: it does not match its seal; make it anew, as by the same shapelaw fit"
+            f"{path} was changed after it was written: it does not match its seal; make it again, for example with the "
+            "same shapelaw fit"
         )
     return pd.read_parquet(BytesIO(data)), bool(found)
 

@@ -26,7 +26,7 @@ def with_sets(table: RunsTable, where: str) -> RunsTable:
     kept = second[(table.frame["excluded"] == "").to_numpy()]
     if not 0 < kept.sum() < len(kept):
         raise UserError(
-            f"speedup={where!r}: {int(kept.sum())} of the {len(kept)} rows that count meet it; give a condition that some meet "
-            "and the others do not"
+            f"speedup={where!r}: {int(kept.sum())} of the {len(kept)} rows that count meet it; give a condition that "
+            "some rows meet and others do not"
         )
     return dataclasses.replace(table, frame=table.frame.assign(compared_set=second.astype(float)))

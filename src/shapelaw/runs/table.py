@@ -202,7 +202,7 @@ class RunsTable(Shown):
         table = self.exclude(~rows, f"outside the selection {where.strip()}")
         if not len(table):
             ranges = ", ".join(f"{n} {lo:.6g} to {hi:.6g}" for n, (lo, hi) in self.ranges().items())
-            raise UserError(f"where={where!r}: selects none of the {len(self)} rows; the table holds {ranges}")
+            raise UserError(f"where={where!r}: selects none of the {len(self)} rows; the table has {ranges}")
         return table
 
     def with_loss(self, name: str) -> RunsTable:
@@ -232,7 +232,7 @@ class RunsTable(Shown):
         """
         flags = np.asarray(mask, dtype=bool)
         if not reason.strip():
-            raise UserError("exclude: the reason is empty; name why these rows are left out")
+            raise UserError("exclude: the reason is empty; say why these rows are left out")
         if flags.shape != (len(self.frame),):
             raise UserError(f"exclude: a mask of shape {flags.shape} does not fit a table of {len(self.frame)} rows")
         frame = self.frame.copy()
@@ -304,7 +304,9 @@ class RunsTable(Shown):
         if name not in kept:
             known = ", ".join(n for n in self if n != "excluded")
             remedy = getattr(CANONICAL.get(name), "remedy", "")
-            raise UserError(f"{purpose}: needs the column {name}, which the table lacks; it has {known}{remedy}")
+            raise UserError(
+                f"{purpose}: needs the column {name}, which is missing from the table; it has {known}{remedy}"
+            )
         values = kept[name].to_numpy(dtype=np.float64)
         missing = int(np.isnan(values).sum())
         if missing:
@@ -320,7 +322,7 @@ class RunsTable(Shown):
         if law.target not in self._kept:
             raise UserError(
                 f"law={law.name}: is fitted to accuracies, and the table has none; give runs=csv runs.path=FILE with a "
-                "column accuracy, or name it by runs.columns={accuracy: NAME}"
+                f"column accuracy, or name it with runs.columns={{accuracy: NAME}}"
             )
         return self.column(law.target, f"law={law.name}")
 
@@ -384,7 +386,9 @@ class RunsTable(Shown):
         except (OSError, ValueError) as error:
             raise UserError(f"path={path}: cannot be read as a Parquet runs table ({error})") from None
         if not sealed:
-            log.warning("note: %s is of a version without seals: nothing tells whether it was changed since", path)
+            log.warning(
+                "note: %s was written by a version without seals, so later changes to it cannot be detected", path
+            )
         about: Any = frame.attrs.get(_METADATA, {})
         return cls(frame, about, unpack(frame.attrs.get(_SUITES, []), str(path)))
 

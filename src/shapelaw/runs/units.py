@@ -55,7 +55,7 @@ def convert(frame: pd.DataFrame, units: Mapping[str, str | float]) -> tuple[pd.D
     out, kept = frame.copy(), {}
     for name, unit in units.items():
         if name not in out or rules_of(name).text:
-            raise UserError(f"units: {name} is no numeric column; the table has {', '.join(map(str, out.columns))}")
+            raise UserError(f"units: {name} is not a numeric column; the table has {', '.join(map(str, out.columns))}")
         factor, values = _factor(name, unit), as_numbers(name, out[name])
         if unit == "perplexity":
             with np.errstate(divide="ignore", invalid="ignore"):
@@ -129,8 +129,9 @@ def refuse_other_flops(frame: pd.DataFrame) -> None:
     logarithms = np.abs(flops - np.log10(expected)).max() < -math.log10(FLOPS_RATIO[0])
     fits = "log10" if logarithms else "PF-days" if abs(power - PF_DAY) < 0.5 else f"1e{3 * round(power / 3)}"
     raise UserError(
-        f"runs table: flops are {flops.min():g} to {flops.max():g}, {ratio:.3g} of 6 x params x tokens; name their unit, such "
-        f"as 'runs.units={{flops: {fits}}}', or give 'runs.units={{flops: 1}}' if they are FLOPs of the training up to the row"
+        f"runs table: flops are {flops.min():g} to {flops.max():g}, {ratio:.3g} of 6 x params x tokens; give their "
+        f"unit, such as 'runs.units={{flops: {fits}}}', or give 'runs.units={{flops: 1}}' if they are FLOPs of "
+        "training up to the row"
     )
 
 
@@ -206,8 +207,8 @@ def refuse_rising(frame: pd.DataFrame) -> None:
     if (count := int(pairs.sum())) < FEWEST_PAIRS or rises < RISING * count:
         return
     raise UserError(
-        f"runs table: the column loss rises with params and tokens, in {rises} of {count} pairs of rows, which losses do not; "
-        "give the column of losses in 'runs.columns={loss: COLUMN}' and that of accuracies in "
+        f"runs table: the column loss rises with params and tokens, in {rises} of {count} pairs of rows, but losses "
+        "fall; give the column of losses in 'runs.columns={loss: COLUMN}' and that of accuracies in "
         "'runs.columns={accuracy: COLUMN}', or 'runs.units={loss: nats}' if they are losses"
     )
 
@@ -230,6 +231,6 @@ def odd_losses(frame: pd.DataFrame) -> str:
     if _vocabulary(frame) <= BYTE_VOCABULARY or not np.isfinite(loss).any() or np.nanmedian(loss) >= LOW_LOSS:
         return ""
     return (
-        f"losses of {np.nanmin(loss):.4g} to {np.nanmax(loss):.4g} are taken as {NATS_PER_TOKEN}, for which they are low; if "
-        "they are bits per byte give 'runs.units={loss: bits_per_byte}'"
+        f"losses of {np.nanmin(loss):.4g} to {np.nanmax(loss):.4g} are read as {NATS_PER_TOKEN}, for which they are "
+        "low; if they are bits per byte give 'runs.units={loss: bits_per_byte}'"
     )

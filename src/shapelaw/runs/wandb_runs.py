@@ -89,7 +89,7 @@ def _of_project(project: str, columns: Mapping[str, str]) -> list[OneRun]:
     except (wandb.errors.CommError, wandb.errors.UsageError, wandb.errors.AuthenticationError, ValueError) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"runs.project={project}: cannot be read ({said}); log in by `wandb login`, check ENTITY/PROJECT, or give "
+            f"runs.project={project}: cannot be read ({said}); log in with `wandb login`, check ENTITY/PROJECT, or give "
             "runs.path=FOLDER of runs on disk"
         ) from error
 
@@ -196,7 +196,7 @@ def _records(file: Path) -> Iterator[bytes]:
     """
     content = file.read_bytes()
     if content[: len(MAGIC)] != MAGIC:
-        raise UserError(f"runs=wandb: {file} does not begin as wandb's files do; give the folder wandb/")
+        raise UserError(f"runs=wandb: {file} does not begin like wandb's files; give the folder wandb/")
     place, pieces = HEADER, b""
     while place + PIECE.size <= len(content):
         if (left := BLOCK - place % BLOCK) < PIECE.size:

@@ -21,7 +21,7 @@ def weights_of(table: RunsTable, name: str) -> NDArray[np.float64]:
     """
     rows = table.rows.rename(columns={f"{ROW_WEIGHT}{name}": name})
     if name not in rows:
-        raise UserError(f"weights={name}: no such column; the table has {', '.join(map(str, rows.columns))}")
+        raise UserError(f"weights={name}: there is no such column; the table has {', '.join(map(str, rows.columns))}")
     values = np.asarray(pd.to_numeric(rows[name], errors="coerce"), dtype=np.float64)
     if not (np.isfinite(values) & (values >= 0)).all() or not values.sum() > 0:
         raise UserError(

@@ -47,13 +47,13 @@ def lengthen(frame: pd.DataFrame, quantity: str, columns: Mapping[str, str]) -> 
     ids = [name for name in names if name not in wide and name not in left_out]
     if twins := [name for name in ids if plain_name(name) in ("loss", quantity)]:
         raise UserError(
-            f"runs.wide={quantity}: the file has a column {twins[0]}, so it is long as it is; leave runs.wide out"
+            f"runs.wide={quantity}: the file has a column {twins[0]}, so the table is long already; leave runs.wide out"
         )
     long = frame.melt(ids, list(wide), quantity, "loss")
     long[quantity] = long[quantity].map(wide)
     values = long.iloc[:, -1]
     empty = values.isna() | (values.astype(str).str.strip() == "")
-    note = f"{len(wide)} columns made rows by runs.wide={quantity}"
+    note = f"{len(wide)} columns became rows by runs.wide={quantity}"
     extremes = sum(bool(_EXTREMES.fullmatch(name)) for name in left_out)
     note += f"; {extremes} columns of __MIN and __MAX left out" if extremes else ""
     return long[~empty].reset_index(drop=True), note, metric
@@ -84,7 +84,7 @@ def _of_one_metric(names: list[str], metric: str | None) -> tuple[dict[str, floa
     numbers = _of_numbers(names)
     metrics = sorted({before for before, _ in numbers.values()})
     if metric is None and len(metrics) > 1:
-        raise UserError(f"runs.wide: the columns hold {', '.join(metrics)}; give 'runs.columns={{loss: {metrics[0]}}}'")
+        raise UserError(f"runs.wide: the columns have {', '.join(metrics)}; give 'runs.columns={{loss: {metrics[0]}}}'")
     taken = metric or next(iter(metrics), "")
     return {name: number for name, (before, number) in numbers.items() if before == taken}, taken
 
@@ -111,7 +111,7 @@ def _of_runs(names: list[str], metric: str | None) -> tuple[dict[str, str], str]
     metrics = sorted({pair[1] for pair in pairs.values()})
     if metric is None and len(metrics) > 1:
         raise UserError(
-            f"runs.wide=run: the columns hold {', '.join(metrics)}; give 'runs.columns={{loss: {metrics[0]}}}'"
+            f"runs.wide=run: the columns have {', '.join(metrics)}; give 'runs.columns={{loss: {metrics[0]}}}'"
         )
     taken = metric or metrics[0]
     return {name: pair[0] for name, pair in pairs.items() if pair[1] == taken}, taken

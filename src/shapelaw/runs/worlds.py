@@ -138,8 +138,8 @@ def refuse_mixture(table: RunsTable, given: str | None = None) -> None:
     listed = [f"{_override(condition, given)} ({size})" for condition, size in parts[:MOST_PARTS]]
     more = [f"and {len(parts) - MOST_PARTS} more"] if len(parts) > MOST_PARTS else []
     raise UserError(
-        f"runs: the rows differ in {', '.join(apart)}, so their losses have no law in common; fit one part: "
-        f"{', '.join([*listed, *more])}; or give mixture=allow to fit all of them"
+        f"runs: the rows differ in {', '.join(apart)}, so no single law fits their losses; fit one part: "
+        f"{', '.join([*listed, *more])}; or give mixture=allow to fit all rows"
     )
 
 
@@ -181,8 +181,8 @@ def _repeat_flags(table: RunsTable, read: Collection[str]) -> Iterator[str]:
     repeated = table.kept["tokens"] > table.kept["unique_tokens"] * (1 + ROUNDING)
     if repeated.any():
         yield (
-            f"repeated_rows: {counted(int(repeated.sum()), 'kept row')} beyond its run's unique_tokens, where text repeats; "
-            "law=data_constrained has a term for that, subset.where='tokens <= unique_tokens' leaves them out"
+            f"repeated_rows: {counted(int(repeated.sum()), 'kept row')} beyond its run's unique_tokens, where text "
+            "repeats; law=data_constrained has a term for repetition, subset.where='tokens <= unique_tokens' leaves them out"
         )
 
 
@@ -199,11 +199,11 @@ def _midway_flags(table: RunsTable, read: Collection[str]) -> Iterator[str]:
 def _flag(name: str, found: Sequence[Share], mixed: bool) -> str:
     listed = ", ".join(map(str, found[:MOST_VALUES])) + (", ..." if len(found) > MOST_VALUES else "")
     if mixed:
-        return f"mixture: the rows differ in {name}, so their losses do not compare: {listed}"
+        return f"mixture: the rows differ in {name}, so their losses cannot be compared: {listed}"
     values = [share for share in found if share.value is not None]
     if len(values) > 1:
         return f"differing_{name}: the rows differ in {name}: {listed}"
-    return f"unrecorded_{name}: some rows do not say their {name}: {listed}"
+    return f"unrecorded_{name}: some rows do not name their {name}: {listed}"
 
 
 def _parts(runs: pd.Series, known: pd.DataFrame) -> Iterator[tuple[str, str]]:

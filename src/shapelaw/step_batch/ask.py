@@ -137,9 +137,7 @@ class StepBatchProblem:
             UserError: if the runs end so far above it that it is unknown.
         """
         if unknown := self._floors_unknown:
-            raise UserError(
-                f"the smallest loss of {size.label}: {unknown}; train the sizes for longer and fit them again"
-            )
+            raise UserError(f"the smallest loss of {size.label}: {unknown}; train the sizes longer, then fit again")
 
         def values(p: Parameters) -> dict[str, float]:
             return {"loss": float(self.law.converged_loss(p, size.params))}
@@ -188,7 +186,9 @@ class StepBatchProblem:
         """The whole loss curve of a size at a batch, up to `tokens`, with its interval."""
         self._check_batch(batch)
         if not (math.isfinite(tokens) and tokens > batch):
-            raise UserError(f"tokens={tokens:g}: allowed are finite numbers above one batch of {batch:,.0f}; give more")
+            raise UserError(
+                f"tokens={tokens:g}: allowed are finite numbers above one batch of {batch:,.0f}; give more tokens"
+            )
         first = max(1.0, min(self.ranges["steps_min"][0], tokens / batch / 2))
         steps = np.geomspace(first, tokens / batch, CURVE_POINTS)
         columns = {"params": size.params, "tokens": steps * batch, "batch_tokens": batch}
@@ -255,7 +255,7 @@ class StepBatchProblem:
             near = max(int(batch // context), 1) * context
             low, high = self.ranges["batch_tokens"]
             raise UserError(
-                f"batch_tokens={batch:g}: is no multiple of the context, seq_len={context}; the nearest are {near} and "
+                f"batch_tokens={batch:g}: is not a multiple of the context, seq_len={context}; the nearest are {near} and "
                 f"{near + context}; the fitted batches are {low:,.0f} to {high:,.0f}"
             )
 
@@ -290,7 +290,7 @@ class StepBatchProblem:
     def _notes(self, drawn: pd.DataFrame) -> tuple[str, ...]:
         notes = []
         if not self.refits:
-            notes.append("no intervals: the fit holds no refits of resampled runs (bootstrap=runs makes them)")
+            notes.append("no intervals: the fit has no refits of resampled runs (bootstrap=runs makes them)")
         failed = int(drawn["steps_min"].isna().sum()) if "steps_min" in drawn else 0
         if failed:
             notes.append(f"{failed} of {len(drawn)} refits never reach this loss and are left out of the intervals")

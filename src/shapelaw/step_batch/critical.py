@@ -163,7 +163,7 @@ def _sizes_with_batches(curves: Sequence[Curve]) -> dict[float, list[int]]:
         listed = ", ".join(f"{batch:.0f}" for batch in batches[:8])
         raise UserError(
             f"batch_tokens: the runs have {'the single batch' if len(batches) == 1 else 'the batches'} {listed}, and no size "
-            f"has {FEWEST_BATCHES} of them with 5 validations each, so there is no critical batch to see; train one "
+            f"has {FEWEST_BATCHES} of them with 5 validations each, so no critical batch can be estimated; train one "
             "size at 3 or more batches, a few times below and above the critical one (train.py -m sweeps=step_batch)"
         )
     return enough
@@ -191,12 +191,12 @@ def _out_of_reach(curves: Sequence[Curve], sizes: dict[float, list[int]], levels
     if not reach:
         spans = ", ".join(f"batch {c.batch:.0f}: {c.loss.min():.4g} to {c.loss.max():.4g}" for c in members[:8])
         return (
-            f"{wanted}: no loss is passed by the curves of {FEWEST_BATCHES} batches of one size ({spans}); train the runs "
-            "that stop early for longer, or validate the others from earlier on"
+            f"{wanted}: no loss is crossed by the curves of {FEWEST_BATCHES} batches of one size ({spans}); train the "
+            "runs that stop early for longer, or validate the others earlier"
         )
     low, high = min(span[1] for span in reach), max(span[0] for span in reach)
     return (
-        f"{wanted}: never reached by {FEWEST_BATCHES} batches of one size; give losses between {low:.4g} and {high:.4g}, "
+        f"{wanted}: no size reaches it at {FEWEST_BATCHES} batches; give losses between {low:.4g} and {high:.4g}, "
         "or leave levels=null"
     )
 

@@ -60,8 +60,8 @@ def _straddling(data: StagedData, estimated: Estimate) -> Iterator[str]:
         yield f"not_straddled: {trained} do not reach well above {span}: B_star is badly determined; add larger batches"
     if undecided:
         yield (
-            f"undecided_contours: {undecided} of {len(critical)} contours decide no critical batch (their batches lie on "
-            "one side of it) and are left out"
+            f"undecided_contours: {undecided} of {len(critical)} contours do not determine a critical batch (their "
+            "batches are on one side of it) and are left out"
         )
 
 
@@ -73,9 +73,9 @@ def _convergence(data: StagedData, estimated: Estimate) -> Iterator[str]:
         if drop > FAR
     ]
     if far:
-        how = "are extrapolated" if np.isfinite(estimated.floors.log_s_c) else "are taken as converged all the same"
+        how = "are extrapolated" if np.isfinite(estimated.floors.log_s_c) else "count as converged nevertheless"
         yield (
-            f"not_converged: {len(far)} of {len(drops)} sizes end above what they converge to, by a predicted "
+            f"not_converged: {len(far)} of {len(drops)} sizes end above the loss that they converge to, by a predicted "
             f"{'; '.join(far)}; their floors {how}; train them for longer"
         )
 
@@ -84,28 +84,28 @@ def _unknown(data: StagedData, estimated: Estimate) -> Iterator[str]:
     if floors_unknown(data, estimated):
         yield (
             f"{UNKNOWN_FLOORS}: most sizes end at more than twice what they are extrapolated to: their lowest losses, N_c and "
-            "alpha_N are not identified; what is predicted within the trained steps rests on the learning curve"
+            "alpha_N are not identified; predictions within the trained steps depend on the learning curve"
         )
 
 
 def _few(data: StagedData, estimated: Estimate) -> Iterator[str]:
     if len(data.sizes) < SIZES:
-        yield f"few_sizes: stage N rests on {len(data.sizes)} sizes; {SIZES} to 7 are usual"
+        yield f"few_sizes: stage N has {len(data.sizes)} sizes; {SIZES} to 7 are usual"
     if len(data.curves) < RUNS:
         yield f"few_runs: {len(data.curves)} runs are few to resample: intervals are rough"
     decided = int((estimated.critical.information > 0).sum())
     if decided < CONTOURS:
-        yield f"few_contours: stage B rests on {decided} contours; validate more often, or add batches"
+        yield f"few_contours: stage B has {decided} contours; validate more often, or add batches"
     unread = [curve.run for curve in data.curves if not curve.readable]
     if unread:
-        yield f"unread_curves: {len(unread)} runs have fewer than 5 validations and take no part in stage B"
+        yield f"unread_curves: {len(unread)} runs have fewer than 5 validations and are not used in stage B"
 
 
 def _parameters(data: StagedData, estimated: Estimate) -> Iterator[str]:
     if estimated.critical.flat:
         yield (
-            "flat_critical_batch: the critical batch was not found to grow as the loss falls; alpha_B stands at its end and "
-            "means nothing"
+            "flat_critical_batch: no growth of the critical batch was found as the loss falls; alpha_B is at its bound "
+            "and means nothing"
         )
     if data.law.irreducible and estimated.converged.irreducible == 0:
-        yield "irreducible_zero: the floors need no E: it is 0 and not identified"
+        yield "irreducible_zero: the floors do not need E: it is 0 and not identified"

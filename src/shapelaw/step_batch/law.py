@@ -112,7 +112,7 @@ class StepsBatchLaw(Law):
         if not floor < loss < first:
             raise UserError(
                 f"loss={loss:g}: a model of {params:,.0f} parameters reaches losses between {floor:.4f}, its L(N) "
-                f"after any number of steps, and {first:.4g}; give one of them, or a larger model"
+                f"after any number of steps, and {first:.4g}; give a loss between them, or a larger model"
             )
         return float(parameters["S_c"] / (loss - floor) ** (1 / parameters["alpha_S"]))
 

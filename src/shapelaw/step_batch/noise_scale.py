@@ -42,9 +42,7 @@ def noise_at_losses(measured: pd.DataFrame, losses: Sequence[float], average: in
     rows = [row for run, frame in measured.groupby("run") for row in _of_run(str(run), frame, losses, average)]
     if not rows:
         low, high = measured["loss"].min(), measured["loss"].max()
-        raise UserError(
-            f"no run's noise scale is measured at these losses; they are measured from {low:.4g} to {high:.4g}"
-        )
+        raise UserError(f"no run has a noise scale at these losses; the measured losses are {low:.4g} to {high:.4g}")
     fixed = [name for name in ("width", "depth", "batch_tokens") if name in measured]
     return pd.DataFrame(rows).merge(measured.groupby("run", as_index=False)[fixed].first(), on="run")
 
@@ -90,7 +88,7 @@ def compared(fit: FitResult, measured: pd.DataFrame) -> pd.DataFrame:
     """
     law = get_law(str(fit.law))
     if not isinstance(law, StepsBatchLaw):
-        raise UserError(f"{fit.law}: has no critical batch; give a fit of method=staged law=steps_batch")
+        raise UserError(f"{fit.law}: has no critical batch; give a fit with method=staged law=steps_batch")
     contours = [float(row["loss"]) for row in fit.stages["critical_batch"]["contours"]]
     levels = np.geomspace(max(contours), min(contours), LEVELS).tolist()
     table = beside_critical(noise_at_losses(measured, levels), lambda loss: law.critical_batch(fit.parameters, loss))

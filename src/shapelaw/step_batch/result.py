@@ -107,8 +107,8 @@ def estimated(data: StagedData) -> Estimate:
     result = estimate(data)
     if result is None:
         raise UserError(
-            "method=staged: the stages find no falling power law: either the runs of each size do not bend towards a "
-            "loss (method.converged=last takes their last losses), or the loss does not fall with size"
+            "method=staged: the stages find no falling power law: either the runs of each size do not converge towards "
+            "a loss (method.converged=last uses their last losses), or the loss does not fall with size"
         )
     return result
 

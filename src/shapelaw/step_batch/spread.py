@@ -39,7 +39,8 @@ def _draw(data: StagedData, estimated: Estimate, rng: np.random.Generator) -> Ar
         if refit is not None:
             return refit.theta
     raise UserError(
-        f"bootstrap: of {TRIES} draws of the {count} runs none serves all three stages; give more runs (several sizes at "
+        f"bootstrap: none of {TRIES} draws of the {count} runs is enough for all three stages; give more runs (several "
+        "sizes at "
         "several batches), or bootstrap=none"
     )
 

@@ -73,8 +73,8 @@ def need(*programs: str) -> None:
     for program in programs:
         if shutil.which(program) is None:
             raise UserError(
-                f"hydra/launcher=slurm: {program} is not found on this machine; start from a login node of the cluster, "
-                "or take hydra/launcher=local"
+                f"hydra/launcher=slurm: {program} is not found on this machine; start from a login node of the "
+                "cluster, or give hydra/launcher=local"
             )
 
 
@@ -87,7 +87,7 @@ def call(*words: str) -> str:
     try:
         done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=CALL_SECONDS)
     except subprocess.TimeoutExpired:
-        raise UserError(f"{words[0]} does not answer within {CALL_SECONDS:g} s; try again later") from None
+        raise UserError(f"{words[0]} did not answer within {CALL_SECONDS:g} s; try again later") from None
     if done.returncode:
         raise UserError(f"{words[0]}: {own_words(done.stderr) or f'exit code {done.returncode}'}")
     return done.stdout
@@ -218,7 +218,7 @@ def judge(state: State, word: str | None) -> tuple[Standing, str, str]:
     own = state.status
     if own is Status.finished:
         odd = word is not None and word not in ACTIVE | {"COMPLETED"}
-        return Standing.finished, "", f"SLURM says {word}, its own records say finished" if odd else ""
+        return Standing.finished, "", f"SLURM says {word}, but its records say finished" if odd else ""
     if word is None:
         return _own_standing(state), _reason(state), ""
     if word in WAITING:
@@ -226,7 +226,7 @@ def judge(state: State, word: str | None) -> tuple[Standing, str, str]:
     if word in ACTIVE:
         return Standing.running, "", ""
     if word == "COMPLETED":
-        note = f"SLURM says COMPLETED, its own records say {own.value} after step {state.step}"
+        note = f"SLURM says COMPLETED, but its records say {own.value} after step {state.step}"
         return Standing.failed, note, note
     own_words = state.reason or (
         "it never started" if own is Status.new else f"it was {own.value} after step {state.step}"

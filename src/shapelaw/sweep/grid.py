@@ -47,8 +47,8 @@ def refuse_lists(overrides: Iterable[Override], options: Callable[[str], Sequenc
         value = override.value()
         if isinstance(value, list) and options(override.key_or_group):
             raise UserError(
-                f"{override.input_line}: a group has one choice at a time; several are written "
-                f"{','.join(map(str, value))}, without brackets, and need -m"
+                f"{override.input_line}: a group has one choice at a time; write several as "
+                f"{','.join(map(str, value))}, without brackets, and give -m"
             )
 
 
@@ -80,18 +80,20 @@ def _check_apart(pairs: Sequence[Sequence[str]], paired: Counter[str]) -> None:
     groups = ",".join(f"[{','.join(pair)}]" for pair in pairs)
     given = f"hydra.sweeper.pair=[{groups}]"
     if not all(pairs):
-        raise UserError(f"{given}: a group is empty; name the swept keys that advance together, or take it out")
+        raise UserError(f"{given}: a group is empty; name the swept keys that advance together, or remove the group")
     if twice := [key for key, places in paired.items() if places > 1]:
-        raise UserError(f"{given}: {', '.join(twice)} is named twice; put all that advances with it into one group")
+        raise UserError(f"{given}: {', '.join(twice)} is named twice; put all keys that advance with it into one group")
 
 
 def _zip(pair: Sequence[str], axes: dict[str, list[str]]) -> list[list[str]]:
     missing = [key for key in pair if key not in axes]
     if missing:
         raise UserError(
-            f"hydra.sweeper.pair: {', '.join(missing)} is not swept; pairs name swept keys: {', '.join(axes)}"
+            f"hydra.sweeper.pair: {', '.join(missing)} is not swept; pairs may name only swept keys: {', '.join(axes)}"
         )
     lengths = {key: len(axes[key]) for key in pair}
     if len(set(lengths.values())) > 1:
-        raise UserError(f"hydra.sweeper.pair: {lengths} differ in length; paired keys need equally many values")
+        raise UserError(
+            f"hydra.sweeper.pair: {lengths} have different lengths; paired keys need the same number of values"
+        )
     return [list(values) for values in zip(*(axes[key] for key in pair), strict=True)]

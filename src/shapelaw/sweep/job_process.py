@@ -78,7 +78,7 @@ class JobProcess:
             ok, value = self.connection.recv()
         except EOFError:
             self.process.join()
-            return failure(f"its process ended with code {self.process.exitcode} and no word")
+            return failure(f"its process ended with code {self.process.exitcode} and no message")
         self.process.join()
         return success(value) if ok else failure(value)
 

@@ -43,7 +43,7 @@ HERE = "local"
 AUTO = "auto"
 """Address of the cluster that already runs on this machine."""
 CONNECT_SECONDS = 10.0
-ADVICE = "; a cluster that asks for a token takes RAY_AUTH_MODE=token in the environment"
+ADVICE = "; for a cluster that asks for a token, set RAY_AUTH_MODE=token in the environment"
 STORE_BYTES = 80 * 2**20
 """Size of Ray's object store, which passes configurations and results; about the smallest that it accepts."""
 OF_THE_WORKER = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "OMP_NUM_THREADS")
@@ -133,7 +133,8 @@ def _found_here() -> str:
         return str(canonicalize_bootstrap_address(AUTO))
     except ConnectionError:
         raise UserError(
-            f"hydra.launcher.address={AUTO}: no Ray runs on this machine; start one by `ray start --head`, or give HOST:PORT "
+            f"hydra.launcher.address={AUTO}: Ray is not running on this machine; start it with `ray start --head`, or "
+            "give HOST:PORT "
             f"of a cluster's head, or {HERE}"
         ) from None
 
@@ -162,8 +163,9 @@ def _check_room(asked: Mapping[str, Mapping[str, float]]) -> None:
         if not any(all(node.get(name, 0.0) >= amount for name, amount in needs.items()) for node in nodes):
             most = {name: max(node.get(name, 0.0) for node in nodes) for name in needs}
             raise UserError(
-                f"{label}: asks Ray for {said_of_ray(needs)}, and no node has that (the most: {said_of_ray(most)}); give "
-                "smaller resources, start such a node, or give hydra.launcher.wait_for_nodes=true where the cluster grows"
+                f"{label}: asks Ray for {said_of_ray(needs)}, and no node has that (the most: {said_of_ray(most)}); "
+                "give smaller resources, start such a node, or, if the cluster grows by itself, give "
+                "hydra.launcher.wait_for_nodes=true"
             )
 
 

@@ -233,8 +233,8 @@ def refuse_too_large(rows: Sequence[Row], device: str) -> None:
     raise UserError(
         f"{worst.job.label}{more}: does not fit on {device}: a step takes {step.peak_bytes / 2**30:.1f} GiB of each device, "
         f"{counted(step.sequences, 'sequence')} at a time, and limits.memory_share allows {step.limit_bytes / 2**30:.1f}; "
-        "share the model out by parallel=fsdp over several devices, plan for a larger device, leave such runs out, or give "
-        "force=true to plan them all the same"
+        "split the model over several devices with parallel=fsdp, plan for a larger device, leave such runs out, or "
+        "give force=true to plan them anyway"
     )
 
 
@@ -292,7 +292,7 @@ def _title(task: Task, count: int, device: str) -> str:
     if not isinstance(task, Prices):
         return counted(count, task.noun)
     name = "this device" if device == "this" else device
-    return f"{counted(count, task.noun)}; device hours: estimated for {name} at the throughput such runs usually reach"
+    return f"{counted(count, task.noun)}; device hours: estimated for {name} at the throughput that such runs usually reach"
 
 
 def _reports(jobs: Sequence[Job]) -> dict[str, Report]:

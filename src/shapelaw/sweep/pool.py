@@ -115,4 +115,4 @@ class Pool(Generic[Started]):
             return self.results[first]
         if self.jobs[first].done:
             return success()
-        return failure("the sweep was stopped before it")
+        return failure("the sweep stopped before this run started")

@@ -139,7 +139,7 @@ def _check_private(batch: Path) -> None:
         found = folder.lstat()
         if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) != PRIVATE or not stat.S_ISDIR(found.st_mode):
             raise UserError(
-                f"{folder}: what jobs run is only read from a folder of one's own with mode {PRIVATE:04o}; this one belongs to "
+                f"{folder}: jobs are only read from a folder of your own with mode {PRIVATE:04o}; this one belongs to "
                 f"user {found.st_uid} with mode {stat.S_IMODE(found.st_mode):04o}; remove it and run the sweep's command again"
             )
 
@@ -154,7 +154,7 @@ def identities_of(batch: Path, task: int) -> list[str]:
     content = read_sealed(path)
     found = content.get(str(task)) if isinstance(content, dict) else None
     if not isinstance(found, list) or not all(isinstance(one, str) and NAME.fullmatch(one) for one in found):
-        raise Damaged(f"{path} names no runs for task {task}; cancel this job and run the sweep's command again")
+        raise Damaged(f"{path} has no runs for task {task}; cancel this job and run the sweep's command again")
     return found
 
 
@@ -198,7 +198,7 @@ def launcher_lock(root: Path) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise UserError(
-                        f"another launcher has held {root / 'lock'} for {LOCK_SECONDS:g} s; wait for it or stop it, then run "
+                        f"another launcher has locked {root / 'lock'} for {LOCK_SECONDS:g} s; wait for it or stop it, then run "
                         "the same command again"
                     ) from None
                 time.sleep(0.2)

@@ -90,14 +90,14 @@ def _check_tasks(job: Job, resources: Resources) -> None:
         job.check_tasks(tasks)
     elif tasks > 1 and not job.splits:
         raise UserError(
-            f"{job.label}: takes one process, and would get {tasks} ({resources.tasks_per_node} tasks a node); give "
+            f"{job.label}: takes one process, but would get {tasks} ({resources.tasks_per_node} tasks a node); give "
             "hydra.launcher.tasks_per_node=1, and hydra.launcher.gpus_per_node=0 unless it uses a GPU"
         )
     elif tasks > 1 and job.splits % tasks:
         raise UserError(
             f"{job.label}: resources.nodes={resources.nodes} with {resources.tasks_per_node} tasks a node are {tasks} "
-            f"processes, which do not divide its batch of {job.splits} sequences; give resources.nodes or "
-            "resources.tasks_per_node so that they do"
+            f"processes, which do not divide its batch of {job.splits} sequences; give another resources.nodes or "
+            "resources.tasks_per_node"
         )
 
 

@@ -89,7 +89,7 @@ def search(machine: Machine, blocks: Sequence[list[str]], space: Space, settings
     """
     task = machine.task
     if not isinstance(task, Searches):
-        raise UserError(f"hydra/sweeper=optuna: a {task.noun} is nothing to search for; give lists of values instead")
+        raise UserError(f"hydra/sweeper=optuna: a {task.noun} cannot be searched; give lists of values instead")
     make("sampler", settings.sampler)
     make("pruner", settings.pruner)
     questions = [_question(machine, block, space, settings, len(blocks) > 1) for block in blocks]

@@ -50,7 +50,7 @@ class SiteSettings:
     )
     cpus_per_task: int = option("Processor cores of each process, for runs that leave theirs open.", default=1, low=1)
     mem_gb: float | None = option(
-        "Memory of each node, for runs that leave theirs open; null is the site's own default, 0 all of it (on Ray both "
+        "Memory of each node, for runs that leave theirs open; null takes the site's default, 0 all of it (on Ray both "
         "reserve none).",
         default=None,
         low=0,
@@ -77,23 +77,24 @@ class SlurmSettings(SiteSettings):
         "Time limit of one job, for runs that leave theirs open.", default=120, low=1, unit="minutes"
     )
     timeout_by_nodes: dict[int, int] = option(
-        "Time limit in minutes from so many nodes on, where the site's limit grows with the job; wins over timeout_min.",
+        "Number of nodes -> time limit in minutes from that number on, for a site whose limit grows with the job; overrides "
+        "timeout_min.",
         default_factory=dict,
     )
     signal_seconds: int = option(
-        "How long before the time limit the job is told to checkpoint and is requeued.",
+        "Time before the limit at which the job is told to checkpoint and is requeued.",
         default=120,
         low=0,
         unit="seconds",
     )
     max_jobs: int = option(
-        "Jobs of the sweep running at once, shared out over its arrays, each at least one; branches count apart. 0 is no "
-        "limit.",
+        "Most jobs of the sweep at once, shared out over its arrays, at least one for each; branches count separately. 0 means "
+        "no limit.",
         default=0,
         low=0,
     )
     max_array_size: int = option(
-        "Jobs of one array at most; 0 is what the site allows (MaxArraySize), which holds in any case.",
+        "Most jobs of one array; 0 takes the site's limit (MaxArraySize), which always holds.",
         default=0,
         low=0,
     )
@@ -108,11 +109,13 @@ class SlurmSettings(SiteSettings):
     python: str | None = option(
         "The job's Python; null is this one. It must be reachable from the nodes.", default=None
     )
-    wait: bool = option("Whether to stay and show the runs until all have ended; else submit and leave.", default=False)
+    wait: bool = option(
+        "Whether to stay and show the runs until all have ended, or to submit and leave.", default=False
+    )
     stop_on_failure: bool = option("Whether the first failed run cancels the others; needs wait.", default=False)
     max_attempts: int = option("How often a failing run is submitted, over all starts of the sweep.", default=3, low=1)
     poll_seconds: float = option(
-        "With wait: seconds between two questions to the accounting; at least 10.", default=10.0, low=0, unit="seconds"
+        "With wait: seconds between two queries of the accounting; at least 10.", default=10.0, low=0, unit="seconds"
     )
 
     def time_limit(self, nodes: int) -> int:
@@ -150,7 +153,7 @@ class RaySettings(SiteSettings):
         default_factory=dict,
     )
     wait_for_nodes: bool = option(
-        "Whether runs for which no node is large enough wait for one, as where the cluster grows by itself; else refused.",
+        "Whether runs for which no node is large enough wait for one, as on a cluster that grows by itself, or are refused.",
         default=False,
     )
     max_attempts: int = option(
@@ -183,7 +186,7 @@ class SearchSettings:
         "Trials of every study, over all starts, failed and pruned ones included.", default=20, low=1
     )
     study_name: str | None = option(
-        "Name of the study, or the beginning of all names where there are several; null derives it from what is searched.",
+        "Name of the study, or the beginning of all names if there are several; null derives it from the searched options.",
         default=None,
     )
     storage: str = option("Database URL of the studies.", default="")

@@ -132,7 +132,7 @@ def _show(sweep: Sweep, reports: Mapping[str, Report], view: View, shown: set[st
             view.started(job)
         if report.standing not in UNDER_WAY:
             shown.remove(identity)
-            forgotten = "SLURM does not know it any more" if report.standing is Standing.new else ""
+            forgotten = "SLURM no longer knows it" if report.standing is Standing.new else ""
             view.ended(job, report.reason or forgotten, log_of(job, report))
 
 
@@ -147,7 +147,7 @@ def _cancel(reports: Mapping[str, Report]) -> None:
     ids = [report.job for report in reports.values() if report.job and report.standing in UNDER_WAY]
     if ids:
         call("scancel", *ids)
-        _console().print(f"{len(ids)} jobs cancelled, as hydra.launcher.stop_on_failure is set")
+        _console().print(f"{len(ids)} jobs cancelled, because hydra.launcher.stop_on_failure is set")
 
 
 def _failures(sweep: Sweep, reports: Mapping[str, Report]) -> list[str]:
@@ -161,8 +161,8 @@ def _advice(sweep: Sweep, reports: Mapping[str, Report], failed: Sequence[str]) 
     if to_submit(sweep, reports):
         return f"{words}; run the same command again to retry them"
     return (
-        f"{words}, after hydra.launcher.max_attempts={sweep.site.max_attempts}; mend the cause and give a larger "
-        "hydra.launcher.max_attempts to try them again"
+        f"{words}, after hydra.launcher.max_attempts={sweep.site.max_attempts}; fix the cause and give a larger "
+        "hydra.launcher.max_attempts to retry them"
     )
 
 

@@ -93,7 +93,7 @@ def split(overrides: Sequence[Override], choose: Sequence[str], log: Sequence[st
     axes = {key: _axis(key, override, log) for key, override in last.items() if _searched(key, override, choose)}
     if not axes:
         raise UserError(
-            "hydra/sweeper=optuna: there is nothing to search; give an interval, as in 'lr_base=interval(0.5,50)', or the "
+            "hydra/sweeper=optuna: there is nothing to search; give an interval, such as 'lr_base=interval(0.5,50)', or the "
             "key of a list in hydra.sweeper.choose=[KEY]"
         )
     return Space(axes), [override for key, override in last.items() if key not in axes]

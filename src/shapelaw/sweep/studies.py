@@ -93,7 +93,7 @@ class Study:
         self.study = _open(name, storage, made)
         if self.study.user_attrs.setdefault(QUESTION, asks) != asks:
             raise UserError(
-                f"hydra.sweeper.study_name={name}: the study of that name in {storage} asks something else (another "
+                f"hydra.sweeper.study_name={name}: the study with that name in {storage} has another question (another "
                 "interval, shape or value of the configuration); give another name"
             )
         self.study.set_user_attr(QUESTION, asks)
@@ -177,7 +177,7 @@ def make(kind: str, configuration: Mapping[str, Any]) -> Any:
     """
     target = str(configuration.get("_target_", ""))
     if configuration.get("_partial_"):
-        raise UserError(f"hydra/sweeper/{kind}: {target} tries lists of values; that is what hydra/sweeper=grid does")
+        raise UserError(f"hydra/sweeper/{kind}: {target} tries lists of values; give hydra/sweeper=grid for that")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # the user chose it by naming it
@@ -216,8 +216,8 @@ def _open(name: str, storage: str, sampler: optuna.samplers.BaseSampler) -> optu
 
 def _damaged(storage: str, name: str, what: str) -> Damaged:
     return Damaged(
-        f"hydra.sweeper.storage={hidden(storage)}: the study {name} is damaged ({what}); put back a copy, or give another "
-        "database or hydra.sweeper.study_name: runs that have finished are not trained again"
+        f"hydra.sweeper.storage={hidden(storage)}: the study {name} is damaged ({what}); restore a copy, or give "
+        "another database or hydra.sweeper.study_name: finished runs are not trained again"
     )
 
 

@@ -35,7 +35,8 @@ def check_uri(uri: str) -> None:
     kind = kind_of(uri)
     if kind in ("", "file"):
         raise UserError(
-            f"tracker.uri={uri}: MLflow no longer serves folders of files; make it a database by `mlflow migrate-filestore "
+            f"tracker.uri={uri}: MLflow no longer serves folders of files; convert it to a database with `mlflow "
+            "migrate-filestore "
             "--source FOLDER --target sqlite:///mlflow.db`, and give sqlite:///mlflow.db"
         )
     if kind not in ("sqlite", *DATABASES, *SERVERS):

@@ -67,7 +67,7 @@ def follow(path: Path, artifacts: Path) -> list[str]:
                 (new, len(old) + 1, number, old),
             )
         database.commit()
-        return [f"the artifacts of {old} are found in {new} now" for _, old, new in moved]
+        return [f"the artifacts of {old} are now in {new}" for _, old, new in moved]
     return []
 
 
@@ -171,7 +171,7 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
         yield database
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
-            raise UserError(f"{path}: another process has held it for {LOCK_SECONDS:g} s; try again later") from error
+            raise UserError(f"{path}: another process has locked it for {LOCK_SECONDS:g} s; try again later") from error
         raise damaged(path, str(error)) from error
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         raise damaged(path, str(error)) from error
@@ -182,8 +182,8 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
 def damaged(path: Path, what: str) -> Damaged:
     """The error for a database that was damaged."""
     return Damaged(
-        f"{path} is damaged ({' '.join(what.split())[:120]}): put back a copy, or move it away and have it made again from "
-        f"what the runs recorded in their folders, by shapelaw replay uri=sqlite:///{path}"
+        f"{path} is damaged ({' '.join(what.split())[:120]}): restore a copy, or move it away and rebuild it from the "
+        f"records in the runs' folders with shapelaw replay uri=sqlite:///{path}"
     )
 
 

@@ -108,8 +108,8 @@ class Delivery:
         store = shlex.quote(f"tracker.uri={self.named}")
         return (
             f"tracking: {count} values of {self.folder} are not in {self.named or 'the store'} yet "
-            f"({reason or 'it is slow'}); they stay there until `shapelaw replay {store}`, or the same command again, "
-            "delivers them"
+            f"({reason or 'it is slow'}); they stay in the folder until `shapelaw replay {store}`, or the same command "
+            "again, delivers them"
         )
 
     def deliver(self) -> None:
@@ -256,16 +256,14 @@ class Delivery:
         for record in due:
             path = self.folder / record["path"]
             if not path.resolve().is_relative_to(self.folder.resolve()):
-                log.warning(
-                    "tracking: %r is not sent: it lies outside its run's folder, %s", record["path"], self.folder
-                )
+                log.warning("tracking: %r is not sent: it is outside its run's folder, %s", record["path"], self.folder)
                 continue
             try:
                 if path.exists():
                     with self._run() as (store, run_id):
                         store.log_artifact(run_id, str(path), record["folder"])
             except (StoreAway, StoreRefused) as error:
-                log.warning("tracking: %s could not be kept with its run: %s", path, error)
+                log.warning("tracking: %s could not be stored with its run: %s", path, error)
                 self.sent.files.append(record)
         if due:
             self._note()
@@ -329,16 +327,16 @@ def deliver_to(folder: Path, store: Store, parent_run_id: str | None = None) -> 
         if sent.uri == store.uri:
             return None
         return (
-            f"tracking: {folder} was trained by a version that kept no records without a tracker, so {store.uri} does not get "
-            "it; remove the folder to train it again"
+            f"tracking: {folder} was trained by a version that kept no records without a tracker, so it cannot be "
+            f"delivered to {store.uri}; remove the folder to train it again"
         )
     if start["uri"] != store.uri:
         try:
             find_experiment(store)  # finds moved artifacts before any is sent to their old place
         except (StoreAway, UserError) as error:
             return Delivery(folder, store.uri).line(str(error))
-        kept = f"recorded in {start['uri']}" if start["uri"] else "kept in its folder alone"
-        log.warning("tracking: %s was %s; now it is delivered to %s", folder.name, kept, store.uri)
+        kept = f"recorded in {start['uri']}" if start["uri"] else "kept only in its folder"
+        log.warning("tracking: %s was %s; it is now delivered to %s", folder.name, kept, store.uri)
         _take_over(folder, store, {**start["info"], "parent_run_id": parent_run_id})
     return deliver_left(folder, artifacts=store.artifacts)
 
@@ -368,16 +366,18 @@ def deliver_left(folder: Path, uri: str | None = None, artifacts: str | None = N
     delivery = Delivery(folder, uri, artifacts)
     rest = torn(delivery.path)
     if rest and delivery.sent.bytes < size_of(delivery.path):
-        log.warning("%s: its last line is torn and passed over: %r", delivery.path, rest[:60])
+        log.warning("%s: its last line is incomplete and was skipped: %r", delivery.path, rest[:60])
     if not delivery.path.exists() or not delivery.left:
         return None
     with delivering(folder, lambda: True) as alone:
         if not alone:
-            return f"tracking: {folder} is being delivered by another process; a run that goes on does that itself"
+            return (
+                f"tracking: {folder} is being delivered by another process; a run in progress delivers its own records"
+            )
         try:
             delivery.deliver()
         except (StoreAway, UserError) as error:
             return delivery.line(str(error))
     if delivery.sent.files:
-        return f"tracking: {len(delivery.sent.files)} files of {folder} could not be kept with its run"
+        return f"tracking: {len(delivery.sent.files)} files of {folder} could not be stored with its run"
     return None

@@ -39,7 +39,7 @@ def read_any(
         store = existing(uri)
         runs = search(uri, store, experiment_of(uri, store, experiment), None)
         if not runs:
-            raise UserError(f"runs.experiment={experiment}: holds no runs; name another")
+            raise UserError(f"runs.experiment={experiment}: has no runs; give another")
         recorded = tuple(sorted({key for run in runs for key in run.data.metrics}))
         keys = wanted(recorded)
         values = histories(uri, store, [run.info.run_id for run in runs], keys)

@@ -68,7 +68,7 @@ class Journal:
             self._take(record)
             self.size = end
         if rest := torn(self.path):
-            log.warning("%s: its last line is torn and cut off: %r", self.path, rest[:60])
+            log.warning("%s: its last line is incomplete and was cut off: %r", self.path, rest[:60])
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         os.ftruncate(self._file, self.size)
         self._held = b""
@@ -212,4 +212,4 @@ def is_record(record: Record) -> bool:
 @cache
 def _say_damaged(path: Path, line: bytes) -> None:
     """Report a damaged line once per command, however often the journal is read."""
-    log.warning("%s: a line is damaged and passed over: %r", path, line[:60])
+    log.warning("%s: a line is damaged and was skipped: %r", path, line[:60])

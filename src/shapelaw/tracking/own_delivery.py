@@ -108,8 +108,8 @@ class OwnDelivery:
     def line(self, reason: str) -> str:
         """Message to the user about a journal that the tracker has taken only in part."""
         return (
-            f"tracking: tracker={self.store} has not taken all of {self.folder} ({reason or 'it is slow'}); the same command "
-            "again hands it the rest"
+            f"tracking: tracker={self.store} has not taken all of {self.folder} ({reason or 'it is slow'}); the same "
+            "command again delivers the rest"
         )
 
     def deliver(self) -> None:
@@ -150,7 +150,7 @@ class OwnDelivery:
             assert start is not None
             made = check_tracker(self.store, self.options)(RunInfo(**start["info"]), self.folder, **self.options)
             if fault := _lacks(made):
-                raise TypeError(f"what {self.store} gives {fault}")
+                raise TypeError(f"the object that {self.store} returns {fault}")
             self._tracker = made
         return self._tracker
 

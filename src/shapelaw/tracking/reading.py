@@ -105,7 +105,9 @@ def experiment_of(uri: str, store: MlflowClient, experiment: str) -> str:
     found = store.get_experiment_by_name(experiment)
     if found is None:
         names = ", ".join(e.name for e in store.search_experiments())
-        raise UserError(f"runs.experiment={experiment}: no such MLflow experiment at {uri}; there are {names}")
+        raise UserError(
+            f"runs.experiment={experiment}: there is no such MLflow experiment at {uri}; the experiments there are {names}"
+        )
     return str(found.experiment_id)
 
 
@@ -131,8 +133,8 @@ def _say_damaged(runs: Sequence[Run]) -> None:
     for run in runs:
         if count := run.data.tags.get(DAMAGED_TAG):
             log.warning(
-                "note: run %s lacks records: %s lines of its journal were damaged before the store had them; leave it out, or "
-                "remove its folder and train it again",
+                "note: run %s lacks records: %s lines of its journal were damaged before they reached the store; leave "
+                "the run out, or remove its folder and train it again",
                 *(run.data.tags[IDENTITY_TAG], count),
             )
 
@@ -215,7 +217,8 @@ def existing(uri: str) -> MlflowClient:
         )
     if file and not database.check(file):
         log.warning(
-            "note: %s is of a version that kept no copies of its parameters and tags: they are not verified", uri
+            "note: %s was written by a version that kept no copies of its parameters and tags, so they are not verified",
+            uri,
         )
     return client(uri)
 

@@ -42,7 +42,7 @@ def rename_sweep(
         with answers():
             _rename(client(uri), run_id, names, identity_of)
     except (StoreAway, StoreRefused, RunGone, UserError) as error:
-        return f"tracking: the sweep {run_id} in {uri} keeps its former name ({error})"
+        return f"tracking: the sweep {run_id} in {uri} keeps its old name ({error})"
     return None
 
 

@@ -103,14 +103,14 @@ class Sender(threading.Thread):
             self._say(str(error) if isinstance(error, (StoreAway, UserError)) else f"{type(error).__name__}: {error}")
             return True
         if self._reason:
-            log.warning("tracking: %s answers again, and has everything of %s", self.delivery.store, self._label)
+            log.warning("tracking: %s answers again and has all records of %s", self.delivery.store, self._label)
         self._reason = ""
         return False
 
     def _say(self, reason: str) -> None:
         if not self._reason and not self._ending:
             log.warning(
-                "tracking: %s does not answer (%s); %s goes on, and what it records is kept in its folder until then",
+                "tracking: %s does not answer (%s); %s goes on and keeps its records in its folder until the store answers",
                 self.delivery.store,
                 reason,
                 self._label,

@@ -20,7 +20,7 @@ MAX_BYTES = 2**20
 TRANSIENT = {429, 500, 502, 503, 504}
 """Status codes after which the request is repeated."""
 PAUSE_SECONDS = 0.5
-NOT_MLFLOWS = "it answers with JSON that is none of MLflow's"
+NOT_MLFLOWS = "it answers with JSON that is not MLflow's"
 STAGES = ("active", "deleted")
 
 
@@ -130,7 +130,11 @@ def fault_of(status: int, location: str, body: bytes) -> str | None:
     if not body.strip():
         return "it answers with an empty body"
     if content is None:
-        return "it answers with a page, not with JSON" if b"<" in body[:200] else "it answers with what is no JSON"
+        return (
+            "it answers with a page, not with JSON"
+            if b"<" in body[:200]
+            else "it answers with something that is not JSON"
+        )
     return None if _is_experiment(content) else NOT_MLFLOWS
 
 

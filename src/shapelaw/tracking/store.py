@@ -170,7 +170,7 @@ def _make_experiment(tracker: MlflowClient, store: Store) -> str:
 def _named(made: object) -> str:
     """The store's name of an object that it created; a server with an empty answer did not create it."""
     if not made:
-        raise ServerFault("it answers without a name for what it was to make")
+        raise ServerFault("its answer does not name the object that it should have created")
     return str(made)
 
 
@@ -226,14 +226,14 @@ def unreachable(uri: str) -> Iterator[None]:
     except (StoreAway, StoreRefused, RunGone) as error:
         what = f"cannot be reached ({error}); start the server"
         if isinstance(error.__cause__, ServerFault):
-            what = f"is no MLflow server that is well ({error}); correct the address or mend the server"
+            what = f"is not a healthy MLflow server ({error}); correct the address or repair the server"
         if re.search(r"password|error code 40[13]", str(error)):
             what = (
-                f"does not let this user in ({error}); put the address with its password into the environment variable "
+                f"refuses this user ({error}); put the address with its password into the environment variable "
                 f"{TRACKING_VARIABLE}"
             )
         if database_file(uri):
-            what = f"the database cannot be opened or made ({error}); let its folder be written to, or free some space there"
+            what = f"the database cannot be opened or created ({error}); make its folder writable, or free some space there"
         raise UserError(
             f"tracker.uri={uri}: {what}, give another tracker.uri, tracker.when_unreachable=spool to record now and deliver "
             "later, or tracker=none"
@@ -252,7 +252,7 @@ def root_cause(error: BaseException) -> str:
     )
     found = re.findall(f"({known})", str(error))
     if found and found[-1] == "BadStatusLine":
-        return "what answers there does not speak HTTP"
+        return "the server there does not speak HTTP"
     return found[-1] if found else hidden((str(error).splitlines() or [type(error).__name__])[0])[:200]
 
 
@@ -315,7 +315,7 @@ def begin(
     except UserError as error:
         if settings.when_unreachable is WhenUnreachable.refuse:
             raise
-        log.warning("tracking: %s; as asked, what is recorded is kept in the runs' folders", str(error).split("; ")[0])
+        log.warning("tracking: %s; as requested, records are kept in the runs' folders", str(error).split("; ")[0])
         return {}
 
 
@@ -386,7 +386,7 @@ def close_stopped(uri: str, experiment: str, identity: str) -> None:
             if known := _known(uri, experiment, identity):
                 known[0].set_terminated(known[1], "KILLED")
     except (StoreAway, StoreRefused, RunGone) as error:
-        log.warning("tracking: that %s was stopped is not recorded: %s (%s)", identity, uri, error)
+        log.warning("tracking: the stop of %s is not recorded: %s (%s)", identity, uri, error)
 
 
 def _known(uri: str, experiment: str, identity: str) -> tuple[MlflowClient, str] | None:

@@ -27,7 +27,7 @@ ABOUT = "shapelaw"
 """Setting of a wandb run with the journal's facts about it: identity, kind, parameters as text, tags."""
 TIME = "journal/time_ms"
 """Metric of a row: its time of recording."""
-REMEDY = "log in by `wandb login`, give tracker.offline=true, or tracker=mlflow or none"
+REMEDY = "log in with `wandb login`, or give tracker.offline=true, or tracker=mlflow or none"
 
 
 @dataclass
@@ -79,7 +79,8 @@ class WandbDelivery:
     def line(self, reason: str) -> str:
         """Message to the user about a journal that wandb has only in part."""
         return (
-            f"tracking: {self.folder} is not in wandb in whole ({reason or 'it is slow'}); the same command again delivers the "
+            f"tracking: {self.folder} is not completely in wandb ({reason or 'it is slow'}); the same command again "
+            "delivers the "
             f"rest; {REMEDY}"
         )
 

@@ -33,9 +33,9 @@ def check_arguments(verb: str, words: Sequence[str], conf: Path) -> None:
             raise UserError(f"{word!r}: not an override; write KEY=VALUE, quoted for the shell")
     modes = [f"--{mode.replace('_', '-')}" for mode in MODES if getattr(given, mode)]
     if len(modes) > 1:
-        raise UserError(f"{' '.join(modes)}: contradict each other; give -m for a sweep, or neither for one run")
+        raise UserError(f"{' '.join(modes)}: contradict each other; give only -m for a sweep, or neither for one run")
     if given.resolve and not (given.cfg or given.info):
-        raise UserError("--resolve: says how --cfg prints; give --cfg job --resolve")
+        raise UserError("--resolve: changes only what --cfg prints; give --cfg job --resolve")
     if given.shell_completion:
         _check_completion(given.overrides)
     _check_files(verb, given, conf)
@@ -58,7 +58,9 @@ def _check_completion(words: Sequence[str]) -> None:
     """Check the shell completion: Hydra installs, removes or queries it, for a shell that it knows."""
     verbs = ("install", "uninstall", "query")
     if len(words) != 1 or not any(words[0] == f"{verb}={shell}" for verb in verbs for shell in SHELLS):
-        raise UserError(f"-sc {' '.join(words)}: allowed is install=SHELL or uninstall=SHELL of {', '.join(SHELLS)}")
+        raise UserError(
+            f"-sc {' '.join(words)}: allowed are install=SHELL and uninstall=SHELL, with SHELL one of {', '.join(SHELLS)}"
+        )
 
 
 def _check_files(verb: str, given: argparse.Namespace, conf: Path) -> None:

@@ -88,7 +88,7 @@ def check(config: DictConfig) -> None:
     asked: CoordinatesConfig = to_dataclass(config)
     if asked.model.own:
         raise UserError(
-            f"model={asked.model.name}: the coordinate check knows the built-in model alone; give model=transformer"
+            f"model={asked.model.name}: the coordinate check supports only the built-in model; give model=transformer"
         )
     todo = check_of(asked)
     runs = [(rule, one, plan_run(one, UNPREPARED)) for rule, one in todo.configs()]
@@ -126,7 +126,7 @@ def check_of(asked: CoordinatesConfig) -> Check:
     shapes = {(width, base.depth) for width in widths} | {(base.width, depth) for depth in depths}
     if len(shapes) < FEWEST:
         raise UserError(
-            "widths, depths: one shape alone has no slope; give two widths or two depths, as widths=[128,256]"
+            "widths, depths: a single shape has no slope; give two widths or two depths, as widths=[128,256]"
         )
     return Check(asked, tuple(sorted(shapes, key=lambda shape: (shape[0] ** 2 * shape[1], shape))), _rules(asked))
 

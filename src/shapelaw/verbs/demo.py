@@ -1,4 +1,4 @@
-"""A scaling law from small models that this machine trains: corpus, sweep, cooldowns and fits."""
+"""Trains small models on this machine and fits a scaling law to them: corpus, sweep, cooldowns and fits."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def demo(words: Sequence[str]) -> None:
     """
     if words:
         raise UserError(
-            f"{words[0]}: demo takes no words; SHAPELAW_SUITE and SHAPELAW_OUTPUTS choose its suite and folder"
+            f"{words[0]}: demo takes no arguments; SHAPELAW_SUITE and SHAPELAW_OUTPUTS choose its suite and folder"
         )
     require("the demo", *TRAIN)
     begun = time.monotonic()
     for step in STEPS:
         write_error(f"== shapelaw {shlex.join(step)}\n")
         if subprocess.run([sys.executable, "-m", "shapelaw", *step], check=False).returncode:
-            raise WorkFailed(f"the demo ended at: shapelaw {shlex.join(step)}; the same command continues from there")
+            raise WorkFailed(f"the demo stopped at: shapelaw {shlex.join(step)}; the same command continues from there")
     took = f"{time.monotonic() - begun:.0f} s"
     write_error(f"the demo took {took}; figures and a page: shapelaw report; runs and fits side by side: shapelaw ui\n")
 

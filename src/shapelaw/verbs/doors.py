@@ -48,7 +48,7 @@ def project_root() -> Path:
     """
     root = PACKAGE if is_wheel() else PACKAGE.parents[1]
     if not (root / "conf").is_dir():
-        raise UserError(f"{root}: holds no conf/; install shapelaw by pip install, from its repository or a wheel")
+        raise UserError(f"{root}: contains no conf/; install shapelaw with pip, from its repository or a wheel")
     return root
 
 

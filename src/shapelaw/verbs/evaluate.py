@@ -91,7 +91,7 @@ def _record(asked: EvaluateConfig, measured: Sequence[tuple[Any, Any]]) -> None:
             count += 1
             _deliver(asked, run)
     if count:
-        write(f"recorded as val/{asked.loss_name}/loss; fit it by runs.loss={asked.loss_name}\n")
+        write(f"recorded as val/{asked.loss_name}/loss; to fit it, give runs.loss={asked.loss_name}\n")
 
 
 def _deliver(asked: EvaluateConfig, run: Path) -> None:

@@ -1,4 +1,4 @@
-"""Examples of models, optimizers, rates, trackers and trainers of your own, copied into a folder."""
+"""Copies examples into a folder: your own models, optimizers, rates, trackers and trainers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def examples(words: Sequence[str]) -> None:
         UserError: for other words, or if the folder already holds one of them with different content.
     """
     if len(words) > 1 or any(word.startswith("-") or "=" in word for word in words):
-        raise UserError(f"{' '.join(['examples', *words])}: takes a folder and nothing else; give examples FOLDER")
+        raise UserError(f"{' '.join(['examples', *words])}: takes one folder and nothing else; give examples FOLDER")
     folder, files = Path(*words or [FOLDER]).expanduser(), sorted((project_root() / FOLDER).glob("*.py"))
     for file in files:
         there = folder / file.name
         if there.exists() and there.read_bytes() != file.read_bytes():
-            raise UserError(f"{there}: is there already, with another content; give a folder that does not hold it")
+            raise UserError(f"{there}: exists already, with other content; give a folder without this file")
     folder.mkdir(parents=True, exist_ok=True)
     for file in files:
         if not (folder / file.name).exists():

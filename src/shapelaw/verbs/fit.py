@@ -238,7 +238,7 @@ def _whole_table(runs: RunsConfig, published: str | None) -> RunsTable:
         names = [field.name for field in dataclasses.fields(FileOptions) if field.name != "exclude_faults"]
         options |= {"path": runs.path, "given": FileOptions(**{name: getattr(runs, name) for name in names})}
     if runs.source == "mlflow":
-        require("runs=mlflow", "mlflow", instead="give a table of yours: runs=csv runs.path=FILE")
+        require("runs=mlflow", "mlflow", instead="give your own table: runs=csv runs.path=FILE")
         options |= {"uri": runs.uri, "experiment": runs.experiment}
     if runs.source == "wandb":
         options |= {"project": runs.project}

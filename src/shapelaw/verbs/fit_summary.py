@@ -93,7 +93,7 @@ def _next(result: FitResult, folder: Path) -> str:
     space = "feasible" if reads_shapes(get_law(result.law)) else "params"
     refused = refusal(result, RunsTable.read(folder / RUNS_FILE), space)
     if refused:
-        return f"; no size can be prescribed from it: {refused}"
+        return f"; it cannot prescribe a size: {refused}"
     axes = ", ".join(f"{name}: NUMBER" for name in get_law(result.law).axes)
     further = ("" if space == "feasible" else f" space={space}") + (f" 'axes={{{axes}}}'" if axes else "")
     return f"; next: shapelaw prescribe {spelt('fit', folder)} budget=FLOPs{further}"
@@ -105,7 +105,7 @@ def _table(rows: Sequence[Mapping[str, str]], shared: str) -> Table:
     held_out = (
         "held out: mean |error| (mean signed error); " if any(name.startswith("held out") for name in names) else ""
     )
-    note = f"{held_out}compare objectives, AIC and BIC at equal rows and delta only"
+    note = f"{held_out}compare objectives, AIC and BIC only at equal rows and delta"
     columns = [Column(name, overflow="fold") for name in names]
     table = Table(
         *columns,

@@ -10,8 +10,8 @@ LOG10_DELTA = "log10_delta"
 FITTED = """\
 Fits of scaling laws to runs tables. Each is also a folder under `outputs/fits/`, which the tag `shapelaw.folder` names.
 
-* Ask one for a size: `shapelaw prescribe fit=FOLDER budget=FLOPs`
-* Objectives compare fits of equal rows and delta alone
+* Ask a fit for a size: `shapelaw prescribe fit=FOLDER budget=FLOPs`
+* Compare objectives only between fits of equal rows and delta
 """
 SETTINGS = ("law", "delta", "subset", "counting")
 

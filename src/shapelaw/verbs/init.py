@@ -1,4 +1,4 @@
-"""A suite of your own, ready to edit, in a new folder: shapes, tokens, batch, rate, corpus and tokenizer."""
+"""Creates your own suite in a new folder, ready to edit: shapes, tokens, batch, rate, corpus and tokenizer."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def init(words: Sequence[str]) -> None:
     folder = Path(_folder(words)).expanduser().absolute()
     if not NAME.fullmatch(folder.name):
         raise UserError(
-            f"{folder.name}: a suite is named by letters, digits, and _ . - after the first; give such a name to the folder"
+            f"{folder.name}: a suite's name has letters and digits, and _ . - after the first character; rename the folder so"
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: is there already; give a folder that is empty or not there yet")
+        raise UserError(f"{folder}: exists already; give a new or empty folder")
     make(folder)
     place = shlex.quote(str(folder))
     write(
@@ -57,7 +57,7 @@ def init(words: Sequence[str]) -> None:
 def _folder(words: Sequence[str]) -> str:
     if len(words) != 1 or words[0].startswith("-") or "=" in words[0]:
         raise UserError(
-            f"{' '.join(['init', *words])}: takes the folder of the new suite and nothing else; give init FOLDER"
+            f"{' '.join(['init', *words])}: takes one folder for the new suite and nothing else; give init FOLDER"
         )
     return words[0]
 

@@ -200,8 +200,8 @@ def _check_single(chosen: HydraConf) -> None:
     ]
     if left:
         raise UserError(
-            f"sweeps={chosen.runtime.choices.get('sweeps')}: it sweeps {', '.join(left)}; give -m for all its runs, or one "
-            "value of each for one of them"
+            f"sweeps={chosen.runtime.choices.get('sweeps')}: it sweeps {', '.join(left)}; give -m for all its runs, or "
+            "one value for each key for one run"
         )
 
 

@@ -32,7 +32,7 @@ def explain(error: BaseException, schema: type | None = None) -> str | None:
         return explained(error)
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
         return (
-            f"{error.filename or 'a file'}: {error.strerror}; free some space or get the right to write there, or give "
+            f"{error.filename or 'a file'}: {error.strerror}; free some space, get permission to write there, or give "
             "another outputs_dir; then run the same command again"
         )
     if isinstance(error, MissingConfigException):
@@ -43,9 +43,9 @@ def explain(error: BaseException, schema: type | None = None) -> str | None:
     if isinstance(error, yaml.YAMLError):
         return _yaml(error)
     if swept := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.+)'", str(error)):
-        return f"{swept[1]}: several values need -m; give it, or one value"
+        return f"{swept[1]}: several values need -m; give -m, or one value"
     if isinstance(error, ValueError) and str(error).startswith("Config group override"):
-        return f"{_line(error)}: a group is given the name of one of its choices; see them with --help"
+        return f"{_line(error)}: a group takes the name of one of its choices; --help lists them"
     if isinstance(error, ConfigCompositionException | OmegaConfBaseException | HydraException):
         return _composition(error, schema)
     return None
@@ -61,7 +61,7 @@ def _composition(error: BaseException, schema: type | None) -> str:
     if key and (
         "not in" in text or "not in" in str(error) or ("Could not override" in str(error) and "struct" in text)
     ):
-        return f"{key}: there is no such key{_nearest(key, schema)}; see them all with --help"
+        return f"{key}: there is no such key{_nearest(key, schema)}; --help lists all keys"
     if "Could not override" in str(error):
         return f"{_line(error)} {text}" if text not in _line(error) else _line(error)
     given = re.match(r"Error merging override (.+)", str(error))
@@ -72,21 +72,21 @@ def _composition(error: BaseException, schema: type | None) -> str:
 def _in_file(file: str, what: str, key: re.Match[str] | None) -> str:
     """The fault in a file of a group, with its key if Hydra's own line omits it."""
     if what.startswith(f"Key '{file.partition('/')[0]}' not in"):
-        return f"{file}.yaml: its keys are taken for those of a group; make its first line # @package _global_"
+        return f"{file}.yaml: its keys are read as those of a group; make # @package _global_ its first line"
     place = f"{file}.yaml: {key[1]}" if key and key[1] not in what else f"{file}.yaml"
     if "is not a ListConfig" in what:
-        return f"{place}: its values are written as a list, [A, B]; correct the file"
-    return f"{place}: {what}; see all keys and their types with --help"
+        return f"{place}: its values must be a list, [A, B]; correct the file"
+    return f"{place}: {what}; --help lists all keys and their types"
 
 
 REMEDIES = {
-    "Could not delete": "see what there is to delete with --help",
+    "Could not delete": "--help lists the keys that can be deleted",
     "Could not append": "leave the + out",
     "Interpolation key": INTERPOLATED,
     "Unsupported interpolation": "refer to other options as ${KEY}, or to the environment as ${oc.env:NAME}",
     "Environment variable": "set it, or write the value itself",
-    "looks like a config group": "see the groups and their choices with --help",
-    "Could not load": "give the hydra.searchpath that conf/ gives its verbs, or leave it as it is",
+    "looks like a config group": "--help lists the groups and their choices",
+    "Could not load": "give the hydra.searchpath that conf/ gives its verbs, or leave it unchanged",
     "Invalid hydra.mode": "give -m for a sweep, or nothing for one run",
 }
 """Part of Hydra's message -> what to do."""
@@ -95,7 +95,7 @@ REMEDIES = {
 def _remedy(text: str) -> str:
     """What to do about a value that its key does not allow."""
     if several := re.match(r"Value '\[(.+)\]' of type 'list'", text):
-        return f"several values are written {several[1].replace(', ', ',')}, without brackets, and need -m"
+        return f"write several values as {several[1].replace(', ', ',')}, without brackets, and give -m"
     return next((remedy for said, remedy in REMEDIES.items() if said in text), "give a value of that type")
 
 

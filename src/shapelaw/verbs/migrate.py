@@ -34,14 +34,12 @@ def take_over(outputs: Path, uri: str) -> None:
         log.warning("runs of an earlier version cannot be renamed, and would be trained again: %s", error)
         return
     if done.renamed:
-        log.warning(
-            "%s of an earlier version renamed to what such runs are called now", counted(len(done.renamed), "run")
-        )
+        log.warning("%s of an earlier version renamed as this version names them", counted(len(done.renamed), "run"))
     for line in done.undelivered:
         log.warning("%s", line)
     if done.left:
         log.warning(
-            "%s of an earlier version cannot be taken over and would be trained again; `shapelaw migrate` says why",
+            "%s of an earlier version cannot be taken over and would be trained again; `shapelaw migrate` explains why",
             counted(len(done.left), "run"),
         )
 
@@ -60,7 +58,7 @@ def take_over_all(config: DictConfig) -> None:
     done = migrate(outputs, None if options.precision is Precision.auto else options.precision, options.tracker.uri)
     for line in (*done.left, *done.undelivered):
         write_error(f"{line}\n")
-    words = f"{counted(len(done.renamed), 'run')} renamed, {counted(len(done.left), 'run')} left as they are"
+    words = f"{counted(len(done.renamed), 'run')} renamed, {counted(len(done.left), 'run')} left unchanged"
     if done.left or done.undelivered:
         raise WorkFailed(f"{words}; the lines above say what to do")
     write(f"{words}\n")

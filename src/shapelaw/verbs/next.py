@@ -127,7 +127,7 @@ def planned(
     if candidates.axes and not missing:
         notes.append(f"the commands do not say {' and '.join(candidates.axes)}: add your model and its options")
     if len(chosen) < wanted:
-        notes.append(f"next={wanted}: no further candidate informs the target once these are trained")
+        notes.append(f"next={wanted}: after these runs, no further candidate informs the target")
     return {
         "fit": str(basis.folder),
         "law": str(basis.fit.law),

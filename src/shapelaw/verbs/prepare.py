@@ -49,7 +49,7 @@ def prepare_corpus(config: DictConfig) -> None:
     _say_sources(console, manifest)
     if manifest.left_out:
         counts = ", ".join(f"{reason}: {count:,}" for reason, count in manifest.left_out.items())
-        console.print(f"left out, as there is no text in them: {counts}")
+        console.print(f"left out because they contain no text: {counts}")
 
 
 def source_of(data: DataConfig) -> Source:

@@ -77,7 +77,7 @@ def _passed_over(newer: Path | None) -> list[str]:
     if newer is None:
         return []
     return [
-        f"the newer fit {newer.name} was passed over, as its law has no width and depth; for its own answer give "
+        f"the newer fit {newer.name} was not used, because its law has no width and depth; for its answer give "
         f"{spelt('fit', newer)} space=params"
     ]
 
@@ -88,7 +88,7 @@ def world_of(asked: PrescribeConfig, fit: FitResult, runs: RunsTable) -> World:
     rules = {name: value for name, value in dataclasses.asdict(asked.rules).items() if value is not None}
     if asked.flops.name is not None and asked.flops.name not in FLOPS_CONVENTIONS:
         raise UserError(
-            f"flops={asked.flops.name}: a new shape has none; allowed are auto, {', '.join(FLOPS_CONVENTIONS)}"
+            f"flops={asked.flops.name}: a new shape has no recorded FLOPs; allowed are auto, {', '.join(FLOPS_CONVENTIONS)}"
         )
     if asked.unique_tokens is not None and "unique_tokens" not in asked_law(fit).predictors:
         raise UserError(f"unique_tokens={asked.unique_tokens:g}: law={fit.law} does not read it; leave it out")
@@ -142,7 +142,7 @@ def refusal(fit: FitResult, runs: RunsTable, space: str) -> str:
             return ""
     except UserError as error:
         return str(error)
-    edge = "the best size is the smallest or the largest of all for every budget"
+    edge = "the best size is the smallest or the largest of all, for every budget"
     return f"by its parameters {edge} within a factor of {NEAR:g} of {budget:.3g} FLOPs, the largest among the runs"
 
 

@@ -28,8 +28,8 @@ SHOWN = {
 TITLES = {
     "overtraining": "Other token counts at the same budget (real-valued sizes; factor = tokens / best tokens; "
     "excess = loss / lowest loss - 1)",
-    "aspect_ratio": "Other aspect ratios at the same budget (budget_factor = budget this ratio needs for the lowest loss / "
-    "your budget)",
+    "aspect_ratio": "Other aspect ratios at the same budget (budget_factor = the budget that this ratio needs for the "
+    "lowest loss / your budget)",
 }
 """Headings of columns of further tables; other columns keep their name."""
 SHARES = ("excess", "wasted")

@@ -32,10 +32,10 @@ def replay(config: DictConfig) -> None:
     left = [line for line in lines if line]
     for line in left:
         write_error(f"{line}\n")
-    write(f"{len(found)} runs, {len(left)} with something left to deliver\n")
+    write(f"{len(found)} runs, {len(left)} with undelivered records\n")
     if left:
         remedy = "start their store, then run the same command again" if asked.deliver else "give deliver=true"
-        raise WorkFailed(f"{len(left)} of {len(found)} runs are not delivered in whole: {remedy}")
+        raise WorkFailed(f"{len(left)} of {len(found)} runs are not fully delivered: {remedy}")
 
 
 def journals(folders: Sequence[Path]) -> list[Path]:
@@ -47,7 +47,8 @@ def journals(folders: Sequence[Path]) -> list[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise UserError(
-                f"folders={folder}: there is no such folder; give a run's, or one above it, as folders=[outputs/runs]"
+                f"folders={folder}: there is no such folder; give the folder of a run, or one above it, such as "
+                "folders=[outputs/runs]"
             )
     return sorted({path.parent for folder in folders for path in folder.rglob(JOURNAL)})
 
@@ -59,8 +60,8 @@ def _foreign(folder: Path, asked: ReplayConfig) -> str | None:
     if asked.uri is not None or not delivery.left or delivery.named == asked.tracker.uri:
         return None
     return (
-        f"tracking: {folder} was recorded for {delivery.named!r}, which is not tracker.uri={asked.tracker.uri}: nothing of it "
-        "was sent; if that store is yours, give its address as tracker.uri"
+        f"tracking: {folder} was recorded for {delivery.named!r}, which is not tracker.uri={asked.tracker.uri}: none of "
+        "its records were sent; if that store is yours, give its address as tracker.uri"
     )
 
 

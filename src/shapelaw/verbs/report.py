@@ -85,7 +85,9 @@ def evidence_of(asked: ReportConfig) -> Evidence:
     options |= {"mixture": asked.mixture, "models": read(Path(asked.models)) if asked.models else None}
     kind = asked.report.name
     if (asked.runs.source == "gemstones") != (kind == "gemstones"):
-        raise UserError(f"report={kind}, runs={asked.runs.source}: the published runs go with report=gemstones alone")
+        raise UserError(
+            f"report={kind}, runs={asked.runs.source}: the published runs need report=gemstones, and only they go with it"
+        )
     if kind == "gemstones":
         return of_the_paper(lambda subset: load_table(asked.runs, subset, asked.subset.where), **options)
     table = load_table(asked.runs, where=asked.subset.where)
@@ -140,7 +142,7 @@ def answer_of(asked: ReportConfig, evidence: Evidence) -> tuple[Problem, float]:
     budget = problem.largest_inside(largest) or problem.nearest_served(largest)
     if budget is None:
         raise UserError(
-            f"budget=null: by law {fit.law} the best shape is the smallest or the largest of all for every budget about "
+            f"budget=null: under law {fit.law} the best shape is the smallest or the largest of all for every budget near "
             f"{largest:.3g} FLOPs, the largest among the runs; give another law or more shapes, or page=false"
         )
     return problem, budget
@@ -162,11 +164,12 @@ def next_of(basis: Basis, limits: Limits, seconds: float) -> NextRun | None:
         candidates = feasible(basis.world, basis.runs, budget, limits)
         (run,) = planned(basis, target, candidates, seconds=seconds)["runs"]
     except UserError as error:
-        return NextRun(f"None is named: {error}")
+        return NextRun(f"No run is named: {error}")
     size = f"{run['width']:.0f}x{run['depth']:.0f}" if "width" in run else f"{in_words(run['params'])} parameters"
     told = (
         f"To know {target.told} better, train {size} for {in_words(run['tokens'])} tokens ({run['flops']:.3g} FLOPs). Of "
-        f"{run['compared']} runs of up to {budget:.3g} FLOPs it tells most for its cost: the standard deviation of the size's "
+        f"{run['compared']} runs of up to {budget:.3g} FLOPs it tells the most for its cost: the standard deviation of "
+        "the size's "
         f"logarithm falls from {run['deviation_before']:.3g} to {run['deviation_after']:.3g}."
     )
     return NextRun(told, run["command"], f"shapelaw next budget={budget:.3g} next=5" if run["command"] else "")

@@ -47,8 +47,8 @@ def load_newest(path: Path) -> FitResult:
         return load_fit(path)
     except UserError as error:
         raise UserError(
-            f"{error}; it is newer than any fit that could be taken in its place: make it again by the same shapelaw fit, "
-            f"remove {path.parent}, or name a fit by fit=FOLDER"
+            f"{error}; every other usable fit is older: make this one again with the same shapelaw fit, remove "
+            f"{path.parent}, or give fit=FOLDER"
         ) from error
 
 
@@ -59,8 +59,8 @@ def _no_fit(folder: Path, options: PrescribeConfig, passed: list[str]) -> UserEr
     kind = f"a law that is asked by {', '.join(special)}" if special else "a law with width and depth that answers this"
     have = f"; it holds {', '.join(passed[:5])}, without one" if passed else ""
     return UserError(
-        f"fit=null: {folder} holds no fit of {kind}{have}; make one by shapelaw fit law={' or law='.join(laws)}, or name "
-        "a fit by fit=FOLDER"
+        f"fit=null: {folder} holds no fit of {kind}{have}; make one with shapelaw fit law={' or law='.join(laws)}, or "
+        "give fit=FOLDER"
     )
 
 
@@ -74,7 +74,7 @@ def read(path: Path) -> tuple[FitResult, RunsTable]:
     folder = path if path.is_dir() else path.parent
     if not (folder / RUNS_FILE).is_file():
         raise UserError(
-            f"fit={path}: there is no {RUNS_FILE} beside fit.json; save the fit with its runs, result.save(FOLDER, runs), "
-            "or make it by shapelaw fit"
+            f"fit={path}: there is no {RUNS_FILE} beside fit.json; save the fit with its runs by result.save(FOLDER, "
+            "runs), or make it with shapelaw fit"
         )
     return fit, RunsTable.read(folder / RUNS_FILE)

@@ -47,12 +47,13 @@ def check_suite(folder: Path) -> None:
     """
     files = sorted(path for path in folder.rglob("*") if path.suffix in (".yaml", ".yml"))
     if len(files) > MAX_FILES:
-        raise UserError(f"SHAPELAW_SUITE={folder}: holds {len(files)} YAML files; a suite has at most {MAX_FILES}")
+        raise UserError(f"SHAPELAW_SUITE={folder}: contains {len(files)} YAML files; a suite has at most {MAX_FILES}")
     for path in files:
         for fault in _faults(path, path.relative_to(folder)):
             raise UserError(
-                f"SHAPELAW_SUITE={folder}: {path.relative_to(folder)} {fault}; a suite's files set options of a run, and refer "
-                "to other options, to SHAPELAW_* of the environment and to ${suite_name:}; give the rest on the command line"
+                f"SHAPELAW_SUITE={folder}: {path.relative_to(folder)} {fault}; a suite's files set only options of a "
+                "run, and refer only to other options, to SHAPELAW_* of the environment and to ${suite_name:}; give the "
+                "rest on the command line"
             )
 
 
@@ -63,27 +64,27 @@ def _faults(path: Path, inside: Path) -> Iterator[str]:
         return
     text = path.read_text(errors="replace")
     if _depth(text) > MAX_DEPTH:
-        yield f"opens more than {MAX_DEPTH} brackets within each other"
+        yield f"nests more than {MAX_DEPTH} brackets"
         return
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            yield "holds a YAML alias (*NAME); write the value out"
+            yield "contains a YAML alias (*NAME); write the value out"
             return
         content = yaml.safe_load(text)
     except yaml.constructor.ConstructorError as error:
-        yield f"is no YAML of plain values ({error.problem})"
+        yield f"is not YAML of plain values ({error.problem})"
         return
     except yaml.YAMLError:
         return  # Hydra reports where it is broken
     if isinstance(content, dict):
         defaults = content.pop("defaults", None)
         if not isinstance(defaults, list | None):
-            yield "has defaults that are no list"
+            yield "has defaults that are not a list"
             return
         for entry in map(_entry, defaults or ()):
             words = set(re.split(r"[\s/.:]+", entry))
             if words & OWN or "@" in entry or "://" in entry or "$" in entry or _names_code(entry):
-                yield f"chooses {entry} in its defaults, which is not the suite's to choose"
+                yield f"chooses {entry} in its defaults, which a suite may not choose"
         sweeps = inside.parts[0] == "sweeps"
         yield from _content_faults(content, _package(text, inside), sweeps)
 
@@ -107,12 +108,12 @@ def _content_faults(content: dict[Any, Any], package: str, sweeps: bool) -> Iter
         named = key.removeprefix(PARAMS) if sweeps else key
         swept = sweeps and named.startswith(SWEEPER) and not any(named.startswith(name) for name in CONNECTED)
         if not swept and (set(re.split(r"[./@]", named.lstrip("+~"))[:1]) & OWN or named in OWN_KEYS):
-            yield f"sets {key}, which is not the suite's to set"
+            yield f"sets {key}, which a suite may not set"
         if CODE_KEYS & set(key.split(".")):
             yield f"sets {key}={value}: it names code to be run"
         if _is_code_option(named) and ("$" in str(value) or _names_code(str(value))):
             yield f"sets {key}={value}: it names code to be run"
-        yield from (f"holds {said}, which no suite may ask for" for said in _foreign(f"{key} {value}"))
+        yield from (f"holds {said}, which a suite may not contain" for said in _foreign(f"{key} {value}"))
 
 
 def _is_code_option(key: str) -> bool:

@@ -1,4 +1,4 @@
-"""The named sweeps: what each asks, and the verb that runs it."""
+"""Lists the named sweeps: the question of each, and the verb that runs it."""
 
 from __future__ import annotations
 
@@ -103,7 +103,8 @@ def _check_globs(verb: str, arguments: Sequence[str]) -> None:
         key, _, value = word.partition("=")
         if value.startswith("glob(") and not (project_root() / "conf" / key).is_dir():
             raise UserError(
-                f"{word}: glob lists the choices of a group, and {key} is none; give a pattern of folders where {verb} takes "
+                f"{word}: glob lists the choices of a group, and {key} is not a group; give a pattern of folders where "
+                f"{verb} takes "
                 f"one, such as '{key}=outputs/runs/nano/*'"
             )
 
@@ -115,7 +116,7 @@ def show(words: Sequence[str]) -> None:
         UserError: for any word, because it takes none.
     """
     if words:
-        raise UserError(f"{words[0]}: sweeps takes no words; run one by shapelaw VERB -m sweeps=NAME")
+        raise UserError(f"{words[0]}: sweeps takes no arguments; to run a sweep, give shapelaw VERB -m sweeps=NAME")
     width = min(max(shutil.get_terminal_size((100, 1)).columns, 60), 120)
     for _, file in sorted(sweep_files().items()):
         sweep = NamedSweep.read(file)

@@ -336,8 +336,8 @@ def _tell_former(run: _Located) -> None:
         folder = run.planned.folder.with_name(f"{run.planned.shape.name}-{former}")
         if folder.is_dir():
             log.warning(
-                "%s was trained when further held-out corpora were known by their folders and not by their content; it is not "
-                "taken for this run: keep it beside the new one, or remove it",
+                "%s was trained by a version that identified further held-out corpora by their folders, not by their "
+                "content, so this run is trained again: keep the old run beside the new one, or remove it",
                 folder,
             )
 

@@ -1,4 +1,4 @@
-"""MLflow's pages with all runs and fits, on this machine's loopback address alone."""
+"""Serves MLflow's pages with all runs and fits, on this machine's loopback address only."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def server(words: Sequence[str], outputs: Path) -> list[str]:
     """
     port = words[0] if words else USUAL_PORT
     if len(words) > 1 or not port.isdecimal() or int(port) not in PORTS:
-        raise UserError(f"{' '.join(['ui', *words])}: takes a port and nothing else; allowed are 1 to {PORTS[-1]}")
+        raise UserError(f"{' '.join(['ui', *words])}: takes one port and nothing else; allowed are 1 to {PORTS[-1]}")
     database = outputs / "mlflow.db"
     if not database.is_file():
         raise UserError(
