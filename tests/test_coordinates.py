@@ -216,10 +216,10 @@ def test_the_command(composed: Compose, outputs: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["steps=0"], "steps=0: allowed are whole numbers from 1"),
+        (["steps=0"], "steps=0: allowed values are whole numbers from 1"),
         (["sequences=0"], "sequences=0: allowed"),
         (["probe_sequences=-1"], "probe_sequences=-1: allowed"),
-        (["widths=[20]"], "shape.width=20: allowed are multiples of head_size=8"),
+        (["widths=[20]"], "shape.width=20: allowed values are multiples of head_size=8"),
         (["depths=[0]"], "depths=0: allowed"),
         (["widths=[16]", "depths=[]"], "a single shape has no slope"),
         (["flat_slope=1.5"], "flat_slope=1.5: allowed"),

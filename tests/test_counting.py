@@ -72,7 +72,7 @@ def test_conventions(relaxed: bool) -> None:
     assert inner == n - 2 * 1024 * 50_304
     kaplan = 6 * inner + 6 * 28 * 2048 * 1024
     assert float(flops_per_token(1024, 28, convention="kaplan", relaxed=relaxed)) == kaplan
-    with pytest.raises(UserError, match="allowed are exact, 6n, kaplan"):
+    with pytest.raises(UserError, match="allowed values are exact, 6n, kaplan"):
         flops_per_token(1024, 28, convention="7n")
 
 

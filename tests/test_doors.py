@@ -156,7 +156,7 @@ def test_another_verb_s_key_is_not_proposed(opened: Program) -> None:
 def test_an_unknown_suite_is_refused_by_every_door(opened: Program, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
     monkeypatch.setenv("SHAPELAW_SUITE", "micro-nano")
     done = opened(verb)
-    assert (done.returncode, "SHAPELAW_SUITE=micro-nano: allowed are" in done.stderr) == (2, True)
+    assert (done.returncode, "SHAPELAW_SUITE=micro-nano: allowed values are" in done.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def test_unknown_laws_and_parameters_are_named() -> None:
     law = get_law("params_tokens")
     with pytest.raises(UserError, match=r"missing.*beta"):
         law.theta({"A": 1.0, "B": 1.0, "alpha": 0.3, "E": 1.0})
-    with pytest.raises(UserError, match="allowed are values from 0"):
+    with pytest.raises(UserError, match="allowed values are numbers from 0"):
         law.theta({"A": -1.0, "B": 1.0, "alpha": 0.3, "beta": 0.3, "E": 1.0})
     with pytest.raises(UserError, match=r"missing.*tokens"):
         law.predict(NATURAL["params_tokens"], {"params": [1e9]})

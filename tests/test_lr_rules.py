@@ -55,7 +55,7 @@ def test_named_shapes_are_patched_whatever_their_ratio() -> None:
     assert str(DEFAULT_PATCH).startswith("from width / depth > 256 and for 1792x7, 2560x8, 3072x12, depth")
     assert lr_eff(5.0, Shape(64, 4, 16), width_unit=8.0, patch=named) == pytest.approx(5 / (512 * math.sqrt(6)))
     assert hash(named) == hash(DepthPatch(patch_ratio=math.inf, patch_shapes=["512x4"]))
-    with pytest.raises(UserError, match="patch_shapes=wide: allowed are shapes as WIDTHxDEPTH"):
+    with pytest.raises(UserError, match="patch_shapes=wide: allowed values are shapes as WIDTHxDEPTH"):
         DepthPatch(patch_shapes=["wide"])
 
 
@@ -79,7 +79,7 @@ def test_the_patch_is_asked_in_the_units_of_the_suite() -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(UserError, match="lr_rule=mup: allowed are width_sqrt_depth, width, sqrt_depth, none"):
+    with pytest.raises(UserError, match="lr_rule=mup: allowed values are width_sqrt_depth, width, sqrt_depth, none"):
         lr_eff(5.0, Shape(256, 2), "mup")
     with pytest.raises(UserError, match=r"lr_base=0\.0"):
         lr_eff(0.0, Shape(256, 2))

@@ -79,7 +79,7 @@ def test_its_pictures_are_axes(result: FitResult, runs: RunsTable) -> None:
 
 @pytest.mark.parametrize("kind", ["loss", "residuals"])
 def test_what_cannot_be_drawn_is_refused(result: FitResult, runs: RunsTable, kind: str) -> None:
-    with pytest.raises(UserError, match=r"^kind=pie: allowed are loss, residuals, profile$"):
+    with pytest.raises(UserError, match=r"^kind=pie: allowed values are loss, residuals, profile$"):
         result.plot("pie")
     with pytest.raises(UserError, match=f"^kind={kind}: is drawn only for laws of the loss, and this is hull$"):
         fit(runs, method="hull").plot(kind)

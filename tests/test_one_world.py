@@ -189,7 +189,7 @@ def test_comparisons_refuse_as_fits_do() -> None:
 
 
 def test_what_is_neither_refused_nor_allowed() -> None:
-    with pytest.raises(UserError, match="mixture=ignore: allowed are refuse, allow"):
+    with pytest.raises(UserError, match="mixture=ignore: allowed values are refuse, allow"):
         fit(RunsTable(world()), mixture="ignore")
 
 

@@ -86,7 +86,7 @@ def test_clip_shows_a_diverged_run() -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(UserError, match=r"optim.beta2=1: allowed are numbers from 0 to below 1"):
+    with pytest.raises(UserError, match=r"optim.beta2=1: allowed values are numbers from 0 to below 1"):
         OptimConfig(beta2=1.0)
-    with pytest.raises(UserError, match=r"optim.weight_decay=-1: allowed are finite numbers from 0"):
+    with pytest.raises(UserError, match=r"optim.weight_decay=-1: allowed values are finite numbers from 0"):
         OptimConfig(weight_decay=-1)

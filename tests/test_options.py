@@ -57,19 +57,19 @@ OVEN = Oven(celsius=180)
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"celsius": 0.0}, "oven.celsius=0: allowed are numbers above 0 up to 300, in degrees; give one"),
-        ({"celsius": 300.5}, "oven.celsius=300.5: allowed are numbers above 0 up to 300, in degrees; give one"),
-        ({"celsius": math.nan}, "oven.celsius=nan: allowed are numbers above 0 up to 300, in degrees; give one"),
-        ({"celsius": "hot"}, "oven.celsius=hot: allowed are numbers above 0 up to 300, in degrees; give one"),
-        ({"celsius": None}, "oven.celsius=null: allowed are numbers above 0 up to 300, in degrees; give one"),
-        ({"trays": 0}, "oven.trays=0: allowed are whole numbers from 1; 2 is usual"),
-        ({"trays": 1.5}, "oven.trays=1.5: allowed are whole numbers from 1; 2 is usual"),
-        ({"minutes": -1.0}, "oven.minutes=-1: allowed are finite numbers from 0, and inf; give one"),
-        ({"program": "bake"}, "oven.program=bake: allowed are bake, grill; give one"),
-        ({"rack": "floor"}, "oven.rack=floor: allowed are top, middle; give one"),
-        ({"steps": [0.5, 1.0]}, "oven.steps=[0.5, 1]: allowed are numbers above 0 and below 1; give one"),
-        ({"tokens": 1234567.5}, "oven.tokens=1234567.5: allowed are whole numbers from 0; give one"),
-        ({"tokens": math.inf}, "oven.tokens=inf: allowed are whole numbers from 0; give one"),
+        ({"celsius": 0.0}, "oven.celsius=0: allowed values are numbers above 0 up to 300, in degrees; give one"),
+        ({"celsius": 300.5}, "oven.celsius=300.5: allowed values are numbers above 0 up to 300, in degrees; give one"),
+        ({"celsius": math.nan}, "oven.celsius=nan: allowed values are numbers above 0 up to 300, in degrees; give one"),
+        ({"celsius": "hot"}, "oven.celsius=hot: allowed values are numbers above 0 up to 300, in degrees; give one"),
+        ({"celsius": None}, "oven.celsius=null: allowed values are numbers above 0 up to 300, in degrees; give one"),
+        ({"trays": 0}, "oven.trays=0: allowed values are whole numbers from 1; 2 is usual"),
+        ({"trays": 1.5}, "oven.trays=1.5: allowed values are whole numbers from 1; 2 is usual"),
+        ({"minutes": -1.0}, "oven.minutes=-1: allowed values are finite numbers from 0, and inf; give one"),
+        ({"program": "bake"}, "oven.program=bake: allowed values are bake, grill; give one"),
+        ({"rack": "floor"}, "oven.rack=floor: allowed values are top, middle; give one"),
+        ({"steps": [0.5, 1.0]}, "oven.steps=[0.5, 1]: allowed values are numbers above 0 and below 1; give one"),
+        ({"tokens": 1234567.5}, "oven.tokens=1234567.5: allowed values are whole numbers from 0; give one"),
+        ({"tokens": math.inf}, "oven.tokens=inf: allowed values are whole numbers from 0; give one"),
     ],
 )
 def test_a_value_that_is_not_allowed_is_refused_in_one_sentence(values: dict[str, Any], said: str) -> None:
@@ -173,14 +173,16 @@ def test_a_composed_configuration_is_what_omegaconf_itself_makes_of_it(composed:
 
 def test_options_that_must_fit_each_other(composed: Compose) -> None:
     spikes: SpikesConfig = to_dataclass(composed()).spikes
-    with pytest.raises(UserError, match=r"spikes.least_steps=500: allowed are 1 to spikes.window_steps=128"):
+    with pytest.raises(UserError, match=r"spikes.least_steps=500: allowed values are 1 to spikes.window_steps=128"):
         replace(spikes, least_steps=500)
 
 
 def test_python_takes_the_same_records() -> None:
     assert BootstrapOptions.of({"n": 10}) == BootstrapOptions(n=10)
     assert BootstrapOptions.of(BootstrapOptions(n=0)) is None
-    with pytest.raises(UserError, match=r"bootstrap.level=1: allowed are numbers above 0 and below 1; 0.9 is usual"):
+    with pytest.raises(
+        UserError, match=r"bootstrap.level=1: allowed values are numbers above 0 and below 1; 0.9 is usual"
+    ):
         BootstrapOptions.of({"level": 1})
     assert OptimConfig() == OptimConfig(beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip_norm=1.0)
 

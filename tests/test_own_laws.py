@@ -78,9 +78,9 @@ def test_a_fit_whose_law_was_changed_or_is_gone_is_refused(file: Path, tmp_path:
 @pytest.mark.parametrize(
     ("content", "name", "message"),
     [
-        (FILE, "YOURS", r"has no law YOURS; allowed are MINE, ONE_TERM"),
-        (FILE, "Shifted", "has no law Shifted; allowed are MINE"),
-        ("x = 1", "MINE", "allowed are none: the file has no law"),
+        (FILE, "YOURS", r"has no law YOURS; allowed names are MINE, ONE_TERM"),
+        (FILE, "Shifted", "has no law Shifted; allowed names are MINE"),
+        ("x = 1", "MINE", "allowed names are none: the file has no law"),
         ("import nothing_of_this_name", "MINE", r"running .* fails \(ModuleNotFoundError: .*correct it there"),
         ("def f(:", "MINE", r"running .* fails \(SyntaxError"),
     ],
@@ -95,7 +95,7 @@ def test_a_missing_file_and_a_misspelt_name_say_what_is_allowed(tmp_path: Path) 
     with pytest.raises(UserError, match=r"law=.*none\.py:MINE: .* cannot be read \(No such file"):
         get_law(f"{tmp_path}/none.py:MINE")
     with pytest.raises(
-        UserError, match=r"law=intraction: allowed are .*interaction.*steps_batch.*path/to/file\.py:NAME"
+        UserError, match=r"law=intraction: allowed values are .*interaction.*steps_batch.*path/to/file\.py:NAME"
     ):
         get_law("intraction")
 

@@ -299,7 +299,7 @@ def test_the_pages_are_served_on_the_loopback_address(tmp_path: Path) -> None:
     assert f"--backend-store-uri sqlite:///{tmp_path}/mlflow.db --default-artifact-root {tmp_path}/mlflow" in said
     assert "--port 6000 " in " ".join(ui.server(["6000"], tmp_path))
     for words in (["0"], ["65536"], ["x"], ["5000", "x"], ["-1"], [""]):
-        with pytest.raises(UserError, match=r"takes one port and nothing else; allowed are 1 to 65535$"):
+        with pytest.raises(UserError, match=r"takes one port and nothing else; allowed values are 1 to 65535$"):
             ui.server(words, tmp_path)
 
 

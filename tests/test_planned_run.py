@@ -387,7 +387,7 @@ def test_a_cooldown_begins_at_the_end_that_a_budget_gives(composed: Compose) -> 
         (["flops=1e9", "tokens_per_param=20"], "each sets the length of a run; give only one"),
         (["flops=1e6"], r"flops=1e\+06: gives shape=16x1 .* tokens, but a batch has 128; give at least"),
         (["tokens_per_param=1e-4"], "tokens_per_param=0.0001: gives shape=16x1"),
-        (["flops=-1"], "flops=-1: allowed are finite numbers above 0"),
+        (["flops=-1"], "flops=-1: allowed values are finite numbers above 0"),
         (
             ["flops=1e9", f"model={ROOT}/examples/swiglu.py:SwiGLU"],
             "count the built-in model; give tokens for each shape",

@@ -160,8 +160,8 @@ def test_what_cannot_be_released_is_one_line(
     out = f"out={tmp_path / 'hub'}"
     cases = {
         (f"run={run}", out, "push=true"): "push=true: only revisions are uploaded; give revisions=true too",
-        (f"run={run}", out, "license=MIT"): "license='MIT': allowed are the hub's names",
-        (f"run={run}", out, "revisions=true", "namespace=a/b"): "namespace='a/b': allowed are names",
+        (f"run={run}", out, "license=MIT"): "license='MIT': allowed values are the hub's names",
+        (f"run={run}", out, "revisions=true", "namespace=a/b"): "namespace='a/b': allowed values are names",
         (f"run={run.parent}/*", out, "revisions=true"): f"run={empty}: no checkpoint there",
         (f"run={tmp_path}/none/*", out, "revisions=true"): "matches no folder",
         (f"run={run}", f"out={tmp_path / 'taken'}", "revisions=true"): "holds notes.txt, which is not a repository",

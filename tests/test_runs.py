@@ -303,16 +303,16 @@ def test_the_column_of_runs_is_said_where_one_holds_several_rows_of_each(tmp_pat
         ({"columns": {"tokes": "tokens"}}, "tokes is not canonical"),
         (
             {"units": {"loss": "ppl"}},
-            "^units: loss=ppl; allowed are positive numbers, nats, bits, perplexity, bits_per_byte, nats_per_byte$",
+            "^units: loss=ppl; allowed values are positive numbers, nats, bits, perplexity, bits_per_byte, nats_per_byte$",
         ),
-        ({"units": {"loss": "B"}}, "loss=B; allowed are positive numbers, nats, bits"),
-        ({"units": {"tokens": "bits"}}, "tokens=bits; allowed are positive numbers, K, M, B, T"),
-        ({"units": {"tokens": None}}, "tokens=None; allowed are positive numbers, K, M, B, T"),
-        ({"units": {"width": "K"}}, "width=K; allowed are positive numbers$"),
-        ({"units": {"loss": -1.0}}, "allowed are positive numbers"),
+        ({"units": {"loss": "B"}}, "loss=B; allowed values are positive numbers, nats, bits"),
+        ({"units": {"tokens": "bits"}}, "tokens=bits; allowed values are positive numbers, K, M, B, T"),
+        ({"units": {"tokens": None}}, "tokens=None; allowed values are positive numbers, K, M, B, T"),
+        ({"units": {"width": "K"}}, "width=K; allowed values are positive numbers$"),
+        ({"units": {"loss": -1.0}}, "allowed values are positive numbers"),
         ({"units": {"flops": "PF-days"}}, "flops is not a numeric column"),
         ({"subset": "hot"}, "does not take subset"),
-        ({"bad_rows": "drop"}, "allowed are raise, exclude"),
+        ({"bad_rows": "drop"}, "allowed values are raise, exclude"),
         ({"where": "width == 513"}, "selects none of the 6 rows"),
     ],
 )
@@ -324,13 +324,13 @@ def test_bad_options_are_named(tmp_path: Path, options: dict[str, object], messa
 
 
 def test_unknown_sources_subsets_and_files_are_named(data_dir: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="allowed are gemstones, chinchilla, csv, mlflow"):
+    with pytest.raises(UserError, match="allowed values are gemstones, chinchilla, csv, mlflow"):
         load_runs("comet")
-    with pytest.raises(UserError, match="subset=cold: allowed are cool_begin"):
+    with pytest.raises(UserError, match="subset=cold: allowed values are cool_begin"):
         load_runs("gemstones", subset="cold")
     with pytest.raises(UserError, match="cannot be read"):
         load_runs("csv", path=tmp_path / "none.csv")
-    with pytest.raises(UserError, match="allowed are files ending"):
+    with pytest.raises(UserError, match="allowed values are files ending"):
         load_runs("csv", path=tmp_path / "none.docx")
 
 
@@ -486,7 +486,7 @@ def test_counting_and_flops() -> None:
         partly.flops("exact")
     with pytest.raises(UserError, match="needs the column flops"):
         table.flops("recorded")
-    with pytest.raises(UserError, match="allowed are total"):
+    with pytest.raises(UserError, match="allowed values are total"):
         table.params("some")
     with pytest.raises(UserError, match="needs the column vocab_size"):
         RunsTable(frame().drop(columns="vocab_size")).params("no_embedding")
@@ -534,5 +534,5 @@ def test_rows_of_runs_that_diverged_or_rolled_back_are_flagged(tmp_path: Path) -
     turned = load_runs("csv", path=tmp_path / "runs.csv", diverged="keep", rolled_back="exclude")
     assert turned.exclusions == {"after a rollback": 1}
     assert [flag.split(":")[0] for flag in checklist.table_flags(turned, None)] == ["diverged_rows"]
-    with pytest.raises(UserError, match="diverged=maybe: allowed are exclude, keep"):
+    with pytest.raises(UserError, match="diverged=maybe: allowed values are exclude, keep"):
         load_runs("csv", path=tmp_path / "runs.csv", diverged="maybe")

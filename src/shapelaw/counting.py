@@ -80,7 +80,7 @@ def params(
 def recount(total: ArrayLike, width: ArrayLike, vocab_size: ArrayLike, convention: str) -> Array:
     """A total parameter count by another convention: minus none, one or both of the vocab x width matrices."""
     if convention not in PARAMS_CONVENTIONS:
-        raise UserError(f"counting={convention}: allowed are {', '.join(PARAMS_CONVENTIONS)}")
+        raise UserError(f"counting={convention}: allowed values are {', '.join(PARAMS_CONVENTIONS)}")
     matrices = PARAMS_CONVENTIONS.index(convention)
     return np.asarray(np.asarray(total) - matrices * np.asarray(width) * np.asarray(vocab_size))
 
@@ -156,7 +156,7 @@ def flops_per_token(
         w, d = np.asarray(width, dtype=np.float64), np.asarray(depth, dtype=np.float64)
         counted = params(width, depth, vocab_size, "no_embedding_and_head", head_size, relaxed=relaxed)
         return np.asarray(6.0 * counted + 6.0 * d * seq_len * w)
-    raise UserError(f"flops={convention}: allowed are {', '.join(FLOPS_CONVENTIONS)}")
+    raise UserError(f"flops={convention}: allowed values are {', '.join(FLOPS_CONVENTIONS)}")
 
 
 def flops_per_served_token(

@@ -64,7 +64,7 @@ def check_devices(accelerator: str, devices: int, there: int) -> None:
         UserError: naming the option, and how many there are.
     """
     if accelerator == "gpu" and not there:
-        raise UserError("accelerator=gpu: this machine has no usable GPU; allowed are auto and cpu; give one")
+        raise UserError("accelerator=gpu: this machine has no usable GPU; allowed values are auto and cpu; give one")
     if accelerator != "cpu" and 0 < there < devices:
         raise UserError(
             f"devices={devices}: this machine has {counted(there, 'GPU')}; give at most that many, or accelerator=cpu"

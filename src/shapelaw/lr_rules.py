@@ -56,10 +56,10 @@ def lr_eff(
     Source: Gemstones, section 3.2; the patched rates of appendix F.2 come out as published.
     """
     if rule not in _DIVISORS:
-        raise UserError(f"lr_rule={rule}: allowed are {', '.join(LR_RULES)}")
+        raise UserError(f"lr_rule={rule}: allowed values are {', '.join(LR_RULES)}")
     for name, value in (("lr_base", lr_base), ("width_unit", width_unit)):
         if not (math.isfinite(value) and value > 0):
-            raise UserError(f"{name}={value}: allowed are positive finite numbers; give {name}=1 or another")
+            raise UserError(f"{name}={value}: allowed values are positive finite numbers; give {name}=1 or another")
     width = shape.width * width_unit
     return lr_base / _DIVISORS[rule](width, patch.depth(width, shape.depth))
 

@@ -58,7 +58,7 @@ def plot_fit(result: FitResult, kind: str, runs: RunsTable | None, ax: Axes | No
         ax: axes to draw on; None makes a new figure.
     """
     if kind not in KINDS:
-        raise UserError(f"kind={kind}: allowed are {', '.join(KINDS)}")
+        raise UserError(f"kind={kind}: allowed values are {', '.join(KINDS)}")
     if kind == "profile" and EXPONENT not in result.profiles:
         raise UserError("kind=profile: the fit has no profile of its exponent; fit with profile=True")
     if kind != "profile" and (result.law is None or get_law(result.law).target != "loss"):

@@ -158,7 +158,7 @@ def plan_run(
     batch = int(config.batch_tokens)
     if batch % config.seq_len:
         raise UserError(
-            f"batch_tokens={batch}: allowed are multiples of seq_len={config.seq_len}; "
+            f"batch_tokens={batch}: allowed values are multiples of seq_len={config.seq_len}; "
             f"the nearest are {_multiples_around(batch, config.seq_len)}"
         )
     steps = _steps(config, batch)
@@ -301,7 +301,7 @@ def _steps(config: TrainConfig, batch_tokens: int) -> int:
         return tokens // batch_tokens
     if rounding is Rounding.refuse or (tokens < batch_tokens and rounding is Rounding.down):
         raise UserError(
-            f"tokens={tokens}: allowed are multiples of batch_tokens={batch_tokens}; "
+            f"tokens={tokens}: allowed values are multiples of batch_tokens={batch_tokens}; "
             f"give {_multiples_around(tokens, batch_tokens)}, or tokens_rounding=up or =down to round it"
         )
     return math.ceil(tokens / batch_tokens) if rounding is Rounding.up else tokens // batch_tokens

@@ -88,7 +88,7 @@ class WarmupStableDecay:
         _check_span(self.warmup_tokens, self.total_tokens, self.final_factor)
         if not 0.0 < self.decay_fraction <= 1.0:
             raise UserError(
-                f"schedule.decay_fraction={self.decay_fraction}: allowed are fractions above 0 up to 1; give e.g. 0.1"
+                f"schedule.decay_fraction={self.decay_fraction}: allowed values are fractions above 0 up to 1; give e.g. 0.1"
             )
 
     def factor(self, tokens_seen: float) -> float:
@@ -150,7 +150,8 @@ def own_factor(group: str, reference: str, code: str, values: tuple[float, ...],
         ) from error
     if not sound:
         raise UserError(
-            f"{group}={reference}: called with {values} it gives {factor!r}; allowed are finite numbers from 0 on, the factor "
+            f"{group}={reference}: called with {values} it gives {factor!r}; "
+            "allowed values are finite numbers from 0 on, the factor "
             "on the rate (docs/your_model.md)"
         )
     return float(factor)
@@ -185,9 +186,9 @@ class Cooldown:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.start_tokens) and self.start_tokens > 0):
-            raise UserError(f"cooldown.start_tokens={self.start_tokens}: allowed are positive numbers of tokens")
+            raise UserError(f"cooldown.start_tokens={self.start_tokens}: allowed values are positive numbers of tokens")
         if not (math.isfinite(self.fraction) and self.fraction > 0):
-            raise UserError(f"cooldown.fraction={self.fraction}: allowed are positive fractions; give e.g. 0.1")
+            raise UserError(f"cooldown.fraction={self.fraction}: allowed values are positive fractions; give e.g. 0.1")
         check_option(CooldownConfig, "final_factor", self.final_factor, "cooldown.final_factor")
         if self.shape not in SHAPES:
             for part in range(POINTS + 1):
@@ -245,6 +246,6 @@ def _check_span(warmup_tokens: float, total_tokens: float, final_factor: float) 
     _check_warmup(warmup_tokens)
     if not (math.isfinite(total_tokens) and total_tokens > warmup_tokens):
         raise UserError(
-            f"schedule.total_tokens={total_tokens}: allowed are numbers above schedule.warmup_tokens={warmup_tokens}"
+            f"schedule.total_tokens={total_tokens}: allowed values are numbers above schedule.warmup_tokens={warmup_tokens}"
         )
     check_option(ScheduleConfig, "final_factor", final_factor, "schedule.final_factor")

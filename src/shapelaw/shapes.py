@@ -36,7 +36,9 @@ class Shape:
 
     def __post_init__(self) -> None:
         if self.depth < 1:
-            raise UserError(f"shape.depth={self.depth}: allowed are whole numbers from 1; give shape.depth=1 or more")
+            raise UserError(
+                f"shape.depth={self.depth}: allowed values are whole numbers from 1; give shape.depth=1 or more"
+            )
         if self.head_size < 2 or self.head_size % 2:
             raise UserError(
                 f"head_size={self.head_size}: rotary positions need an even head size of at least 2; give an even one"
@@ -44,7 +46,7 @@ class Shape:
         if self.width < self.head_size or self.width % self.head_size:
             below = max(self.width // self.head_size, 1) * self.head_size
             raise UserError(
-                f"shape.width={self.width}: allowed are multiples of head_size={self.head_size}; "
+                f"shape.width={self.width}: allowed values are multiples of head_size={self.head_size}; "
                 f"the nearest are {below} and {below + self.head_size}"
             )
 
@@ -89,7 +91,8 @@ def check_heads(shape: Shape) -> None:
         below, above = ((shape.n_head + step) * shape.head_size for step in (-1, 1))
         raise UserError(
             f"shape.width={shape.width}: its {shape.n_head} query heads of {shape.head_size} cannot share {shape.n_kv_head} "
-            f"key-value heads evenly; allowed are one, three, or an even number of heads; the nearest widths are {below} "
+            "key-value heads evenly; "
+            f"allowed values are one, three, or an even number of heads; the nearest widths are {below} "
             f"and {above}"
         )
 

@@ -148,7 +148,7 @@ def test_a_template_that_cannot_be_filled_is_refused(prepared: Prepare, template
         ("+validation.further.other=x", r"validation\.further: trainer=command does not read it"),
         (f"model={ROOT}/examples/swiglu.py:SwiGLU", "model: trainer=command does not read it"),
         ("trainer=builtin", "only trainer=command reads them"),
-        ("sweep.name=a/b", r"sweep\.name='a/b': allowed are names"),
+        ("sweep.name=a/b", r"sweep\.name='a/b': allowed values are names"),
     ],
 )
 def test_options_that_a_program_cannot_obey_are_refused(prepared: Prepare, override: str, message: str) -> None:

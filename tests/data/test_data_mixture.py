@@ -180,7 +180,7 @@ def test_weights_that_say_nothing_are_refused(door: Door, tmp_path: Path, texts:
             "data=text",
             listed,
             "data.weights={code: 1, prose: 0}",
-        ): "data.weights.prose=0: allowed are finite numbers above 0",
+        ): "data.weights.prose=0: allowed values are finite numbers above 0",
         ("data=text", listed, "data.weights={code: 1, b: 2}"): "names code, b, and data.path lists code, prose",
         ("data=text", listed, "data.weights={code: 1, a b: 2}"): "'a b' cannot name a source",
         (
@@ -188,8 +188,8 @@ def test_weights_that_say_nothing_are_refused(door: Door, tmp_path: Path, texts:
             f"data.path={texts}",
             "data.weights={code: 1, maths: 2}",
         ): f"data.path={texts}/maths-*: matches no file",
-        ("data=text", "data.path=[]"): "data.path=[]: allowed are a path, or a list of paths",
-        ("data=text", "data.path=[1]"): "data.path=[1]: allowed are a path",
+        ("data=text", "data.path=[]"): "data.path=[]: allowed values are a path, or a list of paths",
+        ("data=text", "data.path=[1]"): "data.path=[1]: allowed values are a path",
     }
     for words, expected in cases.items():
         code, said = door("prepare", *words, f"data_dir={tmp_path}/out", "workers=1")

@@ -62,5 +62,5 @@ def test_its_repeats_are_counted_and_what_is_too_much_is_named(small_corpus: Cor
     with pytest.raises(UserError, match=r"has 640 training tokens.* 20\.00 times.*raise data\.unique_tokens"):
         check_repeats(part, SEQ_LEN, 12800, max_epochs=10)
     for tokens in (SEQ_LEN - 1, 1e9):
-        with pytest.raises(UserError, match=r"data\.unique_tokens=.*allowed are 64 to "):
+        with pytest.raises(UserError, match=r"data\.unique_tokens=.*allowed values are 64 to "):
             part_of(small_corpus, tokens, SEQ_LEN)

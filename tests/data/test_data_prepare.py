@@ -303,7 +303,7 @@ def test_foreign_folder_file_and_lock_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"val_fraction": 0.0}, "val_fraction=0: allowed are numbers above 0 and below 1"),
+        ({"val_fraction": 0.0}, "val_fraction=0: allowed values are numbers above 0 and below 1"),
         ({"val_fraction": 1.5}, "val_fraction=1.5"),
         ({"shard_tokens": 0}, "shard_tokens=0"),
         ({"workers": 0}, "workers=0"),

@@ -305,14 +305,14 @@ def test_what_cannot_be_evaluated_is_one_line(words: Path, tmp_path: Path, door:
         f"model={tmp_path}/stripped": "its weights lack lm_head.weight",
         f"model={tmp_path}/lowers": "its tokenizer does not give the text back ('Grüße",
         f"model={plain} context=25": "context=25: ",
-        f"model={plain} context=24 tokens=0": "tokens=0: allowed are whole numbers from 1",
+        f"model={plain} context=24 tokens=0": "tokens=0: allowed values are whole numbers from 1",
         f"model={trained.folder}": f"model={trained.folder}: no checkpoint there",
         f"model={tmp_path}/nothing/*": f"model={tmp_path}/nothing/*: matches no folder",
         f"model={tmp_path}/nothing": "is neither a run nor a model of transformers, and the hub's cache has no model "
         "with that name",
         f"model={plain} corpus=missing": "there is no prepared corpus",
         f"model={plain} name=a-b": "name=a-b: cannot name a loss",
-        "model=[]": "model=[]: allowed are folders",
+        "model=[]": "model=[]: allowed values are folders",
     }
     for words_given, expected in cases.items():
         code, said = door(

@@ -123,8 +123,11 @@ def test_a_size_is_predicted_at_its_experts(saved: Path) -> None:
             r"law=my_experts: reads experts too, 1 to 16 in the fitted runs; give the value for which you want the "
             r"answer, as 'axes=\{experts: NUMBER\}'",
         ),
-        ({"axes": {"experts": 0.0}}, r"axes\.experts=0: allowed are positive numbers"),
-        ({"axes": {"experts": 4, "heads": 2}}, r"axes\.heads=2: law=my_experts does not read it; allowed are experts"),
+        ({"axes": {"experts": 0.0}}, r"axes\.experts=0: allowed values are positive numbers"),
+        (
+            {"axes": {"experts": 4, "heads": 2}},
+            r"axes\.heads=2: law=my_experts does not read it; allowed names are experts",
+        ),
     ],
 )
 def test_wrong_axes_are_refused(saved: Path, options: dict[str, Any], said: str) -> None:

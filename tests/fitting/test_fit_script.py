@@ -97,7 +97,10 @@ def test_tracked_runs_are_fitted_without_their_cooldowns(sweep: Sweep, script: S
         (["law=parabola"], ["law=parabola", "interaction", "params_tokens"]),
         (["runs=gemstones", "delta=0"], ["delta=0", "from 1e-15"]),
         (["runs=gemstones", "delta=nan"], ["delta=nan"]),
-        (["runs=gemstones", "holdout.kinds=[where]"], ["holdout=where: allowed are largest, latest", "in Python"]),
+        (
+            ["runs=gemstones", "holdout.kinds=[where]"],
+            ["holdout=where: allowed values are largest, latest", "in Python"],
+        ),
         (["runs=gemstones", 'subset.where="width > 1e9"'], ["width > 1e9"]),
         (["runs=gemstones", 'subset.where="girth > 1"'], ["girth", "width"]),
         (["runs=gemstones", "starts=everywhere"], ["starts=everywhere", "varpro, grid"]),

@@ -147,9 +147,9 @@ def test_the_flag_names_the_option() -> None:
     ("options", "message"),
     [
         ({"fixed": {"E_0": 1.0}}, "fixed.E_0: law=params_tokens has no such parameter; it has A, B, alpha, beta, E"),
-        ({"fixed": {"E": -1.0}}, "fixed.E=-1.0: allowed are values from 0, in nats per token"),
-        ({"fixed": {"E": "low"}}, "fixed.E=low: allowed are finite numbers"),
-        ({"fixed": {"beta": float("nan")}}, "fixed.beta=nan: allowed are finite numbers"),
+        ({"fixed": {"E": -1.0}}, "fixed.E=-1.0: allowed values are numbers from 0, in nats per token"),
+        ({"fixed": {"E": "low"}}, "fixed.E=low: allowed values are finite numbers"),
+        ({"fixed": {"beta": float("nan")}}, "fixed.beta=nan: allowed values are finite numbers"),
         ({"fixed": dict.fromkeys(NAMES, 1.0)}, "nothing is left to fit"),
         ({"fixed": {"E": 1.0}, "law": "median3"}, "law=median3 is chosen by the fit"),
         ({"fixed": {"E": 1.0}, "method": "hull"}, "method=hull does not fit all parameters of a law at once"),

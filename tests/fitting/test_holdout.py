@@ -102,7 +102,7 @@ def test_chinchilla_by_flops(data_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("holdout", "message"),
     [
-        (Holdout("biggest"), "allowed are largest, latest"),
+        (Holdout("biggest"), "allowed values are largest, latest"),
         (Holdout("largest", params_from=1e6), "0 rows to fit and 770 to predict"),
         (Holdout("latest", tokens_from=1e15), "and 0 to predict"),
         (Holdout("where", train="tokens > 0", test="width == 512"), "175 rows are in both"),
@@ -136,7 +136,7 @@ def test_comparison_is_one_table(gemstones: RunsTable) -> None:
     for kind in ("where", "biggest"):
         with pytest.raises(
             UserError,
-            match=f"holdout={kind}: allowed are largest, latest.*leave_one_shape_out; give your own conditions",
+            match=f"holdout={kind}: allowed values are largest, latest.*leave_one_shape_out; give your own conditions",
         ):
             compare(gemstones, ["interaction"], [kind])
     with pytest.raises(UserError, match="law=chinchilla"):

@@ -121,7 +121,7 @@ def test_device_hours_are_a_cost(data_dir: Path) -> None:
     data, _ = line_data(table, cost="device_hours")
     raw = pd.read_json(data_dir / "gemstones/runs/wandb_df_for_fitting_hot_100b+_477.jsonl", lines=True)
     assert np.allclose(np.exp(data.log_cost), raw.seconds_per_step * raw.step * raw.num_nodes * 8 / 3600)
-    with pytest.raises(UserError, match="allowed are flops, device_hours"):
+    with pytest.raises(UserError, match="allowed values are flops, device_hours"):
         line_data(table, cost="euros")
     with pytest.raises(UserError, match="needs the column device_hours"):
         line_data(load_runs("chinchilla"), cost="device_hours")

@@ -78,7 +78,7 @@ def test_prescriptions_name_both(fitted: FitResult) -> None:
 
 def test_what_cannot_be_told_is_refused(fitted: FitResult) -> None:
     table = RunsTable(planted())
-    with pytest.raises(UserError, match="kind=median: allowed are mean"):
+    with pytest.raises(UserError, match="kind=median: allowed values are mean"):
         fitted.predict(table, kind="median")
     with pytest.raises(UserError, match="has no refits"):
         fit(table, law="params_tokens", delta=1e-2).predict(table, kind="mean")

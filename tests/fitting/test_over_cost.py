@@ -187,7 +187,7 @@ def test_the_command_line_takes_it_and_folders_without_it_stay(composed: Compose
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"over_cost": 0.0}, "over_cost=0: allowed are numbers from 0.001 to 1000; 1 weighs both equally"),
+        ({"over_cost": 0.0}, "over_cost=0: allowed values are numbers from 0.001 to 1000; 1 weighs both equally"),
         ({"over_cost": -2.0}, "over_cost=-2: allowed"),
         ({"over_cost": float("nan")}, "over_cost=nan: allowed"),
         (

@@ -311,7 +311,7 @@ LOSS = np.linspace(3.5, 2.5, 8)
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"delta": 0.0}, "delta=0: allowed are finite numbers from 1e-15"),
+        ({"delta": 0.0}, "delta=0: allowed values are finite numbers from 1e-15"),
         ({"delta": 1e-30}, "delta=1e-30: allowed"),
         ({"delta": -1e-3}, "delta=-0.001"),
         ({"delta": float("nan")}, "delta=nan"),

@@ -108,7 +108,7 @@ def test_solvers_with_a_name_are_found_by_it(table: RunsTable, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("adam", "solver=adam: allowed are newton, newton_torch, reference"),
+        ("adam", "solver=adam: allowed values are newton, newton_torch, reference"),
         (3, "solver=3: your own solver must be an object with a name and minimise"),
         (object(), "your own solver"),
     ],
@@ -163,18 +163,18 @@ def test_a_spec_is_every_keyword_at_once(table: RunsTable) -> None:
     ("options", "message"),
     [
         ({"delta": 0.0}, "delta=0"),
-        ({"starts": "one"}, "starts=one: allowed are varpro, grid"),
-        ({"grid_size": 0}, "grid_size=0: allowed are whole numbers from 1"),
+        ({"starts": "one"}, "starts=one: allowed values are varpro, grid"),
+        ({"grid_size": 0}, "grid_size=0: allowed values are whole numbers from 1"),
         ({"seed": -1}, "seed=-1"),
         ({"law": "steps_batch"}, "law=steps_batch with method=parametric: .* give method=staged"),
-        ({"method": "staged"}, "law=params_tokens with method=staged: .*allowed are steps_batch, steps_batch_e"),
+        ({"method": "staged"}, "law=params_tokens with method=staged: .*allowed values are steps_batch, steps_batch_e"),
         (
             {"method": "isoflop", "options": {"tolerance": 0.0}},
-            "method.tolerance=0: allowed are finite numbers above 0; 0.15 is usual",
+            "method.tolerance=0: allowed values are finite numbers above 0; 0.15 is usual",
         ),
         (
             {"method": "staged", "law": "steps_batch", "options": {"staged": {"steps": 3}}},
-            "staged: unknown steps; allowed are",
+            "staged: unknown steps; allowed names are",
         ),
     ],
 )

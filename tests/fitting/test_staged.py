@@ -143,10 +143,10 @@ def test_bad_input_is_refused_with_what_helps() -> None:
     assert "levels=[0.5]" in message
     assert "give losses between" in message
     assert "2 sizes" in refused(frame[frame["params"] < 1e4])
-    assert "method.converged=best: allowed are" in refused(frame, converged="best")
+    assert "method.converged=best: allowed values are" in refused(frame, converged="best")
     with pytest.raises(UserError, match=r"method=parametric: a free fit .* method=staged"):
         fit(frame, "steps_batch")
-    with pytest.raises(UserError, match="allowed are steps_batch, steps_batch_e"):
+    with pytest.raises(UserError, match="allowed values are steps_batch, steps_batch_e"):
         fit(frame, "params_tokens", method="staged")
     with pytest.raises(UserError, match="draws whole runs"):
         fit(frame, "steps_batch", method="staged", bootstrap={"n": 5, "by": "rows"})

@@ -44,7 +44,7 @@ def test_sdpa_by_definition(heads: int, kv_heads: int) -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(UserError, match="attention=xla: allowed are sdpa, flash"):
+    with pytest.raises(UserError, match="attention=xla: allowed values are sdpa, flash"):
         attention_backend("xla")
 
 

@@ -77,7 +77,7 @@ def test_too_long_a_sequence_is_refused(model: Transformer) -> None:
 
 
 def test_bad_specs_are_refused() -> None:
-    with pytest.raises(UserError, match="attention=flsh: allowed are sdpa, flash"):
+    with pytest.raises(UserError, match="attention=flsh: allowed values are sdpa, flash"):
         ModelSpec(Shape(256, 1), 256, 128, attention="flsh")
     with pytest.raises(UserError, match="vocab_size=0"):
         ModelSpec(Shape(256, 1), 0, 128)

@@ -200,10 +200,13 @@ def test_a_plan_is_printed_with_the_commands_of_its_runs(saved: Path, opened: Pr
     [
         (
             ["target.tokens=1e9"],
-            "target.tokens: allowed are target.budget alone, target.width, target.depth and target.tokens",
+            "target.tokens: allowed values are target.budget alone, target.width, target.depth and target.tokens",
         ),
-        (["target.budget=1e21", "target.width=512"], "target.budget, target.width: allowed are target.budget alone"),
-        (["next=0"], "next=0: allowed are whole numbers from 1 to 100"),
+        (
+            ["target.budget=1e21", "target.width=512"],
+            "target.budget, target.width: allowed values are target.budget alone",
+        ),
+        (["next=0"], "next=0: allowed values are whole numbers from 1 to 100"),
         (["budget=1e9"], "budget=1e+09 FLOPs: buys no new run within a factor of 4"),
     ],
     ids=str,
@@ -314,4 +317,4 @@ def test_next_names_the_experts_of_its_runs(tmp_path: Path, opened: Program, out
     assert run["experts"] == run["candidates"][0]["experts"]
     refused = opened("next", f"fit={tmp_path}/fit", "budget=1e19", "axes={heads: 8}")
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
-    assert "axes.heads=8: law=experts does not read it; allowed are experts" in refused.stderr
+    assert "axes.heads=8: law=experts does not read it; allowed names are experts" in refused.stderr

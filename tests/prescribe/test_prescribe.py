@@ -268,7 +268,7 @@ def test_loss_of_a_given_shape() -> None:
         (
             1000,
             {},
-            "train.py refuses it: shape.width=1000: allowed are multiples of head_size=128; the nearest are 896",
+            "train.py refuses it: shape.width=1000: allowed values are multiples of head_size=128; the nearest are 896",
         ),
         (640, {}, "train.py refuses it: shape.width=640: its 5 query heads of 128 cannot share"),
         (1024, {"suite": ""}, "no command trains it: the runs do not name their suite"),

@@ -42,8 +42,8 @@ def test_an_unknown_figure_is_refused_with_what_there_is() -> None:
     [
         (["report=gemstones", "runs=chinchilla"], "the published runs need report=gemstones"),
         (["runs=gemstones"], "the published runs need report=gemstones"),
-        (["delta=-1"], "delta=-1: allowed are finite numbers from 1e-15"),
-        (["report.name=mine"], "report.name=mine: allowed are gemstones, experiment"),
+        (["delta=-1"], "delta=-1: allowed values are finite numbers from 1e-15"),
+        (["report.name=mine"], "report.name=mine: allowed values are gemstones, experiment"),
     ],
 )
 def test_contradictions_are_refused(overrides: list[str], said: str, composed: Compose) -> None:

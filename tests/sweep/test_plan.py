@@ -102,7 +102,7 @@ def test_a_site_that_is_no_cluster_is_refused(here: Script, site: str) -> None:
     done = here("train.py", *PLAN, "lr_base=5,2", f"hydra.launcher.site={site}")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
     assert (
-        f"hydra.launcher.site={site}: no such cluster; allowed are slurm and launchers that start from it"
+        f"hydra.launcher.site={site}: no such cluster; allowed values are slurm and launchers that start from it"
         in done.stderr
     )
 
@@ -187,7 +187,7 @@ def test_values_are_checked_before_the_first_job(here: Script, outputs: Path) ->
     assert "tokens=2561" in done.stderr
     done = here("train.py", *PLAN, "shape=16x1", "lr_base=5,2", "hydra.launcher.device=abacus")
     assert done.returncode == 2
-    assert "allowed are this, H200" in done.stderr
+    assert "allowed values are this, H200" in done.stderr
 
 
 def test_a_context_that_the_held_out_part_cannot_fill_is_refused(here: Script) -> None:

@@ -212,7 +212,7 @@ def test_values_that_do_not_go_together_fail_their_trial_alone(sweep: Sweep, out
         "tracker=none",
     )
     assert done.returncode == 0, done.stderr
-    assert "failed batch_tokens=1280 tokens=1536: tokens=1536: allowed are multiples" in done.stderr
+    assert "failed batch_tokens=1280 tokens=1536: tokens=1536: allowed values are multiples" in done.stderr
     failed = [trial for trial in study_of(outputs).trials if trial.state is TrialState.FAIL]
     assert [trial.params for trial in failed] == [{"batch_tokens": "1280", "tokens": "1536"}]
     assert "tokens=1536" in failed[0].user_attrs["reason"]

@@ -57,5 +57,5 @@ def test_further_corpora_are_part_of_a_run_by_their_content(composed: Compose, c
 
 
 def test_further_corpora_lie_in_the_folder_of_all(composed: Compose) -> None:
-    with pytest.raises(UserError, match=r"^validation\.further\.other='/etc': allowed are names"):
+    with pytest.raises(UserError, match=r"^validation\.further\.other='/etc': allowed values are names"):
         Library().of(to_dataclass(composed("validation.further={other: /etc}")))

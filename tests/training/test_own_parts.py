@@ -234,7 +234,7 @@ def hides(groups, lr):
     [
         (
             "schedule={}:negative",
-            r"schedule=.*:negative: called with .* it gives -\d+.*allowed are finite numbers from 0 on",
+            r"schedule=.*:negative: called with .* it gives -\d+.*allowed values are finite numbers from 0 on",
         ),
         ("cooldown={}:raises", r"cooldown=.*: called with \(0\.5,\) it fails \(ZeroDivisionError"),
         ("schedule={}:raises", "called with .* it fails .TypeError"),
@@ -245,12 +245,12 @@ def hides(groups, lr):
         ("optim={}:hides", r"goes on otherwise from a checkpoint: what it keeps has to be in optimizer\.state"),
         ("optim.options.x=1", "optim=adamw reads no options"),
         ("optim.momentum=0.5", "optim=adamw does not read it; leave it out, or give optim=muon"),
-        ("optim.name=sgd", "allowed are adamw, amsgrad, nadamw, radamw, muon, path/to/file.py:NAME"),
+        ("optim.name=sgd", "allowed values are adamw, amsgrad, nadamw, radamw, muon, path/to/file.py:NAME"),
         (
             "optim.lr_factors.heads=0.5",
             "no parameter's name begins so; the names begin with embedding, blocks, norm, head",
         ),
-        ("optim.lr_factors.head=0", "allowed are finite numbers above 0"),
+        ("optim.lr_factors.head=0", "allowed values are finite numbers above 0"),
         ("schedule.name=x", r"given as schedule=path/to/file\.py:NAME"),
     ],
 )

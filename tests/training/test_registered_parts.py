@@ -114,7 +114,11 @@ def test_a_run_of_registered_parts(package: Path, outputs: Path, corpora: Path, 
 @pytest.mark.parametrize(
     ("group", "choice", "said"),
     [
-        ("model", "mixxer", "allowed are mixer, nothing, transformer, path/to/file.py:NAME, package.module:NAME"),
+        (
+            "model",
+            "mixxer",
+            "allowed values are mixer, nothing, transformer, path/to/file.py:NAME, package.module:NAME",
+        ),
         ("model", "nothing", "registers lab_parts.models, which is not package.module:NAME; correct its entry point"),
         ("tracker", "lab_parts.courses:inverse_sqrt", "does not take (info, folder): missing a required argument"),
         (
@@ -204,7 +208,7 @@ def test_a_law_of_a_module_is_fitted_saved_and_held_to_its_code(package: Path, t
     (package / "lion.py").write_text("# another file of the package\n")
     with pytest.raises(UserError, match=r"law=lab_parts\.laws:MINE: the package was changed after the fit"):
         load_fit(path)
-    with pytest.raises(UserError, match=r"lab_parts\.laws has no law YOURS; allowed are MINE"):
+    with pytest.raises(UserError, match=r"lab_parts\.laws has no law YOURS; allowed names are MINE"):
         get_law("lab_parts.laws:YOURS")
     with pytest.raises(UserError, match=r"there is no package lab_nothing here; install it"):
         get_law("lab_nothing:MINE")

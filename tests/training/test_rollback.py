@@ -189,12 +189,12 @@ def test_only_a_rollback_changes_the_identity(composed: Compose) -> None:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("spikes.every_steps=0", "spikes.every_steps=0: allowed are whole numbers from 1"),
-        ("spikes.loss_mads=0", "spikes.loss_mads=0: allowed are finite numbers above 0"),
-        ("spikes.over_best_nats=0", "spikes.over_best_nats=0: allowed are finite numbers above 0"),
-        ("spikes.over_chance_nats=-1", "spikes.over_chance_nats=-1: allowed are finite numbers above 0"),
-        ("spikes.least_steps=500", "spikes.least_steps=500: allowed are 1 to spikes.window_steps=128"),
-        ("spikes.lr_factor=2", "spikes.lr_factor=2: allowed are numbers above 0 up to 1"),
+        ("spikes.every_steps=0", "spikes.every_steps=0: allowed values are whole numbers from 1"),
+        ("spikes.loss_mads=0", "spikes.loss_mads=0: allowed values are finite numbers above 0"),
+        ("spikes.over_best_nats=0", "spikes.over_best_nats=0: allowed values are finite numbers above 0"),
+        ("spikes.over_chance_nats=-1", "spikes.over_chance_nats=-1: allowed values are finite numbers above 0"),
+        ("spikes.least_steps=500", "spikes.least_steps=500: allowed values are 1 to spikes.window_steps=128"),
+        ("spikes.lr_factor=2", "spikes.lr_factor=2: allowed values are numbers above 0 up to 1"),
         ("spikes.max_rollbacks=0.5", "spikes.max_rollbacks"),
     ],
 )

@@ -115,7 +115,7 @@ class GridSweeper(Sweeper):
         if not isinstance(self.launcher, _TaskLauncher):
             raise UserError(
                 f"hydra/launcher={config.hydra.runtime.choices['hydra/launcher']}: it checks no run before the first and says "
-                "nothing of those that fail; allowed are local, slurm, ray, plan and site files that start from slurm "
+                "nothing of those that fail; allowed values are local, slurm, ray, plan and site files that start from slurm "
                 "(frontier) or ray"
             )
 
@@ -300,7 +300,7 @@ class PlanLauncher(_TaskLauncher):
             if settings := _CLUSTERS.get(config._target_):
                 return settings(**{key: _plain(value) for key, value in config.items() if key != "_target_"})
         raise UserError(
-            f"hydra.launcher.site={name}: no such cluster; allowed are slurm and launchers that start from it, such as "
+            f"hydra.launcher.site={name}: no such cluster; allowed values are slurm and launchers that start from it, such as "
             "frontier, and likewise ray"
         )
 

@@ -11,7 +11,7 @@ Oven(celsius=180, program='bake')
 >>> Oven(celsius=400)
 Traceback (most recent call last):
     ...
-shapelaw.errors.UserError: oven.celsius=400: allowed are numbers above 0 up to 300, in degrees; give one
+shapelaw.errors.UserError: oven.celsius=400: allowed values are numbers above 0 up to 300, in degrees; give one
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Option:
 
     def refusal(self, key: str, value: Any) -> UserError:
         """The error that says that a value is not allowed."""
-        return UserError(f"{key}={said(value)}: allowed are {self.allowed}; {self.advice}")
+        return UserError(f"{key}={said(value)}: allowed values are {self.allowed}; {self.advice}")
 
 
 def option(
@@ -164,7 +164,9 @@ def given_options(kind: type[T], given: T | Mapping[str, Any] | None, key: str) 
     known = [one.name for one in fields(kind)]  # type: ignore[arg-type]
     unknown = [name for name in given if name not in known]
     if unknown:
-        raise UserError(f"{key}: unknown {', '.join(unknown)}; allowed are {', '.join(known)}; give some of these")
+        raise UserError(
+            f"{key}: unknown {', '.join(unknown)}; allowed names are {', '.join(known)}; give some of these"
+        )
     return kind(**given)
 
 

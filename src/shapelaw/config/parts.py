@@ -30,7 +30,7 @@ def refuse_unknown(group: str, name: str, known: Sequence[str]) -> None:
     if name not in known and not is_reference(name):
         allowed = ", ".join(known)
         raise UserError(
-            f"{group}.name={name}: allowed are {allowed}, path/to/file.py:NAME and package.module:NAME; give one"
+            f"{group}.name={name}: allowed values are {allowed}, path/to/file.py:NAME and package.module:NAME; give one"
         )
 
 

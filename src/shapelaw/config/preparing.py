@@ -70,7 +70,7 @@ class DataConfig:
     def check(self) -> None:
         """Paths are text, and weights are of sources that have paths."""
         if not all(isinstance(path, str) and path for path in paths_of(self)) or self.path == []:
-            raise UserError(f"data.path={said(self.path)}: allowed are a path, or a list of paths; give one")
+            raise UserError(f"data.path={said(self.path)}: allowed values are a path, or a list of paths; give one")
         if self.source is Source.packages and isinstance(self.path, list | tuple):
             raise UserError(f"data.path={said(self.path)}: data.source=packages reads one folder; give one")
         if self.weights:
@@ -99,7 +99,7 @@ def check_weights(data: DataConfig) -> None:
     for name, weight in data.weights.items():
         if not SOURCE_NAME.fullmatch(name):
             raise UserError(
-                f"data.weights: {name!r} cannot name a source; allowed are letters, digits, _ and -; give another"
+                f"data.weights: {name!r} cannot name a source; allowed characters are letters, digits, _ and -; give another"
             )
         positive(f"data.weights.{name}", weight)
     if len(data.weights) < 2:

@@ -77,10 +77,14 @@ class EvaluateConfig(PlacesConfig):
     def check(self) -> None:
         """Models are named by text; the name of a loss is a part of its metric's."""
         if not self.names or not all(isinstance(name, str) and name for name in self.names):
-            raise UserError(f"model={self.model}: allowed are folders, patterns and names; give one, or a list of them")
+            raise UserError(
+                f"model={self.model}: allowed values are folders, patterns and names; give one, or a list of them"
+            )
         part_of_corpus(self.data_dir, "corpus", self.corpus)
         if not re.fullmatch(r"[A-Za-z0-9_]+", self.loss_name):
-            raise UserError(f"name={self.name}: cannot name a loss; allowed are letters, digits and _; give another")
+            raise UserError(
+                f"name={self.name}: cannot name a loss; allowed characters are letters, digits and _; give another"
+            )
 
     @property
     def names(self) -> list[str]:
@@ -120,7 +124,7 @@ class ExportConfig(PlacesConfig):
         file_name("namespace", self.namespace)
         if not LICENSE.fullmatch(self.license):
             raise UserError(
-                f"license={self.license!r}: allowed are the hub's names, such as apache-2.0, mit, unknown; give one"
+                f"license={self.license!r}: allowed values are the hub's names, such as apache-2.0, mit, unknown; give one"
             )
         if self.push and not self.revisions:
             raise UserError("push=true: only revisions are uploaded; give revisions=true too")
@@ -161,7 +165,7 @@ class TargetConfig:
         if given not in (set(), {"budget"}, {"width", "depth", "tokens"}, {"params", "tokens"}):
             names = ", ".join(f"target.{name}" for name in vars(self) if name in given)
             raise UserError(
-                f"{names}: allowed are target.budget alone, target.width, target.depth and target.tokens together, or "
+                f"{names}: allowed values are target.budget alone, target.width, target.depth and target.tokens together, or "
                 "target.params and target.tokens together; give one of these, or none"
             )
 

@@ -135,7 +135,7 @@ class DepthPatch:
         for name in self.patch_shapes:
             if not NAMED_SHAPE.fullmatch(name):
                 raise UserError(
-                    f"lr_rule.patch_shapes={name}: allowed are shapes as WIDTHxDEPTH; give one such as 1792x7"
+                    f"lr_rule.patch_shapes={name}: allowed values are shapes as WIDTHxDEPTH; give one such as 1792x7"
                 )
 
     def __hash__(self) -> int:
@@ -206,7 +206,7 @@ class SpikeRule:
         """The scale needs no more steps than it keeps."""
         if self.least_steps > self.window_steps:
             raise UserError(
-                f"spikes.least_steps={self.least_steps}: allowed are 1 to spikes.window_steps={self.window_steps}; "
+                f"spikes.least_steps={self.least_steps}: allowed values are 1 to spikes.window_steps={self.window_steps}; "
                 "give one of these"
             )
 
@@ -262,7 +262,8 @@ class ValidationConfig:
         for name in self.further:
             if not re.fullmatch(r"[A-Za-z0-9_]+", name):
                 raise UserError(
-                    f"validation.further: {name!r} cannot name a loss; allowed are letters, digits and _; give another"
+                    f"validation.further: {name!r} cannot name a loss; "
+                    "allowed characters are letters, digits and _; give another"
                 )
 
 

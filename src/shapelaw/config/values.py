@@ -18,7 +18,7 @@ def whole(key: str, value: float, minimum: int = 1, maximum: int | None = None) 
     above = maximum is not None and value > maximum
     if not math.isfinite(value) or value != int(value) or value < minimum or above:
         most = "" if maximum is None else f" to {maximum:,}"
-        raise UserError(f"{key}={value:g}: allowed are whole numbers from {minimum:,}{most}; give one")
+        raise UserError(f"{key}={value:g}: allowed values are whole numbers from {minimum:,}{most}; give one")
     return int(value)
 
 
@@ -29,7 +29,7 @@ THREADS_MAX = 1024
 def positive(key: str, value: float) -> float:
     """`value` if it is finite and above zero; raises UserError otherwise."""
     if not (math.isfinite(value) and value > 0):
-        raise UserError(f"{key}={value:g}: allowed are finite numbers above 0; give one")
+        raise UserError(f"{key}={value:g}: allowed values are finite numbers above 0; give one")
     return value
 
 
@@ -41,7 +41,7 @@ def file_name(key: str, value: str) -> str:
     """`value` if it can name a file or folder and lead nowhere else; raises UserError otherwise."""
     if not re.fullmatch(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,99}", value):
         raise UserError(
-            f"{key}={value!r}: allowed are names of up to 100 letters, digits and . _ + -, not starting with a dot"
+            f"{key}={value!r}: allowed values are names of up to 100 letters, digits and . _ + -, not starting with a dot"
         )
     return value
 

@@ -34,10 +34,10 @@ def rank_rows(batch_sequences: int, rank: int, world: int) -> range:
     """
     if batch_sequences < 1 or world < 1 or batch_sequences % world:
         raise UserError(
-            f"batch_sequences={batch_sequences}: {world} devices share it equally; allowed are multiples of {world}"
+            f"batch_sequences={batch_sequences}: {world} devices share it equally; allowed values are multiples of {world}"
         )
     if not 0 <= rank < world:
-        raise UserError(f"rank={rank}: allowed are 0 to {world - 1}")
+        raise UserError(f"rank={rank}: allowed values are 0 to {world - 1}")
     share = batch_sequences // world
     return range(rank * share, (rank + 1) * share)
 

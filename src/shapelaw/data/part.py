@@ -63,7 +63,7 @@ def part_of(corpus: Corpus, unique_tokens: float | None, seq_len: int) -> Corpus
     if not 1 <= count <= there:
         raise UserError(
             f"data.unique_tokens={unique_tokens:g}: the corpus in {corpus.folder} has {there * seq_len:,} training tokens in "
-            f"sequences of {seq_len}; allowed are {seq_len:,} to {there * seq_len:,}, or null for all"
+            f"sequences of {seq_len}; allowed values are {seq_len:,} to {there * seq_len:,}, or null for all"
         )
     part = PartStream(stream.files, stream.counts, stream.dtype, seq_len, count)
     return replace(corpus, streams={**corpus.streams, TRAIN: part})

@@ -293,7 +293,7 @@ def _checked_workers(workers: int | None) -> int:
     if workers is None:
         return cores()
     if workers < 1:
-        raise UserError(f"workers={workers}: allowed are whole numbers from 1, or null for one per core")
+        raise UserError(f"workers={workers}: allowed values are whole numbers from 1, or null for one per core")
     return workers
 
 

@@ -134,7 +134,7 @@ class JsonTokenizer:
         if self.padded_size is not None and self.padded_size < size:
             raise UserError(
                 f"tokenizer.vocab_size={self.padded_size}: the tokenizer has {size} tokens; "
-                f"allowed are whole numbers from {size}"
+                f"allowed values are whole numbers from {size}"
             )
         if token is not None and self.separator is None:
             raise UserError(
@@ -218,7 +218,7 @@ class BpeChoice:
         if self.vocab_size <= _BYTES:
             raise UserError(
                 f"tokenizer.vocab_size={self.vocab_size}: byte-pair encoding starts from 256 bytes and a separator; "
-                f"allowed are whole numbers from {_BYTES + 1}, or choose tokenizer=bytes"
+                f"allowed values are whole numbers from {_BYTES + 1}, or choose tokenizer=bytes"
             )
         return {"kind": "bpe", "vocab_size": self.vocab_size, "sample_bytes": self.sample_bytes}
 

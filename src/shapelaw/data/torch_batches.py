@@ -53,7 +53,7 @@ class TokenBatches(IterableDataset[torch.Tensor]):
         if self._micro < 1 or share % self._micro:
             raise UserError(
                 f"micro_batch_sequences={self._micro}: it must divide the {share} sequences of each device "
-                f"(batch of {batch_sequences} over {world}); allowed are divisors of {share}"
+                f"(batch of {batch_sequences} over {world}); allowed values are divisors of {share}"
             )
         self._loader, self._batch_sequences, self._batch_of = loader, batch_sequences, batch_of
         self._device = device

@@ -234,7 +234,9 @@ def _refit_starts(problem: Problem, solution: Solution) -> Array:
 def _values(law: Law, natural: Sequence[Mapping[str, float]], statistic: str | Statistic) -> Array:
     if isinstance(statistic, str):
         if statistic not in law.parameters:
-            raise UserError(f"statistic={statistic}: allowed are {', '.join(law.parameters)}, or a function of them")
+            raise UserError(
+                f"statistic={statistic}: allowed values are {', '.join(law.parameters)}, or a function of them"
+            )
         name = statistic
         return np.array([parameters[name] for parameters in natural])
     return np.array([_number(statistic(parameters)) for parameters in natural])

@@ -130,7 +130,7 @@ def line_data(
         UserError: for an unknown cost, a missing column, or no row after step 0.
     """
     if cost not in COSTS:
-        raise UserError(f"cost={cost}: allowed are {', '.join(COSTS)}")
+        raise UserError(f"cost={cost}: allowed values are {', '.join(COSTS)}")
     frame = table.kept
     steps = frame["step"].to_numpy(dtype=np.float64) if "step" in frame else np.ones(len(frame))
     rows = np.flatnonzero(~(steps <= 0))

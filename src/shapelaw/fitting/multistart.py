@@ -47,7 +47,7 @@ class Endpoints:
         rows, values = np.atleast_2d(np.asarray(thetas, dtype=np.float64)), np.asarray(objectives, dtype=np.float64)
         if values.shape != rows.shape[:1]:
             raise UserError(
-                f"solver: returned thetas of shape {rows.shape} and objectives of shape {values.shape}; allowed are "
+                f"solver: returned thetas of shape {rows.shape} and objectives of shape {values.shape}; expected are "
                 "(S, p) and (S,)"
             )
         done = np.ones(len(values), dtype=bool) if converged is None else np.asarray(converged, dtype=bool)

@@ -36,7 +36,7 @@ def check_kind(kind: str) -> str:
         UserError: for any other.
     """
     if kind not in KINDS:
-        raise UserError(f"kind={kind}: allowed are mean (interval of the law) and new_run (of one new run)")
+        raise UserError(f"kind={kind}: allowed values are mean (interval of the law) and new_run (of one new run)")
     return kind
 
 

@@ -87,7 +87,7 @@ def profile(
     """
     problem = data.problem(spec, weights)
     if not rise > 0 or not 0 < level < 1:
-        raise UserError(f"rise={rise}, level={level}: allowed are a rise above 0 and a level between 0 and 1")
+        raise UserError(f"rise={rise}, level={level}: allowed values are a rise above 0 and a level between 0 and 1")
     solution = solution or solve(data, spec, weights)
     estimate = _estimate(data.law, solution, statistic)
     trace = _Trace(search_of(spec.solver, problem), solution, statistic)

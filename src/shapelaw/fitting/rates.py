@@ -88,7 +88,7 @@ def _finite(rates: ArrayLike, losses: ArrayLike) -> tuple[Floats, Floats]:
     rate, loss = np.asarray(rates, dtype=np.float64), np.asarray(losses, dtype=np.float64)
     finite = np.isfinite(loss)
     if (rate <= 0).any():
-        raise UserError(f"a rate of {rate.min():g}: allowed are rates above 0")
+        raise UserError(f"a rate of {rate.min():g}: allowed values are rates above 0")
     if len(np.unique(rate[finite])) < 3:
         raise UserError(
             f"{len(np.unique(rate[finite]))} rates with a finite loss: a best rate needs at least 3; try more"

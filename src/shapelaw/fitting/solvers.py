@@ -77,7 +77,7 @@ def get_solver(solver: str | Solver) -> Solver:
     """
     if isinstance(solver, str):
         if solver not in SOLVERS:
-            raise UserError(f"solver={solver}: allowed are {', '.join(SOLVERS)}")
+            raise UserError(f"solver={solver}: allowed values are {', '.join(SOLVERS)}")
         return SOLVERS[solver]
     if not callable(getattr(solver, "minimise", None)) or not isinstance(getattr(solver, "name", None), str):
         raise UserError(

@@ -100,7 +100,7 @@ def get_method(method: str | Method, options: Mapping[str, Any] | None = None) -
     if isinstance(method, Method):
         return method
     if method not in method_names():
-        raise UserError(f"method={method}: allowed are {', '.join(method_names())}")
+        raise UserError(f"method={method}: allowed values are {', '.join(method_names())}")
     reference = (LAW_METHODS | LINE_METHODS).get(method)
     named: Method = resolve_name(reference) if reference else load(GROUP, method)
     return named.configured(options or {})
@@ -171,15 +171,17 @@ class FitSpec:
             if self.law is not AUTO:
                 object.__setattr__(self, "law", held)
         if self.starts not in STARTS:
-            raise UserError(f"starts={self.starts}: allowed are {', '.join(STARTS)}")
+            raise UserError(f"starts={self.starts}: allowed values are {', '.join(STARTS)}")
         if self.grid_size is not None and self.grid_size < 1:
-            raise UserError(f"grid_size={self.grid_size}: allowed are whole numbers from 1, or none for the default")
+            raise UserError(
+                f"grid_size={self.grid_size}: allowed values are whole numbers from 1, or none for the default"
+            )
         if self.mixture not in MIXTURES:
-            raise UserError(f"mixture={self.mixture}: allowed are {', '.join(MIXTURES)}")
+            raise UserError(f"mixture={self.mixture}: allowed values are {', '.join(MIXTURES)}")
         if self.ties not in TIES:
-            raise UserError(f"ties={self.ties}: allowed are {', '.join(TIES)}")
+            raise UserError(f"ties={self.ties}: allowed values are {', '.join(TIES)}")
         if self.seed < 0:
-            raise UserError(f"seed={self.seed}: allowed are whole numbers from 0; give one")
+            raise UserError(f"seed={self.seed}: allowed values are whole numbers from 0; give one")
         for key, given in (("weights", self.weights), ("over_cost", self.over_cost if self.over_cost != 1.0 else None)):
             if given and self.method.name in (*LINE_METHODS, "staged"):
                 raise UserError(
@@ -202,7 +204,7 @@ class FitSpec:
         others = [law for law in sorted(law_names()) if name in get_law(law).methods]
         raise UserError(
             f"law={self.law.name} with method={name}: {self.method.does} fails for this law; give "
-            f"method={' or '.join(allowed)}, or a law of method={name}: allowed are {', '.join(others)}"
+            f"method={' or '.join(allowed)}, or a law of method={name}: allowed values are {', '.join(others)}"
         )
 
     @classmethod

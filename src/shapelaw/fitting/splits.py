@@ -65,7 +65,7 @@ class Holdout:
             return holdout
         if holdout not in KINDS or holdout == "where":
             raise UserError(
-                f"holdout={holdout}: allowed are {', '.join(kind for kind in KINDS if kind != 'where')}; give your own "
+                f"holdout={holdout}: allowed values are {', '.join(kind for kind in KINDS if kind != 'where')}; give your own "
                 "conditions in Python, with Holdout('where', train=..., test=...)"
             )
         return cls(holdout)
@@ -82,7 +82,7 @@ class Holdout:
             UserError: for an unknown kind, or a split that leaves nothing to fit or to predict.
         """
         if self.kind not in KINDS:
-            raise UserError(f"holdout={self.kind}: allowed are {', '.join(KINDS)}")
+            raise UserError(f"holdout={self.kind}: allowed values are {', '.join(KINDS)}")
         folds = KINDS[self.kind](self, table)
         for fold in folds:
             if not (fold.train.any() and fold.test.any()):

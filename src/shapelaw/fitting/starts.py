@@ -64,7 +64,9 @@ def grid_starts(law: Law, grid_size: int | None = None, chunk: int = CHUNK) -> I
         UserError: if grid_size is below 1.
     """
     if grid_size is not None and grid_size < 1:
-        raise UserError(f"grid_size={grid_size}: allowed are whole numbers from 1, or none for the authors' grid")
+        raise UserError(
+            f"grid_size={grid_size}: allowed values are whole numbers from 1, or none for the authors' grid"
+        )
     full = law.start_levels()
     if grid_size is not None and grid_size < min(2 ** len(full), math.prod(map(len, full))):
         yield from _rows(full, spread_indices(math.prod(map(len, full)), grid_size), chunk)

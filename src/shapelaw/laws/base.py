@@ -145,7 +145,7 @@ class Law(ABC):
         values = self._ordered(parameters)
         for name, value in zip(self.parameters, values, strict=True):
             if name in self.log_parameters and not value >= 0:
-                raise UserError(f"{name}={value} in law {self.name}: allowed are values from 0")
+                raise UserError(f"{name}={value} in law {self.name}: allowed values are numbers from 0")
         return np.array(
             [
                 _log(value) if name in self.log_parameters else value
@@ -239,7 +239,7 @@ class Law(ABC):
                 raise UserError(f"law {self.name} defines no {EXPONENT} in closed form; allowed: {self.parameters}")
             return held
         if statistic not in self.parameters:
-            raise UserError(f"statistic={statistic}: allowed are {', '.join(self.parameters)} and {EXPONENT}")
+            raise UserError(f"statistic={statistic}: allowed values are {', '.join(self.parameters)} and {EXPONENT}")
         row = np.array([float(name == statistic) for name in self.parameters])
         return row, _log(value) if statistic in self.log_parameters else float(value)
 

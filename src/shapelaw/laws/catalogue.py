@@ -63,7 +63,7 @@ def get_law(name: str) -> Law:
         return composed
     if name not in installed(GROUP):
         raise UserError(
-            f"law={name}: allowed are {', '.join([*CHOICES, *sorted(law_names())])}; or give your own as "
+            f"law={name}: allowed values are {', '.join([*CHOICES, *sorted(law_names())])}; or give your own as "
             "path/to/file.py:NAME or package.module:NAME"
         )
     law = load(GROUP, name)

@@ -37,7 +37,8 @@ def load(reference: str) -> Law:
     if name not in laws:
         what = "file" if is_file(reference) else "module"
         raise UserError(
-            f"law={reference}: {place} has no law {name}; allowed are {', '.join(laws) or f'none: the {what} has no law'}; "
+            f"law={reference}: {place} has no law {name}; "
+            f"allowed names are {', '.join(laws) or f'none: the {what} has no law'}; "
             "a law is an instance of a subclass of shapelaw.laws.Law, or a SumLaw"
         )
     return laws[name]

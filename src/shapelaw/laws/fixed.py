@@ -145,9 +145,9 @@ def _checked(law: Law, fixed: Mapping[str, float]) -> dict[str, float]:
         if name not in law.parameters:
             raise UserError(f"fixed.{name}: law={law.name} has no such parameter; it has {', '.join(law.parameters)}")
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise UserError(f"fixed.{name}={value}: allowed are finite numbers, in {law.units.get(name, '1')}")
+            raise UserError(f"fixed.{name}={value}: allowed values are finite numbers, in {law.units.get(name, '1')}")
         if name in law.log_parameters and not value >= 0:
-            raise UserError(f"fixed.{name}={value}: allowed are values from 0, in {law.units.get(name, '1')}")
+            raise UserError(f"fixed.{name}={value}: allowed values are numbers from 0, in {law.units.get(name, '1')}")
     if len(fixed) == len(law.parameters):
         raise UserError(f"fixed: all parameters of law={law.name} are fixed, so nothing is left to fit; leave one out")
     return {name: float(value) for name, value in fixed.items()}

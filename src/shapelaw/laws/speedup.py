@@ -128,7 +128,7 @@ class SpeedupLaw(SumLaw):
         """
         speedup = dict(zip(self.parameters, self._ordered(parameters), strict=True))[SPEEDUP]
         if not speedup > 0:
-            raise UserError(f"{SPEEDUP}={speedup} in law {self.name}: allowed are values above 0")
+            raise UserError(f"{SPEEDUP}={speedup} in law {self.name}: allowed values are numbers above 0")
         theta = np.insert(self.law.theta(parameters), self._place, 0.0)
         row, constant = self._slope
         theta[self._place] = (row @ theta + constant) * np.log(speedup)

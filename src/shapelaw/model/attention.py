@@ -66,7 +66,7 @@ def attention_backend(name: str) -> Attend:
 def check_name(name: str) -> None:
     """Raises UserError for an unknown back end."""
     if name not in ATTENTIONS:
-        raise UserError(f"attention={name}: allowed are {', '.join(ATTENTIONS)}")
+        raise UserError(f"attention={name}: allowed values are {', '.join(ATTENTIONS)}")
 
 
 def check_attention(name: str, device_type: str, head_size: int) -> None:

@@ -68,7 +68,7 @@ class ModelSpec:
         check_name(self.attention)
         for name in ("vocab_size", "seq_len", "rope_base", "norm_eps"):
             if not getattr(self, name) > 0:
-                raise UserError(f"{name}={getattr(self, name)}: allowed are positive numbers")
+                raise UserError(f"{name}={getattr(self, name)}: allowed values are positive numbers")
 
 
 class Norm(nn.Module):

@@ -47,7 +47,7 @@ class Problem(SizeSearch):
         """
         self._check_question("best", "budget")
         if not (math.isfinite(budget) and budget > 0):
-            raise UserError(f"budget={budget}: allowed are positive numbers of {self.cost.unit}")
+            raise UserError(f"budget={budget}: allowed values are positive numbers of {self.cost.unit}")
         goal, option = SpendBudget(budget), f"budget={budget:.6g} {self.cost.unit}"
         optimum = self.search(goal)
         self._refuse_unaffordable(optimum, budget)
@@ -69,7 +69,7 @@ class Problem(SizeSearch):
         """
         self._check_question("reach", "loss")
         if least not in LEASTS:
-            raise UserError(f"least={least}: allowed are {', '.join(LEASTS)}")
+            raise UserError(f"least={least}: allowed values are {', '.join(LEASTS)}")
         goal = ReachLoss(loss, least)
         optimum = self.search(goal)
         if not math.isfinite(optimum.value[0]):

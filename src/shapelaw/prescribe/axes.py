@@ -42,10 +42,10 @@ def remarks_of_axes(given: Mapping[str, float], law: Law, runs: RunsTable) -> tu
             )
     for name, value in given.items():
         if name not in ranges:
-            known = f"allowed are {', '.join(ranges)}" if ranges else "leave axes out"
+            known = f"allowed names are {', '.join(ranges)}" if ranges else "leave axes out"
             raise UserError(f"axes.{name}={value:g}: law={law.name} does not read it; {known}")
         if not value > 0:
-            raise UserError(f"axes.{name}={value:g}: allowed are positive numbers; give one")
+            raise UserError(f"axes.{name}={value:g}: allowed values are positive numbers; give one")
     outside = outside_of(ranges, given)
     return tuple(_remark(name, value, *ranges[name], outside.get(name)) for name, value in given.items())
 

@@ -95,7 +95,8 @@ def _check_size(rules: ShapeRules) -> None:
     if widths * depths > MOST_SHAPES:
         raise UserError(
             f"rules.width_max={rules.width_max}, rules.depth_max={rules.depth_max}: {widths} widths by {depths} depths "
-            f"are too many shapes to search; allowed are up to {MOST_SHAPES:,}; narrow rules.width_min to rules.width_max, or "
+            f"are too many shapes to search; at most {MOST_SHAPES:,} are allowed; "
+            "narrow rules.width_min to rules.width_max, or "
             "rules.depth_min to rules.depth_max, or give space=relaxed"
         )
 

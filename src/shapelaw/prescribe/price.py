@@ -58,10 +58,10 @@ class Throughput:
         """
         if not (math.isfinite(device_flops) and device_flops > 0):
             raise UserError(
-                f"objective.device_flops={device_flops}: allowed are positive rates in FLOP/s, such as 990e12"
+                f"objective.device_flops={device_flops}: allowed values are positive rates in FLOP/s, such as 990e12"
             )
         if not 0 < mfu <= 1:
-            raise UserError(f"objective.mfu={mfu}: allowed are shares above 0 and up to 1, such as 0.4")
+            raise UserError(f"objective.mfu={mfu}: allowed values are shares above 0 and up to 1, such as 0.4")
         rate = np.array([math.log(device_flops * mfu)])
         source = f"{device_flops:.3g} FLOP/s a device at {mfu:.0%} utilisation"
         return cls(0, rate, np.zeros((1, 1)), (0.0, 0.0), 0.0, source)
@@ -123,13 +123,13 @@ class Cost:
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:
-            raise UserError(f"objective={self.unit}: allowed are {', '.join(UNITS)}")
+            raise UserError(f"objective={self.unit}: allowed values are {', '.join(UNITS)}")
         if self.unit != "flops" and self.throughput is None:
             raise UserError(f"objective={self.unit}: needs a rate; give objective.mfu, or runs with seconds_per_step")
         if not (math.isfinite(self.price) and self.price > 0):
-            raise UserError(f"objective.price={self.price}: allowed are positive dollars per device hour")
+            raise UserError(f"objective.price={self.price}: allowed values are positive dollars per device hour")
         if not (math.isfinite(self.served_tokens) and self.served_tokens >= 0):
-            raise UserError(f"objective.inference_tokens={self.served_tokens}: allowed are numbers from 0")
+            raise UserError(f"objective.inference_tokens={self.served_tokens}: allowed values are numbers from 0")
 
     @property
     def words(self) -> str:

@@ -214,7 +214,7 @@ class SizeSearch:
 def _check_space(law: Law, space: str, limits: Limits) -> None:
     """Refuse an unknown space, or one in which the law has no sizes."""
     if space not in SPACES:
-        raise UserError(f"space={space}: allowed are {', '.join(SPACES)}")
+        raise UserError(f"space={space}: allowed values are {', '.join(SPACES)}")
     if space == "params" and {"width", "depth"} & set(law.predictors):
         raise UserError(f"space=params: law {law.name} reads width and depth; give space=feasible or relaxed")
     if space == "params" and limits.aspects != UNLIMITED.aspects:

@@ -204,7 +204,7 @@ def overspend_at_tokens(runs: RunsTable, tokens: float = 3e11, cost: str = "flop
 def _paid(runs: RunsTable, cost: str) -> pd.DataFrame:
     """The rows after some training, with their cost."""
     if cost not in ("flops", "device_hours"):
-        raise UserError(f"cost={cost}: allowed are flops, device_hours")
+        raise UserError(f"cost={cost}: allowed values are flops, device_hours")
     paid = runs.flops() if cost == "flops" else runs.column("device_hours", "cost=device_hours")
     rows: pd.DataFrame = runs.kept.assign(cost=paid)
     return rows[rows["step"] > 0] if "step" in rows else rows

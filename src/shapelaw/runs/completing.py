@@ -131,7 +131,7 @@ def _with_error(frame: pd.DataFrame) -> pd.DataFrame:
     shares = pd.to_numeric(frame["accuracy"], errors="coerce")
     if ((shares < 0) | (shares > 1)).any():
         raise UserError(
-            f"accuracy: {shares.min():g} to {shares.max():g}; allowed are shares from 0 to 1 (percent: "
+            f"accuracy: {shares.min():g} to {shares.max():g}; allowed values are shares from 0 to 1 (percent: "
             "runs.units={accuracy: 0.01})"
         )
     return frame.assign(error=1.0 - shares)

@@ -88,7 +88,9 @@ def _named(raw: RawTable, given: FileOptions) -> FileTable:
     for ours in (*columns, *given.constants):
         if not is_canonical(str(ours)):
             allowed = ", ".join([*CANONICAL, "loss_NAME"])
-            raise UserError(f"columns: {ours} is not canonical (a mapping is canonical: source); allowed are {allowed}")
+            raise UserError(
+                f"columns: {ours} is not canonical (a mapping is canonical: source); allowed names are {allowed}"
+            )
     if given.wide is None and (upright := turned(frame)) is not None:
         frame, notes = upright, (*notes, "the table was transposed")
         raw = replace(raw, reasons=None)

@@ -28,7 +28,7 @@ def flops_of(table: RunsTable, convention: str | None) -> NDArray[np.float64]:
     if convention == "6n":
         return 6.0 * table.column("params", purpose) * tokens
     if convention not in FLOPS_CONVENTIONS:
-        raise UserError(f"{purpose}: allowed are {', '.join(FLOPS_SOURCES)}")
+        raise UserError(f"{purpose}: allowed values are {', '.join(FLOPS_SOURCES)}")
     width, depth, vocab = (table.column(name, purpose) for name in ("width", "depth", "vocab_size"))
     out = np.empty_like(tokens)
     for seq_len, head_size in (sizes := _attention_sizes(table)).drop_duplicates().itertuples(index=False):

@@ -190,7 +190,7 @@ def _refuse_foreign(source: str, given: Mapping[str, Any]) -> None:
         "wandb": {"path", "project", *_OF_HISTORIES},
     }
     if source not in SOURCES:
-        raise UserError(f"runs={source}: allowed are {', '.join(SOURCES)}")
+        raise UserError(f"runs={source}: allowed values are {', '.join(SOURCES)}")
     foreign = [name for name, value in given.items() if value and name not in allowed[source]]
     if foreign:
         meant = ", ".join(sorted(allowed[source])) or "none of its own"

@@ -95,7 +95,9 @@ def _subset_file(name: str) -> PublishedFile:
     local = f"gemstones/runs/wandb_df_for_fitting_{name}.jsonl"
     if folder is not None and Path(name).name == name and (folder / local).is_file():
         return PublishedFile(local, "", "")
-    raise UserError(f"subset={name}: allowed are {', '.join([*SUBSETS, *ALIASES])}; narrow any of them with where=...")
+    raise UserError(
+        f"subset={name}: allowed values are {', '.join([*SUBSETS, *ALIASES])}; narrow any of them with where=..."
+    )
 
 
 def _add_suite_constants(frame: pd.DataFrame, raw: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -35,7 +35,7 @@ def matches(frame: pd.DataFrame, where: str) -> pd.Series:
     try:
         mask = frame.eval(where.strip(), engine="python", parser="pandas")
     except _EVALUATION_ERRORS as error:
-        raise UserError(f"where={where!r}: cannot be evaluated ({error}); allowed are {_ALLOWED}") from None
+        raise UserError(f"where={where!r}: cannot be evaluated ({error}); allowed values are {_ALLOWED}") from None
     if not isinstance(mask, pd.Series) or mask.dtype != np.bool_:
         raise UserError(
             f"where={where!r}: does not give true or false for each row; compare a column, as in 'width == 512'"
@@ -46,14 +46,16 @@ def matches(frame: pd.DataFrame, where: str) -> pd.Series:
 def _parse(where: str) -> ast.Expression:
     """Syntax tree of a condition inside the grammar."""
     if len(where) > _MAX_LENGTH:
-        raise UserError(f"where: {len(where)} characters, allowed are {_MAX_LENGTH}; select in several steps")
+        raise UserError(
+            f"where: {len(where)} characters, and at most {_MAX_LENGTH} are allowed; select in several steps"
+        )
     try:
         tree = ast.parse(where.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise UserError(f"where={where!r}: cannot be read; allowed are {_ALLOWED}") from None
+        raise UserError(f"where={where!r}: cannot be read; allowed values are {_ALLOWED}") from None
     for node in ast.walk(tree):
         if not isinstance(node, _GRAMMAR) or (isinstance(node, ast.BinOp) and _has_text(node)):
-            raise UserError(f"where={where!r}: {type(node).__name__} is not allowed; allowed are {_ALLOWED}")
+            raise UserError(f"where={where!r}: {type(node).__name__} is not allowed; allowed values are {_ALLOWED}")
     return tree
 
 

@@ -158,7 +158,7 @@ def read_raw(path: Path, sheet: str | None = None) -> RawTable:
     """
     kind = next((suffix.lower() for suffix in path.suffixes[::-1] if suffix.lower() in READERS), None)
     if kind is None:
-        raise UserError(f"path={path}: allowed are files ending {', '.join(READERS)}")
+        raise UserError(f"path={path}: allowed values are files ending {', '.join(READERS)}")
     try:
         raw = READERS[kind](path, sheet)
     except UserError:

@@ -256,7 +256,7 @@ class RunsTable(Shown):
         if counting == "total":
             return self.column("params", "counting=total")
         if counting not in PARAMS_CONVENTIONS:
-            raise UserError(f"counting={counting}: allowed are {', '.join(PARAMS_CONVENTIONS)}")
+            raise UserError(f"counting={counting}: allowed values are {', '.join(PARAMS_CONVENTIONS)}")
         if self.about.get("params_counting", "").startswith(WITHOUT_EMBEDDING):
             raise UserError(
                 f"counting={counting}: the table's params are {self.about['params_counting']}; give counting=total"

@@ -78,7 +78,7 @@ def _factor(name: str, unit: str | float) -> float:
     if isinstance(unit, str) and unit in named:
         return named[unit]
     if isinstance(unit, bool) or not isinstance(unit, int | float) or not (math.isfinite(unit) and unit > 0):
-        raise UserError(f"units: {name}={unit}; allowed are {', '.join(['positive numbers', *named])}")
+        raise UserError(f"units: {name}={unit}; allowed values are {', '.join(['positive numbers', *named])}")
     return float(unit)
 
 

@@ -25,7 +25,7 @@ def weights_of(table: RunsTable, name: str) -> NDArray[np.float64]:
     values = np.asarray(pd.to_numeric(rows[name], errors="coerce"), dtype=np.float64)
     if not (np.isfinite(values) & (values >= 0)).all() or not values.sum() > 0:
         raise UserError(
-            f"weights={name}: allowed are numbers from 0 in every row, not all of them 0; correct the column"
+            f"weights={name}: allowed values are numbers from 0 in every row, not all of them 0; correct the column"
         )
     return np.asarray(values / values.mean())
 

@@ -35,7 +35,7 @@ def lengthen(frame: pd.DataFrame, quantity: str, columns: Mapping[str, str]) -> 
         UserError: if no column has such a name, or several metrics have.
     """
     if quantity not in WIDE:
-        raise UserError(f"runs.wide={quantity}: allowed are {', '.join(WIDE)}")
+        raise UserError(f"runs.wide={quantity}: allowed values are {', '.join(WIDE)}")
     mapped = set(columns.values())
     names = [str(name) for name in frame.columns]
     candidates = [name for name in names if name not in mapped and plain_name(name) not in CANONICAL]

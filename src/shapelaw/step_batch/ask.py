@@ -187,7 +187,7 @@ class StepBatchProblem:
         self._check_batch(batch)
         if not (math.isfinite(tokens) and tokens > batch):
             raise UserError(
-                f"tokens={tokens:g}: allowed are finite numbers above one batch of {batch:,.0f}; give more tokens"
+                f"tokens={tokens:g}: allowed values are finite numbers above one batch of {batch:,.0f}; give more tokens"
             )
         first = max(1.0, min(self.ranges["steps_min"][0], tokens / batch / 2))
         steps = np.geomspace(first, tokens / batch, CURVE_POINTS)
@@ -301,7 +301,7 @@ class StepBatchProblem:
 
 def _check_positive(option: str, value: float, unit: str = "") -> None:
     if not (math.isfinite(value) and value > 0):
-        raise UserError(f"{option}={value:g}: allowed are finite numbers above 0{unit}; give one")
+        raise UserError(f"{option}={value:g}: allowed values are finite numbers above 0{unit}; give one")
 
 
 def _batch(batch: float | None) -> dict[str, float]:

@@ -56,7 +56,9 @@ class Staged(Method):
             return Staged(staged=chosen)
         unknown = set(chosen) - set(self.options)
         if unknown:
-            raise UserError(f"staged: unknown {', '.join(sorted(unknown))}; allowed are {', '.join(self.options)}")
+            raise UserError(
+                f"staged: unknown {', '.join(sorted(unknown))}; allowed names are {', '.join(self.options)}"
+            )
         return Staged(staged=StagedOptions(**chosen))
 
     def fit(self, runs: RunsTable, spec: FitSpec) -> FitResult:

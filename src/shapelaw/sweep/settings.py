@@ -126,16 +126,17 @@ class SlurmSettings(SiteSettings):
         """Refuse line breaks and invalid names, because the settings become lines of a script with unquoted names."""
         for key, text in _texts(asdict(self)):
             if not text.isprintable():
-                raise UserError(f"hydra.launcher.{key}={text!r}: allowed are printable characters on one line")
+                raise UserError(f"hydra.launcher.{key}={text!r}: allowed characters are printable ones on one line")
         for name in self.environment:
             if not VARIABLE.fullmatch(name):
                 raise UserError(
-                    f"hydra.launcher.environment={name!r}: allowed are letters, digits and _, no digit first"
+                    f"hydra.launcher.environment={name!r}: allowed characters are letters, digits and _, no digit first"
                 )
         for name in self.sbatch:
             if not FLAG.fullmatch(name):
                 raise UserError(
-                    f"hydra.launcher.sbatch={name!r}: allowed are sbatch's own options without dashes, such as reservation"
+                    f"hydra.launcher.sbatch={name!r}: "
+                    "allowed values are sbatch's own options without dashes, such as reservation"
                 )
 
 

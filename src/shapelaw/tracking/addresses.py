@@ -41,7 +41,8 @@ def check_uri(uri: str) -> None:
         )
     if kind not in ("sqlite", *DATABASES, *SERVERS):
         raise UserError(
-            f"tracker.uri={uri}: allowed are sqlite:///FILE, another database's URI, or http(s)://HOST:PORT of an MLflow server"
+            f"tracker.uri={uri}: "
+            "allowed values are sqlite:///FILE, another database's URI, or http(s)://HOST:PORT of an MLflow server"
         )
     if kind in DATABASES:
         _check_driver(uri)

@@ -161,7 +161,7 @@ def machine_of(device: str, accelerator: str = "auto") -> Machine:
     if device == "this":
         return this_machine(accelerator)
     if device not in GPUS:
-        raise UserError(f"hydra.launcher.device={device}: allowed are this, {', '.join(GPUS)}")
+        raise UserError(f"hydra.launcher.device={device}: allowed values are this, {', '.join(GPUS)}")
     return GPUS[device]
 
 

@@ -59,7 +59,8 @@ def _check_completion(words: Sequence[str]) -> None:
     verbs = ("install", "uninstall", "query")
     if len(words) != 1 or not any(words[0] == f"{verb}={shell}" for verb in verbs for shell in SHELLS):
         raise UserError(
-            f"-sc {' '.join(words)}: allowed are install=SHELL and uninstall=SHELL, with SHELL one of {', '.join(SHELLS)}"
+            f"-sc {' '.join(words)}: "
+            f"allowed values are install=SHELL and uninstall=SHELL, with SHELL one of {', '.join(SHELLS)}"
         )
 
 

@@ -112,7 +112,7 @@ def _missing(error: MissingConfigException) -> str:
     brought = ["path/to/file.py:NAME", "package.module:NAME"] if f"choices://{group}" in str(error) else []
     options = ", ".join([*(error.options or []), *brought])
     if group:
-        return f"{group}={choice}: there is no such choice; allowed are {options}"
+        return f"{group}={choice}: there is no such choice; allowed values are {options}"
     return f"{_line(error).rstrip('.')}; {_remedy(_line(error))}"
 
 

@@ -88,7 +88,8 @@ def world_of(asked: PrescribeConfig, fit: FitResult, runs: RunsTable) -> World:
     rules = {name: value for name, value in dataclasses.asdict(asked.rules).items() if value is not None}
     if asked.flops.name is not None and asked.flops.name not in FLOPS_CONVENTIONS:
         raise UserError(
-            f"flops={asked.flops.name}: a new shape has no recorded FLOPs; allowed are auto, {', '.join(FLOPS_CONVENTIONS)}"
+            f"flops={asked.flops.name}: a new shape has no recorded FLOPs; "
+            f"allowed values are auto, {', '.join(FLOPS_CONVENTIONS)}"
         )
     if asked.unique_tokens is not None and "unique_tokens" not in asked_law(fit).predictors:
         raise UserError(f"unique_tokens={asked.unique_tokens:g}: law={fit.law} does not read it; leave it out")

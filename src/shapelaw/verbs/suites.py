@@ -43,7 +43,7 @@ def environment(root: Path, name: str) -> dict[str, str]:
     folder = Path(os.path.abspath(name)) if os.sep in name else suites / name
     if not name or not (folder / "suite.yaml").is_file():
         have = ", ".join(sorted(path.parent.name for path in suites.glob("*/suite.yaml")))
-        raise UserError(f"{NAME}={name}: allowed are {have}, or a folder with a suite.yaml and shape/*.yaml")
+        raise UserError(f"{NAME}={name}: allowed values are {have}, or a folder with a suite.yaml and shape/*.yaml")
     if folder.parent != suites:
         check_suite(folder)
     return {NAME: folder.name if folder.parent == suites else str(folder), FOLDER: str(folder)}

@@ -37,7 +37,9 @@ def server(words: Sequence[str], outputs: Path) -> list[str]:
     """
     port = words[0] if words else USUAL_PORT
     if len(words) > 1 or not port.isdecimal() or int(port) not in PORTS:
-        raise UserError(f"{' '.join(['ui', *words])}: takes one port and nothing else; allowed are 1 to {PORTS[-1]}")
+        raise UserError(
+            f"{' '.join(['ui', *words])}: takes one port and nothing else; allowed values are 1 to {PORTS[-1]}"
+        )
     database = outputs / "mlflow.db"
     if not database.is_file():
         raise UserError(
