@@ -50,7 +50,7 @@ SCHEMAS = tuple(schema_of(verb) for verb in verbs())
         (["shape=glob(*)"], ["shape=glob(*)", "need -m"]),
         (["lr_base=[1"], ["lr_base=[1", "no viable alternative", "KEY=VALUE"]),
         (["lr_base=[5,2.5]"], ["lr_base=[5,2.5]", "as 5,2.5, without brackets"]),
-        (["shape=[16x1,32x1]"], ["shape=[16x1,32x1]", "written 16x1,32x1, without brackets"]),
+        (["shape=[16x1,32x1]"], ["shape=[16x1,32x1]", "write several as 16x1,32x1, without brackets"]),
         (["shape.width=20"], ["shape.width=20", "head_size=8"]),
         (["-m", "shape=16x1,16x2", "shape.width=20"], ["shape.width=20", "head_size=8"]),
         (["tokens=1000"], ["tokens=1000", "batch_tokens=128", "896 or 1024"]),

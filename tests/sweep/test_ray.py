@@ -70,7 +70,7 @@ def cluster(head: Path) -> str:
     return f"hydra.launcher.address={(head / CURRENT).read_text().strip()}"
 
 
-def await_(find: Callable[[], Found], seconds: float = 90.0) -> Found:
+def await_(find: Callable[[], Found], seconds: float = 300.0) -> Found:
     """Wait until there is something."""
     deadline = time.monotonic() + seconds
     while not (found := find()):
