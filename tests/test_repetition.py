@@ -107,7 +107,7 @@ def test_one_number_of_different_tokens_is_enough() -> None:
 
 def test_tokens_that_never_repeat_are_refused_as_tied() -> None:
     frame = table("data_constrained").kept
-    with pytest.raises(UserError, match="tokens and unique_tokens go together"):
+    with pytest.raises(UserError, match="tokens and unique_tokens vary together"):
         fit(RunsTable(frame.assign(unique_tokens=frame["tokens"])), law="data_constrained")
 
 

@@ -197,7 +197,7 @@ def test_csv_counts_params_and_runs_where_it_names_none(tmp_path: Path) -> None:
     table = load_runs("csv", path=path)
     assert table.kept["params"].iloc[0] == params_total(256, 4, 50_304)
     assert table.kept["run"].nunique() == 6
-    assert "each row counts as a run" in table.about["runs"]
+    assert "each row counts as a separate run" in table.about["runs"]
 
 
 def test_params_are_counted_with_each_row_s_head_size(tmp_path: Path) -> None:

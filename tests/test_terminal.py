@@ -128,7 +128,7 @@ def test_bytes_that_are_no_text_are_refused_before_any_work(
     code, said = door(verb, *words.get(verb, []))
     assert (code, len(said.splitlines()), folder.exists()) == (2, 1, False), said
     assert r"x\udcff" in said
-    assert "no UTF-8" in said
+    assert "not UTF-8" in said
 
 
 def test_a_suite_s_folder_that_is_no_text_is_refused(
@@ -137,4 +137,4 @@ def test_a_suite_s_folder_that_is_no_text_is_refused(
     monkeypatch.setenv("SHAPELAW_SUITE", str(tmp_path / "\udcff"))
     code, said = door("train")
     assert (code, len(said.splitlines())) == (2, 1), said
-    assert "no UTF-8" in said
+    assert "not UTF-8" in said
