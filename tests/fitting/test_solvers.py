@@ -323,7 +323,7 @@ LOSS = np.linspace(3.5, 2.5, 8)
         ({"columns": GOOD | {"tokens": np.full(8, np.inf)}}, "not positive and finite"),
         ({"columns": GOOD | {"params": np.full(8, 1e8)}}, "single value 1e\\+08"),
         ({"columns": {name: v[:4] for name, v in GOOD.items()}, "loss": LOSS[:4]}, "4 points for the 5 parameters"),
-        ({"columns": GOOD | {"params": np.array(["a"] * 8)}}, "no number"),
+        ({"columns": GOOD | {"params": np.array(["a"] * 8)}}, "not a number"),
         ({"starts": "random"}, "starts=random"),
         ({"solver": "adam"}, "solver=adam"),
         (
