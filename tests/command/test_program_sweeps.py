@@ -126,7 +126,7 @@ REFUSED = {
     "{python} x.py --lr {lr:.2q}": r"\{lr:\.2q\}: .* cannot be written so",
     "{python} x.py {shape}": r"\{shape\} is not a field",
     "{python} x.py {lr!r}": r"takes a format only",
-    "{python} x.py {lr": r"\{lr: .*fields are written \{NAME\}",
+    "{python} x.py {lr": r"\{lr: .*write fields as \{NAME\}",
     "{python} 'x.py": r"No closing quotation; close the quote",
     " ": r"trainer\.command is empty; give the program's command line",
 }

@@ -123,7 +123,7 @@ def test_in_python_such_a_law_is_refused_too(points: PointLaw) -> None:
     with pytest.raises(UserError, match="loss: law=points answers only at, not reach"):
         problem.reach(2.5)
     fits = {"first": fitted("interaction"), "second": fitted(points.name)}
-    with pytest.raises(UserError, match="budget: law=points answers at alone"):
+    with pytest.raises(UserError, match="budget: law=points answers only at"):
         compare_laws(fits, table(), 1e21)
 
 

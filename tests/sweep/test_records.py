@@ -73,7 +73,7 @@ def test_work_that_others_could_have_written_is_not_unpickled(batch: Path, mode:
 def test_a_link_in_place_of_the_folder_is_refused(batch: Path) -> None:
     (batch / "runs").rename(batch.parent / "elsewhere")
     (batch / "runs").symlink_to(batch.parent / "elsewhere")
-    with pytest.raises(UserError, match="one's own"):
+    with pytest.raises(UserError, match="a folder of your own"):
         read_work(batch, "run")
 
 

@@ -204,7 +204,7 @@ def test_odd_overrides_pass_through_intact(sweep: Sweep, outputs: Path) -> None:
     ],
 )
 def test_nothing_ends_a_line_of_a_script(key: str, value: object) -> None:
-    with pytest.raises(UserError, match=rf"^hydra\.launcher\.{key}.*allowed values are"):
+    with pytest.raises(UserError, match=rf"^hydra\.launcher\.{key}.*allowed (values|characters) are"):
         SlurmSettings(**{key: value})
 
 

@@ -103,7 +103,7 @@ def test_every_sampler_finds_the_bottom_of_a_bowl(tmp_path: Path, sampler: str) 
 def test_a_study_of_another_question_is_refused(tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path}/s.db"
     Study("s", "one", Space({"lr_base": Interval(0.5, 50.0, True)}), storage, TPE)
-    with pytest.raises(UserError, match=r"study_name=s: the study with that name in .* asks something else"):
+    with pytest.raises(UserError, match=r"study_name=s: the study with that name in .* has another question"):
         Study("s", "two", Space({"lr_base": Interval(1.0, 50.0, True)}), storage, TPE)
 
 

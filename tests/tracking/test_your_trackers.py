@@ -307,7 +307,6 @@ def test_nanochats_table(tmp_path: Path) -> None:
     """The header of its scaling_laws.sh; val_bpb is in bits per byte by its name, a run is a budget and a depth."""
     header = (
         "flops_budget,depth,model_dim,params_wte,params_value_embeds,params_lm_head,params_transformer,params_scalars,params_total,"
-        "flops_budget,depth,model_dim,params_wte,params_value_embeds,params_lm_head,params_transformer,params_scalars,params_total,"
         "num_iterations,tokens_trained,val_bpb,core_score,train_time_sec"
     )
     rows = [
