@@ -251,7 +251,7 @@ def hides(groups, lr):
             "no parameter's name begins so; the names begin with embedding, blocks, norm, head",
         ),
         ("optim.lr_factors.head=0", "allowed values are finite numbers above 0"),
-        ("schedule.name=x", r"given as schedule=path/to/file\.py:NAME"),
+        ("schedule.name=x", r"give your own schedule as schedule=path/to/file\.py:NAME"),
     ],
 )
 def test_parts_that_do_not_fit_are_named(composed: Compose, tmp_path: Path, choice: str, message: str) -> None:
