@@ -110,7 +110,9 @@ def test_a_block_compiles_in_one_piece(name: str, monkeypatch: pytest.MonkeyPatc
     block, x = Block(spec), torch.randn(2, 8, 32)
     angles = torch.randn(8, 8)
     whole = torch.compile(block, fullgraph=True, backend="eager")(x, angles.cos(), angles.sin())
-    torch.testing.assert_close(whole, block(x, angles.cos(), angles.sin()))
+    # in half precision, float32's last bit may decide to which side a number is rounded
+    tolerance = {"rtol": 2e-2, "atol": 2e-3} if name == "flash" else {"rtol": 1.3e-6, "atol": 1e-5}
+    torch.testing.assert_close(whole, block(x, angles.cos(), angles.sin()), **tolerance)
 
 
 @pytest.mark.skipif(
