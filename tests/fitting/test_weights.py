@@ -73,7 +73,11 @@ def test_the_column_is_saved_with_the_fit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "options", "message"),
     [
-        (np.ones(30), {"weights": "none"}, "weights=none: there is no such column; the table has run, width, depth, .*weight"),
+        (
+            np.ones(30),
+            {"weights": "none"},
+            "weights=none: there is no such column; the table has run, width, depth, .*weight",
+        ),
         (np.full(30, -1.0), {"weights": "weight"}, "weights=weight: allowed values are numbers from 0 in every row"),
         (np.zeros(30), {"weights": "weight"}, "not all of them 0"),
         (np.full(30, np.nan), {"weights": "weight"}, "allowed values are numbers from 0"),
