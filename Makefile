@@ -24,7 +24,7 @@ $(READY): pyproject.toml scripts/setup.sh
 	PYTHON=$(PYTHON) VENV=$(VENV) TORCH=$(TORCH) LOCKED=$(LOCKED) bash scripts/setup.sh
 	@touch $@
 
-demo: $(READY) ## corpus, a sweep of 12 shapes x 2 rates, cooldowns, fits, a picture: about 8 minutes on 2 cores
+demo: $(READY) ## corpus, a sweep of 12 shapes x 2 rates, cooldowns, fits, a picture: 8 to 10 minutes on 2 cores
 	@$(BIN)/shapelaw demo
 
 report: $(READY) ## figures and a page of the suite's runs, under outputs/reports

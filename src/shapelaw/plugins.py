@@ -60,8 +60,7 @@ def reference_to(group: str, name: str) -> str | None:
     if entry is not None and MODULE.fullmatch(entry.value) is None:
         raise UserError(
             f"{group}={name}: an installed package registers {entry.value}, which is not package.module:NAME; correct "
-            "its entry "
-            f"point {GROUPS[group]}, or uninstall it"
+            f"its entry point {GROUPS[group]}, or uninstall it"
         )
     return entry.value if entry else None
 

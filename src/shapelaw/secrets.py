@@ -46,8 +46,7 @@ def refuse_password(key: str, uri: str) -> None:
         variable = VARIABLES.get(key, TRACKING_VARIABLE)
         raise UserError(
             f"{key}={hidden(uri)}: contains a password, and options are written into every run's records; give "
-            f"{key}={named} and "
-            f"the whole address in the environment variable {variable}"
+            f"{key}={named} and the whole address in the environment variable {variable}"
         )
 
 

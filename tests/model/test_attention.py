@@ -111,7 +111,7 @@ def test_a_block_compiles_in_one_piece(name: str, monkeypatch: pytest.MonkeyPatc
     angles = torch.randn(8, 8)
     whole = torch.compile(block, fullgraph=True, backend="eager")(x, angles.cos(), angles.sin())
     # in half precision, float32's last bit may decide to which side a number is rounded
-    tolerance = {"rtol": 2e-2, "atol": 2e-3} if name == "flash" else {"rtol": 1.3e-6, "atol": 1e-5}
+    tolerance = {"rtol": 2e-2, "atol": 2e-3} if name == "flash" else {}
     torch.testing.assert_close(whole, block(x, angles.cos(), angles.sin()), **tolerance)
 
 

@@ -178,18 +178,17 @@ def _measured(model: ModelConfig, spec: ModelSpec) -> Measured:
 
 
 def _move_to_meta(built: nn.Module) -> None:
-    """Moves what torch.Tensor or torch.from_numpy made elsewhere all the same; ties stay, which `Module.to` would break."""
-    moved: dict[torch.Tensor, torch.Tensor] = {}
+    """Moves tensors whose maker ignored the device (torch.Tensor, torch.from_numpy); `Module.to` would untie weights."""
+    strays = [tensor for tensor in (*built.parameters(), *built.buffers()) if not tensor.is_meta]
+    moved: dict[Any, Any] = {tensor: _meta_of(tensor) for tensor in strays}
     for module in built.modules():
         for held in (module._parameters, module._buffers):
-            for name, tensor in held.items():
-                if tensor is None or tensor.is_meta:
-                    continue
-                if tensor not in moved:
-                    there = tensor.detach().to("meta")
-                    is_parameter = isinstance(tensor, nn.Parameter)
-                    moved[tensor] = nn.Parameter(there, tensor.requires_grad) if is_parameter else there
-                held[name] = cast(Any, moved[tensor])
+            held.update({name: moved[tensor] for name, tensor in held.items() if tensor in moved})
+
+
+def _meta_of(tensor: torch.Tensor) -> torch.Tensor:
+    there = tensor.detach().to("meta")
+    return nn.Parameter(there, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else there
 
 
 def _check_parameters(model: ModelConfig, built: nn.Module) -> None:

@@ -123,8 +123,7 @@ class Problem(SizeSearch):
             floor = float(self.surface.at(points).loss(np.array([LOG_TOKENS_MAX]))[0, 0])
             raise UserError(
                 f"{option}: under law {self.fit.law} this many parameters do not reach it at any number of tokens; the "
-                "lowest is "
-                f"{floor:.6g} {self.fit.loss_unit}"
+                f"lowest is {floor:.6g} {self.fit.loss_unit}"
             )
         refuse_ridge(self, lambda other: exact(other.objective(goal), points), option)
         return self._told(optimum, f"tokens of a given size for a loss of {loss:g}", option)

@@ -40,8 +40,7 @@ def _draw(data: StagedData, estimated: Estimate, rng: np.random.Generator) -> Ar
             return refit.theta
     raise UserError(
         f"bootstrap: none of {TRIES} draws of the {count} runs is enough for all three stages; give more runs (several "
-        "sizes at "
-        "several batches), or bootstrap=none"
+        "sizes at several batches), or bootstrap=none"
     )
 
 

@@ -134,8 +134,7 @@ def _found_here() -> str:
     except ConnectionError:
         raise UserError(
             f"hydra.launcher.address={AUTO}: Ray is not running on this machine; start it with `ray start --head`, or "
-            "give HOST:PORT "
-            f"of a cluster's head, or {HERE}"
+            f"give HOST:PORT of a cluster's head, or {HERE}"
         ) from None
 
 

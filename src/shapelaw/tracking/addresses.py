@@ -36,8 +36,7 @@ def check_uri(uri: str) -> None:
     if kind in ("", "file"):
         raise UserError(
             f"tracker.uri={uri}: MLflow no longer serves folders of files; convert it to a database with `mlflow "
-            "migrate-filestore "
-            "--source FOLDER --target sqlite:///mlflow.db`, and give sqlite:///mlflow.db"
+            "migrate-filestore --source FOLDER --target sqlite:///mlflow.db`, and give sqlite:///mlflow.db"
         )
     if kind not in ("sqlite", *DATABASES, *SERVERS):
         raise UserError(

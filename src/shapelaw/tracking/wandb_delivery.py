@@ -80,8 +80,7 @@ class WandbDelivery:
         """Message to the user about a journal that wandb has only in part."""
         return (
             f"tracking: {self.folder} is not completely in wandb ({reason or 'it is slow'}); the same command again "
-            "delivers the "
-            f"rest; {REMEDY}"
+            f"delivers the rest; {REMEDY}"
         )
 
     def deliver(self) -> None:

@@ -169,8 +169,7 @@ def next_of(basis: Basis, limits: Limits, seconds: float) -> NextRun | None:
     told = (
         f"To know {target.told} better, train {size} for {in_words(run['tokens'])} tokens ({run['flops']:.3g} FLOPs). Of "
         f"{run['compared']} runs of up to {budget:.3g} FLOPs it tells the most for its cost: the standard deviation of "
-        "the size's "
-        f"logarithm falls from {run['deviation_before']:.3g} to {run['deviation_after']:.3g}."
+        f"the size's logarithm falls from {run['deviation_before']:.3g} to {run['deviation_after']:.3g}."
     )
     return NextRun(told, run["command"], f"shapelaw next budget={budget:.3g} next=5" if run["command"] else "")
 

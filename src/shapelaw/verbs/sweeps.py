@@ -104,8 +104,7 @@ def _check_globs(verb: str, arguments: Sequence[str]) -> None:
         if value.startswith("glob(") and not (project_root() / "conf" / key).is_dir():
             raise UserError(
                 f"{word}: glob lists the choices of a group, and {key} is not a group; give a pattern of folders where "
-                f"{verb} takes "
-                f"one, such as '{key}=outputs/runs/nano/*'"
+                f"{verb} takes one, such as '{key}=outputs/runs/nano/*'"
             )
 
 
