@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from shapelaw import UserError
@@ -18,10 +18,15 @@ COMPOSED = ("median3(params_tokens,skaling,skaling_aspect)", "speedup(interactio
 ROWS = 3
 
 
-def coefficients(name: str) -> st.SearchStrategy[float]:
-    """From what counts as zero to nearly the largest number; decays as far as 15 digits tell 1 - exp(-1/r) from 0."""
-    low, high = (-3.0, 4.0) if name in ("r_T", "r_N") else (-26.0, 300.0)
-    return st.floats(low, high).map(lambda power: 10.0**power)
+POSITIVE_COEFFICIENTS = {"N_c", "D_c", "speedup", "r_T", "r_N", "data_constrained.A", "data_constrained.B"}
+"""Coefficients by which a formula divides."""
+
+
+def coefficients(law: str, name: str) -> st.SearchStrategy[float]:
+    """Zero, and all but the smallest and largest numbers; decays as far as 15 digits tell 1 - exp(-1/r) from 0."""
+    low, high = (-3.0, 4.0) if name in ("r_T", "r_N") else (-300.0, 300.0)
+    positive = st.floats(low, high).map(lambda power: 10.0**power)
+    return positive if {name, f"{law}.{name}"} & POSITIVE_COEFFICIENTS else st.one_of(st.just(0.0), positive)
 
 
 POSITIVE = {
@@ -40,7 +45,8 @@ def cases(draw: st.DrawFn, name: str) -> tuple[dict[str, float], dict[str, np.nd
     low, high = next((bounds for start, bounds in POSITIVE.items() if name.startswith(start)), (-5.0, 5.0))
     other = st.floats(low, high)
     logarithmic = {*law.log_parameters, "N_c", "D_c", "speedup"}
-    parameters = {key: draw(coefficients(key) if key in logarithmic else other) for key in law.parameters}
+    parameters = {key: draw(coefficients(name, key) if key in logarithmic else other) for key in law.parameters}
+    assume(abs(parameters.get("rho", 1.0)) >= 0.01)  # 0^rho jumps at rho = 0
     sizes = st.lists(st.floats(0.0, 30.0).map(lambda power: 10.0**power), min_size=ROWS, max_size=ROWS)
     columns = {key: np.array(draw(sizes)) for key in law.predictors}
     if "lr_falls" in columns:  # of rates from 1e-9 to 1, with areas since as any size

@@ -95,6 +95,22 @@ def test_every_law_holds_every_parameter_at_its_own_optimum(name: str) -> None:
         assert held.objective == pytest.approx(free.objective, rel=1e-6), parameter
 
 
+@pytest.mark.parametrize("solver", ["newton", "newton_torch", "reference"])
+@pytest.mark.parametrize("coefficient", [0.0, 1e-300, 1e-40])
+def test_a_term_whose_coefficient_is_zero_is_absent(solver: str, coefficient: float) -> None:
+    """Or too small for any exponent in reach to make it noticeable; its own exponent is then not identified."""
+    table = frame()
+    table["loss"] = 1.7 + 400 / table["params"] ** 0.34
+    options = {"starts": "grid", "grid_size": 3} if solver == "reference" else {}
+    result = fit(table, "params_tokens", delta=1e-3, solver=solver, fixed={"B": coefficient}, **options)  # type: ignore[arg-type]
+    assert result.parameters["B"] == coefficient
+    found = [result.parameters[name] for name in ("A", "alpha", "E")]
+    assert found == pytest.approx([400.0, 0.34, 1.7], rel=1e-2 if solver == "reference" else 1e-6)
+    np.testing.assert_allclose(result.predict(table), table["loss"], rtol=1e-5)
+    if solver == "newton":
+        assert any(flag.startswith("ridge: beta, ") for flag in result.flags)
+
+
 def test_the_derivative_is_that_of_differences() -> None:
     law = FixedLaw(get_law("kaplan_e"), {"N_c": 1e9, "E": 1.5})
     columns = {name: frame()[name].to_numpy() for name in law.predictors}

@@ -143,3 +143,23 @@ def test_a_law_of_ones_own_is_profiled_and_resampled(data_dir: object) -> None:
     runs = np.arange(len(loss)) % 7
     drawn = [bootstrap(law, columns, loss, runs, found, n=4, delta=1e-3).objectives for law in (LAW, OwnLaw())]
     np.testing.assert_allclose(drawn[1], drawn[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("statistic", ["A", "alpha"])
+def test_a_coefficient_far_below_rounding_has_its_profile(statistic: str) -> None:
+    """A loss that rises with params^6, so that A is near e^-105, and its interval is bounded."""
+    columns = table()
+    n, t = columns["params"], columns["tokens"]
+    noise = 1 + 1e-5 * np.random.default_rng(3).standard_normal(len(n))
+    loss = (1.7 + 0.3 * (n / n.max()) ** 6 + 2000 / t**0.37) * noise
+    found = solve(LAW, columns, loss, delta=1e-2)
+    made = profile(LAW, columns, loss, found, statistic)
+    low, high = made.interval
+    assert made.estimate == pytest.approx(LAW.natural(found.theta)[statistic], rel=1e-9)
+    assert low < made.estimate < high
+    assert made.open_ends == (False, False)
+    if statistic == "A":
+        assert 1e-60 < high / low < 1e60
+        assert high < 1e-30
+    else:
+        assert -6.5 < low < -5.5 > high - 0.5

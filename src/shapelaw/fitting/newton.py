@@ -100,7 +100,9 @@ class Compiled:
         slope = np.linalg.solve(self.to_phi[:p].T, row)
         along = slope @ geometry.basis[:p]
         level = target + float(slope @ self.shift[:p]) - float(slope @ geometry.origin[:p])
-        pivot = int(np.argmax(np.abs(along)))
+        # a term too small to matter is given by its coefficient: to follow it, an exponent would have to leave its bounds
+        steep = target < LOG_FLOOR
+        pivot = int(np.argmax(np.abs(along) * (geometry.linear[geometry.free] if steep else 1.0)))
         others = np.arange(len(along)) != pivot
         direction = geometry.basis[:, pivot] / along[pivot]
         basis = geometry.basis[:, others] - np.outer(direction, along[others])

@@ -8,7 +8,6 @@ Source: Venzon and Moolgavkar 1988 (profile likelihood); the scale is ours and d
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +21,7 @@ from shapelaw.fitting.solver import Search
 from shapelaw.fitting.solvers import search_of
 from shapelaw.fitting.spec import FitData, FitSpec
 from shapelaw.laws import EXPONENT, LOG_FLOOR, Law
+from shapelaw.laws.base import LOG_CEILING, from_log, to_log
 
 Array = NDArray[np.float64]
 
@@ -151,11 +151,22 @@ class _Trace:
         self.search, self.law, self.statistic = search, search.problem.law, statistic
         self.minimum, self.seeds = solution.objective, _seeds(solution)
         self.known: list[tuple[float, float]] = []
-        coordinate = statistic in self.law.log_parameters
-        self.to_natural: Callable[[float], float] = _from_log if coordinate else float
-        self.from_natural: Callable[[float], float] = _to_log if coordinate else float
+        self.logarithmic = statistic in self.law.log_parameters
         low, high = (0.0, 1.0) if statistic == EXPONENT else (-EXPONENT_RANGE, EXPONENT_RANGE)
-        self.range = (LOG_FLOOR, -2 * LOG_FLOOR) if coordinate else (low + 1e-6, high - 1e-6)
+        self.range = low + 1e-6, high - 1e-6
+        if self.logarithmic:
+            lowest = LOG_FLOOR if statistic == self.law.irreducible else -LOG_CEILING
+            self.range = lowest, -lowest
+
+    def to_natural(self, coordinate: float) -> float:
+        """The statistic there; 0 at the lower end of a logarithm."""
+        if not self.logarithmic:
+            return coordinate
+        return from_log(coordinate) if coordinate > self.range[0] else 0.0
+
+    def from_natural(self, value: float) -> float:
+        """The coordinate at which the statistic has this value."""
+        return max(to_log(value), self.range[0]) if self.logarithmic else value
 
     def curve(self) -> tuple[Array, Array]:
         """All points so far, ascending."""
@@ -173,7 +184,7 @@ class _Trace:
         """For each cut, the value at which the profile crosses it on one side, and whether it never crosses it."""
         bound = self.range[0] if direction < 0 else self.range[1]
         inside, theta, step = self.from_natural(estimate), self.seeds[0], FIRST_STEP
-        if self.statistic not in self.law.log_parameters:
+        if not self.logarithmic:
             step *= max(abs(estimate), 0.1)
         crossed: dict[float, tuple[float, bool]] = {}
         for _ in range(MOST_STEPS):
@@ -203,11 +214,3 @@ class _Trace:
             if abs(outside - inside) <= CONTAINED * scale:
                 break
         return self.to_natural(inside)
-
-
-def _from_log(value: float) -> float:
-    return 0.0 if value <= LOG_FLOOR else float(np.exp(value))
-
-
-def _to_log(value: float) -> float:
-    return max(float(np.log(value)), LOG_FLOOR) if value > 0 else LOG_FLOOR

@@ -122,7 +122,7 @@ class DirectError(AccuracyLaw):
 
     def log_prediction(self, theta: Array, columns: Columns) -> Array:
         """Log of the error."""
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", divide="ignore"):
             return np.asarray(np.log(-np.expm1(-sum(_surprisals(theta, columns)))))
 
     def jacobian(self, theta: Array, columns: Columns) -> Array:

@@ -16,7 +16,9 @@ Array = NDArray[np.float64]
 Columns = Mapping[str, ArrayLike]
 
 LOG_FLOOR = -60.0
-"""Logarithm at which a coefficient or E counts as zero: e^-60 is far below one rounding error of any loss."""
+"""Lowest logarithm of E, and of a coefficient beside centred predictors: e^-60 is far below one rounding error of any loss."""
+LOG_ABSENT = -1e6
+"""Logarithm of a coefficient of exactly 0: no exponent of a predictor makes its term noticeable."""
 LOG_NOTHING = -36.7
 """Logarithm below which E is zero: less than one rounding error of a loss of 1 nat, which no optimizer can see."""
 LOG_CEILING = 700.0
@@ -124,8 +126,10 @@ class Law(ABC):
         return named | {"loss": UNITS["loss"]}
 
     def natural(self, theta: ArrayLike) -> dict[str, float]:
-        """Parameters in natural units from the solver's vector; a logarithm at the floor, or an E that no float64 loss shows,
-        becomes an exact zero."""
+        """Parameters in natural units from the solver's vector; an E that no float64 loss shows becomes an exact zero.
+
+        A coefficient outside e^-745 to e^700 becomes 0 or e^700; only the vector holds such a fit.
+        """
         values = np.asarray(theta, dtype=np.float64)
         return {
             name: self._from_log(name, value) if name in self.log_parameters else float(value)
@@ -134,10 +138,10 @@ class Law(ABC):
 
     def _from_log(self, name: str, value: float) -> float:
         nothing = name == self.irreducible and value <= LOG_NOTHING
-        return 0.0 if nothing else _exp(value)
+        return 0.0 if nothing else from_log(value)
 
     def theta(self, parameters: Mapping[str, float]) -> Array:
-        """The solver's vector from parameters in natural units; a zero becomes the floor.
+        """The solver's vector from parameters in natural units; the term of a coefficient of 0 is absent.
 
         Raises:
             UserError: if a parameter is missing, or negative where its logarithm is needed.
@@ -148,7 +152,7 @@ class Law(ABC):
                 raise UserError(f"{name}={value} in law {self.name}: allowed values are numbers from 0")
         return np.array(
             [
-                _log(value) if name in self.log_parameters else value
+                to_log(value) if name in self.log_parameters else value
                 for name, value in zip(self.parameters, values, strict=True)
             ]
         )
@@ -241,7 +245,7 @@ class Law(ABC):
         if statistic not in self.parameters:
             raise UserError(f"statistic={statistic}: allowed values are {', '.join(self.parameters)} and {EXPONENT}")
         row = np.array([float(name == statistic) for name in self.parameters])
-        return row, _log(value) if statistic in self.log_parameters else float(value)
+        return row, to_log(value) if statistic in self.log_parameters else float(value)
 
     def start_levels(self, spread: int | None = None) -> tuple[Array, ...]:
         """Levels of each entry of theta from which starts are drawn; `spread` sets their number.
@@ -271,9 +275,11 @@ def level_range(kind: str, spread: int | None = None) -> Array:
     return np.linspace(low, high, count) if spread is None else np.linspace(low, high_wide, spread)
 
 
-def _exp(log_value: float) -> float:
-    return 0.0 if log_value <= LOG_FLOOR else float(np.exp(min(log_value, LOG_CEILING)))
+def from_log(log_value: float) -> float:
+    """The positive number with this logarithm: 0 or e^700 where no float64 can hold it."""
+    return float(np.exp(min(log_value, LOG_CEILING)))
 
 
-def _log(value: float) -> float:
-    return max(float(np.log(value)), LOG_FLOOR) if value > 0 else LOG_FLOOR
+def to_log(value: float) -> float:
+    """The logarithm of a number from 0."""
+    return float(np.log(value)) if value > 0 else LOG_ABSENT
