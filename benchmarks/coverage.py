@@ -4,8 +4,9 @@
 
 Every split of tournament.yaml: fitted on the left, its 90% intervals compared with the held-out losses. The interval score of
 Gneiting and Raftery (2007), width + 2/(1 - level) times the distance of what lies outside, is in percent of the loss; lower is
-better. "unwidened" is the interval of a new run without the factor of the rolling hold-out. The last line is the width that
-intervals about the same predictions need at least: 90% of each task's errors, known afterwards, to either side.
+better. The table of factors tells what the interval of a new run would be with the factor of other axes of the rolling
+hold-out, or with none; the column of the lowest suite is its coverage. The last line is the width that intervals about the same
+predictions need at least: 90% of each task's errors, known afterwards, to either side.
 """
 
 from __future__ import annotations
@@ -22,6 +23,15 @@ from shapelaw import FitResult, RunsTable, fit
 from suites import SPLITS, Task, tasks
 
 KINDS = ("mean", "new_run")
+FORMS = {
+    "none": (),
+    "params": ("params",),
+    "tokens": ("tokens",),
+    "compute": ("compute",),
+    "params, tokens": ("params", "tokens"),
+    "params, tokens, compute": ("params", "tokens", "compute"),
+}
+"""Axes whose largest factor widens the interval of a new run; the last is what a fit does."""
 LEVEL = 0.9
 
 
@@ -39,6 +49,7 @@ def main() -> None:
     found = pd.DataFrame([_measured(task, asked) for task in tasks(asked.splits, asked.suite)])
     print(_table(found, "task"))
     print(_table(found.groupby("suite", sort=False).mean(numeric_only=True).reset_index(), "suite"))
+    print(_forms(found))
     print(_overall(found))
     print(f"({len(found)} tasks, {time.process_time() - started:.0f} CPU-seconds)")
     if asked.figure:
@@ -55,8 +66,10 @@ def _measured(task: Task, asked: argparse.Namespace) -> dict[str, object]:
     }
     for kind in KINDS:
         row |= {f"{name} {kind}": value for name, value in _scores(result, task.test, kind).items()}
-    bare = dataclasses.replace(result, new_run={**result.new_run, "widening": 1.0})
-    row |= {f"{name} unwidened": value for name, value in _scores(bare, task.test, "new_run").items()}
+    for form, axes in FORMS.items():
+        factors = [result.new_run.get("factors", {}).get(axis, 1.0) for axis in axes]
+        other = dataclasses.replace(result, new_run={**result.new_run, "widening": max([1.0, *factors])})
+        row |= {f"{name} {form}": value for name, value in _scores(other, task.test, "new_run").items()}
     errors = np.abs(np.log(result.predict(task.test) / task.test.kept["loss"].to_numpy()))
     return row | {"width known": float(np.expm1(2 * np.quantile(errors, LEVEL)))}
 
@@ -83,9 +96,21 @@ def _table(found: pd.DataFrame, first: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _forms(found: pd.DataFrame) -> str:
+    """Coverage, width and score with the factor of other axes."""
+    head = ("factor of", "coverage", "lowest of a suite", "median width", "interval score, mean (median)")
+    lines = [f"| {' | '.join(head)} |", "| --- |" + " --- |" * (len(head) - 1)]
+    for form in FORMS:
+        coverage, width, score = (found[f"{name} {form}"] for name in ("coverage", "width", "score"))
+        lowest = coverage.groupby(found["suite"]).mean().min()
+        cells = [f"{coverage.mean():.0%}", f"{lowest:.0%}", f"{width.median():.1%}"]
+        lines.append(f"| {form} | {' | '.join(cells)} | {score.mean():.1%} ({score.median():.1%}) |")
+    return "\n".join(lines) + "\n"
+
+
 def _overall(found: pd.DataFrame) -> str:
     out = []
-    for kind in (*KINDS, "unwidened"):
+    for kind in KINDS:
         coverage, width, score = (found[f"{name} {kind}"] for name in ("coverage", "width", "score"))
         pooled = float(np.average(coverage, weights=found["rows"]))
         out.append(

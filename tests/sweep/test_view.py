@@ -66,6 +66,22 @@ def test_what_was_done_before_is_not_taken_for_speed() -> None:
     assert pace.seconds_left == pytest.approx(6 * 2.1 / 0.9)
 
 
+def test_the_first_step_after_a_long_start_tells_no_time_left() -> None:
+    """30 s of starting and one step of 1,000 would be 8 hours; of a run of many days, they count for little."""
+    clock, run, long = Clock(), job("run", 1e12), job("long", 1e12)
+    pace = Pace([(run, State())], now=clock)
+    clock.seconds += 30
+    pace.moved(run, State(step=1, steps=1000))
+    assert pace.seconds_left is None
+    clock.seconds += 30
+    pace.moved(run, State(step=500, steps=1000))
+    assert pace.seconds_left == pytest.approx(60.0)
+    pace = Pace([(long, State())], now=clock)
+    clock.seconds += 1200
+    pace.moved(long, State(step=100, steps=100_000))
+    assert pace.seconds_left == pytest.approx(1200 * 999)
+
+
 def test_a_failed_job_leaves_nothing_to_do_and_unknown_ones_count_as_the_mean() -> None:
     clock = Clock()
     first, second = job("first", 2.0), job("second", 4.0)

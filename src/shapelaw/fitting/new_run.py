@@ -11,7 +11,7 @@ Assoc. 113, section 5.2), here over the folds of a rolling hold-out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -48,20 +48,28 @@ class NewRun:
         noise: quantiles of a run's residuals, log measured - log predicted, widened for the parameters' degrees of freedom.
         largest: largest fitted params, tokens and compute (params x tokens).
         widening: factor of the interval beyond any of these.
+        factors: for each axis, the factor that its rolling hold-out requires; the largest of them, but at least 1, is `widening`.
     """
 
     noise: tuple[float, ...]
     largest: Mapping[str, float]
     widening: float = 1.0
+    factors: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, noise: Sequence[float], largest: Mapping[str, float], factors: Mapping[str, float]) -> NewRun:
+        """With the widening that the factors require."""
+        return cls(tuple(noise), largest, max([1.0, *factors.values()]), factors)
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> NewRun:
         """From `plain`."""
-        return cls(tuple(content["noise"]), content["largest"], content["widening"])
+        return cls(tuple(content["noise"]), content["largest"], content["widening"], content.get("factors", {}))
 
     def plain(self) -> dict[str, Any]:
         """As plain types, for fit.json."""
-        return {"noise": list(self.noise), "largest": dict(self.largest), "widening": self.widening}
+        kept = {"noise": list(self.noise), "largest": dict(self.largest), "widening": self.widening}
+        return kept | ({"factors": dict(self.factors)} if self.factors else {})
 
     def interval(self, log_loss: Array, refits: Array, sizes: Mapping[str, Array], level: float) -> tuple[Array, Array]:
         """(low, high) of the log loss of a new run at each point, each (n,).

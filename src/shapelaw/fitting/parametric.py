@@ -20,7 +20,7 @@ from shapelaw.fitting.new_run import NewRun, axes_of, noise_of
 from shapelaw.fitting.profile import profile
 from shapelaw.fitting.result import FitResult
 from shapelaw.fitting.ridge import Ridge, break_ties, find_ridge
-from shapelaw.fitting.rolling import widening
+from shapelaw.fitting.rolling import factors
 from shapelaw.fitting.settings import setting_laws, told
 from shapelaw.fitting.solve import Solution, solve
 from shapelaw.fitting.solvers import search_of
@@ -118,7 +118,7 @@ def _new_run(runs: RunsTable, data: FitData, spec: FitSpec, solution: Solution, 
     axes = axes_of(sizes)
     noise = noise_of(data.residuals(solution.theta), data.runs, len(solution.theta))
     largest = {name: float(values.max()) for name, values in axes.items()}
-    return NewRun(noise, largest, widening(data, spec, solution, ridge, axes)).plain()
+    return NewRun.of(noise, largest, factors(data, spec, solution, ridge, axes)).plain()
 
 
 def _warnings(raised: Sequence[Flag], ridge: Ridge, exponents: Sequence[str]) -> list[Flag]:

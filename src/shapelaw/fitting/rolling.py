@@ -40,11 +40,13 @@ REFITS = 40
 """Most refits of a fold's resampled runs."""
 
 
-def widening(data: FitData, spec: FitSpec, solution: Solution, ridge: Ridge, axes: Mapping[str, Array]) -> float:
-    """The factor by which the interval of a new run must widen beyond the runs; at least 1.
+def factors(
+    data: FitData, spec: FitSpec, solution: Solution, ridge: Ridge, axes: Mapping[str, Array]
+) -> dict[str, float]:
+    """For each axis that can be held out, the factor by which the interval of a new run should have been wider.
 
     In every fold, it is the quantile (at the level of the intervals) of |log measured - log predicted| over the half-width of
-    the fold's own interval of a new run; then the median over the folds of an axis; then the largest over the axes.
+    the fold's own interval of a new run; then the median over the folds of an axis.
 
     Args:
         solution: the fit, from whose optima the folds' refits start. They use the law's priors, as a fold has fewer sizes
@@ -54,16 +56,17 @@ def widening(data: FitData, spec: FitSpec, solution: Solution, ridge: Ridge, axe
     wanted = spec.bootstrap or BootstrapOptions()
     tied = dataclasses.replace(data, prior=ridge.penalty(data.law)) if data.law.priors else data
     search, known = search_of(spec.solver, tied.problem(spec)), {}
-    out = [1.0]
-    for values in axes.values():
+    out = {}
+    for axis, values in axes.items():
         found = []
         for fitted in cuts(values, len(data.law.parameters) + SPARE):
             fold = fitted.tobytes()  # axes that grow together share folds
             if fold not in known:
                 known[fold] = _misses(data, spec, wanted, search, solution, fitted)
             found.append(np.quantile(known[fold], wanted.level) if len(known[fold]) else np.nan)
-        out += [float(np.nanmedian(found))] if np.isfinite(found).any() else []
-    return max(out)
+        if np.isfinite(found).any():
+            out[axis] = float(np.nanmedian(found))
+    return out
 
 
 def _misses(

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from shapelaw.run_state import State
 from shapelaw.sweep.task import Job
 
+ENOUGH_SHARE, ENOUGH_SECONDS = 0.01, 600.0
+"""Share that a job has done, or seconds since the start, from which the pace is known: before, most of the time was spent on
+starting processes."""
+
 
 @dataclass
 class _Part:
@@ -70,9 +74,11 @@ class Pace:
 
     @property
     def seconds_left(self) -> float | None:
-        """Work left over work per second; None before any work is done."""
-        done = self.done
-        return (self.total - done) * (self.now() - self.begun) / done if done > 0 else None
+        """Work left over work per second; None until the pace is known."""
+        done, passed = self.done, self.now() - self.begun
+        furthest = max((part.share for part in self.parts.values()), default=0.0)
+        known = furthest >= ENOUGH_SHARE or passed >= ENOUGH_SECONDS
+        return (self.total - done) * passed / done if known and done > 0 else None
 
 
 def _part(job: Job, state: State) -> _Part:

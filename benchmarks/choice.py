@@ -1,0 +1,187 @@
+"""Would another rule choose better than law=auto? The table of rules in docs/laws.md.
+
+    python benchmarks/choice.py [--suite NAME] [--splits FILE] [--delta 1e-3]
+
+Every rule takes one of auto's candidates by their errors on folds of the runs that are fitted, or by an information criterion;
+the task's held-out rows then show how well that candidate predicts. As in tournament.py, an entry is the geometric mean of the
+error over eq 1's on all tasks of tournament.yaml, and the worst of them. The last rows give the best candidate of every task,
+known afterwards, and what auto's rule takes where it has further candidates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shapelaw import FitResult, RunsTable, UserError, fit
+from shapelaw.fitting.residuals import information_criteria
+from shapelaw.laws.choices import CANDIDATES, COUNTING
+from suites import SPLITS, Task, tasks
+
+Mask = NDArray[np.bool_]
+Folds = list[Mask]
+BASE = "params_tokens"
+FURTHER = ("kaplan_e", "params_tokens_aspect")
+CUTS = 6
+DRAWS, DRAWN_SHARE = 5, 0.25
+LEAST_SIZES = 3
+"""Fewest different values on an axis below a cut."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A candidate on one task: its error on the task's held-out rows, and on every fold of every rule."""
+
+    task_error: float
+    criteria: Mapping[str, float]
+    fold_errors: Mapping[str, Sequence[float]]
+    identified: bool
+    size: int
+    """Number of parameters."""
+
+
+def main() -> None:
+    """Print the table as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--suite", default="", help="part of the names of suites that are tried")
+    parser.add_argument("--splits", type=Path, default=SPLITS, help="another file like tournament.yaml")
+    parser.add_argument("--delta", type=float, default=1e-3)
+    asked = parser.parse_args()
+    started = time.process_time()
+    found = [_tried(task, asked.delta) for task in tasks(asked.splits, asked.suite)]
+    print("| rule | mean | worst |\n| --- | --- | --- |")
+    for name, rule in RULES.items():
+        print(f"| {name} | {_ratio([_taken(one, rule, CANDIDATES) for one in found], found)} |")
+    known = [min(one[law].task_error for law in CANDIDATES if law in one) for one in found]
+    print(f"| the best candidate of every task, known afterwards | {_ratio(known, found)} |")
+    for law in FURTHER:
+        taken = [_taken(one, RULES[AUTO], (*CANDIDATES, law)) for one in found]
+        print(f"| auto with {law} | {_ratio(taken, found)} |")
+    print(f"\n({len(found)} tasks, {time.process_time() - started:.0f} CPU-seconds)")
+
+
+def _ratio(errors: Sequence[float], found: Sequence[Mapping[str, Tried]]) -> str:
+    """Geometric mean and worst of the errors over eq 1's."""
+    ratios = np.array([error / one[BASE].task_error for error, one in zip(errors, found, strict=True)])
+    return f"{np.exp(np.log(ratios).mean()):.2f} | {ratios.max():.2f}"
+
+
+def _tried(task: Task, delta: float) -> dict[str, Tried]:
+    """Every candidate that can be fitted to the task."""
+    folds = {name: make(task.train) for name, make in FOLDS.items()}
+    out = {}
+    for law in (*CANDIDATES, *FURTHER):
+        try:
+            result = _fit(task.train, law, delta)
+        except UserError:  # the table lacks what the law reads
+            continue
+        residuals = _errors(result, task.train)
+        criteria = dict(
+            zip(("aic", "bic"), information_criteria(residuals, delta, len(result.parameters)), strict=True)
+        )
+        errors = {name: [_error(task.train, mask, law, delta) for mask in masks] for name, masks in folds.items()}
+        found = float(np.mean(np.abs(np.expm1(_errors(result, task.test)))))
+        out[law] = Tried(found, criteria, errors, not result.ridge, len(result.parameters))
+    return out
+
+
+def _fit(runs: RunsTable, law: str, delta: float) -> FitResult:
+    counting = COUNTING if runs.counts(COUNTING) else "total"
+    return fit(runs, law=law, delta=delta, counting=counting)
+
+
+def _errors(result: FitResult, runs: RunsTable) -> NDArray[np.float64]:
+    """Log of predicted over measured."""
+    return np.asarray(np.log(result.predict(runs) / runs.kept["loss"].to_numpy()))
+
+
+def _error(runs: RunsTable, fitted: Mask, law: str, delta: float) -> float:
+    """Mean error on the rows that are not fitted; infinite if the others are too few to fit."""
+    try:
+        result = _fit(runs.exclude(~fitted, "held out"), law, delta)
+        return float(np.mean(np.abs(_errors(result, runs.exclude(fitted, "fitted")))))
+    except UserError:
+        return float("inf")
+
+
+def _sizes(runs: RunsTable) -> NDArray[np.float64]:
+    return np.asarray(runs.params(COUNTING if runs.counts(COUNTING) else "total"))
+
+
+def _below(values: NDArray[np.float64], share: float) -> Folds:
+    """The rows below a share of the largest value; nothing if they have too few different values."""
+    mask = values < share * values.max()
+    return [mask] if len(np.unique(values[mask])) >= LEAST_SIZES else []
+
+
+def _growing(values: NDArray[np.float64]) -> Folds:
+    """The rows up to each of six cuts, even in the logarithm from the middle of the range to below its end."""
+    logs = np.log(values)
+    cuts = np.linspace((logs.min() + logs.max()) / 2, logs.max(), CUTS, endpoint=False)
+    masks = {mask.tobytes(): mask for mask in (logs <= cut + 1e-9 for cut in cuts)}
+    return [mask for mask in masks.values() if len(np.unique(values[mask])) >= LEAST_SIZES and not mask.all()]
+
+
+def _random(runs: RunsTable) -> Folds:
+    """A quarter of the sizes left out, five times."""
+    sizes, rng = _sizes(runs), np.random.default_rng(0)
+    different = np.unique(sizes)
+    count = max(int(DRAWN_SHARE * len(different)), 1)
+    return [~np.isin(sizes, rng.choice(different, count, replace=False)) for _ in range(DRAWS)]
+
+
+FOLDS: Mapping[str, Callable[[RunsTable], Folds]] = {
+    "half": lambda runs: _below(_sizes(runs), 0.5),
+    "three quarters": lambda runs: _below(_sizes(runs), 0.75),
+    "sizes": lambda runs: _growing(_sizes(runs)),
+    "tokens": lambda runs: _growing(runs.column("tokens", "choice.py")),
+    "random": _random,
+}
+"""Name -> masks of the rows that are fitted."""
+
+
+Rule = Callable[[Tried], float]
+"""What a rule measures of a candidate: the lowest is taken. Infinite where it measures nothing."""
+
+
+def _mean(*names: str, last: int = 0, middle: Callable[[Sequence[float]], float] = np.mean) -> Rule:
+    """The mean (or median) error over folds; if none of these can be held out, over growing tokens, as auto does."""
+
+    def rule(one: Tried) -> float:
+        errors = [error for name in names for error in one.fold_errors[name][-last:]]
+        return float(middle(errors or one.fold_errors["tokens"] or [one.criteria["aic"]]))
+
+    return rule
+
+
+AUTO = "the largest models held out (auto)"
+RULES: Mapping[str, Rule] = {
+    AUTO: _mean("three quarters"),
+    "half of the largest size": _mean("half"),
+    "half and three quarters of the largest size": _mean("half", "three quarters"),
+    "growing sizes": _mean("sizes"),
+    "growing sizes, the last three cuts": _mean("sizes", last=3),
+    "growing sizes, median of the cuts": _mean("sizes", middle=np.median),
+    "growing tokens": _mean("tokens"),
+    "growing sizes and tokens": _mean("sizes", "tokens"),
+    "sizes left out at random": _mean("random"),
+    "AIC": lambda one: one.criteria["aic"],
+    "BIC": lambda one: one.criteria["bic"],
+}
+
+
+def _taken(tried: Mapping[str, Tried], rule: Rule, candidates: Sequence[str]) -> float:
+    """Error of the candidate that the rule takes among those that the table identifies, if it identifies any."""
+    able = [tried[law] for law in candidates if law in tried]
+    able = [one for one in able if one.identified] or able
+    return min(able, key=lambda one: (rule(one), one.size)).task_error
+
+
+if __name__ == "__main__":
+    main()
