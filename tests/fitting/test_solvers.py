@@ -223,6 +223,42 @@ class OwnLaw(Law):
         return np.logaddexp(np.logaddexp(theta[0] - theta[2] * x, theta[1] - theta[3] * y), theta[4])
 
 
+class CountingLaw(OwnLaw):
+    """Counts its calls."""
+
+    calls = 0
+
+    def log_prediction(self, theta: np.ndarray, columns: dict[str, np.ndarray]) -> np.ndarray:
+        self.calls += 1
+        return super().log_prediction(theta, columns)
+
+
+class OneVectorLaw(CountingLaw):
+    """Takes one vector only: a stack of vectors is an error."""
+
+    def log_prediction(self, theta: np.ndarray, columns: dict[str, np.ndarray]) -> np.ndarray:
+        return super().log_prediction(np.array([float(entry) for entry in theta]), columns)
+
+
+class MixingLaw(CountingLaw):
+    """Takes a stack of vectors, but mixes them."""
+
+    def log_prediction(self, theta: np.ndarray, columns: dict[str, np.ndarray]) -> np.ndarray:
+        return super().log_prediction(theta, columns) + (theta[2].min() - theta[2])
+
+
+def test_a_law_of_ones_own_is_asked_for_many_vectors_at_once_only_if_it_can_answer() -> None:
+    columns = table()
+    loss = get_law("params_tokens").predict(NATURAL["params_tokens"], columns)
+    loss = loss * np.exp(1e-2 * np.random.default_rng(0).standard_normal(len(loss)))
+    laws = stacked, single, mixing = CountingLaw(), OneVectorLaw(), MixingLaw()
+    best, *others = (solve(law, columns, loss, grid_size=8) for law in laws)
+    for other in others:
+        np.testing.assert_allclose(other.theta, best.theta, rtol=1e-6)
+        assert other.objective == pytest.approx(best.objective, rel=1e-12)
+    assert stacked.calls < 0.6 * min(single.calls, mixing.calls)
+
+
 def test_a_long_table_has_the_optimum_of_a_search_on_all_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Starts that descend on a sample first end at the same optimum of all rows; each start is counted."""
     rng, law = np.random.default_rng(0), get_law("params_tokens")

@@ -60,6 +60,7 @@ class GeneralNewton(Search):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
         law = problem.law
+        self.stacks: bool | None = None
         self.linear = np.array([name in law.log_parameters for name in law.parameters])
         self.low = np.where(self.linear, LOG_FLOOR, -10 * EXPONENT_BOUND)
         self.high = np.where(self.linear, -2 * LOG_FLOOR, 10 * EXPONENT_BOUND)
@@ -183,10 +184,26 @@ class GeneralNewton(Search):
         if type(law).jacobian is not Law.jacobian:
             return law.jacobian(theta, columns)
         steps = FORWARD * np.maximum(1.0, np.abs(theta))
-        moved = theta + np.diag(steps)
-        return np.stack(
-            [(residual - self.problem.residuals(row)) / step for row, step in zip(moved, steps, strict=True)], axis=1
-        )
+        return ((self._predictions(theta + np.diag(steps)) - (self.problem.log_loss - residual)) / steps[:, None]).T
+
+    def _predictions(self, thetas: Array) -> Array:
+        """Log predictions of several vectors, (t, n), in one call if the law's formula takes entries of shape (t, 1).
+
+        Whether it does is found out once, by comparing with one call per vector; an exception means that it does not.
+        """
+        law, columns = self.problem.law, self.problem.columns
+        if self.stacks is None:
+            each = np.array([law.log_prediction(theta, columns) for theta in thetas])
+            try:
+                self.stacks = np.allclose(
+                    law.log_prediction(thetas.T[:, :, None], columns), each, rtol=LINEAR, atol=0.0
+                )
+            except Exception:
+                self.stacks = False
+            return each
+        if self.stacks:
+            return law.log_prediction(thetas.T[:, :, None], columns)
+        return np.array([law.log_prediction(theta, columns) for theta in thetas])
 
     def _derivatives(self, theta: Array, problem: Problem, gauss_newton: bool = False) -> tuple[Array, Array, Array]:
         """Gradient, Hessian (linear coordinates without their gradient) and the damping matrix, which is the Gauss-Newton
