@@ -104,10 +104,17 @@ def _errors(result: FitResult, runs: RunsTable) -> NDArray[np.float64]:
 def _error(runs: RunsTable, fitted: Mask, law: str, delta: float) -> float:
     """Mean error on the rows that are not fitted; infinite if the others are too few to fit."""
     try:
-        result = _fit(runs.exclude(~fitted, "held out"), law, delta)
-        return float(np.mean(np.abs(_errors(result, runs.exclude(fitted, "fitted")))))
+        result = _fit(_only(runs, fitted), law, delta)
+        return float(np.mean(np.abs(_errors(result, _only(runs, ~fitted)))))
     except UserError:
         return float("inf")
+
+
+def _only(runs: RunsTable, rows: Mask) -> RunsTable:
+    """The table with some of its kept rows."""
+    left_out = np.ones(len(runs.frame), dtype=bool)
+    left_out[np.flatnonzero(runs.frame["excluded"] == "")[rows]] = False
+    return runs.exclude(left_out, "held out")
 
 
 def _sizes(runs: RunsTable) -> NDArray[np.float64]:

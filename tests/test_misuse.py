@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from shapelaw.runs.readers import READERS
+from shapelaw.verbs.meant import TABLES
 from support import ROOT, Door
 
 MISUSE = [
@@ -68,6 +70,47 @@ def test_an_empty_word_is_named(door: Door, outputs: Path, word: str) -> None:
     code, said = door("train", word)
     assert (code, len(said.splitlines())) == (2, 1), said
     assert "not an override; write KEY=VALUE" in said
+
+
+GUESSES = [
+    ("fit runs=mine.csv", "runs=mine.csv", "give runs=csv runs.path=mine.csv"),
+    (
+        "fit runs=/my/folder/mine.parquet",
+        "runs=/my/folder/mine.parquet",
+        "give runs=csv runs.path=/my/folder/mine.parquet",
+    ),
+    ("fit mine.csv.gz", "mine.csv.gz: not an override", "give runs=csv runs.path=mine.csv.gz"),
+    ("fit runs.path=mine.csv", "runs=mlflow: does not take path", "give runs=csv runs.path=mine.csv"),
+    ("report runs=mine.xlsx", "runs=mine.xlsx", "give runs=csv runs.path=mine.xlsx"),
+    ("fit runs=csv", "runs.path: none given", "give a .csv"),
+    ("fit runs=csv runs.path=mine.csv", "runs.path=mine.csv: there is no such file", "give a file"),
+    ("fit law=Chinchilla", "law=Chinchilla: there is no such choice", "its form is law=params_tokens here"),
+    ("train shape=96x3", "shape=96x3: there is no such choice", "give shape.width=96 shape.depth=3"),
+    (
+        "train tokenizer=/my/tokenizer.json",
+        "tokenizer=/my/tokenizer.json",
+        "tokenizer=gpt_neox tokenizer.path=/my/tokenizer",
+    ),
+    ("prepare data=corpus.jsonl.zst", "data=corpus.jsonl.zst", "give data=jsonl data.path=corpus.jsonl.zst"),
+    ("prepare data=/my/books", "data=/my/books", "give data=text data.path=/my/books"),
+    ("prescribe my/fit", "my/fit: not an override", "give fit=my/fit"),
+    ("prescribe fit=nosuch budget=1e20", "fit=nosuch: there is no such fit", "shapelaw fit"),
+    ("evaluate runs/64x2", "runs/64x2: not an override", "give model=runs/64x2"),
+]
+
+
+@pytest.mark.parametrize(("line", "given", "instead"), GUESSES, ids=[line for line, *_ in GUESSES])
+def test_a_guess_at_an_option_is_answered_with_the_option(
+    door: Door, outputs: Path, line: str, given: str, instead: str
+) -> None:
+    code, said = door(*line.split(" "))
+    assert (code, len(said.splitlines())) == (2, 1), said
+    assert said.startswith(f"shapelaw: {given}"), said
+    assert instead in said, said
+
+
+def test_the_files_that_a_guess_may_name_are_those_that_are_read() -> None:
+    assert {f".{kind}" for kind in TABLES} == set(READERS)
 
 
 @pytest.mark.parametrize("verb", ["fit", "prescribe", "report", "replay", "export", "prepare", "coordinates"])

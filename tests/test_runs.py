@@ -238,7 +238,7 @@ def test_params_are_not_counted_from_nonsense(tmp_path: Path, changes: dict[str,
 )
 def test_damaged_files_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=f"^path=.*{name}: cannot be read"):
+    with pytest.raises(UserError, match=f"^runs.path=.*{name}: cannot be read"):
         load_runs("csv", path=tmp_path / name)
 
 
@@ -284,7 +284,7 @@ def test_a_file_s_own_columns_are_said(tmp_path: Path, names: tuple[str, ...], m
     frame()[["params", "tokens", "loss"]].set_axis(list(names), axis=1).to_csv(path, index=False)
     with pytest.raises(UserError) as refused:
         load_runs("csv", path=path)
-    assert str(refused.value) == f"path={path}: no column params, tokens, loss; the file has {message}"
+    assert str(refused.value) == f"runs.path={path}: no column params, tokens, loss; the file has {message}"
 
 
 def test_the_column_of_runs_is_said_where_one_holds_several_rows_of_each(tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def test_unknown_sources_subsets_and_files_are_named(data_dir: Path, tmp_path: P
         load_runs("comet")
     with pytest.raises(UserError, match="subset=cold: allowed values are cool_begin"):
         load_runs("gemstones", subset="cold")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="there is no such file"):
         load_runs("csv", path=tmp_path / "none.csv")
     with pytest.raises(UserError, match="allowed values are files ending"):
         load_runs("csv", path=tmp_path / "none.docx")

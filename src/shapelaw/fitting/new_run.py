@@ -48,7 +48,7 @@ class NewRun:
         noise: quantiles of a run's residuals, log measured - log predicted, widened for the parameters' degrees of freedom.
         largest: largest fitted params, tokens and compute (params x tokens).
         widening: factor of the interval beyond any of these.
-        factors: for each axis, the factor that its rolling hold-out requires; the largest of them, but at least 1, is `widening`.
+        factors: for each axis, the factor that its rolling hold-out requires; `widening` is the largest of them and 1.
     """
 
     noise: tuple[float, ...]

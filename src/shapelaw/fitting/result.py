@@ -314,13 +314,13 @@ def load_fit(path: str | os.PathLike[str]) -> FitResult:
     source = Path(path)
     source = source / "fit.json" if source.is_dir() else source
     if not source.is_file():
-        raise UserError(f"path={path}: there is no such fit; write one with fit(...).save(path, runs) or shapelaw fit")
+        raise UserError(f"fit={path}: there is no such fit; write one with fit(...).save(path, runs) or shapelaw fit")
     content = read_sealed(source)
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise UserError(f"path={path}: is not a fit (schema {SCHEMA} is missing)")
+        raise UserError(f"fit={path}: is not a fit (schema {SCHEMA} is missing)")
     if content.get("version") not in READABLE:
         raise UserError(
-            f"path={path}: version {content.get('version')} of the schema; this program reads {READABLE[0]} to "
+            f"fit={path}: version {content.get('version')} of the schema; this program reads {READABLE[0]} to "
             f"{SCHEMA_VERSION}; fit again, or read it with the version of shapelaw named in its checklist"
         )
     return _from_plain(content, source).fitted_to(source.with_name(RUNS_FILE))

@@ -53,7 +53,7 @@ def from_file(path: str | os.PathLike[str] | None, options: FileOptions | None =
         UserError: if the file, a column or a unit cannot be found, or a value is invalid.
     """
     if path is None:
-        raise UserError("path: none given; give a .csv, .parquet, .json or .xlsx file")
+        raise UserError("runs.path: none given; give a .csv, .parquet, .json or .xlsx file")
     given = options or FileOptions()
     return from_raw(str(path), read_logs(path, given.sheet, {} if given.wide else given.columns), given)
 
@@ -65,14 +65,14 @@ def from_raw(source: str, raw: RawTable, given: FileOptions, place: str = "") ->
         source: where they were read.
         raw: the unchanged columns.
         given: how to interpret them.
-        place: name of the source in messages; if empty, `path=SOURCE`.
+        place: name of the source in messages; if empty, `runs.path=SOURCE`.
 
     Raises:
         UserError: if a column or a unit cannot be found, or a value is invalid.
     """
     table = _typed(_named(raw, given), raw, given)
     table = derived(_in_units(table, given), given)
-    _refuse_unmapped(place or f"path={source}", table, raw)
+    _refuse_unmapped(place or f"runs.path={source}", table, raw)
     table = checked(with_repeats(table, given))
     table = table.noting(unfinished(table))
     about = {"source": source, "loss_unit": NATS_PER_TOKEN, **table.about}

@@ -194,7 +194,10 @@ def _refuse_foreign(source: str, given: Mapping[str, Any]) -> None:
     foreign = [name for name, value in given.items() if value and name not in allowed[source]]
     if foreign:
         meant = ", ".join(sorted(allowed[source])) or "none of its own"
-        raise UserError(f"runs={source}: does not take {', '.join(foreign)}; it takes {meant}, where and bad_rows")
+        file = f"; to read a file, give runs=csv runs.path={given['path']}" if "path" in foreign else ""
+        raise UserError(
+            f"runs={source}: does not take {', '.join(foreign)}; it takes {meant}, where and bad_rows{file}"
+        )
 
 
 def _from_histories(

@@ -39,8 +39,10 @@ def read_logs(path: str | os.PathLike[str], sheet: str | None, columns: Mapping[
         UserError: if no such file exists, or one cannot be read.
     """
     files = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))] if _is_pattern(path) else [Path(path)]
-    if not files:
-        raise UserError(f"path={path}: there is no such file; give a file, or a pattern such as logs/*/metrics.csv")
+    if not files or not files[0].exists():
+        raise UserError(
+            f"runs.path={path}: there is no such file; give a file, or a pattern such as logs/*/metrics.csv"
+        )
     files = [file for file in files if not (_OF_STEP.search(file.stem) and file.read_text().strip() == "{}")] or files
     raws = [_known(file, spread(read_raw(file, sheet))) for file in files]
     raw = raws[0] if not _is_pattern(path) else _joined(files, raws)

@@ -85,7 +85,7 @@ def _excel(path: Path, sheet: str | None) -> RawTable:
         book = pd.ExcelFile(path, engine_kwargs={"read_only": False})
     except ImportError:
         raise UserError(
-            f"path={path}: Excel files need openpyxl; install it (pip install openpyxl), or save the sheet as CSV"
+            f"runs.path={path}: Excel files need openpyxl; install it (pip install openpyxl), or save the sheet as CSV"
         ) from None
     with book:
         names = [str(name) for name in book.sheet_names]
@@ -158,14 +158,14 @@ def read_raw(path: Path, sheet: str | None = None) -> RawTable:
     """
     kind = next((suffix.lower() for suffix in path.suffixes[::-1] if suffix.lower() in READERS), None)
     if kind is None:
-        raise UserError(f"path={path}: allowed values are files ending {', '.join(READERS)}")
+        raise UserError(f"runs.path={path}: allowed values are files ending {', '.join(READERS)}")
     try:
         raw = READERS[kind](path, sheet)
     except UserError:
         raise
     except Exception as error:  # pandas passes on whatever its parsers and the decompressors raise
         said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"path={path}: cannot be read ({said}); give an undamaged file of named columns") from None
+        raise UserError(f"runs.path={path}: cannot be read ({said}); give an undamaged file of named columns") from None
     _refuse_twins(path, raw.frame)
     return raw
 
@@ -176,7 +176,7 @@ def _refuse_twins(path: Path, frame: pd.DataFrame) -> None:
         alike = frame.loc[:, [str(own) == name for own in frame.columns]]
         if name != "" and not all(alike.iloc[:, 0].equals(alike.iloc[:, k]) for k in range(1, alike.shape[1])):
             raise UserError(
-                f"path={path}: {alike.shape[1]} columns are named {name} and differ; give each its own name"
+                f"runs.path={path}: {alike.shape[1]} columns are named {name} and differ; give each its own name"
             )
 
 

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from shapelaw.errors import UserError
 from shapelaw.sweep.hydra_internals import arguments_parser
+from shapelaw.verbs.meant import word_meant
 
 FLAGS = "allowed beside KEY=VALUE are --help, -m, --cfg job (with --resolve, --package KEY), -cd FOLDER and -cn NAME"
 MODES = ("run", "multirun", "cfg", "info", "shell_completion")
@@ -31,6 +32,8 @@ def check_arguments(verb: str, words: Sequence[str], conf: Path) -> None:
     for word in given.overrides:
         if not word.strip() or word.startswith("="):
             raise UserError(f"{word!r}: not an override; write KEY=VALUE, quoted for the shell")
+        if "=" not in word and not word.startswith("~"):
+            raise UserError(f"{word}: not an override; {word_meant(verb, word)}")
     modes = [f"--{mode.replace('_', '-')}" for mode in MODES if getattr(given, mode)]
     if len(modes) > 1:
         raise UserError(f"{' '.join(modes)}: contradict each other; give only -m for a sweep, or neither for one run")

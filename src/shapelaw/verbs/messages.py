@@ -14,6 +14,7 @@ from shapelaw.config.option import keys_of
 from shapelaw.config.schema import INTERPOLATED
 from shapelaw.errors import UserError, WorkFailed
 from shapelaw.extras import explained
+from shapelaw.verbs.meant import choice_meant
 
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 UNWRITABLE |= {errno.ENOTDIR, errno.EEXIST, errno.ENOENT}  # for a folder below a file, or one that cannot be created
@@ -108,11 +109,13 @@ def _yaml(error: yaml.YAMLError) -> str:
 
 def _missing(error: MissingConfigException) -> str:
     name = error.missing_cfg_file or ""
-    group, _, choice = name.rpartition("/")
+    first, _, rest = name.partition("/")
+    group, choice = (first, rest) if choice_meant(first, rest) else name.rpartition("/")[::2]
+    meant = choice_meant(group, choice)
     brought = ["path/to/file.py:NAME", "package.module:NAME"] if f"choices://{group}" in str(error) else []
     options = ", ".join([*(error.options or []), *brought])
     if group:
-        return f"{group}={choice}: there is no such choice; allowed values are {options}"
+        return f"{group}={choice}: there is no such choice; allowed values are {options}{meant and '; ' + meant}"
     return f"{_line(error).rstrip('.')}; {_remedy(_line(error))}"
 
 
