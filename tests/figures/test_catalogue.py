@@ -15,6 +15,7 @@ from shapelaw.figures import (
     curves,
     delta_grid,
     frontiers,
+    held_out,
     industry,
     overspend,
     prescriptions,
@@ -69,6 +70,16 @@ def test_captions_name_the_level_and_what_is_resampled(published: bool) -> None:
     ours = {name for name, text in said.items() if "50% of refits on resampled rows" in text}
     assert {"fig04_approach_1", "fig06_rainbow", "fig08_overtraining", "fig16_relaxed", "beyond_aspect_ratio"} <= ours
     assert "50% of refits on resampled runs" in said["beyond_held_out"]  # where only runs are resampled
+
+
+@pytest.mark.parametrize(("error", "right"), [(0.02, 100.0), (3.0, 600.0)])
+def test_refits_that_err_by_any_factor_leave_the_held_out_errors_readable(error: float, right: float) -> None:
+    laws = pd.DataFrame({"law": ["eq 1", "eq 2"], "error": error, "low": 0.01, "high": [0.05, 5e8]})
+    figure = held_out.draw({"errors": laws.assign(held_out="largest")})
+    (axes,) = figure.axes
+    assert axes.get_xlim()[1] == pytest.approx(right)
+    calm = held_out.draw({"errors": laws.assign(held_out="largest", high=0.05)})
+    assert calm.axes[0].get_xlim()[1] < right
 
 
 def test_the_band_of_overtraining_names_its_level() -> None:

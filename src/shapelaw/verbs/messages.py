@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import errno
 import re
+import sys
 
 import yaml
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from shapelaw.config.option import keys_of
+from shapelaw.config.option import groups_of, keys_of
 from shapelaw.config.schema import INTERPOLATED
 from shapelaw.errors import UserError, WorkFailed
 from shapelaw.extras import explained
@@ -46,7 +47,7 @@ def explain(error: BaseException, schema: type | None = None) -> str | None:
     if swept := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.+)'", str(error)):
         return f"{swept[1]}: several values need -m; give -m, or one value"
     if isinstance(error, ValueError) and str(error).startswith("Config group override"):
-        return f"{_line(error)}: a group takes the name of one of its choices; --help lists them"
+        return f"{_unnamed(schema) or _line(error)}: a group takes the name of one of its choices; --help lists them"
     if isinstance(error, ConfigCompositionException | OmegaConfBaseException | HydraException):
         return _composition(error, schema)
     return None
@@ -80,6 +81,8 @@ def _in_file(file: str, what: str, key: re.Match[str] | None) -> str:
     return f"{place}: {what}; --help lists all keys and their types"
 
 
+UNNAMED = re.compile(r"([-+\d.][\d.,e+-]*|true|false|null)(,|$)", re.IGNORECASE)
+"""A value that is not a name."""
 REMEDIES = {
     "Could not delete": "--help lists the keys that can be deleted",
     "Could not append": "leave the + out",
@@ -117,6 +120,13 @@ def _missing(error: MissingConfigException) -> str:
     if group:
         return f"{group}={choice}: there is no such choice; allowed values are {options}{meant and '; ' + meant}"
     return f"{_line(error).rstrip('.')}; {_remedy(_line(error))}"
+
+
+def _unnamed(schema: type | None) -> str:
+    """The words of the command line that give a group a number, a truth value or nothing, which Hydra does not name."""
+    groups = groups_of(schema) if schema else {}
+    pairs = (word.partition("=") for word in sys.argv[1:])
+    return " ".join(f"{key}={value}" for key, _, value in pairs if key.lstrip("+") in groups and UNNAMED.match(value))
 
 
 def _nearest(key: str, schema: type | None) -> str:
