@@ -111,6 +111,42 @@ def test_a_term_whose_coefficient_is_zero_is_absent(solver: str, coefficient: fl
         assert any(flag.startswith("ridge: beta, ") for flag in result.flags)
 
 
+@pytest.mark.parametrize(
+    ("law", "without"),
+    [
+        ("interaction", "params_tokens_interaction"),
+        ("skaling_aspect", "skaling"),
+        ("params_tokens_aspect", "params_tokens"),
+    ],
+)
+@pytest.mark.parametrize("kappa", [0.0, 1e-40])
+def test_an_aspect_ratio_without_a_price_leaves_the_law_of_params_and_tokens(
+    law: str, without: str, kappa: float
+) -> None:
+    held = fit(frame(), law, delta=1e-2, counting="total", ties="optimum", fixed={"kappa": kappa})
+    plain = fit(frame(), without, delta=1e-2, counting="total", ties="optimum")
+    assert held.objective == pytest.approx(plain.objective, rel=1e-9)
+    np.testing.assert_allclose(held.predict(frame()), plain.predict(frame()), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "exponents"),
+    [
+        ("interaction", ("beta", "gamma")),
+        ("skaling", ("beta",)),
+        ("params_tokens_aspect", ("beta",)),
+        ("width_depth_params_tokens", ("beta",)),
+    ],
+)
+def test_a_term_of_zero_is_absent_from_every_law(name: str, exponents: tuple[str, ...]) -> None:
+    """The absent term's exponents do not change the prediction."""
+    law = get_law(name)
+    held = fit(frame(), name, delta=1e-2, counting="total", fixed={"B": 0.0})
+    moved = held.parameters | dict.fromkeys(exponents, -3.0)
+    columns = RunsTable(frame()).columns_for(law, "total")
+    np.testing.assert_allclose(law.predict(moved, columns), held.predict(frame()), rtol=1e-12)
+
+
 def test_the_derivative_is_that_of_differences() -> None:
     law = FixedLaw(get_law("kaplan_e"), {"N_c": 1e9, "E": 1.5})
     columns = {name: frame()[name].to_numpy() for name in law.predictors}

@@ -101,8 +101,8 @@ class Compiled:
         along = slope @ geometry.basis[:p]
         level = target + float(slope @ self.shift[:p]) - float(slope @ geometry.origin[:p])
         # a term too small to matter is given by its coefficient: to follow it, an exponent would have to leave its bounds
-        steep = target < LOG_FLOOR
-        pivot = int(np.argmax(np.abs(along) * (geometry.linear[geometry.free] if steep else 1.0)))
+        coefficients = np.abs(along) * geometry.linear[geometry.free]
+        pivot = int(np.argmax(coefficients if target < LOG_FLOOR and coefficients.any() else np.abs(along)))
         others = np.arange(len(along)) != pivot
         direction = geometry.basis[:, pivot] / along[pivot]
         basis = geometry.basis[:, others] - np.outer(direction, along[others])
