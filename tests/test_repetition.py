@@ -56,6 +56,19 @@ def test_repeated_tokens_are_worth_what_the_paper_says() -> None:
     assert many == pytest.approx(p["B"] / (1e9 * (1 + p["r_T"])) ** p["beta"], rel=1e-9)
 
 
+@pytest.mark.parametrize("decay", [0.0, 1e-300, 1e-40])
+def test_repeated_tokens_may_be_worth_nothing(decay: float) -> None:
+    law, p = get_law("data_constrained"), NATURAL["data_constrained"] | {"r_T": decay}
+    sizes = {"params": np.full(3, 1e6), "unique_tokens": np.array([1e9, 1e9, 2e9])}
+    once, many = (law.predict(p, sizes | {"tokens": sizes["unique_tokens"] * times}) for times in (1.0, 50.0))
+    np.testing.assert_allclose(many, once, rtol=1e-12)
+    slopes = law.jacobian(law.theta(p), sizes | {"tokens": 50 * sizes["unique_tokens"]})
+    assert np.isfinite(slopes).all()
+    table_ = table("data_constrained")
+    held = fit(table_, law="data_constrained", delta=1e-2, fixed={"r_T": decay})
+    np.testing.assert_allclose(held.predict(table_), law.predict(held.parameters, table_.columns_for(law)), rtol=1e-9)
+
+
 def test_a_steep_bend_has_one_slope() -> None:
     """The derivative is continuous where the params are as many as the tokens can fill."""
     law, p = get_law("data_constrained"), NATURAL["data_constrained"]

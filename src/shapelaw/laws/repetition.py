@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shapelaw.laws.base import Array, Columns, Law, Prior
+from shapelaw.laws.base import LOG_FLOOR, Array, Columns, Law, Prior
 from shapelaw.laws.catalogue import register
 from shapelaw.laws.sums import FALLING
 
@@ -128,7 +128,7 @@ class _Worth:
 
 def _worth(log_base: Array, log_amount: Array, log_decay: float) -> _Worth:
     """ln(base (1 + r (1 - exp(-x)))) with x = (amount/base - 1) / r."""
-    decay = np.exp(log_decay)
+    decay = np.exp(max(log_decay, LOG_FLOOR))  # a decay of 0 is the limit of ever smaller ones
     repeated = np.maximum(np.expm1(log_amount - log_base), 0.0)
     x = repeated / decay
     total = 1 - decay * np.expm1(-x)
