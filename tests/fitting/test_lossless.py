@@ -105,6 +105,17 @@ def test_a_coefficient_far_below_rounding_is_kept(tmp_path: Path) -> None:
     np.testing.assert_array_equal(surface.thetas, np.array([result.theta, *result.refits]))
 
 
+def test_a_coefficient_that_was_stored_as_zero_is_read(tmp_path: Path) -> None:
+    """As it was where its logarithm is below -60; predictions come from theta."""
+    result = fit(RunsTable(steep()), law="width_depth_params_tokens", delta=1e-3)
+    file = result.save(tmp_path)
+    content = json.loads(file.read_text())
+    del content["seal"]
+    content["parameters"]["A"] = 0.0
+    file.write_text(json.dumps(content))
+    np.testing.assert_array_equal(load_fit(file).predict(steep()), result.predict(steep()))
+
+
 def as_version_1(result: FitResult, path: Path) -> Path:
     """fit.json as it was written before it held theta."""
     content = json.loads(result.save(path).read_text())

@@ -18,7 +18,7 @@ from shapelaw.errors import UserError
 from shapelaw.files import as_record, read_sealed, write_sealed
 from shapelaw.fitting.new_run import NewRun, check_kind, law_interval
 from shapelaw.fitting.shown import Shown
-from shapelaw.laws import EXPONENT, Law, files, get_law
+from shapelaw.laws import EXPONENT, LOG_FLOOR, Law, files, get_law
 from shapelaw.laws.base import UNITS
 from shapelaw.plugins import is_reference
 from shapelaw.runs.axes import table_of, with_axes
@@ -45,6 +45,8 @@ OBJECTIVES = {
     "parametric": ("sum over rows", "rows and delta"),
     "staged": ("sum over the rows of stage S", "rows and delta"),
 }
+SHOWN_AS_ZERO = math.exp(LOG_FLOOR + 1e-9)
+"""Coefficients up to this were stored as 0 before natural units held all of them."""
 OBJECTIVE_OF_LINES = ("sum of squared residuals of log params", "rows")
 """The objective of these methods, and what two objectives must share to be comparable."""
 
@@ -373,7 +375,8 @@ def _check_usable(result: FitResult, path: Path) -> None:
     natural = get_law(result.law).natural(result.theta) if result.theta else {}
     for name, value in natural.items():
         stored = result.parameters[name]
-        if name not in result.not_identified and not math.isclose(stored, value, rel_tol=1e-9):
+        shown_as_zero = stored == 0.0 and value <= SHOWN_AS_ZERO
+        if name not in result.not_identified and not shown_as_zero and not math.isclose(stored, value, rel_tol=1e-9):
             raise UserError(
                 f"{path}: its parameters have {name}={stored:g}, but its theta, from which predictions are made, has "
                 f"{value:g}; change both, or leave theta empty to predict from the parameters"
