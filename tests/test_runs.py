@@ -330,8 +330,9 @@ def test_unknown_sources_subsets_and_files_are_named(data_dir: Path, tmp_path: P
         load_runs("gemstones", subset="cold")
     with pytest.raises(UserError, match="there is no such file"):
         load_runs("csv", path=tmp_path / "none.csv")
+    (tmp_path / "runs.docx").write_text("run,params,tokens,loss")
     with pytest.raises(UserError, match="allowed values are files ending"):
-        load_runs("csv", path=tmp_path / "none.docx")
+        load_runs("csv", path=tmp_path / "runs.docx")
 
 
 @pytest.mark.parametrize(
