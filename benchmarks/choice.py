@@ -10,28 +10,25 @@ known afterwards, and what auto's rule takes where it has further candidates.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shapelaw import FitResult, RunsTable, UserError, fit
 from shapelaw.fitting.residuals import information_criteria
+from shapelaw.fitting.rolling import DISTINCT, cuts, distinct
+from shapelaw.fitting.splits import PARAMS_FROM_SHARE
 from shapelaw.laws.choices import CANDIDATES, COUNTING
-from suites import SPLITS, Task, tasks
+from suites import Task, arguments, tasks
 
 Mask = NDArray[np.bool_]
 Folds = list[Mask]
 BASE = "params_tokens"
 FURTHER = ("kaplan_e", "params_tokens_aspect")
-CUTS = 6
 DRAWS, DRAWN_SHARE = 5, 0.25
-LEAST_SIZES = 3
-"""Fewest different values on an axis below a cut."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +45,7 @@ class Tried:
 
 def main() -> None:
     """Print the table as Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--suite", default="", help="part of the names of suites that are tried")
-    parser.add_argument("--splits", type=Path, default=SPLITS, help="another file like tournament.yaml")
-    parser.add_argument("--delta", type=float, default=1e-3)
-    asked = parser.parse_args()
+    asked = arguments(__doc__).parse_args()
     started = time.process_time()
     found = [_tried(task, asked.delta) for task in tasks(asked.splits, asked.suite)]
     print("| rule | mean | worst |\n| --- | --- | --- |")
@@ -127,15 +120,7 @@ def _sizes(runs: RunsTable) -> NDArray[np.float64]:
 def _below(values: NDArray[np.float64], share: float) -> Folds:
     """The rows below a share of the largest value; nothing if they have too few different values."""
     mask = values < share * values.max()
-    return [mask] if len(np.unique(values[mask])) >= LEAST_SIZES else []
-
-
-def _growing(values: NDArray[np.float64]) -> Folds:
-    """The rows up to each of six cuts, even in the logarithm from the middle of the range to below its end."""
-    logs = np.log(values)
-    cuts = np.linspace((logs.min() + logs.max()) / 2, logs.max(), CUTS, endpoint=False)
-    masks = {mask.tobytes(): mask for mask in (logs <= cut + 1e-9 for cut in cuts)}
-    return [mask for mask in masks.values() if len(np.unique(values[mask])) >= LEAST_SIZES and not mask.all()]
+    return [mask] if distinct(np.log(values[mask])) >= DISTINCT else []
 
 
 def _random(runs: RunsTable) -> Folds:
@@ -148,9 +133,9 @@ def _random(runs: RunsTable) -> Folds:
 
 FOLDS: Mapping[str, Callable[[RunsTable], Folds]] = {
     "half": lambda runs: _below(_sizes(runs), 0.5),
-    "three quarters": lambda runs: _below(_sizes(runs), 0.75),
-    "sizes": lambda runs: _growing(_sizes(runs)),
-    "tokens": lambda runs: _growing(runs.column("tokens", "choice.py")),
+    "three quarters": lambda runs: _below(_sizes(runs), PARAMS_FROM_SHARE),
+    "sizes": lambda runs: cuts(_sizes(runs), DISTINCT),
+    "tokens": lambda runs: cuts(runs.column("tokens", "choice.py"), DISTINCT),
     "random": _random,
 }
 """Name -> masks of the rows that are fitted."""

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from shapelaw import FitResult, RunsTable, fit
-from suites import SPLITS, Task, tasks
+from suites import Task, arguments, tasks
 
 KINDS = ("mean", "new_run")
 FORMS = {
@@ -37,12 +37,9 @@ LEVEL = 0.9
 
 def main() -> None:
     """Print the tables as Markdown, and draw the picture where one is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = arguments(__doc__)
     parser.add_argument("--n", type=int, default=200, help="refits")
     parser.add_argument("--law", default="auto")
-    parser.add_argument("--suite", default="", help="part of the names of suites that are tried")
-    parser.add_argument("--splits", type=Path, default=SPLITS, help="another file like tournament.yaml")
-    parser.add_argument("--delta", type=float, default=1e-3)
     parser.add_argument("--figure", type=Path, default=None, help="where the picture is written")
     asked = parser.parse_args()
     started = time.process_time()

@@ -1,7 +1,8 @@
-"""The public suites of tournament.yaml as runs tables, with their splits: what tournament.py and coverage.py share."""
+"""The public suites of tournament.yaml as runs tables, with their splits, for the benchmarks that fit and predict them."""
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -31,6 +32,15 @@ class Task:
     def name(self) -> str:
         """Suite and what is predicted."""
         return f"{self.suite}: {self.split}"
+
+
+def arguments(doc: str | None) -> argparse.ArgumentParser:
+    """The arguments of every benchmark on these suites."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0] if doc else None)
+    parser.add_argument("--suite", default="", help="part of the names of suites that are tried")
+    parser.add_argument("--splits", type=Path, default=SPLITS, help="another file like tournament.yaml")
+    parser.add_argument("--delta", type=float, default=1e-3)
+    return parser
 
 
 def tasks(path: Path = SPLITS, only: str = "") -> Iterator[Task]:

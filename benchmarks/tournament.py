@@ -9,16 +9,14 @@ ratio, over the tasks on which the law can be fitted.
 
 from __future__ import annotations
 
-import argparse
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from shapelaw import UserError, fit
 from shapelaw.laws.choices import CANDIDATES
-from suites import SPLITS, Task, tasks
+from suites import Task, arguments, tasks
 
 BASE = "params_tokens"
 LAWS = (
@@ -37,11 +35,7 @@ LAWS = (
 
 def main() -> None:
     """Print the table as Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--suite", default="", help="part of the names of suites that are tried")
-    parser.add_argument("--splits", type=Path, default=SPLITS, help="another file like tournament.yaml")
-    parser.add_argument("--delta", type=float, default=1e-3)
-    asked = parser.parse_args()
+    asked = arguments(__doc__).parse_args()
     started = time.process_time()
     rows = [_row(task, asked.delta) for task in tasks(asked.splits, asked.suite)]
     table = pd.DataFrame(rows).set_index("task")

@@ -193,7 +193,7 @@ class GeneralNewton(Search):
         """
         law, columns = self.problem.law, self.problem.columns
         if self.stacks is None:
-            each = np.array([law.log_prediction(theta, columns) for theta in thetas])
+            each = law.log_predictions(thetas, columns)
             try:
                 self.stacks = np.allclose(
                     law.log_prediction(thetas.T[:, :, None], columns), each, rtol=LINEAR, atol=0.0
@@ -203,7 +203,7 @@ class GeneralNewton(Search):
             return each
         if self.stacks:
             return law.log_prediction(thetas.T[:, :, None], columns)
-        return np.array([law.log_prediction(theta, columns) for theta in thetas])
+        return law.log_predictions(thetas, columns)
 
     def _derivatives(self, theta: Array, problem: Problem, gauss_newton: bool = False) -> tuple[Array, Array, Array]:
         """Gradient, Hessian (linear coordinates without their gradient) and the damping matrix, which is the Gauss-Newton

@@ -38,6 +38,9 @@ READABLE = (1, 2)
 RUNS_FILE = "runs.parquet"
 """The fitted table, beside fit.json."""
 
+SHOWN_AS_ZERO = math.exp(LOG_FLOOR + 1e-9)
+"""Coefficients up to this were stored as 0 before natural units held all of them."""
+
 SEE_CANDIDATES = " (see candidates)"
 """End of the flag that names the law which law=auto or median3 took."""
 
@@ -45,8 +48,6 @@ OBJECTIVES = {
     "parametric": ("sum over rows", "rows and delta"),
     "staged": ("sum over the rows of stage S", "rows and delta"),
 }
-SHOWN_AS_ZERO = math.exp(LOG_FLOOR + 1e-9)
-"""Coefficients up to this were stored as 0 before natural units held all of them."""
 OBJECTIVE_OF_LINES = ("sum of squared residuals of log params", "rows")
 """The objective of these methods, and what two objectives must share to be comparable."""
 
